@@ -1,0 +1,55 @@
+# Every target makes its own environment in .venv from Python 3.11+ alone.
+# ARGS="…" is handed to the command behind the target.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check bench build clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.12 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: $(BIN)/python pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once) …" >&2
+	@$(PIP) install -c constraints.txt -e '.[server,cli]'
+	@touch $@
+
+$(VENV)/.dev-ready: $(BIN)/python pyproject.toml constraints.txt
+	@echo "setting up $(VENV) with the development tools (once) …" >&2
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run-ready
+
+setup: $(VENV)/.dev-ready  ## make .venv with everything that development needs
+
+demo: $(VENV)/.run-ready  ## live events of real workflow runs, in a table (ARGS="--seconds 8 --json")
+	@$(BIN)/circuit-breaker demo $(ARGS)
+
+serve: $(VENV)/.run-ready  ## run a server (ARGS="--port 4000 --data ./circuit-breaker-data")
+	@$(BIN)/circuit-breaker serve $(ARGS)
+
+test: $(VENV)/.dev-ready  ## run the tests (ARGS="tests/protocol -x")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev-ready  ## measure, beside the limit of the machine (ARGS=--json)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)
+
+clean:  ## remove .venv and everything that was built
+	@rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

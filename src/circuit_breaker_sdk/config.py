@@ -1,0 +1,93 @@
+"""Settings of the SDK: frozen values, every number with its unit."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import final
+
+from circuit_breaker_sdk.errors import UsageError
+
+__all__ = ["BufferLimits", "MessageLimits", "OverflowPolicy", "Timeouts"]
+
+
+class OverflowPolicy(enum.StrEnum):
+    """What happens when a subscription's buffer is full."""
+
+    FAIL = "fail"
+    """End the subscription with :class:`~circuit_breaker_sdk.errors.BufferOverflowError`."""
+    DROP_OLDEST = "drop_oldest"
+    """Drop the oldest buffered event, count it in ``Subscription.stats().dropped``."""
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise UsageError(f"{name} must be greater than 0, not {value}")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferLimits:
+    """Bounds of one subscription's buffer; it holds events until a consumer takes them.
+
+    Example::
+
+        BufferLimits(max_events=1_000, max_bytes=1_048_576)
+    """
+
+    max_events: int = 10_000
+    max_bytes: int = 16 * 1024 * 1024
+    overflow: OverflowPolicy = OverflowPolicy.FAIL
+
+    def __post_init__(self) -> None:
+        _positive(max_events=self.max_events, max_bytes=self.max_bytes)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageLimits:
+    """Bounds of what a peer may send: one WebSocket message, and the frames it may be cut into.
+
+    Example::
+
+        MessageLimits(max_message_bytes=1_048_576)
+    """
+
+    max_message_bytes: int = 16 * 1024 * 1024
+    max_fragments: int = 1024
+
+    def __post_init__(self) -> None:
+        _positive(max_message_bytes=self.max_message_bytes, max_fragments=self.max_fragments)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each wait on the network may last, in seconds.
+
+    :ivar connect_seconds: name look-up, TCP, TLS and the WebSocket handshake together.
+    :ivar acknowledge_seconds: from ``connection_init`` to ``connection_ack``.
+    :ivar subscribe_seconds: from ``subscribe`` to the server's live signal, where resume was negotiated.
+    :ivar execute_seconds: one query or mutation over HTTP.
+    :ivar close_seconds: the closing handshake; after it the socket is aborted.
+
+    Example::
+
+        Timeouts(connect_seconds=2.0)
+    """
+
+    connect_seconds: float = 10.0
+    acknowledge_seconds: float = 10.0
+    subscribe_seconds: float = 10.0
+    execute_seconds: float = 30.0
+    close_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            connect_seconds=self.connect_seconds,
+            acknowledge_seconds=self.acknowledge_seconds,
+            subscribe_seconds=self.subscribe_seconds,
+            execute_seconds=self.execute_seconds,
+            close_seconds=self.close_seconds,
+        )

@@ -1,0 +1,288 @@
+"""Every error the SDK raises, in one tree.
+
+Whether trying again can help stands on the class (:attr:`CircuitBreakerError.retryable`); facts are
+attributes; ``str(error)`` says what happened, to what, and what to do. No secret enters a message.
+
+::
+
+    CircuitBreakerError
+    ├── UsageError                  the caller's mistake: a wrong argument, a closed client
+    ├── OperationError              a query or mutation was answered with errors
+    └── SubscriptionError           what can end a subscription
+        ├── ConnectionFailed        no connection, or it was lost                        (retryable)
+        │   └── HandshakeFailed     the peer answered, but not as a GraphQL WebSocket server
+        ├── AuthenticationFailed    credentials missing, wrong or expired
+        ├── RateLimitExceeded       too many requests; see retry_after                   (retryable)
+        ├── OperationTimeoutError   no answer in time                                    (retryable)
+        ├── ProtocolError           a peer broke the protocol
+        ├── SubscriptionFailed      the server refused or ended this one subscription
+        ├── DecodeError             a payload does not fit the event type
+        ├── BufferOverflowError     the consumer is slower than the stream and the buffer is full
+        ├── HandlerError            a handler of the application raised
+        └── GapError                events are missing and cannot be read again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+__all__ = [
+    "AuthenticationFailed",
+    "BufferOverflowError",
+    "CircuitBreakerError",
+    "ConnectionFailed",
+    "DecodeError",
+    "GapError",
+    "GraphQLError",
+    "HandlerError",
+    "HandshakeFailed",
+    "OperationError",
+    "OperationTimeoutError",
+    "ProtocolError",
+    "RateLimitExceeded",
+    "SubscriptionError",
+    "SubscriptionFailed",
+    "UsageError",
+]
+
+
+class GraphQLError(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a response's ``errors`` (GraphQL specification, section 7.1.2)."""
+
+    message: str
+    path: tuple[str | int, ...] | None = None
+    locations: tuple[dict[str, int], ...] | None = None
+    extensions: dict[str, object] | None = None
+
+    @property
+    def code(self) -> str | None:
+        """``extensions.code`` where the server gave one, for example ``NOT_FOUND`` or ``CONFLICT``."""
+        code = (self.extensions or {}).get("code")
+        return code if isinstance(code, str) else None
+
+    def __str__(self) -> str:
+        where = " at " + ".".join(map(str, self.path)) if self.path else ""
+        code = f" [{self.code}]" if self.code else ""
+        return f"{self.message}{where}{code}"
+
+
+class CircuitBreakerError(Exception):
+    """Base of all errors of this package."""
+
+    retryable: ClassVar[bool] = False
+
+
+class UsageError(CircuitBreakerError):
+    """The call itself is wrong: nothing was sent."""
+
+
+class OperationError(CircuitBreakerError):
+    """A query or mutation was answered with errors.
+
+    :ivar errors: the server's errors, paths kept.
+    :ivar operation: the operation's name, or ``None`` for an anonymous document.
+    """
+
+    def __init__(self, errors: Sequence[GraphQLError], *, operation: str | None = None) -> None:
+        self.errors = tuple(errors)
+        self.operation = operation
+        super().__init__(self.errors, operation)
+
+    @property
+    def code(self) -> str | None:
+        """The first error's ``extensions.code``."""
+        return self.errors[0].code if self.errors else None
+
+    def __str__(self) -> str:
+        return f"{self.operation or 'the operation'} failed: " + "; ".join(map(str, self.errors))
+
+
+class SubscriptionError(CircuitBreakerError):
+    """Base of everything that can end a subscription."""
+
+
+class ConnectionFailed(SubscriptionError):
+    """The connection could not be made, or was lost.
+
+    :ivar url: where to, without credentials.
+    :ivar close_code: the WebSocket close code, when there was one.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, url: str | None = None, close_code: int | None = None) -> None:
+        self.message = message
+        self.url = url
+        self.close_code = close_code
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        code = f" (close code {self.close_code})" if self.close_code is not None else ""
+        return f"{self.url}: {self.message}{code}" if self.url else f"{self.message}{code}"
+
+
+class HandshakeFailed(ConnectionFailed):
+    """The peer answered, but did not become a GraphQL WebSocket: wrong path, protocol or kind of server.
+
+    :ivar status: the HTTP status of the answer, when there was one.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, url: str | None = None, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message, url=url)
+
+
+class AuthenticationFailed(SubscriptionError):
+    """Credentials are missing, wrong or expired (close code 4403, or HTTP 401 and 403)."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RateLimitExceeded(SubscriptionError):
+    """The server asks to slow down.
+
+    :ivar retry_after: seconds to wait before the next attempt, ``None`` where the server did not say.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(retry_after)
+
+    def __str__(self) -> str:
+        wait = "later" if self.retry_after is None else f"in {self.retry_after:g} s"
+        return f"rate limit exceeded: try again {wait}"
+
+
+class OperationTimeoutError(SubscriptionError):
+    """No answer came in time.
+
+    :ivar seconds: how long was waited.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, what: str, *, seconds: float) -> None:
+        self.what = what
+        self.seconds = seconds
+        super().__init__(what, seconds)
+
+    def __str__(self) -> str:
+        return f"{self.what}: no answer within {self.seconds:g} s"
+
+
+class ProtocolError(SubscriptionError):
+    """A peer broke the protocol; the connection is closed with :attr:`close_code`."""
+
+    def __init__(self, reason: str, *, close_code: int) -> None:
+        self.reason = reason
+        self.close_code = close_code
+        super().__init__(reason, close_code)
+
+    def __str__(self) -> str:
+        return f"protocol error: {self.reason} (close code {self.close_code})"
+
+
+class SubscriptionFailed(SubscriptionError):
+    """The server refused or ended this subscription; others on the connection go on.
+
+    :ivar id: the operation id.
+    :ivar reason: the server's errors, joined.
+    :ivar errors: the server's errors, paths kept.
+    """
+
+    def __init__(self, id: str, reason: str, *, errors: Sequence[GraphQLError] = ()) -> None:  # noqa: A002 (the planned SDKs' name)
+        self.id = id
+        self.reason = reason
+        self.errors = tuple(errors)
+        super().__init__(id, reason)
+
+    @property
+    def code(self) -> str | None:
+        """The first error's ``extensions.code``."""
+        return self.errors[0].code if self.errors else None
+
+    def __str__(self) -> str:
+        return f"subscription {self.id} failed: {self.reason}"
+
+
+class DecodeError(SubscriptionError):
+    """A payload does not fit the event type.
+
+    :ivar id: the operation id.
+    :ivar detail: what does not fit, and where in the payload.
+    """
+
+    def __init__(self, id: str, *, type_name: str, detail: str) -> None:  # noqa: A002 (as above)
+        self.id = id
+        self.type_name = type_name
+        self.detail = detail
+        super().__init__(id, type_name, detail)
+
+    def __str__(self) -> str:
+        return (
+            f"subscription {self.id}: the server's payload does not fit {self.type_name}: {self.detail}. "
+            "Compare the document with the type it is decoded to."
+        )
+
+
+class BufferOverflowError(SubscriptionError):
+    """The consumer is slower than the stream and its bounded buffer is full.
+
+    :ivar events: events held when it overflowed.
+    :ivar size_bytes: their encoded size.
+    """
+
+    def __init__(self, id: str, *, events: int, size_bytes: int) -> None:  # noqa: A002 (as above)
+        self.id = id
+        self.events = events
+        self.size_bytes = size_bytes
+        super().__init__(id, events, size_bytes)
+
+    def __str__(self) -> str:
+        return (
+            f"subscription {self.id}: buffer full ({self.events} events, {self.size_bytes} bytes). "
+            "Consume faster, raise BufferLimits, or choose the overflow policy drop_oldest."
+        )
+
+
+class HandlerError(SubscriptionError):
+    """A handler raised; the subscription goes on. The handler's exception is ``__cause__``."""
+
+    def __init__(self, id: str, handler: str) -> None:  # noqa: A002 (as above)
+        self.id = id
+        self.handler = handler
+        super().__init__(id, handler)
+
+    def __str__(self) -> str:
+        return f"subscription {self.id}: handler {self.handler} raised {self.__cause__!r}"
+
+
+class GapError(SubscriptionError):
+    """Events are missing between what was delivered and what comes next.
+
+    :ivar reason: ``trimmed``, ``epoch``, ``rewritten``, ``future``, ``malformed``, or ``prev`` when the
+        chain of cursors itself is broken.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:  # noqa: A002 (as above)
+        self.id = id
+        self.reason = reason
+        super().__init__(id, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"subscription {self.id}: events are missing ({self.reason}). "
+            "Read the present state with a query, then subscribe anew."
+        )

@@ -1,0 +1,220 @@
+"""The event log's port: the only truth of the server.
+
+One mutation is one record. A record belongs to one *subject*, a path of tokens joined by dots
+(``resource.<workflow>.<resource>``); :func:`subject` builds it and escapes what a token may not hold.
+Offsets start at 1 and grow; holes are legal. An implementation must pass ``tests/conformance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol, final
+
+import msgspec
+
+__all__ = [
+    "EventLog",
+    "ExpectationFailed",
+    "LogClosedError",
+    "LogCorruptError",
+    "LogError",
+    "LogWriteError",
+    "NewRecord",
+    "Record",
+    "Snapshot",
+    "SnapshotEntry",
+    "matches",
+    "subject",
+]
+
+_ESCAPED = str.maketrans({c: f"%{ord(c):02X}" for c in ".*>% \t\r\n\x00/"})
+
+
+def subject(*tokens: str) -> str:
+    """Join tokens to a subject; dots, wildcards and blanks inside a token are percent-encoded.
+
+    :raises ValueError: a token is empty.
+    """
+    if not all(tokens):
+        raise ValueError(f"a subject has no empty tokens: {tokens!r}")
+    return ".".join(token.translate(_ESCAPED) for token in tokens)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether a subject fits a pattern: ``*`` stands for one token, a last ``>`` for one or more."""
+    wanted, given = pattern.split("."), name.split(".")
+    for i, token in enumerate(wanted):
+        if token == ">" and i == len(wanted) - 1:
+            return len(given) > i
+        if i >= len(given) or token not in ("*", given[i]):
+            return False
+    return len(wanted) == len(given)
+
+
+@final
+class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be appended.
+
+    :ivar subject: the aggregate it belongs to.
+    :ivar id: 32 lower-case hex digits (a UUID without dashes); appending an id again appends nothing.
+    :ivar data: the encoded body; the log does not look inside.
+    :ivar expected: the offset of the subject's last record as the writer knows it, 0 for "none yet",
+        ``None`` for no expectation.
+    """
+
+    subject: str
+    id: str
+    data: bytes
+    expected: int | None = None
+
+
+@final
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as the log holds it. ``time_ms`` is when it was appended, milliseconds since 1970 UTC."""
+
+    offset: int
+    subject: str
+    id: str
+    time_ms: int
+    data: bytes
+
+    @property
+    def check(self) -> str:
+        """8 hex digits of the record's own id: what a cursor carries to notice a rewritten log."""
+        return self.id[:8]
+
+
+@final
+class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One aggregate's folded state; ``data`` ``None`` removes the aggregate from the snapshot."""
+
+    key: str
+    data: bytes | None
+
+
+@final
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Folded state up to and including ``offset``; offset 0 and no entries where none was saved."""
+
+    offset: int
+    entries: Mapping[str, bytes]
+
+
+class LogError(Exception):
+    """Base of the log's errors."""
+
+
+class ExpectationFailed(LogError):
+    """The subject's last record is not the expected one: someone else wrote first."""
+
+    def __init__(self, subject: str, *, expected: int, actual: int) -> None:
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual
+        super().__init__(subject, expected, actual)
+
+    def __str__(self) -> str:
+        return f"{self.subject}: expected last offset {self.expected}, it is {self.actual}"
+
+
+class LogWriteError(LogError):
+    """The record could not be made durable (disk full, I/O error); it is not in the log."""
+
+
+class LogCorruptError(LogError):
+    """What is on the disk is not a log this version can read. The text names the file and the reason."""
+
+
+class LogClosedError(LogError):
+    """The log was closed."""
+
+
+class EventLog(Protocol):
+    """An append-only log with compare-and-set per subject, and the snapshots of what was folded from it.
+
+    All methods are called on the event loop that opened the log. Reads see every acknowledged append.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """Names the life of this log: 16 hex digits, made when it was created, kept ever after."""
+        ...
+
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first kept record; ``last_offset + 1`` when none is kept."""
+        ...
+
+    @property
+    def last_offset(self) -> int:
+        """The offset of the last acknowledged record, trimmed or not; 0 for a log never written."""
+        ...
+
+    async def append(self, record: NewRecord) -> Record:
+        """Append one record; when this returns it is durable: synced to the disk that holds the log.
+
+        Appends that wait at the same time are committed in one group; a failed expectation fails alone.
+        An id that is already in the log returns the record it has, whatever the rest says; ids are
+        remembered as long as their record is kept.
+
+        The expectation holds when the subject's last kept record is at ``expected``, or when none is
+        kept and ``expected`` is below ``first_offset`` (its records, if any, were trimmed).
+
+        Cancelling the caller does not take the append back: it may be in the log or not, whole.
+
+        :raises ExpectationFailed: someone else wrote to the subject first; nothing was appended.
+        :raises LogWriteError: it could not be made durable; nothing was appended.
+        :raises LogClosedError: the log is closed.
+        """
+        ...
+
+    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+        """Return up to ``limit`` records with an offset above ``after`` that match any pattern, in order.
+
+        An empty list means that nothing that matches is kept above ``after``.
+        """
+        ...
+
+    def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+        """Yield all records above ``after``, up to and including ``upto``, in order, in bounded memory."""
+        ...
+
+    async def check(self, offset: int) -> str | None:
+        """Return the check of the record at ``offset``, ``None`` if it is not kept.
+
+        Remembered past trimming for the one offset just before the first kept record. Offset 0, the start
+        of a log that was never trimmed, has the check ``00000000``.
+        """
+        ...
+
+    def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
+        """Call back with each committed group, in offset order, before its ``append`` calls return.
+
+        The callback must not raise and must not block. Returns a function that ends the tail.
+        """
+        ...
+
+    async def trim(self, before: int) -> int:
+        """Remove the records below ``before``; only what a durable snapshot covers may go.
+
+        Returns the number removed.
+
+        :raises ValueError: ``before`` reaches above the durable snapshot's offset + 1.
+        """
+        ...
+
+    async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
+        """Make the changed entries durable and move the snapshot to ``offset``, in one step.
+
+        :raises ValueError: ``offset`` is below the present snapshot's, or above ``last_offset``.
+        :raises LogWriteError: it could not be made durable; the old snapshot stands.
+        """
+        ...
+
+    async def load_snapshot(self) -> Snapshot:
+        """Return the durable snapshot."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish the appends under way, refuse new ones, release files and threads. Idempotent."""
+        ...

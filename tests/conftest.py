@@ -1,0 +1,34 @@
+"""How every test runs: coroutine tests on a fresh loop, and nothing may survive a test."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+
+async def _run_and_check_tasks(test: Callable[..., Awaitable[None]], arguments: dict[str, object]) -> None:
+    await test(**arguments)
+    # Callbacks of what the test has just closed (transports, cancelled tasks) run in the next turns.
+    for _ in range(5):
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks outlive the test: {left}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run coroutine tests to their end on a loop of their own; fail if a task or thread survives."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    threads_before = set(threading.enumerate())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run_and_check_tasks(pyfuncitem.obj, arguments))
+    left = [t for t in threading.enumerate() if t not in threads_before and t.is_alive() and not t.daemon]
+    assert not left, f"threads outlive the test: {left}"
+    return True
