@@ -43,10 +43,10 @@ def subject(*tokens: str) -> str:
 def matches(pattern: str, name: str) -> bool:
     """Tell whether a subject fits a pattern: ``*`` stands for one token, a last ``>`` for one or more."""
     wanted, given = pattern.split("."), name.split(".")
-    for i, token in enumerate(wanted):
-        if token == ">" and i == len(wanted) - 1:
+    for i, part in enumerate(wanted):
+        if part == ">" and i == len(wanted) - 1:
             return len(given) > i
-        if i >= len(given) or token not in ("*", given[i]):
+        if i >= len(given) or part not in ("*", given[i]):
             return False
     return len(wanted) == len(given)
 

@@ -1,0 +1,86 @@
+"""A server that we did not write, Strawberry under uvicorn, streams to our generic ``client.subscribe``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import msgspec
+import pytest
+import strawberry
+import uvicorn
+from strawberry.asgi import GraphQL
+
+from circuit_breaker_sdk import Client, SubscriptionFailed
+
+
+@strawberry.type
+class Tick:
+    number: int
+    label: str
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def hello(self) -> str:
+        return "hello"
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def ticks(self, upto: int) -> AsyncGenerator[Tick, None]:
+        for number in range(upto):
+            yield Tick(number=number, label=f"tick {number}")
+            await asyncio.sleep(0)
+
+
+class TickEvent(msgspec.Struct):
+    number: int
+    label: str
+
+
+@contextlib.asynccontextmanager
+async def strawberry_server() -> AsyncIterator[str]:
+    app: GraphQL[None, None] = GraphQL(strawberry.Schema(query=Query, subscription=Subscription))
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="websockets-sansio"
+    )
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}/graphql"
+    finally:
+        await server.shutdown()
+
+
+async def test_generic_subscribe_receives_from_strawberry() -> None:
+    async with strawberry_server() as url, Client(url) as client:
+        subscription = await client.subscribe(
+            "subscription($upto: Int!) { ticks(upto: $upto) { number label } }", {"upto": 50}, type=TickEvent
+        )
+        events = [event async for event in subscription]
+    assert events == [TickEvent(number=n, label=f"tick {n}") for n in range(50)]
+    assert subscription.continuity == "unknown"
+
+
+async def test_generic_execute_answers_from_strawberry() -> None:
+    class Hello(msgspec.Struct):
+        hello: str
+
+    async with strawberry_server() as url, Client(url) as client:
+        assert await client.execute("{ hello }", type=Hello) == Hello(hello="hello")
+
+
+async def test_an_unknown_field_fails_that_subscription_alone() -> None:
+    async with strawberry_server() as url, Client(url) as client:
+        broken = await client.subscribe("subscription { nothing { number } }", type=TickEvent)
+        with pytest.raises(SubscriptionFailed, match="nothing"):
+            await anext(aiter(broken))
+        fine = await client.subscribe("subscription { ticks(upto: 3) { number label } }", type=TickEvent)
+        assert [event.number async for event in fine] == [0, 1, 2]
