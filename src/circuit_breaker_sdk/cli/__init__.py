@@ -1,0 +1,40 @@
+"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+_EXTRAS = {
+    "rich": "cli",
+    "typer": "cli",
+    "graphql": "server",
+    "starlette": "server",
+    "structlog": "server",
+    "uvicorn": "server",
+}
+_USAGE = 2
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status (see ``circuit-breaker --help``).
+
+    What the command needs beyond the core comes with the extras ``cli`` and, for ``serve`` and ``demo``,
+    ``server``; where one is missing, one line says what to install.
+    """
+    try:
+        # By name, because this module must load without the extras to be able to say that they are missing.
+        importlib.import_module("circuit_breaker_sdk.cli.app").run()
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        sys.stderr.write(
+            f"error: this command needs the package {error.name!r} of the extra [{extra}]: "
+            "pip install 'circuit-breaker-sdk[cli,server]'\n"
+        )
+        sys.exit(_USAGE)
+    sys.exit(0)

@@ -7,12 +7,14 @@ Offsets start at 1 and grow; holes are legal. An implementation must pass ``test
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol, final
 
 import msgspec
 
 __all__ = [
+    "MAX_DATA_BYTES",
     "EventLog",
     "ExpectationFailed",
     "LogClosedError",
@@ -25,8 +27,14 @@ __all__ = [
     "SnapshotEntry",
     "matches",
     "subject",
+    "validate",
 ]
 
+MAX_DATA_BYTES = 4 * 1024 * 1024
+"""The largest body of a record; a message broker under the port has to be set up for as much."""
+
+_SUBJECT = re.compile(r"[^.*> \t\r\n\x00]+(?:\.[^.*> \t\r\n\x00]+)*")
+_ID = re.compile(r"[0-9a-f]{32}")
 _ESCAPED = str.maketrans({c: f"%{ord(c):02X}" for c in ".*>% \t\r\n\x00/"})
 
 
@@ -56,7 +64,8 @@ class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be appended.
 
     :ivar subject: the aggregate it belongs to.
-    :ivar id: 32 lower-case hex digits (a UUID without dashes); appending an id again appends nothing.
+    :ivar id: 32 lower-case hex digits (a UUID without dashes); appending an id again appends nothing. Ids
+        that begin with the time make appending to a big SQLite log twice as fast as wholly random ones.
     :ivar data: the encoded body; the log does not look inside.
     :ivar expected: the offset of the subject's last record as the writer knows it, 0 for "none yet",
         ``None`` for no expectation.
@@ -68,8 +77,25 @@ class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
     expected: int | None = None
 
 
+def validate(record: NewRecord) -> None:
+    """Refuse what no implementation can hold, before it reaches the others of its group.
+
+    :raises ValueError: the subject has empty tokens, wildcards or blanks or is not encodable, the id is not
+        32 lower-case hex digits, or the data is longer than :data:`MAX_DATA_BYTES`.
+    """
+    if not _SUBJECT.fullmatch(record.subject):
+        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {record.subject!r}")
+    if not _ID.fullmatch(record.id):
+        raise ValueError(f"a record's id is 32 lower-case hex digits, not {record.id!r}")
+    if len(record.data) > MAX_DATA_BYTES:
+        raise ValueError(f"a record holds {MAX_DATA_BYTES} bytes at most, not {len(record.data)}")
+    record.subject.encode()
+
+
+# An array, not a map, where it is encoded: the order of the fields is a storage format. A new field goes to
+# the end, with a default.
 @final
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A record as the log holds it. ``time_ms`` is when it was appended, milliseconds since 1970 UTC."""
 
     offset: int
@@ -80,8 +106,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def check(self) -> str:
-        """8 hex digits of the record's own id: what a cursor carries to notice a rewritten log."""
-        return self.id[:8]
+        """The last 8 hex digits of the record's id: what a cursor carries to notice a rewritten log.
+
+        The last, not the first: in an id that begins with the time only the end is random.
+        """
+        return self.id[-8:]
 
 
 @final
@@ -132,7 +161,9 @@ class LogClosedError(LogError):
 class EventLog(Protocol):
     """An append-only log with compare-and-set per subject, and the snapshots of what was folded from it.
 
-    All methods are called on the event loop that opened the log. Reads see every acknowledged append.
+    All methods are called on the event loop that opened the log. Reads see every acknowledged append, and no
+    record that the tails have not seen yet: who registers a tail and then reads up to ``last_offset`` has
+    each record once.
     """
 
     @property
@@ -147,7 +178,7 @@ class EventLog(Protocol):
 
     @property
     def last_offset(self) -> int:
-        """The offset of the last acknowledged record, trimmed or not; 0 for a log never written."""
+        """The offset of the last record that the tails have seen, trimmed or not; 0 for a log never written."""
         ...
 
     async def append(self, record: NewRecord) -> Record:
@@ -155,15 +186,17 @@ class EventLog(Protocol):
 
         Appends that wait at the same time are committed in one group; a failed expectation fails alone.
         An id that is already in the log returns the record it has, whatever the rest says; ids are
-        remembered as long as their record is kept.
+        remembered at least as long as their record is kept.
 
         The expectation holds when the subject's last kept record is at ``expected``, or when none is
         kept and ``expected`` is below ``first_offset`` (its records, if any, were trimmed).
 
         Cancelling the caller does not take the append back: it may be in the log or not, whole.
 
+        :raises ValueError: no log can hold it (:func:`validate`).
         :raises ExpectationFailed: someone else wrote to the subject first; nothing was appended.
-        :raises LogWriteError: it could not be made durable; nothing was appended.
+        :raises LogWriteError: it could not be made durable; nothing was appended, and it may be tried again
+            with the same id.
         :raises LogClosedError: the log is closed.
         """
         ...
@@ -176,28 +209,34 @@ class EventLog(Protocol):
         ...
 
     def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
-        """Yield all records above ``after``, up to and including ``upto``, in order, in bounded memory."""
+        """Yield all records above ``after``, up to and including ``upto``, in order, in bounded memory.
+
+        Ends at the ``last_offset`` of the moment it starts where ``upto`` is ``None`` or beyond it. Records
+        that are trimmed while it runs may be missing.
+        """
         ...
 
     async def check(self, offset: int) -> str | None:
         """Return the check of the record at ``offset``, ``None`` if it is not kept.
 
-        Remembered past trimming for the one offset just before the first kept record. Offset 0, the start
-        of a log that was never trimmed, has the check ``00000000``.
+        Remembered past trimming for the last record that was removed, since reading on after that one
+        misses nothing. Offset 0, the start of a log that was never trimmed, has the check ``00000000``.
         """
         ...
 
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         """Call back with each committed group, in offset order, before its ``append`` calls return.
 
-        The callback must not raise and must not block. Returns a function that ends the tail.
+        Callbacks are called in the order in which they were registered, on the event loop, and each sees a
+        record once. They must not block; one that raises is reported to the loop's exception handler and
+        disturbs neither the others nor the appends. Returns a function that ends the tail.
         """
         ...
 
     async def trim(self, before: int) -> int:
         """Remove the records below ``before``; only what a durable snapshot covers may go.
 
-        Returns the number removed.
+        Returns the number removed. Cancelled half-way, some of them are gone.
 
         :raises ValueError: ``before`` reaches above the durable snapshot's offset + 1.
         """
@@ -206,7 +245,10 @@ class EventLog(Protocol):
     async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
         """Make the changed entries durable and move the snapshot to ``offset``, in one step.
 
-        :raises ValueError: ``offset`` is below the present snapshot's, or above ``last_offset``.
+        Of two entries with the same key the later one counts.
+
+        :raises ValueError: ``offset`` is below the present snapshot's, or above ``last_offset``, or a key
+            holds a NUL character.
         :raises LogWriteError: it could not be made durable; the old snapshot stands.
         """
         ...

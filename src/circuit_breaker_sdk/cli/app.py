@@ -1,0 +1,140 @@
+"""The commands and their options; what they do is in a module each."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuit_breaker_sdk._version import __version__
+from circuit_breaker_sdk.cli import runtime
+from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
+
+__all__ = ["app", "run"]
+
+DEFAULT_URL = "ws://localhost:4000/graphql"
+
+app = typer.Typer(
+    name="circuit-breaker",
+    help="Serve and watch Circuit Breaker's real-time GraphQL subscriptions.",
+    epilog=EXIT_CODES_HELP,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class StreamName(enum.StrEnum):
+    """What ``watch`` can watch."""
+
+    RESOURCE_UPDATES = "resource-updates"
+    WORKFLOW_EVENTS = "workflow-events"
+
+
+def run() -> None:
+    """Parse the command line, run the command, exit with its status."""
+    app(prog_name="circuit-breaker")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"circuit-breaker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+
+
+@app.command(epilog=EXIT_CODES_HELP)
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 4000,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the event log; made where there is none.")
+    ] = Path("circuit-breaker-data"),
+) -> None:
+    """Run a server until Ctrl-C. One line says when it is ready, and where."""
+    # Here, not above: the server is an extra that `watch` does without.
+    from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)
+
+    raise typer.Exit(runtime.run(lambda stop: command.serve(stop, host=host, port=port, data=data)))
+
+
+@app.command(epilog=EXIT_CODES_HELP)
+def watch(
+    stream: Annotated[StreamName, typer.Argument(help="What to watch.", show_default=False)],
+    *,
+    resource_id: Annotated[str | None, typer.Option(help="Only this resource (resource-updates).")] = None,
+    workflow_id: Annotated[
+        str | None, typer.Option(help="Only this workflow; workflow-events needs it.")
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only resources that reach this state (resource-updates).")
+    ] = None,
+    url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after this many events.")] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="SECONDS", help="End with status 7 after a silence this long."),
+    ] = None,
+) -> None:
+    """Show events as they happen: a live table on a terminal, one JSON object a line when piped.
+
+    stdout holds nothing but events; stderr says when the stream is connected, live and ended.
+    """
+    from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (rich is slow to load: not for --help)
+
+    watched: command.Stream
+    if stream is StreamName.RESOURCE_UPDATES:
+        watched = command.ResourceUpdates(resource_id=resource_id, workflow_id=workflow_id, state=state)
+    elif workflow_id is None:
+        raise typer.BadParameter("workflow-events needs --workflow-id")
+    elif resource_id is not None or state is not None:
+        raise typer.BadParameter("workflow-events takes --workflow-id only, not --resource-id or --state")
+    else:
+        watched = command.WorkflowEvents(workflow_id=workflow_id)
+    raise typer.Exit(
+        runtime.run(
+            lambda stop: command.watch(stop, watched, url=url, token=token, count=count, wait_seconds=wait)
+        )
+    )
+
+
+@app.command(epilog=EXIT_CODES_HELP)
+def demo(
+    *,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="How long the workflows run; until Ctrl-C if not given."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object, the last line of stdout.")
+    ] = False,
+) -> None:
+    """Run a server and real workflows in one process, and show every operation's events arrive.
+
+    Documents are reviewed and software is deployed, several at a time; what breaks a workflow's rules is
+    refused. The status is 0 only if every operation received events, and none was lost, duplicated or
+    reordered, judged against what the mutations returned. Nothing is left behind.
+    """
+    from circuit_breaker_sdk.cli import demo as command  # noqa: PLC0415 (the server is an extra, as above)
+
+    raise typer.Exit(runtime.run(lambda stop: command.demo(stop, seconds=seconds, as_json=as_json)))

@@ -1,0 +1,178 @@
+"""``circuit-breaker demo``: a server, real workflow runs, and every operation subscribed, in one process.
+
+The latency of an event is the time from just before its mutation is sent until its handler is called: the
+HTTP request, the rules, the commit to disk, the gateway, the WebSocket and the decoding are all in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import final
+
+import msgspec
+
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
+from circuit_breaker_sdk.cli.judge import Verdict
+from circuit_breaker_sdk.cli.ledger import Ledger
+from circuit_breaker_sdk.cli.runs import Runs
+from circuit_breaker_sdk.cli.runtime import print_error
+from circuit_breaker_sdk.cli.scenario import SCENARIOS, Scenario
+from circuit_breaker_sdk.cli.screen import Screen
+from circuit_breaker_sdk.errors import CircuitBreakerError
+from circuit_breaker_sdk.events import Workflow
+from circuit_breaker_server import Server, ServerSettings, ServerStartError
+
+__all__ = ["demo", "result_line"]
+
+_SETTLE_SECONDS = 5.0
+# After the last event that is owed: time for one that is not.
+_STRAY_SECONDS = 0.2
+
+
+async def demo(stop: asyncio.Event, *, seconds: float | None, as_json: bool) -> int:
+    """Run the demo until the event is set or the time is over, and tell by the status how it went.
+
+    Status 0: every operation received events, and none was lost, duplicated or reordered.
+
+    :param seconds: how long the workflows run; ``None`` until the event is set.
+    :param as_json: print the result as one JSON object, the last line of stdout.
+    """
+    started_at = asyncio.get_running_loop().time()
+    try:
+        with tempfile.TemporaryDirectory(prefix="circuit-breaker-demo-") as directory:
+            settings = ServerSettings(data_dir=Path(directory), port=0)
+            async with Server(settings) as server, Client(server.url) as client:
+                course = _Course(client, stop, started_at=started_at, stdout_is_free=not as_json)
+                ledger, verdict = await course.run(seconds)
+    except (ServerStartError, OSError) as error:
+        print_error(error)
+        return ExitCode.UNREACHABLE
+    except CircuitBreakerError as error:
+        print_error(error)
+        return exit_code_of(error, live=True)
+    if as_json:
+        sys.stdout.write(result_line(ledger, verdict) + "\n")
+        sys.stdout.flush()
+    silent = [name for name, tally in ledger.tallies.items() if not tally.events]
+    if silent:
+        print_error(f"no events from {', '.join(silent)}: let the demo run longer")
+    return ExitCode.OK if verdict.is_clean and not silent else ExitCode.VERDICT
+
+
+def result_line(ledger: Ledger, verdict: Verdict) -> str:
+    """Write the result as one JSON object on one line."""
+    operations = {}
+    for name, tally in ledger.tallies.items():
+        latency = tally.latency()
+        operations[name] = {
+            "events": tally.events,
+            "latency_ms": {
+                "p50": round(latency.p50_ms, 3) if latency else None,
+                "p99": round(latency.p99_ms, 3) if latency else None,
+            },
+        }
+    result = {
+        "operations": operations,
+        "events": ledger.events,
+        "lost": verdict.lost,
+        "duplicated": verdict.duplicated,
+        "reordered": verdict.reordered,
+    }
+    return msgspec.json.encode(result).decode()
+
+
+@final
+class _Course:
+    """The demo from its first workflow to its verdict."""
+
+    def __init__(
+        self, client: Client, stop: asyncio.Event, *, started_at: float, stdout_is_free: bool
+    ) -> None:
+        self._client = client
+        self._stop = stop
+        self._started_at = started_at
+        self._stdout_is_free = stdout_is_free
+        self._failed: CircuitBreakerError | None = None
+
+    async def run(self, seconds: float | None) -> tuple[Ledger, Verdict]:
+        scenarios = {(await self._create(scenario)).id: scenario for scenario in SCENARIOS}
+        ledger = Ledger(list(scenarios))
+        screen = Screen(
+            ledger,
+            title="Circuit Breaker: " + " and ".join(s.workflow.name.lower() for s in SCENARIOS),
+            started_at=self._started_at,
+            stdout_is_free=self._stdout_is_free,
+        )
+        verdict = None
+        async with AsyncExitStack() as subscriptions:
+            for workflow_id in scenarios:
+                await self._subscribe(subscriptions, ledger, workflow_id)
+            ledger.on_first_event = screen.first_event
+            screen.start()
+            try:
+                with _set_after(seconds, self._stop):
+                    await Runs(self._client, ledger, self._stop).lead(scenarios)
+                await _settle(ledger)
+                if self._failed is not None:
+                    raise self._failed
+                verdict = ledger.judge.verdict()
+            finally:
+                screen.close(verdict)
+        return ledger, verdict
+
+    async def _create(self, scenario: Scenario) -> Workflow:
+        definition = scenario.workflow
+        return await self._client.workflows.create_workflow(
+            name=definition.name,
+            initial_state=definition.initial_state,
+            states=definition.states,
+            activities=definition.activities,
+        )
+
+    async def _subscribe(self, stack: AsyncExitStack, ledger: Ledger, workflow_id: str) -> None:
+        """Subscribe the four operations to one workflow, a handler each."""
+        own, all_streams = self._client.workflows, self._client.subscriptions
+        for operation, updates in (
+            ("workflows.resourceUpdates", own.subscribe_resource_updates(workflow_id=workflow_id)),
+            ("subscriptions.resourceUpdates", all_streams.resource_updates(workflow_id=workflow_id)),
+        ):
+            subscription = await stack.enter_async_context(updates)
+            subscription.on_error(self._fail)
+            subscription.on_update(ledger.update_handler(operation, workflow_id))
+        for operation, events in (
+            ("workflows.workflowEvents", own.subscribe_workflow_events(workflow_id=workflow_id)),
+            ("subscriptions.workflowEvents", all_streams.workflow_events(workflow_id=workflow_id)),
+        ):
+            subscribed = await stack.enter_async_context(events)
+            subscribed.on_error(self._fail)
+            subscribed.on_event(ledger.event_handler(operation, workflow_id))
+
+    def _fail(self, error: CircuitBreakerError) -> None:
+        if self._failed is None:
+            self._failed = error
+        self._stop.set()
+
+
+@contextmanager
+def _set_after(seconds: float | None, event: asyncio.Event) -> Iterator[None]:
+    """Set the event after some seconds, unless the block is left before; ``None`` for never."""
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+async def _settle(ledger: Ledger) -> None:
+    """Give what is owed time to arrive, then what is not owed a moment to show itself."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            await ledger.settled()
+    await asyncio.sleep(_STRAY_SECONDS)

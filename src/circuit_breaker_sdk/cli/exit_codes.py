@@ -1,0 +1,59 @@
+"""What the command's exit status says, and which error leads to which."""
+
+from __future__ import annotations
+
+import enum
+
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    CircuitBreakerError,
+    ConnectionFailed,
+    OperationError,
+    OperationTimeoutError,
+    RateLimitExceeded,
+    SubscriptionFailed,
+    UsageError,
+)
+
+__all__ = ["EXIT_CODES_HELP", "ExitCode", "exit_code_of"]
+
+
+class ExitCode(enum.IntEnum):
+    """The exit statuses of ``circuit-breaker``; the same number means the same in every command."""
+
+    OK = 0
+    VERDICT = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    UNAUTHENTICATED = 4
+    REFUSED = 5
+    LOST = 6
+    SILENT = 7
+    INTERRUPTED = 130
+
+
+EXIT_CODES_HELP = (
+    "Exit status: 0 done; 1 the demo found an event lost, duplicated or reordered, or an operation "
+    "without events; 2 wrong usage; 3 no connection, or the server could not start; 4 not authenticated; "
+    "5 the server refused the operation; 6 the stream broke after it was live; 7 no event within --wait; "
+    "130 interrupted."
+)
+
+
+def exit_code_of(error: CircuitBreakerError, *, live: bool) -> ExitCode:
+    """Tell the exit status for an error.
+
+    :param live: whether the stream had been live before; a connection that fails then was lost, and one
+        that fails before could not be made.
+    """
+    match error:
+        case UsageError():
+            return ExitCode.USAGE
+        case AuthenticationFailed():
+            return ExitCode.UNAUTHENTICATED
+        case OperationError() | SubscriptionFailed() | RateLimitExceeded():
+            return ExitCode.REFUSED
+        case ConnectionFailed() | OperationTimeoutError() if not live:
+            return ExitCode.UNREACHABLE
+        case _:
+            return ExitCode.LOST

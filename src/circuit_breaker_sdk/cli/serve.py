@@ -1,0 +1,36 @@
+"""``circuit-breaker serve``: run a server until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.cli.runtime import print_error, until_stopped
+from circuit_breaker_server import Server, ServerSettings, ServerStartError
+
+__all__ = ["serve"]
+
+
+async def serve(stop: asyncio.Event, *, host: str, port: int, data: Path) -> int:
+    """Serve until the event is set; then end every connection properly and close the log.
+
+    One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
+
+    :param port: 0 picks a free one.
+    :param data: the directory of the event log; made where there is none.
+    """
+    server = Server(ServerSettings(host=host, port=port, data_dir=data))
+    try:
+        await server.start()
+    except ServerStartError as error:
+        print_error(error)
+        return ExitCode.UNREACHABLE
+    try:
+        sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
+        sys.stdout.flush()
+        await until_stopped(stop, server.wait())
+    finally:
+        await server.aclose()
+    return ExitCode.OK

@@ -1,0 +1,149 @@
+"""``circuit-breaker watch``: show one stream's events until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from circuit_breaker_sdk import Client, Resource, Subscription, WorkflowEvent
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
+from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
+from circuit_breaker_sdk.cli.views import JsonLines, LiveTable, ReaderGoneError, View
+from circuit_breaker_sdk.errors import CircuitBreakerError
+from circuit_breaker_sdk.urls import redacted
+
+__all__ = ["ResourceUpdates", "Stream", "WorkflowEvents", "watch"]
+
+
+class Stream(Protocol):
+    """What is watched: its words, and how to subscribe to it."""
+
+    def __str__(self) -> str:
+        """Name the stream and its filters."""
+
+    async def subscribe(self, client: Client) -> Subscription[Resource] | Subscription[WorkflowEvent]:
+        """Return the live subscription."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUpdates:
+    """Watch resources: all, or those that every given filter fits."""
+
+    resource_id: str | None
+    workflow_id: str | None
+    state: str | None
+
+    def __str__(self) -> str:
+        """Name the stream and its filters."""
+        filters = {"resource": self.resource_id, "workflow": self.workflow_id, "state": self.state}
+        words = ", ".join(f"{name} {value}" for name, value in filters.items() if value is not None)
+        return f"resource-updates ({words or 'all resources'})"
+
+    async def subscribe(self, client: Client) -> Subscription[Resource]:
+        """Return the live subscription."""
+        builder = client.workflows.subscribe_resource_updates(
+            resource_id=self.resource_id, workflow_id=self.workflow_id, state=self.state
+        )
+        return await builder.subscribe()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowEvents:
+    """Watch one workflow's events."""
+
+    workflow_id: str
+
+    def __str__(self) -> str:
+        """Name the stream and its filters."""
+        return f"workflow-events (workflow {self.workflow_id})"
+
+    async def subscribe(self, client: Client) -> Subscription[WorkflowEvent]:
+        """Return the live subscription."""
+        return await client.workflows.subscribe_workflow_events(workflow_id=self.workflow_id).subscribe()
+
+
+async def watch(
+    stop: asyncio.Event,
+    stream: Stream,
+    *,
+    url: str,
+    token: str | None,
+    count: int | None,
+    wait_seconds: float | None,
+) -> int:
+    """Show the stream's events until it ends, and tell by the status why it did.
+
+    stdout holds the events: a live table on a terminal, else one JSON object a line, each written at once.
+    stderr says when the stream is connected, live and ended. A reader of stdout that goes away is a good end.
+
+    :param count: end after so many events; ``None`` for no end.
+    :param wait_seconds: end after so many seconds without an event; ``None`` for never.
+    """
+    watching = _Watching(stream, count=count, wait_seconds=wait_seconds)
+    try:
+        async with Client(url, token=token) as client:
+            code = await until_stopped(stop, watching.run(client))
+    except CircuitBreakerError as error:
+        watching.print_end("with an error")
+        print_error(error)
+        return exit_code_of(error, live=watching.is_live)
+    if code is None:
+        watching.print_end("interrupted")
+        return ExitCode.INTERRUPTED
+    return code
+
+
+@final
+class _Watching:
+    """One stream from its connection to its end."""
+
+    def __init__(self, stream: Stream, *, count: int | None, wait_seconds: float | None) -> None:
+        self._stream = stream
+        self._count = count
+        self._wait_seconds = wait_seconds
+        self._shown = 0
+        self.is_live = False
+
+    async def run(self, client: Client) -> ExitCode:
+        subscription = await self._stream.subscribe(client)
+        print_marker("connected", redacted(client.url))
+        print_marker("live", self._stream)
+        self.is_live = True
+        view: View = LiveTable(title=str(self._stream)) if sys.stdout.isatty() else JsonLines()
+        try:
+            why, code = await self._show(subscription, view)
+        finally:
+            view.close()
+            await subscription.unsubscribe()
+        self.print_end(why)
+        return code
+
+    async def _show(
+        self, subscription: Subscription[Resource] | Subscription[WorkflowEvent], view: View
+    ) -> tuple[str, ExitCode]:
+        """Show event after event; return why that ended."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._wait_seconds) as silence:
+                async for event in subscription:
+                    view.show(event)
+                    self._shown += 1
+                    if self._shown == self._count:
+                        return "as many as asked for", ExitCode.OK
+                    if self._wait_seconds is not None:
+                        silence.reschedule(loop.time() + self._wait_seconds)
+        except TimeoutError:
+            return f"no event for {self._wait_seconds:g} s", ExitCode.SILENT
+        except ReaderGoneError:
+            give_up_stdout()
+            return "nobody reads any more", ExitCode.OK
+        return "the server completed the stream", ExitCode.OK
+
+    def print_end(self, why: str) -> None:
+        """Say on stderr that the stream has ended, if it was ever live."""
+        if self.is_live:
+            print_marker("ended", f"{self._shown} events; {why}")

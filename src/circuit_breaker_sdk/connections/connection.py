@@ -1,0 +1,307 @@
+"""One connection: a WebSocket, its protocol state and the operations on it, from upgrade to close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+from circuit_breaker_sdk.config import MessageLimits, Timeouts
+from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.route import Route
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    OperationTimeoutError,
+    ProtocolError,
+    SubscriptionError,
+)
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
+from circuit_breaker_sdk.protocol.messages import (
+    SUBPROTOCOL,
+    Complete,
+    ConnectionAck,
+    Error,
+    Next,
+    Ping,
+    Subscribe,
+)
+from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
+from circuit_breaker_sdk.urls import redacted
+
+if TYPE_CHECKING:
+    import ssl
+
+    from circuit_breaker_sdk.transports.websocket import WebSocket
+
+__all__ = ["Connection", "ConnectionSettings"]
+
+_RESUME_VERSION = 1
+_CLOSING_BRACE = ord("}")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """What it takes to open a connection to ``url``; ``repr`` shows no secret."""
+
+    url: str = field(repr=False)
+    credentials: Credentials
+    ssl: ssl.SSLContext | None = None
+    limits: MessageLimits
+    timeouts: Timeouts
+
+
+@final
+class Connection:
+    """One socket's life: opened once, never reopened.
+
+    Messages go from the read callback straight to the :class:`Route` of their operation; what the prefix
+    routes do not know, or what does not decode there, goes through the full codec and the protocol state.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_acknowledged",
+        "_closed_by_us",
+        "_failure",
+        "_on_closed",
+        "_protocol",
+        "_routes",
+        "_socket",
+        "_url",
+        "resume_epoch",
+    )
+
+    def __init__(self, url: str, on_closed: Callable[[Connection, SubscriptionError], None]) -> None:
+        """Prepare; :meth:`open` is the way in."""
+        self._url = redacted(url)
+        self._on_closed = on_closed
+        self._protocol = ClientProtocol()
+        self._routes: PrefixRoutes[Route] = PrefixRoutes()
+        self._socket: WebSocket | None = None
+        self._acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failure: SubscriptionError | None = None
+        self._closed_by_us = False
+        self.resume_epoch: str | None = None
+        """The epoch of the server's log; ``None`` where resume was not negotiated (PROTOCOLS, resume 1)."""
+
+    @classmethod
+    async def open(
+        cls, settings: ConnectionSettings, on_closed: Callable[[Connection, SubscriptionError], None]
+    ) -> Connection:
+        """Connect, upgrade, initialise, and return once the server has acknowledged.
+
+        Cancellation drops the socket. ``on_closed`` is called at most once, and only for a connection that
+        was returned and that was not closed by :meth:`aclose`.
+
+        :raises SubscriptionError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
+            ``OperationTimeoutError``.
+        """
+        # Imported here: picows costs 100 ms, which `import circuit_breaker_sdk` must not.
+        from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
+
+        started = time.perf_counter()
+        connection = cls(settings.url, on_closed)
+        socket = await connect(
+            settings.url,
+            connection,
+            subprotocols=[SUBPROTOCOL],
+            headers=settings.credentials.headers(),
+            ssl=settings.ssl,
+            limits=settings.limits,
+            timeouts=settings.timeouts,
+        )
+        connection._socket = socket
+        upgraded = time.perf_counter()
+        log(logging.DEBUG, "connection upgraded", url=connection._url, seconds=round(upgraded - started, 6))
+        try:
+            await connection._initialise(settings)
+        except BaseException:
+            connection._closed_by_us = True
+            socket.abort()
+            await socket.wait_closed()
+            raise
+        log(
+            logging.DEBUG,
+            "connection acknowledged",
+            url=connection._url,
+            seconds=round(time.perf_counter() - upgraded, 6),
+            resume=connection.resume_negotiated,
+        )
+        return connection
+
+    async def _initialise(self, settings: ConnectionSettings) -> None:
+        if self._acknowledged.done():
+            # The server closed right behind its answer to the upgrade.
+            await self._acknowledged
+        payload = settings.credentials.init_payload()
+        payload["resume"] = {"version": _RESUME_VERSION}
+        self._protocol.send_init(payload)
+        self._flush()
+        seconds = settings.timeouts.acknowledge_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._acknowledged
+        except TimeoutError:
+            raise OperationTimeoutError(f"{self._url}: connection_ack", seconds=seconds) from None
+
+    @property
+    def resume_negotiated(self) -> bool:
+        """Whether the server gives cursors and live signals."""
+        return self.resume_epoch is not None
+
+    @property
+    def url(self) -> str:
+        """Where it leads to, without credentials."""
+        return self._url
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether operations can be started: acknowledged, and not closing from either side."""
+        socket = self._socket
+        return self._protocol.state is ClientState.READY and socket is not None and not socket.is_closing
+
+    def subscribe(self, message: Subscribe, route: Route) -> None:
+        """Start an operation. Its route is registered before the message is written, so no event is missed.
+
+        :raises ConnectionFailed: the connection is closing or closed.
+        """
+        if not self.is_usable:
+            raise self._failure or ConnectionFailed("the connection is closed", url=self._url)
+        self._routes.add(message.id, route)
+        try:
+            self._protocol.send_subscribe(message)
+        except BaseException:
+            self._routes.remove(message.id, route)
+            raise
+        self._flush()
+
+    def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
+        """End an operation from our side; nothing happens if it is over already."""
+        if self._routes.remove(id, route) and self.is_usable:
+            self._protocol.send_complete(id)
+            self._flush()
+
+    async def aclose(self) -> None:
+        """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent."""
+        self._closed_by_us = True
+        socket = self._socket
+        if socket is None:
+            return
+        socket.close(CloseCode.NORMAL)
+        await socket.wait_closed()
+
+    # Called by the socket ----------------------------------------------------------------------------------
+
+    def on_message(self, data: bytes) -> None:
+        """Hand one message to its route: the hot path."""
+        routes = self._routes
+        length = routes.prefix_length
+        route = routes.by_prefix.get(data[:length])
+        if route is None or data[-1] != _CLOSING_BRACE or not route.deliver(data[length:-1]):
+            self._receive(data)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """Tell every route, and the owner, that the connection is gone."""
+        self._protocol.receive_closed()
+        error = self._failure or _close_error(self._url, code, reason)
+        log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
+        if not self._acknowledged.done():
+            self._acknowledged.set_exception(error)
+            # Read here once: `open` may have been cancelled and would never do so.
+            self._acknowledged.exception()
+            return
+        self._failure = error
+        routes, self._routes = self._routes, PrefixRoutes()
+        for route in routes.routes():
+            route.connection_lost(error)
+        if not self._closed_by_us:
+            self._on_closed(self, error)
+
+    def on_writable(self, writable: bool) -> None:
+        """Note it: what a client writes is small, and bounded by its subscriptions."""
+        log(logging.DEBUG, "connection writable" if writable else "connection not writable", url=self._url)
+
+    # The full codec ----------------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes) -> None:
+        protocol = self._protocol
+        protocol.receive_message(data)
+        for event in protocol.events_received():
+            if isinstance(event, Next):
+                route = self._routes.get(event.id)
+                if route is not None:
+                    self._routes.learn(data, event)
+                    route.deliver_checked(event.payload)
+            elif isinstance(event, Error | Complete):
+                self._end(event)
+            elif isinstance(event, Ping):
+                self._position(event.payload)
+            elif isinstance(event, ConnectionAck):
+                self._acknowledge(event.payload)
+        self._flush()
+
+    def _end(self, event: Error | Complete) -> None:
+        route = self._routes.get(event.id)
+        if route is None:
+            return
+        self._routes.remove(event.id, route)
+        if isinstance(event, Error):
+            route.failed(event.errors)
+        else:
+            route.completed()
+
+    def _position(self, payload: dict[str, object] | None) -> None:
+        resume = (payload or {}).get("resume")
+        if not self.resume_negotiated or not isinstance(resume, dict):
+            return
+        id_, cursor = resume.get("id"), resume.get("cursor")
+        if isinstance(id_, str) and isinstance(cursor, str):
+            route = self._routes.get(id_)
+            if route is not None:
+                route.positioned(cursor)
+
+    def _acknowledge(self, payload: dict[str, object] | None) -> None:
+        resume = (payload or {}).get("resume")
+        if isinstance(resume, dict) and resume.get("version") == _RESUME_VERSION:
+            epoch = resume.get("epoch")
+            self.resume_epoch = epoch if isinstance(epoch, str) else ""
+        if not self._acknowledged.done():
+            self._acknowledged.set_result(None)
+
+    def _flush(self) -> None:
+        socket = self._socket
+        if socket is None:
+            return  # the handshake's last turn: `open` flushes
+        for data in self._protocol.data_to_send():
+            socket.send_message(data)
+        close = self._protocol.close
+        if close is not None and not socket.is_closing:
+            self._failure = ProtocolError(close.reason, close_code=close.code)
+            log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=close.reason)
+            socket.close(close.code, close.reason)
+
+
+# 4401 means "subscribe before the ack", which this client never sends: a server that says it to us means
+# credentials. 3000 and 3003 are the registered codes for the same two refusals.
+_REFUSED_CREDENTIALS = frozenset({CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, 3000, 3003})
+
+
+def _close_error(url: str, code: int, reason: str) -> SubscriptionError:
+    if code in _REFUSED_CREDENTIALS:
+        return AuthenticationFailed(
+            f"{url}: the server refused the credentials: {reason or 'no reason given'} (close code {code}). "
+            "Check the token and the connection parameters."
+        )
+    if is_retryable(code):
+        return ConnectionFailed(
+            f"the connection was closed: {reason or 'no reason given'}", url=url, close_code=code
+        )
+    advice = ". Raise MessageLimits, or select fewer fields" if code == CloseCode.MESSAGE_TOO_BIG else ""
+    return ProtocolError(f"{url}: {reason or 'no reason given'}{advice}", close_code=code)

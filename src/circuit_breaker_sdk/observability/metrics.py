@@ -1,0 +1,38 @@
+"""Counters of a client, as one frozen snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+__all__ = ["ConnectionCounters", "SubscriptionMetrics"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionMetrics:
+    """What a client has done so far.
+
+    :ivar active_subscriptions: started and not ended.
+    :ivar messages_received: events (``next`` messages) received by all subscriptions, ended ones included.
+    :ivar connection_failures: connections that could not be opened, or were lost.
+    :ivar reconnection_attempts: connections opened again after one was lost.
+
+    Example::
+
+        print(client.metrics.active_subscriptions)
+    """
+
+    active_subscriptions: int
+    messages_received: int
+    connection_failures: int
+    reconnection_attempts: int
+
+
+@final
+@dataclass(slots=True)
+class ConnectionCounters:
+    """The supervisor's share of the counters: it alone writes them."""
+
+    failures: int = 0
+    reconnection_attempts: int = 0

@@ -1,0 +1,130 @@
+"""The eight messages of ``graphql-transport-ws``, as frozen values.
+
+A message says what crossed the wire, not whether it was allowed to: that is
+:mod:`circuit_breaker_sdk.protocol.transport_ws`. Optional payloads are ``None`` where the peer sent
+``null`` or nothing: the specification makes no difference between the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from circuit_breaker_sdk.errors import GraphQLError
+
+__all__ = [
+    "SUBPROTOCOL",
+    "Complete",
+    "ConnectionAck",
+    "ConnectionInit",
+    "Error",
+    "Message",
+    "Next",
+    "Ping",
+    "Pong",
+    "Subscribe",
+]
+
+SUBPROTOCOL: Final = "graphql-transport-ws"
+"""The name offered and answered in ``Sec-WebSocket-Protocol``."""
+
+
+class ConnectionInit(msgspec.Struct, frozen=True):
+    """Open the conversation (client to server).
+
+    Example::
+
+        ConnectionInit({"authorization": "Bearer …"})
+    """
+
+    payload: dict[str, object] | None = None
+
+
+class ConnectionAck(msgspec.Struct, frozen=True):
+    """Accept the conversation (server to client).
+
+    Example::
+
+        ConnectionAck()
+    """
+
+    payload: dict[str, object] | None = None
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Ask for a :class:`Pong` (either direction, at any time).
+
+    Example::
+
+        Ping({"sent": 1})
+    """
+
+    payload: dict[str, object] | None = None
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """Answer a :class:`Ping`, or be a one-way sign of life.
+
+    Example::
+
+        Pong({"sent": 1})
+    """
+
+    payload: dict[str, object] | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """Start one operation: a subscription, query or mutation (client to server).
+
+    Example::
+
+        Subscribe(id="1", query="subscription { resourceUpdates { id } }")
+    """
+
+    id: str
+    query: str
+    variables: dict[str, object] | None = None
+    operation_name: str | None = None
+    extensions: dict[str, object] | None = None
+
+
+class Next(msgspec.Struct, frozen=True, gc=False):
+    """Carry one result of an operation (server to client).
+
+    :ivar payload: the execution result (a JSON object) as it was encoded, so that it is decoded once,
+        straight into the type that wants it, or passed on untouched.
+
+    Example::
+
+        Next(id="1", payload=b'{"data":{"resourceUpdates":{"id":"r-1"}}}')
+    """
+
+    id: str
+    payload: bytes
+
+
+class Error(msgspec.Struct, frozen=True):
+    """End an operation that could not run (server to client); no :class:`Complete` follows.
+
+    Example::
+
+        Error(id="1", errors=(GraphQLError(message="Cannot query field 'x'"),))
+    """
+
+    id: str
+    errors: tuple[GraphQLError, ...]
+
+
+class Complete(msgspec.Struct, frozen=True, gc=False):
+    """End an operation (either direction).
+
+    Example::
+
+        Complete(id="1")
+    """
+
+    id: str
+
+
+Message: TypeAlias = ConnectionInit | ConnectionAck | Ping | Pong | Subscribe | Next | Error | Complete

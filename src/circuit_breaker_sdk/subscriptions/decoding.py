@@ -1,0 +1,198 @@
+"""From the bytes of an execution result to a typed event, in one decoding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, Protocol, TypeVar, cast, final
+
+import msgspec
+
+from circuit_breaker_sdk.errors import GraphQLError, UsageError
+from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
+from circuit_breaker_sdk.protocol.messages import Error
+
+__all__ = ["EventDecoder", "Response", "UnfitPayloadError", "cursor_of", "read_errors"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class UnfitPayloadError(Exception):
+    """An execution result does not fit the event type; the text says what and where."""
+
+
+class _Resume(msgspec.Struct, gc=False):
+    cursor: str
+    prev: str | None = None
+
+
+class _Extensions(msgspec.Struct, gc=False):
+    resume: _Resume | None = None
+
+
+class Data(Protocol[T_co]):
+    """``data`` of an execution result with one root field."""
+
+    @property
+    def value(self) -> T_co | None:
+        """The root field's value."""
+        ...
+
+
+class Response(Protocol[T_co]):
+    """An execution result, decoded; also the buffer's entry, so that an event costs no second object."""
+
+    size_bytes: int
+
+    @property
+    def data(self) -> Data[T_co] | None:
+        """``None`` where execution failed as a whole."""
+        ...
+
+    @property
+    def errors(self) -> object:
+        """The errors as plain JSON, ``None`` for none: read with :func:`read_errors`."""
+        ...
+
+    @property
+    def extensions(self) -> _Extensions | None:
+        """Only decoded where resume was negotiated: elsewhere the key may mean anything."""
+        ...
+
+
+class _Peek(msgspec.Struct):
+    data: dict[str, msgspec.Raw] | None = None
+
+
+def cursor_of(response: Response[object]) -> str | None:
+    """Return the position of an event in the server's log, where the server gives one."""
+    extensions = response.extensions
+    return extensions.resume.cursor if extensions is not None and extensions.resume is not None else None
+
+
+def read_errors(errors: object) -> tuple[GraphQLError, ...]:
+    """Read a response's ``errors``, liberally in their details.
+
+    :raises UnfitPayloadError: not a list of objects with a message.
+    """
+    payload = msgspec.json.encode(errors)
+    try:
+        # The codec knows how to read errors that are not quite as the specification says.
+        message = decode_message(b'{"id":"-","type":"error","payload":' + payload + b"}")
+    except InvalidMessage as error:
+        raise UnfitPayloadError(f"the response's errors cannot be read: {error.reason}") from None
+    return message.errors if isinstance(message, Error) else ()
+
+
+# The size is ours: no response has a key of this name, and what it might say is overwritten.
+_RENAMED_SIZE = "circuit-breaker:size"
+
+
+_ANY_NAME = "?"
+
+
+@functools.lru_cache(maxsize=256)
+def _response_decoder(event_type: Hashable, root_field: str, with_resume: bool) -> Callable[[bytes], object]:
+    # Any: this is the JSON codec's edge, the types below are made at run time.
+    value_type: Any = cast("Any", event_type) | None
+    data: Any = msgspec.defstruct("Data", [("value", value_type)], rename={"value": root_field}, gc=False)
+    fields: list[tuple[str, Any, Any]] = [
+        ("data", data | None, None),
+        ("errors", Any, None),
+        ("size_bytes", int, 0),
+    ]
+    namespace: dict[str, Any] = {}
+    if with_resume:
+        fields.append(("extensions", _Extensions | None, None))
+    else:
+        namespace["extensions"] = None
+    response = msgspec.defstruct(
+        "Response", fields, rename={"size_bytes": _RENAMED_SIZE}, namespace=namespace, gc=False
+    )
+    return msgspec.json.Decoder(response).decode
+
+
+def _not_learned(_payload: bytes) -> Response[T]:
+    raise UnfitPayloadError("the root field is not known yet")
+
+
+@final
+class EventDecoder(Generic[T]):
+    """Decode the execution results of one subscription.
+
+    A GraphQL subscription has exactly one root field. Where its name is not given it is learned from the
+    first result; ``decode`` is then replaced, so look the attribute up again after :meth:`learn`.
+
+    :raises UsageError: msgspec cannot decode the type.
+    """
+
+    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "none_allowed")
+
+    def __init__(self, event_type: type[T], root_field: str | None, *, with_resume: bool) -> None:
+        check_type(event_type)
+        self._type = event_type
+        self._root_field = root_field
+        self._with_resume = with_resume
+        self.none_allowed = _allows_none(event_type)
+        self.decode: Callable[[bytes], Response[T]] = _not_learned
+        if root_field is not None:
+            self._build(root_field)
+
+    @property
+    def type_name(self) -> str:
+        """The event type's name, for messages."""
+        return getattr(self._type, "__name__", None) or str(self._type)
+
+    def learn(self, payload: bytes) -> None:
+        """Learn the root field from a result, if it is not known or is another one than before."""
+        try:
+            data = msgspec.json.decode(payload, type=_Peek).data
+        except (msgspec.DecodeError, RecursionError):
+            return
+        if data is None:
+            # Nothing to learn, but errors without data can be read under any name.
+            if self._root_field is None:
+                self.decode = self._decoder(_ANY_NAME)
+        elif len(data) == 1:
+            (name,) = data
+            # Names of GraphQL are identifiers; whatever else stands there is not learned, and so never fits.
+            if name != self._root_field and name.isidentifier():
+                self._build(name)
+
+    def explain(self, payload: bytes) -> str:
+        """Say why a result does not fit."""
+        try:
+            response = self.decode(payload)
+        except Exception as error:  # noqa: BLE001 (a type's own __post_init__ may raise anything)
+            return str(error) or type(error).__name__
+        if response.data is None:
+            return "neither data nor errors are in it - at `$.data`"
+        return f"null where {self.type_name} was expected - at `$.data.{self._root_field}`"
+
+    def _build(self, root_field: str) -> None:
+        self._root_field = root_field
+        self.decode = self._decoder(root_field)
+
+    def _decoder(self, root_field: str) -> Callable[[bytes], Response[T]]:
+        decode = _response_decoder(cast("Hashable", self._type), root_field, self._with_resume)
+        return cast("Callable[[bytes], Response[T]]", decode)
+
+
+def check_type(event_type: object) -> None:
+    """Refuse a type that msgspec cannot decode.
+
+    :raises UsageError: it says why.
+    """
+    try:
+        msgspec.json.Decoder(event_type)
+    except TypeError as error:
+        raise UsageError(f"type={event_type!r} cannot be decoded from JSON: {error}") from error
+
+
+def _allows_none(event_type: object) -> bool:
+    try:
+        msgspec.convert(None, cast("Any", event_type))
+    except msgspec.ValidationError:
+        return False
+    return True

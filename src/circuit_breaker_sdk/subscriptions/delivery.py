@@ -1,0 +1,385 @@
+"""From a connection's read callback to a handler or a buffer: the inside of a subscription.
+
+The public :class:`~circuit_breaker_sdk.subscriptions.subscription.Subscription` holds a delivery, never the
+other way round: the registry and the connection know the delivery only, so that a subscription nobody
+references any more can be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar, final
+
+from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.connections import Connection
+from circuit_breaker_sdk.errors import (
+    BufferOverflowError,
+    CircuitBreakerError,
+    DecodeError,
+    GapError,
+    GraphQLError,
+    OperationError,
+    RateLimitExceeded,
+    SubscriptionError,
+    SubscriptionFailed,
+    UsageError,
+)
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.subscriptions.buffer import EventBuffer
+from circuit_breaker_sdk.subscriptions.decoding import (
+    EventDecoder,
+    Response,
+    UnfitPayloadError,
+    cursor_of,
+    read_errors,
+)
+from circuit_breaker_sdk.subscriptions.handlers import Handlers
+from circuit_breaker_sdk.subscriptions.state import (
+    TRANSITIONS,
+    Continuity,
+    SubscriptionId,
+    SubscriptionState,
+    SubscriptionStats,
+    Trigger,
+)
+
+__all__ = ["Delivery"]
+
+T = TypeVar("T")
+
+_STARTING = SubscriptionState.STARTING
+
+
+@final
+class Delivery(Generic[T]):
+    """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
+
+    Two cursors are kept: ``received``, to resume from after a lost connection, and ``handled``, which
+    advances when a handler has returned or the next event is asked for. Everything runs on one loop.
+    """
+
+    def __init__(
+        self,
+        id: SubscriptionId,  # noqa: A002 (the protocol's own word)
+        *,
+        label: str,
+        decoder: EventDecoder[T],
+        limits: BufferLimits,
+        connection: Connection,
+        on_end: Callable[[Delivery[T]], None],
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = id
+        self.label = label
+        self.loop = loop
+        self.state = _STARTING
+        self.error: SubscriptionError | None = None
+        self.last_error: CircuitBreakerError | None = None
+        self.received: str | None = None
+        self.handled: str | None = None
+        self.continuity = Continuity.OK if connection.resume_negotiated else Continuity.UNKNOWN
+        self.handlers: Handlers[T] = Handlers(self, tasks)
+        self.events_received = 0
+        self.events_handled = 0
+        self.filtered = 0
+        self.operation_errors = 0
+        self.live: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._buffer: EventBuffer[T] = EventBuffer(limits)
+        self._connection = connection
+        self._decoder = decoder
+        self._decode = decoder.decode
+        self._has_cursors = connection.resume_negotiated
+        self._last_cursor: str | None = None
+        self._none_allowed = decoder.none_allowed
+        self._on_end = on_end
+        self._predicates: tuple[Callable[[T], object], ...] = ()
+        self._inline: Callable[[T], object] | None = None
+        self._started = time.perf_counter()
+        self._taken: str | None = None
+        self._wake_at = 1
+        self._waiter: asyncio.Future[None] | None = None
+        self._only_errors: tuple[GraphQLError, ...] = ()
+
+    # The route ---------------------------------------------------------------------------------------------
+
+    def deliver(self, payload: bytes) -> bool:  # noqa: PLR0911 (one call less per event)
+        """Decode one execution result and hand it over: the hot path."""
+        try:
+            response = self._decode(payload)
+        except Exception:  # noqa: BLE001 (whatever it was, the full codec looks at the message again)
+            return False
+        data = response.data
+        value = None if data is None else data.value
+        if value is None and not response.errors and (data is None or not self._none_allowed):
+            return False
+        self.events_received += 1
+        if self.state is _STARTING:
+            self.go_live()
+        if self._has_cursors and not self._follow(response):
+            return True
+        if response.errors:
+            self._report_operation_errors(response)
+            if value is None:
+                return True
+        if self._predicates and not self._passes(value):  # type: ignore[arg-type]  # None only if T allows it
+            return True
+        handler = self._inline
+        if handler is None:
+            self._keep(response, len(payload))
+            return True
+        self.events_handled += 1
+        try:
+            result = handler(value)  # type: ignore[arg-type]  # as above
+        except Exception as error:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
+            self.handlers.report(handler, error)
+        else:
+            if result is not None and self.handlers.take_awaitable(handler, result, self._last_cursor):
+                return True
+        self.handled = self._last_cursor
+        return True
+
+    def deliver_checked(self, payload: bytes) -> None:
+        """Decode one execution result that the full codec has cut out; what does not fit ends us."""
+        self._decoder.learn(payload)
+        self._decode = self._decoder.decode
+        if not self.deliver(payload):
+            detail = self._decoder.explain(payload)
+            self.fail(DecodeError(self.id, type_name=self._decoder.type_name, detail=detail))
+
+    def positioned(self, cursor: str) -> None:
+        """Take the server's live signal, or its word that up to here nothing was for us."""
+        self.received = cursor
+        if self.state is _STARTING:
+            # The first event's `prev` is the start position (PROTOCOLS, resume 4); later signals move only
+            # the cursor to resume from.
+            self._last_cursor = self.handled = cursor
+            self.go_live()
+
+    def failed(self, errors: tuple[GraphQLError, ...]) -> None:
+        """Take the server's ``error``."""
+        self._finish(Trigger.FAIL, self._server_error(errors))
+
+    def completed(self) -> None:
+        """Take the server's ``complete``."""
+        if self._only_errors and self.events_received == self.operation_errors:
+            # Some servers have no `error` message: what fails is a result with errors, then `complete`.
+            self._finish(Trigger.FAIL, self._server_error(self._only_errors))
+        else:
+            self._finish(Trigger.COMPLETE, None)
+
+    def connection_lost(self, error: SubscriptionError) -> None:
+        """Take the end of the connection as ours."""
+        self._finish(Trigger.FAIL, error)
+
+    # The owner ---------------------------------------------------------------------------------------------
+
+    def go_live(self) -> None:
+        """Note that from here on nothing is missed."""
+        self._move(Trigger.GO_LIVE)
+        if not self.live.done():
+            self.live.set_result(None)
+        self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._started, 6))
+
+    def fail(self, error: SubscriptionError) -> None:
+        """End with an error of our own; the server is told."""
+        self._connection.complete(self.id, self)
+        self._finish(Trigger.FAIL, error)
+
+    def unsubscribe(self) -> None:
+        """End by the application's wish; the server is told, what is buffered is dropped. Idempotent."""
+        self._buffer.clear()
+        if self.state.is_end:
+            self._move(Trigger.UNSUBSCRIBE)
+            return
+        self._connection.complete(self.id, self)
+        self._finish(Trigger.UNSUBSCRIBE, None)
+
+    def abandon(self) -> None:
+        """End because nobody can read on; one with a handler goes on."""
+        if not self.state.is_end and not self.handlers.has_data:
+            self._log(logging.DEBUG, "subscription abandoned")
+            self.unsubscribe()
+
+    def stats(self) -> SubscriptionStats:
+        """Take a snapshot of the counters."""
+        return SubscriptionStats(
+            received=self.events_received,
+            handled=self.events_handled,
+            filtered=self.filtered,
+            dropped=self._buffer.dropped,
+            operation_errors=self.operation_errors,
+            handler_errors=self.handlers.errors,
+            buffered_events=len(self._buffer),
+            buffered_bytes=self._buffer.size_bytes,
+        )
+
+    # The consumer ------------------------------------------------------------------------------------------
+
+    def add_filter(self, predicate: Callable[[T], object]) -> None:
+        """Keep events from the consumer for which it is false, from the next event on."""
+        self._predicates = (*self._predicates, predicate)
+
+    def set_inline(self, handler: Callable[[T], object] | None) -> None:
+        """Call the handler inside the read callback from now on, first with all that is buffered.
+
+        ``None``: buffer from now on.
+        """
+        if self._waiter is not None and handler is not None:
+            raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
+        self._inline = handler
+        while self._buffer and self._inline is not None:
+            response = self.take()
+            if not self.handlers.call(self._inline, value_of(response), self._taken):
+                return
+            self.mark_handled()
+
+    async def wait(self, at_least: int = 1) -> None:
+        """Wait until that many events are buffered, the buffer is half full, or the end has come.
+
+        Nothing is taken: cancellation loses no event.
+
+        :raises UsageError: another task is waiting.
+        """
+        while len(self._buffer) < at_least and not self.state.is_end:
+            if at_least > 1 and self._buffer.is_half_full():
+                return
+            self._wake_at = at_least
+            await self.wait_once()
+
+    async def wait_once(self) -> None:
+        """Wait until :meth:`wake` is called, by an event, the end, or a handler that has to be awaited.
+
+        :raises UsageError: another task is waiting.
+        """
+        if self._waiter is not None:
+            raise UsageError("another task is waiting for this subscription's next event")
+        waiter = self._waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self._wake_at = 1
+
+    def take(self) -> Response[T]:
+        """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
+        response = self._buffer.take()
+        self.events_handled += 1
+        if self._has_cursors:
+            self._taken = cursor_of(response)
+        return response
+
+    def take_value(self) -> T:
+        """Take the oldest buffered event's value."""
+        return value_of(self.take())
+
+    def mark_handled(self) -> None:
+        """Note that the consumer is done with what it took."""
+        if self._taken is not None:
+            self.handled, self._taken = self._taken, None
+
+    @property
+    def buffered(self) -> int:
+        """How many events wait for a consumer."""
+        return len(self._buffer)
+
+    def wake(self) -> None:
+        """Let a waiting consumer look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -------------------------------------------------------------------------------------------------------
+
+    def _keep(self, response: Response[T], size_bytes: int) -> None:
+        buffer = self._buffer
+        dropped = buffer.dropped
+        if not buffer.put(response, size_bytes):
+            self.fail(BufferOverflowError(self.id, events=len(buffer), size_bytes=buffer.size_bytes))
+            return
+        if buffer.dropped != dropped:
+            self.continuity = Continuity.GAP
+        if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
+            self.wake()
+
+    def _follow(self, response: Response[T]) -> bool:
+        """Advance the cursors; ``False`` if the chain is broken, which ends the subscription."""
+        extensions = response.extensions
+        resume = None if extensions is None else extensions.resume
+        if resume is None:
+            self._last_cursor = None
+            self.continuity = Continuity.UNKNOWN
+            return True
+        if self._last_cursor is not None and resume.prev != self._last_cursor:
+            self.continuity = Continuity.GAP
+            self.fail(GapError(self.id, "prev"))
+            return False
+        self._last_cursor = self.received = resume.cursor
+        return True
+
+    def _passes(self, value: T) -> bool:
+        for predicate in self._predicates:
+            try:
+                passes = predicate(value)
+            except Exception as error:  # noqa: BLE001 (as for handlers; an event is not lost over it)
+                self.handlers.report(predicate, error)
+                continue
+            if not passes:
+                self.filtered += 1
+                return False
+        return True
+
+    def _report_operation_errors(self, response: Response[T]) -> None:
+        try:
+            errors = read_errors(response.errors)
+        except UnfitPayloadError as error:
+            errors = (GraphQLError(message=str(error)),)
+        self.operation_errors += 1
+        self._only_errors = errors
+        self.handlers.report_error(OperationError(errors, operation=self.label))
+
+    def _server_error(self, errors: Sequence[GraphQLError]) -> SubscriptionError:
+        first = errors[0] if errors else None
+        extensions = (first.extensions if first is not None else None) or {}
+        if first is not None and first.code == "RESUME_GAP":
+            self.continuity = Continuity.GAP
+            return GapError(self.id, str(extensions.get("reason", "unknown")))
+        if first is not None and first.code == "RATE_LIMITED":
+            wait = extensions.get("retryAfter")
+            return RateLimitExceeded(float(wait) if isinstance(wait, int | float) else None)
+        reason = "; ".join(map(str, errors)) or "the server gave no reason"
+        return SubscriptionFailed(self.id, reason, errors=errors)
+
+    def _finish(self, trigger: Trigger, error: SubscriptionError | None) -> None:
+        self._move(trigger)
+        self.error = error
+        if error is not None:
+            self.last_error = error
+        for future in (self.live, self.ended):
+            if not future.done():
+                future.set_result(None)
+        self._log(
+            logging.INFO if error is None else logging.WARNING,
+            f"subscription {self.state}",
+            received=self.events_received,
+            error=error,
+            seconds=round(time.perf_counter() - self._started, 6),
+        )
+        self._on_end(self)
+        self.wake()
+        self.handlers.end()
+
+    def _move(self, trigger: Trigger) -> None:
+        self.state = TRANSITIONS[self.state, trigger]
+
+    def _log(self, level: int, what: str, **fields: object) -> None:
+        log(level, what, subscription_id=self.id, operation=self.label, **fields)
+
+
+def value_of(response: Response[T]) -> T:
+    """Return a buffered event's value."""
+    data = response.data
+    return None if data is None else data.value  # type: ignore[return-value]  # buffered: None only if T allows it

@@ -1,0 +1,334 @@
+"""Handlers of a subscription: called in order, isolated from each other, awaited where they are async."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar, final
+
+from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
+
+__all__ = ["EventSource", "Handlers", "SubscriptionHandler"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class SubscriptionHandler(Protocol[T_contra]):
+    """An object that handles a subscription; each method may be plain or async.
+
+    Example::
+
+        class Printer:
+            def on_data(self, event: Resource) -> None:
+                print(event.state)
+
+            def on_error(self, error: CircuitBreakerError) -> None:
+                print("failed:", error)
+
+            def on_complete(self) -> None:
+                print("done")
+
+        subscription.handle(Printer())
+    """
+
+    def on_data(self, event: T_contra, /) -> object:
+        """Take one event."""
+        ...
+
+    def on_error(self, error: CircuitBreakerError, /) -> object:
+        """Take an error: see :meth:`Subscription.on_error`."""
+        ...
+
+    def on_complete(self) -> object:
+        """Take the end of the stream."""
+        ...
+
+
+class EventSource(Protocol[T_co]):
+    """What handlers need of their subscription's inside."""
+
+    id: SubscriptionId
+    label: str
+    loop: asyncio.AbstractEventLoop
+    state: SubscriptionState
+    error: SubscriptionError | None
+    last_error: CircuitBreakerError | None
+    handled: str | None
+
+    @property
+    def buffered(self) -> int:
+        """Events that wait."""
+        ...
+
+    def take_value(self) -> T_co:
+        """Take the oldest."""
+        ...
+
+    def mark_handled(self) -> None:
+        """Note that what was taken is done."""
+        ...
+
+    def set_inline(self, handler: Callable[[T_co], object] | None) -> None:
+        """Deliver to the handler inside the read callback, or to the buffer."""
+        ...
+
+    def wake(self) -> None:
+        """End a wait."""
+        ...
+
+    async def wait_once(self) -> None:
+        """Wait until something has changed."""
+        ...
+
+
+@final
+class Handlers(Generic[T]):
+    """The handlers of one subscription.
+
+    Plain handlers run inside the read callback, one event after the other. As soon as one returns an
+    awaitable, events go through the buffer instead, and one task (the pump) calls all handlers in order and
+    awaits them: an event at a time, so order is kept and the buffer's bounds hold.
+
+    :ivar errors: how often a handler raised.
+    """
+
+    __slots__ = (
+        "_async",
+        "_complete",
+        "_data",
+        "_end_told",
+        "_error",
+        "_pending",
+        "_pump",
+        "_source",
+        "_tasks",
+        "errors",
+    )
+
+    def __init__(self, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
+        self.errors = 0
+        self._source = source
+        self._tasks = tasks
+        self._data: list[Callable[[T], object]] = []
+        self._error: list[Callable[[CircuitBreakerError], object]] = []
+        self._complete: list[Callable[[], object]] = []
+        self._async = False
+        self._pending: deque[tuple[object, Awaitable[object], str | None]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._end_told = False
+
+    @property
+    def has_data(self) -> bool:
+        """Whether events go to handlers: then nobody can iterate, and the subscription lives by itself."""
+        return bool(self._data)
+
+    @property
+    def pump(self) -> asyncio.Task[None] | None:
+        """The task that awaits handlers, while there is one."""
+        return self._pump if self._pump is not None and not self._pump.done() else None
+
+    def add_data(self, handler: Callable[[T], object]) -> None:
+        """Add a handler of events; what is buffered goes to the first one at once."""
+        self._data.append(handler)
+        if not self._async:
+            try:
+                self._source.set_inline(handler if len(self._data) == 1 else self._call_all)
+            except BaseException:
+                self._data.pop()
+                raise
+
+    def add_error(self, handler: Callable[[CircuitBreakerError], object]) -> None:
+        """Add a handler of errors; if the subscription has failed already it is called at once."""
+        self._error.append(handler)
+        error = self._source.error
+        if self._end_told and error is not None:
+            self._observe(handler, error)
+
+    def add_complete(self, handler: Callable[[], object]) -> None:
+        """Add a handler of the end; if the stream has ended already it is called at once."""
+        self._complete.append(handler)
+        if self._end_told and self._source.state is SubscriptionState.COMPLETED:
+            self._observe(handler)
+
+    def call(self, handler: Callable[[T], object], value: T, cursor: str | None) -> bool:
+        """Call a handler here and now; ``False`` if it turned out to be async and is awaited elsewhere."""
+        try:
+            result = handler(value)
+        except Exception as error:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
+            self.report(handler, error)
+            return True
+        return result is None or not self.take_awaitable(handler, result, cursor)
+
+    def take_awaitable(self, handler: object, result: object, cursor: str | None) -> bool:
+        """Take what a plain call of a handler returned; ``True`` if it has to be awaited.
+
+        From now on events go through the buffer; ``cursor`` is handled once the awaitable is done.
+        """
+        if not inspect.isawaitable(result):
+            return False
+        self._async = True
+        self._source.set_inline(None)
+        self._await_later(handler, result, cursor)
+        return True
+
+    def report(self, handler: object, error: BaseException) -> None:
+        """Report that a handler raised."""
+        self.errors += 1
+        reported = HandlerError(self._source.id, _name(handler))
+        reported.__cause__ = error
+        self.report_error(reported)
+
+    def report_error(self, error: CircuitBreakerError) -> None:
+        """Report an error that ends nothing."""
+        source = self._source
+        source.last_error = error
+        log(
+            logging.WARNING,
+            "subscription error",
+            subscription_id=source.id,
+            operation=source.label,
+            error=error,
+        )
+        for handler in tuple(self._error):
+            self._observe(handler, error)
+
+    def end(self) -> None:
+        """Tell the handlers of errors or of the end, once all events are handled."""
+        if self._async:
+            self._start_pump()
+        if self.pump is not None:
+            self._source.wake()
+        else:
+            self._tell_end()
+
+    async def aclose(self) -> None:
+        """Stop awaiting handlers: one that is running is cancelled, unless it is the caller itself."""
+        pump = self.pump
+        if pump is not None and pump is not asyncio.current_task():
+            pump.cancel()
+            await asyncio.wait((pump,))
+
+    # -------------------------------------------------------------------------------------------------------
+
+    def _call_all(self, value: T) -> object:
+        """Call several handlers as one: each isolated, the awaitable ones together as one awaitable."""
+        awaitables: list[tuple[object, Awaitable[object]]] = []
+        for handler in tuple(self._data):
+            try:
+                result = handler(value)
+            except Exception as error:  # noqa: BLE001 (as in `call`)
+                self.report(handler, error)
+            else:
+                if inspect.isawaitable(result):
+                    awaitables.append((handler, result))
+        return self._settle_all(awaitables) if awaitables else None
+
+    async def _settle_all(self, awaitables: Sequence[tuple[object, Awaitable[object]]]) -> None:
+        for handler, awaitable in awaitables:
+            await self._settle(handler, awaitable)
+
+    def _observe(self, handler: Callable[..., object], *arguments: object) -> None:
+        """Call a handler of errors or of the end; if it raises, that is logged: nobody else can be told."""
+        try:
+            result = handler(*arguments)
+        except Exception as error:  # noqa: BLE001 (as in `call`)
+            self._log_raised(handler, error)
+        else:
+            if inspect.isawaitable(result):
+                self._await_later(handler, result, None)
+
+    def _log_raised(self, handler: object, error: BaseException) -> None:
+        self.errors += 1
+        log(
+            logging.ERROR,
+            "handler raised",
+            subscription_id=self._source.id,
+            handler=_name(handler),
+            error=repr(error),
+        )
+
+    def _await_later(self, handler: object, awaitable: Awaitable[object], cursor: str | None) -> None:
+        self._pending.append((handler, awaitable, cursor))
+        self._start_pump()
+        self._source.wake()
+
+    def _start_pump(self) -> None:
+        if self.pump is None:
+            self._pump = pump = self._source.loop.create_task(
+                self._run(), name=f"circuit-breaker-{self._source.id}"
+            )
+            # Owned by the manager: its `aclose` awaits what is still running.
+            self._tasks.add(pump)
+            pump.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        source = self._source
+        try:
+            while True:
+                if self._pending:
+                    handler, awaitable, cursor = self._pending.popleft()
+                    await self._settle(handler, awaitable)
+                    source.handled = cursor or source.handled
+                elif self._async and source.buffered:
+                    value = source.take_value()
+                    for handler in tuple(self._data):
+                        await self._call_and_settle(handler, value)
+                    source.mark_handled()
+                elif source.state.is_end and not self._end_told:
+                    self._tell_end()
+                elif source.state.is_end or not self._async:
+                    return
+                else:
+                    await source.wait_once()
+        finally:
+            for _, awaitable, _ in self._pending:
+                if inspect.iscoroutine(awaitable):
+                    awaitable.close()
+            self._pending.clear()
+
+    async def _call_and_settle(self, handler: Callable[[T], object], value: T) -> None:
+        try:
+            result = handler(value)
+        except Exception as error:  # noqa: BLE001 (as in `call`)
+            self.report(handler, error)
+        else:
+            if inspect.isawaitable(result):
+                await self._settle(handler, result)
+
+    async def _settle(self, handler: object, awaitable: Awaitable[object]) -> None:
+        try:
+            await awaitable
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: what the handler awaited was cancelled, which is its own affair.
+            self.report(handler, error)
+        except Exception as error:  # noqa: BLE001 (as in `call`)
+            if handler in self._data:
+                self.report(handler, error)
+            else:
+                self._log_raised(handler, error)
+
+    def _tell_end(self) -> None:
+        if self._end_told:
+            return
+        self._end_told = True
+        source = self._source
+        if source.state is SubscriptionState.COMPLETED:
+            for handler in tuple(self._complete):
+                self._observe(handler)
+        elif source.error is not None:
+            for on_error in tuple(self._error):
+                self._observe(on_error, source.error)
+
+
+def _name(handler: object) -> str:
+    return getattr(handler, "__qualname__", None) or type(handler).__qualname__

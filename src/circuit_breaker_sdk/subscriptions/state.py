@@ -1,0 +1,94 @@
+"""Where a subscription is in its life, and what it counts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NewType, final
+
+__all__ = ["TRANSITIONS", "Continuity", "SubscriptionId", "SubscriptionState", "SubscriptionStats", "Trigger"]
+
+SubscriptionId = NewType("SubscriptionId", str)
+"""The operation id under which a subscription runs; fresh for every one."""
+
+
+class SubscriptionState(enum.StrEnum):
+    """Where a subscription is in its life; the last three are ends."""
+
+    STARTING = "starting"
+    LIVE = "live"
+    """From here on no event is missed."""
+    COMPLETED = "completed"
+    """The server ended the stream."""
+    FAILED = "failed"
+    """It ended with an error: ``Subscription.error``."""
+    UNSUBSCRIBED = "unsubscribed"
+    """We ended it."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more will come."""
+        return self not in (SubscriptionState.STARTING, SubscriptionState.LIVE)
+
+
+class Trigger(enum.Enum):
+    """What moves a subscription from state to state."""
+
+    GO_LIVE = enum.auto()
+    COMPLETE = enum.auto()
+    FAIL = enum.auto()
+    UNSUBSCRIBE = enum.auto()
+
+
+_S = SubscriptionState
+
+# A pair that is not here is an error: after an end only `unsubscribe` may still come, and changes nothing.
+TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
+    (_S.STARTING, Trigger.GO_LIVE): _S.LIVE,
+    (_S.STARTING, Trigger.COMPLETE): _S.COMPLETED,
+    (_S.STARTING, Trigger.FAIL): _S.FAILED,
+    (_S.STARTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+    (_S.LIVE, Trigger.COMPLETE): _S.COMPLETED,
+    (_S.LIVE, Trigger.FAIL): _S.FAILED,
+    (_S.LIVE, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+    (_S.COMPLETED, Trigger.UNSUBSCRIBE): _S.COMPLETED,
+    (_S.FAILED, Trigger.UNSUBSCRIBE): _S.FAILED,
+    (_S.UNSUBSCRIBED, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+}
+
+
+class Continuity(enum.StrEnum):
+    """What is known about events missing from a subscription."""
+
+    OK = "ok"
+    """Proven: each event's cursor chain joins the one before."""
+    UNKNOWN = "unknown"
+    """The server gives no cursors."""
+    GAP = "gap"
+    """Events are missing: dropped by the overflow policy, or by a broken chain of cursors."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStats:
+    """What a subscription has counted so far.
+
+    :ivar received: ``next`` messages that arrived.
+    :ivar handled: events that handlers have seen or an iterator has handed out.
+    :ivar filtered: events that filters kept from the consumer.
+    :ivar dropped: events dropped by the overflow policy ``drop_oldest``.
+    :ivar operation_errors: events that carried GraphQL errors.
+    :ivar handler_errors: how often handlers raised.
+    :ivar buffered_events: events waiting for a consumer now.
+    :ivar buffered_bytes: their encoded size.
+    """
+
+    received: int
+    handled: int
+    filtered: int
+    dropped: int
+    operation_errors: int
+    handler_errors: int
+    buffered_events: int
+    buffered_bytes: int

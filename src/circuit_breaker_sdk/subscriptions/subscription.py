@@ -1,0 +1,250 @@
+"""What an application holds: a typed stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar, final
+
+from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
+from circuit_breaker_sdk.subscriptions.state import (
+    Continuity,
+    SubscriptionId,
+    SubscriptionState,
+    SubscriptionStats,
+)
+
+__all__ = ["Batches", "Subscription"]
+
+T = TypeVar("T")
+
+
+class Subscription(Generic[T]):
+    """A running subscription: iterate over it, or attach handlers.
+
+    It is live when you get it, and keeps events in its bounded buffer until the first consumer comes. Either
+    iterate (one task at a time; cancelling it loses no event) or attach handlers, not both at once. Leaving
+    its block, :meth:`unsubscribe`, and dropping the last reference end it on the server too; one with a
+    handler needs no reference and lives until it ends or is unsubscribed.
+
+    **Errors.** What ends the subscription is raised by the iterator once all buffered events are handed out,
+    given to :meth:`on_error`, and stays in :attr:`error`. Two things end nothing and are reported to
+    :meth:`on_error`, :attr:`last_error` and :meth:`stats`: a handler that raises (``HandlerError``), and an
+    event with GraphQL ``errors`` (``OperationError``): its value is delivered if there is one; if it is null
+    the iterator goes on to the next event. A stream that ends having said nothing but errors has failed.
+
+    All methods belong on the event loop that it was made on.
+
+    Example::
+
+        async with client.workflows.subscribe_resource_updates(resource_id="r-1") as updates:
+            async for resource in updates:
+                print(resource.state)
+    """
+
+    def __init__(self, delivery: Delivery[T]) -> None:
+        self._delivery = delivery
+        # The registry holds the delivery only, so this object's end is the end of the last reference.
+        weakref.finalize(self, _abandon, delivery).atexit = False
+
+    # What it is ------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> SubscriptionId:
+        """The operation id, as in logs and errors."""
+        return self._delivery.id
+
+    @property
+    def state(self) -> SubscriptionState:
+        """Where it is in its life."""
+        return self._delivery.state
+
+    @property
+    def continuity(self) -> Continuity:
+        """Whether it is proven that no event is missing."""
+        return self._delivery.continuity
+
+    @property
+    def cursor(self) -> str | None:
+        """The position behind the last handled event; ``None`` where the server gives none.
+
+        An event is handled when its handlers have returned, or when the iterator is asked for the next one.
+        """
+        return self._delivery.handled
+
+    @property
+    def error(self) -> SubscriptionError | None:
+        """What ended it, if an error did."""
+        return self._delivery.error
+
+    @property
+    def last_error(self) -> CircuitBreakerError | None:
+        """The most recent error, whether it ended the subscription or not."""
+        return self._delivery.last_error
+
+    def stats(self) -> SubscriptionStats:
+        """Take a snapshot of its counters."""
+        return self._delivery.stats()
+
+    def __repr__(self) -> str:
+        delivery = self._delivery
+        return f"<{type(self).__name__} {delivery.id} {delivery.label} {delivery.state}>"
+
+    # Handlers --------------------------------------------------------------------------------------------
+
+    def on_data(self, handler: Callable[[T], object]) -> Self:
+        """Call ``handler`` with each event, first with those that are buffered. Several are called in order.
+
+        A plain function runs inside the read callback: keep it short. An async one is awaited, one event at
+        a time, while events wait in the buffer. If it raises, that is reported and ends nothing.
+
+        :raises UsageError: a task is iterating right now.
+        """
+        self._delivery.handlers.add_data(handler)
+        return self
+
+    def on_error(self, handler: Callable[[CircuitBreakerError], object]) -> Self:
+        """Call ``handler`` with each error; ``error is subscription.error`` tells the one that ended it."""
+        self._delivery.handlers.add_error(handler)
+        return self
+
+    def on_complete(self, handler: Callable[[], object]) -> Self:
+        """Call ``handler`` when the server has ended the stream, after the last handled event.
+
+        Where no handler of events is attached it is called as soon as the end arrives. It is not called for
+        a failure, nor for :meth:`unsubscribe`.
+        """
+        self._delivery.handlers.add_complete(handler)
+        return self
+
+    def handle(self, handler: SubscriptionHandler[T]) -> Self:
+        """Attach an object's ``on_data``, ``on_error`` and ``on_complete``."""
+        return self.on_error(handler.on_error).on_complete(handler.on_complete).on_data(handler.on_data)
+
+    def filter(self, predicate: Callable[[T], object]) -> Self:
+        """Keep back events for which ``predicate`` is false, from the next one that arrives on.
+
+        Several must all hold. It runs in the read callback; if it raises, that is reported and the event
+        passes. A builder's own filters are cheaper: the server applies them.
+        """
+        self._delivery.add_filter(predicate)
+        return self
+
+    # Iteration -------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Wait for the next event. Cancellation loses none."""
+        delivery = self._delivery
+        delivery.mark_handled()
+        if not delivery.buffered or delivery.handlers.has_data:
+            await self._wait(1)
+        return delivery.take_value()
+
+    def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T]:
+        """Iterate over lists of events.
+
+        A list has at least one event and at most ``max_events``; after its first event has arrived it waits
+        at most ``max_wait_seconds`` for more, less if the buffer is half full. Cancellation loses no event.
+
+        Example::
+
+            async for batch in subscription.batches(max_events=500, max_wait_seconds=0.2):
+                await store.insert_many(batch)
+        """
+        if max_events < 1 or max_wait_seconds < 0:
+            raise UsageError("max_events must be at least 1, max_wait_seconds not negative")
+        return Batches(self, max_events, max_wait_seconds)
+
+    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T]:
+        delivery = self._delivery
+        delivery.mark_handled()
+        await self._wait(1)
+        if delivery.buffered < max_events and max_wait_seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max_wait_seconds):
+                    await delivery.wait(max_events)
+        return [delivery.take_value() for _ in range(min(max_events, delivery.buffered))]
+
+    async def _wait(self, at_least: int) -> None:
+        """Wait for events; at the end of the stream raise what ended it."""
+        delivery = self._delivery
+        if delivery.handlers.has_data:
+            raise UsageError(f"{self!r} has handlers: it cannot be iterated as well")
+        await delivery.wait(at_least)
+        if not delivery.buffered:
+            if delivery.error is not None:
+                raise delivery.error
+            raise StopAsyncIteration
+
+    # The end ---------------------------------------------------------------------------------------------
+
+    async def unsubscribe(self) -> None:
+        """End it, here and on the server; what is buffered is dropped. Idempotent.
+
+        An async handler that is running is cancelled, unless it is the caller.
+        """
+        self._delivery.unsubscribe()
+        await self._delivery.handlers.aclose()
+
+    async def wait_closed(self) -> None:
+        """Wait until it has ended and every handler has returned. Cancelling the wait changes nothing.
+
+        :raises SubscriptionError: what ended it.
+        """
+        delivery = self._delivery
+        await asyncio.shield(delivery.ended)
+        pump = delivery.handlers.pump
+        if pump is not None and pump is not asyncio.current_task():
+            await asyncio.wait((pump,))
+        if delivery.error is not None:
+            raise delivery.error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.unsubscribe()
+
+
+@final
+class Batches(Generic[T]):
+    """Iterate over a subscription's events in lists: see :meth:`Subscription.batches`.
+
+    Example::
+
+        batches = subscription.batches(max_events=2)
+        first = await anext(batches)
+    """
+
+    __slots__ = ("_max_events", "_max_wait_seconds", "_subscription")
+
+    def __init__(self, subscription: Subscription[T], max_events: int, max_wait_seconds: float) -> None:
+        self._subscription = subscription
+        self._max_events = max_events
+        self._max_wait_seconds = max_wait_seconds
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        """Wait for the next list. Cancellation loses no event."""
+        return await self._subscription._next_batch(self._max_events, self._max_wait_seconds)  # noqa: SLF001 (one class in two)
+
+
+def _abandon(delivery: Delivery[T]) -> None:
+    # The garbage collector may call this in any thread, in the middle of anything.
+    with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to end
+        delivery.loop.call_soon_threadsafe(delivery.abandon)

@@ -1,0 +1,99 @@
+"""How a variable's Python value becomes JSON: one stated rule for each kind.
+
+=====================  ================================================================================
+``UNSET``              not sent: the schema's default applies
+``None``               ``null``
+enum                   its value if that is text (so for every enum of this SDK), else its name
+``datetime``           RFC 3339 in UTC with ``Z`` and milliseconds; a time without zone is refused
+``date``               ``YYYY-MM-DD``
+``UUID``, ``Decimal``  text
+struct, dataclass      an object; a struct's own field names for the wire; ``UNSET`` fields left out
+mapping, sequence      an object, a list; ``UNSET`` members of an object left out
+``bytes``, NaN, ∞      refused, as is everything else
+=====================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from circuit_breaker_sdk.errors import UsageError
+
+__all__ = ["encode_variables"]
+
+
+def encode_variables(variables: Mapping[str, object] | None) -> dict[str, object] | None:
+    """Turn variables into plain JSON values; ``None`` for no variables at all.
+
+    :raises UsageError: a value has no JSON form; it names the variable and the place in it.
+
+    Example::
+
+        encode_variables({"since": datetime(2026, 1, 2, tzinfo=UTC), "state": UNSET})
+        # {"since": "2026-01-02T00:00:00.000Z"}
+    """
+    if variables is None:
+        return None
+    try:
+        return {
+            str(name): _plain(value, f"${name}")
+            for name, value in variables.items()
+            if value is not msgspec.UNSET
+        }
+    except RecursionError:
+        raise UsageError("the variables contain themselves, or are nested too deeply") from None
+
+
+def _plain(value: object, place: str) -> object:  # noqa: PLR0911 (one return per kind is the table above)
+    match value:
+        case enum.Enum():
+            return value.value if isinstance(value.value, str) else value.name
+        case float() if not math.isfinite(value):
+            raise UsageError(f"{place} is {value}, which JSON cannot say")
+        case None | bool() | int() | float() | str() | msgspec.Raw():
+            return value
+        case dt.datetime():
+            return _instant(value, place)
+        case dt.date():
+            return value.isoformat()
+        case uuid.UUID() | decimal.Decimal():
+            return str(value)
+        case Mapping():
+            return _object(value.items(), place)
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        case _:
+            return _object(_fields(value, place), place)
+
+
+def _fields(value: object, place: str) -> list[tuple[str, object]]:
+    if isinstance(value, msgspec.Struct):
+        return [(f.encode_name, getattr(value, f.name)) for f in msgspec.structs.fields(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    raise UsageError(f"{place} is a {type(value).__name__}, which has no JSON form")
+
+
+def _object(fields: Iterable[tuple[object, object]], place: str) -> dict[str, object]:
+    plain: dict[str, object] = {}
+    for key, value in fields:
+        if not isinstance(key, str):
+            raise UsageError(f"{place} has the key {key!r}: keys of a JSON object are text")
+        if value is not msgspec.UNSET:
+            plain[key] = _plain(value, f"{place}.{key}")
+    return plain
+
+
+def _instant(value: dt.datetime, place: str) -> str:
+    if value.tzinfo is None:
+        raise UsageError(f"{place} is a datetime without a time zone: say which, for example tzinfo=UTC")
+    utc = value.astimezone(dt.UTC).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds") + "Z"

@@ -1,0 +1,169 @@
+"""picows' protocol object, watched where it decides alone.
+
+picows answers a broken frame by itself: it writes a close frame and disconnects a moment later, without a
+word to the listener. :class:`FrameProtocol` tells the listener, stops reading what follows, and keeps what an
+opening handshake needs to explain a failure: the first bytes of the peer and the reason of a lost connection.
+
+``WSProtocol`` is not part of picows' public interface; its version is therefore pinned exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Final, final
+
+from picows import WSAutoPingStrategy, WSListener, WSTransport
+
+__all__ = ["FrameListener", "FrameProtocol", "frame_protocol_arguments"]
+
+if TYPE_CHECKING:
+    _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
+
+    class _PicowsProtocol(asyncio.BufferedProtocol):
+        """The typed face of ``picows.picows.WSProtocol``, which has no stub."""
+
+        transport: WSTransport
+        listener: WSListener | None
+
+        def __init__(self, *arguments: object) -> None: ...
+        async def wait_until_handshake_complete(self) -> None: ...
+
+else:
+    from picows.picows import WSProtocol as _PicowsProtocol
+
+    _LoggerAdapter = logging.LoggerAdapter
+
+_HEAD_BYTES: Final = 256
+_HTTP: Final = b"HTTP/1."
+_READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
+
+
+class FrameListener(WSListener):
+    """A listener that also hears what picows does without asking it.
+
+    :ivar closing: this side has begun to close, or has answered the peer's close.
+    """
+
+    closing: bool = False
+
+    def on_broken(self) -> None:
+        """Hear that picows refused what was received: its close frame is written, nothing more is read."""
+
+    def on_end_of_stream(self) -> None:
+        """Hear that the peer will send nothing more; the transport closes once its buffer is flushed."""
+
+
+@final
+class _DebugLogger(_LoggerAdapter):
+    """Write picows' log at level DEBUG: what matters in it reaches the caller as an error or a close code."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (the standard library's name)
+        # Below DEBUG picows writes whole requests, credentials with them.
+        return level >= logging.DEBUG and self.logger.isEnabledFor(logging.DEBUG)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
+        exc_info = bool(kwargs.get("exc_info"))
+        if self.logger.isEnabledFor(logging.DEBUG):
+            self.logger.log(min(level, logging.DEBUG), msg, *args, exc_info=exc_info)
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, object]
+    ) -> tuple[object, MutableMapping[str, object]]:
+        return msg, kwargs
+
+
+_LOGGER: Final = _DebugLogger(logging.getLogger("circuit_breaker_sdk.transports.picows"), {})
+
+
+class FrameProtocol(_PicowsProtocol):
+    """One socket's reading side: picows' parser and what this package needs to know beside its frames."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.head = b""
+        """The first bytes of the peer's answer; empty in the server's role."""
+        self.lost_with: Exception | None = None
+        """Why the connection was lost, where the transport said so."""
+        self._view = memoryview(b"")
+        self._read_on = True
+
+    @property
+    def speaks_http(self) -> bool:
+        """False as soon as the first bytes cannot be the beginning of an HTTP/1 answer."""
+        return _HTTP.startswith(self.head[: len(_HTTP)]) or self.head.startswith(_HTTP)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._view = view = memoryview(super().get_buffer(sizehint))
+        return view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
+            return
+        if not self._read_on:
+            return
+        super().buffer_updated(nbytes)
+        if self.transport.is_close_frame_sent:
+            listener = self.listener
+            if isinstance(listener, FrameListener) and not listener.closing:
+                # picows would go on parsing until its delayed disconnect.
+                self._read_on = False
+                listener.on_broken()
+
+    def eof_received(self) -> bool:
+        if isinstance(self.listener, FrameListener):
+            self.listener.on_end_of_stream()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost_with = exc
+        self._view = memoryview(b"")
+        super().connection_lost(exc)
+        # picows keeps its own exception in a future. It is done by now, so that this coroutine ends without
+        # waiting; unread, asyncio would report it as lost.
+        with contextlib.suppress(StopIteration, Exception):
+            self.transport.wait_disconnected().send(None)
+
+    def _receive_head(self, nbytes: int) -> bool:
+        if len(self.head) < _HEAD_BYTES:
+            self.head += bytes(self._view[: min(nbytes, _HEAD_BYTES - len(self.head))])
+        if self.speaks_http:
+            return True
+        # Waiting for the end of a header that never comes would only end in a timeout.
+        self.transport.disconnect(graceful=False)
+        return False
+
+
+def frame_protocol_arguments(
+    listener_factory: Callable[..., object],
+    *,
+    max_frame_bytes: int,
+    request: tuple[str, str, Mapping[str, str]] | None = None,
+    handshake_seconds: float | None = None,
+) -> tuple[object, ...]:
+    """Return the arguments of :class:`FrameProtocol`, which takes them by position.
+
+    :param listener_factory: called with the upgrade request, in the client's role also with the answer.
+    :param request: host with port, path with query, and headers of a client's request; ``None`` is a server.
+    :param handshake_seconds: how long the opening handshake may last; ``None`` where the caller keeps time.
+    """
+    host, path, headers = request or (None, None, None)
+    return (
+        host,
+        path,
+        request is not None,
+        listener_factory,
+        _LOGGER,
+        True,  # an exception that leaves the listener closes the socket with 1011
+        handshake_seconds,
+        False,  # pings are the application protocol's, not picows'
+        20,
+        20,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # the listener answers pings: it checks their reserved bits, and drops pongs nobody reads
+        max_frame_bytes,
+        headers,
+        _READ_BUFFER_BYTES["server" if request is None else "client"],
+    )

@@ -1,0 +1,207 @@
+"""One query or mutation per HTTP request: GraphQL over HTTP, the POST with JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as tls
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, final
+
+import aiohttp
+import msgspec
+
+from circuit_breaker_sdk.config import MessageLimits, Timeouts
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    GraphQLError,
+    OperationTimeoutError,
+    SubscriptionError,
+    UsageError,
+)
+from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
+from circuit_breaker_sdk.urls import http_url, redacted
+
+__all__ = ["HttpTransport"]
+
+_ACCEPT: Final = "application/graphql-response+json, application/json;q=0.9"
+_RESERVED_HEADERS: Final = frozenset(
+    {"accept", "connection", "content-length", "content-type", "host", "transfer-encoding"}
+)
+_CHUNK_BYTES: Final = 64 * 1024
+# Shorter than the 5 s after which uvicorn, and many other servers, close an idle connection: a request
+# written while the server closes would be lost, and a POST must not be repeated by itself.
+_IDLE_SECONDS: Final = 4.0
+
+
+class _Response(msgspec.Struct):
+    """What makes JSON a GraphQL response: ``data``, ``errors`` or both (specification, section 7.1)."""
+
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    errors: list[msgspec.Raw] | None = None
+
+
+_RESPONSE: Final = msgspec.json.Decoder(_Response)
+_ERROR: Final = msgspec.json.Decoder(GraphQLError)
+
+
+@final
+class HttpTransport:
+    """Sends operations to one URL over kept-alive connections; opened by the first request.
+
+    :param url: ``http``, ``https``, ``ws`` or ``wss``; see :func:`~circuit_breaker_sdk.urls.http_url`.
+    :param headers: asked before each request, so that a refreshed token is used at once.
+    :param ssl: for ``https``; ``None`` trusts what the system trusts.
+
+    Example::
+
+        transport = HttpTransport("http://localhost:4000/graphql", headers=headers, timeouts=Timeouts())
+        body = await transport.execute(b'{"query":"{ health }"}')
+        await transport.aclose()
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Callable[[], Awaitable[Mapping[str, str]]],
+        ssl: tls.SSLContext | None = None,
+        timeouts: Timeouts,
+        limits: MessageLimits | None = None,
+    ) -> None:
+        self._url = http_url(url)
+        self._place = redacted(self._url)
+        self._headers = headers
+        self._ssl = ssl
+        self._timeouts = timeouts
+        self._limits = limits or MessageLimits()
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    async def execute(self, body: bytes) -> bytes:
+        """Send one request; return the body of any answer that is a GraphQL response, whatever its status.
+
+        Nothing is sent twice: after a lost connection it is not known whether the operation was executed.
+        Cancelling drops the connection of this request.
+
+        :param body: the encoded request: ``query``, ``variables``, ``operationName``, ``extensions``.
+        :raises UsageError: closed, or a header cannot be sent.
+        :raises ConnectionFailed: no connection, it was lost, or the answer is not a GraphQL response.
+        :raises HandshakeFailed: there is no GraphQL over HTTP at this path, or it redirects.
+        :raises AuthenticationFailed: HTTP 401 or 403.
+        :raises RateLimitExceeded: HTTP 429.
+        :raises OperationTimeoutError: no whole answer within ``execute_seconds``.
+        """
+        if self._is_closed:
+            raise UsageError("the HTTP transport is closed: make a new client")
+        seconds = self._timeouts.execute_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                headers = checked_headers(await self._headers(), reserved=_RESERVED_HEADERS)
+                return await self._send(body, headers)
+        except TimeoutError:
+            raise OperationTimeoutError(f"{self._place}: executing over HTTP", seconds=seconds) from None
+
+    async def aclose(self) -> None:
+        """Close all connections. Safe to call twice; requests under way fail."""
+        self._is_closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _send(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+        try:
+            async with self._open_session().post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return self._judge(response, await self._read(response))
+        except aiohttp.ClientConnectorError as error:
+            raise self._not_connected(error) from error
+        except aiohttp.ClientResponseError as error:
+            raise ConnectionFailed(
+                f"the answer is not HTTP ({error.message.strip()}): check host and port", url=self._place
+            ) from error
+        except aiohttp.ClientError as error:
+            raise ConnectionFailed(
+                "the connection was lost before the whole answer came; whether the operation was executed is "
+                f"not known ({error})",
+                url=self._place,
+            ) from error
+        except OSError as error:
+            # An OSError with ETIMEDOUT is a TimeoutError too, and would pass for our own timeout.
+            text = explain_os_error(error, host="", secure=False)
+            raise ConnectionFailed(text, url=self._place) from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=self._ssl if self._ssl is not None else True, keepalive_timeout=_IDLE_SECONDS
+                ),
+                # execute_seconds bounds all of it; aiohttp's own default would be five minutes.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                headers={"Accept": _ACCEPT, "Content-Type": "application/json"},
+                # Cookies of one answer have no business in the next request of a program.
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read the body, bounded after decompression."""
+        limit = self._limits.max_message_bytes
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > limit:
+                raise ConnectionFailed(
+                    f"the answer is larger than max_message_bytes ({limit} bytes)", url=self._place
+                )
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _judge(self, response: aiohttp.ClientResponse, body: bytes) -> bytes:
+        """Return the body of a GraphQL response.
+
+        :raises SubscriptionError: what the status means, or that the answer is none.
+        """
+        status = response.status
+        decoded = _graphql_response(body)
+        if status in {401, 403, 429} or 300 <= status < 400 or (decoded is None and status >= 400):
+            error = refusal(status, response.headers, url=self._place, purpose="answer GraphQL over HTTP")
+            raise _with_server_text(error, decoded)
+        if decoded is None:
+            raise ConnectionFailed(
+                f"the answer (HTTP {status}, {response.content_type}) is not a GraphQL response: is this the "
+                "path of a GraphQL server?",
+                url=self._place,
+            )
+        return body
+
+    def _not_connected(self, error: aiohttp.ClientConnectorError) -> ConnectionFailed:
+        cause: Exception = error.os_error
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            cause = error.certificate_error
+        if not isinstance(cause, OSError):
+            cause = OSError(str(cause))
+        text = explain_os_error(cause, host=error.host, secure=self._url.startswith("https"))
+        return ConnectionFailed(text, url=self._place)
+
+
+def _graphql_response(body: bytes) -> _Response | None:
+    try:
+        response = _RESPONSE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if response.data is msgspec.UNSET and not response.errors else response
+
+
+def _with_server_text(error: SubscriptionError, response: _Response | None) -> SubscriptionError:
+    """Add what the server itself says about refused credentials."""
+    if not isinstance(error, AuthenticationFailed) or response is None or not response.errors:
+        return error
+    try:
+        text = _ERROR.decode(response.errors[0]).message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return error
+    return AuthenticationFailed(f"{error.message}; the server says: {text}")

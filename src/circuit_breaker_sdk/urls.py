@@ -1,0 +1,104 @@
+"""What a URL given by the user means: where the WebSocket is, where HTTP is, and how to write it in a log."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+
+from circuit_breaker_sdk.errors import UsageError
+
+__all__ = ["http_url", "redacted", "websocket_url"]
+
+_WEBSOCKET_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+_DEFAULT_PATH: Final = "/graphql"
+_EXAMPLE: Final = "for example ws://localhost:4000/graphql"
+# RFC 3986: what a path or query may hold as it stands; "%" stays, it introduces what is already quoted.
+_KEPT: Final = "/:?@!$&'()*+,;=~%[]"
+
+
+def websocket_url(url: str) -> str:
+    """Return where the WebSocket of ``url`` is: ``ws`` or ``wss``, with a path and an ASCII host.
+
+    ``http`` becomes ``ws``, ``https`` becomes ``wss``; an empty path becomes ``/graphql``, any other path
+    (``/`` too) stays as it is.
+
+    :raises UsageError: not a URL that can be connected to; says what to write instead.
+
+    Example::
+
+        websocket_url("https://example.com") == "wss://example.com/graphql"
+    """
+    return _normalised(url, _WEBSOCKET_SCHEMES)
+
+
+def http_url(url: str) -> str:
+    """Return where the same server answers HTTP: ``ws`` becomes ``http``, ``wss`` becomes ``https``.
+
+    The rules are those of :func:`websocket_url`.
+
+    :raises UsageError: not a URL that can be connected to; says what to write instead.
+    """
+    return _normalised(url, _HTTP_SCHEMES)
+
+
+def redacted(url: str) -> str:
+    """Return ``url`` without user, password, query and fragment, for messages and logs; never raises."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "<invalid URL>"
+    netloc = parts.netloc.rpartition("@")[2]
+    # Without a scheme and "//" there is no telling which part is the password.
+    return urlunsplit((parts.scheme, netloc, parts.path, "", "")) if netloc else "<invalid URL>"
+
+
+def _normalised(url: str, schemes: dict[str, str]) -> str:
+    # urlsplit drops some of these silently, and a line break would split the request line.
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise UsageError("the URL contains white space or control characters: remove them")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"not a URL ({error}): write the full address, {_EXAMPLE}") from None
+    scheme = schemes.get(parts.scheme)
+    if scheme is None or not parts.netloc:
+        raise UsageError(
+            f"{redacted(url)}: a URL must start with ws://, wss://, http:// or https://, {_EXAMPLE}"
+        )
+    if "@" in parts.netloc:
+        raise UsageError(
+            f"{redacted(url)}: user and password do not belong into the URL; give a token or a header"
+        )
+    if parts.fragment:
+        raise UsageError(f"{redacted(url)}: a URL to connect to has no fragment: remove what follows '#'")
+    if port == 0:
+        raise UsageError(f"{redacted(url)}: port 0 cannot be connected to: write the server's port")
+    host = _ascii_host(parts)
+    return urlunsplit(
+        (
+            scheme,
+            host if port is None else f"{host}:{port}",
+            quote(parts.path, safe=_KEPT) or _DEFAULT_PATH,
+            quote(parts.query, safe=_KEPT),
+            "",
+        )
+    )
+
+
+def _ascii_host(parts: SplitResult) -> str:
+    host = parts.hostname
+    if not host:
+        raise UsageError(f"{redacted(parts.geturl())}: the host is missing, {_EXAMPLE}")
+    if parts.netloc.startswith("["):
+        try:
+            ipaddress.IPv6Address(host.partition("%")[0])
+        except ValueError:
+            raise UsageError(f"{redacted(parts.geturl())}: [{host}] is not an IPv6 address") from None
+        return f"[{host}]"
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise UsageError(f"{redacted(parts.geturl())}: {host!r} is not a host name, {_EXAMPLE}") from None

@@ -1,0 +1,266 @@
+"""The server: its parts put together, one port, one life."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self, final
+
+import uvicorn
+
+from circuit_breaker_sdk.config import MessageLimits
+from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
+from circuit_breaker_server import logs
+from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.streams import STREAMS, Selection, derive
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.graphql.execute import execute
+from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.http_routes import HttpRoutes
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.session import Services, Sessions
+from circuit_breaker_server.websocket_upgrade import (
+    Accept,
+    Refuse,
+    UpgradeAnswer,
+    UpgradeRequest,
+    upgrade_protocol,
+)
+
+__all__ = ["Server", "ServerStartError"]
+
+UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
+
+_ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
+
+logger = logs.get_logger("server")
+
+
+class ServerStartError(Exception):
+    """The server could not start. The text names what, where, and what to do about it."""
+
+
+@final
+class Server:
+    """A Circuit Breaker server in this process.
+
+    It serves from :meth:`start` to :meth:`aclose`, installs no signal handlers and prints nothing but its
+    logs. A server is started once; to serve again, make a new one.
+
+    Example::
+
+        async with Server(ServerSettings(data_dir=Path("data"), port=0)) as server:
+            print(server.url)
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._parts = AsyncExitStack()
+        self._port: int | None = None
+        self._started = False
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on; known once it has started."""
+        if self._port is None:
+            raise RuntimeError("the server has no port before it has started")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where operations are posted and WebSockets are opened, for a client on this machine."""
+        host = _ANY_ADDRESS.get(self.settings.host, self.settings.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
+
+    async def start(self) -> None:
+        """Open the log, fold the state, listen. When this returns the server answers.
+
+        :raises ServerStartError: the port, the data directory or the log in it cannot be used; nothing is
+            left open.
+        """
+        if self._started:
+            raise RuntimeError("a server is started once: make a new one")
+        self._started = True
+        logs.configure(self.settings.log_level)
+        async with AsyncExitStack() as parts:
+            listener = parts.enter_context(_listen(self.settings.host, self.settings.port))
+            try:
+                await self._start_parts(parts, listener)
+            except LogError as error:
+                raise ServerStartError(str(error)) from error
+            self._parts = parts.pop_all()
+        self._port = listener.getsockname()[1]
+        logger.info("started", url=self.url, data_dir=str(self.settings.data_dir))
+
+    async def _start_parts(self, parts: AsyncExitStack, listener: socket.socket) -> None:
+        settings = self.settings
+        log = await SqliteEventLog.open(settings.data_dir)
+        parts.push_async_callback(log.aclose)
+        engine = Engine(log, snapshot_every=settings.snapshot_every)
+        parts.push_async_callback(engine.aclose)
+        await engine.start()
+
+        def select(field: str, arguments: Mapping[str, object]) -> Selection:
+            return STREAMS[field](engine, arguments)
+
+        # After the engine: its state must know a record before a subscriber hears of it.
+        gateway = Gateway(
+            log,
+            derive=derive,
+            select=select,
+            ring_size=settings.ring_size,
+            ring_bytes=settings.ring_bytes,
+            advance_seconds=settings.advance_seconds,
+        )
+        parts.push_async_callback(gateway.aclose)
+        await gateway.start()
+
+        async def run(
+            document: Document, variables: Mapping[str, object] | None, operation_name: str | None
+        ) -> bytes:
+            return await execute(
+                document,
+                variables=variables,
+                operation_name=operation_name,
+                engine=engine,
+                timeout_seconds=settings.execute_seconds,
+            )
+
+        documents = Documents(load_schema())
+        services = Services(
+            gateway=gateway, documents=documents, execute=run, epoch=log.epoch, settings=settings
+        )
+        sessions = Sessions(services)
+        routes = HttpRoutes(documents, run, max_body_bytes=settings.max_body_bytes)
+        serving = _Serving(settings, routes, sessions, gateway)
+        await serving.start(listener)
+        parts.push_async_callback(serving.aclose)
+
+    async def aclose(self) -> None:
+        """Stop: no new sockets, the open ones flushed and closed with 1012, then the parts. Idempotent.
+
+        Cancelling the caller does not stop the closing; calling again waits for it.
+        """
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._parts.aclose()
+        finally:
+            self._closed.set()
+            logger.info("stopped")
+
+    async def wait(self) -> None:
+        """Wait until the server is closed."""
+        await self._closed.wait()
+
+
+@final
+class _Serving:
+    """uvicorn, and the WebSockets it hands over."""
+
+    def __init__(
+        self, settings: ServerSettings, routes: HttpRoutes, sessions: Sessions, gateway: Gateway
+    ) -> None:
+        self._sessions = sessions
+        self._gateway = gateway
+        self._config = uvicorn.Config(
+            routes.app,
+            http="httptools",
+            ws=upgrade_protocol(
+                self._decide,
+                limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
+                close_seconds=settings.close_seconds,
+            ),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        )
+        self._server = uvicorn.Server(self._config)
+        self._listener: socket.socket | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=[listener])
+        self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
+
+    async def aclose(self) -> None:
+        for server in self._server.servers:
+            server.close()
+        # What was committed reaches the sockets before their close frame.
+        self._gateway.flush()
+        await self._sessions.aclose()
+        self._server.should_exit = True
+        if self._ticking is not None:
+            await self._ticking
+        await self._server.shutdown(sockets=[self._listener] if self._listener else None)
+
+    def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
+        if request.path not in UPGRADE_PATHS:
+            return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
+        # Without our subprotocol the handshake is completed without any, then closed with 4406.
+        agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
+        return Accept(subprotocol=agreed, open_sink=self._sessions.open)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
+    try:
+        family, kind, proto, _name, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServerStartError(
+            f"cannot listen on {where}: unknown host ({error.strerror}); use an address of this machine"
+        ) from error
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Here already, so that a second server on the port fails now and not after it opened its log.
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ServerStartError(f"cannot listen on {where}: {_advice(error)}") from error
+    return listener
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the port is in use; stop the other program or choose another port (0 takes a free one)"
+        case errno.EACCES:
+            return "this user may not use the port; choose one above 1023"
+        case errno.EADDRNOTAVAIL:
+            return "the address is not one of this machine; try 127.0.0.1"
+        case _:
+            return f"{error.strerror}; choose another address or port"

@@ -1,0 +1,70 @@
+"""Settings of the server: frozen values, every number with its unit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+__all__ = ["ServerSettings"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What a server is started with.
+
+    :ivar data_dir: where the event log lives; made if it is missing.
+    :ivar host: the address to listen on.
+    :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
+    :ivar ring_size: events a channel keeps encoded; a subscriber further behind is read from the log.
+    :ivar ring_bytes: encoded bytes a channel keeps; the older events are dropped first.
+    :ivar snapshot_every: records between two snapshots of the folded state.
+    :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
+    :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
+    :ivar max_operations: operations in use at once on one socket.
+    :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
+        Events never count here: a socket that is full is not written to.
+    :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
+    :ivar execute_seconds: one query or mutation.
+    :ivar close_seconds: the closing handshake; after it the socket is aborted.
+    :ivar shutdown_seconds: requests and sockets under way when the server stops.
+    :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
+    :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+
+    Example::
+
+        ServerSettings(data_dir=Path("data"), port=4000)
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 4000
+    ring_size: int = 1024
+    ring_bytes: int = 256 * 1024
+    snapshot_every: int = 10_000
+    max_message_bytes: int = 64 * 1024
+    max_body_bytes: int = 1024 * 1024
+    max_operations: int = 2000
+    max_unsent_bytes: int = 16 * 1024 * 1024
+    init_timeout_seconds: float = 3.0
+    execute_seconds: float = 30.0
+    close_seconds: float = 2.0
+    shutdown_seconds: float = 5.0
+    advance_seconds: float = 30.0
+    log_level: str = "warning"
+
+    def __post_init__(self) -> None:
+        positive = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("data_dir", "host", "port", "log_level")
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be greater than 0, not {value}")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be between 0 and 65535, not {self.port}")
+        if self.log_level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")

@@ -1,0 +1,54 @@
+"""Whether an activity may be executed on a resource now."""
+
+from __future__ import annotations
+
+import msgspec
+
+from circuit_breaker_server.engine import rules
+from circuit_breaker_server.engine.definitions import ActivityDefinition
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.state import Resource
+from circuit_breaker_server.engine.workflow import Workflow
+
+__all__ = ["decode_object", "failed_condition", "require_allowed"]
+
+
+def decode_object(raw: msgspec.Raw) -> dict[str, object]:
+    """Read a JSON object."""
+    return msgspec.json.decode(raw, type=dict[str, object])
+
+
+def failed_condition(activity: ActivityDefinition, resource: Resource, workflow: Workflow) -> str | None:
+    """Return the first condition of an activity that does not hold for the resource as it is."""
+    if not activity.conditions:
+        return None
+    data, metadata = decode_object(resource.data), decode_object(resource.metadata)
+    for condition, rule in zip(activity.conditions, workflow.rules_of(activity), strict=True):
+        if not rules.holds(rule, data=data, metadata=metadata):
+            return condition
+    return None
+
+
+def require_allowed(activity: ActivityDefinition, resource: Resource, workflow: Workflow) -> None:
+    """Refuse an activity that the resource's state or a condition forbids.
+
+    :raises EngineError: ``ACTIVITY_NOT_ALLOWED``.
+    """
+    what = f"activity {shown(activity.id)} is not allowed"
+    if resource.state not in activity.from_states:
+        starts = ", ".join(map(shown, activity.from_states))
+        raise EngineError(
+            ErrorCode.ACTIVITY_NOT_ALLOWED,
+            f"{what}: resource {shown(resource.id)} is in state {shown(resource.state)}, "
+            f"the activity starts from {starts}",
+            state=resource.state,
+            fromStates=list(activity.from_states),
+        )
+    failed = failed_condition(activity, resource, workflow)
+    if failed is not None:
+        raise EngineError(
+            ErrorCode.ACTIVITY_NOT_ALLOWED,
+            f"{what}: condition {shown(failed)} does not hold for resource {shown(resource.id)}",
+            state=resource.state,
+            condition=failed,
+        )

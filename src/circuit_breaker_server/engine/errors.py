@@ -1,0 +1,59 @@
+"""What the engine refuses, and why: one error with a code that clients may act on."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import final
+
+__all__ = ["EngineError", "ErrorCode", "shown"]
+
+_SHOWN = 80
+
+
+class ErrorCode(enum.StrEnum):
+    """``extensions.code`` of a refused operation."""
+
+    NOT_FOUND = "NOT_FOUND"
+    """An id names nothing."""
+    INVALID_INPUT = "INVALID_INPUT"
+    """An input contradicts itself or the workflow, or asks for what this server does not do."""
+    CONFLICT = "CONFLICT"
+    """Someone else changed the same thing first; reading again and trying again may help."""
+    ACTIVITY_NOT_ALLOWED = "ACTIVITY_NOT_ALLOWED"
+    """The resource's state, or a condition, does not allow the activity now."""
+    UNAVAILABLE = "UNAVAILABLE"
+    """Nothing was changed: the event log could not be written. Reading and streams go on."""
+
+
+@final
+class EngineError(Exception):
+    """A command, a query or a subscription was refused; nothing was changed.
+
+    :ivar code: what kind of refusal it is.
+    :ivar message: what happened, to what, and what to do.
+    :ivar facts: more for ``extensions``, for programs; JSON values.
+
+    Example::
+
+        raise EngineError(ErrorCode.NOT_FOUND, "there is no workflow 'w1'", workflowId="w1")
+    """
+
+    def __init__(self, code: ErrorCode, message: str, **facts: object) -> None:
+        self.code = code
+        self.message = message
+        self.facts: Mapping[str, object] = facts
+        super().__init__(code, message)
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        """The ``extensions`` of the GraphQL error: the code, then the facts."""
+        return {"code": self.code.value, **self.facts}
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def shown(text: str) -> str:
+    """Quote a caller's text for a message, cut to a bearable length."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

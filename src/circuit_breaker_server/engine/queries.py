@@ -1,0 +1,135 @@
+"""The read side of the engine: answers in the shape of the schema's types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import msgspec
+
+from circuit_breaker_server.engine.allowed import failed_condition
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.records import ResourceImage
+from circuit_breaker_server.engine.state import FoldedState, Resource
+from circuit_breaker_server.engine.workflow import Workflow
+
+__all__ = ["Queries", "Value", "resource_value"]
+
+Value = dict[str, object]
+"""An answer in the shape of a type of the schema; whoever reads it does not change it. What is callable is
+called when it is asked for, and JSON may be ``msgspec.Raw``: nothing is decoded that nobody selects."""
+
+
+def resource_value(
+    resource: Resource | ResourceImage, workflow: Workflow, history: Callable[[], list[Value]]
+) -> Value:
+    """Return a resource in the shape of ``ResourceGQL``."""
+    return {
+        "id": resource.id,
+        "workflowId": resource.workflow_id,
+        "state": resource.state,
+        "stateDefinition": lambda: workflow.state_value(resource.state),
+        "data": resource.data,
+        "metadata": resource.metadata,
+        "createdAt": resource.created_at,
+        "updatedAt": resource.updated_at,
+        "history": history,
+    }
+
+
+class Queries:
+    """Answers from the folded state; nothing here waits, and nothing changes.
+
+    Example::
+
+        engine.resource("…")
+    """
+
+    def __init__(self, state: FoldedState) -> None:
+        self._state = state
+
+    def workflow(self, workflow_id: str) -> Value | None:
+        """Return a workflow as ``WorkflowGQL``, ``None`` if there is none."""
+        workflow = self._state.workflow(workflow_id)
+        return None if workflow is None else workflow.value()
+
+    def workflows(self) -> Iterator[Value]:
+        """Yield all workflows, in the order of their creation; each as it is when its turn comes."""
+        for workflow_id in self._state.workflow_ids():
+            yield self._workflow(workflow_id).value()
+
+    def resource(self, resource_id: str) -> Value | None:
+        """Return a resource as ``ResourceGQL``, ``None`` if there is none."""
+        resource = self._state.resource(resource_id)
+        return None if resource is None else self._value_of(resource)
+
+    def resources(self, workflow_id: str | None = None) -> Iterator[Value]:
+        """Yield a workflow's resources, or all, in the order of their creation; each as it is in its turn.
+
+        :raises EngineError: ``NOT_FOUND``, at once.
+        """
+        if workflow_id is not None:
+            self._workflow(workflow_id)
+        ids = self._state.resource_ids(workflow_id)
+        return (self._value_of(self._resource(resource_id)) for resource_id in ids)
+
+    def available_activities(self, resource_id: str) -> list[Value]:
+        """Return what can be executed on a resource now, as ``ActivityGQL``.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        resource = self._resource(resource_id)
+        workflow = self._workflow(resource.workflow_id)
+        return [
+            msgspec.to_builtins(activity)
+            for activity in workflow.activities_from(resource.state)
+            if failed_condition(activity, resource, workflow) is None
+        ]
+
+    def state(self, workflow_id: str, state_id: str) -> Value | None:
+        """Return a state as ``StateGQL``, ``None`` if the workflow has none of that id.
+
+        :raises EngineError: ``NOT_FOUND``: the workflow.
+        """
+        workflow = self._workflow(workflow_id)
+        return workflow.state_value(state_id) if state_id in workflow.states else None
+
+    def workflow_states(self, workflow_id: str) -> list[Value]:
+        """Return the states of a workflow as ``StateGQL``.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        workflow = self._workflow(workflow_id)
+        return [workflow.state_value(state_id) for state_id in workflow.states]
+
+    def workflow_of(self, resource_id: str) -> str:
+        """Return the id of a resource's workflow.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return self._resource(resource_id).workflow_id
+
+    def state_ids(self, workflow_id: str) -> Collection[str]:
+        """Return the ids of a workflow's states.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return self._workflow(workflow_id).states
+
+    def _workflow(self, workflow_id: str) -> Workflow:
+        workflow = self._state.workflow(workflow_id)
+        if workflow is None:
+            raise EngineError(ErrorCode.NOT_FOUND, f"there is no workflow {shown(workflow_id)}")
+        return workflow
+
+    def _resource(self, resource_id: str) -> Resource:
+        resource = self._state.resource(resource_id)
+        if resource is None:
+            raise EngineError(ErrorCode.NOT_FOUND, f"there is no resource {shown(resource_id)}")
+        return resource
+
+    def _history(self, resource: Resource) -> list[Value]:
+        return [msgspec.json.decode(entry, type=Value) for entry in self._state.history(resource)]
+
+    def _value_of(self, resource: Resource) -> Value:
+        workflow = self._workflow(resource.workflow_id)
+        return resource_value(resource, workflow, lambda: self._history(resource))

@@ -1,0 +1,228 @@
+"""From records to the events of the subscription fields, and from arguments to the records to read.
+
+:func:`derive` is a pure function of the record: a replay says what the live stream said, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol, final
+
+import msgspec
+
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.records import VersionedBody, decode_as
+from circuit_breaker_server.log.event_log import Record, subject
+
+__all__ = [
+    "STREAMS",
+    "Directory",
+    "Selection",
+    "StreamEvent",
+    "derive",
+    "resource_subject",
+    "workflow_subject",
+]
+
+RESOURCE_UPDATES = "resourceUpdates"
+WORKFLOW_EVENTS = "workflowEvents"
+
+
+@final
+class StreamEvent(msgspec.Struct, frozen=True):
+    """One event of one subscription field.
+
+    :ivar stream: the field's name.
+    :ivar value: in the shape of the field's type, with every field that can be selected; never changed
+        by whoever reads it.
+    """
+
+    stream: str
+    value: dict[str, object]
+
+
+@final
+class Selection(msgspec.Struct, frozen=True):
+    """What a subscription reads.
+
+    :ivar subjects: patterns of the records to read.
+    :ivar matches: tells of an event's value whether it is wanted; ``None`` wants all.
+    """
+
+    subjects: tuple[str, ...]
+    matches: Callable[[Mapping[str, object]], bool] | None = None
+
+
+class Directory(Protocol):
+    """What must be known to turn arguments into subjects; the engine knows it."""
+
+    def workflow_of(self, resource_id: str) -> str:
+        """Return the id of a resource's workflow, or raise ``NOT_FOUND``."""
+        ...
+
+    def state_ids(self, workflow_id: str) -> Collection[str]:
+        """Return the ids of a workflow's states, or raise ``NOT_FOUND``."""
+        ...
+
+
+def workflow_subject(workflow_id: str) -> str:
+    """Name the subject of a workflow's own records."""
+    return subject("workflow", workflow_id)
+
+
+def resource_subject(workflow_id: str, resource_id: str) -> str:
+    """Name the subject of a resource's records."""
+    return subject("resource", workflow_id, resource_id)
+
+
+# --- records to events -----------------------------------------------------------------------------
+
+
+class _WorkflowCreatedView(VersionedBody, frozen=True, kw_only=True, tag="workflow_created"):
+    pass
+
+
+class _StateView(msgspec.Struct, frozen=True, rename="camel"):
+    id: str
+    updated_at: str
+
+
+class _StateCreatedView(VersionedBody, frozen=True, kw_only=True, tag="state_created"):
+    workflow_id: str
+    state: _StateView
+
+
+class _StateUpdatedView(VersionedBody, frozen=True, kw_only=True, tag="state_updated"):
+    workflow_id: str
+    state: _StateView
+
+
+class _ResourceCreatedView(VersionedBody, frozen=True, kw_only=True, tag="resource_created"):
+    resource: dict[str, object]
+
+
+class _ActivityExecutedView(VersionedBody, frozen=True, kw_only=True, tag="activity_executed"):
+    activity_id: str
+    from_state: str
+    to_state: str
+    resource: dict[str, object]
+
+
+_View = (
+    _WorkflowCreatedView
+    | _StateCreatedView
+    | _StateUpdatedView
+    | _ResourceCreatedView
+    | _ActivityExecutedView
+)
+_VIEWS: msgspec.json.Decoder[_View] = msgspec.json.Decoder(_View)
+
+
+def derive(record: Record) -> tuple[StreamEvent, ...]:
+    """Return the events of a record; an event's place in the tuple is its cursor's index.
+
+    :raises LogCorruptError: the record cannot be read.
+    """
+    body = decode_as(_VIEWS, record)
+    match body:
+        case _WorkflowCreatedView():
+            return ()
+        case _StateCreatedView(workflow_id=workflow_id, state=state):
+            return (_workflow_updated(record, workflow_id, state, "STATE_CREATED"),)
+        case _StateUpdatedView(workflow_id=workflow_id, state=state):
+            return (_workflow_updated(record, workflow_id, state, "STATE_UPDATED"),)
+        case _ResourceCreatedView(resource=resource):
+            return (
+                StreamEvent(RESOURCE_UPDATES, resource),
+                _resource_event(record, "RESOURCE_CREATED", resource, {"state": resource["state"]}),
+            )
+        case _ActivityExecutedView(resource=resource, from_state=from_state, to_state=to_state):
+            data: dict[str, object] = {
+                "fromState": from_state,
+                "toState": to_state,
+                "activityId": body.activity_id,
+            }
+            update = StreamEvent(RESOURCE_UPDATES, resource)
+            executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data)
+            if from_state == to_state:
+                return (update, executed)
+            return (update, executed, _resource_event(record, "RESOURCE_STATE_CHANGED", resource, data))
+
+
+def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:
+    value: dict[str, object] = {
+        "eventType": "WORKFLOW_UPDATED",
+        "workflowId": workflow_id,
+        "resourceId": None,
+        "timestamp": state.updated_at,
+        "data": {"stateId": state.id, "change": change},
+        "triggeredBy": None,
+        "natsSequence": str(record.offset),
+    }
+    return StreamEvent(WORKFLOW_EVENTS, value)
+
+
+def _resource_event(
+    record: Record, event_type: str, resource: Mapping[str, object], data: Mapping[str, object]
+) -> StreamEvent:
+    value: dict[str, object] = {
+        "eventType": event_type,
+        "workflowId": resource["workflowId"],
+        "resourceId": resource["id"],
+        "timestamp": resource["updatedAt"],
+        "data": data,
+        "triggeredBy": None,
+        "natsSequence": str(record.offset),
+    }
+    return StreamEvent(WORKFLOW_EVENTS, value)
+
+
+# --- arguments to records --------------------------------------------------------------------------
+
+
+def _select_resource_updates(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+    resource_id, workflow_id = _text(arguments, "resourceId"), _text(arguments, "workflowId")
+    state = _text(arguments, "state")
+    if resource_id is not None:
+        owner = directory.workflow_of(resource_id)
+        if workflow_id is not None and workflow_id != owner:
+            raise EngineError(
+                ErrorCode.NOT_FOUND, f"workflow {shown(workflow_id)} has no resource {shown(resource_id)}"
+            )
+        workflow_id = owner
+        subjects = (resource_subject(owner, resource_id),)
+    elif workflow_id is not None:
+        directory.state_ids(workflow_id)
+        subjects = (f"{subject('resource', workflow_id)}.*",)
+    else:
+        subjects = ("resource.*.*",)
+    if state is None:
+        return Selection(subjects)
+    if workflow_id is not None and state not in directory.state_ids(workflow_id):
+        raise EngineError(
+            ErrorCode.INVALID_INPUT,
+            f"workflow {shown(workflow_id)} has no state {shown(state)}: no event could ever match",
+        )
+    return Selection(subjects, lambda value: value["state"] == state)
+
+
+def _select_workflow_events(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+    workflow_id = str(arguments["workflowId"])
+    directory.state_ids(workflow_id)
+    return Selection((workflow_subject(workflow_id), f"{subject('resource', workflow_id)}.*"))
+
+
+def _text(arguments: Mapping[str, object], name: str) -> str | None:
+    value = arguments.get(name)
+    return None if value is None else str(value)
+
+
+STREAMS: Mapping[str, Callable[[Directory, Mapping[str, object]], Selection]] = {
+    RESOURCE_UPDATES: _select_resource_updates,
+    WORKFLOW_EVENTS: _select_workflow_events,
+}
+"""By subscription field: from coerced arguments to what to read; raises EngineError for what is not there.
+
+An event belongs to a subscription if its record's subject matches, its ``stream`` is the field, and
+``matches`` agrees.
+"""

@@ -1,0 +1,307 @@
+"""The gateway: from the log's tail to every socket, each written once per turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import final
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.errors import EngineError
+from circuit_breaker_server.engine.streams import Selection, StreamEvent
+from circuit_breaker_server.gateway.channel import Channel, Position
+from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
+from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
+from circuit_breaker_server.gateway.plan import Plan, PlanKey, Refused
+from circuit_breaker_server.gateway.subject_index import SubjectIndex
+from circuit_breaker_server.log.event_log import EventLog, Record
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Gateway"]
+
+logger = get_logger("gateway")
+
+
+@final
+class Gateway:
+    """Every channel, and the peers that follow them.
+
+    Records reach it through one tail of the log; each is derived once, offered to the channels whose
+    subjects it matches, and flushed in the next turn of the loop.
+
+    :ivar select: from a subscription field and its arguments to what it reads; raises ``EngineError``.
+
+    Example::
+
+        gateway = Gateway(log, derive=derive, select=select)
+        await gateway.start()
+        feed = gateway.attach(session, frame=text_frames, resume=True)
+        gateway.subscribe(feed, "1", plan, prefix=next_prefix("1"))
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        derive: Callable[[Record], Sequence[StreamEvent]],
+        select: Callable[[str, Mapping[str, object]], Selection],
+        ring_size: int = 1024,
+        ring_bytes: int = 256 * 1024,
+        advance_seconds: float = 30.0,
+        page_records: int = 256,
+    ) -> None:
+        self.reader = LogReader(log, derive, page_records=page_records)
+        self._log_tail = log.tail
+        self._select = select
+        self._ring_size = ring_size
+        self._ring_bytes = ring_bytes
+        self._advance_seconds = advance_seconds
+        self._channels: dict[PlanKey, Channel] = {}
+        self._members: dict[Channel, dict[Subscriber, None]] = {}
+        self._index: SubjectIndex[Channel] = SubjectIndex()
+        self._feeds: dict[Feed, None] = {}
+        self._dirty: list[Channel] = []
+        self._due: dict[Feed, None] = {}
+        self._flush_handle: asyncio.Handle | None = None
+        self._advance_handle: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end_record: Record | None = None
+        self._end: Cursor | None = None
+        self._end_tail: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Follow the log from its present end. The engine must follow it already: its state goes first."""
+        self._end_tail = self._log_tail(self._on_records)
+        end = await self.reader.present_end()
+        if self._end_record is None:  # nothing was appended meanwhile
+            self._end = end
+        self._arm_advance()
+
+    async def aclose(self) -> None:
+        """Leave the log, forget every peer, end and await the readers. Idempotent."""
+        if self._end_tail is not None:
+            self._end_tail()
+            self._end_tail = None
+        for handle in (self._flush_handle, self._advance_handle):
+            if handle is not None:
+                handle.cancel()
+        self._flush_handle = self._advance_handle = None
+        for feed in list(self._feeds):
+            feed.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- peers -------------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> int:
+        """How many channels there are."""
+        return len(self._channels)
+
+    @property
+    def end(self) -> Position:
+        cursor = self.end_cursor
+        return (cursor.offset, cursor.index)
+
+    @property
+    def end_cursor(self) -> Cursor:
+        """The cursor of the last record that was offered to the channels."""
+        if self._end is None:
+            if self._end_record is None:
+                raise RuntimeError("the gateway was not started")
+            try:
+                self._end = self.reader.end_cursor(self._end_record)
+            except Exception:
+                # A place before its events, if there are any: whoever resumes from it is told.
+                record = self._end_record
+                logger.exception("record_unreadable", offset=record.offset, subject=record.subject)
+                self._end = Cursor(self.reader.log.epoch, record.offset, 0, record.check)
+        return self._end
+
+    def attach(self, peer: Peer, *, frame: Frame, resume: bool) -> Feed:
+        """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors."""
+        feed = Feed(self, peer, frame=frame, resume=resume)
+        self._feeds[feed] = None
+        return feed
+
+    def detach(self, feed: Feed) -> None:
+        """End every operation of a peer. Idempotent."""
+        feed.close()
+        self._feeds.pop(feed, None)
+        self._due.pop(feed, None)
+
+    def subscribe(
+        self, feed: Feed, operation_id: str, plan: Plan, *, prefix: bytes, after: str | None = None
+    ) -> None:
+        """Put an operation into its channel: from here on it misses nothing.
+
+        ``after`` is a cursor; ``None`` begins at the log's present end. The peer gets the live signal at
+        once, or as soon as its cursor was looked up. ``prefix`` goes to the peer's ``frame``.
+
+        :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
+            out to be unusable only in the log ends the operation through ``Peer.fail``.
+        """
+        unverified = None if after is None else self._parse(after)
+        channel = self._channels.get(plan.key) or self._open(plan)
+        end = self.end_cursor
+        start = unverified or end
+        subscriber = Subscriber(
+            feed,
+            operation_id,
+            prefix,
+            channel,
+            position=(start.offset, start.index),
+            cursor=after or str(end),
+            unverified=unverified,
+        )
+        self._members[channel][subscriber] = None
+        feed.add(subscriber)
+
+    def _parse(self, after: str) -> Cursor:
+        try:
+            cursor = Cursor.parse(after)
+        except ValueError as error:
+            raise Refused([gap_error(GapReason.MALFORMED)]) from error
+        if cursor.epoch != self.reader.log.epoch:
+            raise Refused([gap_error(GapReason.EPOCH)])
+        return cursor
+
+    def _open(self, plan: Plan) -> Channel:
+        try:
+            selection = self._select(plan.field, plan.arguments)
+        except EngineError as error:
+            refusal = GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
+            raise Refused([refusal]) from error
+        end = self.end_cursor
+        channel = Channel(
+            plan.key,
+            plan.field,
+            selection,
+            plan.projection(),
+            base=(end.offset, end.index),
+            base_cursor=str(end),
+            ring_size=self._ring_size,
+            ring_bytes=self._ring_bytes,
+        )
+        self._channels[plan.key] = channel
+        self._members[channel] = {}
+        self._index.add(selection.subjects, channel)
+        return channel
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channel; the last one takes the channel with it."""
+        channel = subscriber.channel
+        members = self._members.get(channel)
+        if members is None:
+            return
+        members.pop(subscriber, None)
+        if not members:
+            del self._members[channel]
+            del self._channels[channel.key]
+            self._index.remove(channel.selection.subjects, channel)
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Keep a feed's task and await it when the gateway closes."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- from the log to the sockets ---------------------------------------------------------------
+
+    def _on_records(self, records: Sequence[Record]) -> None:
+        for record in records:
+            channels = self._index.find(record.subject)
+            if channels:
+                self._offer(record, tuple(channels))
+        self._end_record, self._end = records[-1], None
+
+    def _offer(self, record: Record, channels: Sequence[Channel]) -> None:
+        try:
+            events = self.reader.events(record)
+        except Exception:
+            # Going on would hide an event: those who would have got it are told instead.
+            logger.exception("record_unreadable", offset=record.offset, subject=record.subject)
+            for channel in channels:
+                self._fail(channel)
+            return
+        for channel in channels:
+            self._offer_to(channel, events)
+
+    def _offer_to(self, channel: Channel, events: Sequence[LoggedEvent]) -> None:
+        try:
+            for event in events:
+                if channel.wants(event.stream, event.value):
+                    if channel.is_full_of_news:
+                        # A burst greater than the ring: better an extra write than all falling behind it.
+                        self.flush()
+                    channel.offer(event.position, event.cursor, event.value, size_bytes=event.size_bytes)
+                    if not channel.dirty:
+                        channel.dirty = True
+                        self._dirty.append(channel)
+                        self._schedule_flush()
+        except Exception:
+            logger.exception("filter_failed", field=channel.stream)
+            self._fail(channel)
+
+    def schedule(self, feed: Feed) -> None:
+        """Flush this feed in the next turn of the loop."""
+        self._due[feed] = None
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write to every socket with room all that is new for it, in one write each."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        dirty, self._dirty = self._dirty, []
+        due, self._due = self._due, {}
+        ready: dict[Feed, None] = {}
+        for channel in dirty:
+            channel.dirty = False
+            self._collect(channel, self._members.get(channel, ()), ready)
+            channel.flushed()
+        for feed in due:
+            if feed.writable and not feed.closed:
+                for subscriber in feed.unsent():
+                    self._collect(subscriber.channel, (subscriber,), ready)
+                feed.read_on()
+        for feed in ready:
+            feed.write()
+
+    def _collect(self, channel: Channel, members: Iterable[Subscriber], ready: dict[Feed, None]) -> None:
+        memo: Memo = {}
+        try:
+            for subscriber in members:
+                feed = subscriber.feed
+                if subscriber.live and feed.writable and feed.collect(subscriber, memo):
+                    ready[feed] = None
+        except Exception:
+            logger.exception("projection_failed", field=channel.stream)
+            self._fail(channel)
+
+    def _fail(self, channel: Channel) -> None:
+        for subscriber in list(self._members.get(channel, ())):
+            subscriber.feed.fail(subscriber, [internal_error()])
+
+    # --- cursors of those who receive nothing ------------------------------------------------------
+
+    def _arm_advance(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._advance_handle = loop.call_later(self._advance_seconds, self._on_advance)
+
+    def _on_advance(self) -> None:
+        self._arm_advance()
+        self.advance()
+
+    def advance(self) -> None:
+        """Move on the cursors of the subscriptions for which nothing matched since their last event."""
+        end, cursor = self.end, str(self.end_cursor)
+        for feed in list(self._feeds):
+            moved = [s for s in feed.subscribers.values() if s.is_current and s.position < end]
+            for subscriber in moved:
+                subscriber.position = end
+            if moved and feed.resume and feed.writable:
+                feed.peer.signal([(subscriber.id, cursor) for subscriber in moved])

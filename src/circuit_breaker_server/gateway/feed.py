@@ -1,0 +1,342 @@
+"""One peer's subscriptions: places in channels, and the writing of what is new there.
+
+There is one reading path. A subscriber is either in its channel's ring and flushed from it, or behind the
+ring and read from the log until it reaches the ring: after a resume, and after its socket was full. A peer
+whose socket is full is not written to and holds nothing but its places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias, final
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
+from circuit_breaker_server.gateway.log_reader import Gap, GapReason, LoggedEvent, LogReader
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Subscriber", "gap_error", "internal_error"]
+
+Frame: TypeAlias = Callable[[bytes, Sequence[bytes]], bytes]
+"""From an operation's prefix and its payloads to the bytes a socket is given."""
+
+Memo: TypeAlias = dict[tuple[int, bytes, bool, Frame], bytes]
+"""What one flush has already framed of a channel, for peers that use the same operation id."""
+
+MAX_WRITE_BYTES: Final = 256 * 1024
+"""After this much a peer waits for the next turn, so that one write stays of bounded size."""
+
+logger = get_logger("gateway")
+
+
+class Peer(Protocol):
+    """What a feed needs of the session it feeds; none of it may raise."""
+
+    def write(self, frames: bytes) -> None:
+        """Write to the socket, at once."""
+        ...
+
+    def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
+        """Tell for each operation id the cursor up to which nothing is missed (the live signal)."""
+        ...
+
+    def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
+        """End one operation with errors."""
+        ...
+
+
+class Hub(Protocol):
+    """What a feed needs of the gateway."""
+
+    @property
+    def reader(self) -> LogReader: ...
+
+    @property
+    def end(self) -> Position:
+        """The place up to which everything was offered to the channels."""
+        ...
+
+    def schedule(self, feed: Feed) -> None:
+        """Flush this feed in the next turn of the loop."""
+        ...
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channel; the last one takes the channel with it."""
+        ...
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Keep a task and await it when the gateway closes."""
+        ...
+
+
+def gap_error(reason: GapReason) -> GraphQLError:
+    """Word the error of a cursor that cannot be resumed from (PROTOCOLS.md, Resume, 6)."""
+    return GraphQLError(
+        message=f"cannot resume after this cursor ({reason}): query the present state, then subscribe anew",
+        extensions={"code": "RESUME_GAP", "reason": reason.value},
+    )
+
+
+def internal_error() -> GraphQLError:
+    """Word an error whose cause only the log tells."""
+    return GraphQLError(message="internal error", extensions={"code": "INTERNAL"})
+
+
+@final
+class Subscriber:
+    """One operation's place in its channel.
+
+    :ivar live: in the ring, at the number ``seq``; otherwise behind it, at ``position``.
+    :ivar position: the place of the last event sent, or a later one before which nothing matched.
+    :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
+    :ivar unverified: the cursor to resume after, until it was looked up in the log.
+    """
+
+    __slots__ = (
+        "channel",
+        "cursor",
+        "ended",
+        "feed",
+        "id",
+        "live",
+        "position",
+        "prefix",
+        "seq",
+        "unverified",
+    )
+
+    def __init__(
+        self,
+        feed: Feed,
+        id: str,  # noqa: A002 (the protocol's own word)
+        prefix: bytes,
+        channel: Channel,
+        *,
+        position: Position,
+        cursor: str,
+        unverified: Cursor | None,
+    ) -> None:
+        self.feed = feed
+        self.id = id
+        self.prefix = prefix
+        self.channel = channel
+        self.position = position
+        self.cursor = cursor
+        self.unverified = unverified
+        self.live = unverified is None
+        self.seq = channel.end_seq
+        self.ended = False
+
+    @property
+    def is_current(self) -> bool:
+        """Everything there is was sent."""
+        return self.live and self.seq == self.channel.end_seq
+
+
+@final
+class Feed:
+    """The subscriptions of one peer.
+
+    Example::
+
+        feed = gateway.attach(session, frame=text_frames, resume=True)
+        feed.close()
+    """
+
+    def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool) -> None:
+        """Feed ``peer``; ``resume`` tells whether it negotiated cursors."""
+        self.peer = peer
+        self.frame = frame
+        self.resume = resume
+        self.writable = True
+        self.closed = False
+        self._hub = hub
+        self._subscribers: dict[str, Subscriber] = {}
+        self._lagging: dict[Subscriber, None] = {}
+        self._chunks: list[bytes] = []
+        self._chunk_bytes = 0
+        self._is_reading = False
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def subscribers(self) -> Mapping[str, Subscriber]:
+        return self._subscribers
+
+    # --- what the session does ---------------------------------------------------------------------
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Take a subscriber that the gateway has put in its channel; signal it if it is live."""
+        self._subscribers[subscriber.id] = subscriber
+        if subscriber.live:
+            if self.resume:
+                self.peer.signal([(subscriber.id, subscriber.cursor)])
+        else:
+            self._lag(subscriber)
+
+    def unsubscribe(self, operation_id: str) -> None:
+        """Forget one operation; unknown ids are ignored."""
+        subscriber = self._subscribers.pop(operation_id, None)
+        if subscriber is not None:
+            self._end(subscriber)
+
+    def set_writable(self, writable: bool) -> None:
+        """Hear that the socket's buffer is full, or has room again."""
+        self.writable = writable
+        if writable and not self.closed:
+            self._hub.schedule(self)
+
+    def close(self) -> None:
+        """Forget every operation. Idempotent."""
+        self.closed = True
+        subscribers = list(self._subscribers.values())
+        self._subscribers.clear()
+        for subscriber in subscribers:
+            self._end(subscriber)
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
+        """End one operation with errors; others go on."""
+        if not subscriber.ended:
+            self.unsubscribe(subscriber.id)
+            self.peer.fail(subscriber.id, errors)
+
+    def _end(self, subscriber: Subscriber) -> None:
+        subscriber.ended = True
+        self._lagging.pop(subscriber, None)
+        self._hub.leave(subscriber)
+
+    # --- from the ring -----------------------------------------------------------------------------
+
+    def collect(self, subscriber: Subscriber, memo: Memo) -> bool:
+        """Frame what is new for a live subscriber; return whether this peer has something to write.
+
+        Raises what the projection raises.
+        """
+        channel = subscriber.channel
+        seq = subscriber.seq
+        if seq == channel.end_seq:
+            return bool(self._chunks)
+        if seq < channel.first_seq:
+            self._lag(subscriber)
+            return bool(self._chunks)
+        if self._chunk_bytes > MAX_WRITE_BYTES:
+            self._hub.schedule(self)
+            return True
+        resume = self.resume
+        if resume and channel.entry(seq).prev != subscriber.cursor:
+            payloads = channel.payloads(seq, resume=True, prev=subscriber.cursor)
+            frames = self.frame(subscriber.prefix, payloads)
+        else:
+            key = (seq, subscriber.prefix, resume, self.frame)
+            known = memo.get(key)
+            if known is None:
+                payloads = channel.payloads(seq, resume=resume, prev=subscriber.cursor)
+                known = memo[key] = self.frame(subscriber.prefix, payloads)
+            frames = known
+        self._chunks.append(frames)
+        self._chunk_bytes += len(frames)
+        last = channel.last
+        subscriber.seq = channel.end_seq
+        subscriber.position = last.position
+        subscriber.cursor = last.cursor
+        return True
+
+    def write(self) -> None:
+        """Write what was collected, in one write."""
+        chunks = self._chunks
+        if chunks and not self.closed:
+            self._chunks = []
+            self._chunk_bytes = 0
+            self.peer.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+    def unsent(self) -> Iterable[Subscriber]:
+        """Return the live subscribers that are not current."""
+        return [s for s in self._subscribers.values() if s.live and not s.is_current]
+
+    # --- from the log ------------------------------------------------------------------------------
+
+    def _lag(self, subscriber: Subscriber) -> None:
+        subscriber.live = False
+        self._lagging[subscriber] = None
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read for those behind the ring, if there are any and the socket has room."""
+        if self._lagging and self.writable and not self._is_reading and not self.closed:
+            self._is_reading = True
+            self._reading = asyncio.get_running_loop().create_task(self._catch_up())
+            self._hub.own(self._reading)
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._lagging and self.writable and not self.closed:
+                subscriber = next(iter(self._lagging))
+                # To the end of the queue: many of them advance side by side.
+                del self._lagging[subscriber]
+                self._lagging[subscriber] = None
+                await self._read_some(subscriber)
+        finally:
+            self._is_reading = False
+
+    async def _read_some(self, subscriber: Subscriber) -> None:
+        try:
+            if subscriber.unverified is not None:
+                await self._hub.reader.verify(subscriber.unverified)
+                if subscriber.ended:
+                    return
+                subscriber.unverified = None
+                if self.resume:
+                    self.peer.signal([(subscriber.id, subscriber.cursor)])
+            if not self._rejoin(subscriber):
+                page = await self._hub.reader.read(
+                    subscriber.channel, after=subscriber.position, end=self._hub.end
+                )
+                if not subscriber.ended:
+                    self._send(subscriber, page.events, page.position)
+        except Gap as gap:
+            self.fail(subscriber, [gap_error(gap.reason)])
+        except LogError:
+            logger.exception("log_unreadable", operation=subscriber.id)
+            unavailable = GraphQLError(
+                message="the event log cannot be read", extensions={"code": "UNAVAILABLE"}
+            )
+            self.fail(subscriber, [unavailable])
+        except Exception:
+            logger.exception("catch_up_failed", operation=subscriber.id, field=subscriber.channel.stream)
+            self.fail(subscriber, [internal_error()])
+
+    def _send(self, subscriber: Subscriber, events: Sequence[LoggedEvent], reached: Position) -> None:
+        """Write a page; stop inside it when the socket is full."""
+        encode = subscriber.channel.projection.encode
+        payloads: list[bytes] = []
+        size = 0
+        prev = subscriber.cursor
+        for event in events:
+            head = encode(event.value)
+            payload = with_resume(head, event.cursor, prev) if self.resume else head + b"}"
+            prev = event.cursor
+            payloads.append(payload)
+            size += len(payload)
+            if size > MAX_WRITE_BYTES or event is events[-1]:
+                subscriber.position, subscriber.cursor = event.position, event.cursor
+                self.peer.write(self.frame(subscriber.prefix, payloads))
+                payloads, size = [], 0
+                if subscriber.ended or (not self.writable and event is not events[-1]):
+                    return
+        subscriber.position = reached
+        self._rejoin(subscriber)
+
+    def _rejoin(self, subscriber: Subscriber) -> bool:
+        seq = subscriber.channel.seq_after(subscriber.position)
+        if seq is None:
+            return False
+        self._lagging.pop(subscriber, None)
+        subscriber.seq = seq
+        subscriber.live = True
+        if not subscriber.is_current:
+            self._hub.schedule(self)
+        return True

@@ -1,0 +1,154 @@
+"""Events as the log holds them: derived from records, with their cursors, and read again after a place."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import final
+
+import msgspec
+
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.streams import StreamEvent
+from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
+from circuit_breaker_server.log.event_log import EventLog, Record
+
+__all__ = ["Gap", "GapReason", "LogReader", "LoggedEvent", "Page"]
+
+
+class GapReason(enum.StrEnum):
+    """``extensions.reason`` of ``RESUME_GAP``: why a cursor cannot be resumed from."""
+
+    TRIMMED = "trimmed"
+    EPOCH = "epoch"
+    REWRITTEN = "rewritten"
+    FUTURE = "future"
+    MALFORMED = "malformed"
+
+
+@final
+class Gap(Exception):
+    """What follows a cursor is not, or not wholly, in the log."""
+
+    def __init__(self, reason: GapReason) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@final
+class LoggedEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event of a record, its place in the log and the text of its cursor.
+
+    :ivar size_bytes: of the record it comes from: what it takes in memory, roughly, until it is encoded.
+    """
+
+    position: Position
+    cursor: str
+    stream: str
+    value: dict[str, object]
+    size_bytes: int
+
+
+@final
+class Page(msgspec.Struct, frozen=True):
+    """What matched in a stretch of the log, and the place up to which that is everything."""
+
+    events: Sequence[LoggedEvent]
+    position: Position
+
+
+@final
+class LogReader:
+    """Reads a channel's events from the log.
+
+    :ivar derive: from a record to its events, a pure function.
+    :ivar page_records: how many records are read at once.
+
+    Example::
+
+        page = await LogReader(log, derive).read(channel, after=(7, 0), end=(9, 0))
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        derive: Callable[[Record], Sequence[StreamEvent]],
+        *,
+        page_records: int = 256,
+    ) -> None:
+        self.log = log
+        self._derive = derive
+        self._page_records = page_records
+
+    def events(self, record: Record) -> Sequence[LoggedEvent]:
+        """Derive a record's events.
+
+        :raises LogCorruptError: the record cannot be read.
+        """
+        offset, check, epoch, size = record.offset, record.check, self.log.epoch, len(record.data)
+        return [
+            LoggedEvent(
+                (offset, index), str(Cursor(epoch, offset, index, check)), event.stream, event.value, size
+            )
+            for index, event in enumerate(self._derive(record))
+        ]
+
+    def end_cursor(self, record: Record) -> Cursor:
+        """Return the cursor of a record's last event; of the record itself if it has none."""
+        index = max(len(self._derive(record)) - 1, 0)
+        return Cursor(self.log.epoch, record.offset, index, record.check)
+
+    async def present_end(self) -> Cursor:
+        """Return the cursor of the log's present end."""
+        offset = self.log.last_offset
+        if offset and (records := await self.log.read(after=offset - 1, limit=1)):
+            return self.end_cursor(records[-1])
+        # Nothing is kept: the log still remembers the check of the record just before.
+        return Cursor(self.log.epoch, offset, 0, await self.log.check(offset) or "00000000")
+
+    async def verify(self, cursor: Cursor) -> None:
+        """Make sure that everything after the cursor can be read.
+
+        :raises Gap: it cannot.
+        """
+        log = self.log
+        if cursor.epoch != log.epoch:
+            raise Gap(GapReason.EPOCH)
+        if cursor.offset > log.last_offset:
+            raise Gap(GapReason.FUTURE)
+        check = await log.check(cursor.offset)
+        if check is None:
+            # A hole between kept records: this log never had that record.
+            raise Gap(GapReason.TRIMMED if cursor.offset < log.first_offset else GapReason.REWRITTEN)
+        if check != cursor.check:
+            raise Gap(GapReason.REWRITTEN)
+
+    async def read(self, channel: Channel, *, after: Position, end: Position) -> Page:
+        """Read a stretch of a channel's events after a place.
+
+        ``end`` is a place that the log had reached before the call: where nothing more matches, the page
+        goes at least up to it.
+
+        :raises Gap: records after the place were trimmed, before the reading or meanwhile.
+        :raises LogError: the log cannot be read.
+        """
+        offset, index = after
+        records = await self.log.read(
+            # A place inside a record: its later events are still to come.
+            after=offset if index >= END_OF_RECORD else max(offset - 1, 0),
+            subjects=channel.selection.subjects,
+            limit=self._page_records,
+        )
+        # Looked at after the reading: a trim in between must not go unnoticed.
+        if self.log.first_offset > offset + 1 and await self.log.check(offset) is None:
+            raise Gap(GapReason.TRIMMED)
+        events = [
+            event
+            for record in records
+            for event in self.events(record)
+            if event.position > after and channel.wants(event.stream, event.value)
+        ]
+        reached = (records[-1].offset, END_OF_RECORD) if records else after
+        if len(records) < self._page_records:
+            reached = max(reached, end)
+        return Page(events, max(reached, after))

@@ -1,0 +1,110 @@
+"""From a subscription's document and variables to what is read and sent: the plan of one channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, final
+
+import graphql
+import msgspec
+from graphql import Executor, GraphQLSchema, OperationType, get_argument_values
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.gateway.projection import Projection, root_fields
+from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+
+__all__ = ["Plan", "PlanKey", "Refused", "make_plan"]
+
+_KEYS: Final = msgspec.json.Encoder(order="deterministic")
+
+PlanKey = tuple[str, str | None, bytes]
+"""Document, operation name, coerced variables: what makes two subscriptions the same channel."""
+
+
+class Refused(Exception):
+    """An operation cannot be served; the socket lives on.
+
+    :ivar errors: what the peer is told.
+    """
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__(self.errors)
+
+
+@final
+class Plan:
+    """What one subscription asks for.
+
+    :ivar field: the subscription field of the schema, for example ``resourceUpdates``.
+    :ivar arguments: its coerced arguments, defaults filled in.
+    :ivar key: equal for equal documents and variables, whatever the order of the variables was.
+
+    Example::
+
+        plan = make_plan(schema, document, variables={"id": "r1"})
+        plan.projection().encode({"id": "r1"})
+    """
+
+    __slots__ = ("_executor", "arguments", "field", "key")
+
+    def __init__(
+        self, field: str, arguments: Mapping[str, object], key: PlanKey, executor: Executor[None]
+    ) -> None:
+        self.field = field
+        self.arguments = arguments
+        self.key = key
+        self._executor = executor
+
+    def projection(self) -> Projection:
+        """Compile the selection set; done once per channel."""
+        return Projection(self._executor)
+
+
+def make_plan(
+    schema: GraphQLSchema,
+    document: Document,
+    *,
+    variables: Mapping[str, object] | None = None,
+    operation_name: str | None = None,
+) -> Plan:
+    """Coerce the variables of a validated document's subscription and name its channel.
+
+    :raises Refused: a variable is missing, unknown to its type or of another type; or the operation is not
+        a subscription of exactly one field.
+    """
+    try:
+        operation = document.operation(operation_name)
+    except DocumentInvalid as error:
+        raise Refused(error.errors) from error
+    if operation.operation is not OperationType.SUBSCRIPTION:
+        raise Refused([GraphQLError(message="the operation is not a subscription")])
+    executor = Executor.build(
+        schema, document.ast, raw_variable_values=dict(variables or {}), operation_name=operation_name or None
+    )
+    if isinstance(executor, list):
+        raise Refused([to_wire(error, "INVALID_INPUT") for error in executor])
+    try:
+        # `skip` and `include` at the root may have left nothing, or more than one.
+        roots = root_fields(executor)
+        field = _only_field(schema, [group[0].node.name.value for group in roots.values()])
+        node = next(iter(roots.values()))[0].node
+        arguments = get_argument_values(field, node, executor.variable_values)
+    except graphql.GraphQLError as error:
+        raise Refused([to_wire(error)]) from error
+    key = (
+        document.query,
+        operation.name.value if operation.name else None,
+        _KEYS.encode(executor.variable_values.coerced),
+    )
+    return Plan(node.name.value, arguments, key, executor)
+
+
+def _only_field(schema: GraphQLSchema, names: Sequence[str]) -> graphql.GraphQLField:
+    root = schema.subscription_type
+    fields: Mapping[str, graphql.GraphQLField] = root.fields if root is not None else {}
+    if len(names) != 1 or names[0] not in fields:
+        shown = ", ".join(names) or "none"
+        raise graphql.GraphQLError(f"a subscription selects exactly one field of the schema, not: {shown}")
+    return fields[names[0]]

@@ -1,0 +1,125 @@
+"""Documents parsed and validated once, and kept while they are in use."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import final
+
+import graphql
+from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+
+__all__ = ["Document", "Documents"]
+
+
+@final
+class Document:
+    """A valid document. Compared by identity, so that what is compiled from it can be kept beside it.
+
+    :ivar query: its text.
+    :ivar ast: parsed, with locations.
+    :ivar operations: by name; an anonymous operation's name is ``None``.
+    """
+
+    __slots__ = ("__weakref__", "ast", "operations", "query")
+
+    def __init__(self, query: str, ast: DocumentNode) -> None:
+        self.query = query
+        self.ast = ast
+        self.operations: dict[str | None, OperationDefinitionNode] = {
+            node.name.value if node.name else None: node
+            for node in ast.definitions
+            if isinstance(node, OperationDefinitionNode)
+        }
+
+    def operation(self, name: str | None) -> OperationDefinitionNode:
+        """Return the operation to execute; ``None`` or an empty name means the only one there is.
+
+        :raises DocumentInvalid: there is none of that name, or none and several to choose from.
+        """
+        found = self.operations.get(name or None)
+        if found is None and not name and len(self.operations) == 1:
+            (found,) = self.operations.values()
+        if found is not None:
+            return found
+        names = ", ".join(n for n in self.operations if n) or "none with a name"
+        if name:
+            message = f"the document has no operation {name[:80]!r}; it has: {names}"
+        elif self.operations:
+            message = f"operationName must say which operation to execute: {names}"
+        else:
+            message = "the document has no operation, only fragments"
+        error = GraphQLError(message=message, extensions={"code": "OPERATION_RESOLUTION_FAILURE"})
+        raise DocumentInvalid([error])
+
+
+@final
+class Documents:
+    """Parses and validates; keeps the documents used last.
+
+    :ivar max_entries: how many documents are kept.
+    :ivar max_characters: how much text they may have together; what they take in memory follows from it.
+    :ivar max_tokens: how many tokens one document may have: validation can take time that grows with the
+        square of it.
+
+    Example::
+
+        document = Documents(load_schema()).get("{ health }")
+    """
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        *,
+        max_entries: int = 1000,
+        max_characters: int = 512 * 1024,
+        max_tokens: int = 5_000,
+    ) -> None:
+        self.schema = schema
+        self.max_entries = max_entries
+        self.max_characters = max_characters
+        self.max_tokens = max_tokens
+        self._kept: OrderedDict[str, Document] = OrderedDict()
+        self._characters = 0
+
+    def __len__(self) -> int:
+        """Tell how many documents are kept."""
+        return len(self._kept)
+
+    def get(self, query: str) -> Document:
+        """Return the document with this text.
+
+        :raises DocumentInvalid: it does not parse, does not fit the schema, or is too large.
+        """
+        document = self._kept.get(query)
+        if document is not None:
+            self._kept.move_to_end(query)
+            return document
+        document = Document(query, self._parse(query))
+        if len(query) <= self.max_characters // 8:
+            self._keep(document)
+        return document
+
+    def _keep(self, document: Document) -> None:
+        self._kept[document.query] = document
+        self._characters += len(document.query)
+        while len(self._kept) > self.max_entries or self._characters > self.max_characters:
+            query, _ = self._kept.popitem(last=False)
+            self._characters -= len(query)
+
+    def _parse(self, query: str) -> DocumentNode:
+        try:
+            ast = graphql.parse(query, max_tokens=self.max_tokens, allow_empty_selection_sets=False)
+            errors = graphql.validate(self.schema, ast, max_errors=20, allow_empty_selection_sets=False)
+        except GraphQLSyntaxError as error:
+            raise DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")]) from error
+        except RecursionError as error:
+            nested = GraphQLError(
+                message="the document is nested too deeply", extensions={"code": "GRAPHQL_PARSE_FAILED"}
+            )
+            raise DocumentInvalid([nested]) from error
+        if errors:
+            raise DocumentInvalid([to_wire(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
+        return ast

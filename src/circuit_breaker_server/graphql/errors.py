@@ -1,0 +1,61 @@
+"""GraphQL errors as they go to a peer: what it may know, and nothing of our inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import graphql
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.errors import EngineError
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["DocumentInvalid", "to_wire"]
+
+_log = get_logger("graphql")
+
+
+class DocumentInvalid(Exception):
+    """A document cannot be executed: it does not parse, does not fit the schema, or is too large.
+
+    :ivar errors: at least one, ready for the peer, with locations in the document.
+
+    Example::
+
+        try:
+            document = documents.get("{ nonsense }")
+        except DocumentInvalid as error:
+            print(error.errors[0].message)
+    """
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.errors))
+
+
+def to_wire(error: graphql.GraphQLError, code: str | None = None) -> GraphQLError:
+    """Turn an error of graphql-core into one for the peer.
+
+    The engine's refusals keep their text and code. GraphQL's own errors keep their text and get ``code``.
+    Any other exception is logged and becomes "internal error", code ``INTERNAL``: no text of ours, no
+    trace.
+    """
+    cause = error.original_error
+    extensions: dict[str, object] | None
+    if isinstance(cause, EngineError):
+        message, extensions = cause.message, cause.extensions
+    elif cause is None or isinstance(cause, graphql.GraphQLError):
+        message, extensions = error.message, {"code": code} if code else None
+    else:
+        path = ".".join(map(str, error.path or ()))
+        _log.error("resolver_failed", path=path, exc_info=cause)
+        message, extensions = "internal error", {"code": "INTERNAL"}
+    return GraphQLError(
+        message=message,
+        path=None if error.path is None else tuple(error.path),
+        locations=tuple({"line": at.line, "column": at.column} for at in error.locations or ()) or None,
+        extensions=extensions,
+    )

@@ -1,0 +1,106 @@
+"""One query or mutation, from a document to the bytes of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping, Sequence
+
+import graphql
+import msgspec
+from graphql import ExecutionResult, OperationType
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.resolvers import Root, resolve
+from circuit_breaker_server.graphql.schema import load_schema
+
+__all__ = ["encode_errors", "execute"]
+
+_ENCODER = msgspec.json.Encoder()
+
+
+async def execute(
+    document: Document,
+    *,
+    variables: Mapping[str, object] | None,
+    operation_name: str | None,
+    engine: Engine,
+    timeout_seconds: float = 30.0,
+) -> bytes:
+    """Execute a query or a mutation; return the answer as JSON: ``data``, ``errors``, ``extensions``.
+
+    ``data`` is left out where nothing was executed (GraphQL specification, section 7.1). The answer to a
+    mutation that made a record has the place after it in ``extensions.resume.cursor``. Refusals and
+    failures are in ``errors``; nothing is raised for them. Cancelling does not take back what a mutation
+    has already handed to the log.
+
+    :param operation_name: ``None`` where the document has one operation only.
+    """
+    try:
+        operation = document.operation(operation_name)
+    except DocumentInvalid as error:
+        return encode_errors(error.errors)
+    if operation.operation is OperationType.SUBSCRIPTION:
+        return encode_errors([_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)])
+    root = Root(engine, is_mutation=operation.operation is OperationType.MUTATION)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            result = graphql.execute(
+                load_schema(),
+                document.ast,
+                root_value=root,
+                variable_values=dict(variables or {}),
+                operation_name=operation_name or None,
+                field_resolver=resolve,
+            )
+            if inspect.isawaitable(result):
+                result = await result
+    except TimeoutError:
+        text = f"not finished within {timeout_seconds:g} s"
+        if root.is_mutation:
+            text += "; the mutation may have happened: read before trying again"
+        return encode_errors([_refusal("TIMEOUT", text)])
+    return _encode(result, root)
+
+
+_WEBSOCKET_ONLY = (
+    "a subscription needs a WebSocket: connect to this URL with ws:// or wss:// and the subprotocol "
+    "graphql-transport-ws"
+)
+
+
+def encode_errors(errors: Sequence[GraphQLError]) -> bytes:
+    """Return the answer to an operation that was not executed."""
+    return _ENCODER.encode({"errors": [_error_value(error) for error in errors]})
+
+
+def _encode(result: ExecutionResult, root: Root) -> bytes:
+    answer: dict[str, object] = {}
+    errors = result.errors or []
+    if result.data is not None or any(error.path is not None for error in errors):
+        answer["data"] = result.data
+    if errors:
+        answer["errors"] = [
+            _error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
+        ]
+    if root.cursor is not None:
+        answer["extensions"] = {"resume": {"cursor": str(root.cursor)}}
+    return _ENCODER.encode(answer)
+
+
+def _error_value(error: GraphQLError) -> dict[str, object]:
+    value: dict[str, object] = {"message": error.message}
+    if error.locations:
+        value["locations"] = error.locations
+    if error.path is not None:
+        value["path"] = error.path
+    if error.extensions:
+        value["extensions"] = error.extensions
+    return value
+
+
+def _refusal(code: str, message: str) -> GraphQLError:
+    return GraphQLError(message=message, extensions={"code": code})

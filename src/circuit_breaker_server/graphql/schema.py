@@ -1,0 +1,81 @@
+"""The schema the server serves: ``schema.graphql``, read and built once."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+
+from graphql import (
+    BooleanValueNode,
+    ConstValueNode,
+    FloatValueNode,
+    GraphQLError,
+    GraphQLScalarType,
+    GraphQLSchema,
+    IntValueNode,
+    ListValueNode,
+    NullValueNode,
+    ObjectValueNode,
+    StringValueNode,
+    build_schema,
+)
+
+from circuit_breaker_server.engine.json_values import InvalidJSON, check_json
+
+__all__ = ["load_schema", "schema_text"]
+
+_INTEGER_DIGITS = 20  # of the greatest 64-bit integer; int() of very many digits is slow
+
+
+def schema_text() -> str:
+    """Return the text of the schema."""
+    return resources.files("circuit_breaker_server").joinpath("schema.graphql").read_text(encoding="utf-8")
+
+
+@functools.cache
+def load_schema() -> GraphQLSchema:
+    """Build the schema, once. Enums are their names; the JSON scalar takes and gives values as they stand."""
+    schema = build_schema(schema_text())
+    scalar = schema.type_map["JSON"]
+    if not isinstance(scalar, GraphQLScalarType):
+        raise TypeError("the schema's JSON is not a scalar")
+    scalar.coerce_output_value = _give
+    scalar.coerce_input_value = _take
+    scalar.coerce_input_literal = _take_literal
+    return schema
+
+
+def _give(value: object) -> object:
+    return value
+
+
+def _take(value: object) -> object:
+    try:
+        check_json(value)
+    except InvalidJSON as error:
+        raise GraphQLError(f"JSON cannot represent the value: {error}") from error
+    return value
+
+
+def _take_literal(node: ConstValueNode) -> object:
+    return _take(_value(node))
+
+
+def _value(node: ConstValueNode) -> object:
+    match node:
+        case NullValueNode():
+            return None
+        case StringValueNode() | BooleanValueNode():
+            return node.value
+        case IntValueNode():
+            if len(node.value) > _INTEGER_DIGITS:
+                raise GraphQLError("JSON cannot represent an integer of more than 64 bits.", node)
+            return int(node.value)
+        case FloatValueNode():
+            return float(node.value)
+        case ListValueNode():
+            return [_value(item) for item in node.values]
+        case ObjectValueNode():
+            return {field.name.value: _value(field.value) for field in node.fields}
+        case _:
+            raise GraphQLError("JSON cannot represent an enum value; write it as a string.", node)

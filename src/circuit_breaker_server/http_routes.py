@@ -1,0 +1,157 @@
+"""What the server answers over plain HTTP: operations, its health, a page for people.
+
+Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
+``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only
+``application/json`` sees it as 200 with ``errors``. A body that is no request at all is 400 for both.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Final, final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.graphql.execute import encode_errors
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.session import Execute
+
+__all__ = ["HttpRoutes"]
+
+JSON: Final = "application/json"
+GRAPHQL_JSON: Final = "application/graphql-response+json"
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Circuit Breaker</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42em;margin:3em auto;padding:0 1em}}
+pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style></head>
+<body>
+<h1>Circuit Breaker server</h1>
+<p>This server runs workflows and streams what happens in them. It speaks GraphQL: queries and mutations as
+<code>POST {http}</code>, subscriptions over WebSocket (<code>graphql-transport-ws</code>) at
+<code>{ws}</code>.</p>
+<pre>curl {http} -H 'Content-Type: application/json' -d '{{"query": "{{ health }}"}}'</pre>
+<pre>from circuit_breaker_sdk import Client
+
+async with Client("{ws}") as client:
+    async for resource in client.workflows.subscribe_resource_updates():
+        print(resource.id, resource.state)</pre>
+<p><code>GET /health</code> answers 200 while the server is up.</p>
+</body></html>
+"""
+
+logger = get_logger("http")
+
+
+class _RequestBody(msgspec.Struct, rename={"operation_name": "operationName"}):
+    query: str
+    variables: dict[str, object] | None = None
+    operation_name: str | None = None
+    extensions: dict[str, object] | None = None
+
+
+class _BadRequest(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+_body: Final = msgspec.json.Decoder(_RequestBody)
+
+
+@final
+class HttpRoutes:
+    """The routes, as a Starlette application.
+
+    Example::
+
+        uvicorn.Config(HttpRoutes(documents, execute, max_body_bytes=1_048_576).app)
+    """
+
+    def __init__(self, documents: Documents, execute: Execute, *, max_body_bytes: int) -> None:
+        self._documents = documents
+        self._execute = execute
+        self._max_body_bytes = max_body_bytes
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page, methods=["GET"]),
+                Route("/", self._post, methods=["POST"]),
+                Route("/graphql", self._get, methods=["GET"]),
+                Route("/graphql", self._post, methods=["POST"]),
+                Route("/graphql", self._not_allowed, methods=["PUT", "PATCH", "DELETE"]),
+                Route("/health", self._health, methods=["GET"]),
+            ]
+        )
+
+    async def _health(self, _request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def _page(self, request: Request) -> Response:
+        url = str(request.url.replace(path="/graphql", query=""))
+        socket_url = "ws" + url.removeprefix("http")
+        return HTMLResponse(_PAGE.format(http=html.escape(url), ws=html.escape(socket_url)))
+
+    async def _get(self, request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return await self._page(request)
+        return await self._not_allowed(request)
+
+    async def _not_allowed(self, _request: Request) -> Response:
+        message = "send operations as POST; for subscriptions, upgrade to a WebSocket (graphql-transport-ws)"
+        return _errors(405, JSON, [GraphQLError(message=message)], allow="POST")
+
+    async def _post(self, request: Request) -> Response:
+        media_type = GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+        try:
+            body = await self._read(request)
+        except _BadRequest as error:
+            return _errors(error.status, media_type, [GraphQLError(message=str(error))])
+        except ClientDisconnect:
+            return Response(status_code=400)
+        try:
+            document = self._documents.get(body.query)
+            document.operation(body.operation_name)
+        except DocumentInvalid as error:
+            return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)
+        try:
+            answer = await self._execute(document, body.variables, body.operation_name)
+        except Exception:
+            logger.exception("execute_failed")
+            return _errors(500, media_type, [internal_error()])
+        # Without data nothing was executed: the request itself is at fault.
+        is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
+        return Response(answer, 400 if is_request_error else 200, media_type=media_type)
+
+    async def _read(self, request: Request) -> _RequestBody:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != JSON:
+            # A page of another origin may post forms and plain text without asking: never execute those.
+            raise _BadRequest(415, f"the body must be of Content-Type {JSON}, not {content_type or 'none'!r}")
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > self._max_body_bytes:
+                raise _BadRequest(413, f"the body is over {self._max_body_bytes} bytes")
+        if raw.lstrip().startswith(b"["):
+            raise _BadRequest(400, "one operation per request: arrays of operations are not supported")
+        try:
+            return _body.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
+
+
+def _errors(
+    status: int, media_type: str, errors: Sequence[GraphQLError], *, allow: str | None = None
+) -> Response:
+    headers = {"Allow": allow} if allow else None
+    return Response(encode_errors(errors), status, headers, media_type)

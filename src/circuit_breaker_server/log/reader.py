@@ -1,0 +1,127 @@
+"""What the reader thread does: batches of records, one record's check, the snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import final
+
+import msgspec
+
+from circuit_breaker_server.log.database import is_corruption, reason
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot, matches
+from circuit_breaker_server.log.packing import decode_entries, decode_records
+
+__all__ = ["Reader", "Selector"]
+
+_ENTRIES_STEP = 5000
+
+_BATCH = """
+    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
+        SELECT body FROM records WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
+    )
+"""
+_ENTRIES = """
+    SELECT count(*), CAST(group_concat(body, '') AS BLOB), max(rowid) FROM (
+        SELECT rowid, body FROM snapshot WHERE rowid > ? ORDER BY rowid LIMIT ?
+    )
+"""
+_by_offset = attrgetter("offset")
+
+
+@final
+class Selector:
+    """Which records a read wants: its patterns as SQL, and what the SQL cannot say as a filter."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        exact = [p for p in patterns if "*" not in p and ">" not in p]
+        wild = [p for p in patterns if "*" in p or ">" in p]
+        self.takes_all = ">" in patterns
+        self.is_indexed = not wild
+        """Whether SQLite finds the records by subject; otherwise it walks over all offsets."""
+        self._patterns = () if self.takes_all or not wild else tuple(patterns)
+        # GLOB's * crosses dots: it selects somewhat more than wanted, `keep` is exact. (A Python function in
+        # the query would need the interpreter's lock for every row.)
+        terms = ["subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
+        self.parameters = () if self.takes_all else (*exact, *map(_glob, wild))
+        condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
+        self.query = _BATCH.format(condition=condition)
+
+    def keep(self, records: list[Record]) -> list[Record]:
+        """Drop what the query selected too much."""
+        if not self._patterns:
+            return records
+        return [r for r in records if any(matches(pattern, r.subject) for pattern in self._patterns)]
+
+
+def _glob(pattern: str) -> str:
+    escaped = pattern.replace("[", "[[]").replace("?", "[?]")
+    return f"{escaped[:-1]}*" if escaped.endswith(">") else escaped
+
+
+@final
+class Reader:
+    """Own a connection that only reads. Every method runs on the reader thread, one at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        connection.execute("PRAGMA query_only = ON")
+
+    def batch(self, selector: Selector, *, after: int, upto: int, limit: int) -> tuple[list[Record], int]:
+        """Return up to ``limit`` records in (after, upto] and the offset up to which that was all."""
+        with self._read_errors():
+            row = self._connection.execute(
+                selector.query, (limit, after, upto, *selector.parameters)
+            ).fetchone()
+            found = decode_records(*row)
+        # SQLite does not promise that group_concat keeps the order of its input; sorting the sorted is cheap.
+        found.sort(key=_by_offset)
+        reached = found[-1].offset if len(found) == limit else upto
+        return selector.keep(found), reached
+
+    def check(self, offset: int) -> str | None:
+        """Return the check of the record at the offset, also for the last one trimmed."""
+        with self._read_errors():
+            row = self._connection.execute(
+                "SELECT substr(id, -8) FROM records WHERE offset = ?1 "
+                "UNION ALL SELECT trimmed_check FROM log WHERE trimmed_offset = ?1",
+                (offset,),
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def snapshot(self) -> Snapshot:
+        """Read the snapshot as it stands at one moment."""
+        entries: dict[str, bytes] = {}
+        with self._read_errors(), self._transaction():
+            (offset,) = self._connection.execute("SELECT snapshot_offset FROM log").fetchone()
+            last: int | None = 0
+            while last is not None:
+                count, bodies, last = self._connection.execute(_ENTRIES, (last, _ENTRIES_STEP)).fetchone()
+                entries.update(decode_entries(count, bodies))
+        return Snapshot(offset=offset, entries=entries)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _read_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            kind = LogCorruptError if is_corruption(error) else LogError
+            raise kind(f"{self._path}: cannot be read: {reason(error)}") from error
+        except msgspec.MsgspecError as error:
+            raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error

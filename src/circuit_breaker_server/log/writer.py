@@ -1,0 +1,207 @@
+"""What the writer thread does: a transaction per group of appends, snapshots, trimming."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import final
+
+import msgspec
+
+from circuit_breaker_server.log.database import is_corruption, is_io_error, reason
+from circuit_breaker_server.log.event_log import (
+    ExpectationFailed,
+    LogCorruptError,
+    LogError,
+    LogWriteError,
+    NewRecord,
+    Record,
+    SnapshotEntry,
+)
+from circuit_breaker_server.log.packing import decode_records, encode_entry, encode_record, json_text, pack
+
+__all__ = ["Writer"]
+
+# Trimming goes in steps of this many records, so that appends wait for a step and not for all of it.
+_TRIM_STEP = 2000
+_SNAPSHOT_CHUNK = 2000
+
+_KNOWN = """
+    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM records
+    WHERE id IN (SELECT value FROM json_each(?))
+"""
+# One look into the index per subject: GROUP BY would walk over all records of each.
+_LAST = """
+    SELECT json_group_object(value, (SELECT max(offset) FROM records WHERE subject = value))
+    FROM json_each(?)
+"""
+_INSERT = """
+    INSERT INTO records (offset, subject, id, body)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+           substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
+    FROM json_each(?1)
+"""
+_PUT_ENTRIES = """
+    INSERT OR REPLACE INTO snapshot (key, body)
+    SELECT json_extract(value, '$[0]'),
+           substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]'))
+    FROM json_each(?1)
+"""
+_last_offsets = msgspec.json.Decoder(dict[str, int | None])
+
+
+@final
+class Writer:
+    """Own the connection that writes. Every method runs on the writer thread, one at a time.
+
+    Only the attributes may be read from elsewhere: whole numbers and a string, each true when read.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        row = connection.execute(
+            "SELECT epoch, snapshot_offset, trimmed_offset, "
+            "(SELECT min(offset) FROM records), (SELECT max(offset) FROM records) FROM log"
+        ).fetchone()
+        if row is None:
+            raise LogCorruptError(f"{path}: has no description of itself; restore it from a backup")
+        self.epoch: str = row[0]
+        self.snapshot_offset: int = row[1]
+        self.last_offset: int = max(row[2], row[4] or 0)
+        self.first_offset: int = row[3] or self.last_offset + 1
+
+    def append(self, group: Sequence[NewRecord]) -> list[Record | ExpectationFailed]:
+        """Commit a group; the outcomes are in its order. A failure to write fails all of it.
+
+        :raises LogError: nothing of the group was appended.
+        """
+        with self._write_errors("append"):
+            known = self._known(group)
+            last = self._last_offsets(group)
+            outcomes, new = self._decide(group, known, last)
+            if new:
+                # One statement in autocommit mode is one transaction, synced when it returns.
+                rows = (((r.offset, r.subject, r.id), encode_record(r)) for r in new)
+                self._connection.execute(_INSERT, pack(rows))
+                self.last_offset = new[-1].offset
+        return outcomes
+
+    def _known(self, group: Sequence[NewRecord]) -> dict[str, Record]:
+        ids = json_text([record.id for record in group])
+        return {r.id: r for r in decode_records(*self._connection.execute(_KNOWN, (ids,)).fetchone())}
+
+    def _last_offsets(self, group: Sequence[NewRecord]) -> dict[str, int | None]:
+        subjects = {record.subject for record in group if record.expected is not None}
+        if not subjects:
+            return {}
+        (found,) = self._connection.execute(_LAST, (json_text(list(subjects)),)).fetchone()
+        return _last_offsets.decode(found)
+
+    def _decide(
+        self, group: Sequence[NewRecord], known: dict[str, Record], last: dict[str, int | None]
+    ) -> tuple[list[Record | ExpectationFailed], list[Record]]:
+        outcomes: list[Record | ExpectationFailed] = []
+        new: list[Record] = []
+        time_ms = time.time_ns() // 1_000_000
+        offset = self.last_offset
+        for wanted in group:
+            if (record := known.get(wanted.id)) is not None:
+                outcomes.append(record)
+                continue
+            if wanted.expected is not None:
+                actual = last[wanted.subject]
+                holds = wanted.expected < self.first_offset if actual is None else wanted.expected == actual
+                if not holds:
+                    outcomes.append(
+                        ExpectationFailed(wanted.subject, expected=wanted.expected, actual=actual or 0)
+                    )
+                    continue
+            offset += 1
+            record = Record(
+                offset=offset, subject=wanted.subject, id=wanted.id, time_ms=time_ms, data=wanted.data
+            )
+            known[record.id] = record
+            last[record.subject] = offset
+            new.append(record)
+            outcomes.append(record)
+        return outcomes, new
+
+    def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
+        """Write the entries and the offset in one transaction.
+
+        :raises ValueError: the snapshot would go backwards, or a key holds a NUL character.
+        :raises LogError: nothing changed.
+        """
+        if offset < self.snapshot_offset:
+            raise ValueError(f"the snapshot is at {self.snapshot_offset} already, it does not go to {offset}")
+        final_data = {entry.key: entry.data for entry in changed}
+        if any("\x00" in key for key in final_data):
+            raise ValueError("a key of the snapshot has no NUL characters")
+        removed = [key for key, data in final_data.items() if data is None]
+        put = [(key, data) for key, data in final_data.items() if data is not None]
+        with self._write_errors("save a snapshot"), self._transaction():
+            for i in range(0, len(put), _SNAPSHOT_CHUNK):
+                rows = (((key,), encode_entry(key, data)) for key, data in put[i : i + _SNAPSHOT_CHUNK])
+                self._connection.execute(_PUT_ENTRIES, pack(rows))
+            self._connection.execute(
+                "DELETE FROM snapshot WHERE key IN (SELECT value FROM json_each(?))", (json_text(removed),)
+            )
+            self._connection.execute("UPDATE log SET snapshot_offset = ?", (offset,))
+        self.snapshot_offset = offset
+
+    def trim(self, before: int) -> int:
+        """Remove the next few records below ``before``; return how many, 0 when all are gone.
+
+        :raises ValueError: records would go that the snapshot does not cover.
+        :raises LogError: nothing was removed.
+        """
+        if before > self.snapshot_offset + 1:
+            raise ValueError(f"the snapshot covers {self.snapshot_offset}: {before} would trim above it")
+        end = min(before, self.first_offset + _TRIM_STEP)
+        if end <= self.first_offset:
+            return 0
+        with self._write_errors("trim"), self._transaction():
+            self._connection.execute(
+                "UPDATE log SET (trimmed_offset, trimmed_check) = "
+                "(SELECT offset, substr(id, -8) FROM records WHERE offset < ? ORDER BY offset DESC LIMIT 1)",
+                (end,),
+            )
+            removed = self._connection.execute("DELETE FROM records WHERE offset < ?", (end,)).rowcount
+            (first,) = self._connection.execute("SELECT min(offset) FROM records").fetchone()
+        self.first_offset = first or self.last_offset + 1
+        return removed
+
+    def close(self) -> None:
+        """Close the connection; SQLite moves what is in the write-ahead file to the database."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        yield
+        self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _write_errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._undo(error)
+            kind: type[LogError] = LogCorruptError if is_corruption(error) else LogWriteError
+            raise kind(f"{self._path}: cannot {doing}: {reason(error)}") from error
+        except msgspec.MsgspecError as error:
+            raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error
+
+    def _undo(self, error: sqlite3.Error) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        if is_io_error(error):
+            # When only the sync failed, the transaction stands complete in the write-ahead file, and recovery
+            # after a crash would take it for committed. Writing anything else there overwrites its start.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("UPDATE log SET write_failures = write_failures + 1")

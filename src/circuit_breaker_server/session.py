@@ -1,0 +1,339 @@
+"""One socket: the protocol, the operations that run on it, and the feed of its subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, final
+
+from graphql import OperationType
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
+from circuit_breaker_sdk.protocol.codec import next_prefix
+from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Subscribe
+from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
+from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.feed import Feed, gap_error, internal_error
+from circuit_breaker_server.gateway.log_reader import GapReason
+from circuit_breaker_server.gateway.plan import Refused, make_plan
+from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Execute", "Services", "Session", "Sessions", "text_frames"]
+
+Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None], Awaitable[bytes]]
+"""Runs a query or mutation; returns the encoded execution result, errors included."""
+
+RESUME_VERSION: Final = 1
+
+logger = get_logger("session")
+
+
+def text_frames(prefix: bytes, payloads: Sequence[bytes]) -> bytes:
+    """Frame ``next`` messages of one operation: what one write to a socket carries."""
+    around = len(prefix) + 1
+    parts: list[bytes] = []
+    for payload in payloads:
+        parts += (text_frame_header(around + len(payload)), prefix, payload, b"}")
+    return b"".join(parts)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What every session uses.
+
+    Example::
+
+        Services(gateway=gateway, documents=documents, execute=execute, epoch=log.epoch, settings=settings)
+    """
+
+    gateway: Gateway
+    documents: Documents
+    execute: Execute
+    epoch: str
+    settings: ServerSettings
+
+
+@final
+class Session:
+    """One WebSocket of ``graphql-transport-ws``; the sink of its messages, and the peer of its feed.
+
+    Nothing of it blocks or raises. Queries and mutations run as tasks; they are cancelled when the peer
+    completes them or the socket closes, and awaited by who made the session.
+
+    Example::
+
+        session = Session(socket, services, own=tasks.add, on_end=open_sessions.discard)
+        session.shut_down()
+        await session.wait_closed()
+    """
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        services: Services,
+        *,
+        own: Callable[[asyncio.Task[None]], None],
+        on_end: Callable[[Session], None],
+    ) -> None:
+        """Begin to wait for ``connection_init``.
+
+        ``own`` is given every task, to await it; ``on_end`` is called once the socket is closed.
+        """
+        settings = services.settings
+        self._socket = socket
+        self._services = services
+        self._own = own
+        self._on_end = on_end
+        self._protocol = ServerProtocol(max_operations=settings.max_operations)
+        self._feed: Feed | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._writable = True
+        self._is_over = False
+        loop = asyncio.get_running_loop()
+        self._init_timer = loop.call_later(settings.init_timeout_seconds, self._on_init_timeout)
+
+    # --- the sink of the socket's messages ---------------------------------------------------------
+
+    def on_message(self, data: bytes) -> None:
+        """Handle one message and write what it is answered with."""
+        self._protocol.receive_message(data)
+        try:
+            for event in self._protocol.events_received():
+                if isinstance(event, Subscribe):
+                    self._on_subscribe(event)
+                elif isinstance(event, Complete):
+                    self._forget(event.id)
+                elif isinstance(event, ConnectionInit):
+                    self._on_init(event)
+                # A ping is answered already; a pong says nothing that we wait for.
+        except Exception:
+            logger.exception("session_failed", remote=self._socket.remote)
+            self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
+        self._send()
+
+    def on_writable(self, writable: bool) -> None:
+        """Stop or go on feeding the socket."""
+        self._writable = writable
+        if self._feed is not None:
+            self._feed.set_writable(writable)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """End everything that ran on the socket."""
+        logger.info("closed", remote=self._socket.remote, code=code, reason=reason)
+        self._protocol.receive_closed()
+        self._wind_up()
+        self._on_end(self)
+
+    # --- the peer of the feed ----------------------------------------------------------------------
+
+    def write(self, frames: bytes) -> None:
+        """Write events, framed by :func:`text_frames`."""
+        self._socket.write(frames)
+
+    def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
+        """Send the live signal of operations (the resume protocol's section 3), in one write."""
+        for operation_id, cursor in cursors:
+            self._protocol.send_ping({"resume": {"id": operation_id, "cursor": cursor}})
+        self._send()
+
+    def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
+        """End one operation with errors."""
+        self._protocol.send_error(operation_id, errors)
+        self._send()
+
+    # --- the life of the session -------------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Close with 1012, after what was written so far; no ``complete`` is sent."""
+        self._protocol.send_close(CloseCode.SERVICE_RESTART, "the server is shutting down")
+        self._send()
+
+    def refuse_subprotocol(self) -> None:
+        """Close with 4406: the handshake agreed on no protocol that we speak."""
+        self._protocol.send_close(
+            CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Subprotocol not acceptable: offer {SUBPROTOCOL}"
+        )
+        self._send()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
+        await self._socket.wait_closed()
+
+    def abort(self) -> None:
+        """Drop the socket now."""
+        self._socket.abort()
+
+    def _on_init_timeout(self) -> None:
+        self._protocol.receive_init_timeout()
+        self._send()
+
+    def _on_init(self, event: ConnectionInit) -> None:
+        self._init_timer.cancel()
+        asked = (event.payload or {}).get("resume")
+        resume = isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
+        self._feed = self._services.gateway.attach(self, frame=text_frames, resume=resume)
+        self._feed.set_writable(self._writable)
+        answer: dict[str, object] = {"version": RESUME_VERSION, "epoch": self._services.epoch}
+        self._protocol.send_ack({"resume": answer} if resume else None)
+        logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+
+    def _send(self) -> None:
+        """Write what the protocol has queued, in one write; then close, if that is due."""
+        socket = self._socket
+        messages = self._protocol.data_to_send()
+        if messages:
+            parts: list[bytes] = []
+            for message in messages:
+                parts += (text_frame_header(len(message)), message)
+            socket.write(b"".join(parts))
+        if self._protocol.close is not None:
+            self._wind_up()
+            socket.close(self._protocol.close.code, self._protocol.close.reason)
+        elif socket.write_buffer_bytes > self._services.settings.max_unsent_bytes:
+            # Only answers and pongs can pile up here: events wait in their channel while a socket is full.
+            logger.warning("peer_does_not_read", remote=socket.remote)
+            self._wind_up()
+            socket.abort()
+
+    def _wind_up(self) -> None:
+        """End the operations; the socket may still be open to write what is queued. Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._init_timer.cancel()
+        if self._feed is not None:
+            self._services.gateway.detach(self._feed)
+        for operation_id in list(self._tasks):
+            self._forget(operation_id)
+
+    # --- operations --------------------------------------------------------------------------------
+
+    def _on_subscribe(self, event: Subscribe) -> None:
+        try:
+            document = self._services.documents.get(event.query)
+            operation = document.operation(event.operation_name)
+        except DocumentInvalid as error:
+            self._protocol.send_error(event.id, error.errors)
+            return
+        if operation.operation is OperationType.SUBSCRIPTION:
+            self._subscribe(event, document)
+        else:
+            task = asyncio.get_running_loop().create_task(self._execute(event, document))
+            self._tasks[event.id] = task
+            self._own(task)
+
+    def _subscribe(self, event: Subscribe, document: Document) -> None:
+        feed = self._feed
+        if feed is None:
+            raise RuntimeError("the protocol lets no subscribe through before the ack")
+        services = self._services
+        try:
+            plan = make_plan(
+                services.documents.schema,
+                document,
+                variables=event.variables,
+                operation_name=event.operation_name,
+            )
+            services.gateway.subscribe(
+                feed, event.id, plan, prefix=next_prefix(event.id), after=_after(event.extensions)
+            )
+        except Refused as refused:
+            self._protocol.send_error(event.id, refused.errors)
+        except Exception:
+            logger.exception("subscribe_failed", remote=self._socket.remote)
+            self._protocol.send_error(event.id, [internal_error()])
+
+    async def _execute(self, event: Subscribe, document: Document) -> None:
+        try:
+            payload = await self._services.execute(document, event.variables, event.operation_name)
+            if self._is_mine(event.id):
+                self._protocol.send_next(event.id, payload)
+                self._protocol.send_complete(event.id)
+        except Exception:
+            logger.exception("execute_failed", remote=self._socket.remote)
+            if self._is_mine(event.id):
+                self._protocol.send_error(event.id, [internal_error()])
+        finally:
+            # By now the id may belong to a successor.
+            if self._is_mine(event.id):
+                del self._tasks[event.id]
+        self._send()
+
+    def _is_mine(self, operation_id: str) -> bool:
+        return self._tasks.get(operation_id) is asyncio.current_task()
+
+    def _forget(self, operation_id: str) -> None:
+        if self._feed is not None:
+            self._feed.unsubscribe(operation_id)
+        task = self._tasks.pop(operation_id, None)
+        if task is not None:
+            task.cancel()
+
+
+def _after(extensions: Mapping[str, object] | None) -> str | None:
+    resume = (extensions or {}).get("resume")
+    if resume is None:
+        return None
+    after = resume.get("after") if isinstance(resume, dict) else resume
+    if after is None or isinstance(after, str):
+        return after
+    raise Refused([gap_error(GapReason.MALFORMED)])
+
+
+@final
+class Sessions:
+    """All open sessions of a server.
+
+    Example::
+
+        sessions = Sessions(services)
+        Accept(subprotocol=SUBPROTOCOL, open_sink=sessions.open)
+        await sessions.aclose()
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open: set[Session] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many sockets are open."""
+        return len(self._open)
+
+    def open(self, socket: WebSocket) -> Session:
+        """Begin a session on a socket whose handshake is done; without our subprotocol it closes 4406."""
+        session = Session(socket, self._services, own=self._own, on_end=self._open.discard)
+        self._open.add(session)
+        logger.info("opened", remote=socket.remote, path=socket.url)
+        if socket.subprotocol != SUBPROTOCOL:
+            session.refuse_subprotocol()
+        return session
+
+    async def aclose(self) -> None:
+        """Close every socket with 1012 after what is due on it; abort those that do not end in time."""
+        sessions = list(self._open)
+        for session in sessions:
+            session.shut_down()
+        try:
+            async with asyncio.timeout(self._services.settings.shutdown_seconds):
+                for session in sessions:
+                    await session.wait_closed()
+        except TimeoutError:
+            for session in sessions:
+                session.abort()
+            for session in sessions:
+                await session.wait_closed()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,102 @@
+"""An event log in memory, for tests of what stands on a log; it can be told to fail and to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from circuit_breaker_server.log.event_log import (
+    ExpectationFailed,
+    LogClosedError,
+    LogWriteError,
+    NewRecord,
+    Record,
+    Snapshot,
+    SnapshotEntry,
+    matches,
+)
+
+
+class MemoryLog:
+    """Holds records in a list.
+
+    :ivar gate: appends wait here before they are decided, in the order of their calls.
+    :ivar full: what a disk that is full would do: appends and snapshots fail.
+    :ivar before_append: called before an append is decided; for someone who writes in between.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.snapshot = Snapshot(offset=0, entries={})
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.full = False
+        self.closed = False
+        self.before_append: Callable[[NewRecord], None] | None = None
+        self.snapshots_saved: asyncio.Queue[int] = asyncio.Queue()
+        self._tails: list[Callable[[Sequence[Record]], None]] = []
+
+    epoch = "00000000deadbeef"
+
+    @property
+    def first_offset(self) -> int:
+        return 1
+
+    @property
+    def last_offset(self) -> int:
+        return len(self.records)
+
+    async def append(self, record: NewRecord) -> Record:
+        await self.gate.wait()
+        if self.before_append is not None:
+            self.before_append(record)
+        return self.put(record)
+
+    def put(self, record: NewRecord) -> Record:
+        """Append at once."""
+        if self.closed:
+            raise LogClosedError("the log is closed")
+        last = next((r.offset for r in reversed(self.records) if r.subject == record.subject), 0)
+        if record.expected not in (None, last):
+            raise ExpectationFailed(record.subject, expected=record.expected or 0, actual=last)
+        if self.full:
+            raise LogWriteError("memory.db: no space left")
+        stored = Record(
+            offset=len(self.records) + 1, subject=record.subject, id=record.id, time_ms=0, data=record.data
+        )
+        self.records.append(stored)
+        for callback in self._tails:
+            callback([stored])
+        return stored
+
+    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+        found = [r for r in self.records[after:] if any(matches(s, r.subject) for s in subjects)]
+        return found[:limit]
+
+    async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+        for record in self.records[after:upto]:
+            yield record
+
+    async def check(self, offset: int) -> str | None:
+        return "00000000" if offset == 0 else self.records[offset - 1].check
+
+    def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
+        self._tails.append(callback)
+        return lambda: self._tails.remove(callback)
+
+    async def trim(self, before: int) -> int:
+        raise NotImplementedError("not needed here")
+
+    async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
+        if self.full:
+            self.snapshots_saved.put_nowait(-1)
+            raise LogWriteError("memory.db: no space left")
+        entries = dict(self.snapshot.entries) | {e.key: e.data for e in changed if e.data is not None}
+        self.snapshot = Snapshot(offset=offset, entries=entries)
+        self.snapshots_saved.put_nowait(offset)
+
+    async def load_snapshot(self) -> Snapshot:
+        return self.snapshot
+
+    async def aclose(self) -> None:
+        self.closed = True
