@@ -232,7 +232,7 @@ class DecodeError(SubscriptionError):
 
     def __str__(self) -> str:
         return (
-            f"subscription {self.id}: the server's payload does not fit {self.type_name}: {self.detail}. "
+            f"operation {self.id}: the server's payload does not fit {self.type_name}: {self.detail}. "
             "Compare the document with the type it is decoded to."
         )
 

@@ -1,4 +1,4 @@
-"""The rules that any event log must keep; an implementation subclasses :class:`EventLogSuite` to be held to them."""
+"""The rules of any event log; an implementation subclasses :class:`EventLogSuite` to be held to them."""
 
 from __future__ import annotations
 
@@ -375,6 +375,7 @@ class EventLogSuite:
             log.tail(seen.extend)
             appends = asyncio.gather(*(log.append(new()) for _ in range(200)))
             while not appends.done():
+                await asyncio.sleep(0)  # A read that has nothing to wait for does not give way.
                 found = await log.read(after=0)
                 assert found == seen[: len(found)]
             await appends
@@ -530,8 +531,9 @@ class EventLogSuite:
         async with opened(place) as log:
             await asyncio.gather(*(log.append(new()) for _ in range(2500)))
             await log.save_snapshot(2500, [])
-            removed, *records = await asyncio.gather(log.trim(2501), *(log.append(new()) for _ in range(50)))
-            assert removed == 2500
+            trim = asyncio.create_task(log.trim(2501))
+            records = await asyncio.gather(*(log.append(new()) for _ in range(50)))
+            assert await trim == 2500
             assert log.first_offset == 2501
             assert sorted(offsets(records)) == list(range(2501, 2551))
 

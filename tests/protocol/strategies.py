@@ -76,7 +76,10 @@ def escaped_strings(draw: st.DrawFn, text: str) -> str:
 def layouts(draw: st.DrawFn, fields: Sequence[tuple[str, str]]) -> bytes:
     """Write an object from encoded fields: any order, whitespace, hostile extra and duplicate keys."""
     extra_keys = st.sampled_from(["id", "type", "payload", "x", "i\\u0064", "typ\\u0065"])
-    extra_values = st.sampled_from(['"next"', '"1"', '"a"', "{}", '{"data":1}', "null", "[1,2]", "{", '"'])
+    extra_values = st.sampled_from(
+        ['"1"', '"2"', '"a"', '"next"', "{}", '{"data":1}', "null", "[1,2]", "{", '"']
+        + [value for _, value in fields]
+    )
     extras = draw(st.lists(st.tuples(extra_keys, extra_values), max_size=2) | st.just([]))
     ordered = list(draw(st.permutations(fields) | st.just(list(fields))))
     for key, value in extras:

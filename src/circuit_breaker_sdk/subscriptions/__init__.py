@@ -1,0 +1,25 @@
+"""Subscriptions: from a builder to typed events, apart from any one domain."""
+
+from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
+from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
+from circuit_breaker_sdk.subscriptions.state import (
+    Continuity,
+    SubscriptionId,
+    SubscriptionState,
+    SubscriptionStats,
+)
+from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
+
+__all__ = [
+    "Batches",
+    "Continuity",
+    "Operation",
+    "Subscription",
+    "SubscriptionBuilder",
+    "SubscriptionHandler",
+    "SubscriptionId",
+    "SubscriptionManager",
+    "SubscriptionState",
+    "SubscriptionStats",
+]

@@ -29,8 +29,8 @@ def explain_os_error(error: OSError, *, host: str, secure: bool) -> str:
         return f"the host name {host!r} is not known ({error.strerror}): check the URL and the network"
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the server's certificate was refused ({_detail(error, 'verify_message')}): connect with a name that is in "
-            "the certificate, or give an ssl.SSLContext that trusts its authority"
+            f"the server's certificate was refused ({_detail(error, 'verify_message')}): connect with a name "
+            "that is in the certificate, or give an ssl.SSLContext that trusts its authority"
         )
     if isinstance(error, ssl.SSLError):
         return (

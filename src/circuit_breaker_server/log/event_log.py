@@ -178,7 +178,7 @@ class EventLog(Protocol):
 
     @property
     def last_offset(self) -> int:
-        """The offset of the last record that the tails have seen, trimmed or not; 0 for a log never written."""
+        """The offset of the last record that the tails have seen, trimmed or not; 0 where none ever was."""
         ...
 
     async def append(self, record: NewRecord) -> Record:

@@ -207,6 +207,7 @@ class SqliteEventLog:
 
     async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
         """See the port."""
+        self._refuse_if_closed()
         selector = Selector(subjects)
         last, found = self._last_offset, list[Record]()
         while after < last and len(found) < limit:
@@ -221,6 +222,7 @@ class SqliteEventLog:
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         """See the port."""
+        self._refuse_if_closed()
         last = self._last_offset if upto is None else min(upto, self._last_offset)
         everything, limit = Selector((">",)), _SCAN_MIN
         while after < last:
@@ -234,6 +236,7 @@ class SqliteEventLog:
 
     async def check(self, offset: int) -> str | None:
         """See the port."""
+        self._refuse_if_closed()
         if offset > self._last_offset:
             return None
         return await self._read(self._reader.check, offset)

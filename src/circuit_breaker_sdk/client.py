@@ -1,0 +1,222 @@
+"""The client: puts the parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, final
+
+from circuit_breaker_sdk.config import BufferLimits, MessageLimits, Timeouts
+from circuit_breaker_sdk.connections import ConnectionSettings, ConnectionState, Credentials, Supervisor
+from circuit_breaker_sdk.domains import Executor, SubscriptionClient, WorkflowsClient
+from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.observability import SubscriptionMetrics
+from circuit_breaker_sdk.subscriptions import Operation, Subscription, SubscriptionManager
+from circuit_breaker_sdk.urls import redacted, websocket_url
+
+if TYPE_CHECKING:
+    import ssl as tls
+
+__all__ = ["Client", "ClientBuilder"]
+
+T = TypeVar("T")
+
+
+@final
+class Client:
+    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket.
+
+    It connects on first use and ends with its block or :meth:`aclose`. All methods belong on one event loop.
+
+    :param url: ``ws``, ``wss``, ``http`` or ``https``; without a path, ``/graphql``. Where that does not
+        upgrade, ``/ws`` is tried.
+    :param token: sent as ``Authorization: Bearer …`` on the upgrade, in ``connection_init`` and over HTTP.
+    :param headers: of the upgrade and of HTTP requests.
+    :param connection_params: the payload of ``connection_init``.
+    :param ssl: for ``wss`` and ``https``; ``None`` trusts what the system trusts.
+
+    Example::
+
+        async with Client("ws://localhost:4000/graphql") as client:
+            async for resource in client.workflows.subscribe_resource_updates(workflow_id="w-1"):
+                print(resource.id, resource.state)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        connection_params: Mapping[str, object] | None = None,
+        ssl: tls.SSLContext | None = None,
+        buffer: BufferLimits | None = None,
+        limits: MessageLimits | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        settings = ConnectionSettings(
+            url=websocket_url(url),
+            credentials=Credentials(token=token, headers=headers, connection_params=connection_params),
+            ssl=ssl,
+            limits=limits or MessageLimits(),
+            timeouts=timeouts or Timeouts(),
+        )
+        self._url = url
+        self._supervisor = Supervisor(settings)
+        self._manager = SubscriptionManager(
+            self._supervisor, buffer=buffer or BufferLimits(), timeouts=settings.timeouts
+        )
+        self._executor = Executor(settings, url)
+        self.workflows = WorkflowsClient(self._executor, self._manager)
+        """Workflows, states, resources, activities."""
+        self.subscriptions = SubscriptionClient(self._manager)
+        """All streams in one place."""
+
+    @staticmethod
+    def builder() -> ClientBuilder:
+        """Start a builder: ``Client.builder().base_url(…).token(…).build()``."""
+        return ClientBuilder()
+
+    @property
+    def url(self) -> str:
+        """Where it leads to, as given."""
+        return self._url
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the WebSocket connection is in its life."""
+        return self._supervisor.state
+
+    @property
+    def metrics(self) -> SubscriptionMetrics:
+        """A snapshot of the counters."""
+        counters = self._supervisor.counters
+        return SubscriptionMetrics(
+            active_subscriptions=self._manager.active,
+            messages_received=self._manager.messages_received,
+            connection_failures=counters.failures,
+            reconnection_attempts=counters.reconnection_attempts,
+        )
+
+    async def subscribe(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],  # noqa: A002 (the name users expect)
+        operation_name: str | None = None,
+        buffer: BufferLimits | None = None,
+    ) -> Subscription[T]:
+        """Subscribe to any server's stream: the value of the one root field is decoded to ``type``.
+
+        :raises SubscriptionError: no connection, or the server refused it.
+        :raises UsageError: the variables or the type cannot be used.
+        """
+        operation = Operation(
+            document=document,
+            type=type,
+            variables=variables,
+            operation_name=operation_name,
+            label=operation_name or "subscription",
+            buffer=buffer,
+        )
+        return await self._manager.subscribe(operation, Subscription)
+
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],  # noqa: A002 (as above)
+        operation_name: str | None = None,
+    ) -> T:
+        """Execute a query or mutation over HTTP and decode its ``data`` to ``type``.
+
+        :raises OperationError: the server answered with errors.
+        :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
+        """
+        return await self._executor.execute(document, variables, type=type, operation_name=operation_name)
+
+    async def aclose(self) -> None:
+        """End every subscription, here and on the server, and close all connections. Idempotent."""
+        await self._manager.aclose()
+        await self._supervisor.aclose()
+        await self._executor.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Client {redacted(self._url)} {self.state}>"
+
+
+@final
+class ClientBuilder:
+    """Collect a client's settings by fluent calls.
+
+    Example::
+
+        client = Client.builder().base_url("http://localhost:4000").header("X-Tenant", "acme").build()
+    """
+
+    def __init__(self) -> None:
+        self._base_url: str | None = None
+        self._token: str | None = None
+        self._headers: dict[str, str] = {}
+        self._connection_params: dict[str, object] = {}
+        self._timeouts: Timeouts | None = None
+        self._buffer: BufferLimits | None = None
+
+    def base_url(self, url: str) -> Self:
+        """Set the server's URL."""
+        self._base_url = url
+        return self
+
+    def token(self, token: str) -> Self:
+        """Set the bearer token."""
+        self._token = token
+        return self
+
+    def header(self, name: str, value: str) -> Self:
+        """Add a header."""
+        self._headers[name] = value
+        return self
+
+    def connection_param(self, name: str, value: object) -> Self:
+        """Add a key to the payload of ``connection_init``."""
+        self._connection_params[name] = value
+        return self
+
+    def timeouts(self, timeouts: Timeouts) -> Self:
+        """Set how long each wait on the network may last."""
+        self._timeouts = timeouts
+        return self
+
+    def buffer(self, limits: BufferLimits) -> Self:
+        """Set the bounds of each subscription's buffer."""
+        self._buffer = limits
+        return self
+
+    def build(self) -> Client:
+        """Make the client; nothing is connected yet.
+
+        :raises UsageError: no base URL was given, or it cannot be used.
+        """
+        if self._base_url is None:
+            raise UsageError("Client.builder() needs base_url(…)")
+        return Client(
+            self._base_url,
+            token=self._token,
+            headers=self._headers,
+            connection_params=self._connection_params,
+            timeouts=self._timeouts,
+            buffer=self._buffer,
+        )

@@ -1,0 +1,108 @@
+"""The way to a subscription: arguments by keyword or by fluent calls, then subscribe, enter or iterate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar, final
+
+from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
+from circuit_breaker_sdk.subscriptions.subscription import Subscription
+
+__all__ = ["SubscriptionBuilder"]
+
+T = TypeVar("T")
+
+
+class _Ends(Protocol):
+    async def unsubscribe(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Ends)
+
+
+class SubscriptionBuilder(Generic[T, S]):
+    """What all builders can: three ways to start, each leading to the same typed subscription.
+
+    Thin subclasses add a method per argument of their operation. Iterating starts a subscription of its own,
+    which ends when the loop is left and nothing refers to the iterator any more; in a block it ends with it.
+
+    Example::
+
+        subscription = await builder.subscribe()
+        async with builder as subscription: ...
+        async for event in builder: ...
+    """
+
+    def __init__(
+        self, manager: SubscriptionManager, operation: Operation[T], into: Callable[[Delivery[T]], S]
+    ) -> None:
+        self._manager = manager
+        self._operation = operation
+        self._into = into
+        self._entered: S | None = None
+
+    def _with(self, argument: str, value: object) -> Self:
+        """Set one argument of the operation; ``None`` takes it away."""
+        variables = {**(self._operation.variables or {}), argument: value}
+        if value is None:
+            del variables[argument]
+        self._operation = dataclasses.replace(self._operation, variables=variables)
+        return self
+
+    def buffer(self, limits: BufferLimits) -> Self:
+        """Bound this subscription's buffer otherwise than the client's settings say."""
+        self._operation = dataclasses.replace(self._operation, buffer=limits)
+        return self
+
+    async def subscribe(self) -> S:
+        """Start a subscription and return it live.
+
+        :raises SubscriptionError: no connection, or the server refused it.
+        """
+        return await self._manager.subscribe(self._operation, self._into)
+
+    async def __aenter__(self) -> S:
+        if self._entered is not None:
+            raise UsageError("this builder's block is entered already: make another builder")
+        self._entered = await self.subscribe()
+        return self._entered
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            await entered.unsubscribe()
+
+    def __aiter__(self) -> _Events[T]:
+        return _Events(self._subscribe_plain)
+
+    async def _subscribe_plain(self) -> Subscription[T]:
+        return await self._manager.subscribe(self._operation, Subscription)
+
+
+@final
+class _Events(Generic[T]):
+    """Subscribe at the first event that is asked for; an iterator, so that dropping it ends the stream."""
+
+    __slots__ = ("_start", "_subscription")
+
+    def __init__(self, start: Callable[[], Awaitable[Subscription[T]]]) -> None:
+        self._start = start
+        self._subscription: Subscription[T] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._subscription is None:
+            self._subscription = await self._start()
+        return await anext(self._subscription)

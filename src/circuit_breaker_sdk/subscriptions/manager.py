@@ -1,0 +1,147 @@
+"""Starts subscriptions, knows the running ones, ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, final
+
+from circuit_breaker_sdk.config import BufferLimits, Timeouts
+from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.errors import OperationTimeoutError, UsageError
+from circuit_breaker_sdk.protocol.messages import Subscribe
+from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.state import SubscriptionId
+from circuit_breaker_sdk.subscriptions.variables import encode_variables
+
+__all__ = ["Operation", "SubscriptionManager"]
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[T]):
+    """What one subscription asks for.
+
+    :ivar type: what the root field's value is decoded to.
+    :ivar root_field: the root field's response key; ``None`` to learn it from the first event.
+    :ivar label: a short name for logs and errors.
+    :ivar buffer: bounds of its buffer; ``None`` takes the client's.
+    """
+
+    document: str
+    type: type[T]
+    variables: Mapping[str, object] | None = None
+    operation_name: str | None = None
+    root_field: str | None = None
+    label: str = "subscription"
+    buffer: BufferLimits | None = None
+
+
+@final
+class SubscriptionManager:
+    """The registry of running subscriptions, and the way into it.
+
+    It holds each subscription's inner delivery, never the public handle, so that a handle nobody references
+    any more is noticed. Every (re)started operation gets a fresh id; all ids have one length, which keeps
+    the connection on its fast route.
+
+    Example::
+
+        subscription = await manager.subscribe(Operation(document=text, type=Tick), Subscription)
+    """
+
+    def __init__(self, supervisor: Supervisor, *, buffer: BufferLimits, timeouts: Timeouts) -> None:
+        self._supervisor = supervisor
+        self._buffer = buffer
+        self._timeouts = timeouts
+        self._numbers = itertools.count(1)
+        # Any: deliveries of all event types live side by side.
+        self._running: dict[SubscriptionId, Delivery[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._received_by_ended = 0
+        self._closed = False
+
+    @property
+    def active(self) -> int:
+        """How many subscriptions run."""
+        return len(self._running)
+
+    @property
+    def messages_received(self) -> int:
+        """Events received by all subscriptions, ended ones included."""
+        return self._received_by_ended + sum(d.events_received for d in self._running.values())
+
+    async def subscribe(self, operation: Operation[T], into: Callable[[Delivery[T]], S]) -> S:
+        """Start an operation; return once it is live: nothing that happens from then on is missed.
+
+        Live means: the server has said so where resume was negotiated, the message is written elsewhere.
+        ``into`` makes the public handle. Cancellation ends what was started.
+
+        :raises SubscriptionError: no connection, or the server refused it before it was live.
+        :raises UsageError: the variables or the type cannot be used, or the client is closed.
+        """
+        variables = encode_variables(operation.variables)
+        connection = await self._supervisor.connection()
+        if self._closed:
+            raise UsageError("the client is closed: make a new one")
+        delivery: Delivery[T] = Delivery(
+            SubscriptionId(f"{next(self._numbers):08x}"),
+            label=operation.label,
+            decoder=EventDecoder(
+                operation.type, operation.root_field, with_resume=connection.resume_negotiated
+            ),
+            limits=operation.buffer or self._buffer,
+            connection=connection,
+            on_end=self._ended,
+            tasks=self._tasks,
+        )
+        handle = into(delivery)
+        # Registered before the message is written: an answer can never come too early.
+        self._running[delivery.id] = delivery
+        message = Subscribe(delivery.id, operation.document, variables, operation.operation_name, None)
+        try:
+            connection.subscribe(message, delivery)
+        except BaseException:
+            del self._running[delivery.id]
+            raise
+        if connection.resume_negotiated:
+            await self._until_live(delivery)
+        elif not delivery.live.done():
+            delivery.go_live()
+        return handle
+
+    async def _until_live(self, delivery: Delivery[T]) -> None:
+        seconds = self._timeouts.subscribe_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(delivery.live)
+        except TimeoutError:
+            delivery.unsubscribe()
+            raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds) from None
+        except asyncio.CancelledError:
+            delivery.unsubscribe()
+            raise
+        if delivery.error is not None and not delivery.events_received:
+            raise delivery.error
+
+    def _ended(self, delivery: Delivery[Any]) -> None:
+        if self._running.pop(delivery.id, None) is not None:
+            self._received_by_ended += delivery.events_received
+
+    async def aclose(self) -> None:
+        """End every subscription and await its handlers. Idempotent."""
+        self._closed = True
+        running = list(self._running.values())
+        for delivery in running:
+            delivery.unsubscribe()
+        for delivery in running:
+            await delivery.handlers.aclose()
+        current = asyncio.current_task()
+        if others := [task for task in self._tasks if task is not current]:
+            await asyncio.wait(others)
