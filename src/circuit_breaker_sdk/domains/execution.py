@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Response(msgspec.Struct):
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
     errors: list[object] | None = None
 
 
@@ -65,7 +65,7 @@ class Executor:
         if operation_name is not None:
             body["operationName"] = operation_name
         response = _RESPONSE.decode(await self._open().execute(_ENCODER.encode(body)))
-        if response.errors or response.data is None:
+        if response.errors or bytes(response.data) == b"null":
             raise OperationError(_errors(response.errors), operation=operation_name)
         try:
             return msgspec.json.decode(response.data, type=type)

@@ -76,7 +76,8 @@ def _plain(value: object, place: str) -> object:  # noqa: PLR0911 (one return pe
 
 def _fields(value: object, place: str) -> list[tuple[str, object]]:
     if isinstance(value, msgspec.Struct):
-        return [(f.encode_name, getattr(value, f.name)) for f in msgspec.structs.fields(value)]
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return [(encoded, getattr(value, name)) for encoded, name in names]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
     raise UsageError(f"{place} is a {type(value).__name__}, which has no JSON form")

@@ -7,7 +7,7 @@ from typing import final
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "InvalidJSON", "check_json", "encode", "json_equal"]
+__all__ = ["MAX_DEPTH", "InvalidJSON", "as_json", "check_json", "encode", "json_equal"]
 
 MAX_DEPTH = 64
 """How deep arrays and objects may nest."""
@@ -108,3 +108,8 @@ def json_equal(a: object, b: object) -> bool:
 def encode(value: object) -> msgspec.Raw:
     """Write a value once; the result is put into greater values as it stands."""
     return msgspec.Raw(_ENCODER.encode(value))
+
+
+def as_json(value: msgspec.Struct) -> dict[str, object]:
+    """Return a structure as the JSON object it is written as: dicts and lists all the way down."""
+    return msgspec.json.decode(_ENCODER.encode(value), type=dict[str, object])

@@ -8,6 +8,7 @@ import msgspec
 
 from circuit_breaker_server.engine.allowed import failed_condition
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.json_values import as_json
 from circuit_breaker_server.engine.records import ResourceImage
 from circuit_breaker_server.engine.state import FoldedState, Resource
 from circuit_breaker_server.engine.workflow import Workflow
@@ -80,7 +81,7 @@ class Queries:
         resource = self._resource(resource_id)
         workflow = self._workflow(resource.workflow_id)
         return [
-            msgspec.to_builtins(activity)
+            as_json(activity)
             for activity in workflow.activities_from(resource.state)
             if failed_condition(activity, resource, workflow) is None
         ]

@@ -14,7 +14,7 @@ from circuit_breaker_server.engine.definitions import (
     StateDefinition,
     WorkflowDefinition,
 )
-from circuit_breaker_server.engine.json_values import encode
+from circuit_breaker_server.engine.json_values import as_json, encode
 
 __all__ = ["Workflow"]
 
@@ -66,9 +66,9 @@ class Workflow:
         value = self._values.get(state_id)
         if value is None:
             activities = list(self.activities_from(state_id))
-            value = msgspec.to_builtins(self.states[state_id])
+            value = as_json(self.states[state_id])
             value["allowedTransitions"] = list(dict.fromkeys(each.to_state for each in activities))
-            value["availableActivities"] = msgspec.to_builtins(activities)
+            value["availableActivities"] = list(map(as_json, activities))
             self._values[state_id] = value
         return value
 
@@ -87,7 +87,7 @@ class Workflow:
             "name": definition.name,
             "description": definition.description,
             "states": [self.state_value(state_id) for state_id in self.states],
-            "activities": msgspec.to_builtins(definition.activities),
+            "activities": list(map(as_json, definition.activities)),
             "initialState": definition.initial_state,
             "createdAt": definition.created_at,
             "updatedAt": definition.updated_at,

@@ -11,6 +11,7 @@ from circuit_breaker_server.engine.defining import add_state, change_state, defi
 from circuit_breaker_server.engine.definitions import StateDefinition, WorkflowDefinition
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.inputs import StateUpdate
+from circuit_breaker_server.engine.json_values import as_json
 from circuit_breaker_server.engine.workflow import Workflow
 from tests.server.engine.worlds import activity, review, state, state_input, workflow_input
 
@@ -213,7 +214,8 @@ def test_the_states_of_a_new_workflow_may_share_a_word_for_it() -> None:
 def test_a_condition_list_may_be_empty_and_settings_that_are_off_are_kept() -> None:
     notifications = {"enabled": False, "channels": ["mail"], "templates": {"t": 1}}
     made = define(**with_states(state("x", config={"autoTransition": OFF, "notifications": notifications})))
-    config = msgspec.to_builtins(made.states[3].config)
+    config = as_json(made.states[3])["config"]
+    assert isinstance(config, dict)
     assert config["autoTransition"] == OFF
     assert config["notifications"] == notifications
 
