@@ -163,13 +163,20 @@ known_ids = st.sampled_from(["1", "2", "a", "12", "é", '"', "a/b", "\x7f"]) | p
 
 @st.composite
 def nexts(draw: st.DrawFn, ids: st.SearchStrategy[str]) -> bytes:
-    """Draw a `next` in any way of writing it; some are hostile or broken."""
-    id_, payload = draw(ids), draw(json_objects)
-    if draw(st.booleans()):
-        return encode_message(Next(id_, msgspec.json.encode(payload)))
-    written_id = draw(st.just(msgspec.json.encode(id_).decode()) | escaped_strings(id_))
-    fields = [("id", written_id), ("type", '"next"'), ("payload", msgspec.json.encode(payload).decode())]
-    return draw(layouts(fields))
+    """Draw a `next`: as everybody writes it, with its fields shuffled and one of them twice, or anyhow."""
+    fields = [
+        ("id", written_id := msgspec.json.encode(draw(ids)).decode()),
+        ("type", '"next"'),
+        ("payload", msgspec.json.encode(draw(json_objects)).decode()),
+    ]
+    way = draw(st.sampled_from(["plain", "twice", "anyhow"]))
+    if way == "anyhow":
+        fields[0] = ("id", draw(st.just(written_id) | escaped_strings(draw(ids))))
+        return draw(layouts(fields))
+    if way == "twice":
+        another = [("id", msgspec.json.encode(draw(ids)).decode()), ("type", '"next"'), ("payload", "{}")]
+        fields = draw(st.permutations([*fields, draw(st.sampled_from(another))]))
+    return ("{" + ",".join(f'"{key}":{value}' for key, value in fields) + "}").encode()
 
 
 @settings(max_examples=250)

@@ -29,11 +29,12 @@ def main() -> NoReturn:
         # By name, because this module must load without the extras to be able to say that they are missing.
         importlib.import_module("circuit_breaker_sdk.cli.app").run()
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        package = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(package)
         if extra is None:
             raise
         sys.stderr.write(
-            f"error: this command needs the package {error.name!r} of the extra [{extra}]: "
+            f"error: this command needs the package {package!r} of the extra [{extra}]: "
             "pip install 'circuit-breaker-sdk[cli,server]'\n"
         )
         sys.exit(_USAGE)

@@ -6,6 +6,7 @@ only when the log hands the record back, in the log's order. Nothing is changed 
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -111,6 +112,7 @@ class Engine(Queries):
         self._log = log
         self._now = now
         self._new_id = new_id
+        self._definitions = asyncio.Lock()
         self._folding = Folding(log, snapshot_every=snapshot_every)
         super().__init__(self._folding.state)
 
@@ -265,17 +267,18 @@ class Engine(Queries):
     ) -> Committed:
         """Decide on the workflow as it is, again if someone else changes it first."""
         record_id = self._record_id()
-        for _ in range(_ATTEMPTS):
-            workflow = self._workflow(workflow_id)
-            state, body = decide(workflow)
-            try:
-                record = await self._append(
-                    workflow_subject(workflow_id), body, expected=workflow.last, record_id=record_id
-                )
-            except ExpectationFailed:
-                continue
-            changed = workflow.with_state(state, last=record.offset)
-            return self._committed(changed.state_value(state.id), record)
+        async with self._definitions:  # one after the other here, so that attempts are for other processes
+            for _ in range(_ATTEMPTS):
+                workflow = self._workflow(workflow_id)
+                state, body = decide(workflow)
+                try:
+                    record = await self._append(
+                        workflow_subject(workflow_id), body, expected=workflow.last, record_id=record_id
+                    )
+                except ExpectationFailed:
+                    continue
+                changed = workflow.with_state(state, last=record.offset)
+                return self._committed(changed.state_value(state.id), record)
         raise EngineError(
             ErrorCode.CONFLICT, f"workflow {shown(workflow_id)} is being changed by others; try again"
         )

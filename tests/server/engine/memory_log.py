@@ -21,7 +21,9 @@ class MemoryLog:
     """Holds records in a list.
 
     :ivar gate: appends wait here before they are decided, in the order of their calls.
-    :ivar full: what a disk that is full would do: appends and snapshots fail.
+    :ivar full: appends fail, as on a disk that is full.
+    :ivar snapshot_fails: saving a snapshot fails.
+    :ivar snapshots_saved: the offset of each snapshot, -1 for one that failed.
     :ivar before_append: called before an append is decided; for someone who writes in between.
     """
 
@@ -31,6 +33,7 @@ class MemoryLog:
         self.gate = asyncio.Event()
         self.gate.set()
         self.full = False
+        self.snapshot_fails = False
         self.closed = False
         self.before_append: Callable[[NewRecord], None] | None = None
         self.snapshots_saved: asyncio.Queue[int] = asyncio.Queue()
@@ -88,7 +91,7 @@ class MemoryLog:
         raise NotImplementedError("not needed here")
 
     async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
-        if self.full:
+        if self.snapshot_fails:
             self.snapshots_saved.put_nowait(-1)
             raise LogWriteError("memory.db: no space left")
         entries = dict(self.snapshot.entries) | {e.key: e.data for e in changed if e.data is not None}

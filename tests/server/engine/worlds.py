@@ -120,3 +120,15 @@ def part(value: Mapping[str, object], key: str, kind: type[_T]) -> _T:
     found = value[key]
     assert isinstance(found, kind)
     return found
+
+
+def everything(engine: Engine) -> dict[str, object]:
+    """Return all that an engine answers, decoded: two engines with the same state give the same."""
+    return {
+        "workflows": [plain(value) for value in engine.workflows()],
+        "resources": [plain(value) for value in engine.resources()],
+        "by workflow": [
+            [value["id"] for value in engine.resources(str(workflow["id"]))]
+            for workflow in engine.workflows()
+        ],
+    }
