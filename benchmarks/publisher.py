@@ -1,4 +1,4 @@
-"""The load: a process of its own that speaks just enough WebSocket to send events as fast as they are read."""
+"""The load: a process of its own with just enough WebSocket to send events as fast as they are read."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ def test_one_url_names_both_the_websocket_and_http(given_url: str, websocket: st
         ("ws://example.com/a b", "white space"),
         ("ws://example.com/\r\nX: 1", "white space"),
         ("ws://a..example", "not a host name"),
+        ("ws://a%20b.example", "not a host name"),
+        ("ws://\u00b4", "not a host name"),
         ("ws://" + "a" * 70 + ".example", "not a host name"),
     ],
 )

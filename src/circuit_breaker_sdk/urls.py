@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
@@ -12,6 +13,7 @@ __all__ = ["http_url", "redacted", "websocket_url"]
 
 _WEBSOCKET_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+")
 _DEFAULT_PATH: Final = "/graphql"
 _EXAMPLE: Final = "for example ws://localhost:4000/graphql"
 # RFC 3986: what a path or query may hold as it stands; "%" stays, it introduces what is already quoted.
@@ -99,6 +101,10 @@ def _ascii_host(parts: SplitResult) -> str:
             raise UsageError(f"{redacted(parts.geturl())}: [{host}] is not an IPv6 address") from None
         return f"[{host}]"
     try:
-        return host.encode("idna").decode("ascii")
+        ascii_host = host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise UsageError(f"{redacted(parts.geturl())}: {host!r} is not a host name, {_EXAMPLE}") from None
+        ascii_host = ""
+    # Some characters become others under IDNA: an acute accent alone, for one, becomes a space and a letter.
+    if not _HOST.fullmatch(ascii_host):
+        raise UsageError(f"{redacted(parts.geturl())}: {host!r} is not a host name, {_EXAMPLE}")
+    return ascii_host

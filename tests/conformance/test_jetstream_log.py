@@ -2,8 +2,8 @@
 
 No rule of the suite is left out. Two promises rest on what JetStream itself does not give, as the adapter's
 module describes: that an answer is durable, on ``sync_interval: always`` in the server's set-up; that ids are
-remembered as long as their record, on the adapter's own list of them. The habits of the server that shaped the
-port are held here too.
+remembered as long as their record, on the adapter's own list of them. The habits of the server that shaped
+the port are held here too.
 """
 
 from __future__ import annotations

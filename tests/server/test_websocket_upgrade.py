@@ -415,7 +415,9 @@ def test_violations_are_closed_with_their_code(loop: str, parser: HttpParser, vi
                 "binary": (1003, peer.frame(0x2, b"x")),
             }[violation]
             peer.send(data)
-            assert (await peer.read_frame()).close_code == code
+            close = await peer.read_frame()
+            assert close.close_code == code
+            peer.send_frame(CLOSE, close.payload)
             await server.sessions[0].seen.wait_until(lambda: server.sessions[0].seen.closed)
             assert server.sessions[0].seen.closed[0][0] == code
             assert server.sessions[0].seen.messages == []

@@ -73,7 +73,7 @@ def answer(
 async def failure(
     script: Callable[[Peer], Awaitable[None]], *, limits: MessageLimits | None = None
 ) -> SubscriptionError:
-    """Return what executing against a server that runs ``script`` raises; check what holds for every failure."""
+    """Return what executing against ``script`` raises; check what holds for every failure."""
     async with (
         serve(script) as port,
         open_transport(f"http://127.0.0.1:{port}/graphql?key=secret", limits=limits) as transport,

@@ -176,8 +176,6 @@ class WebSocket:
         """Wait until the connection is gone and the sink knows. Cancelling the wait changes nothing else."""
         await asyncio.shield(self._closed)
 
-    # What the listener tells -------------------------------------------------------------------------------
-
     def receive_close(self, code: int, reason: str) -> None:
         """Take the peer's close frame: answer it with its code, then disconnect (RFC 6455, section 5.5.1)."""
         if self._state is SocketState.OPEN:
@@ -203,8 +201,6 @@ class WebSocket:
         if not self._closed.done():
             self._closed.set_result(None)
         return self._closed_with or (CloseCode.ABNORMAL, "the connection was lost without a close frame")
-
-    # -------------------------------------------------------------------------------------------------------
 
     def _begin_close(self, code: int, reason: str) -> None:
         self._closing(code, reason)

@@ -267,7 +267,7 @@ class Engine(Queries):
     ) -> Committed:
         """Decide on the workflow as it is, again if someone else changes it first."""
         record_id = self._record_id()
-        async with self._definitions:  # one after the other here, so that attempts are for other processes
+        async with self._definitions:  # one after another; the attempts are for other writers
             for _ in range(_ATTEMPTS):
                 workflow = self._workflow(workflow_id)
                 state, body = decide(workflow)

@@ -335,7 +335,7 @@ class Feed:
         if seq is None:
             return False
         self._lagging.pop(subscriber, None)
-        subscriber.seq = subscriber.channel.end_seq
+        subscriber.seq = seq
         subscriber.live = True
         if not subscriber.is_current:
             self._hub.schedule(self)

@@ -124,7 +124,7 @@ class SqliteEventLog:
         except BaseException:
             # A cancelled caller does not stop the thread: what it opens after all is closed there.
             opening.add_done_callback(_close_if_open)
-            writing.shutdown(wait=False)
+            writing.shutdown(wait=opening.done())
             raise
 
     @property

@@ -135,6 +135,40 @@ async def test_a_resumed_subscription_goes_on_live_without_a_seam() -> None:
         assert_chained(events, after)
 
 
+async def test_what_is_committed_while_a_reading_is_answered_is_not_skipped() -> None:
+    log = log_of_ten()
+    async with running(log) as gateway:
+        peer = FakePeer(gateway)
+
+        def commit_once() -> None:
+            log.after_read = None
+            log.thing("a", 10)
+
+        log.after_read = commit_once
+        peer.subscribe("1", after=cursor_of(log, 8, 0))
+        await peer.received("1", 3)
+        assert peer.numbers("1") == [8, 9, 10]
+
+
+async def test_a_socket_that_fills_up_inside_a_page_is_not_written_to_until_it_has_room() -> None:
+    log = ScriptedLog()
+    log.thing("a", 0)
+    text = "x" * 100_000
+    for n in range(12):
+        log.put(("thing.a", [("notes", {"id": str(n), "text": text})]))
+    async with running(log) as gateway:
+        peer = FakePeer(gateway, room=1)  # writing to a full one fails the test
+        after = cursor_of(log, 1, 2)
+        peer.subscribe("1", ALL_NOTES, after=after)
+        for _ in range(10):
+            await turns()
+            peer.drain(room=1)
+        events = await peer.received("1", 12)
+        assert [event["data"]["notes"]["id"] for event in events] == [str(n) for n in range(12)]
+        assert_chained(events, after)
+        assert len(peer.writes) > 3
+
+
 async def reason(gateway_log: ScriptedLog, after: str) -> object:
     async with running(gateway_log) as gateway:
         peer = FakePeer(gateway)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from circuit_breaker_server.log.event_log import LogCorruptError, NewRecord, Record
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 
 _APPENDER = Path(__file__).with_name("appender.py")
@@ -20,22 +23,50 @@ _APPENDER = Path(__file__).with_name("appender.py")
 
 async def _all_records(directory: Path) -> list[Record]:
     log = await SqliteEventLog.open(directory)
-    records = [record async for record in log.scan(after=0)]
-    await log.aclose()
-    return records
+    try:
+        return [record async for record in log.scan(after=0)]
+    finally:
+        await log.aclose()
 
 
-def _append_until_killed(directory: Path, *, after_lines: int) -> dict[int, str]:
-    """Run the appender, kill it in the middle, return what it had acknowledged as {offset: id}."""
+@contextlib.contextmanager
+def _appender(directory: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """Run the appender; yields the process and what it says."""
     with subprocess.Popen(
         [sys.executable, _APPENDER, directory], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(after_lines)]
+        yield process, process.stdout
         process.kill()
-        lines += process.stdout.readlines()
+        process.stdout.read()
+
+
+def _append_until_killed(directory: Path, *, after_lines: int) -> dict[int, str]:
+    """Kill the appender in the middle; return what it had acknowledged as {offset: id}."""
+    with _appender(directory) as (process, output):
+        lines = [output.readline() for _ in range(after_lines)]
+        process.kill()
+        lines += output.readlines()
     # The kill may cut the last line; what it said is then not acknowledged to anybody.
     return {int(o): i for o, i in (line.split() for line in lines if line.endswith("\n"))}
+
+
+def _run(program: str, *arguments: str | Path) -> str:
+    """Run a program in a process of its own; it must end well and complain about nothing."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def _copy_files(directory: Path, copy: Path) -> None:
+    copy.mkdir()
+    for name in ("events.db", "events.db-wal"):
+        shutil.copy(directory / name, copy / name)
 
 
 async def test_after_kill_9_every_acknowledged_record_is_there_and_no_offset_is_used_twice(
@@ -56,16 +87,11 @@ async def test_after_kill_9_every_acknowledged_record_is_there_and_no_offset_is_
         acknowledged = by_offset
 
 
-async def test_a_process_that_holds_the_log_is_named_and_gone_with_its_death(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, _APPENDER, tmp_path], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        with pytest.raises(Exception, match=rf"in use by another process \(pid {process.pid}\)"):
+async def test_a_process_that_holds_the_log_is_named_and_its_hold_ends_with_it(tmp_path: Path) -> None:
+    with _appender(tmp_path) as (process, output):
+        output.readline()
+        with pytest.raises(LogError, match=rf"in use by another process \(pid {process.pid}\)"):
             await SqliteEventLog.open(tmp_path)
-        process.kill()
-        process.stdout.read()
     assert await _all_records(tmp_path) != []
 
 
@@ -76,9 +102,7 @@ async def _log_left_in_its_write_ahead_file(directory: Path, copy: Path, count: 
         await log.append(NewRecord(subject=f"s{i % 5}", id=uuid.uuid4().hex, data=b"x" * 700))
         for i in range(count)
     ]
-    copy.mkdir()
-    for name in ("events.db", "events.db-wal"):
-        shutil.copy(directory / name, copy / name)
+    _copy_files(directory, copy)
     await log.aclose()
     return records
 
@@ -87,22 +111,19 @@ async def test_a_torn_write_ahead_file_costs_its_torn_end_only(tmp_path: Path) -
     whole = tmp_path / "whole"
     records = await _log_left_in_its_write_ahead_file(tmp_path / "log", whole, 40)
     size = (whole / "events.db-wal").stat().st_size
-    kept = set()
-    for cut in [*range(1, 30_000, 997), size // 2, size - 1, size]:
+    kept = []
+    for cut in range(1, size // 2, size // 41):
         torn = tmp_path / f"torn-{cut}"
-        shutil.copytree(whole, torn)
+        _copy_files(whole, torn)
         os.truncate(torn / "events.db-wal", size - cut)
-        if cut > size - 30_000:  # the log's own tables were made in what is cut off: a file without them
-            continue
         found = await _all_records(torn)
         assert found == records[: len(found)]
-        kept.add(len(found))
+        kept.append(len(found))
         log = await SqliteEventLog.open(torn)
         again = await log.append(NewRecord(subject="s", id=uuid.uuid4().hex, data=b"after"))
         assert again.offset == len(found) + 1
         await log.aclose()
-    assert len(kept) > 3
-    assert max(kept) < len(records)
+    assert len(records) > kept[0] > kept[-1] > 0
 
 
 async def test_garbage_in_the_last_frame_costs_that_frame_only(tmp_path: Path) -> None:
@@ -179,14 +200,8 @@ asyncio.run(main())
 async def test_a_full_disk_refuses_the_group_and_the_log_works_again_when_there_is_space(
     tmp_path: Path, end: str
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _FILL_THE_DISK, tmp_path, end],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    acknowledged = [(int(o), i) for o, i in (line.split() for line in result.stdout.splitlines())]
+    output = _run(_FILL_THE_DISK, tmp_path, end)
+    acknowledged = [(int(o), i) for o, i in (line.split() for line in output.splitlines())]
     assert [(record.offset, record.id) for record in await _all_records(tmp_path)] == acknowledged
 
 
@@ -199,9 +214,8 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 async def main():
     log = await SqliteEventLog.open(Path(sys.argv[1]))
     await log.append(NewRecord(subject="s", id=uuid.uuid4().hex, data=b"first"))
-    under_way = [
-        asyncio.create_task(log.append(NewRecord(subject="s", id=uuid.uuid4().hex, data=b"second"))) for _ in range(9)
-    ]
+    second = [NewRecord(subject="s", id=uuid.uuid4().hex, data=b"second") for _ in range(9)]
+    under_way = [asyncio.create_task(log.append(record)) for record in second]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -210,12 +224,6 @@ asyncio.run(main())
 
 
 async def test_a_loop_that_ends_without_closing_the_log_leaves_it_whole(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _LEAVE_THE_LOOP, tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
+    _run(_LEAVE_THE_LOOP, tmp_path)
     records = await _all_records(tmp_path)
     assert [record.data for record in records] in ([b"first"], [b"first"] + [b"second"] * 9)

@@ -15,7 +15,7 @@ from circuit_breaker_server.log.event_log import (
     validate,
 )
 
-_tokens = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+_tokens = st.text(st.characters(codec="utf-8"), min_size=1)
 
 
 @given(st.lists(_tokens, min_size=1))
