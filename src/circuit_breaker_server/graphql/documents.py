@@ -47,10 +47,8 @@ class Document:
         names = ", ".join(n for n in self.operations if n) or "none with a name"
         if name:
             message = f"the document has no operation {name[:80]!r}; it has: {names}"
-        elif self.operations:
+        else:  # validation lets no document through that has none
             message = f"operationName must say which operation to execute: {names}"
-        else:
-            message = "the document has no operation, only fragments"
         error = GraphQLError(message=message, extensions={"code": "OPERATION_RESOLUTION_FAILURE"})
         raise DocumentInvalid([error])
 

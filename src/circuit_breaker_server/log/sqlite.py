@@ -73,9 +73,10 @@ class _Files:
             opened.pop_all()
 
     def close(self) -> None:
-        self.reader.close()
-        self.writer.close()
-        self.lock.release()
+        with contextlib.ExitStack() as closing:  # in reverse order, whatever fails on the way
+            closing.callback(self.lock.release)
+            closing.callback(self.writer.close)
+            closing.callback(self.reader.close)
 
 
 @final

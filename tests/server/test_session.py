@@ -1,0 +1,380 @@
+"""One socket from the handshake to its end: what the protocol's table asks of a server, and the feed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server import logs
+from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.session import text_frames
+from tests.server.gateway.worlds import (
+    ALL_NOTES,
+    ALL_THINGS,
+    ONE_THING,
+    Payload,
+    ScriptedLog,
+    assert_chained,
+    cursor_of,
+)
+from tests.server.stage import Client, staged
+from tests.transports.peers import TEXT, frame
+
+NOTHING = "{ nothing }"
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> None:
+    logs.configure("critical")
+
+
+def test_frames_are_what_the_protocol_would_have_written() -> None:
+    payloads = [b"{}", b'{"data":1}', b"x" * 200, b"y" * 70_000]
+    expected = b"".join(frame(TEXT, b"head" + payload + b"}", masked=False) for payload in payloads)
+    assert text_frames(b"head", payloads) == expected
+
+
+async def test_resume_is_acknowledged_only_to_those_who_ask_for_a_version_we_speak() -> None:
+    async with staged() as stage:
+        for payload, told in (
+            ({"resume": {"version": 1}}, True),
+            ({"resume": {"version": 2}}, False),
+            ({"resume": True}, False),
+            ({}, False),
+            (None, False),
+        ):
+            client = await stage.open(init=False)
+            client.send({"type": "connection_init", "payload": payload})
+            ack = await client.receive()
+            expected = {"resume": {"version": 1, "epoch": stage.log.epoch}}
+            assert ack == {"type": "connection_ack", **({"payload": expected} if told else {})}
+
+
+async def test_whoever_does_not_introduce_himself_in_time_is_closed_with_4408() -> None:
+    async with staged(init_timeout_seconds=0.01) as stage:
+        client = await stage.open(init=False)
+        assert await client.close_code() == 4408
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([{"id": "1", "type": "subscribe", "payload": {"query": NOTHING}}], 4401),
+        ([{"type": "connection_init"}, {"type": "connection_init"}], 4429),
+        ([{"type": "hello"}], 4400),
+        ([{"type": "connection_init"}, {"id": "1", "type": "subscribe"}], 4400),
+        (
+            [
+                {"type": "connection_init"},
+                {"id": "1", "type": "subscribe", "payload": {"query": ALL_THINGS}},
+                {"id": "1", "type": "subscribe", "payload": {"query": "not even GraphQL"}},
+            ],
+            4409,
+        ),
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_is_closed_with_its_code(
+    messages: list[dict[str, object]], code: int
+) -> None:
+    async with staged() as stage:
+        client = await stage.open(init=False)
+        for message in messages:
+            client.send(message)
+        assert await client.close_code() == code
+        await client.leave()
+        await stage.until(lambda: not len(stage.sessions))
+        assert stage.gateway.channels == 0
+
+
+async def test_the_live_signal_comes_first_and_names_where_the_events_begin() -> None:
+    async with staged() as stage:
+        stage.log.thing("a", 0)
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS)
+        start = await client.live("1")
+        assert start == cursor_of(stage.log, 1, 2)
+        client.send({"type": "pong"})
+        stage.log.thing("a", 1)
+        event = await client.next_of("1")
+        assert event["data"]["things"] == {"id": "a", "n": 1}
+        assert_chained([event], start)
+
+
+async def test_a_peer_without_resume_gets_events_as_any_graphql_server_sends_them() -> None:
+    async with staged() as stage:
+        client = await stage.open(resume=False)
+        client.subscribe('quoted "id"', ONE_THING, {"id": "a"})
+        await client.answers()
+        stage.log.thing("a", 1)
+        assert await client.receive_bytes() == (
+            b'{"id":"quoted \\"id\\"","type":"next","payload":{"data":{"things":{"id":"a","n":1}}}}'
+        )
+
+
+async def test_a_subscription_that_resumes_gets_what_it_missed_and_then_what_comes() -> None:
+    async with staged() as stage:
+        for n in range(5):
+            stage.log.thing("a", n)
+        client = await stage.open()
+        after = cursor_of(stage.log, 2, 0)
+        client.subscribe("1", ALL_THINGS, after=after)
+        assert await client.live("1") == after
+        events = [await client.next_of("1") for _ in range(3)]
+        stage.log.thing("a", 5)
+        events.append(await client.next_of("1"))
+        assert [event["data"]["things"]["n"] for event in events] == [2, 3, 4, 5]
+        assert_chained(events, after)
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [(7, "malformed"), ("x", "malformed"), (["x"], "malformed"), ("ffff.1.0.00000000", "epoch")],
+)
+async def test_a_cursor_that_cannot_be_resumed_from_ends_the_operation_and_frees_its_id(
+    after: object, reason: str
+) -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS, after=after)
+        error = await client.error_of("1")
+        assert error["extensions"] == {"code": "RESUME_GAP", "reason": reason}
+        client.subscribe("1", ALL_THINGS)
+        await client.live("1")
+
+
+async def test_a_cursor_that_only_the_log_can_judge_ends_the_operation_too() -> None:
+    async with staged() as stage:
+        stage.log.thing("a", 0)
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS, after=f"{stage.log.epoch}.1.0.0badf00d")
+        assert (await client.error_of("1"))["extensions"] == {"code": "RESUME_GAP", "reason": "rewritten"}
+        await client.answers()
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "text"),
+    [
+        ("subscription {", None, "Syntax Error"),
+        ("subscription { nonsense { id } }", None, "nonsense"),
+        ("subscription { things { id } notes { id } }", None, "only one"),
+        (ONE_THING, None, "$id"),
+        (ONE_THING, {"id": 1}, "$id"),
+        (ONE_THING, {"id": "missing"}, "missing"),
+        ("fragment F on Thing { id }", None, "F"),
+    ],
+)
+async def test_an_operation_that_cannot_be_served_is_an_error_of_its_own(
+    query: str, variables: Mapping[str, object] | None, text: str
+) -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", query, variables)
+        assert text in str((await client.error_of("1"))["message"])
+        await client.answers()
+        client.subscribe("1", ALL_THINGS)
+        await client.live("1")
+
+
+async def test_a_query_is_answered_by_one_next_and_complete_and_its_id_is_free() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        for _ in range(2):
+            client.subscribe("q", NOTHING)
+            assert await client.result_of("q") == {"data": {"nothing": None}}
+            assert await client.receive() == {"id": "q", "type": "complete"}
+
+
+async def test_a_query_that_is_completed_or_whose_socket_goes_is_cancelled_and_never_answered() -> None:
+    started: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def execute(_document: Document, _variables: object, _name: object) -> bytes:
+        cancelled = asyncio.Event()
+        started.put_nowait(cancelled)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError("it waits for ever")
+
+    async with staged(execute=execute) as stage:
+        client = await stage.open()
+        client.subscribe("q", NOTHING)
+        first = await started.get()
+        client.send({"id": "q", "type": "complete"})
+        await first.wait()
+        client.subscribe("q", NOTHING)
+        second = await started.get()
+        await client.answers()
+        client.peer.vanish()
+        await second.wait()
+
+
+async def test_a_query_that_fails_inside_tells_nothing_of_the_inside() -> None:
+    async def execute(_document: Document, _variables: object, _name: object) -> bytes:
+        raise RuntimeError("the password is swordfish")
+
+    async with staged(execute=execute) as stage:
+        client = await stage.open()
+        client.subscribe("q", NOTHING)
+        assert await client.error_of("q") == {
+            "message": "internal error",
+            "extensions": {"code": "INTERNAL"},
+        }
+        await client.answers()
+
+
+async def test_an_internal_failure_of_the_session_closes_with_4500(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(_self: Documents, _query: str) -> Document:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(Documents, "get", get)
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS)
+        assert await client.close_code() == 4500
+
+
+async def test_complete_ends_one_operation_and_frees_its_id_for_another() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        for operation_id, query in (("1", ALL_THINGS), ("2", ALL_NOTES)):
+            client.subscribe(operation_id, query)
+            await client.live(operation_id)
+        client.send({"id": "1", "type": "complete"})
+        client.send({"id": "1", "type": "complete"})
+        client.send({"id": "unknown", "type": "complete"})
+        await client.answers()
+        assert stage.gateway.channels == 1
+        stage.log.thing("a", 1)
+        assert [(await client.next_of("2"))["data"]["notes"]["text"] for _ in range(2)] == [
+            "1 begins",
+            "1 ends",
+        ]
+        client.subscribe("1", ONE_THING, {"id": "b"})
+        await client.live("1")
+        stage.log.thing("b", 2)
+        assert {(await client.receive())["id"] for _ in range(3)} == {"1", "2"}
+
+
+async def test_a_socket_that_goes_takes_its_channels_with_it() -> None:
+    async with staged() as stage:
+        polite, rude = await stage.open(), await stage.open()
+        for client in (polite, rude):
+            client.subscribe("1", ALL_THINGS)
+            await client.live("1")
+        assert stage.gateway.channels == 1
+        rude.peer.vanish()
+        await polite.leave()
+        await stage.until(lambda: not len(stage.sessions))
+        assert stage.gateway.channels == 0
+
+
+async def test_each_socket_is_written_once_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    original = WebSocket.write
+
+    def write(self: WebSocket, frames: bytes) -> None:
+        writes.append(frames)
+        original(self, frames)
+
+    async with staged() as stage:
+        clients = [await stage.open() for _ in range(3)]
+        for client in clients:
+            for operation_id, query in (("1", ALL_THINGS), ("2", ALL_NOTES)):
+                client.subscribe(operation_id, query)
+                await client.live(operation_id)
+        monkeypatch.setattr(WebSocket, "write", write)
+        for n in range(4):
+            stage.log.thing("a", n)
+        for client in clients:
+            received = [await client.receive() for _ in range(12)]
+            assert [message["id"] for message in received] == ["1"] * 4 + ["2"] * 8
+        assert len(writes) == len(clients)
+
+
+async def test_a_paused_reader_loses_nothing_and_costs_no_more_than_its_socket_s_buffer() -> None:
+    log = ScriptedLog()
+    padding = "x" * 20_000
+    async with staged(log=log, ring_size=4) as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_NOTES)
+        start = await client.live("1")
+        count = 0
+        highest = 0
+        is_full = False
+        # Until the socket is full, and then far beyond the ring.
+        beyond = 0
+        while beyond < 100:
+            log.put(("thing.a", [("notes", {"id": str(count), "text": padding})]))
+            count += 1
+            await asyncio.sleep(0)
+            (socket,) = stage.sockets
+            is_full = is_full or socket.write_buffer_bytes > 64 * 1024
+            beyond += is_full
+            highest = max(highest, socket.write_buffer_bytes)
+        assert highest < 2 * 1024 * 1024
+        assert log.reads == 0
+        reading = asyncio.create_task(receive_all(client, count + 50))
+        for _ in range(50):
+            log.put(("thing.a", [("notes", {"id": str(count), "text": padding})]))
+            count += 1
+            await asyncio.sleep(0)
+        events = await reading
+        assert [event["data"]["notes"]["id"] for event in events] == [str(n) for n in range(count)]
+        assert_chained(events, start)
+        reads = log.reads
+        assert reads > 0
+        log.thing("a", 1)
+        assert_chained(
+            [await client.next_of("1"), await client.next_of("1")],
+            str(events[-1]["extensions"]["resume"]["cursor"]),
+        )
+        assert log.reads == reads, "it goes on from the ring"
+
+
+async def receive_all(client: Client, count: int) -> list[Payload]:
+    return [await client.next_of("1") for _ in range(count)]
+
+
+async def test_a_peer_that_asks_and_never_reads_is_dropped() -> None:
+    async with staged(max_unsent_bytes=100_000) as stage:
+        client = await stage.open()
+        payload = {"type": "ping", "payload": {"x": "y" * 20_000}}
+        async with asyncio.timeout(10):
+            while len(stage.sessions):
+                client.send(payload)
+                await asyncio.sleep(0)
+
+
+async def test_shutting_down_writes_what_is_due_then_closes_with_1012_and_completes_nothing() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS)
+        await client.live("1")
+        stage.log.thing("a", 1)
+        stage.gateway.flush()
+        closing = asyncio.create_task(stage.sessions.aclose())
+        assert (await client.next_of("1"))["data"]["things"]["n"] == 1
+        assert await client.close_code() == 1012
+        await client.leave()
+        await closing
+
+
+async def test_shutting_down_waits_no_longer_than_it_may_for_a_peer_that_is_silent() -> None:
+    async with staged(shutdown_seconds=0.05) as stage:
+        await stage.open()
+        await stage.sessions.aclose()
+        assert len(stage.sessions) == 0
+
+
+async def test_cursors_move_on_by_pings_on_the_socket() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", ONE_THING, {"id": "quiet"})
+        await client.live("1")
+        stage.log.thing("a", 1)
+        stage.gateway.advance()
+        assert await client.live("1") == cursor_of(stage.log, 1, 2)
