@@ -26,7 +26,7 @@ from circuit_breaker_server.log.packing import decode_records, encode_entry, enc
 __all__ = ["Writer"]
 
 # Trimming goes in steps of this many records, so that appends wait for a step and not for all of it.
-_TRIM_STEP = 2000
+_TRIM_STEP = 500
 _SNAPSHOT_CHUNK = 2000
 
 _KNOWN = """

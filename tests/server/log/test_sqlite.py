@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import sqlite3
 import threading
 import uuid
@@ -381,3 +383,27 @@ async def test_repeated_ids_and_conflicts_are_answered_while_the_disk_is_full(tm
         assert await log.append(wanted) == record
         with pytest.raises(ExpectationFailed):
             await log.append(new("a", expected=0))
+
+
+async def test_a_disk_that_cannot_be_read_fails_the_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as log:
+        record = await log.append(new())
+        with monkeypatch.context() as patch:
+            failing = FailingConnection(log._reader._connection, fail_on="FROM records")
+            patch.setattr(log._reader, "_connection", failing)
+            with pytest.raises(LogError, match=r"events\.db: cannot be read: disk I/O error"):
+                await log.read(after=0)
+        assert await log.read(after=0) == [record]
+
+
+async def test_a_directory_that_cannot_be_locked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(LogError, match=r"events\.lock: cannot be locked \(No locks .*a local disk"):
+        await SqliteEventLog.open(tmp_path)
