@@ -89,7 +89,7 @@ class Connection:
         self._failure: SubscriptionError | None = None
         self._closed_by_us = False
         self.resume_epoch: str | None = None
-        """The epoch of the server's log; ``None`` where resume was not negotiated (PROTOCOLS, resume 1)."""
+        """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
     @classmethod
     async def open(

@@ -155,7 +155,7 @@ class Delivery(Generic[T]):
         """Take the server's live signal, or its word that up to here nothing was for us."""
         self.received = cursor
         if self.state is _STARTING:
-            # The first event's `prev` is the start position (PROTOCOLS, resume 4); later signals move only
+            # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
             # the cursor to resume from.
             self._last_cursor = self.handled = cursor
             self.go_live()
