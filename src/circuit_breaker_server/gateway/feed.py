@@ -18,13 +18,31 @@ from circuit_breaker_server.gateway.log_reader import Gap, GapReason, LoggedEven
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Subscriber", "gap_error", "internal_error"]
+__all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Run", "Subscriber", "gap_error", "internal_error"]
 
 Frame: TypeAlias = Callable[[bytes, Sequence[bytes]], bytes]
 """From an operation's prefix and its payloads to the bytes a socket is given."""
 
-Memo: TypeAlias = dict[tuple[int, bytes, bool, Frame], bytes]
-"""What one flush has already framed of a channel, for peers that use the same operation id."""
+
+@final
+class Run:
+    """A channel's events from one number on: encoded once in a flush, for all who stand there.
+
+    :ivar prev: the cursor that the first event names; who received another one before gets bytes of his own.
+    :ivar framed: what was already framed, by operation prefix and frame.
+    """
+
+    __slots__ = ("framed", "last", "payloads", "prev")
+
+    def __init__(self, channel: Channel, seq: int, *, resume: bool) -> None:
+        self.prev = channel.entry(seq).prev
+        self.last = channel.last
+        self.payloads = channel.payloads(seq, resume=resume, prev=self.prev)
+        self.framed: dict[tuple[bytes, Frame], bytes] = {}
+
+
+Memo: TypeAlias = dict[tuple[int, bool], Run]
+"""What one flush has already encoded of a channel: by number, with or without the resume extension."""
 
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
@@ -73,7 +91,7 @@ class Hub(Protocol):
 
 
 def gap_error(reason: GapReason) -> GraphQLError:
-    """Word the error of a cursor that cannot be resumed from (PROTOCOLS.md, Resume, 6)."""
+    """Word the error of a cursor that cannot be resumed from (docs/resume.md, 6)."""
     return GraphQLError(
         message=f"cannot resume after this cursor ({reason}): query the present state, then subscribe anew",
         extensions={"code": "RESUME_GAP", "reason": reason.value},
@@ -227,19 +245,20 @@ class Feed:
             self._hub.schedule(self)
             return True
         resume = self.resume
-        if resume and channel.entry(seq).prev != subscriber.cursor:
-            payloads = channel.payloads(seq, resume=True, prev=subscriber.cursor)
-            frames = self.frame(subscriber.prefix, payloads)
+        run = memo.get((seq, resume))
+        if run is None:
+            run = memo[seq, resume] = Run(channel, seq, resume=resume)
+        prefix = subscriber.prefix
+        if run.prev == subscriber.cursor or not resume:
+            # Many peers number their operations alike: what is framed for one serves them all.
+            frames = run.framed.get((prefix, self.frame))
+            if frames is None:
+                frames = run.framed[prefix, self.frame] = self.frame(prefix, run.payloads)
         else:
-            key = (seq, subscriber.prefix, resume, self.frame)
-            known = memo.get(key)
-            if known is None:
-                payloads = channel.payloads(seq, resume=resume, prev=subscriber.cursor)
-                known = memo[key] = self.frame(subscriber.prefix, payloads)
-            frames = known
+            frames = self.frame(prefix, channel.payloads(seq, resume=True, prev=subscriber.cursor))
         self._chunks.append(frames)
         self._chunk_bytes += len(frames)
-        last = channel.last
+        last = run.last
         subscriber.seq = channel.end_seq
         subscriber.position = last.position
         subscriber.cursor = last.cursor

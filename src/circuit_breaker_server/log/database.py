@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError
@@ -75,8 +77,18 @@ def connect(path: Path, *, busy_timeout_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=busy_timeout_seconds, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA cache_size = -32000")
+    with _closed_on_error(connection):
+        connection.execute("PRAGMA cache_size = -32000")
     return connection
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def open_database(path: Path, *, busy_timeout_seconds: float) -> sqlite3.Connection:
@@ -87,16 +99,10 @@ def open_database(path: Path, *, busy_timeout_seconds: float) -> sqlite3.Connect
     """
     try:
         connection = connect(path, busy_timeout_seconds=busy_timeout_seconds)
+        with _closed_on_error(connection):
+            _prepare(connection, path)
     except sqlite3.Error as error:
         raise open_error(path, error) from error
-    try:
-        _prepare(connection, path)
-    except sqlite3.Error as error:
-        connection.close()
-        raise open_error(path, error) from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

@@ -63,11 +63,13 @@ class _Files:
         with contextlib.ExitStack() as opened:
             self.lock = DirectoryLock(directory)
             opened.callback(self.lock.release)
-            connection = open_database(path, busy_timeout_seconds=busy_timeout_seconds)
-            opened.callback(connection.close)
+            writing = open_database(path, busy_timeout_seconds=busy_timeout_seconds)
+            opened.callback(writing.close)
             try:
-                self.writer = Writer(connection, path)
-                self.reader = Reader(connect(path, busy_timeout_seconds=busy_timeout_seconds), path)
+                self.writer = Writer(writing, path)
+                reading = connect(path, busy_timeout_seconds=busy_timeout_seconds)
+                opened.callback(reading.close)
+                self.reader = Reader(reading, path)
             except sqlite3.Error as error:
                 raise open_error(path, error) from error
             opened.pop_all()

@@ -407,3 +407,11 @@ async def test_a_directory_that_cannot_be_locked_is_named(
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(LogError, match=r"events\.lock: cannot be locked \(No locks .*a local disk"):
         await SqliteEventLog.open(tmp_path)
+
+
+async def test_every_commit_is_synced_to_the_write_ahead_file(tmp_path: Path) -> None:
+    # A process that is killed cannot show the difference, only a power cut could.
+    async with opened(tmp_path) as log:
+        connection = log._writer._connection
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
