@@ -27,7 +27,7 @@ NOTHING = "{ nothing }"
 
 
 @pytest.fixture(autouse=True)
-def quiet_logs() -> None:
+def quiet_logs(default_log_level: None) -> None:
     logs.configure("critical")
 
 

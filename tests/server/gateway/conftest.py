@@ -7,6 +7,6 @@ import pytest
 from circuit_breaker_server import logs
 
 
-@pytest.fixture(autouse=True, scope="package")
-def quiet_logs() -> None:
+@pytest.fixture(autouse=True)
+def quiet_logs(default_log_level: None) -> None:
     logs.configure("critical")
