@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from circuit_breaker_sdk.errors import UsageError
 
@@ -27,8 +28,7 @@ def _positive(**values: float) -> None:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BufferLimits:
+class BufferLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one subscription's buffer; it holds events until a consumer takes them.
 
     Example::
@@ -45,8 +45,7 @@ class BufferLimits:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageLimits:
+class MessageLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of what a peer may send: one WebSocket message, and the frames it may be cut into.
 
     Example::
@@ -62,8 +61,7 @@ class MessageLimits:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long each wait on the network may last, in seconds.
 
     :ivar connect_seconds: name look-up, TCP, TLS and the WebSocket handshake together.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
@@ -95,6 +94,8 @@ def _ascii_host(parts: SplitResult) -> str:
     if not host:
         raise UsageError(f"{redacted(parts.geturl())}: the host is missing, {_EXAMPLE}")
     if parts.netloc.startswith("["):
+        import ipaddress  # noqa: PLC0415 (seldom needed, and the SDK imports fast)
+
         try:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError:

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
+
+import msgspec
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.credentials import Credentials
@@ -46,15 +47,17 @@ _CLOSING_BRACE = ord("}")
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionSettings:
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What it takes to open a connection to ``url``; ``repr`` shows no secret."""
 
-    url: str = field(repr=False)
+    url: str
     credentials: Credentials
     ssl: ssl.SSLContext | None = None
     limits: MessageLimits
     timeouts: Timeouts
+
+    def __repr__(self) -> str:
+        return f"ConnectionSettings(url={redacted(self.url)!r})"
 
 
 @final

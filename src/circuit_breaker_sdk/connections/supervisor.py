@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import enum
 import logging
 from collections.abc import Mapping
 from typing import final
+
+import msgspec
 
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.errors import HandshakeFailed, SubscriptionError, UsageError
@@ -142,7 +143,7 @@ class Supervisor:
             if beside is None or error.status is None or error.status >= 500:
                 raise
             log(logging.DEBUG, "connection tries /ws", url=redacted(beside), status=error.status)
-            fallback = dataclasses.replace(settings, url=beside)
+            fallback = msgspec.structs.replace(settings, url=beside)
             try:
                 connection = await Connection.open(fallback, self._lost)
             except HandshakeFailed:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 __all__ = ["ConnectionCounters", "SubscriptionMetrics"]
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionMetrics:
+class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """What a client has done so far.
 
     :ivar active_subscriptions: started and not ended.
@@ -30,8 +30,7 @@ class SubscriptionMetrics:
 
 
 @final
-@dataclass(slots=True)
-class ConnectionCounters:
+class ConnectionCounters(msgspec.Struct):
     """The supervisor's share of the counters: it alone writes them."""
 
     failures: int = 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, final
+
+import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import UsageError
@@ -51,12 +52,12 @@ class SubscriptionBuilder(Generic[T, S]):
         variables = {**(self._operation.variables or {}), argument: value}
         if value is None:
             del variables[argument]
-        self._operation = dataclasses.replace(self._operation, variables=variables)
+        self._operation = msgspec.structs.replace(self._operation, variables=variables)
         return self
 
     def buffer(self, limits: BufferLimits) -> Self:
         """Bound this subscription's buffer otherwise than the client's settings say."""
-        self._operation = dataclasses.replace(self._operation, buffer=limits)
+        self._operation = msgspec.structs.replace(self._operation, buffer=limits)
         return self
 
     async def subscribe(self) -> S:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, final
+
+import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, Timeouts
 from circuit_breaker_sdk.connections import Supervisor
@@ -24,8 +25,7 @@ S = TypeVar("S")
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Generic[T]):
+class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What one subscription asks for.
 
     :ivar type: what the root field's value is decoded to.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NewType, final
+
+import msgspec
 
 __all__ = ["TRANSITIONS", "Continuity", "SubscriptionId", "SubscriptionState", "SubscriptionStats", "Trigger"]
 
@@ -70,8 +71,7 @@ class Continuity(enum.StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionStats:
+class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription has counted so far.
 
     :ivar received: ``next`` messages that arrived.

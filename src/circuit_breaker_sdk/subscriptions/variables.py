@@ -15,12 +15,9 @@ mapping, sequence      an object, a list; ``UNSET`` members of an object left ou
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import decimal
 import enum
 import math
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -64,22 +61,30 @@ def _plain(value: object, place: str) -> object:  # noqa: PLR0911 (one return pe
             return _instant(value, place)
         case dt.date():
             return value.isoformat()
-        case uuid.UUID() | decimal.Decimal():
-            return str(value)
         case Mapping():
             return _object(value.items(), place)
+        case msgspec.Struct():
+            return _object(_struct_fields(value), place)
         case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
             return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
         case _:
-            return _object(_fields(value, place), place)
+            return _seldom(value, place)
 
 
-def _fields(value: object, place: str) -> list[tuple[str, object]]:
-    if isinstance(value, msgspec.Struct):
-        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
-        return [(encoded, getattr(value, name)) for encoded, name in names]
+def _struct_fields(value: msgspec.Struct) -> list[tuple[object, object]]:
+    names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+    return [(encoded, getattr(value, name)) for encoded, name in names]
+
+
+def _seldom(value: object, place: str) -> object:
+    import dataclasses  # noqa: PLC0415 (these three are seldom needed, and the SDK imports fast)
+    import decimal  # noqa: PLC0415
+    import uuid  # noqa: PLC0415
+
+    if isinstance(value, uuid.UUID | decimal.Decimal):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return _object([(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)], place)
     raise UsageError(f"{place} is a {type(value).__name__}, which has no JSON form")
 
 
