@@ -16,8 +16,8 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.streams import STREAMS, Selection, derive
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
@@ -121,14 +121,11 @@ class Server:
         parts.push_async_callback(engine.aclose)
         await engine.start()
 
-        def select(field: str, arguments: Mapping[str, object]) -> Selection:
-            return STREAMS[field](engine, arguments)
-
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = Gateway(
             log,
             derive=derive,
-            select=select,
+            select=engine.select,
             ring_size=settings.ring_size,
             ring_bytes=settings.ring_bytes,
             advance_seconds=settings.advance_seconds,

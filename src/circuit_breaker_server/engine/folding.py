@@ -6,13 +6,86 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import final
 
-from circuit_breaker_server.engine.state import FoldedState
-from circuit_breaker_server.log.event_log import EventLog, LogError, Record
+from circuit_breaker_server.engine.tables import Part
+from circuit_breaker_server.log.event_log import (
+    EventLog,
+    LogCorruptError,
+    LogError,
+    Record,
+    Snapshot,
+    SnapshotEntry,
+)
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Folding"]
+__all__ = ["Folding", "State"]
 
 _log = get_logger("engine")
+
+
+@final
+class State:
+    """The state of all domains: each part folds the records of its subjects.
+
+    :ivar applied: the offset of the last record applied.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.applied = 0
+        self._by_token: dict[str, list[Part]] = {}
+        self._by_prefix: dict[str, Part] = {}
+        self._parts = parts
+        for part in parts:
+            for token in part.tokens:
+                self._by_token.setdefault(token, []).append(part)
+            for prefix in part.prefixes:
+                self._by_prefix[prefix] = part
+
+    def apply(self, record: Record) -> None:
+        """Apply the next record.
+
+        :raises LogCorruptError: the record cannot be read, is of no known kind, or changes what is not there.
+        """
+        parts = self._by_token.get(record.subject.partition(".")[0])
+        if parts is None:
+            raise LogCorruptError(
+                f"record {record.offset} ({record.subject}) is of a kind that this program does not know; "
+                "run the program that wrote it"
+            )
+        for part in parts:
+            part.apply(record)
+        self.applied = record.offset
+
+    def take_changes(self) -> tuple[int, list[SnapshotEntry]]:
+        """Return what changed since it was last taken, and the offset up to which it did."""
+        return self.applied, [change for part in self._parts for change in part.take_changes()[1]]
+
+    def give_back(self, changes: Sequence[SnapshotEntry]) -> None:
+        """Take back changes that could not be saved, for the next time."""
+        by_part: dict[Part, list[SnapshotEntry]] = {}
+        for change in changes:
+            by_part.setdefault(self._part_of(change.key), []).append(change)
+        for part, own in by_part.items():
+            part.give_back(own)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Begin with a snapshot instead of nothing.
+
+        :raises LogCorruptError: an entry is of a newer version, or cannot be read.
+        """
+        by_part: dict[Part, dict[str, bytes]] = {}
+        for key, data in snapshot.entries.items():
+            by_part.setdefault(self._part_of(key), {})[key] = data
+        for part in self._parts:
+            part.restore(Snapshot(offset=snapshot.offset, entries=by_part.get(part, {})))
+        self.applied = snapshot.offset
+
+    def _part_of(self, key: str) -> Part:
+        part = self._by_prefix.get(key.partition("/")[0])
+        if part is None:
+            raise LogCorruptError(
+                f"snapshot entry {key} is of a kind that this program does not know; run the newer program"
+            )
+        return part
 
 
 @final
@@ -25,14 +98,14 @@ class Folding:
 
     Example::
 
-        folding = Folding(log, snapshot_every=10_000)
+        folding = Folding(log, [workflows], snapshot_every=10_000)
         await folding.start()
         ...
         await folding.aclose()
     """
 
-    def __init__(self, log: EventLog, *, snapshot_every: int) -> None:
-        self.state = FoldedState()
+    def __init__(self, log: EventLog, parts: Sequence[Part], *, snapshot_every: int) -> None:
+        self.state = State(parts)
         self.snapshot_every = snapshot_every
         self._log = log
         self._tried = 0

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, TypeAlias, final
 
-from circuit_breaker_server.engine.streams import Selection
+from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.plan import PlanKey
 from circuit_breaker_server.gateway.projection import Projection
 

@@ -9,7 +9,7 @@ from typing import final
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError
-from circuit_breaker_server.engine.streams import Selection, StreamEvent
+from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.gateway.channel import Channel, Position
 from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader

@@ -9,7 +9,7 @@ from typing import final
 import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.streams import StreamEvent
+from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
 

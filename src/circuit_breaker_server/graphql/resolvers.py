@@ -1,33 +1,19 @@
-"""The root fields of queries and mutations, and what the engine does for each."""
+"""From the fields of a document to the engine's answers."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import TypeVar, final
+from collections.abc import Awaitable, Mapping
+from typing import final
 
-import msgspec
 from graphql import GraphQLResolveInfo
 
+from circuit_breaker_server.engine.command import Committed
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.engine import Committed, Engine
-from circuit_breaker_server.engine.inputs import (
-    CreateResource,
-    CreateWorkflow,
-    ExecuteActivity,
-    StateInput,
-    StateUpdate,
-)
-from circuit_breaker_server.engine.queries import Value
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.graphql.roots import workflows
+from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 
 __all__ = ["MUTATIONS", "QUERIES", "Root", "resolve"]
-
-Arguments = Mapping[str, object]
-
-_TURN = 64  # items of a long list between two turns of the event loop
-
-_I = TypeVar("_I")
 
 
 @final
@@ -50,7 +36,7 @@ class Root:
             return self._mutate(MUTATIONS[name](self.engine, arguments))
         return QUERIES[name](self.engine, arguments)
 
-    async def _mutate(self, command: Awaitable[Committed]) -> Value:
+    async def _mutate(self, command: Awaitable[Committed[object]]) -> object:
         committed = await command
         self.cursor = committed.cursor
         return committed.value
@@ -66,50 +52,6 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
     return value() if callable(value) else value
 
 
-QUERIES: Mapping[str, Callable[[Engine, Arguments], object]] = {
-    "health": lambda _engine, _arguments: "ok",
-    "workflow": lambda engine, arguments: engine.workflow(_text(arguments, "id")),
-    "workflows": lambda engine, _arguments: _in_turns(engine.workflows()),
-    "resource": lambda engine, arguments: engine.resource(_text(arguments, "id")),
-    "resources": lambda engine, arguments: _in_turns(
-        engine.resources(None if arguments.get("workflowId") is None else _text(arguments, "workflowId"))
-    ),
-    "availableActivities": lambda engine, arguments: engine.available_activities(
-        _text(arguments, "resourceId")
-    ),
-    "state": lambda engine, arguments: engine.state(
-        _text(arguments, "workflowId"), _text(arguments, "stateId")
-    ),
-    "workflowStates": lambda engine, arguments: engine.workflow_states(_text(arguments, "workflowId")),
-}
+QUERIES: Mapping[str, Query] = {"health": lambda _engine, _given: "ok", **workflows.QUERIES}
 
-MUTATIONS: Mapping[str, Callable[[Engine, Arguments], Awaitable[Committed]]] = {
-    "createWorkflow": lambda engine, arguments: engine.create_workflow(_input(arguments, CreateWorkflow)),
-    "createResource": lambda engine, arguments: engine.create_resource(_input(arguments, CreateResource)),
-    "executeActivity": lambda engine, arguments: engine.execute_activity(_input(arguments, ExecuteActivity)),
-    "createState": lambda engine, arguments: engine.create_state(_input(arguments, StateInput)),
-    "updateState": lambda engine, arguments: engine.update_state(
-        _text(arguments, "workflowId"), _text(arguments, "stateId"), _input(arguments, StateUpdate)
-    ),
-}
-
-
-def _text(arguments: Arguments, name: str) -> str:
-    return str(arguments[name])
-
-
-def _input(arguments: Arguments, kind: type[_I]) -> _I:
-    return msgspec.convert(arguments["input"], kind)
-
-
-def _in_turns(items: Iterator[Value]) -> list[Value] | AsyncIterator[Value]:
-    """Let others run while a long list is worked through; a short one is done at once."""
-    first = list(itertools.islice(items, _TURN))
-    return first if len(first) < _TURN else _slowly(first, items)
-
-
-async def _slowly(first: list[Value], rest: Iterator[Value]) -> AsyncIterator[Value]:
-    for i, item in enumerate(itertools.chain(first, rest)):
-        if i % _TURN == 0:
-            await asyncio.sleep(0)
-        yield item
+MUTATIONS: Mapping[str, Mutation] = {**workflows.MUTATIONS}

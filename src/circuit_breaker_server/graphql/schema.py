@@ -1,4 +1,4 @@
-"""The schema the server serves: ``schema.graphql``, read and built once."""
+"""The schema the server serves: the files of ``schema/``, one per domain, read and built once."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from circuit_breaker_server.engine.json_values import InvalidJSON, check_json
 
 __all__ = ["load_schema", "schema_text"]
 
+_BASE = "base.graphql"
 _INTEGER_DIGITS = 20  # of the greatest 64-bit integer; int() of very many digits is slow
 
 
 def schema_text() -> str:
-    """Return the text of the schema."""
-    return resources.files("circuit_breaker_server").joinpath("schema.graphql").read_text(encoding="utf-8")
+    """Return the text of the schema: what all domains share, then each domain."""
+    files = resources.files("circuit_breaker_server").joinpath("schema").iterdir()
+    found = sorted((f for f in files if f.name.endswith(".graphql")), key=lambda f: (f.name != _BASE, f.name))
+    return "\n".join(file.read_text(encoding="utf-8") for file in found)
 
 
 @functools.cache

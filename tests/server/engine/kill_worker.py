@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from circuit_breaker_server.engine.errors import EngineError
-from circuit_breaker_server.engine.inputs import CreateResource, ExecuteActivity
+from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
 from tests.server.engine.worlds import create_workflow, engine_in
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.inputs import StateUpdate
-from circuit_breaker_server.engine.state import CHUNK_ENTRIES
-from circuit_breaker_server.engine.streams import StreamEvent, derive
+from circuit_breaker_server.engine.events import StreamEvent
+from circuit_breaker_server.engine.workflows.inputs import StateUpdate
+from circuit_breaker_server.engine.workflows.state import CHUNK_ENTRIES
+from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.worlds import (
     clock,
@@ -28,7 +30,7 @@ from tests.server.engine.worlds import (
 ROOT = Path(__file__).parents[3]
 
 
-async def busy(engine: Engine, edits: int) -> str:
+async def busy(engine: Workflows, edits: int) -> str:
     """Change a bit of everything; return a resource with a long history."""
     one, two = await create_workflow(engine), await create_workflow(engine)
     resources = [await create_resource(engine, w, data={"title": "é"}) for w in (two, one, two)]
@@ -59,14 +61,14 @@ async def test_a_restart_without_a_last_snapshot_folds_the_records_after_the_one
     log = await SqliteEventLog.open(tmp_path)
     engine = Engine(log, now=clock(), snapshot_every=60)
     await engine.start()
-    await busy(engine, edits=CHUNK_ENTRIES + 20)
-    before = everything(engine)
+    await busy(engine.workflows, edits=CHUNK_ENTRIES + 20)
+    before = everything(engine.workflows)
     await log.aclose()  # as if the process had died: what follows cannot save anything
     await engine.aclose()
-    async with engine_in(tmp_path) as (engine, log_again):
+    async with engine_in(tmp_path) as (again, log_again):
         snapshot = await log_again.load_snapshot()
         assert 0 < snapshot.offset < log_again.last_offset
-        assert everything(engine) == before
+        assert everything(again) == before
 
 
 async def test_trimming_below_the_snapshot_loses_no_state_and_the_next_activity_still_fits(

@@ -11,9 +11,15 @@ from typing import TypeVar
 
 import msgspec
 
+from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.inputs import CreateResource, CreateWorkflow, ExecuteActivity, StateInput
-from circuit_breaker_server.engine.queries import Value
+from circuit_breaker_server.engine.workflows.inputs import (
+    CreateResource,
+    CreateWorkflow,
+    ExecuteActivity,
+    StateInput,
+)
+from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import EventLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 
@@ -63,7 +69,14 @@ def clock() -> Callable[[], datetime]:
 
 
 @contextlib.asynccontextmanager
-async def running(log: EventLog, *, snapshot_every: int = 10_000) -> AsyncIterator[Engine]:
+async def running(log: EventLog, *, snapshot_every: int = 10_000) -> AsyncIterator[Workflows]:
+    """Run an engine on a log; yield its workflows."""
+    async with running_engine(log, snapshot_every=snapshot_every) as engine:
+        yield engine.workflows
+
+
+@contextlib.asynccontextmanager
+async def running_engine(log: EventLog, *, snapshot_every: int = 10_000) -> AsyncIterator[Engine]:
     """Run an engine on a log."""
     engine = Engine(log, now=clock(), snapshot_every=snapshot_every)
     await engine.start()
@@ -76,7 +89,7 @@ async def running(log: EventLog, *, snapshot_every: int = 10_000) -> AsyncIterat
 @contextlib.asynccontextmanager
 async def engine_in(
     directory: Path, *, snapshot_every: int = 10_000
-) -> AsyncIterator[tuple[Engine, EventLog]]:
+) -> AsyncIterator[tuple[Workflows, EventLog]]:
     """Run an engine on the real log in a directory."""
     log = await SqliteEventLog.open(directory)
     try:
@@ -86,20 +99,20 @@ async def engine_in(
         await log.aclose()
 
 
-async def create_workflow(engine: Engine, given: Mapping[str, object] | None = None) -> str:
+async def create_workflow(engine: Workflows, given: Mapping[str, object] | None = None) -> str:
     """Create a workflow; return its id."""
     return str((await engine.create_workflow(workflow_input(given))).value["id"])
 
 
 async def create_resource(
-    engine: Engine, workflow_id: str, *, data: object = None, metadata: object = None
+    engine: Workflows, workflow_id: str, *, data: object = None, metadata: object = None
 ) -> str:
     """Create a resource in the workflow's initial state; return its id."""
     given = CreateResource(workflow_id=workflow_id, data=data, metadata=metadata)
     return str((await engine.create_resource(given)).value["id"])
 
 
-async def execute(engine: Engine, resource_id: str, activity_id: str, data: object = None) -> Value:
+async def execute(engine: Workflows, resource_id: str, activity_id: str, data: object = None) -> Value:
     """Execute an activity; return the answer, all of it decoded."""
     given = ExecuteActivity(resource_id=resource_id, activity_id=activity_id, data=data)
     return plain((await engine.execute_activity(given)).value)
@@ -122,7 +135,7 @@ def part(value: Mapping[str, object], key: str, kind: type[_T]) -> _T:
     return found
 
 
-def everything(engine: Engine) -> dict[str, object]:
+def everything(engine: Workflows) -> dict[str, object]:
     """Return all that an engine answers, decoded: two engines with the same state give the same."""
     return {
         "workflows": [plain(value) for value in engine.workflows()],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from circuit_breaker_server.engine.streams import Selection
+from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from tests.server.gateway.worlds import ALL_THINGS, plan
 

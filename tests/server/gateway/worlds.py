@@ -13,7 +13,7 @@ from graphql import GraphQLSchema, build_schema
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.streams import Selection, StreamEvent
+from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.plan import Plan, make_plan

@@ -13,7 +13,7 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.schema import load_schema
 from tests.server.engine.memory_log import MemoryLog
-from tests.server.engine.worlds import part, review, running
+from tests.server.engine.worlds import part, review, running_engine
 
 WORKFLOW = """
     id name description initialState createdAt updatedAt
@@ -111,5 +111,5 @@ class Graph:
 async def serving() -> AsyncIterator[Graph]:
     """Run an engine on a log in memory behind the schema."""
     log = MemoryLog()
-    async with running(log) as engine:
+    async with running_engine(log) as engine:
         yield Graph(engine, log)

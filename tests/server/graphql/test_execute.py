@@ -12,7 +12,7 @@ from graphql import get_introspection_query
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.streams import derive
+from circuit_breaker_server.engine.workflows.streams import derive
 from circuit_breaker_server.graphql.execute import encode_errors
 from tests.server.engine.worlds import activity, part, state
 from tests.server.graphql.graph import FRAGMENTS, RESOURCE, STATE, WORKFLOW, serving
@@ -434,7 +434,7 @@ async def test_a_failure_of_ours_is_logged_and_tells_the_peer_nothing(
         def fail(_id: str) -> NoReturn:
             raise RuntimeError("secret detail")
 
-        monkeypatch.setattr(graph.engine, "workflow", fail)
+        monkeypatch.setattr(graph.engine.workflows, "workflow", fail)
         with structlog.testing.capture_logs() as logs:
             answer = await graph.answer('{ a: health workflow(id: "x") { id } }')
         assert answer["data"] == {"a": "ok", "workflow": None}
@@ -455,7 +455,7 @@ async def test_an_answer_of_ours_that_breaks_the_schema_is_a_failure_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serving() as graph:
-        monkeypatch.setattr(graph.engine, "workflow", lambda _id: {"id": "x", "name": None})
+        monkeypatch.setattr(graph.engine.workflows, "workflow", lambda _id: {"id": "x", "name": None})
         with structlog.testing.capture_logs() as logs:
             error = await graph.error('{ workflow(id: "x") { name } }')
         assert (error["message"], error["path"]) == ("internal error", ["workflow", "name"])

@@ -13,8 +13,8 @@ from graphql import (
     validate_schema,
 )
 
-from circuit_breaker_server.engine.definitions import StateType
-from circuit_breaker_server.engine.streams import STREAMS
+from circuit_breaker_server.engine.engine import STREAMS
+from circuit_breaker_server.engine.workflows.definitions import StateType
 from circuit_breaker_server.graphql.resolvers import MUTATIONS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
 

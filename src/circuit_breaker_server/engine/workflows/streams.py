@@ -1,56 +1,31 @@
-"""From records to the events of the subscription fields, and from arguments to the records to read.
+"""From the records of workflows to the events of their two streams, and from arguments to records.
 
 :func:`derive` is a pure function of the record: a replay says what the live stream said, byte for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Protocol, final
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 import msgspec
 
+from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
-from circuit_breaker_server.engine.records import VersionedBody, decode_as
+from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
-    "STREAMS",
     "Directory",
-    "Selection",
-    "StreamEvent",
     "derive",
     "resource_subject",
+    "select_resource_updates",
+    "select_workflow_events",
     "workflow_subject",
 ]
 
 RESOURCE_UPDATES = "resourceUpdates"
 WORKFLOW_EVENTS = "workflowEvents"
-
-
-@final
-class StreamEvent(msgspec.Struct, frozen=True):
-    """One event of one subscription field.
-
-    :ivar stream: the field's name.
-    :ivar value: in the shape of the field's type, with every field that can be selected; never changed
-        by whoever reads it.
-    """
-
-    stream: str
-    value: dict[str, object]
-
-
-@final
-class Selection(msgspec.Struct, frozen=True):
-    """What a subscription reads.
-
-    :ivar subjects: patterns of the records to read.
-    :ivar matches: tells of an event's value whether it is wanted; ``None`` wants all.
-    """
-
-    subjects: tuple[str, ...]
-    matches: Callable[[Mapping[str, object]], bool] | None = None
 
 
 class Directory(Protocol):
@@ -180,7 +155,11 @@ def _resource_event(
 # --- arguments to records --------------------------------------------------------------------------
 
 
-def _select_resource_updates(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+def select_resource_updates(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+    """Tell what ``resourceUpdates`` reads.
+
+    :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``.
+    """
     resource_id, workflow_id = _text(arguments, "resourceId"), _text(arguments, "workflowId")
     state = _text(arguments, "state")
     if resource_id is not None:
@@ -206,7 +185,11 @@ def _select_resource_updates(directory: Directory, arguments: Mapping[str, objec
     return Selection(subjects, lambda value: value["state"] == state)
 
 
-def _select_workflow_events(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+def select_workflow_events(directory: Directory, arguments: Mapping[str, object]) -> Selection:
+    """Tell what ``workflowEvents`` reads.
+
+    :raises EngineError: ``NOT_FOUND``.
+    """
     workflow_id = str(arguments["workflowId"])
     directory.state_ids(workflow_id)
     return Selection((workflow_subject(workflow_id), f"{subject('resource', workflow_id)}.*"))
@@ -215,14 +198,3 @@ def _select_workflow_events(directory: Directory, arguments: Mapping[str, object
 def _text(arguments: Mapping[str, object], name: str) -> str | None:
     value = arguments.get(name)
     return None if value is None else str(value)
-
-
-STREAMS: Mapping[str, Callable[[Directory, Mapping[str, object]], Selection]] = {
-    RESOURCE_UPDATES: _select_resource_updates,
-    WORKFLOW_EVENTS: _select_workflow_events,
-}
-"""By subscription field: from coerced arguments to what to read; raises EngineError for what is not there.
-
-An event belongs to a subscription if its record's subject matches, its ``stream`` is the field, and
-``matches`` agrees.
-"""

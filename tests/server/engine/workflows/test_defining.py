@@ -7,12 +7,17 @@ import math
 import msgspec
 import pytest
 
-from circuit_breaker_server.engine.defining import add_state, change_state, define_workflow, json_object
-from circuit_breaker_server.engine.definitions import StateDefinition, WorkflowDefinition
+from circuit_breaker_server.engine.checks import json_object
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.inputs import StateUpdate
 from circuit_breaker_server.engine.json_values import as_json
-from circuit_breaker_server.engine.workflow import Workflow
+from circuit_breaker_server.engine.workflows.defining import (
+    add_state,
+    change_state,
+    define_workflow,
+)
+from circuit_breaker_server.engine.workflows.definitions import StateDefinition, WorkflowDefinition
+from circuit_breaker_server.engine.workflows.inputs import StateUpdate
+from circuit_breaker_server.engine.workflows.workflow import Workflow
 from tests.server.engine.worlds import activity, review, state, state_input, workflow_input
 
 AT = "2030-01-02T03:04:05.678Z"

@@ -9,11 +9,13 @@ import uuid
 import msgspec
 import pytest
 
+from circuit_breaker_server.engine.bodies import encode_body
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.inputs import CreateResource, ExecuteActivity, StateUpdate
-from circuit_breaker_server.engine.records import StateCreated, encode_body
-from circuit_breaker_server.engine.streams import derive, workflow_subject
+from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
+from circuit_breaker_server.engine.workflows.records import StateCreated
+from circuit_breaker_server.engine.workflows.streams import derive, workflow_subject
+from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import NewRecord
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import (
@@ -32,7 +34,7 @@ from tests.server.engine.worlds import (
 )
 
 
-async def refusal(engine: Engine, resource: str, activity_id: str, data: object = None) -> EngineError:
+async def refusal(engine: Workflows, resource: str, activity_id: str, data: object = None) -> EngineError:
     with pytest.raises(EngineError) as raised:
         await execute(engine, resource, activity_id, data)
     return raised.value
@@ -437,14 +439,15 @@ async def test_resources_are_listed_by_workflow_or_all_in_the_order_of_their_cre
 
 
 async def test_the_cursor_of_a_command_is_the_place_after_its_last_event() -> None:
-    async with running(MemoryLog()) as engine:
+    log = MemoryLog()
+    async with running(log) as engine:
         workflow = await engine.create_workflow(workflow_input())
         id_ = part(workflow.value, "id", str)
         resource = await engine.create_resource(CreateResource(workflow_id=id_, data={"title": "t"}))
         given = ExecuteActivity(resource_id=part(resource.value, "id", str), activity_id="submit")
         for made, events in ((workflow, 0), (resource, 2), (await engine.execute_activity(given), 3)):
             assert len(derive(made.record)) == events
-            assert made.cursor.epoch == engine.epoch
+            assert made.cursor.epoch == log.epoch
             assert made.cursor.offset == made.record.offset
             assert made.cursor.index == max(events - 1, 0)
             assert made.cursor.check == made.record.check
@@ -479,20 +482,20 @@ async def test_commands_before_the_start_after_the_end_or_on_a_closed_log_are_un
     log = MemoryLog()
     engine = Engine(log)
     with pytest.raises(EngineError) as raised:
-        await create_workflow(engine)
+        await create_workflow(engine.workflows)
     assert raised.value.code is ErrorCode.UNAVAILABLE
     await engine.aclose()
     await engine.start()
-    workflow = await create_workflow(engine)
+    workflow = await create_workflow(engine.workflows)
     await log.aclose()
     with pytest.raises(EngineError, match="the server is stopping") as raised:
-        await create_workflow(engine)
+        await create_workflow(engine.workflows)
     assert raised.value.code is ErrorCode.UNAVAILABLE
     await engine.aclose()
     await engine.aclose()
     with pytest.raises(EngineError, match="not running"):
-        await create_workflow(engine)
-    assert engine.workflow(workflow) is not None
+        await create_workflow(engine.workflows)
+    assert engine.workflows.workflow(workflow) is not None
 
 
 # --- snapshots ---

@@ -7,7 +7,7 @@ from typing import final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from circuit_breaker_server.engine.definitions import StateConfig, StateType
+from circuit_breaker_server.engine.workflows.definitions import StateConfig, StateType
 
 __all__ = [
     "ActivityInput",

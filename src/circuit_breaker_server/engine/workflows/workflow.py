@@ -8,13 +8,13 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine import rules
-from circuit_breaker_server.engine.definitions import (
+from circuit_breaker_server.engine.json_values import as_json, encode
+from circuit_breaker_server.engine.rules import conditions as rules
+from circuit_breaker_server.engine.workflows.definitions import (
     ActivityDefinition,
     StateDefinition,
     WorkflowDefinition,
 )
-from circuit_breaker_server.engine.json_values import as_json, encode
 
 __all__ = ["Workflow"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
 from typing import final
 
 import msgspec
@@ -16,13 +15,7 @@ __all__ = [
     "StateDefinition",
     "StateType",
     "WorkflowDefinition",
-    "timestamp",
 ]
-
-
-def timestamp(moment: datetime) -> str:
-    """Write a moment as RFC 3339: UTC, ``Z``, milliseconds. All such texts sort by time."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class StateType(enum.StrEnum):

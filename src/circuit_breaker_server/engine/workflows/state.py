@@ -14,8 +14,8 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.definitions import WorkflowDefinition
-from circuit_breaker_server.engine.records import (
+from circuit_breaker_server.engine.workflows.definitions import WorkflowDefinition
+from circuit_breaker_server.engine.workflows.records import (
     HISTORY_TAIL,
     HISTORY_TAIL_BYTES,
     ActivityExecuted,
@@ -25,7 +25,7 @@ from circuit_breaker_server.engine.records import (
     WorkflowCreated,
     decode_body,
 )
-from circuit_breaker_server.engine.workflow import Workflow
+from circuit_breaker_server.engine.workflows.workflow import Workflow
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot, SnapshotEntry
 
 __all__ = ["SNAPSHOT_UPCASTERS", "SNAPSHOT_VERSION", "FoldedState", "Resource", "after_activity"]
@@ -118,6 +118,9 @@ class FoldedState:
         async for record in log.scan(after=state.applied):
             state.apply(record)
     """
+
+    tokens = frozenset({"workflow", "resource"})
+    prefixes = frozenset({"w", "r", "h"})
 
     def __init__(self) -> None:
         self.applied = 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.inputs import CreateResource, ExecuteActivity, StateUpdate
-from circuit_breaker_server.engine.streams import STREAMS, Selection, StreamEvent, derive
+from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
+from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
+from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import Record, matches
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import (
@@ -19,6 +21,8 @@ from tests.server.engine.worlds import (
     running,
     state_input,
 )
+
+SELECT = {"resourceUpdates": select_resource_updates, "workflowEvents": select_workflow_events}
 
 
 def wanted(selection: Selection, stream: str, records: list[Record]) -> list[StreamEvent]:
@@ -129,7 +133,7 @@ async def test_an_event_carries_the_end_of_the_history_and_a_query_all_of_it() -
 # --- arguments ----------------------------------------------------------------------------------------
 
 
-async def two_workflows(engine: Engine) -> tuple[str, str, str, str]:
+async def two_workflows(engine: Workflows) -> tuple[str, str, str, str]:
     """Make two workflows with a resource each, then move both."""
     one, two = await create_workflow(engine), await create_workflow(engine)
     first = await create_resource(engine, one, data={"title": "t"})
@@ -148,7 +152,7 @@ async def test_resource_updates_are_of_one_resource_of_a_workflow_or_of_all() ->
     log = MemoryLog()
     async with running(log) as engine:
         one, two, first, second = await two_workflows(engine)
-        select = STREAMS["resourceUpdates"]
+        select = select_resource_updates
 
         def got(**arguments: object) -> list[tuple[object, object]]:
             return ids_and_states(wanted(select(engine, arguments), "resourceUpdates", log.records))
@@ -171,7 +175,7 @@ async def test_workflow_events_are_of_one_workflow_and_its_resources() -> None:
     async with running(log) as engine:
         one, _, first, _ = await two_workflows(engine)
         await engine.create_state(state_input(one, "archived"))
-        selection = STREAMS["workflowEvents"](engine, {"workflowId": one})
+        selection = select_workflow_events(engine, {"workflowId": one})
         events = wanted(selection, "workflowEvents", log.records)
         assert [(e.value["eventType"], e.value["resourceId"]) for e in events] == [
             ("RESOURCE_CREATED", first),
@@ -197,7 +201,7 @@ async def test_an_id_that_names_nothing_is_not_found(field: str, arguments: dict
     async with running(MemoryLog()) as engine:
         await two_workflows(engine)
         with pytest.raises(EngineError) as raised:
-            STREAMS[field](engine, arguments)
+            SELECT[field](engine, arguments)
         assert raised.value.code is ErrorCode.NOT_FOUND
 
 
@@ -205,7 +209,7 @@ async def test_a_resource_of_another_workflow_is_not_found() -> None:
     async with running(MemoryLog()) as engine:
         one, _, _, second = await two_workflows(engine)
         with pytest.raises(EngineError) as raised:
-            STREAMS["resourceUpdates"](engine, {"workflowId": one, "resourceId": second})
+            select_resource_updates(engine, {"workflowId": one, "resourceId": second})
         assert raised.value.code is ErrorCode.NOT_FOUND
 
 
@@ -214,5 +218,5 @@ async def test_a_state_that_the_workflow_does_not_have_is_refused() -> None:
         one, _, first, _ = await two_workflows(engine)
         for arguments in ({"workflowId": one, "state": "x"}, {"resourceId": first, "state": "x"}):
             with pytest.raises(EngineError, match="no event could ever match") as raised:
-                STREAMS["resourceUpdates"](engine, arguments)
+                select_resource_updates(engine, arguments)
             assert raised.value.code is ErrorCode.INVALID_INPUT

@@ -5,17 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from circuit_breaker_server.engine.records import (
+from circuit_breaker_server.engine.bodies import UPCASTERS, VERSION, encode_body
+from circuit_breaker_server.engine.workflows.records import (
     HISTORY_TAIL,
     HISTORY_TAIL_BYTES,
-    UPCASTERS,
-    VERSION,
     StateCreated,
     decode_body,
-    encode_body,
     history_tail,
 )
-from circuit_breaker_server.engine.streams import derive
+from circuit_breaker_server.engine.workflows.streams import derive
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import create_resource, create_workflow, execute, running, state_input

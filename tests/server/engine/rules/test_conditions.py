@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit_breaker_server.engine.rules import (
+from circuit_breaker_server.engine.rules.conditions import (
     And,
     FieldContains,
     FieldEquals,

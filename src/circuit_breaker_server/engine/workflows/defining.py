@@ -10,23 +10,33 @@ from typing import NoReturn
 
 from msgspec import UNSET
 
-from circuit_breaker_server.engine import rules
-from circuit_breaker_server.engine.definitions import (
+from circuit_breaker_server.engine.checks import (
+    check_count,
+    check_description,
+    check_name,
+    check_unique,
+    refuse,
+)
+from circuit_breaker_server.engine.errors import shown
+from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
+from circuit_breaker_server.engine.rules import conditions as rules
+from circuit_breaker_server.engine.workflows.definitions import (
     ActivityDefinition,
     StateConfig,
     StateDefinition,
     StateType,
     WorkflowDefinition,
 )
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
-from circuit_breaker_server.engine.inputs import ActivityInput, CreateWorkflow, StateInput, StateUpdate
-from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
-from circuit_breaker_server.engine.workflow import Workflow
+from circuit_breaker_server.engine.workflows.inputs import (
+    ActivityInput,
+    CreateWorkflow,
+    StateInput,
+    StateUpdate,
+)
+from circuit_breaker_server.engine.workflows.workflow import Workflow
 
-__all__ = ["add_state", "change_state", "define_workflow", "json_object"]
+__all__ = ["add_state", "change_state", "define_workflow"]
 
-MAX_NAME = 256
-MAX_DESCRIPTION = 10_000
 MAX_CONDITION = 1_000
 MAX_CONDITIONS = 50
 MAX_STATES = 1_000
@@ -34,27 +44,6 @@ MAX_ACTIVITIES = 5_000
 MAX_WORKFLOW_BYTES = 1024 * 1024
 MAX_STATE_BYTES = 64 * 1024
 """A state with its activities is written into every record of a resource in it."""
-
-
-def refuse(message: str, **facts: object) -> NoReturn:
-    """Raise ``INVALID_INPUT``."""
-    raise EngineError(ErrorCode.INVALID_INPUT, message, **facts)
-
-
-def json_object(value: object, what: str, *, max_bytes: int) -> dict[str, object]:
-    """Check that a JSON value is an object of bounded size; ``None`` stands for an empty one."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        refuse(f"{what} must be an object, not {_json_kind(value)}")
-    try:
-        check_json(value)
-    except InvalidJSON as error:
-        refuse(f"{what}.{error}")
-    size = len(bytes(encode(value)))
-    if size > max_bytes:
-        refuse(f"{what} takes {size} bytes as JSON; at most {max_bytes} are allowed")
-    return value
 
 
 def define_workflow(
@@ -65,16 +54,16 @@ def define_workflow(
     :param at: the time of the creation.
     :param is_workflow: tells whether an id names a workflow that already exists.
     """
-    _check_name(given.name, "name")
-    _check_description(given.description, "description")
+    check_name(given.name, "name")
+    check_description(given.description, "description")
     if not given.states:
         refuse("states: a workflow needs at least one state")
     if not given.activities:
         refuse("activities: a workflow needs at least one activity")
-    _check_count(given.states, MAX_STATES, "states")
-    _check_count(given.activities, MAX_ACTIVITIES, "activities")
-    _check_unique((state.id for state in given.states), "states")
-    _check_unique((activity.id for activity in given.activities), "activities")
+    check_count(given.states, MAX_STATES, "states")
+    check_count(given.activities, MAX_ACTIVITIES, "activities")
+    check_unique((state.id for state in given.states), "states")
+    check_unique((activity.id for activity in given.activities), "activities")
     known = {state.id: None for state in given.states}
     if given.initial_state not in known:
         _refuse_unknown_state("initialState", given.initial_state, known)
@@ -128,8 +117,8 @@ def change_state(workflow: Workflow, state_id: str, update: StateUpdate, *, at: 
     description = old.description if update.description is UNSET else update.description
     state_type = update.state_type if isinstance(update.state_type, StateType) else old.state_type
     config = old.config if update.config is UNSET else update.config
-    _check_name(name, "name")
-    _check_description(description, "description")
+    check_name(name, "name")
+    check_description(description, "description")
     _check_initial_type(state_type, "", is_initial=old.is_initial)
     if state_type is StateType.TERMINAL and update.is_terminal is False:
         refuse("isTerminal: a state of the type TERMINAL is terminal")
@@ -155,9 +144,9 @@ def _define_state(
     given: StateInput, where: str, *, initial: str, known: Collection[str], at: str
 ) -> StateDefinition:
     prefix = f"{where}." if where else ""
-    _check_name(given.id, f"{prefix}id")
-    _check_name(given.name, f"{prefix}name")
-    _check_description(given.description, f"{prefix}description")
+    check_name(given.id, f"{prefix}id")
+    check_name(given.name, f"{prefix}name")
+    check_description(given.description, f"{prefix}description")
     is_initial = given.id == initial
     if given.is_initial and not is_initial:
         refuse(f"{prefix}isInitial: the workflow's initialState is {shown(initial)}, not {shown(given.id)}")
@@ -177,13 +166,13 @@ def _define_state(
 
 
 def _define_activity(given: ActivityInput, where: str, known: Collection[str]) -> ActivityDefinition:
-    _check_name(given.id, f"{where}.id")
+    check_name(given.id, f"{where}.id")
     if given.name is not None:
-        _check_name(given.name, f"{where}.name")
-    _check_description(given.description, f"{where}.description")
+        check_name(given.name, f"{where}.name")
+    check_description(given.description, f"{where}.description")
     if not given.from_states:
         refuse(f"{where}.fromStates: an activity needs at least one state to start from")
-    _check_unique(given.from_states, f"{where}.fromStates")
+    check_unique(given.from_states, f"{where}.fromStates")
     for state_id in given.from_states:
         if state_id not in known:
             _refuse_unknown_state(f"{where}.fromStates", state_id, known)
@@ -248,7 +237,7 @@ def _check_config(config: StateConfig | None, where: str, known: Collection[str]
 
 
 def _check_conditions(conditions: Collection[str], where: str) -> None:
-    _check_count(conditions, MAX_CONDITIONS, where)
+    check_count(conditions, MAX_CONDITIONS, where)
     for i, condition in enumerate(conditions):
         if len(condition) > MAX_CONDITION:
             refuse(f"{where}[{i}]: {len(condition)} characters; at most {MAX_CONDITION} are allowed")
@@ -271,47 +260,6 @@ def _check_sizes(workflow: Workflow, state_ids: Iterable[str]) -> None:
             )
 
 
-def _check_name(text: str, where: str) -> None:
-    if not text.strip():
-        refuse(f"{where}: must not be empty")
-    if len(text) > MAX_NAME:
-        refuse(f"{where}: {len(text)} characters; at most {MAX_NAME} are allowed")
-    if not text.isprintable():
-        refuse(f"{where}: {shown(text)} has characters that cannot be printed")
-
-
-def _check_description(text: str | None, where: str) -> None:
-    if text is not None and len(text) > MAX_DESCRIPTION:
-        refuse(f"{where}: {len(text)} characters; at most {MAX_DESCRIPTION} are allowed")
-
-
-def _check_count(items: Collection[object], most: int, where: str) -> None:
-    if len(items) > most:
-        refuse(f"{where}: {len(items)} of them; at most {most} are allowed")
-
-
-def _check_unique(ids: Iterable[str], where: str) -> None:
-    seen: set[str] = set()
-    for each in ids:
-        if each in seen:
-            refuse(f"{where}: {shown(each)} is there twice")
-        seen.add(each)
-
-
 def _refuse_unknown_state(where: str, state_id: str, known: Collection[str]) -> NoReturn:
     some = ", ".join(map(shown, list(known)[:10])) + (", …" if len(known) > 10 else "")
     refuse(f"{where}: there is no state {shown(state_id)}; the states are {some}")
-
-
-def _json_kind(value: object) -> str:
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list():
-            return "a list"
-        case _:
-            return "something that is not JSON"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from circuit_breaker_server.engine.engine import Committed
+from circuit_breaker_server.engine.command import Committed
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.inputs import ExecuteActivity
+from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from tests.server.engine.worlds import (
     create_resource,
     create_workflow,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.inputs import StateUpdate
-from circuit_breaker_server.engine.state import (
+from circuit_breaker_server.engine.workflows.inputs import StateUpdate
+from circuit_breaker_server.engine.workflows.state import (
     CHUNK_ENTRIES,
     SNAPSHOT_UPCASTERS,
     SNAPSHOT_VERSION,
     FoldedState,
 )
+from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot, SnapshotEntry
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import (
@@ -43,7 +43,7 @@ def answers(state: FoldedState) -> list[object]:
     ]
 
 
-async def busy(engine: Engine, *, edits: int) -> None:
+async def busy(engine: Workflows, *, edits: int) -> None:
     """Make workflows, resources in turns, a long history, changes of states."""
     one, two = await create_workflow(engine), await create_workflow(engine)
     resources = [await create_resource(engine, w, data={"title": "t"}) for w in (two, one, two, one)]

@@ -1,4 +1,4 @@
-"""The read side of the engine: answers in the shape of the schema's types."""
+"""The read side of workflows: answers in the shape of the schema's types."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
-from circuit_breaker_server.engine.allowed import failed_condition
+from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import as_json
-from circuit_breaker_server.engine.records import ResourceImage
-from circuit_breaker_server.engine.state import FoldedState, Resource
-from circuit_breaker_server.engine.workflow import Workflow
+from circuit_breaker_server.engine.workflows.allowed import failed_condition
+from circuit_breaker_server.engine.workflows.records import ResourceImage
+from circuit_breaker_server.engine.workflows.state import FoldedState, Resource
+from circuit_breaker_server.engine.workflows.workflow import Workflow
 
-__all__ = ["Queries", "Value", "resource_value"]
-
-Value = dict[str, object]
-"""An answer in the shape of a type of the schema; whoever reads it does not change it. What is callable is
-called when it is asked for, and JSON may be ``msgspec.Raw``: nothing is decoded that nobody selects."""
+__all__ = ["Queries", "resource_value"]
 
 
 def resource_value(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from circuit_breaker_server.engine import rules
-from circuit_breaker_server.engine.definitions import ActivityDefinition
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
-from circuit_breaker_server.engine.state import Resource
-from circuit_breaker_server.engine.workflow import Workflow
+from circuit_breaker_server.engine.rules import conditions as rules
+from circuit_breaker_server.engine.workflows.definitions import ActivityDefinition
+from circuit_breaker_server.engine.workflows.state import Resource
+from circuit_breaker_server.engine.workflows.workflow import Workflow
 
 __all__ = ["decode_object", "failed_condition", "require_allowed"]
 

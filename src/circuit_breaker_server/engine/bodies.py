@@ -1,0 +1,67 @@
+"""How the bodies of the log's records are written and read; what is in them is each domain's own affair.
+
+A body is a JSON object with ``type`` and ``v``, its version. Bodies of older versions are brought up to
+date step by step by :data:`UPCASTERS`; a body of a newer version stops the start with a clear error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from circuit_breaker_server.log.event_log import LogCorruptError, Record
+
+__all__ = ["UPCASTERS", "VERSION", "VersionedBody", "decode_as", "encode_body"]
+
+VERSION = 1
+
+UPCASTERS: dict[int, Callable[[dict[str, object]], dict[str, object]]] = {}
+"""By version: makes the body of the next version of it, without changing what it was given."""
+
+
+class VersionedBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    """What all bodies begin with."""
+
+    v: int = VERSION
+
+
+_ENCODER = msgspec.json.Encoder()
+
+_B = TypeVar("_B", bound=VersionedBody)
+
+
+def encode_body(body: VersionedBody) -> bytes:
+    """Write a body of the present version."""
+    return _ENCODER.encode(body)
+
+
+def decode_as(decoder: msgspec.json.Decoder[_B], record: Record) -> _B:
+    """Read a record's body, brought up to date, as the decoder's type sees it.
+
+    :raises LogCorruptError: the body is of a newer version, of an unknown type, or no body at all.
+    """
+    try:
+        body = decoder.decode(record.data)
+    except msgspec.DecodeError:
+        return _decode_old(decoder, record)
+    return body if body.v == VERSION else _decode_old(decoder, record)
+
+
+def _decode_old(decoder: msgspec.json.Decoder[_B], record: Record) -> _B:
+    where = f"record {record.offset} ({record.subject})"
+    try:
+        body = msgspec.json.decode(record.data, type=dict[str, object])
+        version = body.get("v")
+        if not isinstance(version, int):
+            raise LogCorruptError(f"{where} has no version; it was not written by this program")
+        if version > VERSION:
+            raise LogCorruptError(
+                f"{where} has version {version}, this program reads up to {VERSION}; run the newer program"
+            )
+        for step in range(version, VERSION):
+            body = {**UPCASTERS[step](body), "v": step + 1}
+        return decoder.decode(_ENCODER.encode(body))
+    except (msgspec.DecodeError, KeyError) as error:
+        raise LogCorruptError(f"{where} cannot be read: {error}") from error

@@ -1,0 +1,84 @@
+"""What every input is checked for; each refuses with ``INVALID_INPUT`` and names the place in the input."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NoReturn
+
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
+
+__all__ = [
+    "check_count",
+    "check_description",
+    "check_name",
+    "check_unique",
+    "json_kind",
+    "json_object",
+    "refuse",
+]
+
+MAX_NAME = 256
+MAX_DESCRIPTION = 10_000
+
+
+def refuse(message: str, **facts: object) -> NoReturn:
+    """Raise ``INVALID_INPUT``."""
+    raise EngineError(ErrorCode.INVALID_INPUT, message, **facts)
+
+
+def json_object(value: object, what: str, *, max_bytes: int) -> dict[str, object]:
+    """Check that a JSON value is an object of bounded size; ``None`` stands for an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        refuse(f"{what} must be an object, not {json_kind(value)}")
+    try:
+        check_json(value)
+    except InvalidJSON as error:
+        refuse(f"{what}.{error}")
+    size = len(bytes(encode(value)))
+    if size > max_bytes:
+        refuse(f"{what} takes {size} bytes as JSON; at most {max_bytes} are allowed")
+    return value
+
+
+def check_name(text: str, where: str) -> None:
+    if not text.strip():
+        refuse(f"{where}: must not be empty")
+    if len(text) > MAX_NAME:
+        refuse(f"{where}: {len(text)} characters; at most {MAX_NAME} are allowed")
+    if not text.isprintable():
+        refuse(f"{where}: {shown(text)} has characters that cannot be printed")
+
+
+def check_description(text: str | None, where: str) -> None:
+    if text is not None and len(text) > MAX_DESCRIPTION:
+        refuse(f"{where}: {len(text)} characters; at most {MAX_DESCRIPTION} are allowed")
+
+
+def check_count(items: Collection[object], most: int, where: str) -> None:
+    if len(items) > most:
+        refuse(f"{where}: {len(items)} of them; at most {most} are allowed")
+
+
+def check_unique(ids: Iterable[str], where: str) -> None:
+    seen: set[str] = set()
+    for each in ids:
+        if each in seen:
+            refuse(f"{where}: {shown(each)} is there twice")
+        seen.add(each)
+
+
+def json_kind(value: object) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "something that is not JSON"

@@ -1,0 +1,143 @@
+"""What every command needs: a clock, ids, one append, and the answer it makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Generic, TypeVar, final
+
+import msgspec
+
+from circuit_breaker_server.engine.bodies import VersionedBody, encode_body
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.timestamps import timestamp
+from circuit_breaker_server.log.event_log import (
+    EventLog,
+    ExpectationFailed,
+    LogClosedError,
+    LogError,
+    NewRecord,
+    Record,
+)
+
+__all__ = ["ATTEMPTS", "Appender", "Committed", "Value"]
+
+ATTEMPTS = 16
+"""How often a command that only the server's own writers can disturb decides anew."""
+
+Value = dict[str, object]
+"""An answer in the shape of a type of the schema; whoever reads it does not change it. What is callable is
+called when it is asked for, and JSON may be ``msgspec.Raw``: nothing is decoded that nobody selects."""
+
+
+V_co = TypeVar("V_co", covariant=True)
+
+
+@final
+class Committed(msgspec.Struct, Generic[V_co], frozen=True):
+    """What a command did.
+
+    :ivar value: the answer.
+    :ivar record: the one record that the command is.
+    :ivar cursor: the place just after the record's last event.
+    """
+
+    value: V_co
+    record: Record
+    cursor: Cursor
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@final
+class Appender:
+    """The one way into the log for all domains.
+
+    :param is_running: tells whether the state follows the log; commands are refused where not.
+    :param now: the clock.
+    :param new_id: makes random ids.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        is_running: Callable[[], bool],
+        now: Callable[[], datetime] = _now,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        self.now = now
+        self._log = log
+        self._is_running = is_running
+        self._new_id = new_id
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the log."""
+        return self._log.epoch
+
+    def at(self) -> str:
+        """Return the present moment as the schema writes it."""
+        return timestamp(self.now())
+
+    def new_id(self) -> str:
+        """Make an id for something new: a UUID."""
+        return str(self._new_id())
+
+    def record_id(self) -> str:
+        """Make an id that begins with the time: a log that indexes ids appends to the end of its index."""
+        milliseconds = int(self.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+        return f"{milliseconds:012x}{self._new_id().hex[12:]}"
+
+    @staticmethod
+    def follow_up_id(*cause: str) -> str:
+        """Make the id of a record that follows from another: the same cause, the same id, so only once."""
+        return hashlib.sha256("\0".join(cause).encode()).hexdigest()[:32]
+
+    async def append(
+        self, subject: str, body: VersionedBody, *, expected: int | None, record_id: str | None = None
+    ) -> Record:
+        """Append one record.
+
+        :raises ExpectationFailed: someone else wrote to the subject first.
+        :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping.
+        """
+        if not self._is_running():
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server is not running: nothing was changed")
+        id_ = self.record_id() if record_id is None else record_id
+        new = NewRecord(subject=subject, id=id_, data=encode_body(body), expected=expected)
+        try:
+            return await self._log.append(new)
+        except ExpectationFailed:
+            raise
+        except LogClosedError as error:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: nothing was changed") from error
+        except LogError as error:
+            raise EngineError(
+                ErrorCode.UNAVAILABLE, f"the event log could not be written: {error}; nothing was changed"
+            ) from error
+
+    async def append_own(self, subject: str, body: VersionedBody, *, expected: int, conflict: str) -> Record:
+        """Append what only the caller can decide again: if someone was first, it is refused.
+
+        :raises EngineError: ``CONFLICT`` with the text given, ``UNAVAILABLE``.
+        """
+        try:
+            return await self.append(subject, body, expected=expected)
+        except ExpectationFailed as error:
+            raise EngineError(ErrorCode.CONFLICT, conflict) from error
+
+    def committed(self, value: V_co, record: Record) -> Committed[V_co]:  # type: ignore[misc]  # read only
+        """Return what a command did by this record."""
+        return Committed(value, record, self.cursor_after(record))
+
+    def cursor_after(self, record: Record) -> Cursor:
+        """Return the place just after a record's last event."""
+        index = max(len(derive(record)) - 1, 0)
+        return Cursor(self.epoch, record.offset, index, record.check)

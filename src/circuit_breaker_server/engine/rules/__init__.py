@@ -1,0 +1,1 @@
+"""Rules: what can be asked of a resource's data and metadata."""

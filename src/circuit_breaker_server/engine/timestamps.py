@@ -1,0 +1,23 @@
+"""Moments as the schema writes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["parse_timestamp", "timestamp"]
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment as RFC 3339: UTC, ``Z``, milliseconds. All such texts sort by time."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Read what :func:`timestamp` wrote, or any RFC 3339 time with a zone.
+
+    :raises ValueError: it is no time, or has no zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone, for example Z")
+    return moment.astimezone(UTC)

@@ -1,0 +1,1 @@
+"""Workflows, their states, and the resources that go through them."""

@@ -1,0 +1,214 @@
+"""The commands on workflows and resources: records out, state folded from the records.
+
+A command reads the state, decides, and appends one record that says what it built on; the state changes
+only when the log hands the record back, in the log's order. Nothing is changed by a command that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import final
+
+from circuit_breaker_server.engine.bodies import VersionedBody
+from circuit_breaker_server.engine.checks import json_object, refuse
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.json_values import encode
+from circuit_breaker_server.engine.workflows.allowed import decode_object, require_allowed
+from circuit_breaker_server.engine.workflows.defining import add_state, change_state, define_workflow
+from circuit_breaker_server.engine.workflows.definitions import StateDefinition
+from circuit_breaker_server.engine.workflows.inputs import (
+    CreateResource,
+    CreateWorkflow,
+    ExecuteActivity,
+    StateInput,
+    StateUpdate,
+)
+from circuit_breaker_server.engine.workflows.queries import Queries, resource_value
+from circuit_breaker_server.engine.workflows.records import (
+    ActivityExecuted,
+    ResourceCreated,
+    ResourceImage,
+    StateCreated,
+    StateUpdated,
+    WorkflowCreated,
+    history_tail,
+)
+from circuit_breaker_server.engine.workflows.state import FoldedState, after_activity
+from circuit_breaker_server.engine.workflows.streams import resource_subject, workflow_subject
+from circuit_breaker_server.engine.workflows.workflow import Workflow
+from circuit_breaker_server.log.event_log import ExpectationFailed
+
+__all__ = ["MAX_DATA_BYTES", "Workflows"]
+
+MAX_DATA_BYTES = 256 * 1024
+MAX_METADATA_BYTES = 64 * 1024
+
+_NAMED = 20
+_CHANGED = "the resource was changed by another operation first; read it, and try again if it fits"
+
+
+@final
+class Workflows(Queries):
+    """Commands and queries on workflows and resources.
+
+    Example::
+
+        made = await engine.workflows.create_workflow(CreateWorkflow(name="review", ...))
+    """
+
+    def __init__(self, state: FoldedState, appender: Appender) -> None:
+        super().__init__(state)
+        self._appender = appender
+        self._definitions = asyncio.Lock()
+
+    async def create_workflow(self, given: CreateWorkflow) -> Committed[Value]:
+        """Make a workflow; answers ``WorkflowGQL``.
+
+        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+        workflow_id, at = self._appender.new_id(), self._appender.at()
+        definition = define_workflow(
+            given,
+            workflow_id=workflow_id,
+            at=at,
+            is_workflow=lambda id_: self._state.workflow(id_) is not None,
+        )
+        body = WorkflowCreated(workflow=definition)
+        record = await self._appender.append_own(
+            workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
+        )
+        return self._appender.committed(Workflow(definition, created=0, last=0).value(), record)
+
+    async def create_resource(self, given: CreateResource) -> Committed[Value]:
+        """Put a new resource into a workflow; answers ``ResourceGQL``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+        workflow = self._workflow(given.workflow_id)
+        state = workflow.definition.initial_state if given.initial_state is None else given.initial_state
+        if state not in workflow.states:
+            refuse(
+                f"initialState: workflow {shown(given.workflow_id)} has no state {shown(state)}",
+                states=list(workflow.states)[:_NAMED],
+            )
+        at = self._appender.at()
+        image = ResourceImage(
+            id=self._appender.new_id(),
+            workflow_id=given.workflow_id,
+            state=state,
+            state_definition=workflow.state_encoded(state),
+            data=encode(json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)),
+            metadata=encode(json_object(given.metadata, "metadata", max_bytes=MAX_METADATA_BYTES)),
+            created_at=at,
+            updated_at=at,
+            history=(),
+        )
+        subject = resource_subject(given.workflow_id, image.id)
+        record = await self._appender.append_own(
+            subject, ResourceCreated(resource=image), expected=0, conflict=_CHANGED
+        )
+        return self._appender.committed(resource_value(image, workflow, list), record)
+
+    async def execute_activity(self, given: ExecuteActivity) -> Committed[Value]:
+        """Move a resource along an activity; answers ``ResourceGQL``.
+
+        Decided on the resource as it is when this is called: if any other change of it comes first, this
+        one is refused.
+
+        :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,
+            ``UNAVAILABLE``.
+        """
+        old = self._resource(given.resource_id)
+        workflow = self._workflow(old.workflow_id)
+        activity = workflow.activities.get(given.activity_id)
+        if activity is None:
+            raise EngineError(
+                ErrorCode.NOT_FOUND,
+                f"workflow {shown(old.workflow_id)} has no activity {shown(given.activity_id)}",
+                activities=list(workflow.activities)[:_NAMED],
+            )
+        added = json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)
+        require_allowed(activity, old, workflow)
+        data = old.data
+        if added:
+            merged = {**decode_object(old.data), **added}
+            data = encode(json_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES))
+        at = self._appender.at()
+        entry: Value = {
+            "timestamp": at,
+            "activity": activity.id,
+            "fromState": old.state,
+            "toState": activity.to_state,
+            "data": None if given.data is None else added,
+        }
+        history = (*self._state.recent_history(old), encode(entry))
+        image = ResourceImage(
+            id=old.id,
+            workflow_id=old.workflow_id,
+            state=activity.to_state,
+            state_definition=workflow.state_encoded(activity.to_state),
+            data=data,
+            metadata=old.metadata,
+            created_at=old.created_at,
+            updated_at=at,
+            history=history_tail(history),
+        )
+        body = ActivityExecuted(
+            activity_id=activity.id, from_state=old.state, to_state=activity.to_state, resource=image
+        )
+        record = await self._appender.append_own(
+            resource_subject(old.workflow_id, old.id), body, expected=old.last, conflict=_CHANGED
+        )
+        new, _ = after_activity(old, body, record.offset)
+        return self._appender.committed(resource_value(image, workflow, lambda: self._history(new)), record)
+
+    async def create_state(self, given: StateInput) -> Committed[Value]:
+        """Add a state to a workflow; answers ``StateGQL``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+
+        def decide(workflow: Workflow) -> tuple[StateDefinition, VersionedBody]:
+            state = add_state(workflow, given, at=self._appender.at())
+            return state, StateCreated(workflow_id=given.workflow_id, state=state)
+
+        return await self._change_workflow(given.workflow_id, decide)
+
+    async def update_state(self, workflow_id: str, state_id: str, update: StateUpdate) -> Committed[Value]:
+        """Change a state of a workflow; answers ``StateGQL``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+
+        def decide(workflow: Workflow) -> tuple[StateDefinition, VersionedBody]:
+            if state_id not in workflow.states:
+                raise EngineError(
+                    ErrorCode.NOT_FOUND, f"workflow {shown(workflow_id)} has no state {shown(state_id)}"
+                )
+            state = change_state(workflow, state_id, update, at=self._appender.at())
+            return state, StateUpdated(workflow_id=workflow_id, state=state)
+
+        return await self._change_workflow(workflow_id, decide)
+
+    async def _change_workflow(
+        self, workflow_id: str, decide: Callable[[Workflow], tuple[StateDefinition, VersionedBody]]
+    ) -> Committed[Value]:
+        """Decide on the workflow as it is, again if someone else changes it first."""
+        record_id = self._appender.record_id()
+        async with self._definitions:  # one after another; the attempts are for other writers
+            for _ in range(ATTEMPTS):
+                workflow = self._workflow(workflow_id)
+                state, body = decide(workflow)
+                try:
+                    record = await self._appender.append(
+                        workflow_subject(workflow_id), body, expected=workflow.last, record_id=record_id
+                    )
+                except ExpectationFailed:
+                    continue
+                changed = workflow.with_state(state, last=record.offset)
+                return self._appender.committed(changed.state_value(state.id), record)
+        raise EngineError(
+            ErrorCode.CONFLICT, f"workflow {shown(workflow_id)} is being changed by others; try again"
+        )
