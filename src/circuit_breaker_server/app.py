@@ -129,6 +129,7 @@ class Server:
             ring_size=settings.ring_size,
             ring_bytes=settings.ring_bytes,
             advance_seconds=settings.advance_seconds,
+            begin_seconds=settings.begin_seconds,
         )
         parts.push_async_callback(gateway.aclose)
         await gateway.start()

@@ -31,6 +31,7 @@ class ServerSettings:
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
+    :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -53,6 +54,7 @@ class ServerSettings:
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0
+    begin_seconds: float = 60.0
     log_level: str = "warning"
 
     def __post_init__(self) -> None:

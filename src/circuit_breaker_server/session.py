@@ -149,6 +149,11 @@ class Session:
         self._protocol.send_error(operation_id, errors)
         self._send()
 
+    def complete(self, operation_id: str) -> None:
+        """End one operation: its stream is over."""
+        self._protocol.send_complete(operation_id)
+        self._send()
+
     # --- the life of the session -------------------------------------------------------------------
 
     def shut_down(self) -> None:

@@ -35,9 +35,20 @@ class Entry:
     :ivar plain: the payload without the resume extension; ``None`` while nobody wanted it.
     :ivar resume: the payload with it; ``None`` while nobody wanted it.
     :ivar size_bytes: what it holds in memory: as given at first, of the payloads once it is encoded.
+    :ivar is_last: the stream ends with it.
     """
 
-    __slots__ = ("cursor", "head_bytes", "plain", "position", "prev", "resume", "size_bytes", "value")
+    __slots__ = (
+        "cursor",
+        "head_bytes",
+        "is_last",
+        "plain",
+        "position",
+        "prev",
+        "resume",
+        "size_bytes",
+        "value",
+    )
 
     def __init__(
         self, position: Position, cursor: str, prev: str, value: dict[str, object], size_bytes: int
@@ -50,6 +61,7 @@ class Entry:
         self.resume: bytes | None = None
         self.head_bytes = 0
         self.size_bytes = size_bytes
+        self.is_last = False
 
     def head(self, projection: Projection) -> bytes:
         """Return the payload without its closing brace."""
@@ -127,11 +139,18 @@ class Channel:
         matches = self.selection.matches
         return matches is None or matches(value)
 
+    def ends_with(self, value: dict[str, object]) -> bool:
+        """Tell whether the stream ends with this event."""
+        finite = self.selection.finite
+        return finite is not None and finite.ends(value)
+
     def offer(
         self, position: Position, cursor: str, value: dict[str, object], *, size_bytes: int = 0
     ) -> None:
         """Append an event; the oldest ones leave a full ring. ``size_bytes``: what it takes, unencoded."""
-        self._entries.append(Entry(position, cursor, self.last_cursor, value, size_bytes))
+        entry = Entry(position, cursor, self.last_cursor, value, size_bytes)
+        entry.is_last = self.ends_with(value)
+        self._entries.append(entry)
         self._size_bytes += size_bytes
         self.last_cursor = cursor
         self.end_seq += 1

@@ -8,8 +8,8 @@ from typing import final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.errors import EngineError
-from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
 from circuit_breaker_server.gateway.channel import Channel, Position
 from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
@@ -49,6 +49,7 @@ class Gateway:
         ring_size: int = 1024,
         ring_bytes: int = 256 * 1024,
         advance_seconds: float = 30.0,
+        begin_seconds: float = 60.0,
         page_records: int = 256,
     ) -> None:
         self.reader = LogReader(log, derive, page_records=page_records)
@@ -57,6 +58,7 @@ class Gateway:
         self._ring_size = ring_size
         self._ring_bytes = ring_bytes
         self._advance_seconds = advance_seconds
+        self._begin_seconds = begin_seconds
         self._channels: dict[PlanKey, Channel] = {}
         self._members: dict[Channel, dict[Subscriber, None]] = {}
         self._index: SubjectIndex[Channel] = SubjectIndex()
@@ -135,27 +137,42 @@ class Gateway:
     ) -> None:
         """Put an operation into its channel: from here on it misses nothing.
 
-        ``after`` is a cursor; ``None`` begins at the log's present end. The peer gets the live signal at
-        once, or as soon as its cursor was looked up. ``prefix`` goes to the peer's ``frame``.
+        ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
+        The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
+        does not begin within ``begin_seconds`` ends with an error. ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
             out to be unusable only in the log ends the operation through ``Peer.fail``.
         """
         unverified = None if after is None else self._parse(after)
         channel = self._channels.get(plan.key) or self._open(plan)
-        end = self.end_cursor
-        start = unverified or end
+        finite = channel.selection.finite
+        begun = None if finite is None else finite.start()
+        start = unverified or begun or self.end_cursor
         subscriber = Subscriber(
             feed,
             operation_id,
             prefix,
             channel,
             position=(start.offset, start.index),
-            cursor=after or str(end),
+            cursor=after or str(start),
+            live=unverified is None and begun is None,
             unverified=unverified,
         )
         self._members[channel][subscriber] = None
+        if finite is not None and begun is None:
+            loop = asyncio.get_running_loop()
+            subscriber.deadline = loop.call_later(self._begin_seconds, self._give_up, subscriber, finite)
         feed.add(subscriber)
+
+    def _give_up(self, subscriber: Subscriber, finite: Finite) -> None:
+        if finite.start() is None:
+            missing = GraphQLError(
+                message=finite.missing,
+                path=(subscriber.channel.stream,),
+                extensions={"code": ErrorCode.NOT_FOUND.value},
+            )
+            subscriber.feed.fail(subscriber, [missing])
 
     def _parse(self, after: str) -> Cursor:
         try:

@@ -65,6 +65,10 @@ class Peer(Protocol):
         """End one operation with errors."""
         ...
 
+    def complete(self, operation_id: str) -> None:
+        """End one operation: its stream is over."""
+        ...
+
 
 class Hub(Protocol):
     """What a feed needs of the gateway."""
@@ -111,11 +115,13 @@ class Subscriber:
     :ivar position: the place of the last event sent, or a later one before which nothing matched.
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: the cursor to resume after, until it was looked up in the log.
+    :ivar deadline: by when its stream has to begin.
     """
 
     __slots__ = (
         "channel",
         "cursor",
+        "deadline",
         "ended",
         "feed",
         "id",
@@ -135,6 +141,7 @@ class Subscriber:
         *,
         position: Position,
         cursor: str,
+        live: bool,
         unverified: Cursor | None,
     ) -> None:
         self.feed = feed
@@ -144,7 +151,8 @@ class Subscriber:
         self.position = position
         self.cursor = cursor
         self.unverified = unverified
-        self.live = unverified is None
+        self.live = live
+        self.deadline: asyncio.TimerHandle | None = None
         self.seq = channel.end_seq
         self.ended = False
 
@@ -176,6 +184,7 @@ class Feed:
         self._lagging: dict[Subscriber, None] = {}
         self._chunks: list[bytes] = []
         self._chunk_bytes = 0
+        self._finished: list[Subscriber] = []
         self._is_reading = False
         self._reading: asyncio.Task[None] | None = None
 
@@ -186,12 +195,11 @@ class Feed:
     # --- what the session does ---------------------------------------------------------------------
 
     def add(self, subscriber: Subscriber) -> None:
-        """Take a subscriber that the gateway has put in its channel; signal it if it is live."""
+        """Take a subscriber that the gateway has put in its channel; signal it if its place is known."""
         self._subscribers[subscriber.id] = subscriber
-        if subscriber.live:
-            if self.resume:
-                self.peer.signal([(subscriber.id, subscriber.cursor)])
-        else:
+        if subscriber.unverified is None and self.resume:
+            self.peer.signal([(subscriber.id, subscriber.cursor)])
+        if not subscriber.live:
             self._lag(subscriber)
 
     def unsubscribe(self, operation_id: str) -> None:
@@ -222,8 +230,16 @@ class Feed:
             self.unsubscribe(subscriber.id)
             self.peer.fail(subscriber.id, errors)
 
+    def _complete(self, subscriber: Subscriber) -> None:
+        """End one operation whose stream is over and was sent whole."""
+        if not subscriber.ended:
+            self.unsubscribe(subscriber.id)
+            self.peer.complete(subscriber.id)
+
     def _end(self, subscriber: Subscriber) -> None:
         subscriber.ended = True
+        if subscriber.deadline is not None:
+            subscriber.deadline.cancel()
         self._lagging.pop(subscriber, None)
         self._hub.leave(subscriber)
 
@@ -262,6 +278,8 @@ class Feed:
         subscriber.seq = channel.end_seq
         subscriber.position = last.position
         subscriber.cursor = last.cursor
+        if last.is_last:
+            self._finished.append(subscriber)
         return True
 
     def write(self) -> None:
@@ -271,6 +289,9 @@ class Feed:
             self._chunks = []
             self._chunk_bytes = 0
             self.peer.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        finished, self._finished = self._finished, []
+        for subscriber in finished:
+            self._complete(subscriber)
 
     def unsent(self) -> Iterable[Subscriber]:
         """Return the live subscribers that are not current."""
@@ -344,6 +365,8 @@ class Feed:
                 subscriber.position, subscriber.cursor = event.position, event.cursor
                 self.peer.write(self.frame(subscriber.prefix, payloads))
                 payloads, size = [], 0
+                if subscriber.channel.ends_with(event.value):
+                    self._complete(subscriber)
                 if subscriber.ended or (not self.writable and event is not events[-1]):
                     return
         subscriber.position = reached
@@ -356,6 +379,10 @@ class Feed:
         self._lagging.pop(subscriber, None)
         subscriber.seq = seq
         subscriber.live = True
+        finite = subscriber.channel.selection.finite
         if not subscriber.is_current:
             self._hub.schedule(self)
+        elif finite is not None and finite.is_over():
+            # It resumed after the last event.
+            self._complete(subscriber)
         return True

@@ -188,6 +188,7 @@ class FakePeer:
         self.writes: list[bytes] = []
         self.signals: list[tuple[str, str]] = []
         self.failures: list[tuple[str, tuple[GraphQLError, ...]]] = []
+        self.completions: dict[str, int] = {}
         self.news = asyncio.Event()
         self.feed: Feed = gateway.attach(self, frame=lines, resume=resume)
         if room == 0:
@@ -208,6 +209,12 @@ class FakePeer:
 
     def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
         self.failures.append((operation_id, tuple(errors)))
+        self.news.set()
+
+    def complete(self, operation_id: str) -> None:
+        """Note after how many events the operation was completed."""
+        assert operation_id not in self.completions, "an operation is completed once"
+        self.completions[operation_id] = len(self.payloads(operation_id))
         self.news.set()
 
     def drain(self, room: int | None = None) -> None:
@@ -251,6 +258,14 @@ class FakePeer:
         await turns()
         assert len(self.payloads(operation_id)) == count
         return self.events(operation_id)
+
+    async def completed(self, operation_id: str) -> int:
+        """Wait until an operation was completed; return after how many events."""
+        async with asyncio.timeout(5):
+            while operation_id not in self.completions:
+                self.news.clear()
+                await self.news.wait()
+        return self.completions[operation_id]
 
     async def failed(self, operation_id: str) -> GraphQLError:
         """Wait until an operation was ended with one error."""
@@ -299,9 +314,21 @@ async def turns(count: int = 20) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    log: ScriptedLog, *, ring_size: int = 1024, page_records: int = 256
+    log: ScriptedLog,
+    *,
+    ring_size: int = 1024,
+    page_records: int = 256,
+    select: Callable[[str, Mapping[str, object]], Selection] = select,
+    begin_seconds: float = 60.0,
 ) -> AsyncIterator[Gateway]:
-    gateway = Gateway(log, derive=derive, select=select, ring_size=ring_size, page_records=page_records)
+    gateway = Gateway(
+        log,
+        derive=derive,
+        select=select,
+        ring_size=ring_size,
+        page_records=page_records,
+        begin_seconds=begin_seconds,
+    )
     await gateway.start()
     try:
         yield gateway

@@ -1,0 +1,123 @@
+"""Streams that begin and end: whole for whoever subscribes, then completed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.gateway.fan_out import Gateway
+from tests.server.gateway.worlds import ONE_THING, FakePeer, ScriptedLog, assert_chained, running, turns
+
+LAST = 9
+
+
+class Story(ScriptedLog):
+    """A log of one stream: a record without events, then things numbered up to the last one."""
+
+    def begin(self) -> None:
+        self.put(("thing.s", []))
+
+    def tell(self, *numbers: int) -> None:
+        for n in numbers:
+            self.put(("thing.s", [("things", {"id": "s", "n": n, "tag": None})]))
+
+    def start(self) -> Cursor | None:
+        first = next((r for r in self.records.values() if r.subject == "thing.s"), None)
+        return None if first is None else Cursor(self.epoch, first.offset, 0, first.check)
+
+    def is_over(self) -> bool:
+        return any(b'"n":%d,' % LAST in record.data for record in self.records.values())
+
+    def select(self, _field: str, _arguments: Mapping[str, object]) -> Selection:
+        finite = Finite(self.start, self.is_over, lambda value: value["n"] == LAST, "there is no story")
+        return Selection(("thing.s",), finite=finite)
+
+
+@contextlib.asynccontextmanager
+async def telling(
+    *, begin_seconds: float = 60.0, ring_size: int = 1024
+) -> AsyncIterator[tuple[Story, Gateway]]:
+    log = Story()
+    log.thing("other", 1)
+    async with running(log, select=log.select, begin_seconds=begin_seconds, ring_size=ring_size) as gateway:
+        yield log, gateway
+
+
+def follow(
+    gateway: Gateway, *, after: str | None = None, resume: bool = True, room: int | None = None
+) -> FakePeer:
+    peer = FakePeer(gateway, resume=resume, room=room)
+    peer.subscribe("1", ONE_THING, {"id": "s"}, after=after)
+    return peer
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("ring_size", [1, 1024])
+async def test_it_is_whole_for_who_comes_before_in_the_middle_and_after_the_end(
+    ring_size: int, resume: bool
+) -> None:
+    async with telling(ring_size=ring_size) as (log, gateway):
+        peers = [follow(gateway, resume=resume)]
+        log.begin()
+        for n in range(LAST + 1):
+            peers.append(follow(gateway, resume=resume))
+            log.tell(n)
+            if n % 4 == 0:
+                await turns()
+        peers.append(follow(gateway, resume=resume))
+        for peer in peers:
+            assert await peer.completed("1") == LAST + 1
+            assert peer.numbers("1") == list(range(LAST + 1))
+            if resume:
+                assert_chained(peer.events("1"), peer.signals[0][1])
+        assert gateway.channels == 0
+        late = follow(gateway, resume=resume)
+        assert await late.completed("1") == LAST + 1
+
+
+async def test_a_slow_peer_gets_it_whole_and_the_end_after_the_last_event() -> None:
+    async with telling(ring_size=2) as (log, gateway):
+        slow = follow(gateway, room=1)
+        log.begin()
+        for n in range(LAST + 1):
+            log.tell(n)
+            await turns()
+        assert "1" not in slow.completions
+        while "1" not in slow.completions:
+            slow.drain(room=1)
+            await turns()
+        assert slow.completions["1"] == LAST + 1
+        assert slow.numbers("1") == list(range(LAST + 1))
+
+
+@pytest.mark.parametrize("received", range(LAST + 2))
+async def test_a_resume_gets_the_rest_and_the_end_even_after_the_last_event(received: int) -> None:
+    async with telling() as (log, gateway):
+        log.begin()
+        log.tell(*range(LAST + 1))
+        first = follow(gateway)
+        await first.completed("1")
+        cursors = [
+            first.signals[0][1],
+            *(event["extensions"]["resume"]["cursor"] for event in first.events("1")),
+        ]
+        again = follow(gateway, after=cursors[received])
+        assert await again.completed("1") == LAST + 1 - received
+        assert again.numbers("1") == list(range(received, LAST + 1))
+
+
+async def test_one_that_does_not_begin_in_time_ends_with_an_error_and_one_that_does_lives_on() -> None:
+    async with telling(begin_seconds=0.01) as (log, gateway):
+        peer = follow(gateway)
+        error = await peer.failed("1")
+        assert (error.message, error.code) == ("there is no story", "NOT_FOUND")
+        assert gateway.channels == 0
+        begun = follow(gateway)
+        log.begin()
+        log.tell(*range(LAST + 1))
+        assert await begun.completed("1") == LAST + 1
+        assert begun.failures == []
