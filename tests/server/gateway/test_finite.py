@@ -10,7 +10,15 @@ import pytest
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.events import Finite, Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
-from tests.server.gateway.worlds import ONE_THING, FakePeer, ScriptedLog, assert_chained, running, turns
+from tests.server.gateway.worlds import (
+    ONE_THING,
+    FakePeer,
+    ScriptedLog,
+    assert_chained,
+    resume_of,
+    running,
+    turns,
+)
 
 LAST = 9
 
@@ -101,10 +109,7 @@ async def test_a_resume_gets_the_rest_and_the_end_even_after_the_last_event(rece
         log.tell(*range(LAST + 1))
         first = follow(gateway)
         await first.completed("1")
-        cursors = [
-            first.signals[0][1],
-            *(event["extensions"]["resume"]["cursor"] for event in first.events("1")),
-        ]
+        cursors = [first.signals[0][1], *(resume_of(event)[0] for event in first.events("1"))]
         again = follow(gateway, after=cursors[received])
         assert await again.completed("1") == LAST + 1 - received
         assert again.numbers("1") == list(range(received, LAST + 1))
