@@ -25,6 +25,7 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.secrets import SecretStore, SecretStoreError
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
     Accept,
@@ -107,7 +108,7 @@ class Server:
             listener = parts.enter_context(_listen(self.settings.host, self.settings.port))
             try:
                 await self._start_parts(parts, listener)
-            except LogError as error:
+            except (LogError, SecretStoreError) as error:
                 raise ServerStartError(str(error)) from error
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
@@ -117,7 +118,13 @@ class Server:
         settings = self.settings
         log = await SqliteEventLog.open(settings.data_dir)
         parts.push_async_callback(log.aclose)
-        engine = Engine(log, snapshot_every=settings.snapshot_every)
+        secrets = await SecretStore.open(settings.data_dir)
+        engine = Engine(
+            log,
+            snapshot_every=settings.snapshot_every,
+            keys=secrets,
+            provider_seconds=settings.provider_seconds,
+        )
         parts.push_async_callback(engine.aclose)
         await engine.start()
 

@@ -28,6 +28,7 @@ class ServerSettings:
         Events never count here: a socket that is full is not written to.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
     :ivar execute_seconds: one query or mutation.
+    :ivar provider_seconds: each wait for a provider of language models: to connect, to begin, between pieces.
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
@@ -51,6 +52,7 @@ class ServerSettings:
     max_unsent_bytes: int = 16 * 1024 * 1024
     init_timeout_seconds: float = 3.0
     execute_seconds: float = 30.0
+    provider_seconds: float = 60.0
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
@@ -12,7 +13,9 @@ __all__ = [
     "check_count",
     "check_description",
     "check_name",
+    "check_range",
     "check_unique",
+    "check_url",
     "json_kind",
     "json_object",
     "refuse",
@@ -44,6 +47,7 @@ def json_object(value: object, what: str, *, max_bytes: int) -> dict[str, object
 
 
 def check_name(text: str, where: str) -> None:
+    """Refuse a name that is empty, too long, or has characters that cannot be printed."""
     if not text.strip():
         refuse(f"{where}: must not be empty")
     if len(text) > MAX_NAME:
@@ -53,16 +57,19 @@ def check_name(text: str, where: str) -> None:
 
 
 def check_description(text: str | None, where: str) -> None:
+    """Refuse a description that is too long."""
     if text is not None and len(text) > MAX_DESCRIPTION:
         refuse(f"{where}: {len(text)} characters; at most {MAX_DESCRIPTION} are allowed")
 
 
 def check_count(items: Collection[object], most: int, where: str) -> None:
+    """Refuse too many items."""
     if len(items) > most:
         refuse(f"{where}: {len(items)} of them; at most {most} are allowed")
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
+    """Refuse an id that is there twice."""
     seen: set[str] = set()
     for each in ids:
         if each in seen:
@@ -70,7 +77,28 @@ def check_unique(ids: Iterable[str], where: str) -> None:
         seen.add(each)
 
 
+def check_range(number: float | None, least: float, most: float, where: str) -> None:
+    """Refuse a number outside a range; ``None`` is in every range."""
+    if number is not None and not least <= number <= most:
+        refuse(f"{where}: {number:g} is not between {least:g} and {most:g}")
+
+
+def check_url(text: str, where: str) -> None:
+    """Refuse what is no absolute http or https URL, or has credentials in it."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
+        has_credentials = parts.username is not None
+    except ValueError:
+        usable, has_credentials = False, False
+    if not usable or " " in text:
+        refuse(f"{where}: must be an absolute http or https URL, for example https://host.example/v1")
+    if has_credentials:
+        refuse(f"{where}: must not hold credentials")
+
+
 def json_kind(value: object) -> str:
+    """Name what a JSON value is, for a message."""
     match value:
         case bool():
             return "a boolean"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from circuit_breaker_server.engine.costs import streams as costs
 from circuit_breaker_server.engine.events import StreamEvent
+from circuit_breaker_server.engine.llm import streams as llm
 from circuit_breaker_server.engine.workflows import streams as workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
@@ -13,6 +15,9 @@ __all__ = ["derive"]
 _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "workflow": workflows.derive,
     "resource": workflows.derive,
+    "provider": llm.derive,
+    "completion": llm.derive,
+    "cost": costs.derive,
 }
 """By the first token of the record's subject."""
 

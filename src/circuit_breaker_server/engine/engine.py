@@ -5,11 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import final
+from typing import Final, final
 
 from circuit_breaker_server.engine.command import Appender
+from circuit_breaker_server.engine.costs.costs import Costs
+from circuit_breaker_server.engine.costs.state import CostState
+from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
+from circuit_breaker_server.engine.llm.llm import Keys, Llm
+from circuit_breaker_server.engine.llm.state import LlmState
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -23,12 +28,23 @@ def _now() -> datetime:
 
 
 @final
+class _NoKeys:
+    def api_key(self, _id: str) -> str | None:
+        return None
+
+
+NO_KEYS: Final = _NoKeys()
+
+
+@final
 class Engine:
     """Executes commands and answers queries; the only writer of its log.
 
     All methods belong to the event loop that :meth:`start` ran on.
 
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
+    :param keys: where the keys of providers are.
+    :param provider_seconds: for each wait for a provider of language models.
 
     Example::
 
@@ -45,14 +61,21 @@ class Engine:
         now: Callable[[], datetime] = _now,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
         snapshot_every: int = 10_000,
+        keys: Keys = NO_KEYS,
+        provider_seconds: float = 60.0,
     ) -> None:
-        workflows = FoldedState()
-        self._folding = Folding(log, [workflows], snapshot_every=snapshot_every)
+        workflows, costs = FoldedState(), CostState()
+        llm = LlmState(costs.owe)
+        self._folding = Folding(log, [workflows, llm, costs], snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
         self.workflows = Workflows(workflows, appender)
         """Workflows, states, resources, activities."""
+        self.costs = Costs(costs, appender)
+        """Budgets, and what was spent."""
+        self.llm = Llm(llm, appender, self.costs, keys, timeout_seconds=provider_seconds)
+        """Providers of language models, and completions."""
 
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
@@ -62,12 +85,16 @@ class Engine:
         :raises LogCorruptError: a record or the snapshot cannot be read.
         """
         await self._folding.start()
+        await self.costs.start()
+        await self.llm.start()
 
     async def aclose(self) -> None:
-        """Refuse further commands and save the state. Idempotent; the log stays open.
+        """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
 
         A state that cannot be saved is logged: the next start then reads more records.
         """
+        await self.llm.aclose()
+        await self.costs.aclose()
         await self._folding.aclose()
 
     def select(self, field: str, arguments: Mapping[str, object]) -> Selection:
@@ -79,8 +106,10 @@ class Engine:
 
 
 STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
-    "resourceUpdates": lambda engine, arguments: select_resource_updates(engine.workflows, arguments),
-    "workflowEvents": lambda engine, arguments: select_workflow_events(engine.workflows, arguments),
+    "resourceUpdates": lambda engine, given: select_resource_updates(engine.workflows, given),
+    "workflowEvents": lambda engine, given: select_workflow_events(engine.workflows, given),
+    "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
+    "costUpdates": lambda _engine, given: select_cost_updates(given),
 }
 """By subscription field: from coerced arguments to what to read.
 

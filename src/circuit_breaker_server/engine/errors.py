@@ -22,6 +22,10 @@ class ErrorCode(enum.StrEnum):
     """Someone else changed the same thing first; reading again and trying again may help."""
     ACTIVITY_NOT_ALLOWED = "ACTIVITY_NOT_ALLOWED"
     """The resource's state, or a condition, does not allow the activity now."""
+    PROVIDER_FAILED = "PROVIDER_FAILED"
+    """A provider of language models, or an MCP server, failed; ``kind`` says how."""
+    RATE_LIMITED = "RATE_LIMITED"
+    """Too many requests; ``retryAfter`` says in how many seconds to try again, if it is known."""
     UNAVAILABLE = "UNAVAILABLE"
     """Nothing was changed: the event log could not be written. Reading and streams go on."""
 

@@ -164,12 +164,24 @@ class Table(Generic[E]):
             raise LogCorruptError(f"{where} cannot be read: {error}") from error
 
 
+class _AnyTable(Protocol):
+    """A table, whatever its entries."""
+
+    name: str
+
+    def take_changes(self) -> list[SnapshotEntry]: ...
+
+    def touch(self, key: str) -> None: ...
+
+    def load(self, entries: Sequence[tuple[str, bytes]]) -> None: ...
+
+
 class TablePart:
     """A part whose state is tables only; a domain adds ``apply``."""
 
     tokens: ClassVar[frozenset[str]]
 
-    def __init__(self, *tables: Table[E]) -> None:
+    def __init__(self, *tables: _AnyTable) -> None:
         self._tables = {table.name: table for table in tables}
         self.prefixes = frozenset(self._tables)
 

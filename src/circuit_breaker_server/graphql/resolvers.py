@@ -10,7 +10,7 @@ from graphql import GraphQLResolveInfo
 from circuit_breaker_server.engine.command import Committed
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.graphql.roots import workflows
+from circuit_breaker_server.graphql.roots import analytics, llm, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 
 __all__ = ["MUTATIONS", "QUERIES", "Root", "resolve"]
@@ -52,6 +52,13 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
     return value() if callable(value) else value
 
 
-QUERIES: Mapping[str, Query] = {"health": lambda _engine, _given: "ok", **workflows.QUERIES}
+_DOMAINS = (workflows, llm, analytics)
 
-MUTATIONS: Mapping[str, Mutation] = {**workflows.MUTATIONS}
+QUERIES: Mapping[str, Query] = {
+    "health": lambda _engine, _given: "ok",
+    **{name: query for domain in _DOMAINS for name, query in domain.QUERIES.items()},
+}
+
+MUTATIONS: Mapping[str, Mutation] = {
+    name: mutation for domain in _DOMAINS for name, mutation in domain.MUTATIONS.items()
+}

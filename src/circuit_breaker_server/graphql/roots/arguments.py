@@ -12,7 +12,7 @@ import msgspec
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.engine import Engine
 
-__all__ = ["Arguments", "Mutation", "Query", "in_turns", "input_of", "optional_text", "text"]
+__all__ = ["Arguments", "Mutation", "Query", "in_turns", "input_of", "number", "optional_text", "text"]
 
 Arguments: TypeAlias = Mapping[str, object]
 Query: TypeAlias = Callable[[Engine, Arguments], object]
@@ -32,6 +32,11 @@ def optional_text(arguments: Arguments, name: str) -> str | None:
     """Return an argument, ``None`` where it is null or not there."""
     value = arguments.get(name)
     return None if value is None else str(value)
+
+
+def number(arguments: Arguments, name: str) -> float:
+    """Return an argument of the type Float."""
+    return msgspec.convert(arguments[name], float)
 
 
 def input_of(arguments: Arguments, kind: type[_I]) -> _I:

@@ -1,0 +1,1 @@
+"""What completions cost, and the budgets they are charged to."""

@@ -1,0 +1,192 @@
+"""One completion as it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final, final
+
+from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.costs.costs import Costs
+from circuit_breaker_server.engine.costs.records import Usage
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, Piece, ProviderFailed
+from circuit_breaker_server.engine.llm.inputs import ChatCompletion
+from circuit_breaker_server.engine.llm.records import (
+    CompletionEnded,
+    CompletionFailed,
+    CompletionStarted,
+    PiecesAdded,
+    completion_subject,
+)
+from circuit_breaker_server.engine.llm.routing import Route
+from circuit_breaker_server.engine.outbox import Outbox
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+
+__all__ = ["CompletionRun"]
+
+_CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
+
+
+@final
+class CompletionRun:
+    """One completion, from its request to its last record.
+
+    :param given: with its ``request_id``.
+    :param requested: the record that reserved the id.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        costs: Costs,
+        given: ChatCompletion,
+        *,
+        route: Route,
+        requested: Record,
+    ) -> None:
+        self._appender = appender
+        self._costs = costs
+        self._given = given
+        self._route = route
+        self._request_id = str(given.request_id)
+        self._requested = requested
+        self._last = requested.offset
+        self._streaming = bool(given.stream)
+        self._began = time.monotonic()
+
+    async def run(self, endpoint: Endpoint) -> Committed[Value]:
+        """Ask, record what comes, charge the usage; answers ``LlmResponseGQL``.
+
+        :raises EngineError: ``PROVIDER_FAILED``, ``RATE_LIMITED``, ``UNAVAILABLE``.
+        """
+        given, outcome = self._given, Outcome()
+        ask = Ask(
+            model=given.model,
+            messages=given.messages,
+            temperature=given.temperature,
+            max_tokens=given.max_tokens,
+            top_p=given.top_p,
+            frequency_penalty=given.frequency_penalty,
+            presence_penalty=given.presence_penalty,
+            stop=given.stop,
+            user=given.user,
+        )
+        pieces: list[Piece] = []
+        outbox = Outbox(self._add)
+        try:
+            if self._streaming:
+                await self._append(CompletionStarted(request_id=self._request_id, at=self._appender.at()))
+            async for piece in endpoint.ask(ask, outcome):
+                pieces.append(piece)
+                if self._streaming:
+                    await outbox.put(piece)
+            await outbox.flush()
+        except ProviderFailed as error:
+            await outbox.flush()
+            await self._fail(error)
+            raise _refusal(error) from error
+        finally:
+            await outbox.aclose()
+        return await self._end("".join(p.text for p in pieces if not p.is_call), outcome)
+
+    async def _append(
+        self, body: CompletionStarted | PiecesAdded | CompletionEnded | CompletionFailed
+    ) -> Record:
+        try:
+            record = await self._appender.append(
+                completion_subject(self._request_id), body, expected=self._last
+            )
+        except ExpectationFailed as error:
+            raise EngineError(
+                ErrorCode.CONFLICT, f"completion {shown(self._request_id)} was ended by another server"
+            ) from error
+        self._last = record.offset
+        return record
+
+    async def _add(self, pieces: list[Piece]) -> None:
+        body = PiecesAdded(
+            request_id=self._request_id,
+            at=self._appender.at(),
+            pieces=tuple((piece.text, piece.is_call) for piece in pieces),
+        )
+        await self._append(body)
+
+    async def _fail(self, error: ProviderFailed) -> None:
+        await self._append(
+            CompletionFailed(
+                request_id=self._request_id,
+                at=self._appender.at(),
+                provider_id=self._route.provider.id,
+                latency_ms=self._latency_ms(),
+                streaming=self._streaming,
+                error=f"{self._route.provider.name}: {error.message}",
+                blames_provider=True,
+            )
+        )
+
+    async def _end(self, content: str, outcome: Outcome) -> Committed[Value]:
+        given, provider = self._given, self._route.provider
+        prompt = outcome.prompt_tokens
+        if prompt is None:
+            prompt = _estimate(sum(len(message.content) for message in given.messages))
+        completion = (
+            _estimate(len(content)) if outcome.completion_tokens is None else outcome.completion_tokens
+        )
+        price = self._route.price(given.model)
+        usage = Usage(
+            id=self._appender.follow_up_id("completion", self._request_id, self._requested.check),
+            user=given.user,
+            project=given.project_id,
+            provider=provider.name,
+            model=given.model,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost=0.0
+            if price is None
+            else prompt * price.cost_per_input_token + completion * price.cost_per_output_token,
+        )
+        latency_ms = self._latency_ms()
+        record = await self._append(
+            CompletionEnded(
+                request_id=self._request_id,
+                at=self._appender.at(),
+                provider_id=provider.id,
+                latency_ms=latency_ms,
+                streaming=self._streaming,
+                finish_reason=outcome.finish_reason,
+                usage=usage,
+            )
+        )
+        await self._costs.charge(usage)
+        message: Value = {"role": "assistant", "content": content, "name": None}
+        value: Value = {
+            "id": self._request_id,
+            "model": given.model,
+            "choices": [{"index": 0, "message": message, "finishReason": outcome.finish_reason}],
+            "usage": usage.tokens_value(),
+            "provider": provider.name,
+            "routingInfo": {
+                "selectedProvider": provider.name,
+                "routingStrategy": self._route.strategy,
+                "latencyMs": latency_ms,
+                "retryCount": outcome.retries,
+                "fallbackUsed": False,
+            },
+        }
+        return self._appender.committed(value, record)
+
+    def _latency_ms(self) -> int:
+        return round((time.monotonic() - self._began) * 1000)
+
+
+def _refusal(error: ProviderFailed) -> EngineError:
+    facts: dict[str, object] = {"kind": error.kind, "retryable": error.retryable}
+    if error.kind == "rate_limit":
+        wait = error.retry_after_seconds
+        return EngineError(ErrorCode.RATE_LIMITED, error.message, retryAfter=wait, **facts)
+    return EngineError(ErrorCode.PROVIDER_FAILED, error.message, **facts)
+
+
+def _estimate(characters: int) -> int:
+    return math.ceil(characters / _CHARACTERS_PER_TOKEN)

@@ -1,0 +1,231 @@
+"""Asking a provider: the built-in echo, and endpoints that speak OpenAI's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
+
+import msgspec
+
+from circuit_breaker_server.engine.llm.inputs import ChatMessage, ModelInput
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
+
+__all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome", "Piece", "ProviderFailed"]
+
+
+@final
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider is asked; ``None`` leaves the choice to it."""
+
+    model: str
+    messages: Sequence[ChatMessage]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: Sequence[str] | None = None
+    user: str | None = None
+
+
+@final
+class Piece(msgspec.Struct, frozen=True):
+    """A part of an answer: text, or the JSON of a function call."""
+
+    text: str
+    is_call: bool = False
+
+
+@final
+class Outcome(msgspec.Struct, kw_only=True):
+    """What is known of an answer once its last piece has come; filled while it comes.
+
+    :ivar prompt_tokens: as the provider counts; ``None`` where it does not say.
+    :ivar retries: how often it was asked again before it answered.
+    """
+
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    retries: int = 0
+
+
+@final
+class ProviderFailed(Exception):
+    """A provider did not answer, or not whole. The text is for the caller: no key is in it.
+
+    :ivar retryable: asking again later may help.
+    :ivar retry_after_seconds: when, where the provider said so.
+    :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request`` or
+        ``broken``.
+    """
+
+    def __init__(self, kind: str, message: str, *, retry_after_seconds: float | None = None) -> None:
+        self.kind = kind
+        self.message = message
+        self.retryable = kind in ("rate_limit", "timeout", "connection", "server", "broken")
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
+class Endpoint(Protocol):
+    """Where a provider is asked."""
+
+    def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
+        """Yield the answer piece by piece, and fill in the outcome.
+
+        :raises ProviderFailed: it did not answer, or not whole.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent."""
+        ...
+
+
+_WORD = re.compile(r"\s*\S+\s*")
+
+ECHO_MODEL: Final = ModelInput(
+    id="echo",
+    name="Echo",
+    max_tokens=1_000_000,
+    context_window=1_000_000,
+    cost_per_input_token=0.000_001,
+    cost_per_output_token=0.000_002,
+    supports_streaming=True,
+    supports_function_calling=False,
+    capabilities=("chat",),
+)
+"""The model of the built-in provider; its prices are there for demonstrations and tests."""
+
+
+@final
+class Echo:
+    """Says the last message's own words back, one piece a word; needs no network."""
+
+    async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
+        """See :class:`Endpoint`; a token is a word."""
+        text = ask.messages[-1].content
+        outcome.finish_reason = "stop"
+        for stop in ask.stop or ():
+            text = text.partition(stop)[0]
+        words = _WORD.findall(text)
+        if ask.max_tokens is not None and len(words) > ask.max_tokens:
+            words = words[: ask.max_tokens]
+            outcome.finish_reason = "length"
+        outcome.prompt_tokens = sum(len(message.content.split()) for message in ask.messages)
+        outcome.completion_tokens = len(words)
+        for word in words:
+            yield Piece(word)
+            await asyncio.sleep(0)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+@final
+class OpenAIEndpoint:
+    """An endpoint that speaks OpenAI's protocol, through the ``openai`` library.
+
+    :param base_url: for example ``https://llm.example/v1``.
+    :param timeout_seconds: for each wait: to connect, for the answer to begin, between two pieces.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None, *, timeout_seconds: float) -> None:
+        self._base_url = base_url
+        self._api_key = api_key
+        self._timeout_seconds = timeout_seconds
+        self._client: AsyncOpenAI | None = None
+
+    async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
+        """See :class:`Endpoint`; refused connections, 429 and 5xx are asked again twice."""
+        # Imported here: openai costs 600 ms, which the start of a server must not.
+        import openai  # noqa: PLC0415 (as said above)
+
+        begun = False
+        try:
+            async with AsyncExitStack() as open_:
+                answer = await self._open(openai.AsyncOpenAI).chat.completions.with_raw_response.create(
+                    model=ask.model,
+                    messages=cast("list[ChatCompletionMessageParam]", msgspec.to_builtins(ask.messages)),
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    temperature=ask.temperature,
+                    max_tokens=ask.max_tokens,
+                    top_p=ask.top_p,
+                    frequency_penalty=ask.frequency_penalty,
+                    presence_penalty=ask.presence_penalty,
+                    stop=list(ask.stop) if ask.stop else None,
+                    user=openai.omit if ask.user is None else ask.user,
+                )
+                outcome.retries = answer.retries_taken
+                stream = answer.parse()
+                open_.push_async_callback(stream.close)
+                async for chunk in stream:
+                    begun = True
+                    if chunk.usage is not None:
+                        outcome.prompt_tokens = chunk.usage.prompt_tokens
+                        outcome.completion_tokens = chunk.usage.completion_tokens
+                    for choice in chunk.choices[:1]:
+                        outcome.finish_reason = choice.finish_reason or outcome.finish_reason
+                        if choice.delta.content:
+                            yield Piece(choice.delta.content)
+                        for call in choice.delta.tool_calls or ():
+                            yield Piece(call.model_dump_json(exclude_none=True), is_call=True)
+        except openai.OpenAIError as error:
+            raise self._failure(error) from error
+        except Exception as error:
+            # The library lets through what its HTTP client and its reading of JSON raise in mid-stream.
+            raise ProviderFailed("broken", f"the answer broke off: {type(error).__name__}") from error
+        if not begun or outcome.finish_reason is None:
+            raise ProviderFailed("broken", "the answer broke off before its end")
+
+    def _open(self, make: type[AsyncOpenAI]) -> AsyncOpenAI:
+        if self._client is None:
+            self._client = make(
+                api_key=self._api_key or "none", base_url=self._base_url, timeout=self._timeout_seconds
+            )
+        return self._client
+
+    def _failure(self, error: Exception) -> ProviderFailed:
+        import openai  # noqa: PLC0415 (as in `ask`)
+
+        match error:
+            case openai.APITimeoutError():
+                return ProviderFailed("timeout", f"no answer within {self._timeout_seconds:g} s")
+            case openai.APIConnectionError():
+                return ProviderFailed("connection", f"no connection: {error.__cause__ or error}")
+            case openai.RateLimitError():
+                wait = _seconds(error.response.headers.get("retry-after"))
+                return ProviderFailed("rate_limit", "too many requests (429)", retry_after_seconds=wait)
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                return ProviderFailed("authentication", f"the key was refused ({error.status_code})")
+            case openai.APIStatusError():
+                kind = "server" if error.status_code >= 500 else "request"
+                return ProviderFailed(kind, f"status {error.status_code}: {_brief(error.message)}")
+            case _:
+                return ProviderFailed("broken", f"an answer that cannot be read: {_brief(str(error))}")
+
+    async def aclose(self) -> None:
+        """See :class:`Endpoint`."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else max(0.0, float(text))
+    except ValueError:
+        return None  # a date: "later" says as much
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:200] + "…"

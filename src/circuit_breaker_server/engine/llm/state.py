@@ -1,0 +1,176 @@
+"""The state of providers and of completions that can still be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.engine.costs.records import Usage
+from circuit_breaker_server.engine.llm.inputs import ModelInput
+from circuit_breaker_server.engine.llm.records import (
+    CompletionEnded,
+    CompletionFailed,
+    CompletionRequested,
+    CompletionStarted,
+    PiecesAdded,
+    ProviderConfigured,
+    decode_body,
+)
+from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.log.event_log import LogCorruptError, Record
+
+__all__ = ["KEPT_MS", "CompletionEntry", "LlmState", "ProviderEntry"]
+
+KEPT_MS: Final = 24 * 60 * 60 * 1000
+"""How long a finished stream can be read again, milliseconds."""
+
+_UNHEALTHY_AFTER = 3
+
+
+@final
+class ProviderEntry(Entry, frozen=True, kw_only=True, rename="camel"):
+    """A provider, and how its calls went since it was last configured.
+
+    :ivar last: the offset of the last record of its subject.
+    """
+
+    last: int
+    id: str
+    provider_type: str
+    name: str
+    base_url: str
+    api_key_id: str
+    models: tuple[ModelInput, ...]
+    created_at: str
+    updated_at: str
+    calls: int = 0
+    failures: int = 0
+    failures_in_a_row: int = 0
+    latency_ms: int = 0
+    last_call_at: str | None = None
+    last_error: str | None = None
+
+    def model(self, model_id: str) -> ModelInput | None:
+        """Return one of its models."""
+        return next((model for model in self.models if model.id == model_id), None)
+
+    def health_value(self) -> dict[str, object]:
+        """Return how it goes, in the shape of ``LlmProviderHealthGQL``."""
+        return {
+            "isHealthy": self.failures_in_a_row < _UNHEALTHY_AFTER,
+            "lastCheck": self.last_call_at or self.updated_at,
+            "errorRate": self.failures / self.calls if self.calls else 0.0,
+            "averageLatencyMs": self.latency_ms // self.calls if self.calls else 0,
+            "consecutiveFailures": self.failures_in_a_row,
+            "lastError": self.last_error,
+        }
+
+
+@final
+class CompletionEntry(Entry, frozen=True, kw_only=True):
+    """A completion; ``created`` is the offset of its first record.
+
+    :ivar check: of that record.
+    :ivar last: the offset of its last record so far.
+    :ivar ended_ms: when its last record was appended, milliseconds since 1970 UTC; ``None`` while it runs.
+    """
+
+    check: str
+    last: int
+    request_id: str
+    provider_id: str
+    streaming: bool
+    ended_ms: int | None = None
+
+
+@final
+class LlmState(TablePart):
+    """Providers and completions.
+
+    :param owe: told of each usage that is to be charged.
+    """
+
+    tokens = frozenset({"provider", "completion"})
+
+    def __init__(self, owe: Callable[[Usage, Record], None]) -> None:
+        self.providers: Table[ProviderEntry] = Table("provider", ProviderEntry)
+        self.completions: Table[CompletionEntry] = Table("completion", CompletionEntry)
+        self._owe = owe
+        super().__init__(self.providers, self.completions)
+
+    def apply(self, record: Record) -> None:
+        """Apply a record of a provider or a completion."""
+        body = decode_body(record)
+        match body:
+            case ProviderConfigured():
+                self._configure(body, record)
+            case CompletionRequested():
+                self._forget_old(record.time_ms)
+                entry = CompletionEntry(
+                    created=record.offset,
+                    check=record.check,
+                    last=record.offset,
+                    request_id=body.request_id,
+                    provider_id=body.provider_id,
+                    streaming=body.streaming,
+                )
+                self.completions.put(body.request_id, entry)
+            case CompletionStarted() | PiecesAdded():
+                self._advance(body.request_id, record, ended=False)
+            case CompletionEnded(usage=usage):
+                self._advance(body.request_id, record, ended=True)
+                self._count(body, error=None)
+                self._owe(usage, record)
+            case CompletionFailed(error=error):
+                self._advance(body.request_id, record, ended=True)
+                if body.blames_provider:
+                    self._count(body, error=error)
+
+    def _configure(self, body: ProviderConfigured, record: Record) -> None:
+        old = self.providers.get(body.id)
+        entry = ProviderEntry(
+            created=record.offset if old is None else old.created,
+            last=record.offset,
+            id=body.id,
+            provider_type=body.provider_type,
+            name=body.name,
+            base_url=body.base_url,
+            api_key_id=body.api_key_id,
+            models=body.models,
+            created_at=body.created_at,
+            updated_at=body.updated_at,
+        )
+        self.providers.put(body.id, entry)
+
+    def _advance(self, request_id: str, record: Record, *, ended: bool) -> None:
+        entry = self.completions.get(request_id)
+        if entry is None:
+            raise LogCorruptError(f"record {record.offset} goes on with a completion that no record began")
+        ended_ms = record.time_ms if ended else None
+        self.completions.put(
+            request_id, msgspec.structs.replace(entry, last=record.offset, ended_ms=ended_ms)
+        )
+
+    def _count(self, body: CompletionEnded | CompletionFailed, *, error: str | None) -> None:
+        entry = self.providers.get(body.provider_id)
+        if entry is None:
+            return  # the built-in provider
+        entry = msgspec.structs.replace(
+            entry,
+            calls=entry.calls + 1,
+            failures=entry.failures + (error is not None),
+            failures_in_a_row=0 if error is None else entry.failures_in_a_row + 1,
+            latency_ms=entry.latency_ms + body.latency_ms,
+            last_call_at=body.at,
+            last_error=entry.last_error if error is None else error,
+        )
+        self.providers.put(entry.id, entry)
+
+    def _forget_old(self, now_ms: int) -> None:
+        """Forget what can no longer be read: the oldest first, up to the first that still can."""
+        for request_id, entry in self.completions.items():
+            if entry.ended_ms is None or entry.ended_ms > now_ms - KEPT_MS:
+                return
+            self.completions.remove(request_id)

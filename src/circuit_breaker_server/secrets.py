@@ -1,0 +1,150 @@
+"""The store of secrets: encrypted, beside the log and never in it. Records name secrets by id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Self, final
+
+from cryptography.fernet import Fernet, InvalidToken
+
+__all__ = ["KEY_VARIABLE", "SecretStore", "SecretStoreError", "api_key_variable"]
+
+KEY_VARIABLE: Final = "CIRCUIT_BREAKER_SECRET_KEY"
+"""The environment variable with the key of the store; without it the key is a file beside the store."""
+
+_API_KEY_PREFIX: Final = "CIRCUIT_BREAKER_API_KEY_"
+
+
+class SecretStoreError(Exception):
+    """The store cannot be used. The text names the file and what to do."""
+
+
+@final
+class SecretStore:
+    """Secrets by id, kept in ``secrets.db``.
+
+    Reading is done from memory. A value is encrypted with a key that is not in the store
+    (:data:`KEY_VARIABLE`, or the file ``secrets.key``, which only its owner may read). ``repr`` shows no
+    value.
+
+    Example::
+
+        store = await SecretStore.open(Path("data"))
+        await store.put("mcp-client-1", "…")
+    """
+
+    def __init__(self, path: Path, fernet: Fernet, values: dict[str, str]) -> None:
+        """Hold what was read; :meth:`open` is the way in."""
+        self._path = path
+        self._fernet = fernet
+        self._values = values
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, data_dir: Path, environment: Mapping[str, str] = os.environ) -> Self:
+        """Open the store of a data directory, making it if it is missing.
+
+        :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
+        """
+        return await asyncio.to_thread(cls._open, data_dir, environment)
+
+    @classmethod
+    def _open(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
+        path = data_dir / "secrets.db"
+        try:
+            fernet = Fernet(environment.get(KEY_VARIABLE) or _key_file(data_dir))
+        except ValueError as error:
+            raise SecretStoreError(
+                f"the key of {path} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe base64"
+            ) from error
+        except OSError as error:
+            raise SecretStoreError(f"{data_dir / 'secrets.key'}: {error.strerror}") from error
+        try:
+            with _database(path) as database:
+                rows = database.execute("SELECT id, value FROM secrets").fetchall()
+        except sqlite3.Error as error:
+            raise SecretStoreError(f"{path}: {error}") from error
+        try:
+            values = {id_: fernet.decrypt(value).decode() for id_, value in rows}
+        except InvalidToken as error:
+            raise SecretStoreError(
+                f"{path} was written with another key: give the server the key it was written with"
+            ) from error
+        return cls(path, fernet, values)
+
+    def get(self, id: str) -> str | None:  # noqa: A002 (what records call it)
+        """Return a secret, ``None`` if there is none of that id."""
+        return self._values.get(id)
+
+    def api_key(self, id: str, environment: Mapping[str, str] = os.environ) -> str | None:  # noqa: A002 (as above)
+        """Return a provider's key: of the environment (:func:`api_key_variable`), else of the store."""
+        return environment.get(api_key_variable(id)) or self._values.get(id)
+
+    async def put(self, id: str, value: str) -> None:  # noqa: A002 (as above)
+        """Keep a secret, replacing the one before; durable when this returns.
+
+        :raises SecretStoreError: it could not be written.
+        """
+        async with self._writing:
+            await asyncio.to_thread(self._write, id, value)
+            self._values[id] = value
+
+    def _write(self, id_: str, value: str) -> None:
+        try:
+            with _database(self._path) as database, database:
+                encrypted = self._fernet.encrypt(value.encode())
+                database.execute("INSERT OR REPLACE INTO secrets VALUES (?, ?)", (id_, encrypted))
+        except sqlite3.Error as error:
+            raise SecretStoreError(f"{self._path}: {error}") from error
+
+    async def remove(self, id: str) -> None:  # noqa: A002 (as above)
+        """Forget a secret, if it is there; durable when this returns.
+
+        :raises SecretStoreError: it could not be written.
+        """
+        async with self._writing:
+            if self._values.pop(id, None) is not None:
+                await asyncio.to_thread(self._delete, id)
+
+    def _delete(self, id_: str) -> None:
+        try:
+            with _database(self._path) as database, database:
+                database.execute("DELETE FROM secrets WHERE id = ?", (id_,))
+        except sqlite3.Error as error:
+            raise SecretStoreError(f"{self._path}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<SecretStore {self._path} {len(self._values)} secrets>"
+
+
+def api_key_variable(id: str) -> str:  # noqa: A002 (as above)
+    """Name the environment variable of a provider's key."""
+    return _API_KEY_PREFIX + re.sub(r"[^A-Z0-9]", "_", id.upper())
+
+
+def _key_file(data_dir: Path) -> bytes:
+    path = data_dir / "secrets.key"
+    try:
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(made, "wb") as file:
+        file.write(Fernet.generate_key())
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    path.touch(0o600)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE IF NOT EXISTS secrets (id TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        yield database
