@@ -37,6 +37,7 @@ class MemoryLog:
         self.closed = False
         self.before_append: Callable[[NewRecord], None] | None = None
         self.snapshots_saved: asyncio.Queue[int] = asyncio.Queue()
+        self._news = asyncio.Event()
         self._tails: list[Callable[[Sequence[Record]], None]] = []
 
     epoch = "00000000deadbeef"
@@ -59,6 +60,9 @@ class MemoryLog:
         """Append at once."""
         if self.closed:
             raise LogClosedError("the log is closed")
+        again = next((r for r in self.records if r.id == record.id), None)
+        if again is not None:
+            return again
         last = next((r.offset for r in reversed(self.records) if r.subject == record.subject), 0)
         if record.expected not in (None, last):
             raise ExpectationFailed(record.subject, expected=record.expected or 0, actual=last)
@@ -70,7 +74,15 @@ class MemoryLog:
         self.records.append(stored)
         for callback in self._tails:
             callback([stored])
+        self._news.set()
         return stored
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so; it is looked at whenever a record was appended."""
+        async with asyncio.timeout(5):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
 
     async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
         found = [r for r in self.records[after:] if any(matches(s, r.subject) for s in subjects)]
@@ -94,7 +106,8 @@ class MemoryLog:
         if self.snapshot_fails:
             self.snapshots_saved.put_nowait(-1)
             raise LogWriteError("memory.db: no space left")
-        entries = dict(self.snapshot.entries) | {e.key: e.data for e in changed if e.data is not None}
+        merged = dict(self.snapshot.entries) | {entry.key: entry.data for entry in changed}
+        entries = {key: data for key, data in merged.items() if data is not None}
         self.snapshot = Snapshot(offset=offset, entries=entries)
         self.snapshots_saved.put_nowait(offset)
 

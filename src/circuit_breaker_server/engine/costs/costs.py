@@ -24,6 +24,7 @@ from circuit_breaker_server.engine.costs.records import (
     UsageCharged,
     WindowRolled,
     decode_body,
+    usd,
 )
 from circuit_breaker_server.engine.costs.state import CostState, SpendEntry
 from circuit_breaker_server.engine.costs.windows import PERIODS, next_midnight, used_since, window_start
@@ -126,12 +127,14 @@ class Costs:
             refuse(f"limit: {given.limit:g} is not above 0 and at most {_MAX_AMOUNT:g} USD")
         if not 0 < given.warning_threshold <= 1:
             refuse(f"warningThreshold: {given.warning_threshold:g} is not a fraction above 0 and at most 1")
-        budget = Budget(limit=given.limit, period=given.period, warning_threshold=given.warning_threshold)
+        budget = Budget(
+            limit=usd(given.limit), period=given.period, warning_threshold=given.warning_threshold
+        )
 
         def decide(_old: Account) -> BudgetSet:
             entry = self._state.accounts.get(key.subject)
             window = window_start(budget.period, self._today())
-            used = used_since(window, {} if entry is None else entry.days)
+            used = usd(used_since(window, {} if entry is None else entry.days))
             account, warns, exhausts = _crossed(Account(budget=budget, window=window.isoformat(), used=used))
             at = self._appender.at()
             return BudgetSet(key=key, at=at, account=account, warns=warns, exhausts=exhausts)
@@ -148,10 +151,10 @@ class Costs:
             refuse(f"amount: {amount:g} is not above 0 and at most {_MAX_AMOUNT:g} USD")
 
         def decide(old: Account) -> CreditApplied:
-            taken = min(amount, old.used)
+            taken = min(usd(amount), old.used)
             if taken == 0:
                 refuse(f"amount: {key} has used nothing in its present window; there is nothing to credit")
-            account = msgspec.structs.replace(old, used=old.used - taken)
+            account = msgspec.structs.replace(old, used=usd(old.used - taken))
             return CreditApplied(
                 key=key,
                 at=self._appender.at(),
@@ -173,7 +176,7 @@ class Costs:
         def decide(old: Account) -> UsageCharged | None:
             if usage.id not in self._state.dues:
                 return None
-            account, warns, exhausts = _crossed(msgspec.structs.replace(old, used=old.used + usage.cost))
+            account, warns, exhausts = _crossed(msgspec.structs.replace(old, used=usd(old.used + usage.cost)))
             return UsageCharged(
                 key=usage.account,
                 at=self._appender.at(),

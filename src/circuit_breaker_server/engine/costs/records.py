@@ -21,10 +21,16 @@ __all__ = [
     "UsageCharged",
     "WindowRolled",
     "decode_body",
+    "usd",
 ]
 
 NO_LIMIT: Final = sys.float_info.max
 """The limit where no budget is set."""
+
+
+def usd(amount: float) -> float:
+    """Round an amount to a millionth of a millionth, so that sums of what was charged meet a limit."""
+    return round(amount, 12)
 
 
 @final

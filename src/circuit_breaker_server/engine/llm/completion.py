@@ -142,9 +142,7 @@ class CompletionRun:
             model=given.model,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost=0.0
-            if price is None
-            else prompt * price.cost_per_input_token + completion * price.cost_per_output_token,
+            cost=0.0 if price is None else price.cost_of(prompt, completion),
         )
         latency_ms = self._latency_ms()
         record = await self._append(

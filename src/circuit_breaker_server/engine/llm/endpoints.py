@@ -179,7 +179,7 @@ class OpenAIEndpoint:
                         for call in choice.delta.tool_calls or ():
                             yield Piece(call.model_dump_json(exclude_none=True), is_call=True)
         except openai.OpenAIError as error:
-            raise self._failure(error) from error
+            raise self._failure(error, begun=begun) from error
         except Exception as error:
             # The library lets through what its HTTP client and its reading of JSON raise in mid-stream.
             raise ProviderFailed("broken", f"the answer broke off: {type(error).__name__}") from error
@@ -193,12 +193,14 @@ class OpenAIEndpoint:
             )
         return self._client
 
-    def _failure(self, error: Exception) -> ProviderFailed:
+    def _failure(self, error: Exception, *, begun: bool) -> ProviderFailed:  # noqa: PLR0911 (one per kind)
         import openai  # noqa: PLC0415 (as in `ask`)
 
         match error:
             case openai.APITimeoutError():
                 return ProviderFailed("timeout", f"no answer within {self._timeout_seconds:g} s")
+            case openai.APIConnectionError() if begun:
+                return ProviderFailed("broken", f"the answer broke off: {error.__cause__ or error}")
             case openai.APIConnectionError():
                 return ProviderFailed("connection", f"no connection: {error.__cause__ or error}")
             case openai.RateLimitError():

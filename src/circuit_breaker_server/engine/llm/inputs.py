@@ -6,6 +6,8 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_server.engine.costs.records import usd
+
 __all__ = ["ChatCompletion", "ChatMessage", "ModelInput", "ProviderConfig"]
 
 
@@ -49,6 +51,10 @@ class ModelInput(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     supports_streaming: bool
     supports_function_calling: bool
     capabilities: tuple[str, ...]
+
+    def cost_of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return what a completion costs, in USD."""
+        return usd(prompt_tokens * self.cost_per_input_token + completion_tokens * self.cost_per_output_token)
 
 
 @final

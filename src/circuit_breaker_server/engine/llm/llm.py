@@ -32,7 +32,7 @@ from circuit_breaker_server.engine.llm.records import (
     provider_subject,
 )
 from circuit_breaker_server.engine.llm.routing import ECHO, find_route
-from circuit_breaker_server.engine.llm.state import KEPT_MS, CompletionEntry, LlmState, ProviderEntry
+from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState, ProviderEntry, is_too_old
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.logs import get_logger
 
@@ -77,7 +77,7 @@ class Llm:
     async def start(self) -> None:
         """End the completions that were running when the server stopped."""
         for entry in self._state.completions.values():
-            if entry.ended_ms is None:
+            if entry.ended_at is None:
                 body = CompletionFailed(
                     request_id=entry.request_id,
                     at=self._appender.at(),
@@ -130,7 +130,7 @@ class Llm:
 
         def is_over() -> bool:
             entry = self._state.completions.get(request_id)
-            return entry is not None and entry.ended_ms is not None
+            return entry is not None and entry.ended_at is not None
 
         missing = f"no completion with the requestId {shown(request_id)} was requested in time"
         return Selection((completion_subject(request_id),), finite=Finite(start, is_over, ends, missing))
@@ -138,8 +138,7 @@ class Llm:
     def _require_readable(self, entry: CompletionEntry) -> None:
         if not entry.streaming:
             refuse(f"requestId: completion {shown(entry.request_id)} is not streamed: ask for it with stream")
-        now_ms = self._appender.now().timestamp() * 1000
-        if entry.ended_ms is not None and entry.ended_ms < now_ms - KEPT_MS:
+        if is_too_old(entry.ended_at, self._appender.now()):
             raise EngineError(
                 ErrorCode.NOT_FOUND, f"the stream of completion {shown(entry.request_id)} is over for a day"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Final, final
 
 import msgspec
@@ -19,14 +20,20 @@ from circuit_breaker_server.engine.llm.records import (
     decode_body,
 )
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
-__all__ = ["KEPT_MS", "CompletionEntry", "LlmState", "ProviderEntry"]
+__all__ = ["CompletionEntry", "LlmState", "ProviderEntry", "is_too_old"]
 
-KEPT_MS: Final = 24 * 60 * 60 * 1000
-"""How long a finished stream can be read again, milliseconds."""
+KEPT: Final = timedelta(hours=24)
+"""How long a finished stream can be read again."""
 
 _UNHEALTHY_AFTER = 3
+
+
+def is_too_old(ended_at: str | None, now: datetime) -> bool:
+    """Tell whether what ended then can no longer be read; what runs (``None``) can."""
+    return ended_at is not None and ended_at < timestamp(now - KEPT)
 
 
 @final
@@ -74,7 +81,7 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
 
     :ivar check: of that record.
     :ivar last: the offset of its last record so far.
-    :ivar ended_ms: when its last record was appended, milliseconds since 1970 UTC; ``None`` while it runs.
+    :ivar ended_at: when it ended; ``None`` while it runs.
     """
 
     check: str
@@ -82,7 +89,7 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
     request_id: str
     provider_id: str
     streaming: bool
-    ended_ms: int | None = None
+    ended_at: str | None = None
 
 
 @final
@@ -107,7 +114,7 @@ class LlmState(TablePart):
             case ProviderConfigured():
                 self._configure(body, record)
             case CompletionRequested():
-                self._forget_old(record.time_ms)
+                self._forget_old(parse_timestamp(body.at))
                 entry = CompletionEntry(
                     created=record.offset,
                     check=record.check,
@@ -118,13 +125,13 @@ class LlmState(TablePart):
                 )
                 self.completions.put(body.request_id, entry)
             case CompletionStarted() | PiecesAdded():
-                self._advance(body.request_id, record, ended=False)
+                self._advance(body.request_id, record, ended_at=None)
             case CompletionEnded(usage=usage):
-                self._advance(body.request_id, record, ended=True)
+                self._advance(body.request_id, record, ended_at=body.at)
                 self._count(body, error=None)
                 self._owe(usage, record)
             case CompletionFailed(error=error):
-                self._advance(body.request_id, record, ended=True)
+                self._advance(body.request_id, record, ended_at=body.at)
                 if body.blames_provider:
                     self._count(body, error=error)
 
@@ -144,13 +151,12 @@ class LlmState(TablePart):
         )
         self.providers.put(body.id, entry)
 
-    def _advance(self, request_id: str, record: Record, *, ended: bool) -> None:
+    def _advance(self, request_id: str, record: Record, *, ended_at: str | None) -> None:
         entry = self.completions.get(request_id)
         if entry is None:
             raise LogCorruptError(f"record {record.offset} goes on with a completion that no record began")
-        ended_ms = record.time_ms if ended else None
         self.completions.put(
-            request_id, msgspec.structs.replace(entry, last=record.offset, ended_ms=ended_ms)
+            request_id, msgspec.structs.replace(entry, last=record.offset, ended_at=ended_at)
         )
 
     def _count(self, body: CompletionEnded | CompletionFailed, *, error: str | None) -> None:
@@ -168,9 +174,9 @@ class LlmState(TablePart):
         )
         self.providers.put(entry.id, entry)
 
-    def _forget_old(self, now_ms: int) -> None:
+    def _forget_old(self, now: datetime) -> None:
         """Forget what can no longer be read: the oldest first, up to the first that still can."""
         for request_id, entry in self.completions.items():
-            if entry.ended_ms is None or entry.ended_ms > now_ms - KEPT_MS:
+            if not is_too_old(entry.ended_at, now):
                 return
             self.completions.remove(request_id)
