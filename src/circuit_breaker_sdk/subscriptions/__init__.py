@@ -1,6 +1,7 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.state import (
@@ -17,6 +18,7 @@ __all__ = [
     "Operation",
     "Subscription",
     "SubscriptionBuilder",
+    "SubscriptionFilter",
     "SubscriptionHandler",
     "SubscriptionId",
     "SubscriptionManager",

@@ -36,6 +36,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     cursor_of,
     read_errors,
 )
+from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import Handlers
 from circuit_breaker_sdk.subscriptions.state import (
     TRANSITIONS,
@@ -205,6 +206,11 @@ class Delivery(Generic[T]):
             self._log(logging.DEBUG, "subscription abandoned")
             self.unsubscribe()
 
+    @property
+    def event_type(self) -> object:
+        """What events are decoded to."""
+        return self._decoder.event_type
+
     def stats(self) -> SubscriptionStats:
         """Take a snapshot of the counters."""
         return SubscriptionStats(
@@ -220,8 +226,10 @@ class Delivery(Generic[T]):
 
     # The consumer ------------------------------------------------------------------------------------------
 
-    def add_filter(self, predicate: Callable[[T], object]) -> None:
+    def add_filter(self, part: SubscriptionFilter[T]) -> None:
         """Keep events from the consumer for which it is false, from the next event on."""
+        # A custom one is called, and named in errors, as the function that it is.
+        predicate = part.predicate if isinstance(part, Custom) else part
         self._predicates = (*self._predicates, predicate)
 
     def set_inline(self, handler: Callable[[T], object] | None) -> None:

@@ -30,6 +30,8 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     :ivar type: what the root field's value is decoded to.
     :ivar root_field: the root field's response key; ``None`` to learn it from the first event.
+    :ivar filter_arguments: arguments, by their name in the schema, that select events by the attribute of
+        the same name, so that a filter may set them.
     :ivar label: a short name for logs and errors.
     :ivar buffer: bounds of its buffer; ``None`` takes the client's.
     """
@@ -39,6 +41,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     variables: Mapping[str, object] | None = None
     operation_name: str | None = None
     root_field: str | None = None
+    filter_arguments: frozenset[str] = frozenset()
     label: str = "subscription"
     buffer: BufferLimits | None = None
 

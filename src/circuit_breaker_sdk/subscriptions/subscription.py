@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.filters import as_filter, conjuncts
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.state import (
     Continuity,
@@ -129,10 +130,19 @@ class Subscription(Generic[T]):
     def filter(self, predicate: Callable[[T], object]) -> Self:
         """Keep back events for which ``predicate`` is false, from the next one that arrives on.
 
-        Several must all hold. It runs in the read callback; if it raises, that is reported and the event
-        passes. A builder's own filters are cheaper: the server applies them.
+        ``predicate`` is a :class:`SubscriptionFilter` or a plain function. Several must all hold, as must
+        the parts of a conjunction. It runs in the read callback. If it raises, that is an error of this
+        subscription only: it is reported (``HandlerError``) to :meth:`on_error`, :attr:`last_error` and
+        :meth:`stats`, ends nothing, and the event passes unless another filter keeps it back. A builder's
+        own filters are cheaper: the server applies those that it can.
+
+        :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
+            async.
         """
-        self._delivery.add_filter(predicate)
+        whole = as_filter(predicate)
+        whole.check(self._delivery.event_type)
+        for part in conjuncts(whole):
+            self._delivery.add_filter(part)
         return self
 
     # Iteration -------------------------------------------------------------------------------------------
