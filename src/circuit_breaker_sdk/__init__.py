@@ -47,6 +47,7 @@ from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
     Batches,
     Continuity,
+    EventAggregator,
     Subscription,
     SubscriptionBuilder,
     SubscriptionFilter,
@@ -55,6 +56,8 @@ from circuit_breaker_sdk.subscriptions import (
     SubscriptionManager,
     SubscriptionState,
     SubscriptionStats,
+    Window,
+    Windows,
 )
 
 __all__ = [
@@ -72,6 +75,7 @@ __all__ = [
     "ConnectionState",
     "Continuity",
     "DecodeError",
+    "EventAggregator",
     "GapError",
     "GraphQLError",
     "HandlerError",
@@ -103,6 +107,8 @@ __all__ = [
     "SubscriptionStats",
     "Timeouts",
     "UsageError",
+    "Window",
+    "Windows",
     "Workflow",
     "WorkflowEvent",
     "WorkflowEventSubscription",

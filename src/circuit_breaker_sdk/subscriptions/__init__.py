@@ -1,5 +1,6 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
 from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
@@ -15,6 +16,7 @@ from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
 __all__ = [
     "Batches",
     "Continuity",
+    "EventAggregator",
     "Operation",
     "Subscription",
     "SubscriptionBuilder",
@@ -24,4 +26,6 @@ __all__ = [
     "SubscriptionManager",
     "SubscriptionState",
     "SubscriptionStats",
+    "Window",
+    "Windows",
 ]

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.filters import as_filter, conjuncts
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
@@ -172,6 +174,40 @@ class Subscription(Generic[T]):
         if max_events < 1 or max_wait_seconds < 0:
             raise UsageError("max_events must be at least 1, max_wait_seconds not negative")
         return Batches(self, max_events, max_wait_seconds)
+
+    def windows(
+        self,
+        seconds: float | timedelta,
+        *,
+        time: Callable[[T], datetime] | None = None,
+        folds: Folds | None = None,
+        allowed_lateness: float | timedelta = 0,
+        max_open_windows: int = 64,
+        keep_events: bool = False,
+        max_events: int = 10_000,
+        max_bytes: int = 16 * 1024 * 1024,
+    ) -> Windows[T]:
+        """Iterate over tumbling windows of event time: see :class:`EventAggregator` for the arguments.
+
+        At the end of the stream the windows that are still open come first, marked ``early``, then what
+        ended it is raised. An event counts as handled once it is in its window, which may still be open.
+
+        Example::
+
+            async for window in events.windows(60, folds={"moved": (0, lambda n, event: n + 1)}):
+                print(window.start, window.rate, window.folds["moved"])
+        """
+        aggregator: EventAggregator[T] = EventAggregator(
+            seconds,
+            time=time,
+            folds=folds,
+            allowed_lateness=allowed_lateness,
+            max_open_windows=max_open_windows,
+            keep_events=keep_events,
+            max_events=max_events,
+            max_bytes=max_bytes,
+        )
+        return Windows(self, aggregator)
 
     async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T]:
         delivery = self._delivery
