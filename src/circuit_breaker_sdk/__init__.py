@@ -46,6 +46,8 @@ from circuit_breaker_sdk.events import (
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
     Batches,
+    BatchEvent,
+    BatchSubscriptionManager,
     Continuity,
     EventAggregator,
     Subscription,
@@ -65,6 +67,8 @@ __all__ = [
     "Activity",
     "ActivityInput",
     "AuthenticationFailed",
+    "BatchEvent",
+    "BatchSubscriptionManager",
     "Batches",
     "BufferLimits",
     "BufferOverflowError",

@@ -74,6 +74,11 @@ class SubscriptionBuilder(Generic[T, S]):
         self._filter = added if self._filter is None else self._filter & added
         return self
 
+    @property
+    def label(self) -> str:
+        """The operation's short name, as in logs and errors."""
+        return self._operation.label
+
     def buffer(self, limits: BufferLimits) -> Self:
         """Bound this subscription's buffer otherwise than the client's settings say."""
         self._operation = msgspec.structs.replace(self._operation, buffer=limits)

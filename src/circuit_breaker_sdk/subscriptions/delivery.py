@@ -105,6 +105,8 @@ class Delivery(Generic[T]):
         self._wake_at = 1
         self._waiter: asyncio.Future[None] | None = None
         self._only_errors: tuple[GraphQLError, ...] = ()
+        self.on_ready: Callable[[], None] | None = None
+        """For a consumer of many: called when an event is buffered, a handler attached, the end has come."""
 
     # The route ---------------------------------------------------------------------------------------------
 
@@ -240,6 +242,8 @@ class Delivery(Generic[T]):
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
         self._inline = handler
+        if self.on_ready is not None:
+            self.on_ready()
         while self._buffer and self._inline is not None:
             response = self.take()
             if not self.handlers.call(self._inline, value_of(response), self._taken):
@@ -310,6 +314,8 @@ class Delivery(Generic[T]):
             return
         if buffer.dropped != dropped:
             self.continuity = Continuity.GAP
+        if self.on_ready is not None:
+            self.on_ready()
         if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
             self.wake()
 
@@ -377,6 +383,8 @@ class Delivery(Generic[T]):
             seconds=round(time.perf_counter() - self._started, 6),
         )
         self._on_end(self)
+        if self.on_ready is not None:
+            self.on_ready()
         self.wake()
         self.handlers.end()
 

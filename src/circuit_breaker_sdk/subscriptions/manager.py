@@ -115,9 +115,21 @@ class SubscriptionManager:
             raise
         if connection.resume_negotiated:
             await self._until_live(delivery)
-        elif not delivery.live.done():
-            delivery.go_live()
+        else:
+            await self._until_written(delivery)
+        if delivery.error is not None and not delivery.events_received:
+            raise delivery.error
         return handle
+
+    async def _until_written(self, delivery: Delivery[T]) -> None:
+        try:
+            # The connection writes what was sent in one turn at the beginning of the next.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            delivery.unsubscribe()
+            raise
+        if not delivery.live.done():
+            delivery.go_live()
 
     async def _until_live(self, delivery: Delivery[T]) -> None:
         seconds = self._timeouts.subscribe_seconds
@@ -130,8 +142,6 @@ class SubscriptionManager:
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
-        if delivery.error is not None and not delivery.events_received:
-            raise delivery.error
 
     def _ended(self, delivery: Delivery[Any]) -> None:
         if self._running.pop(delivery.id, None) is not None:

@@ -25,9 +25,10 @@ from circuit_breaker_sdk.subscriptions.state import (
 __all__ = ["Batches", "Subscription"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Subscription(Generic[T]):
+class Subscription(Generic[T_co]):
     """A running subscription: iterate over it, or attach handlers.
 
     It is live when you get it, and keeps events in its bounded buffer until the first consumer comes. Either
@@ -50,7 +51,7 @@ class Subscription(Generic[T]):
                 print(resource.state)
     """
 
-    def __init__(self, delivery: Delivery[T]) -> None:
+    def __init__(self, delivery: Delivery[T_co]) -> None:
         self._delivery = delivery
         # The registry holds the delivery only, so this object's end is the end of the last reference.
         weakref.finalize(self, _abandon, delivery).atexit = False
@@ -100,7 +101,7 @@ class Subscription(Generic[T]):
 
     # Handlers --------------------------------------------------------------------------------------------
 
-    def on_data(self, handler: Callable[[T], object]) -> Self:
+    def on_data(self, handler: Callable[[T_co], object]) -> Self:
         """Call ``handler`` with each event, first with those that are buffered. Several are called in order.
 
         A plain function runs inside the read callback: keep it short. An async one is awaited, one event at
@@ -125,11 +126,11 @@ class Subscription(Generic[T]):
         self._delivery.handlers.add_complete(handler)
         return self
 
-    def handle(self, handler: SubscriptionHandler[T]) -> Self:
+    def handle(self, handler: SubscriptionHandler[T_co]) -> Self:
         """Attach an object's ``on_data``, ``on_error`` and ``on_complete``."""
         return self.on_error(handler.on_error).on_complete(handler.on_complete).on_data(handler.on_data)
 
-    def filter(self, predicate: Callable[[T], object]) -> Self:
+    def filter(self, predicate: Callable[[T_co], object]) -> Self:
         """Keep back events for which ``predicate`` is false, from the next one that arrives on.
 
         ``predicate`` is a :class:`SubscriptionFilter` or a plain function. Several must all hold, as must
@@ -152,7 +153,7 @@ class Subscription(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
         delivery = self._delivery
         delivery.mark_handled()
@@ -160,7 +161,7 @@ class Subscription(Generic[T]):
             await self._wait(1)
         return delivery.take_value()
 
-    def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T]:
+    def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T_co]:
         """Iterate over lists of events.
 
         A list has at least one event and at most ``max_events``; after its first event has arrived it waits
@@ -179,14 +180,14 @@ class Subscription(Generic[T]):
         self,
         seconds: float | timedelta,
         *,
-        time: Callable[[T], datetime] | None = None,
+        time: Callable[[T_co], datetime] | None = None,
         folds: Folds | None = None,
         allowed_lateness: float | timedelta = 0,
         max_open_windows: int = 64,
         keep_events: bool = False,
         max_events: int = 10_000,
         max_bytes: int = 16 * 1024 * 1024,
-    ) -> Windows[T]:
+    ) -> Windows[T_co]:
         """Iterate over tumbling windows of event time: see :class:`EventAggregator` for the arguments.
 
         At the end of the stream the windows that are still open come first, marked ``early``, then what
@@ -197,7 +198,7 @@ class Subscription(Generic[T]):
             async for window in events.windows(60, folds={"moved": (0, lambda n, event: n + 1)}):
                 print(window.start, window.rate, window.folds["moved"])
         """
-        aggregator: EventAggregator[T] = EventAggregator(
+        aggregator: EventAggregator[T_co] = EventAggregator(
             seconds,
             time=time,
             folds=folds,
@@ -209,7 +210,7 @@ class Subscription(Generic[T]):
         )
         return Windows(self, aggregator)
 
-    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T]:
+    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T_co]:
         delivery = self._delivery
         delivery.mark_handled()
         await self._wait(1)
