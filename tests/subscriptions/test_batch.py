@@ -27,6 +27,7 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
+from tests.transports.peers import TEXT, Peer, serve
 
 
 class World:
@@ -306,3 +307,36 @@ async def test_names_are_unique_and_a_subscription_is_in_one_batch_only(tmp_path
         await batch.unsubscribe_all()
         with pytest.raises(StopAsyncIteration):
             await anext(BatchSubscriptionManager())
+
+
+async def test_where_the_server_gives_no_live_signal_a_member_is_live_once_it_is_written() -> None:
+    subscribed: list[bytes] = []
+    over = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.read_frame()
+        peer.send_frame(TEXT, b'{"type":"connection_ack"}')
+        subscribed.extend([(await peer.read_frame()).payload for _ in range(3)])
+        over.set()
+        await peer.read_to_end()
+
+    async with serve(script) as port, Client(f"ws://127.0.0.1:{port}/graphql") as client:
+        writes = await count_writes(client)
+        batch = BatchSubscriptionManager()
+        for _ in range(3):
+            batch.add_subscription(client.workflows.subscribe_resource_updates())
+        await batch.subscribe_all()
+        assert len(writes) == 1
+        async with asyncio.timeout(10):
+            await over.wait()
+        assert all(b'"type":"subscribe"' in message for message in subscribed)
+        starting = asyncio.create_task(batch.subscription("resourceUpdates").unsubscribe())
+        cancelled = asyncio.create_task(client.workflows.subscribe_resource_updates().subscribe())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await starting
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert client.metrics.active_subscriptions == 2
+        await batch.unsubscribe_all()
