@@ -70,9 +70,13 @@ class GraphQLError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CircuitBreakerError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    :ivar member: where a :class:`BatchSubscriptionManager` raised it, the name of the member it is about.
+    """
 
     retryable: ClassVar[bool] = False
+    member: str | None = None
 
 
 class UsageError(CircuitBreakerError):

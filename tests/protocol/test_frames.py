@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler, parse_close, text_frame_header
+from circuit_breaker_sdk.protocol.frames import (
+    FrameError,
+    MessageAssembler,
+    masked_text_frame,
+    parse_close,
+    text_frame_header,
+)
 
 CONTINUATION, TEXT, BINARY = 0, 1, 2
 
@@ -196,3 +202,18 @@ def test_a_close_reason_that_is_not_utf_8_is_refused() -> None:
 )
 def test_the_header_takes_the_shortest_length(length: int, header: str) -> None:
     assert text_frame_header(length).hex() == header
+
+
+def test_a_masked_frame_is_that_of_the_specification() -> None:
+    # RFC 6455, section 5.7: "a single-frame masked text message".
+    assert masked_text_frame(b"Hello", bytes.fromhex("37fa213d")).hex() == "818537fa213d7f9f4d5158"
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+def test_masking_twice_gives_the_payload_back(payload: bytes, key: bytes) -> None:
+    frame = masked_text_frame(payload, key)
+    header = text_frame_header(len(payload))
+    assert frame[: len(header)] == bytes((header[0], header[1] | 0x80)) + header[2:]
+    assert frame[len(header) : len(header) + 4] == key
+    masked = frame[len(header) + 4 :]
+    assert bytes(byte ^ key[i % 4] for i, byte in enumerate(masked)) == payload

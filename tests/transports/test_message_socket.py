@@ -372,6 +372,23 @@ async def test_write_and_send_message_keep_their_order_even_when_the_buffer_is_f
 
 
 @both_roles
+async def test_many_messages_are_written_whole_and_in_order_between_single_ones(role: str) -> None:
+    async with open_pair(role) as pair:
+        expected = [b"%d:" % number + b"x" * (number * 97 % 70_000) for number in range(1, 120)]
+        for start in range(0, len(expected), 7):
+            pair.socket.send_messages(expected[start : start + 6])
+            for single in expected[start + 6 : start + 7]:
+                pair.socket.send_message(single)
+        pair.socket.send_messages([])
+        pair.socket.close(1000)
+        pair.socket.send_messages([b"dropped", b"dropped"])
+        for message in expected:
+            frame = await pair.peer.read_frame()
+            assert (frame.opcode, frame.payload, frame.masked) == (TEXT, message, role == "client")
+        assert (await pair.peer.read_frame()).close_code == 1000
+
+
+@both_roles
 async def test_the_marks_of_the_write_buffer_are_told(role: str) -> None:
     async with open_pair(role) as pair:
         sent = 0

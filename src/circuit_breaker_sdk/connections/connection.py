@@ -73,6 +73,7 @@ class Connection:
         "_acknowledged",
         "_closed_by_us",
         "_failure",
+        "_flushing",
         "_on_closed",
         "_protocol",
         "_routes",
@@ -91,6 +92,7 @@ class Connection:
         self._acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: SubscriptionError | None = None
         self._closed_by_us = False
+        self._flushing: asyncio.Handle | None = None
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
@@ -173,6 +175,8 @@ class Connection:
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation. Its route is registered before the message is written, so no event is missed.
 
+        What is started and ended in one turn of the loop is written at once, in the next.
+
         :raises ConnectionFailed: the connection is closing or closed.
         """
         if not self.is_usable:
@@ -183,13 +187,13 @@ class Connection:
         except BaseException:
             self._routes.remove(message.id, route)
             raise
-        self._flush()
+        self._flush_soon()
 
     def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
         """End an operation from our side; nothing happens if it is over already."""
         if self._routes.remove(id, route) and self.is_usable:
             self._protocol.send_complete(id)
-            self._flush()
+            self._flush_soon()
 
     async def aclose(self) -> None:
         """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent."""
@@ -197,6 +201,7 @@ class Connection:
         socket = self._socket
         if socket is None:
             return
+        self._flush()
         socket.close(CloseCode.NORMAL)
         await socket.wait_closed()
 
@@ -248,7 +253,11 @@ class Connection:
                 self._position(event.payload)
             elif isinstance(event, ConnectionAck):
                 self._acknowledge(event.payload)
-        self._flush()
+        if protocol.close is not None:
+            self._flush()
+        elif protocol.has_data_to_send:
+            # Each live signal is a ping: the pongs to all that one read brought ride in one write too.
+            self._flush_soon()
 
     def _end(self, event: Error | Complete) -> None:
         route = self._routes.get(event.id)
@@ -278,12 +287,18 @@ class Connection:
         if not self._acknowledged.done():
             self._acknowledged.set_result(None)
 
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._acknowledged.get_loop().call_soon(self._flush)
+
     def _flush(self) -> None:
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            flushing.cancel()
         socket = self._socket
         if socket is None:
             return  # the handshake's last turn: `open` flushes
-        for data in self._protocol.data_to_send():
-            socket.send_message(data)
+        socket.send_messages(self._protocol.data_to_send())
         close = self._protocol.close
         if close is not None and not socket.is_closing:
             self._failure = ProtocolError(close.reason, close_code=close.code)

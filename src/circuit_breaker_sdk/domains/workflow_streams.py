@@ -10,6 +10,7 @@ from circuit_breaker_sdk.subscriptions import (
     Operation,
     Subscription,
     SubscriptionBuilder,
+    SubscriptionFilter,
     SubscriptionManager,
 )
 
@@ -59,11 +60,11 @@ class ResourceUpdateSubscription(Subscription[Resource]):
 
     def filter_by_workflow(self, workflow_id: str) -> Self:
         """Keep back resources of other workflows, from the next event on."""
-        return self.filter(lambda resource: resource.workflow_id == workflow_id)
+        return self.filter(SubscriptionFilter.WorkflowId(workflow_id))
 
     def filter_by_state(self, state: str) -> Self:
         """Keep back resources in other states, from the next event on."""
-        return self.filter(lambda resource: resource.state == state)
+        return self.filter(SubscriptionFilter.State(state))
 
 
 @final
@@ -127,6 +128,7 @@ def resource_updates(
         type=Resource,
         variables={name: value for name, value in given.items() if value is not None},
         root_field="resourceUpdates",
+        filter_arguments=frozenset(given),
         label="resourceUpdates",
     )
     return ResourceUpdateSubscriptionBuilder(manager, operation, ResourceUpdateSubscription)
@@ -141,6 +143,7 @@ def workflow_events(
         type=WorkflowEvent,
         variables={} if workflow_id is None else {"workflowId": workflow_id},
         root_field="workflowEvents",
+        filter_arguments=frozenset({"workflowId"}),
         label="workflowEvents",
     )
     return WorkflowEventSubscriptionBuilder(manager, operation, WorkflowEventSubscription)

@@ -9,7 +9,7 @@ from typing import Final, final
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_sendable
 
-__all__ = ["FrameError", "MessageAssembler", "parse_close", "text_frame_header"]
+__all__ = ["FrameError", "MessageAssembler", "masked_text_frame", "parse_close", "text_frame_header"]
 
 _CONTINUATION: Final = 0x0
 _TEXT: Final = 0x1
@@ -136,6 +136,19 @@ def text_frame_header(length: int) -> bytes:
     if length < 65_536:
         return b"\x81\x7e" + length.to_bytes(2, "big")
     return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+def masked_text_frame(data: bytes, key: bytes) -> bytes:
+    """Build a whole, masked text frame (a client's); ``key`` is four unpredictable bytes.
+
+    RFC 6455, section 5.3.
+    """
+    length = len(data)
+    header = bytearray(text_frame_header(length))
+    header[1] |= 0x80
+    repeated = (key * (length // 4 + 1))[:length]
+    masked = int.from_bytes(data, "big") ^ int.from_bytes(repeated, "big")
+    return bytes(header) + key + masked.to_bytes(length, "big")
 
 
 def _utf8(data: bytes) -> bytes:

@@ -100,6 +100,11 @@ class _Role(Generic[StateT, EventT]):
         events, self._events = self._events, []
         return events
 
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether :meth:`data_to_send` would return any."""
+        return bool(self._outbox)
+
     def data_to_send(self) -> list[bytes]:
         """Take the text messages that have not been taken yet, in the order to write them."""
         data, self._outbox = self._outbox, []

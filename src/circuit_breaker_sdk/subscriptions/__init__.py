@@ -1,6 +1,9 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
+from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.state import (
@@ -12,14 +15,20 @@ from circuit_breaker_sdk.subscriptions.state import (
 from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
 
 __all__ = [
+    "BatchEvent",
+    "BatchSubscriptionManager",
     "Batches",
     "Continuity",
+    "EventAggregator",
     "Operation",
     "Subscription",
     "SubscriptionBuilder",
+    "SubscriptionFilter",
     "SubscriptionHandler",
     "SubscriptionId",
     "SubscriptionManager",
     "SubscriptionState",
     "SubscriptionStats",
+    "Window",
+    "Windows",
 ]

@@ -11,6 +11,7 @@ import msgspec
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, split
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
@@ -24,6 +25,7 @@ class _Ends(Protocol):
 
 
 S = TypeVar("S", bound=_Ends)
+R = TypeVar("R")
 
 
 class SubscriptionBuilder(Generic[T, S]):
@@ -46,6 +48,7 @@ class SubscriptionBuilder(Generic[T, S]):
         self._operation = operation
         self._into = into
         self._entered: S | None = None
+        self._filter: SubscriptionFilter[T] | None = None
 
     def _with(self, argument: str, value: object) -> Self:
         """Set one argument of the operation; ``None`` takes it away."""
@@ -54,6 +57,27 @@ class SubscriptionBuilder(Generic[T, S]):
             del variables[argument]
         self._operation = msgspec.structs.replace(self._operation, variables=variables)
         return self
+
+    def filter(self, filter: Callable[[T], object]) -> Self:  # noqa: A002 (the name users expect)
+        """Let through only events for which ``filter`` is true; several must all hold.
+
+        A :class:`SubscriptionFilter` is split when the subscription is started: each part of a conjunction
+        that compares with an argument of the operation, where that argument is not set otherwise, is sent
+        to the server as a variable; all the rest is applied on the client, from the first event on. A plain
+        function is a ``SubscriptionFilter.Custom``. If a filter raises, see :meth:`Subscription.filter`.
+
+        :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
+            async.
+        """
+        added = as_filter(filter)
+        added.check(self._operation.type)
+        self._filter = added if self._filter is None else self._filter & added
+        return self
+
+    @property
+    def label(self) -> str:
+        """The operation's short name, as in logs and errors."""
+        return self._operation.label
 
     def buffer(self, limits: BufferLimits) -> Self:
         """Bound this subscription's buffer otherwise than the client's settings say."""
@@ -65,7 +89,7 @@ class SubscriptionBuilder(Generic[T, S]):
 
         :raises SubscriptionError: no connection, or the server refused it.
         """
-        return await self._manager.subscribe(self._operation, self._into)
+        return await self._start(self._into)
 
     async def __aenter__(self) -> S:
         if self._entered is not None:
@@ -87,7 +111,24 @@ class SubscriptionBuilder(Generic[T, S]):
         return _Events(self._subscribe_plain)
 
     async def _subscribe_plain(self) -> Subscription[T]:
-        return await self._manager.subscribe(self._operation, Subscription)
+        return await self._start(Subscription)
+
+    async def _start(self, into: Callable[[Delivery[T]], R]) -> R:
+        operation = self._operation
+        if self._filter is None:
+            return await self._manager.subscribe(operation, into)
+        # Split here and not in `filter`: an argument set after it must not take a pushed part's place.
+        given = {k: v for k, v in (operation.variables or {}).items() if v is not msgspec.UNSET}
+        pushed, rest = split(self._filter, operation.filter_arguments - given.keys())
+        if pushed:
+            operation = msgspec.structs.replace(operation, variables={**given, **pushed})
+
+        def filtered(delivery: Delivery[T]) -> R:
+            for part in rest:
+                delivery.add_filter(part)
+            return into(delivery)
+
+        return await self._manager.subscribe(operation, filtered)
 
 
 @final

@@ -140,6 +140,11 @@ class EventDecoder(Generic[T]):
             self._build(root_field)
 
     @property
+    def event_type(self) -> type[T]:
+        """What events are decoded to."""
+        return self._type
+
+    @property
     def type_name(self) -> str:
         """The event type's name, for messages."""
         return getattr(self._type, "__name__", None) or str(self._type)

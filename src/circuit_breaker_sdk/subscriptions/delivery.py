@@ -36,6 +36,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     cursor_of,
     read_errors,
 )
+from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import Handlers
 from circuit_breaker_sdk.subscriptions.state import (
     TRANSITIONS,
@@ -104,6 +105,8 @@ class Delivery(Generic[T]):
         self._wake_at = 1
         self._waiter: asyncio.Future[None] | None = None
         self._only_errors: tuple[GraphQLError, ...] = ()
+        self.on_ready: Callable[[], None] | None = None
+        """For a consumer of many: called when an event is buffered, a handler attached, the end has come."""
 
     # The route ---------------------------------------------------------------------------------------------
 
@@ -205,6 +208,11 @@ class Delivery(Generic[T]):
             self._log(logging.DEBUG, "subscription abandoned")
             self.unsubscribe()
 
+    @property
+    def event_type(self) -> object:
+        """What events are decoded to."""
+        return self._decoder.event_type
+
     def stats(self) -> SubscriptionStats:
         """Take a snapshot of the counters."""
         return SubscriptionStats(
@@ -220,8 +228,10 @@ class Delivery(Generic[T]):
 
     # The consumer ------------------------------------------------------------------------------------------
 
-    def add_filter(self, predicate: Callable[[T], object]) -> None:
+    def add_filter(self, part: SubscriptionFilter[T]) -> None:
         """Keep events from the consumer for which it is false, from the next event on."""
+        # A custom one is called, and named in errors, as the function that it is.
+        predicate = part.predicate if isinstance(part, Custom) else part
         self._predicates = (*self._predicates, predicate)
 
     def set_inline(self, handler: Callable[[T], object] | None) -> None:
@@ -232,6 +242,8 @@ class Delivery(Generic[T]):
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
         self._inline = handler
+        if self.on_ready is not None:
+            self.on_ready()
         while self._buffer and self._inline is not None:
             response = self.take()
             if not self.handlers.call(self._inline, value_of(response), self._taken):
@@ -302,6 +314,8 @@ class Delivery(Generic[T]):
             return
         if buffer.dropped != dropped:
             self.continuity = Continuity.GAP
+        if self.on_ready is not None:
+            self.on_ready()
         if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
             self.wake()
 
@@ -369,6 +383,8 @@ class Delivery(Generic[T]):
             seconds=round(time.perf_counter() - self._started, 6),
         )
         self._on_end(self)
+        if self.on_ready is not None:
+            self.on_ready()
         self.wake()
         self.handlers.end()
 

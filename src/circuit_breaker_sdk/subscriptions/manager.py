@@ -30,6 +30,8 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     :ivar type: what the root field's value is decoded to.
     :ivar root_field: the root field's response key; ``None`` to learn it from the first event.
+    :ivar filter_arguments: arguments, by their name in the schema, that select events by the attribute of
+        the same name, so that a filter may set them.
     :ivar label: a short name for logs and errors.
     :ivar buffer: bounds of its buffer; ``None`` takes the client's.
     """
@@ -39,6 +41,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     variables: Mapping[str, object] | None = None
     operation_name: str | None = None
     root_field: str | None = None
+    filter_arguments: frozenset[str] = frozenset()
     label: str = "subscription"
     buffer: BufferLimits | None = None
 
@@ -112,9 +115,21 @@ class SubscriptionManager:
             raise
         if connection.resume_negotiated:
             await self._until_live(delivery)
-        elif not delivery.live.done():
-            delivery.go_live()
+        else:
+            await self._until_written(delivery)
+        if delivery.error is not None and not delivery.events_received:
+            raise delivery.error
         return handle
+
+    async def _until_written(self, delivery: Delivery[T]) -> None:
+        try:
+            # The connection writes what was sent in one turn at the beginning of the next.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            delivery.unsubscribe()
+            raise
+        if not delivery.live.done():
+            delivery.go_live()
 
     async def _until_live(self, delivery: Delivery[T]) -> None:
         seconds = self._timeouts.subscribe_seconds
@@ -127,8 +142,6 @@ class SubscriptionManager:
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
-        if delivery.error is not None and not delivery.events_received:
-            raise delivery.error
 
     def _ended(self, delivery: Delivery[Any]) -> None:
         if self._running.pop(delivery.id, None) is not None:

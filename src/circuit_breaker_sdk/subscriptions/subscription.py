@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.filters import as_filter, conjuncts
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.state import (
     Continuity,
@@ -22,9 +25,10 @@ from circuit_breaker_sdk.subscriptions.state import (
 __all__ = ["Batches", "Subscription"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Subscription(Generic[T]):
+class Subscription(Generic[T_co]):
     """A running subscription: iterate over it, or attach handlers.
 
     It is live when you get it, and keeps events in its bounded buffer until the first consumer comes. Either
@@ -47,7 +51,7 @@ class Subscription(Generic[T]):
                 print(resource.state)
     """
 
-    def __init__(self, delivery: Delivery[T]) -> None:
+    def __init__(self, delivery: Delivery[T_co]) -> None:
         self._delivery = delivery
         # The registry holds the delivery only, so this object's end is the end of the last reference.
         weakref.finalize(self, _abandon, delivery).atexit = False
@@ -97,7 +101,7 @@ class Subscription(Generic[T]):
 
     # Handlers --------------------------------------------------------------------------------------------
 
-    def on_data(self, handler: Callable[[T], object]) -> Self:
+    def on_data(self, handler: Callable[[T_co], object]) -> Self:
         """Call ``handler`` with each event, first with those that are buffered. Several are called in order.
 
         A plain function runs inside the read callback: keep it short. An async one is awaited, one event at
@@ -122,17 +126,26 @@ class Subscription(Generic[T]):
         self._delivery.handlers.add_complete(handler)
         return self
 
-    def handle(self, handler: SubscriptionHandler[T]) -> Self:
+    def handle(self, handler: SubscriptionHandler[T_co]) -> Self:
         """Attach an object's ``on_data``, ``on_error`` and ``on_complete``."""
         return self.on_error(handler.on_error).on_complete(handler.on_complete).on_data(handler.on_data)
 
-    def filter(self, predicate: Callable[[T], object]) -> Self:
+    def filter(self, predicate: Callable[[T_co], object]) -> Self:
         """Keep back events for which ``predicate`` is false, from the next one that arrives on.
 
-        Several must all hold. It runs in the read callback; if it raises, that is reported and the event
-        passes. A builder's own filters are cheaper: the server applies them.
+        ``predicate`` is a :class:`SubscriptionFilter` or a plain function. Several must all hold, as must
+        the parts of a conjunction. It runs in the read callback. If it raises, that is an error of this
+        subscription only: it is reported (``HandlerError``) to :meth:`on_error`, :attr:`last_error` and
+        :meth:`stats`, ends nothing, and the event passes unless another filter keeps it back. A builder's
+        own filters are cheaper: the server applies those that it can.
+
+        :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
+            async.
         """
-        self._delivery.add_filter(predicate)
+        whole = as_filter(predicate)
+        whole.check(self._delivery.event_type)
+        for part in conjuncts(whole):
+            self._delivery.add_filter(part)
         return self
 
     # Iteration -------------------------------------------------------------------------------------------
@@ -140,7 +153,7 @@ class Subscription(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
         delivery = self._delivery
         delivery.mark_handled()
@@ -148,7 +161,7 @@ class Subscription(Generic[T]):
             await self._wait(1)
         return delivery.take_value()
 
-    def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T]:
+    def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T_co]:
         """Iterate over lists of events.
 
         A list has at least one event and at most ``max_events``; after its first event has arrived it waits
@@ -163,7 +176,41 @@ class Subscription(Generic[T]):
             raise UsageError("max_events must be at least 1, max_wait_seconds not negative")
         return Batches(self, max_events, max_wait_seconds)
 
-    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T]:
+    def windows(
+        self,
+        seconds: float | timedelta,
+        *,
+        time: Callable[[T_co], datetime] | None = None,
+        folds: Folds | None = None,
+        allowed_lateness: float | timedelta = 0,
+        max_open_windows: int = 64,
+        keep_events: bool = False,
+        max_events: int = 10_000,
+        max_bytes: int = 16 * 1024 * 1024,
+    ) -> Windows[T_co]:
+        """Iterate over tumbling windows of event time: see :class:`EventAggregator` for the arguments.
+
+        At the end of the stream the windows that are still open come first, marked ``early``, then what
+        ended it is raised. An event counts as handled once it is in its window, which may still be open.
+
+        Example::
+
+            async for window in events.windows(60, folds={"moved": (0, lambda n, event: n + 1)}):
+                print(window.start, window.rate, window.folds["moved"])
+        """
+        aggregator: EventAggregator[T_co] = EventAggregator(
+            seconds,
+            time=time,
+            folds=folds,
+            allowed_lateness=allowed_lateness,
+            max_open_windows=max_open_windows,
+            keep_events=keep_events,
+            max_events=max_events,
+            max_bytes=max_bytes,
+        )
+        return Windows(self, aggregator)
+
+    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T_co]:
         delivery = self._delivery
         delivery.mark_handled()
         await self._wait(1)
