@@ -122,7 +122,7 @@ class Server:
         engine = Engine(
             log,
             snapshot_every=settings.snapshot_every,
-            keys=secrets,
+            secrets=secrets,
             provider_seconds=settings.provider_seconds,
         )
         parts.push_async_callback(engine.aclose)

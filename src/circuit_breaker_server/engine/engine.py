@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, final
+from typing import final
 
 from circuit_breaker_server.engine.command import Appender
 from circuit_breaker_server.engine.costs.costs import Costs
@@ -13,8 +13,9 @@ from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
-from circuit_breaker_server.engine.llm.llm import Keys, Llm
+from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -28,22 +29,13 @@ def _now() -> datetime:
 
 
 @final
-class _NoKeys:
-    def api_key(self, _id: str) -> str | None:
-        return None
-
-
-NO_KEYS: Final = _NoKeys()
-
-
-@final
 class Engine:
     """Executes commands and answers queries; the only writer of its log.
 
     All methods belong to the event loop that :meth:`start` ran on.
 
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
-    :param keys: where the keys of providers are.
+    :param secrets: where keys and tokens are.
     :param provider_seconds: for each wait for a provider of language models.
 
     Example::
@@ -61,7 +53,7 @@ class Engine:
         now: Callable[[], datetime] = _now,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
         snapshot_every: int = 10_000,
-        keys: Keys = NO_KEYS,
+        secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
     ) -> None:
         workflows, costs = FoldedState(), CostState()
@@ -74,7 +66,7 @@ class Engine:
         """Workflows, states, resources, activities."""
         self.costs = Costs(costs, appender)
         """Budgets, and what was spent."""
-        self.llm = Llm(llm, appender, self.costs, keys, timeout_seconds=provider_seconds)
+        self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
         """Providers of language models, and completions."""
 
     async def start(self) -> None:

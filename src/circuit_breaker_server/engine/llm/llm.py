@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, final
+from typing import final
 
 import msgspec
 
@@ -36,17 +36,9 @@ from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState, P
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Keys", "Llm"]
+__all__ = ["Llm"]
 
 _log = get_logger("llm")
-
-
-class Keys(Protocol):
-    """Where the keys of providers are."""
-
-    def api_key(self, id: str) -> str | None:  # noqa: A002 (what records call it)
-        """Return a key."""
-        ...
 
 
 @final
@@ -63,12 +55,12 @@ class Llm:
     """
 
     def __init__(
-        self, state: LlmState, appender: Appender, costs: Costs, keys: Keys, *, timeout_seconds: float
+        self, state: LlmState, appender: Appender, costs: Costs, secrets: Secrets, *, timeout_seconds: float
     ) -> None:
         self._state = state
         self._appender = appender
         self._costs = costs
-        self._keys = keys
+        self._secrets = secrets
         self._timeout_seconds = timeout_seconds
         self._configuring = asyncio.Lock()
         self._endpoints: dict[tuple[str, str | None], Endpoint] = {}
@@ -151,7 +143,7 @@ class Llm:
         :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
         check_provider(given)
-        if given.api_key_id and self._keys.api_key(given.api_key_id) is None:
+        if given.api_key_id and self._secrets.api_key(given.api_key_id) is None:
             refuse(
                 f"apiKeyId: the server knows no key {shown(given.api_key_id)}; set "
                 "CIRCUIT_BREAKER_API_KEY_<ID> in its environment, or leave it empty where none is needed"
@@ -191,7 +183,7 @@ class Llm:
         """Return where a provider is asked."""
         if provider.id == ECHO.id:
             return Echo()
-        api_key = self._keys.api_key(provider.api_key_id) if provider.api_key_id else None
+        api_key = self._secrets.api_key(provider.api_key_id) if provider.api_key_id else None
         return self.endpoint(provider.base_url, api_key)
 
     async def complete(self, given: ChatCompletion) -> Committed[Value]:

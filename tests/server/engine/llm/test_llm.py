@@ -18,6 +18,7 @@ from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderCon
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
 from tests.server.engine.memory_log import MemoryLog
+from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.worlds import clock, part
 
 MODEL = {
@@ -31,11 +32,6 @@ MODEL = {
     "supportsFunctionCalling": False,
     "capabilities": ["chat"],
 }
-
-
-class Keys:
-    def api_key(self, id: str) -> str | None:  # noqa: A002 (the port's own word)
-        return "key-of-" + id if id == "work" else None
 
 
 PLAIN = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -59,7 +55,9 @@ def provider(url: str, **more: object) -> ProviderConfig:
 
 @contextlib.asynccontextmanager
 async def running(log: MemoryLog | SqliteEventLog, *, timeout_seconds: float = 5.0) -> AsyncIterator[Engine]:
-    engine = Engine(log, now=clock(), keys=Keys(), provider_seconds=timeout_seconds)
+    engine = Engine(
+        log, now=clock(), secrets=MemorySecrets({"work": "key-of-work"}), provider_seconds=timeout_seconds
+    )
     await engine.start()
     try:
         yield engine
