@@ -34,6 +34,7 @@ from circuit_breaker_server.engine.llm.records import (
 from circuit_breaker_server.engine.llm.routing import ECHO, find_route
 from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState, ProviderEntry, is_too_old
 from circuit_breaker_server.engine.llm.streams import ends
+from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Llm"]
