@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from circuit_breaker_server.engine.agents import streams as agents
 from circuit_breaker_server.engine.costs import streams as costs
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm import streams as llm
@@ -18,6 +19,10 @@ _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "provider": llm.derive,
     "completion": llm.derive,
     "cost": costs.derive,
+    "agent": agents.derive,
+    "agentconfig": agents.derive,
+    "trigger": agents.derive,
+    "execution": agents.derive,
 }
 """By the first token of the record's subject."""
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import final
 
+from circuit_breaker_server.engine.agents.agents import Agents
+from circuit_breaker_server.engine.agents.state import AgentState
 from circuit_breaker_server.engine.command import Appender
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.state import CostState
@@ -36,7 +38,7 @@ class Engine:
 
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
     :param secrets: where keys and tokens are.
-    :param provider_seconds: for each wait for a provider of language models.
+    :param provider_seconds: for each wait for a provider of language models, and for an attempt of a run.
 
     Example::
 
@@ -57,8 +59,8 @@ class Engine:
         provider_seconds: float = 60.0,
     ) -> None:
         workflows, costs = FoldedState(), CostState()
-        llm = LlmState(costs.owe)
-        self._folding = Folding(log, [workflows, llm, costs], snapshot_every=snapshot_every)
+        llm, agents = LlmState(costs.owe), AgentState(costs.owe)
+        self._folding = Folding(log, [workflows, llm, agents, costs], snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -68,6 +70,16 @@ class Engine:
         """Budgets, and what was spent."""
         self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
         """Providers of language models, and completions."""
+        self.agents = Agents(
+            agents,
+            appender,
+            workflows=self.workflows,
+            llm=self.llm,
+            costs=self.costs,
+            secrets=secrets,
+            attempt_seconds=provider_seconds,
+        )
+        """Agents, and their runs."""
 
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
@@ -79,12 +91,14 @@ class Engine:
         await self._folding.start()
         await self.costs.start()
         await self.llm.start()
+        await self.agents.start()
 
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
 
         A state that cannot be saved is logged: the next start then reads more records.
         """
+        await self.agents.aclose()
         await self.llm.aclose()
         await self.costs.aclose()
         await self._folding.aclose()
@@ -100,6 +114,7 @@ class Engine:
 STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
     "resourceUpdates": lambda engine, given: select_resource_updates(engine.workflows, given),
     "workflowEvents": lambda engine, given: select_workflow_events(engine.workflows, given),
+    "agentExecutionStream": lambda engine, given: engine.agents.select_executions(given),
     "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
     "costUpdates": lambda _engine, given: select_cost_updates(given),
 }

@@ -25,17 +25,17 @@ from tests.server.graphql import contract
 SCALARS = {"JSON", "DateTime"}
 NOT_SERVED_YET = {
     "Query": """
-        agent agents stateAgentConfigs agentExecution resourceExecutions mcpServers mcpServer
+        mcpServers mcpServer
         mcpServersByTenant mcpOAuthProviders mcpServerCapabilities mcpServerHealth mcpSessions
         rule rules workflowRules natsResource resourcesInState findResource""",
     "Mutation": """
-        createAgent createStateAgentConfig triggerStateAgents cancelAgentExecution createMcpServer
+        createMcpServer
         updateMcpServer deleteMcpServer configureMcpOAuth configureMcpJwt initiateMcpOAuth completeMcpOAuth
         authenticateMcpJwt refreshMcpSession revokeMcpSession registerMcpCapabilities toggleMcpServer
         testMcpConnection createRule updateRule deleteRule evaluateRule createWorkflowInstance
         executeActivityWithNats""",
     "Subscription": """
-        agentExecutionStream mcpServerStatusUpdates mcpSessionEvents natsResourceStream
+        mcpServerStatusUpdates mcpSessionEvents natsResourceStream
         mcpCapabilityUpdates""",
 }
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from typing import Final, final
+from typing import final
 
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.costs.costs import Costs
@@ -24,8 +23,6 @@ from circuit_breaker_server.engine.outbox import Outbox
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 
 __all__ = ["CompletionRun"]
-
-_CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
 
 
 @final
@@ -127,11 +124,9 @@ class CompletionRun:
 
     async def _end(self, content: str, outcome: Outcome) -> Committed[Value]:
         given, provider = self._given, self._route.provider
-        prompt = outcome.prompt_tokens
-        if prompt is None:
-            prompt = _estimate(sum(len(message.content) for message in given.messages))
-        completion = (
-            _estimate(len(content)) if outcome.completion_tokens is None else outcome.completion_tokens
+        prompt, completion = outcome.tokens(
+            prompt_characters=sum(len(message.content) for message in given.messages),
+            completion_characters=len(content),
         )
         price = self._route.price(given.model)
         usage = Usage(
@@ -184,7 +179,3 @@ def _refusal(error: ProviderFailed) -> EngineError:
         wait = error.retry_after_seconds
         return EngineError(ErrorCode.RATE_LIMITED, error.message, retryAfter=wait, **facts)
     return EngineError(ErrorCode.PROVIDER_FAILED, error.message, **facts)
-
-
-def _estimate(characters: int) -> int:
-    return math.ceil(characters / _CHARACTERS_PER_TOKEN)

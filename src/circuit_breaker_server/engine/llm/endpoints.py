@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
 __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome", "Piece", "ProviderFailed"]
+
+
+_CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
 
 
 @final
@@ -54,6 +58,17 @@ class Outcome(msgspec.Struct, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     retries: int = 0
+
+    def tokens(self, *, prompt_characters: int, completion_characters: int) -> tuple[int, int]:
+        """Return the tokens of the prompt and of the answer; what was not counted is estimated."""
+        return (
+            _estimate(prompt_characters) if self.prompt_tokens is None else self.prompt_tokens,
+            _estimate(completion_characters) if self.completion_tokens is None else self.completion_tokens,
+        )
+
+
+def _estimate(characters: int) -> int:
+    return math.ceil(characters / _CHARACTERS_PER_TOKEN)
 
 
 @final

@@ -31,7 +31,7 @@ from circuit_breaker_server.engine.llm.records import (
     completion_subject,
     provider_subject,
 )
-from circuit_breaker_server.engine.llm.routing import ECHO, find_route
+from circuit_breaker_server.engine.llm.routing import ECHO, Route, find_route
 from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState, ProviderEntry, is_too_old
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.engine.secrets import Secrets
@@ -173,6 +173,13 @@ class Llm:
             raise RuntimeError("a record that was appended is not in the state")
         return self._appender.committed(_provider_value(entry), record)
 
+    def route(self, model: str) -> Route:
+        """Find the provider of a model.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return find_route(model, self._state.providers.values())
+
     def endpoint(self, base_url: str, api_key: str | None) -> Endpoint:
         """Return where to ask; connections are kept."""
         key = (base_url, api_key)
@@ -194,7 +201,7 @@ class Llm:
             ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         check_completion(given)
-        route = find_route(given.model, self._state.providers.values())
+        route = self.route(given.model)
         request_id = self._appender.new_id() if given.request_id is None else given.request_id
         given = msgspec.structs.replace(given, request_id=request_id)
         body = CompletionRequested(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import final
 
 import msgspec
 
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import as_json
-from circuit_breaker_server.engine.workflows.allowed import failed_condition
+from circuit_breaker_server.engine.workflows.allowed import decode_object, failed_condition
 from circuit_breaker_server.engine.workflows.records import ResourceImage
 from circuit_breaker_server.engine.workflows.state import FoldedState, Resource
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 
-__all__ = ["Queries", "resource_value"]
+__all__ = ["Queries", "ResourceView", "resource_value"]
 
 
 def resource_value(
@@ -32,6 +33,16 @@ def resource_value(
         "updatedAt": resource.updated_at,
         "history": history,
     }
+
+
+@final
+class ResourceView(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource at one moment, its JSON decoded."""
+
+    workflow_id: str
+    state: str
+    data: dict[str, object]
+    metadata: dict[str, object]
 
 
 class Queries:
@@ -112,6 +123,19 @@ class Queries:
         :raises EngineError: ``NOT_FOUND``.
         """
         return self._workflow(workflow_id).states
+
+    def view(self, resource_id: str) -> ResourceView:
+        """Return a resource as other domains see it.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        resource = self._resource(resource_id)
+        return ResourceView(
+            workflow_id=resource.workflow_id,
+            state=resource.state,
+            data=decode_object(resource.data),
+            metadata=decode_object(resource.metadata),
+        )
 
     def _workflow(self, workflow_id: str) -> Workflow:
         workflow = self._state.workflow(workflow_id)

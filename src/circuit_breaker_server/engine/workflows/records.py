@@ -21,6 +21,7 @@ __all__ = [
     "HISTORY_TAIL_BYTES",
     "ActivityExecuted",
     "Body",
+    "ResourceChanged",
     "ResourceCreated",
     "ResourceImage",
     "StateCreated",
@@ -80,6 +81,14 @@ class ResourceCreated(VersionedBody, frozen=True, kw_only=True, tag="resource_cr
     """By ``createResource``."""
 
     resource: ResourceImage
+    triggered_by: str | None = None
+
+
+@final
+class ResourceChanged(VersionedBody, frozen=True, kw_only=True, tag="resource_changed"):
+    """By whatever changes a resource's data outside an activity."""
+
+    resource: ResourceImage
 
 
 @final
@@ -90,9 +99,10 @@ class ActivityExecuted(VersionedBody, frozen=True, kw_only=True, tag="activity_e
     from_state: str
     to_state: str
     resource: ResourceImage
+    triggered_by: str | None = None
 
 
-Body = WorkflowCreated | StateCreated | StateUpdated | ResourceCreated | ActivityExecuted
+Body = WorkflowCreated | StateCreated | StateUpdated | ResourceCreated | ResourceChanged | ActivityExecuted
 
 _DECODER: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 

@@ -19,6 +19,7 @@ from circuit_breaker_server.engine.workflows.records import (
     HISTORY_TAIL,
     HISTORY_TAIL_BYTES,
     ActivityExecuted,
+    ResourceChanged,
     ResourceCreated,
     StateCreated,
     StateUpdated,
@@ -208,10 +209,16 @@ class FoldedState:
                         last=record.offset,
                     )
                 )
+            case ResourceChanged(resource=image):
+                changed = msgspec.structs.replace(
+                    self._known_resource(image.id, record),
+                    data=image.data,
+                    updated_at=image.updated_at,
+                    last=record.offset,
+                )
+                self._put_resource(changed)
             case ActivityExecuted(resource=image):
-                old = self.resource(image.id)
-                if old is None:
-                    raise LogCorruptError(f"record {record.offset} changes a resource that no record created")
+                old = self._known_resource(image.id, record)
                 resource, chunk = after_activity(old, body, record.offset)
                 if chunk is not None:
                     self._chunks.setdefault(resource.id, []).append(chunk)
@@ -224,6 +231,12 @@ class FoldedState:
         if workflow is None:
             raise LogCorruptError(f"record {record.offset} changes a workflow that no record created")
         return workflow
+
+    def _known_resource(self, resource_id: str, record: Record) -> Resource:
+        resource = self.resource(resource_id)
+        if resource is None:
+            raise LogCorruptError(f"record {record.offset} changes a resource that no record created")
+        return resource
 
     def _put_workflow(self, workflow: Workflow) -> None:
         definition = workflow.definition

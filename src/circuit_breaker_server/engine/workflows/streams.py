@@ -16,6 +16,8 @@ from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
+    "RESOURCE_UPDATES",
+    "WORKFLOW_EVENTS",
     "Directory",
     "derive",
     "resource_subject",
@@ -74,6 +76,11 @@ class _StateUpdatedView(VersionedBody, frozen=True, kw_only=True, tag="state_upd
 
 class _ResourceCreatedView(VersionedBody, frozen=True, kw_only=True, tag="resource_created"):
     resource: dict[str, object]
+    triggered_by: str | None = None
+
+
+class _ResourceChangedView(VersionedBody, frozen=True, kw_only=True, tag="resource_changed"):
+    resource: dict[str, object]
 
 
 class _ActivityExecutedView(VersionedBody, frozen=True, kw_only=True, tag="activity_executed"):
@@ -81,6 +88,7 @@ class _ActivityExecutedView(VersionedBody, frozen=True, kw_only=True, tag="activ
     from_state: str
     to_state: str
     resource: dict[str, object]
+    triggered_by: str | None = None
 
 
 _View = (
@@ -88,12 +96,13 @@ _View = (
     | _StateCreatedView
     | _StateUpdatedView
     | _ResourceCreatedView
+    | _ResourceChangedView
     | _ActivityExecutedView
 )
 _VIEWS: msgspec.json.Decoder[_View] = msgspec.json.Decoder(_View)
 
 
-def derive(record: Record) -> tuple[StreamEvent, ...]:
+def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per kind of record)
     """Return the events of a record; an event's place in the tuple is its cursor's index.
 
     :raises LogCorruptError: the record cannot be read.
@@ -109,8 +118,12 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
         case _ResourceCreatedView(resource=resource):
             return (
                 StreamEvent(RESOURCE_UPDATES, resource),
-                _resource_event(record, "RESOURCE_CREATED", resource, {"state": resource["state"]}),
+                _resource_event(
+                    record, "RESOURCE_CREATED", resource, {"state": resource["state"]}, body.triggered_by
+                ),
             )
+        case _ResourceChangedView(resource=resource):
+            return (StreamEvent(RESOURCE_UPDATES, resource),)
         case _ActivityExecutedView(resource=resource, from_state=from_state, to_state=to_state):
             data: dict[str, object] = {
                 "fromState": from_state,
@@ -118,10 +131,11 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
                 "activityId": body.activity_id,
             }
             update = StreamEvent(RESOURCE_UPDATES, resource)
-            executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data)
+            executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data, body.triggered_by)
             if from_state == to_state:
                 return (update, executed)
-            return (update, executed, _resource_event(record, "RESOURCE_STATE_CHANGED", resource, data))
+            changed = _resource_event(record, "RESOURCE_STATE_CHANGED", resource, data, body.triggered_by)
+            return (update, executed, changed)
 
 
 def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:
@@ -138,7 +152,11 @@ def _workflow_updated(record: Record, workflow_id: str, state: _StateView, chang
 
 
 def _resource_event(
-    record: Record, event_type: str, resource: Mapping[str, object], data: Mapping[str, object]
+    record: Record,
+    event_type: str,
+    resource: Mapping[str, object],
+    data: Mapping[str, object],
+    triggered_by: str | None,
 ) -> StreamEvent:
     value: dict[str, object] = {
         "eventType": event_type,
@@ -146,7 +164,7 @@ def _resource_event(
         "resourceId": resource["id"],
         "timestamp": resource["updatedAt"],
         "data": data,
-        "triggeredBy": None,
+        "triggeredBy": triggered_by,
         "natsSequence": str(record.offset),
     }
     return StreamEvent(WORKFLOW_EVENTS, value)
@@ -192,7 +210,8 @@ def select_workflow_events(directory: Directory, arguments: Mapping[str, object]
     """
     workflow_id = str(arguments["workflowId"])
     directory.state_ids(workflow_id)
-    return Selection((workflow_subject(workflow_id), f"{subject('resource', workflow_id)}.*"))
+    own = (f"{subject(token, workflow_id)}.*" for token in ("resource", "trigger"))
+    return Selection((workflow_subject(workflow_id), *own))
 
 
 def _text(arguments: Mapping[str, object], name: str) -> str | None:

@@ -7,7 +7,7 @@ only when the log hands the record back, in the log's order. Nothing is changed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 from circuit_breaker_server.engine.bodies import VersionedBody
@@ -28,6 +28,7 @@ from circuit_breaker_server.engine.workflows.inputs import (
 from circuit_breaker_server.engine.workflows.queries import Queries, resource_value
 from circuit_breaker_server.engine.workflows.records import (
     ActivityExecuted,
+    ResourceChanged,
     ResourceCreated,
     ResourceImage,
     StateCreated,
@@ -111,11 +112,13 @@ class Workflows(Queries):
         )
         return self._appender.committed(resource_value(image, workflow, list), record)
 
-    async def execute_activity(self, given: ExecuteActivity) -> Committed[Value]:
+    async def execute_activity(
+        self, given: ExecuteActivity, *, triggered_by: str | None = None
+    ) -> Committed[Value]:
         """Move a resource along an activity; answers ``ResourceGQL``.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
-        one is refused.
+        one is refused. ``triggered_by`` is told in the events.
 
         :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,
             ``UNAVAILABLE``.
@@ -156,13 +159,44 @@ class Workflows(Queries):
             history=history_tail(history),
         )
         body = ActivityExecuted(
-            activity_id=activity.id, from_state=old.state, to_state=activity.to_state, resource=image
+            activity_id=activity.id,
+            from_state=old.state,
+            to_state=activity.to_state,
+            resource=image,
+            triggered_by=triggered_by,
         )
         record = await self._appender.append_own(
             resource_subject(old.workflow_id, old.id), body, expected=old.last, conflict=_CHANGED
         )
         new, _ = after_activity(old, body, record.offset)
         return self._appender.committed(resource_value(image, workflow, lambda: self._history(new)), record)
+
+    async def add_data(self, resource_id: str, added: Mapping[str, object]) -> Committed[Value]:
+        """Merge data into a resource's, key by key, outside an activity; answers ``ResourceGQL``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        old = self._resource(resource_id)
+        workflow = self._workflow(old.workflow_id)
+        merged = {**decode_object(old.data), **added}
+        image = ResourceImage(
+            id=old.id,
+            workflow_id=old.workflow_id,
+            state=old.state,
+            state_definition=workflow.state_encoded(old.state),
+            data=encode(json_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES)),
+            metadata=old.metadata,
+            created_at=old.created_at,
+            updated_at=self._appender.at(),
+            history=history_tail(self._state.recent_history(old)),
+        )
+        record = await self._appender.append_own(
+            resource_subject(old.workflow_id, old.id),
+            ResourceChanged(resource=image),
+            expected=old.last,
+            conflict=_CHANGED,
+        )
+        return self._appender.committed(resource_value(image, workflow, lambda: self._history(old)), record)
 
     async def create_state(self, given: StateInput) -> Committed[Value]:
         """Add a state to a workflow; answers ``StateGQL``.

@@ -1,0 +1,1 @@
+"""Agents: which runs for resources in which state, and their runs."""

@@ -1,0 +1,386 @@
+"""The commands on agents: made, configured, triggered, cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.engine.agents.checking import check_agent, check_config
+from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
+from circuit_breaker_server.engine.agents.mapping import map_input
+from circuit_breaker_server.engine.agents.records import (
+    Agent,
+    AgentCreated,
+    AgentsTriggered,
+    ConfigCreated,
+    ExecutionEnded,
+    StateAgentConfig,
+    Triggered,
+    agent_subject,
+    config_subject,
+    trigger_subject,
+)
+from circuit_breaker_server.engine.agents.run import AgentRun
+from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry
+from circuit_breaker_server.engine.agents.streams import ends
+from circuit_breaker_server.engine.checks import check_name, refuse
+from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.costs.costs import Costs
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
+from circuit_breaker_server.engine.llm.llm import Llm
+from circuit_breaker_server.engine.llm.routing import ECHO, Route
+from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.workflows.workflows import Workflows
+from circuit_breaker_server.log.event_log import ExpectationFailed, subject
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Agents"]
+
+DEFAULT_URLS: Final[Mapping[str, str]] = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
+}
+"""Where an agent with a key of its own and no URL is asked, by the type of its provider."""
+
+logger = get_logger("agents")
+
+
+@final
+class Agents:
+    """Agents and their runs.
+
+    A run goes on in the background; one that runs when the server stops is ended as FAILED, with the error
+    ``interrupted``, when it starts again.
+
+    :param attempt_seconds: how long one attempt of a run may take.
+
+    Example::
+
+        done = await engine.agents.trigger(TriggerInput(resource_id="…"))
+    """
+
+    def __init__(
+        self,
+        state: AgentState,
+        appender: Appender,
+        *,
+        workflows: Workflows,
+        llm: Llm,
+        costs: Costs,
+        secrets: Secrets,
+        attempt_seconds: float,
+    ) -> None:
+        self._state = state
+        self._appender = appender
+        self._workflows = workflows
+        self._llm = llm
+        self._costs = costs
+        self._secrets = secrets
+        self._attempt_seconds = attempt_seconds
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """End the runs that were going on when the server stopped."""
+        for entry in self._state.executions.values():
+            if entry.completed_at is None:
+                record_id = self._appender.follow_up_id("interrupted", entry.id, entry.check)
+                body = self._end_of(entry, "FAILED", error="interrupted: the server stopped")
+                await self._appender.append(entry.subject, body, expected=entry.last, record_id=record_id)
+
+    async def aclose(self) -> None:
+        """Stop the runs. Idempotent."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    # --- queries ---
+
+    def agent(self, agent_id: str) -> Value | None:
+        """Return an agent as ``AgentDefinitionGQL``, ``None`` if there is none."""
+        entry = self._state.agents.get(agent_id)
+        return None if entry is None else _agent_value(entry.agent)
+
+    def agents(self) -> list[Value]:
+        """Return all agents as ``AgentDefinitionGQL``, in the order of their creation."""
+        return [_agent_value(entry.agent) for entry in self._state.agents.values()]
+
+    def state_configs(self, state_id: str) -> list[Value]:
+        """Return a state's configurations as ``StateAgentConfigGQL``, in the order of their creation."""
+        configs = (entry.config for entry in self._state.configs.values())
+        return [_config_value(config) for config in configs if config.state_id == state_id]
+
+    def execution(self, execution_id: str) -> Value | None:
+        """Return a run as ``AgentExecutionGQL``, ``None`` if there is none."""
+        entry = self._state.executions.get(execution_id)
+        return None if entry is None else entry.value()
+
+    def resource_executions(self, resource_id: str) -> list[Value]:
+        """Return a resource's runs as ``AgentExecutionGQL``, in the order of their start.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        self._workflows.workflow_of(resource_id)
+        entries = self._state.executions.values()
+        return [entry.value() for entry in entries if entry.resource_id == resource_id]
+
+    def select_executions(self, arguments: Mapping[str, object]) -> Selection:
+        """Tell what ``agentExecutionStream`` reads.
+
+        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``.
+        """
+        names = ("executionId", "agentId", "resourceId")
+        given = {name: str(arguments[name]) for name in names if arguments.get(name) is not None}
+        if len(given) != 1:
+            refuse("give exactly one of executionId, agentId and resourceId")
+        ((name, id_),) = given.items()
+        check_name(id_, name)
+        match name:
+            case "executionId":
+                return self._select_one(id_)
+            case "agentId":
+                self._agent(id_)
+                return Selection((f"{subject('execution', id_)}.*.*",))
+            case _:
+                self._workflows.workflow_of(id_)
+                return Selection((f"execution.*.{subject(id_)}.*",))
+
+    def _select_one(self, execution_id: str) -> Selection:
+        def start() -> Cursor | None:
+            entry = self._state.executions.get(execution_id)
+            if entry is None:
+                return None
+            return Cursor(self._appender.epoch, entry.created, entry.events - 1, entry.check)
+
+        def is_over() -> bool:
+            entry = self._state.executions.get(execution_id)
+            return entry is not None and entry.completed_at is not None
+
+        missing = f"no run with the id {shown(execution_id)} was started in time"
+        return Selection(
+            (f"execution.*.*.{subject(execution_id)}",), finite=Finite(start, is_over, ends, missing)
+        )
+
+    # --- commands ---
+
+    async def create_agent(self, given: AgentInput) -> Committed[Value]:
+        """Make an agent; answers ``AgentDefinitionGQL``.
+
+        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+        check_agent(given)
+        provider = given.llm_provider
+        base_url = provider.base_url
+        if provider.api_key and base_url is None:
+            base_url = DEFAULT_URLS.get(provider.provider_type)
+            if base_url is None:
+                refuse("llmProvider.baseUrl: must say where the key is to be used")
+        agent = Agent(
+            id=self._appender.new_id(),
+            name=given.name,
+            description=given.description,
+            provider_type=provider.provider_type,
+            model=provider.model,
+            base_url=base_url,
+            has_key=bool(provider.api_key),
+            llm_config=given.llm_config,
+            prompts=given.prompts,
+            capabilities=given.capabilities,
+            created_at=self._appender.at(),
+        )
+        if agent.has_key:
+            # First the secret: an agent without its key would be worse than a key without its agent.
+            await self._secrets.put(agent.secret_id, provider.api_key)
+        record = await self._appender.append(agent_subject(agent.id), AgentCreated(agent=agent), expected=0)
+        return self._appender.committed(_agent_value(agent), record)
+
+    async def create_state_config(self, given: StateAgentConfigInput) -> Committed[Value]:
+        """Have an agent run for resources in a state; answers ``StateAgentConfigGQL``.
+
+        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``UNAVAILABLE``.
+        """
+        input_mapping, output_mapping = check_config(given)
+        self._agent(given.agent_id)
+        config = StateAgentConfig(
+            id=self._appender.new_id(),
+            state_id=given.state_id,
+            agent_id=given.agent_id,
+            llm_config=given.llm_config,
+            input_mapping=input_mapping,
+            output_mapping=output_mapping,
+            auto_activity=given.auto_activity,
+            retry_config=given.retry_config,
+            enabled=given.enabled,
+            created_at=self._appender.at(),
+        )
+        body = ConfigCreated(config=config)
+        record = await self._appender.append(config_subject(config.id), body, expected=0)
+        return self._appender.committed(_config_value(config), record)
+
+    async def trigger(self, given: TriggerInput) -> Committed[list[Value]]:
+        """Start the runs that a resource's state asks for; answers ``[AgentExecutionGQL]``, at once.
+
+        :raises EngineError: ``NOT_FOUND``, ``UNAVAILABLE``.
+        """
+        resource = self._workflows.view(given.resource_id)
+        configs = [
+            entry.config
+            for entry in self._state.configs.values()
+            if entry.config.enabled and entry.config.state_id == resource.state
+        ]
+        runs = tuple(
+            Triggered(
+                id=self._appender.new_id(),
+                agent_id=config.agent_id,
+                config_id=config.id,
+                input=map_input(
+                    config.input_mapping,
+                    id=given.resource_id,
+                    state=resource.state,
+                    data=resource.data,
+                    metadata=resource.metadata,
+                ),
+            )
+            for config in configs
+        )
+        body = AgentsTriggered(
+            workflow_id=resource.workflow_id,
+            resource_id=given.resource_id,
+            state_id=resource.state,
+            at=self._appender.at(),
+            runs=runs,
+        )
+        subject_ = trigger_subject(resource.workflow_id, given.resource_id)
+        record = await self._appender.append(subject_, body, expected=None)
+        entries = [self._execution(run.id) for run in runs]
+        for entry, config in zip(entries, configs, strict=True):
+            self._begin(entry, config)
+        return self._appender.committed([entry.value() for entry in entries], record)
+
+    async def cancel(self, execution_id: str) -> Committed[Value]:
+        """Stop a run; answers ``AgentExecutionGQL``.
+
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``: it is over; ``UNAVAILABLE``.
+        """
+        self._execution(execution_id)
+        task = self._running.get(execution_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+        over = f"run {shown(execution_id)} is over"
+        entry = self._execution(execution_id)
+        if entry.completed_at is not None:
+            raise EngineError(ErrorCode.CONFLICT, over, status=entry.status)
+        try:
+            record = await self._appender.append(
+                entry.subject, self._end_of(entry, "CANCELLED"), expected=entry.last
+            )
+        except ExpectationFailed as error:
+            raise EngineError(ErrorCode.CONFLICT, over) from error
+        return self._appender.committed(self._execution(execution_id).value(), record)
+
+    # -------------------------------------------------------------------------------------------------------
+
+    def _agent(self, agent_id: str) -> Agent:
+        entry = self._state.agents.get(agent_id)
+        if entry is None:
+            raise EngineError(ErrorCode.NOT_FOUND, f"there is no agent {shown(agent_id)}")
+        return entry.agent
+
+    def _execution(self, execution_id: str) -> ExecutionEntry:
+        entry = self._state.executions.get(execution_id)
+        if entry is None:
+            raise EngineError(ErrorCode.NOT_FOUND, f"there is no run {shown(execution_id)}")
+        return entry
+
+    def _end_of(self, entry: ExecutionEntry, status: str, *, error: str | None = None) -> ExecutionEnded:
+        return ExecutionEnded(
+            execution_id=entry.id,
+            agent_id=entry.agent_id,
+            resource_id=entry.resource_id,
+            at=self._appender.at(),
+            status=status,
+            error=error,
+        )
+
+    def _begin(self, entry: ExecutionEntry, config: StateAgentConfig) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(entry, config), name=f"agent-run-{entry.id}")
+        self._running[entry.id] = task
+        task.add_done_callback(lambda _: self._running.pop(entry.id, None))
+
+    async def _run(self, entry: ExecutionEntry, config: StateAgentConfig) -> None:
+        agent = self._agent(entry.agent_id)
+        try:
+            endpoint, route = self._endpoint(agent)
+        except EngineError as error:
+            await self._appender.append(
+                entry.subject, self._end_of(entry, "FAILED", error=str(error)), expected=entry.last
+            )
+            return
+        run = AgentRun(
+            appender=self._appender,
+            costs=self._costs,
+            workflows=self._workflows,
+            agent=agent,
+            config=config,
+            execution=entry,
+            endpoint=endpoint,
+            route=route,
+            attempt_seconds=self._attempt_seconds,
+        )
+        try:
+            await run.run()
+        except EngineError as error:
+            # The log cannot be written, or someone else has ended the run: the next start ends what is open.
+            logger.warning("run_left_open", execution=entry.id, reason=str(error))
+        except Exception:
+            logger.exception("run_failed", execution=entry.id)
+            now = self._execution(entry.id)
+            if now.completed_at is None:
+                failed = self._end_of(now, "FAILED", error="internal error")
+                await self._appender.append(now.subject, failed, expected=now.last)
+
+    def _endpoint(self, agent: Agent) -> tuple[Endpoint, Route | None]:
+        """Return where an agent is asked, and its provider where one is configured.
+
+        :raises EngineError: ``NOT_FOUND``: no provider serves the model.
+        """
+        if agent.provider_type == ECHO.provider_type:
+            return Echo(), Route(ECHO, "built-in")
+        if agent.base_url is not None:
+            key = self._secrets.get(agent.secret_id) if agent.has_key else None
+            return self._llm.endpoint(agent.base_url, key), None
+        route = self._llm.route(agent.model)
+        return self._llm.endpoint_of(route.provider), route
+
+
+def _agent_value(agent: Agent) -> Value:
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "description": agent.description,
+        "llmProvider": {
+            "providerType": agent.provider_type,
+            "model": agent.model,
+            "baseUrl": agent.base_url,
+        },
+        "llmConfig": msgspec.to_builtins(agent.llm_config),
+        "prompts": msgspec.to_builtins(agent.prompts),
+        "capabilities": list(agent.capabilities),
+        "tools": [],
+        "createdAt": agent.created_at,
+        "updatedAt": agent.created_at,
+    }
+
+
+def _config_value(config: StateAgentConfig) -> Value:
+    value: Value = msgspec.to_builtins(config)
+    return {**value, "schedule": None, "updatedAt": config.created_at}
