@@ -14,7 +14,6 @@ from circuit_breaker_sdk.errors import OperationTimeoutError, SubscriptionFailed
 from circuit_breaker_sdk.subscriptions import (
     Operation,
     Subscription,
-    SubscriptionBuilder,
     SubscriptionManager,
 )
 from tests.connections.raw_server import (
@@ -121,25 +120,3 @@ async def test_ids_are_fresh_and_of_one_length_and_events_of_ended_ones_stay_cou
             await under_test.subscribe(TICKS, Subscription)
     assert len(set(ids)) == 2
     assert len({len(id_) for id_ in ids}) == 1
-
-
-async def test_a_builder_keeps_its_arguments_takes_none_away_and_is_entered_once_at_a_time() -> None:
-    sent: list[object] = []
-
-    async def script(peer: Peer) -> None:
-        await acknowledge(peer)
-        sent.append((await read_message(peer))["payload"])
-        await stay(peer)
-
-    async with manager(script) as under_test:
-        builder: SubscriptionBuilder[int, Subscription[int]] = SubscriptionBuilder(
-            under_test, TICKS, Subscription
-        )
-        builder._with("a", 1)._with("b", 2)._with("a", None)
-        async with builder as ticks:
-            with pytest.raises(UsageError, match="entered already"):
-                await builder.__aenter__()
-            assert ticks.state == "live"
-        assert under_test.active == 0
-    assert sent == [{"query": "subscription { tick }", "variables": {"b": 2}}]
-    assert TICKS.variables is None
