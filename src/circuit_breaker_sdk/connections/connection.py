@@ -145,9 +145,11 @@ class Connection:
         if self._acknowledged.done():
             # The server closed right behind its answer to the upgrade.
             await self._acknowledged
-        payload = settings.credentials.init_payload()
-        payload["resume"] = {"version": _RESUME_VERSION}
-        self._protocol.send_init(payload)
+        # Or it broke the protocol there: that close is flushed, and its end is what is waited for.
+        if self._protocol.close is None:
+            payload = settings.credentials.init_payload()
+            payload["resume"] = {"version": _RESUME_VERSION}
+            self._protocol.send_init(payload)
         self._flush()
         seconds = settings.timeouts.acknowledge_seconds
         try:

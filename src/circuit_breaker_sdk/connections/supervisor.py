@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
 from collections.abc import Mapping
@@ -109,8 +108,9 @@ class Supervisor:
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()
-            with contextlib.suppress(asyncio.CancelledError, SubscriptionError):
-                await opening
+            # Not `await opening`: its cancellation could not be told from our caller's. Why it failed is told
+            # to those who wait for the connection.
+            await asyncio.wait((opening,))
         connection, self._connection = self._connection, None
         if connection is not None:
             self._closing.add(connection)
@@ -121,7 +121,8 @@ class Supervisor:
     async def _open(self) -> Connection:
         try:
             connection = await self._dial()
-        except SubscriptionError as error:
+        except Exception as error:
+            # A header or parameter that cannot be sent is a UsageError, and as final for this attempt.
             self._opening = None
             self.counters.failures += 1
             if self._state is ConnectionState.CONNECTING:

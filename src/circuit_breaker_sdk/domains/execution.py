@@ -9,7 +9,7 @@ import msgspec
 
 from circuit_breaker_sdk.connections import ConnectionSettings
 from circuit_breaker_sdk.errors import DecodeError, GraphQLError, OperationError, UsageError
-from circuit_breaker_sdk.subscriptions.decoding import UnfitPayloadError, read_errors
+from circuit_breaker_sdk.subscriptions.decoding import UnfitPayloadError, check_type, read_errors
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ class Executor:
         :raises OperationError: the server answered with errors, paths kept.
         :raises DecodeError: the answer does not fit ``type``.
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: see ``transports.http``.
-        :raises UsageError: the variables have no JSON form, or the client is closed.
+        :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
+        # Before anything is sent: a mutation would be executed, and its answer lost.
+        check_type(type)
         body: dict[str, object] = {"query": document}
         if (encoded := encode_variables(variables)) is not None:
             body["variables"] = encoded
@@ -70,8 +72,7 @@ class Executor:
         try:
             return msgspec.json.decode(response.data, type=type)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            name = getattr(type, "__name__", None) or str(type)
-            raise DecodeError(operation_name or "query", type_name=name, detail=str(error)) from error
+            raise _unfit(operation_name, type, str(error)) from error
 
     async def optional(
         self,
@@ -85,8 +86,10 @@ class Executor:
         # Any: the type is made at run time, msgspec checks it.
         by_name = cast("Any", dict)[str, cast("Any", type) | None]
         data = await self.execute(document, variables, type=by_name, operation_name=operation_name)
-        (value,) = cast("dict[str, T | None]", data).values()
-        return value
+        values = tuple(cast("dict[str, T | None]", data).values())
+        if len(values) != 1:
+            raise _unfit(operation_name, type, f"{len(values)} root fields where one was expected - at `$`")
+        return values[0]
 
     async def field(
         self,
@@ -99,8 +102,7 @@ class Executor:
         """Return the value of the document's one root field, which is never null; errors as above."""
         value = await self.optional(document, variables, type=type, operation_name=operation_name)
         if value is None:
-            name = operation_name or "query"
-            raise DecodeError(name, type_name=type.__name__, detail="null where a value was expected")
+            raise _unfit(operation_name, type, "null where a value was expected")
         return value
 
     async def aclose(self) -> None:
@@ -128,6 +130,11 @@ class Executor:
 
     async def _headers(self) -> Mapping[str, str]:
         return self._settings.credentials.headers()
+
+
+def _unfit(operation_name: str | None, type_: object, detail: str) -> DecodeError:
+    name = getattr(type_, "__name__", None) or str(type_)
+    return DecodeError(operation_name or "query", type_name=name, detail=detail)
 
 
 def _errors(errors: list[object] | None) -> tuple[GraphQLError, ...]:

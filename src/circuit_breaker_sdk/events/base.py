@@ -74,7 +74,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False,
         value = getattr(self, field)
         if isinstance(value, msgspec.Raw):
             return msgspec.json.decode(value, type=type_)
-        return msgspec.convert(value, type_)
+        # As JSON is decoded: keys that are no text stand in text.
+        return msgspec.convert(value, type_, str_keys=True)
 
     def _values(self) -> dict[str, object]:
         return {

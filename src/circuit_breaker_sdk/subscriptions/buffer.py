@@ -42,6 +42,10 @@ class EventBuffer(Generic[T]):
         one dropped.
         """
         items = self._items
+        if self._drop_oldest and size_bytes > self._max_bytes:
+            # No room that others make is enough: they stay.
+            self.dropped += 1
+            return True
         if len(items) >= self._max_events or self.size_bytes + size_bytes > self._max_bytes:
             if not self._drop_oldest:
                 return False
@@ -50,9 +54,6 @@ class EventBuffer(Generic[T]):
             ):
                 self.take()
                 self.dropped += 1
-            if size_bytes > self._max_bytes:
-                self.dropped += 1
-                return True
         response.size_bytes = size_bytes
         self.size_bytes += size_bytes
         items.append(response)

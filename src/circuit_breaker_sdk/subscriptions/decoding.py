@@ -12,7 +12,7 @@ from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
 from circuit_breaker_sdk.protocol.messages import Error
 
-__all__ = ["EventDecoder", "Response", "UnfitPayloadError", "cursor_of", "read_errors"]
+__all__ = ["EventDecoder", "Response", "UnfitPayloadError", "check_type", "cursor_of", "read_errors"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

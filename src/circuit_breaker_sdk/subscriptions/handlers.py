@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar, final
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar, final
 
 from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError
 from circuit_breaker_sdk.observability import log
@@ -88,6 +88,19 @@ class EventSource(Protocol[T_co]):
         ...
 
 
+class _Pending(NamedTuple):
+    """A call of a handler that has to be awaited."""
+
+    handler: object
+    awaitable: Awaitable[object]
+    report: Callable[[object, BaseException], None]
+    cursor: str | None
+
+
+class _Awaitables(list[tuple[object, Awaitable[object]]]):
+    """What several handlers, called as one, returned to be awaited."""
+
+
 @final
 class Handlers(Generic[T]):
     """The handlers of one subscription.
@@ -120,7 +133,7 @@ class Handlers(Generic[T]):
         self._error: list[Callable[[CircuitBreakerError], object]] = []
         self._complete: list[Callable[[], object]] = []
         self._async = False
-        self._pending: deque[tuple[object, Awaitable[object], str | None]] = deque()
+        self._pending: deque[_Pending] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._end_told = False
 
@@ -171,11 +184,17 @@ class Handlers(Generic[T]):
 
         From now on events go through the buffer; ``cursor`` is handled once the awaitable is done.
         """
-        if not inspect.isawaitable(result):
+        if isinstance(result, _Awaitables):
+            calls = result
+        elif inspect.isawaitable(result):
+            calls = _Awaitables([(handler, result)])
+        else:
             return False
         self._async = True
         self._source.set_inline(None)
-        self._await_later(handler, result, cursor)
+        for i, (called, awaitable) in enumerate(calls, start=1):
+            # The event is handled when the last of them is done.
+            self._await_later(_Pending(called, awaitable, self.report, cursor if i == len(calls) else None))
         return True
 
     def report(self, handler: object, error: BaseException) -> None:
@@ -218,8 +237,8 @@ class Handlers(Generic[T]):
     # -------------------------------------------------------------------------------------------------------
 
     def _call_all(self, value: T) -> object:
-        """Call several handlers as one: each isolated, the awaitable ones together as one awaitable."""
-        awaitables: list[tuple[object, Awaitable[object]]] = []
+        """Call several handlers as one, each isolated; return what is to be awaited."""
+        awaitables = _Awaitables()
         for handler in tuple(self._data):
             try:
                 result = handler(value)
@@ -228,11 +247,7 @@ class Handlers(Generic[T]):
             else:
                 if inspect.isawaitable(result):
                     awaitables.append((handler, result))
-        return self._settle_all(awaitables) if awaitables else None
-
-    async def _settle_all(self, awaitables: Sequence[tuple[object, Awaitable[object]]]) -> None:
-        for handler, awaitable in awaitables:
-            await self._settle(handler, awaitable)
+        return awaitables or None
 
     def _observe(self, handler: Callable[..., object], *arguments: object) -> None:
         """Call a handler of errors or of the end; if it raises, that is logged: nobody else can be told."""
@@ -242,7 +257,7 @@ class Handlers(Generic[T]):
             self._log_raised(handler, error)
         else:
             if inspect.isawaitable(result):
-                self._await_later(handler, result, None)
+                self._await_later(_Pending(handler, result, self._log_raised, None))
 
     def _log_raised(self, handler: object, error: BaseException) -> None:
         self.errors += 1
@@ -254,8 +269,8 @@ class Handlers(Generic[T]):
             error=repr(error),
         )
 
-    def _await_later(self, handler: object, awaitable: Awaitable[object], cursor: str | None) -> None:
-        self._pending.append((handler, awaitable, cursor))
+    def _await_later(self, pending: _Pending) -> None:
+        self._pending.append(pending)
         self._start_pump()
         self._source.wake()
 
@@ -266,32 +281,35 @@ class Handlers(Generic[T]):
             )
             # Owned by the manager: its `aclose` awaits what is still running.
             self._tasks.add(pump)
-            pump.add_done_callback(self._tasks.discard)
+            pump.add_done_callback(self._pump_ended)
+
+    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
+        self._tasks.discard(pump)
+        # Not in the task itself: one that is cancelled before its first turn runs nothing of its own.
+        if self._pump is pump:
+            for pending in self._pending:
+                if inspect.iscoroutine(pending.awaitable):
+                    pending.awaitable.close()
+            self._pending.clear()
 
     async def _run(self) -> None:
         source = self._source
-        try:
-            while True:
-                if self._pending:
-                    handler, awaitable, cursor = self._pending.popleft()
-                    await self._settle(handler, awaitable)
-                    source.handled = cursor or source.handled
-                elif self._async and source.buffered:
-                    value = source.take_value()
-                    for handler in tuple(self._data):
-                        await self._call_and_settle(handler, value)
-                    source.mark_handled()
-                elif source.state.is_end and not self._end_told:
-                    self._tell_end()
-                elif source.state.is_end or not self._async:
-                    return
-                else:
-                    await source.wait_once()
-        finally:
-            for _, awaitable, _ in self._pending:
-                if inspect.iscoroutine(awaitable):
-                    awaitable.close()
-            self._pending.clear()
+        while True:
+            if self._pending:
+                handler, awaitable, report, cursor = self._pending.popleft()
+                await self._settle(handler, awaitable, report)
+                source.handled = cursor or source.handled
+            elif self._async and source.buffered:
+                value = source.take_value()
+                for on_data in tuple(self._data):
+                    await self._call_and_settle(on_data, value)
+                source.mark_handled()
+            elif source.state.is_end and not self._end_told:
+                self._tell_end()
+            elif source.state.is_end or not self._async:
+                return
+            else:
+                await source.wait_once()
 
     async def _call_and_settle(self, handler: Callable[[T], object], value: T) -> None:
         try:
@@ -300,9 +318,11 @@ class Handlers(Generic[T]):
             self.report(handler, error)
         else:
             if inspect.isawaitable(result):
-                await self._settle(handler, result)
+                await self._settle(handler, result, self.report)
 
-    async def _settle(self, handler: object, awaitable: Awaitable[object]) -> None:
+    async def _settle(
+        self, handler: object, awaitable: Awaitable[object], report: Callable[[object, BaseException], None]
+    ) -> None:
         try:
             await awaitable
         except asyncio.CancelledError as error:
@@ -310,12 +330,9 @@ class Handlers(Generic[T]):
             if task is None or task.cancelling():
                 raise
             # Nobody cancelled us: what the handler awaited was cancelled, which is its own affair.
-            self.report(handler, error)
+            report(handler, error)
         except Exception as error:  # noqa: BLE001 (as in `call`)
-            if handler in self._data:
-                self.report(handler, error)
-            else:
-                self._log_raised(handler, error)
+            report(handler, error)
 
     def _tell_end(self) -> None:
         if self._end_told:

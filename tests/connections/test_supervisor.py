@@ -1,0 +1,288 @@
+"""Who opens the connection, how often, where, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from itertools import product
+
+import pytest
+
+from circuit_breaker_sdk.connections import ConnectionState, Credentials, Supervisor
+from circuit_breaker_sdk.connections.supervisor import _TRANSITIONS, _Trigger
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    HandshakeFailed,
+    UsageError,
+)
+from tests.connections.raw_server import (
+    RecordingRoute,
+    Script,
+    acknowledge,
+    acknowledge_and_stay,
+    read_message,
+    settings,
+    stay,
+    subscribe,
+)
+from tests.transports.peers import CLOSE, Peer, handshake_answer, serve
+
+NOT_FOUND = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+@asynccontextmanager
+async def supervisor(
+    script: Script, *, path: str = "/graphql", credentials: Credentials | None = None
+) -> AsyncIterator[Supervisor]:
+    async with serve(script) as port:
+        owner = Supervisor(settings(port, path=path, credentials=credentials))
+        try:
+            yield owner
+        finally:
+            await owner.aclose()
+    assert owner.state is ConnectionState.CLOSED
+
+
+def speaking_at(paths: Iterable[str], tried: list[str], elsewhere: str = NOT_FOUND) -> Script:
+    """Speak GraphQL at these paths and answer HTTP elsewhere; note which paths were tried."""
+
+    async def script(peer: Peer) -> None:
+        head = await peer.read_head()
+        path = head.split(" ")[1]
+        tried.append(path)
+        if path not in paths:
+            peer.send(elsewhere.encode())
+            await peer.read_to_end()
+            return
+        peer.send(handshake_answer(head))
+        await read_message(peer)
+        peer.send_frame(1, b'{"type":"connection_ack"}')
+        await stay(peer)
+
+    return script
+
+
+# Opening ---------------------------------------------------------------------------------------------------
+
+
+async def test_it_connects_on_first_use_and_once_for_all_who_wait() -> None:
+    opened: list[Peer] = []
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        opened.append(peer)
+        await go.wait()
+        await acknowledge_and_stay(peer)
+
+    async with supervisor(script) as owner:
+        states = [owner.state]
+        waiting = [asyncio.create_task(owner.connection()) for _ in range(5)]
+        await asyncio.sleep(0)
+        states.append(owner.state)
+        waiting[0].cancel()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        connections = {await task for task in waiting[1:]}
+        connections.add(await owner.connection())
+        states.append(owner.state)
+    assert states == ["idle", "connecting", "connected"]
+    assert len(connections) == len(opened) == 1
+
+
+async def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_again() -> None:
+    codes = iter([4500, None])
+
+    async def script(peer: Peer) -> None:
+        code = next(codes)
+        if code is None:
+            await acknowledge_and_stay(peer)
+            return
+        await peer.accept()
+        await read_message(peer)
+        peer.send_frame(CLOSE, code.to_bytes(2))
+        await stay(peer)
+
+    async with supervisor(script) as owner:
+        results = await asyncio.gather(owner.connection(), owner.connection(), return_exceptions=True)
+        assert isinstance(results[0], ConnectionFailed)
+        assert results[0] is results[1]
+        assert owner.state is ConnectionState.IDLE
+        assert (await owner.connection()).is_usable
+        assert (owner.counters.failures, owner.counters.reconnection_attempts) == (1, 0)
+
+
+async def test_a_header_that_cannot_be_sent_is_a_usage_error_and_closing_still_works() -> None:
+    credentials = Credentials(headers={"Upgrade": "h2c"})
+    async with supervisor(acknowledge_and_stay, credentials=credentials) as owner:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="Upgrade"):
+                await owner.connection()
+            assert owner.state is ConnectionState.IDLE
+
+
+async def test_connection_parameters_without_a_json_form_are_a_usage_error_and_drop_the_socket() -> None:
+    dropped = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.read_to_end()
+        dropped.set()
+
+    async with supervisor(script, credentials=Credentials(connection_params={"x": object()})) as owner:
+        with pytest.raises(UsageError):
+            await owner.connection()
+        await dropped.wait()
+        assert owner.state is ConnectionState.IDLE
+
+
+# Where -----------------------------------------------------------------------------------------------------
+
+
+async def test_ws_is_tried_where_graphql_answers_http_only_and_is_remembered() -> None:
+    tried: list[str] = []
+    async with supervisor(speaking_at({"/api/ws?x=1"}, tried), path="/api/graphql?x=1") as owner:
+        first = await owner.connection()
+        assert first.url.endswith("/api/ws")
+        await first.aclose()
+        second = await owner.connection()
+        assert second is not first
+    assert tried == ["/api/graphql?x=1", "/api/ws?x=1", "/api/ws?x=1"]
+
+
+async def test_where_neither_speaks_the_error_is_about_the_url_that_was_given() -> None:
+    tried: list[str] = []
+    async with supervisor(speaking_at((), tried)) as owner:
+        for _ in range(2):
+            with pytest.raises(HandshakeFailed, match="404") as caught:
+                await owner.connection()
+            assert str(caught.value.url).endswith("/graphql")
+    assert tried == ["/graphql", "/ws"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/other", "404 Not Found", HandshakeFailed),
+        ("/graphql", "501 Not Implemented", HandshakeFailed),
+        ("/graphql", "503 Service Unavailable", ConnectionFailed),
+        ("/graphql", "401 Unauthorized", AuthenticationFailed),
+    ],
+)
+async def test_ws_is_not_tried_where_the_path_is_not_to_blame(
+    path: str, status: str, error: type[Exception]
+) -> None:
+    tried: list[str] = []
+    answer = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"
+    async with supervisor(speaking_at({"/ws"}, tried, answer), path=path) as owner:
+        with pytest.raises(error):
+            await owner.connection()
+    assert tried == [path]
+
+
+async def test_a_wrong_subprotocol_is_reported_as_it_was_answered_at_the_url_that_was_given() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept(subprotocol="graphql-ws")
+        await peer.read_to_end()
+
+    async with supervisor(script) as owner:
+        with pytest.raises(HandshakeFailed, match="answered 'graphql-ws'") as caught:
+            await owner.connection()
+        assert str(caught.value.url).endswith("/graphql")
+
+
+# The end ---------------------------------------------------------------------------------------------------
+
+
+async def test_closing_while_it_connects_ends_the_wait_of_every_caller() -> None:
+    connecting, dropped = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await read_message(peer)
+        connecting.set()
+        await peer.read_to_end()
+        dropped.set()
+
+    async with supervisor(script) as owner:
+        waiting = [asyncio.create_task(owner.connection()) for _ in range(2)]
+        await connecting.wait()
+        await owner.aclose()
+        for task in waiting:
+            with pytest.raises(UsageError, match="closed while it connected"):
+                await task
+        await dropped.wait()
+        with pytest.raises(UsageError, match="make a new one"):
+            await owner.connection()
+
+
+async def test_whoever_closes_can_be_cancelled_himself() -> None:
+    connecting = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await read_message(peer)
+        connecting.set()
+        await peer.read_to_end()
+
+    async with supervisor(script) as owner:
+        waiting = asyncio.create_task(owner.connection())
+        await connecting.wait()
+        closing = asyncio.create_task(owner.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(UsageError):
+            await waiting
+
+
+async def test_a_lost_connection_is_dropped_and_the_next_call_opens_another() -> None:
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer)
+        if (await peer.read_frame()).opcode != CLOSE:
+            peer.vanish()
+
+    async with supervisor(script) as owner:
+        first, route = await owner.connection(), RecordingRoute()
+        first.subscribe(subscribe("1"), route)
+        await route.until(1)
+        assert owner.state is ConnectionState.IDLE
+        second = await owner.connection()
+        assert (second is first, second.is_usable) == (False, True)
+        assert (owner.counters.failures, owner.counters.reconnection_attempts) == (1, 1)
+
+
+async def test_a_connection_that_is_closing_is_not_handed_out_and_is_awaited_at_the_end() -> None:
+    async with supervisor(acknowledge_and_stay) as owner:
+        first = await owner.connection()
+        assert first._socket is not None
+        first._socket.close(1000)
+        second = await owner.connection()
+        assert (second is first, second.is_usable) == (False, True)
+
+
+async def test_closing_twice_is_fine() -> None:
+    async with supervisor(acknowledge_and_stay) as owner:
+        connection = await owner.connection()
+        await owner.aclose()
+        await owner.aclose()
+        assert not connection.is_usable
+
+
+def test_only_these_pairs_of_state_and_trigger_exist() -> None:
+    state, trigger = ConnectionState, _Trigger
+    missing = set(product(state, trigger)) - set(_TRANSITIONS)
+    assert missing == {
+        (state.IDLE, trigger.OPENED),
+        (state.IDLE, trigger.LOST),
+        (state.CONNECTING, trigger.OPEN),
+        (state.CONNECTED, trigger.OPEN),
+        (state.CONNECTED, trigger.OPENED),
+        (state.CLOSED, trigger.OPEN),
+        (state.CLOSED, trigger.OPENED),
+        (state.CLOSED, trigger.LOST),
+    }
+    assert {after for (before, _), after in _TRANSITIONS.items() if before is state.CLOSED} == {state.CLOSED}

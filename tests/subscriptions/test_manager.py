@@ -1,0 +1,122 @@
+"""Starting subscriptions on a raw server: when they are live, what is refused, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from circuit_breaker_sdk.config import BufferLimits, Timeouts
+from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.errors import OperationTimeoutError, SubscriptionFailed, UsageError
+from circuit_breaker_sdk.subscriptions import (
+    Operation,
+    Subscription,
+    SubscriptionManager,
+)
+from tests.connections.raw_server import (
+    Script,
+    acknowledge,
+    read_message,
+    send_message,
+    send_next,
+    settings,
+    stay,
+)
+from tests.transports.peers import Peer, serve
+
+TICKS = Operation(document="subscription { tick }", type=int, label="ticks")
+RESUME: dict[str, object] = {"resume": {"version": 1, "epoch": "e"}}
+
+
+@asynccontextmanager
+async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIterator[SubscriptionManager]:
+    async with serve(script) as port:
+        owner = Supervisor(settings(port))
+        under_test = SubscriptionManager(owner, buffer=BufferLimits(), timeouts=timeouts or Timeouts())
+        try:
+            yield under_test
+        finally:
+            await under_test.aclose()
+            await owner.aclose()
+
+
+async def test_where_resume_was_negotiated_it_returns_at_the_live_signal() -> None:
+    signal = asyncio.Event()
+    subscribed = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer, RESUME)
+        id_ = (await read_message(peer))["id"]
+        subscribed.set()
+        await signal.wait()
+        send_message(peer, type="ping", payload={"resume": {"id": id_, "cursor": "c0"}})
+        await stay(peer)
+
+    async with manager(script) as under_test:
+        starting = asyncio.create_task(under_test.subscribe(TICKS, Subscription))
+        await subscribed.wait()
+        assert not starting.done()
+        signal.set()
+        ticks = await starting
+        assert (ticks.state, ticks.cursor, under_test.active) == ("live", "c0", 1)
+
+
+async def test_without_a_live_signal_it_is_a_timeout_and_the_server_is_told() -> None:
+    told = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer, RESUME)
+        id_ = (await read_message(peer))["id"]
+        assert await read_message(peer) == {"id": id_, "type": "complete"}
+        told.set()
+        await stay(peer)
+
+    async with manager(script, Timeouts(subscribe_seconds=0.02)) as under_test:
+        with pytest.raises(OperationTimeoutError, match="subscribing to ticks"):
+            await under_test.subscribe(TICKS, Subscription)
+        await told.wait()
+        assert under_test.active == 0
+
+
+async def test_a_refusal_before_the_live_signal_is_raised() -> None:
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer, RESUME)
+        id_ = (await read_message(peer))["id"]
+        send_message(peer, id=id_, type="error", payload=[{"message": "no such field"}])
+        await stay(peer)
+
+    async with manager(script) as under_test:
+        with pytest.raises(SubscriptionFailed, match="no such field"):
+            await under_test.subscribe(TICKS, Subscription)
+        assert under_test.active == 0
+
+
+async def test_ids_are_fresh_and_of_one_length_and_events_of_ended_ones_stay_counted() -> None:
+    ids: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer)
+        for _ in range(2):
+            message = await read_message(peer)
+            ids.append(str(message["id"]))
+            send_next(peer, ids[-1], 1)
+            send_message(peer, id=ids[-1], type="complete")
+        await stay(peer)
+
+    async with manager(script) as under_test:
+        for _ in range(2):
+            ticks = await under_test.subscribe(TICKS, Subscription)
+            assert [tick async for tick in ticks] == [1]
+        assert (under_test.active, under_test.messages_received) == (0, 2)
+        with pytest.raises(UsageError):
+            await under_test.subscribe(
+                Operation(document="", type=int, variables={"x": object()}), Subscription
+            )
+        await under_test.aclose()
+        with pytest.raises(UsageError, match="closed"):
+            await under_test.subscribe(TICKS, Subscription)
+    assert len(set(ids)) == 2
+    assert len({len(id_) for id_ in ids}) == 1
