@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
@@ -194,12 +195,12 @@ class AnsweringSocket:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def send_message(self, data: bytes) -> None:
-        message = msgspec.json.decode(data, type=dict[str, object])
-        if message["type"] == "subscribe":
-            self._connection.on_message(
-                msgspec.json.encode({"id": message["id"], "type": "next", "payload": {"data": {"tick": 1}}})
-            )
+    def send_messages(self, messages: Sequence[bytes]) -> None:
+        for data in messages:
+            message = msgspec.json.decode(data, type=dict[str, object])
+            if message["type"] == "subscribe":
+                answer = {"id": message["id"], "type": "next", "payload": {"data": {"tick": 1}}}
+                self._connection.on_message(msgspec.json.encode(answer))
 
 
 async def test_a_route_is_registered_before_subscribe_is_written() -> None:
@@ -209,6 +210,7 @@ async def test_a_route_is_registered_before_subscribe_is_written() -> None:
     connection.on_message(b'{"type":"connection_ack"}')
     route = RecordingRoute()
     connection.subscribe(subscribe("1"), route)
+    await asyncio.sleep(0)  # what one turn of the loop has to send is written in the next
     assert route.calls == [("deliver_checked", {"data": {"tick": 1}})]
 
 

@@ -20,6 +20,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionFailed,
     UsageError,
 )
+from circuit_breaker_sdk.subscriptions.filters import Custom
 from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionState
 from tests.subscriptions.deliveries import Rig, result
 
@@ -148,8 +149,8 @@ async def test_all_filters_must_hold_and_the_first_that_does_not_is_the_last_ask
         return value < 3
 
     rig.receive(9)
-    rig.delivery.add_filter(lambda value: value % 2)
-    rig.delivery.add_filter(below_three)
+    rig.delivery.add_filter(Custom(lambda value: value % 2))
+    rig.delivery.add_filter(Custom(below_three))
     rig.receive(0, 1, 2, 3)
     assert taken(rig) == [9, 1]
     assert asked == [1, 3]
@@ -161,7 +162,7 @@ async def test_a_filter_that_raises_is_reported_and_lets_the_event_pass() -> Non
     rig = Rig()
     errors: list[CircuitBreakerError] = []
     rig.delivery.handlers.add_error(errors.append)
-    rig.delivery.add_filter(lambda value: 1 / value)
+    rig.delivery.add_filter(Custom(lambda value: 1 / value))
     rig.receive(0, 1)
     assert taken(rig) == [0, 1]
     assert [type(error.__cause__) for error in errors] == [ZeroDivisionError]
@@ -172,7 +173,7 @@ async def test_a_filter_that_raises_is_reported_and_lets_the_event_pass() -> Non
 async def test_a_filtered_event_moves_the_chain_on() -> None:
     rig = Rig(resume=True)
     rig.delivery.positioned("c0")
-    rig.delivery.add_filter(lambda _: False)
+    rig.delivery.add_filter(Custom(lambda _: False))
     rig.receive_chain("c1", "c2", prev="c0")
     assert (rig.delivery.error, rig.delivery.received, rig.delivery.buffered) == (None, "c2", 0)
 

@@ -16,6 +16,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
+from circuit_breaker_sdk.subscriptions.filters import Custom
 from circuit_breaker_sdk.subscriptions.state import SubscriptionState
 from tests.subscriptions.deliveries import Rig
 
@@ -266,7 +267,7 @@ async def test_async_handlers_of_errors_and_of_the_end_are_awaited_without_any_o
         await asyncio.sleep(0)
         told.append("complete")
 
-    rig.delivery.add_filter(lambda _: 1 / 0)
+    rig.delivery.add_filter(Custom(lambda _: 1 / 0))
     rig.delivery.handlers.add_error(on_error)
     rig.delivery.handlers.add_complete(on_complete)
     rig.receive(1)
