@@ -84,6 +84,7 @@ class AgentRun:
         execution = self._execution
         await self._append(ExecutionStarted(**self._names(), input=execution.input))
         outbox = Outbox(self._add)
+        await self._endpoint.prepare()
         try:
             status, error, content, outcome = await self._attempts(outbox)
             output = None

@@ -71,6 +71,7 @@ class CompletionRun:
         )
         pieces: list[Piece] = []
         outbox = Outbox(self._add)
+        await endpoint.prepare()
         try:
             if self._streaming:
                 await self._append(CompletionStarted(request_id=self._request_id, at=self._appender.at()))

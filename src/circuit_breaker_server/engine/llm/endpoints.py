@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -92,6 +93,10 @@ class ProviderFailed(Exception):
 class Endpoint(Protocol):
     """Where a provider is asked."""
 
+    async def prepare(self) -> None:
+        """Load what asking needs; that is no waiting for the provider."""
+        ...
+
     def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
         """Yield the answer piece by piece, and fill in the outcome.
 
@@ -123,6 +128,9 @@ ECHO_MODEL: Final = ModelInput(
 @final
 class Echo:
     """Says the last message's own words back, one piece a word; needs no network."""
+
+    async def prepare(self) -> None:
+        """Do nothing."""
 
     async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
         """See :class:`Endpoint`; a token is a word."""
@@ -157,6 +165,10 @@ class OpenAIEndpoint:
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
         self._client: AsyncOpenAI | None = None
+
+    async def prepare(self) -> None:
+        """See :class:`Endpoint`; in a thread, so that streams go on."""
+        await asyncio.to_thread(importlib.import_module, "openai")
 
     async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
         """See :class:`Endpoint`; refused connections, 429 and 5xx are asked again twice."""
