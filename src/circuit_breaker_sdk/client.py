@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import ConnectionSettings, ConnectionState, Credentials, Supervisor
-from circuit_breaker_sdk.domains import Executor, SubscriptionClient, WorkflowsClient
+from circuit_breaker_sdk.domains import (
+    AgentsClient,
+    AnalyticsClient,
+    Executor,
+    LLMClient,
+    SubscriptionClient,
+    WorkflowsClient,
+)
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import Operation, Subscription, SubscriptionManager
@@ -69,6 +76,12 @@ class Client:
         self._executor = Executor(settings, url)
         self.workflows = WorkflowsClient(self._executor, self._manager)
         """Workflows, states, resources, activities."""
+        self.agents = AgentsClient(self._executor, self._manager)
+        """Agents and their runs."""
+        self.llm = LLMClient(self._executor, self._manager)
+        """Completions and providers of language models."""
+        self.analytics = AnalyticsClient(self._executor, self._manager)
+        """Costs and budgets."""
         self.subscriptions = SubscriptionClient(self._manager)
         """All streams in one place."""
 

@@ -1,11 +1,15 @@
+# Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.
 """All streams in one place: ``client.subscriptions``."""
 
 from __future__ import annotations
 
 from typing import final
 
-from circuit_breaker_sdk.domains import workflow_streams
-from circuit_breaker_sdk.domains.workflow_streams import (
+from circuit_breaker_sdk.domains import agents_streams, analytics_streams, llm_streams, workflows_streams
+from circuit_breaker_sdk.domains.agents_streams import AgentExecutionSubscriptionBuilder
+from circuit_breaker_sdk.domains.analytics_streams import CostUpdateSubscriptionBuilder
+from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscriptionBuilder
+from circuit_breaker_sdk.domains.workflows_streams import (
     ResourceUpdateSubscriptionBuilder,
     WorkflowEventSubscriptionBuilder,
 )
@@ -28,17 +32,42 @@ class SubscriptionClient:
         self._manager = manager
 
     def resource_updates(
-        self,
-        *,
-        resource_id: str | None = None,
-        workflow_id: str | None = None,
-        state: str | None = None,
+        self, *, resource_id: str | None = None, workflow_id: str | None = None, state: str | None = None
     ) -> ResourceUpdateSubscriptionBuilder:
-        """Follow resources (``resourceUpdates``): one, a workflow's, or all."""
-        return workflow_streams.resource_updates(
+        """Resources as they are created and changed: of one resource, of one workflow, of all; with
+        ``state``, only changes that leave the resource in that state.
+        """
+        return workflows_streams.resource_updates(
             self._manager, resource_id=resource_id, workflow_id=workflow_id, state=state
         )
 
     def workflow_events(self, *, workflow_id: str | None = None) -> WorkflowEventSubscriptionBuilder:
-        """Follow what happens in a workflow (``workflowEvents``)."""
-        return workflow_streams.workflow_events(self._manager, workflow_id=workflow_id)
+        """What happens in a workflow: to its resources, and to its definition."""
+        return workflows_streams.workflow_events(self._manager, workflow_id=workflow_id)
+
+    def agent_execution_stream(
+        self, *, execution_id: str | None = None, agent_id: str | None = None, resource_id: str | None = None
+    ) -> AgentExecutionSubscriptionBuilder:
+        """Runs of agents.
+
+        With ``executionId`` one run, from its beginning, whenever this is subscribed: STARTED, then PROGRESS,
+        LOG and RETRY as they come, then COMPLETED, FAILED or CANCELLED; then it completes. With ``agentId``
+        or ``resourceId`` all their runs from now on, without end. Exactly one argument is to be given.
+        """
+        return agents_streams.agent_execution_stream(
+            self._manager, execution_id=execution_id, agent_id=agent_id, resource_id=resource_id
+        )
+
+    def llm_stream(self, *, request_id: str | None = None) -> LLMStreamSubscriptionBuilder:
+        """The pieces of one streamed completion, from its beginning, whenever this is subscribed:
+        STREAM_START, the deltas, then STREAM_END or STREAM_ERROR; then it completes.
+
+        A request that does not come within a minute is an error. Streams can be read again for a day.
+        """
+        return llm_streams.llm_stream(self._manager, request_id=request_id)
+
+    def cost_updates(
+        self, *, user_id: str | None = None, project_id: str | None = None
+    ) -> CostUpdateSubscriptionBuilder:
+        """Usage as it is charged, and what it does to budgets: of a user, of a project, of both, of all."""
+        return analytics_streams.cost_updates(self._manager, user_id=user_id, project_id=project_id)

@@ -7,9 +7,9 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_sdk.domains import workflow_streams
+from circuit_breaker_sdk.domains import workflows_streams
 from circuit_breaker_sdk.domains.execution import Executor
-from circuit_breaker_sdk.domains.workflow_streams import (
+from circuit_breaker_sdk.domains.workflows_streams import (
     RESOURCE_FIELDS,
     ResourceUpdateSubscriptionBuilder,
     WorkflowEventSubscriptionBuilder,
@@ -248,7 +248,7 @@ class WorkflowsClient:
         state: str | None = None,
     ) -> ResourceUpdateSubscriptionBuilder:
         """Follow resources (``resourceUpdates``): one, a workflow's, or all."""
-        return workflow_streams.resource_updates(
+        return workflows_streams.resource_updates(
             self._manager, resource_id=resource_id, workflow_id=workflow_id, state=state
         )
 
@@ -256,4 +256,4 @@ class WorkflowsClient:
         self, *, workflow_id: str | None = None
     ) -> WorkflowEventSubscriptionBuilder:
         """Follow what happens in a workflow (``workflowEvents``)."""
-        return workflow_streams.workflow_events(self._manager, workflow_id=workflow_id)
+        return workflows_streams.workflow_events(self._manager, workflow_id=workflow_id)

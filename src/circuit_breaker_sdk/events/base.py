@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar, Union
 
 import msgspec
 from msgspec.structs import force_setattr
 
-__all__ = ["JSON", "Event", "JSONInput", "OpenEnum"]
+__all__ = ["JSON", "Event", "Input", "JSONInput", "OpenEnum"]
 
-JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+JSON: TypeAlias = Union[dict[str, "JSON"], list["JSON"], str, int, float, bool, None]  # noqa: UP007 (recursive)
 """A decoded JSON value."""
 
-JSONInput: TypeAlias = "Mapping[str, JSONInput] | Sequence[JSONInput] | str | int | float | bool | None"
+JSONInput: TypeAlias = Union[  # noqa: UP007 (as above)
+    Mapping[str, "JSONInput"], Sequence["JSONInput"], str, int, float, bool, None
+]
 """What is accepted where the schema says ``JSON``."""
 
 T = TypeVar("T")
@@ -92,3 +94,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False,
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._values().items())})"
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of inputs: a field left ``UNSET`` is not sent, ``None`` is sent as null."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from circuit_breaker_sdk.events.base import JSON, Event, JSONInput, OpenEnum
+from circuit_breaker_sdk.events.base import JSON, Event, Input, JSONInput, OpenEnum
 
 __all__ = [
     "Activity",
@@ -258,11 +258,7 @@ class WorkflowEvent(Event, frozen=True, kw_only=True):
         )
 
 
-class _Input(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of inputs: a field left ``UNSET`` is not sent, ``None`` is sent as null."""
-
-
-class ActivityInput(_Input, frozen=True, kw_only=True):
+class ActivityInput(Input, frozen=True, kw_only=True):
     """An activity of a workflow to create (``ActivityDefinitionInput``).
 
     ``conditions``: all must hold, in the form that the server's schema describes.
@@ -280,7 +276,7 @@ class ActivityInput(_Input, frozen=True, kw_only=True):
     description: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class AutoTransitionInput(_Input, frozen=True, kw_only=True):
+class AutoTransitionInput(Input, frozen=True, kw_only=True):
     """A transition that the server shall make by itself (``AutoTransitionConfigInput``)."""
 
     enabled: bool
@@ -289,7 +285,7 @@ class AutoTransitionInput(_Input, frozen=True, kw_only=True):
     conditions: Sequence[str] = ()
 
 
-class StateNotificationsInput(_Input, frozen=True, kw_only=True):
+class StateNotificationsInput(Input, frozen=True, kw_only=True):
     """Who shall be told that a resource reached a state (``StateNotificationConfigInput``)."""
 
     enabled: bool
@@ -297,7 +293,7 @@ class StateNotificationsInput(_Input, frozen=True, kw_only=True):
     templates: JSONInput | msgspec.UnsetType = msgspec.UNSET
 
 
-class StateConfigInput(_Input, frozen=True, kw_only=True):
+class StateConfigInput(Input, frozen=True, kw_only=True):
     """Settings of a state (``StateConfigInput``)."""
 
     timeout_seconds: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -306,7 +302,7 @@ class StateConfigInput(_Input, frozen=True, kw_only=True):
     metadata: JSONInput | msgspec.UnsetType = msgspec.UNSET
 
 
-class StateInput(_Input, frozen=True, kw_only=True):
+class StateInput(Input, frozen=True, kw_only=True):
     """A state of a workflow (``StateDefinitionInput``).
 
     ``workflow_id`` stays empty inside ``create_workflow``: the workflow has no id yet.
@@ -326,7 +322,7 @@ class StateInput(_Input, frozen=True, kw_only=True):
     config: StateConfigInput | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class WorkflowInput(_Input, frozen=True, kw_only=True):
+class WorkflowInput(Input, frozen=True, kw_only=True):
     """A workflow to create (``WorkflowDefinitionInput``); ``create_workflow`` takes its fields."""
 
     name: str
