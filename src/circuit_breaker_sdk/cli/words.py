@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from circuit_breaker_sdk.cli.runtime import one_line
-from circuit_breaker_sdk.events import Resource, WorkflowEvent
+from circuit_breaker_sdk.events import (
+    AgentExecutionEvent,
+    CostUpdate,
+    LLMStreamChunk,
+    Resource,
+    WorkflowEvent,
+)
 
-__all__ = ["words_of_resource", "words_of_workflow_event"]
+__all__ = [
+    "words_of_chunk",
+    "words_of_cost",
+    "words_of_execution",
+    "words_of_resource",
+    "words_of_workflow_event",
+]
 
 _SHOWN = 8
 
@@ -25,6 +37,25 @@ def words_of_workflow_event(event: WorkflowEvent) -> str:
     for id_ in filter(None, (event.resource_id, event.workflow_id)):
         message = message.replace(id_, _short(id_))
     return one_line(message)
+
+
+def words_of_execution(event: AgentExecutionEvent) -> str:
+    """Say what a run did: ``1f0c… PROGRESS: Triage``."""
+    data = event.data if isinstance(event.data, dict) else {}
+    said = event.error or data.get("delta") or data.get("message") or ""
+    return one_line(f"{_short(event.execution_id)} {event.type}: {said}".rstrip(": "))
+
+
+def words_of_chunk(chunk: LLMStreamChunk) -> str:
+    """Say what a completion added."""
+    said = chunk.content or chunk.error or (f"{chunk.usage.total_tokens} tokens" if chunk.usage else "")
+    return one_line(f"{_short(chunk.request_id)} {chunk.type}: {said}".rstrip(": "))
+
+
+def words_of_cost(update: CostUpdate) -> str:
+    """Say what an account paid, and how its budget stands."""
+    status = f" of {update.budget.limit:g}" if update.budget is not None else ""
+    return one_line(f"{update.type} {update.amount:+.6f} USD, {update.total_cost:.6f}{status} used")
 
 
 def _short(id_: str) -> str:

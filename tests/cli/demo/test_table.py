@@ -6,9 +6,9 @@ import io
 
 from rich.console import Console, RenderableType
 
-from circuit_breaker_sdk.cli.judge import Verdict
-from circuit_breaker_sdk.cli.table import RateMeter, Row, demo_view, verdict_text
-from circuit_breaker_sdk.cli.tally import Latency, Mutations, Tally
+from circuit_breaker_sdk.cli.demo.judge import Verdict
+from circuit_breaker_sdk.cli.demo.table import RateMeter, Row, demo_view, verdict_text
+from circuit_breaker_sdk.cli.demo.tally import Latency, Mutations, Tally
 
 
 def _drawn(view: RenderableType) -> str:

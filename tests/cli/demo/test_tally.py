@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from circuit_breaker_sdk.cli.tally import Tally
+from circuit_breaker_sdk.cli.demo.tally import Tally
 
 
 def test_there_is_no_latency_before_the_first_event() -> None:

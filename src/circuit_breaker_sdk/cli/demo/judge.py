@@ -94,7 +94,7 @@ class Judge:
         assert judge.verdict().is_clean
     """
 
-    def __init__(self, streams: Sequence[str]) -> None:
+    def __init__(self, streams: Sequence[str] = ()) -> None:
         self._streams = {name: _Stream(name) for name in streams}
         self._in_flight: set[Ticket] = set()
         self._duplicated = 0
@@ -105,6 +105,16 @@ class Judge:
     def is_settled(self) -> bool:
         """Whether nothing is in flight, nothing owed, and no arrival unexplained."""
         return not self._in_flight and not any(s.owed or s.waiting for s in self._streams.values())
+
+    def open(self, stream: str) -> None:
+        """Judge one more stream from now on."""
+        self._streams[stream] = _Stream(stream)
+
+    def close(self, stream: str) -> None:
+        """Forget a stream, unless something is owed on it or waits to be explained."""
+        found = self._streams.get(stream)
+        if found is not None and not found.owed and not found.waiting:
+            del self._streams[stream]
 
     def sent(self, *, at: float) -> Ticket:
         """Note that a mutation is about to be sent."""

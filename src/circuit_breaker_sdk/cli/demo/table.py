@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circuit_breaker_sdk.cli.judge import Verdict
-from circuit_breaker_sdk.cli.tally import Latency, Mutations, Tally
+from circuit_breaker_sdk.cli.demo.judge import Verdict
+from circuit_breaker_sdk.cli.demo.tally import Latency, Mutations, Tally
 
 __all__ = ["RateMeter", "Row", "demo_view", "verdict_text"]
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 
-from circuit_breaker_sdk.cli.judge import Judge, Ticket, Verdict
+from circuit_breaker_sdk.cli.demo.judge import Judge, Ticket, Verdict
 
 
 def _clean() -> Verdict:

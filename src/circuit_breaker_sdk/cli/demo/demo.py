@@ -1,4 +1,4 @@
-"""``circuit-breaker demo``: a server, real workflow runs, and every operation subscribed, in one process.
+"""A server, real workflow runs, and every operation subscribed, in one process.
 
 The latency of an event is the time from just before its mutation is sent until its handler is called: the
 HTTP request, the rules, the commit to disk, the gateway, the WebSocket and the decoding are all in it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import final
@@ -17,15 +17,16 @@ from typing import final
 import msgspec
 
 from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.cli.demo.agent_runs import AgentRuns
+from circuit_breaker_sdk.cli.demo.completions import Completions
+from circuit_breaker_sdk.cli.demo.course import Course, Stage
+from circuit_breaker_sdk.cli.demo.judge import Verdict
+from circuit_breaker_sdk.cli.demo.ledger import Ledger
+from circuit_breaker_sdk.cli.demo.screen import Screen
+from circuit_breaker_sdk.cli.demo.workflow_runs import WorkflowRuns
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
-from circuit_breaker_sdk.cli.judge import Verdict
-from circuit_breaker_sdk.cli.ledger import Ledger
-from circuit_breaker_sdk.cli.runs import Runs
 from circuit_breaker_sdk.cli.runtime import print_error
-from circuit_breaker_sdk.cli.scenario import SCENARIOS, Scenario
-from circuit_breaker_sdk.cli.screen import Screen
 from circuit_breaker_sdk.errors import CircuitBreakerError
-from circuit_breaker_sdk.events import Workflow
 from circuit_breaker_server import Server, ServerSettings, ServerStartError
 
 __all__ = ["demo", "result_line"]
@@ -48,8 +49,8 @@ async def demo(stop: asyncio.Event, *, seconds: float | None, as_json: bool) -> 
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-demo-") as directory:
             settings = ServerSettings(data_dir=Path(directory), port=0)
             async with Server(settings) as server, Client(server.url) as client:
-                course = _Course(client, stop, started_at=started_at, stdout_is_free=not as_json)
-                ledger, verdict = await course.run(seconds)
+                performance = _Performance(client, stop, started_at=started_at, stdout_is_free=not as_json)
+                ledger, verdict = await performance.run(seconds)
     except (ServerStartError, OSError) as error:
         print_error(error)
         return ExitCode.UNREACHABLE
@@ -88,8 +89,8 @@ def result_line(ledger: Ledger, verdict: Verdict) -> str:
 
 
 @final
-class _Course:
-    """The demo from its first workflow to its verdict."""
+class _Performance:
+    """The demo from its first subscription to its verdict."""
 
     def __init__(
         self, client: Client, stop: asyncio.Event, *, started_at: float, stdout_is_free: bool
@@ -98,65 +99,47 @@ class _Course:
         self._stop = stop
         self._started_at = started_at
         self._stdout_is_free = stdout_is_free
-        self._failed: CircuitBreakerError | None = None
 
     async def run(self, seconds: float | None) -> tuple[Ledger, Verdict]:
-        scenarios = {(await self._create(scenario)).id: scenario for scenario in SCENARIOS}
-        ledger = Ledger(list(scenarios))
+        ledger = Ledger()
         screen = Screen(
             ledger,
-            title="Circuit Breaker: " + " and ".join(s.workflow.name.lower() for s in SCENARIOS),
+            title="Circuit Breaker: workflows, agents, completions and budgets",
             started_at=self._started_at,
             stdout_is_free=self._stdout_is_free,
         )
         verdict = None
         async with AsyncExitStack() as subscriptions:
-            for workflow_id in scenarios:
-                await self._subscribe(subscriptions, ledger, workflow_id)
+            stage = Stage(self._client, ledger, self._stop, subscriptions)
+            courses: tuple[Course, ...] = (WorkflowRuns(stage), AgentRuns(stage), Completions(stage))
+            for course in courses:
+                await course.prepare()
             ledger.on_first_event = screen.first_event
             screen.start()
             try:
                 with _set_after(seconds, self._stop):
-                    await Runs(self._client, ledger, self._stop).lead(scenarios)
+                    await _lead(courses)
                 await _settle(ledger)
-                if self._failed is not None:
-                    raise self._failed
+                if stage.failed is not None:
+                    raise stage.failed
                 verdict = ledger.judge.verdict()
             finally:
                 screen.close(verdict)
         return ledger, verdict
 
-    async def _create(self, scenario: Scenario) -> Workflow:
-        definition = scenario.workflow
-        return await self._client.workflows.create_workflow(
-            name=definition.name,
-            initial_state=definition.initial_state,
-            states=definition.states,
-            activities=definition.activities,
-        )
 
-    async def _subscribe(self, stack: AsyncExitStack, ledger: Ledger, workflow_id: str) -> None:
-        """Subscribe the four operations to one workflow, a handler each."""
-        own, all_streams = self._client.workflows, self._client.subscriptions
-        for operation, updates in (
-            ("workflows.resourceUpdates", own.subscribe_resource_updates(workflow_id=workflow_id)),
-            ("subscriptions.resourceUpdates", all_streams.resource_updates(workflow_id=workflow_id)),
-        ):
-            subscription = await stack.enter_async_context(updates)
-            subscription.on_error(self._fail)
-            subscription.on_update(ledger.update_handler(operation, workflow_id))
-        for operation, events in (
-            ("workflows.workflowEvents", own.subscribe_workflow_events(workflow_id=workflow_id)),
-            ("subscriptions.workflowEvents", all_streams.workflow_events(workflow_id=workflow_id)),
-        ):
-            subscribed = await stack.enter_async_context(events)
-            subscribed.on_error(self._fail)
-            subscribed.on_event(ledger.event_handler(operation, workflow_id))
-
-    def _fail(self, error: CircuitBreakerError) -> None:
-        if self._failed is None:
-            self._failed = error
-        self._stop.set()
+async def _lead(courses: Sequence[Course]) -> None:
+    """Lead all courses side by side; raise the first error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for course in courses:
+                group.create_task(course.lead())
+    except* CircuitBreakerError as failed:
+        # One line on the terminal: the first says it, the others are its echo.
+        first: BaseException = failed
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from typing import final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from circuit_breaker_sdk.cli.judge import Verdict
-from circuit_breaker_sdk.cli.ledger import Ledger
+from circuit_breaker_sdk.cli.demo.judge import Verdict
+from circuit_breaker_sdk.cli.demo.ledger import Ledger
+from circuit_breaker_sdk.cli.demo.table import RateMeter, Row, demo_view
 from circuit_breaker_sdk.cli.runtime import print_marker
-from circuit_breaker_sdk.cli.table import RateMeter, Row, demo_view
 
 __all__ = ["Screen"]
 

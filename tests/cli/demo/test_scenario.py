@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from circuit_breaker_sdk.cli.scenario import DEPLOYMENT, DOCUMENT_REVIEW, SCENARIOS, Life, Scenario
+from circuit_breaker_sdk.cli.demo.scenario import DEPLOYMENT, DOCUMENT_REVIEW, SCENARIOS, Life, Scenario
 
 LIVES = range(30)
 
