@@ -74,15 +74,15 @@ class Client:
             self._supervisor, buffer=buffer or BufferLimits(), timeouts=settings.timeouts
         )
         self._executor = Executor(settings, url)
-        self.workflows = WorkflowsClient(self._executor, self._manager)
+        self.workflows: WorkflowsClient = WorkflowsClient(self._executor, self._manager)
         """Workflows, states, resources, activities."""
-        self.agents = AgentsClient(self._executor, self._manager)
+        self.agents: AgentsClient = AgentsClient(self._executor, self._manager)
         """Agents and their runs."""
-        self.llm = LLMClient(self._executor, self._manager)
+        self.llm: LLMClient = LLMClient(self._executor, self._manager)
         """Completions and providers of language models."""
-        self.analytics = AnalyticsClient(self._executor, self._manager)
+        self.analytics: AnalyticsClient = AnalyticsClient(self._executor, self._manager)
         """Costs and budgets."""
-        self.subscriptions = SubscriptionClient(self._manager)
+        self.subscriptions: SubscriptionClient = SubscriptionClient(self._manager)
         """All streams in one place."""
 
     @staticmethod

@@ -91,7 +91,7 @@ class OperationError(CircuitBreakerError):
     """
 
     def __init__(self, errors: Sequence[GraphQLError], *, operation: str | None = None) -> None:
-        self.errors = tuple(errors)
+        self.errors: tuple[GraphQLError, ...] = tuple(errors)
         self.operation = operation
         super().__init__(self.errors, operation)
 
@@ -209,7 +209,7 @@ class SubscriptionFailed(SubscriptionError):
     def __init__(self, id: str, reason: str, *, errors: Sequence[GraphQLError] = ()) -> None:  # noqa: A002 (the planned SDKs' name)
         self.id = id
         self.reason = reason
-        self.errors = tuple(errors)
+        self.errors: tuple[GraphQLError, ...] = tuple(errors)
         super().__init__(id, reason)
 
     @property

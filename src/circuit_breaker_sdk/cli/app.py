@@ -16,7 +16,7 @@ __all__ = ["app", "run"]
 
 DEFAULT_URL = "ws://localhost:4000/graphql"
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="circuit-breaker",
     help="Serve and watch Circuit Breaker's real-time GraphQL subscriptions.",
     epilog=EXIT_CODES_HELP,

@@ -58,7 +58,7 @@ class Supervisor:
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self.counters = ConnectionCounters()
+        self.counters: ConnectionCounters = ConnectionCounters()
         self._settings = settings
         self._state = ConnectionState.IDLE
         self._connection: Connection | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeAlias, TypeVar, Union
+from typing import ClassVar, Self, TypeAlias, TypeVar, Union
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -90,7 +90,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False,
             return NotImplemented
         return self._values() == other._values()
 
-    __hash__ = None  # type: ignore[assignment]  # JSON values cannot be hashed
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # JSON values cannot be hashed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._values().items())})"

@@ -8,10 +8,11 @@ credential. Subscriptions log at INFO (WARNING for failures); connections and ti
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 __all__ = ["log", "logger"]
 
-logger = logging.getLogger("circuit_breaker_sdk")
+logger: Final = logging.getLogger("circuit_breaker_sdk")
 # The library's convention: silent until the application configures logging.
 logger.addHandler(logging.NullHandler())
 

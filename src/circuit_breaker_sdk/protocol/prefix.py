@@ -61,7 +61,7 @@ class PrefixRoutes(Generic[R]):
     __slots__ = ("_by_id", "_head", "_id_length", "_tail", "by_prefix", "prefix_length")
 
     def __init__(self) -> None:
-        self.prefix_length = 0
+        self.prefix_length: int = 0
         self.by_prefix: dict[bytes, R] = {}
         self._by_id: dict[str, R] = {}
         self._head = b""

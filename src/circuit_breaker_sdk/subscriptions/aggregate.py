@@ -120,7 +120,7 @@ class EventAggregator(Generic[T]):
             raise UsageError(f"window_size must be a microsecond at least, not {window_size}")
         if min(max_open_windows, max_events, max_bytes) < 1:
             raise UsageError("max_open_windows, max_events and max_bytes must be greater than 0")
-        self.late = 0
+        self.late: int = 0
         self._time: Callable[[T], datetime] = time or _timestamp
         self._folds = dict(folds or {})
         self._max_open = max_open_windows
@@ -225,7 +225,7 @@ class Windows(Generic[T]):
     __slots__ = ("_end", "_events", "_ready", "aggregator")
 
     def __init__(self, events: AsyncIterator[T], aggregator: EventAggregator[T]) -> None:
-        self.aggregator = aggregator
+        self.aggregator: EventAggregator[T] = aggregator
         self._events = events
         self._ready: deque[Window[T]] = deque()
         self._end: StopAsyncIteration | SubscriptionError | None = None

@@ -29,8 +29,8 @@ class EventBuffer(Generic[T]):
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
         self._drop_oldest = limits.overflow is OverflowPolicy.DROP_OLDEST
-        self.size_bytes = 0
-        self.dropped = 0
+        self.size_bytes: int = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         return len(self._items)

@@ -134,7 +134,7 @@ class EventDecoder(Generic[T]):
         self._type = event_type
         self._root_field = root_field
         self._with_resume = with_resume
-        self.none_allowed = _allows_none(event_type)
+        self.none_allowed: bool = _allows_none(event_type)
         self.decode: Callable[[bytes], Response[T]] = _not_learned
         if root_field is not None:
             self._build(root_field)

@@ -126,7 +126,7 @@ class Handlers(Generic[T]):
     )
 
     def __init__(self, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
-        self.errors = 0
+        self.errors: int = 0
         self._source = source
         self._tasks = tasks
         self._data: list[Callable[[T], object]] = []

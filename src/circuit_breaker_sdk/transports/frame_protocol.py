@@ -83,7 +83,7 @@ class FrameProtocol(_PicowsProtocol):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        self.head = b""
+        self.head: bytes = b""
         """The first bytes of the peer's answer; empty in the server's role."""
         self.lost_with: Exception | None = None
         """Why the connection was lost, where the transport said so."""

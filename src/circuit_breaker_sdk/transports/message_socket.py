@@ -111,8 +111,8 @@ class WebSocket:
         subprotocol: str | None,
         close_seconds: float,
     ) -> None:
-        self.url = url
-        self.subprotocol = subprotocol
+        self.url: str = url
+        self.subprotocol: str | None = subprotocol
         self._listener = listener
         self._transport = transport
         self._underlying = transport.underlying_transport
@@ -123,7 +123,7 @@ class WebSocket:
         self._state = SocketState.OPEN
         self._timer: asyncio.TimerHandle | None = None
         peer = self._underlying.get_extra_info("peername")
-        self.remote = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        self.remote: str = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.url} {self._state.name}>"

@@ -47,9 +47,9 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.tallies = {name: Tally(operation=name) for name in OPERATIONS}
-        self.mutations = Mutations()
-        self.judge = Judge()
+        self.tallies: dict[str, Tally] = {name: Tally(operation=name) for name in OPERATIONS}
+        self.mutations: Mutations = Mutations()
+        self.judge: Judge = Judge()
         self.on_first_event: Callable[[], None] | None = None
         self._changed = asyncio.Event()
 
