@@ -17,6 +17,8 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.rules.rules import Rules
+from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
@@ -58,13 +60,15 @@ class Engine:
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
     ) -> None:
-        workflows, costs = FoldedState(), CostState()
+        workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
-        self._folding = Folding(log, [workflows, llm, agents, costs], snapshot_every=snapshot_every)
+        self._folding = Folding(log, [workflows, rules, llm, agents, costs], snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
-        self.workflows = Workflows(workflows, appender)
+        self.rules = Rules(rules, appender)
+        """Stored rules."""
+        self.workflows = Workflows(workflows, appender, self.rules)
         """Workflows, states, resources, activities."""
         self.costs = Costs(costs, appender)
         """Budgets, and what was spent."""

@@ -27,12 +27,12 @@ NOT_SERVED_YET = {
     "Query": """
         mcpServers mcpServer
         mcpServersByTenant mcpOAuthProviders mcpServerCapabilities mcpServerHealth mcpSessions
-        rule rules workflowRules natsResource resourcesInState findResource""",
+        natsResource resourcesInState findResource""",
     "Mutation": """
         createMcpServer
         updateMcpServer deleteMcpServer configureMcpOAuth configureMcpJwt initiateMcpOAuth completeMcpOAuth
         authenticateMcpJwt refreshMcpSession revokeMcpSession registerMcpCapabilities toggleMcpServer
-        testMcpConnection createRule updateRule deleteRule evaluateRule createWorkflowInstance
+        testMcpConnection createWorkflowInstance
         executeActivityWithNats""",
     "Subscription": """
         mcpServerStatusUpdates mcpSessionEvents natsResourceStream

@@ -7,6 +7,7 @@ only when the log hands the record back, in the log's order. Nothing is changed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -16,7 +17,12 @@ from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed,
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import encode
 from circuit_breaker_server.engine.workflows.allowed import decode_object, require_allowed
-from circuit_breaker_server.engine.workflows.defining import add_state, change_state, define_workflow
+from circuit_breaker_server.engine.workflows.defining import (
+    add_state,
+    change_state,
+    check_rules_exist,
+    define_workflow,
+)
 from circuit_breaker_server.engine.workflows.definitions import StateDefinition
 from circuit_breaker_server.engine.workflows.inputs import (
     CreateResource,
@@ -25,7 +31,7 @@ from circuit_breaker_server.engine.workflows.inputs import (
     StateInput,
     StateUpdate,
 )
-from circuit_breaker_server.engine.workflows.queries import Queries, resource_value
+from circuit_breaker_server.engine.workflows.queries import Queries, RuleBook, resource_value
 from circuit_breaker_server.engine.workflows.records import (
     ActivityExecuted,
     ResourceChanged,
@@ -59,8 +65,8 @@ class Workflows(Queries):
         made = await engine.workflows.create_workflow(CreateWorkflow(name="review", ...))
     """
 
-    def __init__(self, state: FoldedState, appender: Appender) -> None:
-        super().__init__(state)
+    def __init__(self, state: FoldedState, appender: Appender, rules: RuleBook) -> None:
+        super().__init__(state, rules)
         self._appender = appender
         self._definitions = asyncio.Lock()
 
@@ -76,11 +82,15 @@ class Workflows(Queries):
             at=at,
             is_workflow=lambda id_: self._state.workflow(id_) is not None,
         )
+        workflow = Workflow(definition, created=0, last=0)
         body = WorkflowCreated(workflow=definition)
-        record = await self._appender.append_own(
-            workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
-        )
-        return self._appender.committed(Workflow(definition, created=0, last=0).value(), record)
+        # Only who names rules waits for others: none of them is deleted between the look and the record.
+        async with self._rules.standing if workflow.rule_ids else contextlib.nullcontext():
+            check_rules_exist(workflow, self._rules.find)
+            record = await self._appender.append_own(
+                workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
+            )
+        return self._appender.committed(workflow.value(), record)
 
     async def create_resource(self, given: CreateResource) -> Committed[Value]:
         """Put a new resource into a workflow; answers ``ResourceGQL``.
@@ -133,7 +143,7 @@ class Workflows(Queries):
                 activities=list(workflow.activities)[:_NAMED],
             )
         added = json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)
-        require_allowed(activity, old, workflow)
+        require_allowed(activity, old, workflow, self._rules.find)
         data = old.data
         if added:
             merged = {**decode_object(old.data), **added}
