@@ -17,6 +17,7 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.nats.nats import NatsResources
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
@@ -70,6 +71,8 @@ class Engine:
         """Stored rules."""
         self.workflows = Workflows(workflows, appender, self.rules)
         """Workflows, states, resources, activities."""
+        self.nats = NatsResources(self.workflows)
+        """Resources with their place in the log."""
         self.costs = Costs(costs, appender)
         """Budgets, and what was spent."""
         self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
@@ -118,6 +121,7 @@ class Engine:
 STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
     "resourceUpdates": lambda engine, given: select_resource_updates(engine.workflows, given),
     "workflowEvents": lambda engine, given: select_workflow_events(engine.workflows, given),
+    "natsResourceStream": lambda engine, given: engine.nats.select_stream(given),
     "agentExecutionStream": lambda engine, given: engine.agents.select_executions(given),
     "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
     "costUpdates": lambda _engine, given: select_cost_updates(given),

@@ -141,6 +141,13 @@ class Queries:
         """
         return self._workflow(workflow_id).states
 
+    def last_offset(self, resource_id: str) -> int:
+        """Return the offset of a resource's last record.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return self._resource(resource_id).last
+
     def rule_ids(self, workflow_id: str) -> tuple[str, ...]:
         """Return the ids of the rules that a workflow's activities name.
 

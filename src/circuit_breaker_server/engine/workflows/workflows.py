@@ -92,8 +92,12 @@ class Workflows(Queries):
             )
         return self._appender.committed(workflow.value(), record)
 
-    async def create_resource(self, given: CreateResource) -> Committed[Value]:
+    async def create_resource(
+        self, given: CreateResource, *, triggered_by: str | None = None
+    ) -> Committed[Value]:
         """Put a new resource into a workflow; answers ``ResourceGQL``.
+
+        ``triggered_by`` is told in the events.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
@@ -118,17 +122,21 @@ class Workflows(Queries):
         )
         subject = resource_subject(given.workflow_id, image.id)
         record = await self._appender.append_own(
-            subject, ResourceCreated(resource=image), expected=0, conflict=_CHANGED
+            subject,
+            ResourceCreated(resource=image, triggered_by=triggered_by),
+            expected=0,
+            conflict=_CHANGED,
         )
         return self._appender.committed(resource_value(image, workflow, list), record)
 
     async def execute_activity(
-        self, given: ExecuteActivity, *, triggered_by: str | None = None
+        self, given: ExecuteActivity, *, triggered_by: str | None = None, new_state: str | None = None
     ) -> Committed[Value]:
         """Move a resource along an activity; answers ``ResourceGQL``.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
-        one is refused. ``triggered_by`` is told in the events.
+        one is refused. ``triggered_by`` is told in the events and in the history. An activity that does not
+        lead to ``new_state`` is refused; ``None`` leaves that to the workflow.
 
         :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,
             ``UNAVAILABLE``.
@@ -141,6 +149,12 @@ class Workflows(Queries):
                 ErrorCode.NOT_FOUND,
                 f"workflow {shown(old.workflow_id)} has no activity {shown(given.activity_id)}",
                 activities=list(workflow.activities)[:_NAMED],
+            )
+        if new_state is not None and new_state != activity.to_state:
+            refuse(
+                f"newState: activity {shown(activity.id)} leads to {shown(activity.to_state)}, "
+                f"not to {shown(new_state)}",
+                toState=activity.to_state,
             )
         added = json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)
         require_allowed(activity, old, workflow, self._rules.find)
@@ -156,6 +170,8 @@ class Workflows(Queries):
             "toState": activity.to_state,
             "data": None if given.data is None else added,
         }
+        if triggered_by is not None:
+            entry["triggeredBy"] = triggered_by
         history = (*self._state.recent_history(old), encode(entry))
         image = ResourceImage(
             id=old.id,
