@@ -120,7 +120,7 @@ def _read_field(given: ConditionInput, where: str) -> Rule:
 
 def _check_fields(given: ConditionInput, where: str) -> None:
     kind = given.condition_type
-    if given.script is not None or kind.lower() in ("script", "custom"):
+    if given.script is not None:
         refuse(f"{where}.script: this server runs no scripts; a rule is made of {', '.join(_FIELDS_OF)}")
     needed = _FIELDS_OF.get(kind)
     if needed is None:

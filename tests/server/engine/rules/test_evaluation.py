@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,13 @@ def test_an_evaluation_decides_as_the_conditions_of_activities_do(
     result = evaluate("r", rule, data=data, metadata=metadata)
     assert result["passed"] is holds(rule, data=data, metadata=metadata)
     assert result["reason"]
+
+
+@given(RULES)
+def test_a_stored_rule_is_read_as_it_was_written(rule: Rule) -> None:
+    written = msgspec.json.encode(rule)
+    assert msgspec.json.encode(msgspec.json.decode(written, type=Rule)) == written
+    assert msgspec.json.decode(written, type=Rule) == rule
 
 
 @pytest.mark.parametrize(
