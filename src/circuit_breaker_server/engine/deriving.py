@@ -8,6 +8,7 @@ from circuit_breaker_server.engine.agents import streams as agents
 from circuit_breaker_server.engine.costs import streams as costs
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm import streams as llm
+from circuit_breaker_server.engine.rules import streams as rules
 from circuit_breaker_server.engine.workflows import streams as workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
@@ -16,6 +17,7 @@ __all__ = ["derive"]
 _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "workflow": workflows.derive,
     "resource": workflows.derive,
+    "rule": rules.derive,
     "provider": llm.derive,
     "completion": llm.derive,
     "cost": costs.derive,

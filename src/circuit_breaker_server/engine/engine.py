@@ -17,6 +17,9 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.nats.nats import NatsResources
+from circuit_breaker_server.engine.rules.rules import Rules
+from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
@@ -58,14 +61,18 @@ class Engine:
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
     ) -> None:
-        workflows, costs = FoldedState(), CostState()
+        workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
-        self._folding = Folding(log, [workflows, llm, agents, costs], snapshot_every=snapshot_every)
+        self._folding = Folding(log, [workflows, rules, llm, agents, costs], snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
-        self.workflows = Workflows(workflows, appender)
+        self.rules = Rules(rules, appender)
+        """Stored rules."""
+        self.workflows = Workflows(workflows, appender, self.rules)
         """Workflows, states, resources, activities."""
+        self.nats = NatsResources(self.workflows)
+        """Resources with their place in the log."""
         self.costs = Costs(costs, appender)
         """Budgets, and what was spent."""
         self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
@@ -114,6 +121,7 @@ class Engine:
 STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
     "resourceUpdates": lambda engine, given: select_resource_updates(engine.workflows, given),
     "workflowEvents": lambda engine, given: select_workflow_events(engine.workflows, given),
+    "natsResourceStream": lambda engine, given: engine.nats.select_stream(given),
     "agentExecutionStream": lambda engine, given: engine.agents.select_executions(given),
     "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
     "costUpdates": lambda _engine, given: select_cost_updates(given),

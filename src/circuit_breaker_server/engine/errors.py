@@ -19,7 +19,8 @@ class ErrorCode(enum.StrEnum):
     INVALID_INPUT = "INVALID_INPUT"
     """An input contradicts itself or the workflow, or asks for what this server does not do."""
     CONFLICT = "CONFLICT"
-    """Someone else changed the same thing first; reading again and trying again may help."""
+    """Someone else changed the same thing first: reading again and trying again may help. Or the thing is
+    still in use: ``facts`` say by what."""
     ACTIVITY_NOT_ALLOWED = "ACTIVITY_NOT_ALLOWED"
     """The resource's state, or a condition, does not allow the activity now."""
     PROVIDER_FAILED = "PROVIDER_FAILED"

@@ -7,10 +7,10 @@ from typing import final
 
 from graphql import GraphQLResolveInfo
 
-from circuit_breaker_server.engine.command import Committed
+from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.graphql.roots import agents, analytics, llm, workflows
+from circuit_breaker_server.graphql.roots import agents, analytics, llm, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 
 __all__ = ["MUTATIONS", "QUERIES", "Root", "resolve"]
@@ -36,10 +36,12 @@ class Root:
             return self._mutate(MUTATIONS[name](self.engine, arguments))
         return QUERIES[name](self.engine, arguments)
 
-    async def _mutate(self, command: Awaitable[Committed[object]]) -> object:
-        committed = await command
-        self.cursor = committed.cursor
-        return committed.value
+    async def _mutate(self, command: Awaitable[Committed[object] | Value]) -> object:
+        done = await command
+        if not isinstance(done, Committed):
+            return done
+        self.cursor = done.cursor
+        return done.value
 
 
 def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: object) -> object:
@@ -52,7 +54,7 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
     return value() if callable(value) else value
 
 
-_DOMAINS = (workflows, agents, llm, analytics)
+_DOMAINS = (workflows, rules, nats, agents, llm, analytics)
 
 QUERIES: Mapping[str, Query] = {
     "health": lambda _engine, _given: "ok",

@@ -26,16 +26,14 @@ SCALARS = {"JSON", "DateTime"}
 NOT_SERVED_YET = {
     "Query": """
         mcpServers mcpServer
-        mcpServersByTenant mcpOAuthProviders mcpServerCapabilities mcpServerHealth mcpSessions
-        rule rules workflowRules natsResource resourcesInState findResource""",
+        mcpServersByTenant mcpOAuthProviders mcpServerCapabilities mcpServerHealth mcpSessions""",
     "Mutation": """
         createMcpServer
         updateMcpServer deleteMcpServer configureMcpOAuth configureMcpJwt initiateMcpOAuth completeMcpOAuth
         authenticateMcpJwt refreshMcpSession revokeMcpSession registerMcpCapabilities toggleMcpServer
-        testMcpConnection createRule updateRule deleteRule evaluateRule createWorkflowInstance
-        executeActivityWithNats""",
+        testMcpConnection""",
     "Subscription": """
-        mcpServerStatusUpdates mcpSessionEvents natsResourceStream
+        mcpServerStatusUpdates mcpSessionEvents
         mcpCapabilityUpdates""",
 }
 

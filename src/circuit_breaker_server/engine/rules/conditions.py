@@ -1,13 +1,16 @@
 """Conditions of activities: how they are written, and when they hold for a resource.
 
 Written: ``field_exists:KEY``, ``field_equals:KEY=JSON``, ``field_greater_than:KEY=NUMBER``,
-``field_less_than:KEY=NUMBER``, ``field_contains:KEY=TEXT``, and ``not:`` before any of them. ``KEY`` is a
-key of the resource's metadata or of its data, at the top level; it ends at the first ``=``.
+``field_less_than:KEY=NUMBER``, ``field_contains:KEY=TEXT``, ``rule:ID``, and ``not:`` before any of them.
+``KEY`` is a key of the resource's metadata or of its data, at the top level; it ends at the first ``=``.
+``ID`` names a stored rule.
+
+A stored rule is written as these structures are; the names of the kinds are part of the storage format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import msgspec
@@ -16,6 +19,7 @@ from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, j
 
 __all__ = [
     "And",
+    "Condition",
     "FieldContains",
     "FieldEquals",
     "FieldExists",
@@ -25,8 +29,11 @@ __all__ = [
     "Not",
     "Or",
     "Rule",
+    "RuleNamed",
     "holds",
     "parse",
+    "place_of",
+    "resolved",
 ]
 
 JSONObject = Mapping[str, object]
@@ -37,14 +44,14 @@ class InvalidCondition(ValueError):
 
 
 @final
-class FieldExists(msgspec.Struct, frozen=True):
+class FieldExists(msgspec.Struct, frozen=True, tag=True):
     """The metadata or the data has the key; its value may be null."""
 
     field: str
 
 
 @final
-class FieldEquals(msgspec.Struct, frozen=True):
+class FieldEquals(msgspec.Struct, frozen=True, tag=True):
     """The metadata or the data has the key with a value equal to this, as JSON compares."""
 
     field: str
@@ -52,23 +59,23 @@ class FieldEquals(msgspec.Struct, frozen=True):
 
 
 @final
-class FieldGreaterThan(msgspec.Struct, frozen=True):
+class FieldGreaterThan(msgspec.Struct, frozen=True, tag=True):
     """The key's value, in the metadata or else in the data, is a number above this one."""
 
     field: str
-    value: float
+    value: int | float
 
 
 @final
-class FieldLessThan(msgspec.Struct, frozen=True):
+class FieldLessThan(msgspec.Struct, frozen=True, tag=True):
     """The key's value, in the metadata or else in the data, is a number below this one."""
 
     field: str
-    value: float
+    value: int | float
 
 
 @final
-class FieldContains(msgspec.Struct, frozen=True):
+class FieldContains(msgspec.Struct, frozen=True, tag=True):
     """The key's value, in the metadata or else in the data, is a text with this part."""
 
     field: str
@@ -76,27 +83,47 @@ class FieldContains(msgspec.Struct, frozen=True):
 
 
 @final
-class And(msgspec.Struct, frozen=True):
+class And(msgspec.Struct, frozen=True, tag=True):
     """All hold; true of none."""
 
     rules: tuple[Rule, ...]
 
 
 @final
-class Or(msgspec.Struct, frozen=True):
+class Or(msgspec.Struct, frozen=True, tag=True):
     """One holds; false of none."""
 
     rules: tuple[Rule, ...]
 
 
 @final
-class Not(msgspec.Struct, frozen=True):
+class Not(msgspec.Struct, frozen=True, tag=True):
     """The rule does not hold."""
 
     rule: Rule
 
 
 Rule = FieldExists | FieldEquals | FieldGreaterThan | FieldLessThan | FieldContains | And | Or | Not
+
+
+@final
+class RuleNamed(msgspec.Struct, frozen=True):
+    """A stored rule, as it is when the condition is evaluated."""
+
+    id: str
+    negated: bool = False
+
+
+Condition = Rule | RuleNamed
+"""What an activity may ask for."""
+
+
+def resolved(condition: Condition, find: Callable[[str], Rule | None]) -> Rule | None:
+    """Put the stored rule in the place of its name; ``None`` if there is none of that id."""
+    if not isinstance(condition, RuleNamed):
+        return condition
+    rule = find(condition.id)
+    return Not(rule) if condition.negated and rule is not None else rule
 
 
 def holds(rule: Rule, *, data: JSONObject, metadata: JSONObject) -> bool:
@@ -133,8 +160,14 @@ def _field_holds(
             return isinstance(text, str) and substring in text
 
 
+def place_of(field: str, *, data: JSONObject, metadata: JSONObject) -> JSONObject | None:
+    """Return where a key is looked up: the metadata, else the data; ``None`` if neither has it."""
+    return next((place for place in (metadata, data) if field in place), None)
+
+
 def _lookup(field: str, data: JSONObject, metadata: JSONObject) -> object:
-    return metadata[field] if field in metadata else data.get(field)
+    place = place_of(field, data=data, metadata=metadata)
+    return None if place is None else place[field]
 
 
 def _number(field: str, data: JSONObject, metadata: JSONObject) -> float | None:
@@ -142,16 +175,27 @@ def _number(field: str, data: JSONObject, metadata: JSONObject) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def parse(condition: str) -> Rule:
+def parse(condition: str) -> Condition:
     """Read a condition.
 
     :raises InvalidCondition: its kind is unknown, or what follows does not fit the kind.
     """
-    kind, colon, rest = condition.partition(":")
+    kind, _, rest = condition.partition(":")
+    match kind:
+        case "not" if rest:
+            negated = parse(rest)
+            if isinstance(negated, RuleNamed):
+                return RuleNamed(negated.id, not negated.negated)
+            return Not(negated)
+        case "rule" if rest:
+            return RuleNamed(rest)
+    return _parse_field(condition)
+
+
+def _parse_field(condition: str) -> Rule:
+    kind, _, rest = condition.partition(":")
     key, equals, text = rest.partition("=")
     match kind:
-        case "not" if colon:
-            return Not(parse(rest))
         case "field_exists" if rest:
             return FieldExists(rest)
         case "field_equals" if key and equals:
@@ -164,7 +208,7 @@ def parse(condition: str) -> Rule:
             return FieldContains(key, text)
     raise InvalidCondition(
         f"unknown condition {condition[:80]!r}; a condition is field_exists:KEY, field_equals:KEY=JSON, "
-        "field_greater_than:KEY=NUMBER, field_less_than:KEY=NUMBER, field_contains:KEY=TEXT, "
+        "field_greater_than:KEY=NUMBER, field_less_than:KEY=NUMBER, field_contains:KEY=TEXT, rule:ID, "
         "or not: and one of these"
     )
 
@@ -181,7 +225,7 @@ def _json(condition: str, text: str) -> object:
     return value
 
 
-def _as_number(condition: str, text: str) -> float:
+def _as_number(condition: str, text: str) -> int | float:
     value = _json(condition, text)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidCondition(f"condition {condition[:80]!r}: what follows '=' is not a number")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -18,18 +20,33 @@ def decode_object(raw: msgspec.Raw) -> dict[str, object]:
     return msgspec.json.decode(raw, type=dict[str, object])
 
 
-def failed_condition(activity: ActivityDefinition, resource: Resource, workflow: Workflow) -> str | None:
-    """Return the first condition of an activity that does not hold for the resource as it is."""
+def failed_condition(
+    activity: ActivityDefinition,
+    resource: Resource,
+    workflow: Workflow,
+    find_rule: Callable[[str], rules.Rule | None],
+) -> str | None:
+    """Return the first condition of an activity that does not hold for the resource as it is.
+
+    :param find_rule: finds a stored rule by its id; a condition on one that is not there does not hold,
+        negated or not.
+    """
     if not activity.conditions:
         return None
     data, metadata = decode_object(resource.data), decode_object(resource.metadata)
-    for condition, rule in zip(activity.conditions, workflow.rules_of(activity), strict=True):
-        if not rules.holds(rule, data=data, metadata=metadata):
-            return condition
+    for text, condition in zip(activity.conditions, workflow.conditions_of(activity), strict=True):
+        rule = rules.resolved(condition, find_rule)
+        if rule is None or not rules.holds(rule, data=data, metadata=metadata):
+            return text
     return None
 
 
-def require_allowed(activity: ActivityDefinition, resource: Resource, workflow: Workflow) -> None:
+def require_allowed(
+    activity: ActivityDefinition,
+    resource: Resource,
+    workflow: Workflow,
+    find_rule: Callable[[str], rules.Rule | None],
+) -> None:
     """Refuse an activity that the resource's state or a condition forbids.
 
     :raises EngineError: ``ACTIVITY_NOT_ALLOWED``.
@@ -44,7 +61,7 @@ def require_allowed(activity: ActivityDefinition, resource: Resource, workflow: 
             state=resource.state,
             fromStates=list(activity.from_states),
         )
-    failed = failed_condition(activity, resource, workflow)
+    failed = failed_condition(activity, resource, workflow, find_rule)
     if failed is not None:
         raise EngineError(
             ErrorCode.ACTIVITY_NOT_ALLOWED,

@@ -35,7 +35,7 @@ from circuit_breaker_server.engine.workflows.inputs import (
 )
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 
-__all__ = ["add_state", "change_state", "define_workflow"]
+__all__ = ["add_state", "change_state", "check_rules_exist", "define_workflow"]
 
 MAX_CONDITION = 1_000
 MAX_CONDITIONS = 50
@@ -87,6 +87,17 @@ def define_workflow(
     )
     _check_sizes(Workflow(definition, created=0, last=0), known)
     return definition
+
+
+def check_rules_exist(workflow: Workflow, find: Callable[[str], rules.Rule | None]) -> None:
+    """Refuse a workflow whose activities name rules that are not there."""
+    for i, activity in enumerate(workflow.definition.activities):
+        for j, condition in enumerate(workflow.conditions_of(activity)):
+            if isinstance(condition, rules.RuleNamed) and find(condition.id) is None:
+                refuse(
+                    f"activities[{i}].conditions[{j}]: there is no rule {shown(condition.id)}",
+                    condition=activity.conditions[j],
+                )
 
 
 def add_state(workflow: Workflow, given: StateInput, *, at: str) -> StateDefinition:
@@ -223,7 +234,7 @@ def _check_config(config: StateConfig | None, where: str, known: Collection[str]
             refuse(f"{where}.autoTransition.delaySeconds: {automatic.delay_seconds} is less than 0")
         if automatic.target_state not in known:
             _refuse_unknown_state(f"{where}.autoTransition.targetState", automatic.target_state, known)
-        _check_conditions(automatic.conditions, f"{where}.autoTransition.conditions")
+        _check_conditions(automatic.conditions, f"{where}.autoTransition.conditions", may_name_rules=False)
     if notifications is not None and notifications.enabled:
         refuse(f"{where}.notifications: this server sends no messages yet; disable them")
     for value, name in (
@@ -236,15 +247,17 @@ def _check_config(config: StateConfig | None, where: str, known: Collection[str]
             refuse(f"{where}.{name}: {error}")
 
 
-def _check_conditions(conditions: Collection[str], where: str) -> None:
+def _check_conditions(conditions: Collection[str], where: str, *, may_name_rules: bool = True) -> None:
     check_count(conditions, MAX_CONDITIONS, where)
     for i, condition in enumerate(conditions):
         if len(condition) > MAX_CONDITION:
             refuse(f"{where}[{i}]: {len(condition)} characters; at most {MAX_CONDITION} are allowed")
         try:
-            rules.parse(condition)
+            read = rules.parse(condition)
         except rules.InvalidCondition as error:
             refuse(f"{where}[{i}]: {error}", condition=condition)
+        if isinstance(read, rules.RuleNamed) and not may_name_rules:
+            refuse(f"{where}[{i}]: only the conditions of activities name rules", condition=condition)
 
 
 def _check_sizes(workflow: Workflow, state_ids: Iterable[str]) -> None:

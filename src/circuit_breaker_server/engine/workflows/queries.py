@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator
-from typing import final
+from typing import Protocol, final
 
 import msgspec
 
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import as_json
+from circuit_breaker_server.engine.rules.conditions import Rule
 from circuit_breaker_server.engine.workflows.allowed import decode_object, failed_condition
 from circuit_breaker_server.engine.workflows.records import ResourceImage
 from circuit_breaker_server.engine.workflows.state import FoldedState, Resource
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 
-__all__ = ["Queries", "ResourceView", "resource_value"]
+__all__ = ["Queries", "ResourceView", "RuleBook", "resource_value"]
 
 
 def resource_value(
@@ -33,6 +35,20 @@ def resource_value(
         "updatedAt": resource.updated_at,
         "history": history,
     }
+
+
+class RuleBook(Protocol):
+    """The stored rules that conditions may name.
+
+    :ivar standing: whoever holds it keeps all rules there.
+    """
+
+    @property
+    def standing(self) -> asyncio.Lock: ...
+
+    def find(self, rule_id: str) -> Rule | None:
+        """Return the condition of a rule as it is now, ``None`` if there is none of that id."""
+        ...
 
 
 @final
@@ -53,8 +69,9 @@ class Queries:
         engine.resource("…")
     """
 
-    def __init__(self, state: FoldedState) -> None:
+    def __init__(self, state: FoldedState, rules: RuleBook) -> None:
         self._state = state
+        self._rules = rules
 
     def workflow(self, workflow_id: str) -> Value | None:
         """Return a workflow as ``WorkflowGQL``, ``None`` if there is none."""
@@ -91,7 +108,7 @@ class Queries:
         return [
             as_json(activity)
             for activity in workflow.activities_from(resource.state)
-            if failed_condition(activity, resource, workflow) is None
+            if failed_condition(activity, resource, workflow, self._rules.find) is None
         ]
 
     def state(self, workflow_id: str, state_id: str) -> Value | None:
@@ -123,6 +140,20 @@ class Queries:
         :raises EngineError: ``NOT_FOUND``.
         """
         return self._workflow(workflow_id).states
+
+    def last_offset(self, resource_id: str) -> int:
+        """Return the offset of a resource's last record.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return self._resource(resource_id).last
+
+    def rule_ids(self, workflow_id: str) -> tuple[str, ...]:
+        """Return the ids of the rules that a workflow's activities name.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        return self._workflow(workflow_id).rule_ids
 
     def view(self, resource_id: str) -> ResourceView:
         """Return a resource as other domains see it.

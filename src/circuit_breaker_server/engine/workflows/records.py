@@ -39,7 +39,9 @@ HISTORY_TAIL_BYTES = 16 * 1024
 class ResourceImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A resource after a change, in the shape of ``ResourceGQL``; JSON inside it stays as written.
 
-    :ivar history: the end of the history, oldest first; the last entry is this change's.
+    :ivar history: the end of the history, oldest first: entries in the shape of ``HistoryEventGQL``, with
+        ``triggeredBy`` where it is known, and ``natsSequence``, the offset of the entry's record. After an
+        activity the last entry is that activity's; its record's offset is not yet known to it.
     """
 
     id: str

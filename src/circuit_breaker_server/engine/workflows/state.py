@@ -85,7 +85,7 @@ _CHUNK: msgspec.json.Decoder[tuple[msgspec.Raw, ...]] = msgspec.json.Decoder(tup
 def after_activity(old: Resource, body: ActivityExecuted, offset: int) -> tuple[Resource, bytes | None]:
     """Return a resource after an activity, and the chunk of history that became full by it, if one did."""
     image = body.resource
-    entry = image.history[-1]
+    entry = _numbered(image.history[-1], offset)
     history = (*old.history, entry)
     size = old.history_bytes + memoryview(entry).nbytes
     chunk = None
@@ -104,6 +104,11 @@ def after_activity(old: Resource, body: ActivityExecuted, offset: int) -> tuple[
         history_bytes=size,
     )
     return resource, chunk
+
+
+def _numbered(entry: msgspec.Raw, offset: int) -> msgspec.Raw:
+    """Return an entry of a history, a JSON object with keys, with the offset of its record added to it."""
+    return msgspec.Raw(bytes(entry)[:-1] + b',"natsSequence":"%d"}' % offset)
 
 
 @final

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
 from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.nats.values import nats_event
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
@@ -121,21 +122,43 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
                 _resource_event(
                     record, "RESOURCE_CREATED", resource, {"state": resource["state"]}, body.triggered_by
                 ),
+                nats_event(record, "CREATED", resource, (), triggered_by=body.triggered_by),
             )
         case _ResourceChangedView(resource=resource):
-            return (StreamEvent(RESOURCE_UPDATES, resource),)
+            history = _history(resource)
+            return (
+                StreamEvent(RESOURCE_UPDATES, resource),
+                nats_event(record, "DATA_UPDATED", resource, history),
+            )
         case _ActivityExecutedView(resource=resource, from_state=from_state, to_state=to_state):
             data: dict[str, object] = {
                 "fromState": from_state,
                 "toState": to_state,
                 "activityId": body.activity_id,
             }
+            history = _history(resource)
+            history[-1]["natsSequence"] = str(record.offset)  # this record's own: it could not hold it
             update = StreamEvent(RESOURCE_UPDATES, resource)
             executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data, body.triggered_by)
-            if from_state == to_state:
-                return (update, executed)
+            moved = from_state != to_state
+            nats = nats_event(
+                record,
+                "STATE_CHANGED" if moved else "DATA_UPDATED",
+                resource,
+                history,
+                triggered_by=body.triggered_by,
+                activity=body.activity_id,
+                previous_state=from_state,
+            )
+            if not moved:
+                return (update, executed, nats)
             changed = _resource_event(record, "RESOURCE_STATE_CHANGED", resource, data, body.triggered_by)
-            return (update, executed, changed)
+            return (update, executed, changed, nats)
+
+
+def _history(resource: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return the end of a resource's history; what is changed in it is changed in the resource."""
+    return cast("list[dict[str, object]]", resource["history"])
 
 
 def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:

@@ -42,7 +42,7 @@ class Workflow:
         self.activities = {activity.id: activity for activity in definition.activities}
         self._values: dict[str, dict[str, object]] = {}
         self._encoded: dict[str, msgspec.Raw] = {}
-        self._rules: dict[str, tuple[rules.Rule, ...]] = {}
+        self._conditions: dict[str, tuple[rules.Condition, ...]] = {}
 
     def with_state(self, state: StateDefinition, *, last: int) -> Workflow:
         """Return the workflow with a state added or replaced."""
@@ -54,12 +54,23 @@ class Workflow:
         """Return the activities that start in a state, whatever their conditions."""
         return self._from.get(state_id, ())
 
-    def rules_of(self, activity: ActivityDefinition) -> tuple[rules.Rule, ...]:
+    def conditions_of(self, activity: ActivityDefinition) -> tuple[rules.Condition, ...]:
         """Return the conditions of one of the workflow's activities, read."""
-        found = self._rules.get(activity.id)
+        found = self._conditions.get(activity.id)
         if found is None:
-            found = self._rules[activity.id] = tuple(map(rules.parse, activity.conditions))
+            found = self._conditions[activity.id] = tuple(map(rules.parse, activity.conditions))
         return found
+
+    @functools.cached_property
+    def rule_ids(self) -> tuple[str, ...]:
+        """The stored rules that the activities name, each once, in the order of the activities."""
+        named = (
+            condition.id
+            for activity in self.definition.activities
+            for condition in self.conditions_of(activity)
+            if isinstance(condition, rules.RuleNamed)
+        )
+        return tuple(dict.fromkeys(named))
 
     def state_value(self, state_id: str) -> dict[str, object]:
         """Return a state in the shape of ``StateGQL``."""

@@ -7,6 +7,7 @@ only when the log hands the record back, in the log's order. Nothing is changed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -16,7 +17,12 @@ from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed,
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import encode
 from circuit_breaker_server.engine.workflows.allowed import decode_object, require_allowed
-from circuit_breaker_server.engine.workflows.defining import add_state, change_state, define_workflow
+from circuit_breaker_server.engine.workflows.defining import (
+    add_state,
+    change_state,
+    check_rules_exist,
+    define_workflow,
+)
 from circuit_breaker_server.engine.workflows.definitions import StateDefinition
 from circuit_breaker_server.engine.workflows.inputs import (
     CreateResource,
@@ -25,7 +31,7 @@ from circuit_breaker_server.engine.workflows.inputs import (
     StateInput,
     StateUpdate,
 )
-from circuit_breaker_server.engine.workflows.queries import Queries, resource_value
+from circuit_breaker_server.engine.workflows.queries import Queries, RuleBook, resource_value
 from circuit_breaker_server.engine.workflows.records import (
     ActivityExecuted,
     ResourceChanged,
@@ -59,8 +65,8 @@ class Workflows(Queries):
         made = await engine.workflows.create_workflow(CreateWorkflow(name="review", ...))
     """
 
-    def __init__(self, state: FoldedState, appender: Appender) -> None:
-        super().__init__(state)
+    def __init__(self, state: FoldedState, appender: Appender, rules: RuleBook) -> None:
+        super().__init__(state, rules)
         self._appender = appender
         self._definitions = asyncio.Lock()
 
@@ -76,14 +82,22 @@ class Workflows(Queries):
             at=at,
             is_workflow=lambda id_: self._state.workflow(id_) is not None,
         )
+        workflow = Workflow(definition, created=0, last=0)
         body = WorkflowCreated(workflow=definition)
-        record = await self._appender.append_own(
-            workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
-        )
-        return self._appender.committed(Workflow(definition, created=0, last=0).value(), record)
+        # Only who names rules waits for others: none of them is deleted between the look and the record.
+        async with self._rules.standing if workflow.rule_ids else contextlib.nullcontext():
+            check_rules_exist(workflow, self._rules.find)
+            record = await self._appender.append_own(
+                workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
+            )
+        return self._appender.committed(workflow.value(), record)
 
-    async def create_resource(self, given: CreateResource) -> Committed[Value]:
+    async def create_resource(
+        self, given: CreateResource, *, triggered_by: str | None = None
+    ) -> Committed[Value]:
         """Put a new resource into a workflow; answers ``ResourceGQL``.
+
+        ``triggered_by`` is told in the events.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
@@ -108,17 +122,21 @@ class Workflows(Queries):
         )
         subject = resource_subject(given.workflow_id, image.id)
         record = await self._appender.append_own(
-            subject, ResourceCreated(resource=image), expected=0, conflict=_CHANGED
+            subject,
+            ResourceCreated(resource=image, triggered_by=triggered_by),
+            expected=0,
+            conflict=_CHANGED,
         )
         return self._appender.committed(resource_value(image, workflow, list), record)
 
     async def execute_activity(
-        self, given: ExecuteActivity, *, triggered_by: str | None = None
+        self, given: ExecuteActivity, *, triggered_by: str | None = None, new_state: str | None = None
     ) -> Committed[Value]:
         """Move a resource along an activity; answers ``ResourceGQL``.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
-        one is refused. ``triggered_by`` is told in the events.
+        one is refused. ``triggered_by`` is told in the events and in the history. An activity that does not
+        lead to ``new_state`` is refused; ``None`` leaves that to the workflow.
 
         :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,
             ``UNAVAILABLE``.
@@ -132,8 +150,14 @@ class Workflows(Queries):
                 f"workflow {shown(old.workflow_id)} has no activity {shown(given.activity_id)}",
                 activities=list(workflow.activities)[:_NAMED],
             )
+        if new_state is not None and new_state != activity.to_state:
+            refuse(
+                f"newState: activity {shown(activity.id)} leads to {shown(activity.to_state)}, "
+                f"not to {shown(new_state)}",
+                toState=activity.to_state,
+            )
         added = json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)
-        require_allowed(activity, old, workflow)
+        require_allowed(activity, old, workflow, self._rules.find)
         data = old.data
         if added:
             merged = {**decode_object(old.data), **added}
@@ -146,6 +170,8 @@ class Workflows(Queries):
             "toState": activity.to_state,
             "data": None if given.data is None else added,
         }
+        if triggered_by is not None:
+            entry["triggeredBy"] = triggered_by
         history = (*self._state.recent_history(old), encode(entry))
         image = ResourceImage(
             id=old.id,

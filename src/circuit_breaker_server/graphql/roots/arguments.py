@@ -12,11 +12,22 @@ import msgspec
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.engine import Engine
 
-__all__ = ["Arguments", "Mutation", "Query", "in_turns", "input_of", "number", "optional_text", "text"]
+__all__ = [
+    "Arguments",
+    "Mutation",
+    "Query",
+    "in_turns",
+    "input_of",
+    "number",
+    "optional_text",
+    "text",
+    "texts",
+]
 
 Arguments: TypeAlias = Mapping[str, object]
 Query: TypeAlias = Callable[[Engine, Arguments], object]
-Mutation: TypeAlias = Callable[[Engine, Arguments], Awaitable[Committed[object]]]
+Mutation: TypeAlias = Callable[[Engine, Arguments], Awaitable[Committed[object] | Value]]
+"""A bare answer is that of a mutation that changed nothing, and so made no record."""
 
 _TURN = 64  # items of a long list between two turns of the event loop
 
@@ -34,6 +45,11 @@ def optional_text(arguments: Arguments, name: str) -> str | None:
     return None if value is None else str(value)
 
 
+def texts(arguments: Arguments, name: str) -> list[str]:
+    """Return an argument that is a list of texts, empty where it is null or not there."""
+    return msgspec.convert(arguments.get(name) or [], list[str])
+
+
 def number(arguments: Arguments, name: str) -> float:
     """Return an argument of the type Float."""
     return msgspec.convert(arguments[name], float)
@@ -44,14 +60,20 @@ def input_of(arguments: Arguments, kind: type[_I]) -> _I:
     return msgspec.convert(arguments["input"], kind)
 
 
-def in_turns(items: Iterator[Value]) -> list[Value] | AsyncIterator[Value]:
-    """Let others run while a long list is worked through; a short one is done at once."""
+def in_turns(items: Iterator[Value] | Iterator[Value | None]) -> list[Value] | AsyncIterator[Value]:
+    """Let others run while a long list is worked through; a short one is done at once.
+
+    ``None`` stands for what was looked at and is not wanted: it takes its turn, and is left out.
+    """
     first = list(itertools.islice(items, _TURN))
-    return first if len(first) < _TURN else _slowly(first, items)
+    if len(first) < _TURN:
+        return [item for item in first if item is not None]
+    return _slowly(first, items)
 
 
-async def _slowly(first: list[Value], rest: Iterator[Value]) -> AsyncIterator[Value]:
+async def _slowly(first: list[Value | None], rest: Iterator[Value | None]) -> AsyncIterator[Value]:
     for i, item in enumerate(itertools.chain(first, rest)):
         if i % _TURN == 0:
             await asyncio.sleep(0)
-        yield item
+        if item is not None:
+            yield item

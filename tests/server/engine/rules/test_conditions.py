@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.rules.conditions import (
     And,
+    Condition,
     FieldContains,
     FieldEquals,
     FieldExists,
@@ -17,8 +18,10 @@ from circuit_breaker_server.engine.rules.conditions import (
     Not,
     Or,
     Rule,
+    RuleNamed,
     holds,
     parse,
+    resolved,
 )
 
 YES, NO = FieldExists("yes"), FieldExists("no")
@@ -92,9 +95,12 @@ def test_numbers_and_texts_are_read_from_the_metadata_first() -> None:
         ("field_contains:text=", FieldContains("text", "")),
         ("not:field_exists:x", Not(FieldExists("x"))),
         ("not:not:field_exists:x", Not(Not(FieldExists("x")))),
+        ("rule:some-id", RuleNamed("some-id")),
+        ("not:rule:a:b", RuleNamed("a:b", negated=True)),
+        ("not:not:rule:x", RuleNamed("x")),
     ],
 )
-def test_a_condition_is_read_as_written(text: str, rule: Rule) -> None:
+def test_a_condition_is_read_as_written(text: str, rule: Condition) -> None:
     assert parse(text) == rule
 
 
@@ -112,6 +118,9 @@ def test_a_condition_is_read_as_written(text: str, rule: Rule) -> None:
         "not",
         "not:",
         "not:nonsense",
+        "rule",
+        "rule:",
+        "not:rule:",
         "script:print(1)",
     ],
 )
@@ -142,9 +151,24 @@ def test_a_value_that_does_not_fit_the_condition_is_an_error(text: str) -> None:
 
 @given(st.text(max_size=40))
 def test_reading_a_condition_ends_with_a_rule_or_the_one_error(text: str) -> None:
-    for prefix in ("", "not:", "field_equals:k=", "field_greater_than:k="):
+    for prefix in ("", "not:", "rule:", "field_equals:k=", "field_greater_than:k="):
         try:
-            rule = parse(prefix + text)
+            rule = resolved(parse(prefix + text), lambda _: YES)
         except InvalidCondition:
             continue
-        holds(rule, data={"k": text}, metadata={})
+        assert rule is not None
+        assert holds(rule, data={"k": text}, metadata={}) is not holds(
+            Not(rule), data={"k": text}, metadata={}
+        )
+
+
+def test_a_named_rule_is_the_stored_one_and_may_be_negated() -> None:
+    stored = {"y": YES}
+    assert resolved(RuleNamed("y"), stored.get) == YES
+    assert resolved(RuleNamed("y", negated=True), stored.get) == Not(YES)
+    assert resolved(NO, stored.get) == NO
+
+
+@pytest.mark.parametrize("negated", [False, True])
+def test_a_named_rule_that_is_not_there_is_nothing_negated_or_not(negated: bool) -> None:
+    assert resolved(RuleNamed("gone", negated), lambda _: None) is None

@@ -141,6 +141,7 @@ async def test_an_activity_moves_the_resource_merges_its_data_and_is_kept_in_the
                 "fromState": "draft",
                 "toState": "review",
                 "data": {"n": {"b": 2}, "by": None},
+                "natsSequence": "3",
             }
         ]
         assert plain(engine.resource(resource)) == done
@@ -445,7 +446,7 @@ async def test_the_cursor_of_a_command_is_the_place_after_its_last_event() -> No
         id_ = part(workflow.value, "id", str)
         resource = await engine.create_resource(CreateResource(workflow_id=id_, data={"title": "t"}))
         given = ExecuteActivity(resource_id=part(resource.value, "id", str), activity_id="submit")
-        for made, events in ((workflow, 0), (resource, 2), (await engine.execute_activity(given), 3)):
+        for made, events in ((workflow, 0), (resource, 3), (await engine.execute_activity(given), 4)):
             assert len(derive(made.record)) == events
             assert made.cursor.epoch == log.epoch
             assert made.cursor.offset == made.record.offset

@@ -1,0 +1,1 @@
+"""Resources with their place in the event log."""
