@@ -27,18 +27,6 @@ from tools.sdk_names import LENIENT
 
 SCHEMA = load_schema()
 PACKAGE = Path(circuit_breaker_sdk.__file__).parent
-BY_HAND = {
-    "AutoTransitionConfigGQL": "AutoTransition",
-    "HistoryEventGQL": "HistoryEntry",
-    "StateNotificationConfigGQL": "StateNotifications",
-    "WorkflowDefinitionInput": "WorkflowInput",
-    "StateDefinitionInput": "StateInput",
-    "ActivityDefinitionInput": "ActivityInput",
-    "AutoTransitionConfigInput": "AutoTransitionInput",
-    "StateNotificationConfigInput": "StateNotificationsInput",
-}
-"""Names of the workflow domain that are not by rule."""
-
 MORE_LENIENT = {
     "StateGQL": {"isInitial", "isTerminal", "createdAt", "updatedAt"},
     "WorkflowGQL": {"createdAt", "updatedAt"},
@@ -50,7 +38,7 @@ ROOTS = {"Query", "Mutation", "Subscription"}
 
 
 def sdk_type(name: str) -> type | None:
-    return getattr(events, BY_HAND.get(name) or generate_sdk.python_name(name), None)
+    return getattr(events, generate_sdk.python_name(name), None)
 
 
 OBJECTS = [

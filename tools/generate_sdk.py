@@ -7,12 +7,12 @@ written by hand and compared with the schema by another test.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 import graphql
@@ -29,12 +29,13 @@ from graphql import (
     GraphQLUnionType,
 )
 
-from circuit_breaker_sdk.events import base, workflows
-from circuit_breaker_server.graphql.schema import load_schema
 from tools.sdk_names import DOMAINS, EXTRAS, LENIENT, NAMES, STREAMS, Stream
 
+# Nothing is imported of the packages: what is generated must not be needed to generate it.
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = load_schema()
+PACKAGE = ROOT / "src" / "circuit_breaker_sdk"
+SCHEMA_FILES = ROOT / "src" / "circuit_breaker_server" / "schema"
+SCHEMA = graphql.build_schema("\n".join(f.read_text("utf-8") for f in sorted(SCHEMA_FILES.glob("*.graphql"))))
 HEADER = "# Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.\n"
 SCALARS = {
     "String": "str",
@@ -46,6 +47,7 @@ SCALARS = {
 }
 _TIME = re.compile(r"[a-z]+At|timestamp|lastCheck|lastUpdated|natsTimestamp")
 _WIDTH = 110
+_LEVELS = 3  # of a type inside itself that a document selects
 
 
 def snake(name: str) -> str:
@@ -136,8 +138,7 @@ def docstring(text: str, lines: Sequence[tuple[str, str]] = (), *, indent: int =
 
 def definitions(domain: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return the types, queries, mutations and subscriptions of a domain, in the order of its file."""
-    folder = resources.files("circuit_breaker_server").joinpath("schema")
-    text = folder.joinpath(f"{domain}.graphql").read_text("utf-8")
+    text = (SCHEMA_FILES / f"{domain}.graphql").read_text("utf-8")
     types: list[str] = []
     roots: dict[str, list[str]] = {"Query": [], "Mutation": [], "Subscription": []}
     for node in graphql.parse(text).definitions:
@@ -284,9 +285,7 @@ def write_types(domain: str) -> str:
                 continue
         exported.append(python_name(name))
     body = "\n\n".join(parts)
-    head = (
-        f'"""Types of {DOMAINS[domain]}: what queries, mutations and streams deliver, and their inputs."""\n'
-    )
+    head = f'"""Types of {DOMAINS[domain]}: results, events and inputs."""\n'
     needed = _imports_of_types(domain, body, exported)
     listed = "".join(f'    "{name}",\n' for name in sorted(exported))
     null = '\n_NULL = msgspec.Raw(b"null")\n' if "_NULL" in body else ""
@@ -322,7 +321,7 @@ def _imports_of_types(domain: str, body: str, own: Sequence[str]) -> str:
 def _imports_of_domains(body: str, own: Sequence[str] = (), but: str | None = None) -> list[str]:
     """Import the types of domains that a text names."""
     lines = []
-    for domain, names in exported_types().items():
+    for domain, names in {**exported_types(), "workflows": exported_by_hand("workflows")}.items():
         used = [n for n in names if n not in own and re.search(rf"(?<![\w`.]){n}\b", body)]
         if used and domain != but:
             lines.append(f"from circuit_breaker_sdk.events.{domain} import {', '.join(sorted(used))}\n")
@@ -360,11 +359,11 @@ def selection(type_: GraphQLType, *, depth: int = 0, seen: tuple[str, ...] = ())
         inner = named(field.type)
         if graphql.is_leaf_type(inner):
             parts.append(name)
-        elif inner.name in seen or inner is kind or (depth >= 1 and kind.name == "McpServer"):
-            # Inside itself, or inside a session: only what the type cannot be without.
-            if isinstance(field.type, GraphQLNonNull) and not is_many(field.type) and inner is not kind:
+        elif seen.count(inner.name) >= _LEVELS or (depth >= 1 and kind.name == "McpServer"):
+            # Too deep inside itself, or inside a session: only what the type cannot be without.
+            if isinstance(field.type, GraphQLNonNull) and not is_many(field.type):
                 parts.append(f"{name} {selection(field.type, depth=depth + 1, seen=(*seen, kind.name))}")
-        elif depth < 6:
+        else:
             parts.append(f"{name} {selection(field.type, depth=depth + 1, seen=(*seen, kind.name))}")
     return "{ " + " ".join(parts) + " }"
 
@@ -405,7 +404,6 @@ def write_method(name: str, field: GraphQLField, *, dropped: str | None) -> str:
             variables.append(f'"{argument}": {snake(argument)}')
     arguments.sort(key=lambda each: each[2])
     signature = ", ".join(f"{n}: {t}" for n, t, _ in arguments)
-    shadows = "  # noqa: A002 (the schema's word)" if {"id", "type"} & {n for n, _, _ in arguments} else ""
     returned = annotation(name, field.type).replace("tuple[", "list[", 1).replace(", ...]", "]", 1)
     optional = returned.endswith(" | None")
     inner_type = returned.removesuffix(" | None")
@@ -413,7 +411,7 @@ def write_method(name: str, field: GraphQLField, *, dropped: str | None) -> str:
     told = _argument_lines(field)
     operation = name[0].upper() + name[1:]
     star = "self, *, " if arguments else "self"
-    lines = f"    async def {method}({star}{signature}) -> {returned}:{shadows}\n"
+    lines = f"    async def {method}({star}{signature}) -> {returned}:\n"
     lines += docstring(prose(field.description), indent=8, after=told)
     lines += f"{pad}variables: dict[str, object] = {{{', '.join(variables)}}}\n" if variables else ""
     given = ", variables" if variables else ""
@@ -639,7 +637,8 @@ BASES = {"llm"}
 
 def write_package() -> str:
     """Write what the package of types exports: all of them."""
-    sources = {"base": BY_HAND["base"], **exported_types(), "workflows": BY_HAND["workflows"]}
+    base = [name for name in exported_by_hand("base") if name != "Input"]
+    sources = {"base": base, **exported_types(), "workflows": exported_by_hand("workflows")}
     imports = "".join(
         f"from circuit_breaker_sdk.events.{module} import {', '.join(names)}\n"
         for module, names in sources.items()
@@ -650,11 +649,12 @@ def write_package() -> str:
     return f"{head}\nfrom msgspec import UNSET, UnsetType\n\n{imports}\n__all__ = [\n{exported}]\n"
 
 
-BY_HAND: Mapping[str, Sequence[str]] = {
-    "base": [name for name in base.__all__ if name != "Input"],
-    "workflows": workflows.__all__,
-}
-"""Modules of types that are written by hand."""
+def exported_by_hand(module: str) -> list[str]:
+    """Return what a module of types that is written by hand exports."""
+    for node in ast.parse((PACKAGE / "events" / f"{module}.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    raise ValueError(f"events/{module}.py has no __all__")
 
 
 def files() -> dict[str, str]:
@@ -686,4 +686,4 @@ def write(package: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    write(ROOT / "src" / "circuit_breaker_sdk")
+    write(PACKAGE)

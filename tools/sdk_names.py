@@ -11,10 +11,20 @@ DOMAINS: Mapping[str, str] = {
     "agents": "agents and their runs",
     "llm": "language models",
     "analytics": "costs and budgets",
+    "rules": "rules",
+    "nats": "resources and their place in the log",
 }
 """By file of the schema: what it is about. In the order in which they may use each other's types."""
 
 NAMES: Mapping[str, str] = {
+    "AutoTransitionConfigGQL": "AutoTransition",
+    "HistoryEventGQL": "HistoryEntry",
+    "StateNotificationConfigGQL": "StateNotifications",
+    "WorkflowDefinitionInput": "WorkflowInput",
+    "StateDefinitionInput": "StateInput",
+    "ActivityDefinitionInput": "ActivityInput",
+    "AutoTransitionConfigInput": "AutoTransitionInput",
+    "StateNotificationConfigInput": "StateNotificationsInput",
     "AgentDefinitionGQL": "Agent",
     "AgentExecutionStatusGQL": "AgentExecutionStatus",
     "AgentLLMProviderGQL": "AgentLLMProvider",
@@ -22,6 +32,8 @@ NAMES: Mapping[str, str] = {
     "LlmStreamEventType": "LLMStreamChunkType",
     "ChatMessageGQL": "ChatMessage",
     "CostUpdateEventGQL": "CostUpdate",
+    "NatsResourceGQL": "NATSResource",
+    "NatsResourceEventGQL": "NATSResourceEvent",
     "McpServerStatusEvent": "MCPServerStatusUpdate",
 }
 """Of types whose name would be another one by rule (GQL is dropped, Llm and Mcp become LLM and MCP)."""
@@ -180,6 +192,14 @@ STREAMS: Mapping[str, Stream] = {
         said="The pieces of one streamed completion.",
         handlers=("on_chunk",),
         base=("llm_assembly", "AssemblingSubscription"),
+    ),
+    "natsResourceStream": Stream(
+        domain="nats",
+        subscription="NATSResourceSubscription",
+        suffix="resource_stream",
+        suffix_in_all="nats_resource_stream",
+        said="Resources after each change, with their place in the event log.",
+        handlers=("on_event",),
     ),
     "costUpdates": Stream(
         domain="analytics",

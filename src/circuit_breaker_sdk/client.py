@@ -13,6 +13,8 @@ from circuit_breaker_sdk.domains import (
     AnalyticsClient,
     Executor,
     LLMClient,
+    NATSClient,
+    RulesClient,
     SubscriptionClient,
     WorkflowsClient,
 )
@@ -82,6 +84,10 @@ class Client:
         """Completions and providers of language models."""
         self.analytics: AnalyticsClient = AnalyticsClient(self._executor, self._manager)
         """Costs and budgets."""
+        self.rules: RulesClient = RulesClient(self._executor)
+        """Rules that conditions of activities name."""
+        self.nats: NATSClient = NATSClient(self._executor, self._manager)
+        """Resources with their place in the event log."""
         self.subscriptions: SubscriptionClient = SubscriptionClient(self._manager)
         """All streams in one place."""
 

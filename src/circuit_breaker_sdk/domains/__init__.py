@@ -14,6 +14,9 @@ from circuit_breaker_sdk.domains.consolidated import SubscriptionClient
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.domains.llm import LLMClient, LLMStream
 from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscription, LLMStreamSubscriptionBuilder
+from circuit_breaker_sdk.domains.nats import NATSClient
+from circuit_breaker_sdk.domains.nats_streams import NATSResourceSubscription, NATSResourceSubscriptionBuilder
+from circuit_breaker_sdk.domains.rules import RulesClient
 from circuit_breaker_sdk.domains.workflows import WorkflowsClient
 from circuit_breaker_sdk.domains.workflows_streams import (
     ResourceUpdateSubscription,
@@ -34,8 +37,12 @@ __all__ = [
     "LLMStream",
     "LLMStreamSubscription",
     "LLMStreamSubscriptionBuilder",
+    "NATSClient",
+    "NATSResourceSubscription",
+    "NATSResourceSubscriptionBuilder",
     "ResourceUpdateSubscription",
     "ResourceUpdateSubscriptionBuilder",
+    "RulesClient",
     "SubscriptionClient",
     "WorkflowEventSubscription",
     "WorkflowEventSubscriptionBuilder",

@@ -96,7 +96,7 @@ class AgentsClient:
         self._executor = executor
         self._manager = manager
 
-    async def agent(self, *, id: str) -> Agent | None:  # noqa: A002 (the schema's word)
+    async def agent(self, *, id: str) -> Agent | None:
         """One agent, or null where the id names none."""
         variables: dict[str, object] = {"id": id}
         return await self._executor.optional(_AGENT, variables, type=Agent, operation_name="Agent")
@@ -112,7 +112,7 @@ class AgentsClient:
             _STATE_AGENT_CONFIGS, variables, type=list[StateAgentConfig], operation_name="StateAgentConfigs"
         )
 
-    async def agent_execution(self, *, id: str) -> AgentExecution | None:  # noqa: A002 (the schema's word)
+    async def agent_execution(self, *, id: str) -> AgentExecution | None:
         """One run, or null where the id names none."""
         variables: dict[str, object] = {"id": id}
         return await self._executor.optional(

@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from typing import final
 
-from circuit_breaker_sdk.domains import agents_streams, analytics_streams, llm_streams, workflows_streams
+from circuit_breaker_sdk.domains import (
+    agents_streams,
+    analytics_streams,
+    llm_streams,
+    nats_streams,
+    workflows_streams,
+)
 from circuit_breaker_sdk.domains.agents_streams import AgentExecutionSubscriptionBuilder
 from circuit_breaker_sdk.domains.analytics_streams import CostUpdateSubscriptionBuilder
 from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscriptionBuilder
+from circuit_breaker_sdk.domains.nats_streams import NATSResourceSubscriptionBuilder
 from circuit_breaker_sdk.domains.workflows_streams import (
     ResourceUpdateSubscriptionBuilder,
     WorkflowEventSubscriptionBuilder,
@@ -65,6 +72,14 @@ class SubscriptionClient:
         A request that does not come within a minute is an error. Streams can be read again for a day.
         """
         return llm_streams.llm_stream(self._manager, request_id=request_id)
+
+    def nats_resource_stream(
+        self, *, workflow_id: str | None = None, state_id: str | None = None
+    ) -> NATSResourceSubscriptionBuilder:
+        """Resources of a workflow as they are created and changed, by whichever mutation or agent; with
+        ``stateId``, only changes that leave the resource in that state.
+        """
+        return nats_streams.nats_resource_stream(self._manager, workflow_id=workflow_id, state_id=state_id)
 
     def cost_updates(
         self, *, user_id: str | None = None, project_id: str | None = None

@@ -49,7 +49,7 @@ class Executor:
         document: str,
         variables: Mapping[str, object] | None = None,
         *,
-        type: type[T],  # noqa: A002 (the name users expect)
+        type: type[T],
         operation_name: str | None = None,
     ) -> T:
         """Return ``data`` of the answer, decoded to ``type``.
@@ -79,7 +79,7 @@ class Executor:
         document: str,
         variables: Mapping[str, object] | None = None,
         *,
-        type: type[T],  # noqa: A002 (as above)
+        type: type[T],
         operation_name: str | None = None,
     ) -> T | None:
         """Return the value of the document's one root field, decoded to ``type``, or ``None`` for null."""
@@ -96,7 +96,7 @@ class Executor:
         document: str,
         variables: Mapping[str, object] | None = None,
         *,
-        type: type[T],  # noqa: A002 (as above)
+        type: type[T],
         operation_name: str | None = None,
     ) -> T:
         """Return the value of the document's one root field, which is never null; errors as above."""

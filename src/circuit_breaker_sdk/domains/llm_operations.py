@@ -62,7 +62,7 @@ class LLMOperations:
             _LLM_PROVIDERS, type=list[LLMProvider], operation_name="LlmProviders"
         )
 
-    async def provider(self, *, id: str) -> LLMProvider | None:  # noqa: A002 (the schema's word)
+    async def provider(self, *, id: str) -> LLMProvider | None:
         """One provider, or null where the id names none."""
         variables: dict[str, object] = {"id": id}
         return await self._executor.optional(

@@ -93,7 +93,7 @@ class WorkflowsClient:
 
     # Queries -----------------------------------------------------------------------------------------------
 
-    async def workflow(self, *, id: str) -> Workflow | None:  # noqa: A002 (the schema's word)
+    async def workflow(self, *, id: str) -> Workflow | None:
         """Return a workflow, ``None`` where the id names none."""
         document = f"query Workflow($id: String!) {{ workflow(id: $id) {{ {_WORKFLOW} }} }}"
         return await self._optional(document, {"id": id}, type=Workflow, operation_name="Workflow")
@@ -103,7 +103,7 @@ class WorkflowsClient:
         document = f"query Workflows {{ workflows {{ {_WORKFLOW} }} }}"
         return await self._field(document, type=list[Workflow], operation_name="Workflows")
 
-    async def resource(self, *, id: str) -> Resource | None:  # noqa: A002 (the schema's word)
+    async def resource(self, *, id: str) -> Resource | None:
         """Return a resource with all of its history, ``None`` where the id names none."""
         document = f"query Resource($id: String!) {{ resource(id: $id) {{ {RESOURCE_FIELDS} }} }}"
         return await self._optional(document, {"id": id}, type=Resource, operation_name="Resource")

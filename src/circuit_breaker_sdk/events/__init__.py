@@ -37,6 +37,8 @@ from circuit_breaker_sdk.events.llm import (
     RoutingInfo,
     TokenUsage,
 )
+from circuit_breaker_sdk.events.nats import ActivityRecord, NATSResource, NATSResourceEvent, ResourceEventType
+from circuit_breaker_sdk.events.rules import Rule, RuleCondition, RuleConditionInput, RuleEvaluationResult
 from circuit_breaker_sdk.events.workflows import (
     Activity,
     ActivityInput,
@@ -62,6 +64,7 @@ __all__ = [
     "UNSET",
     "Activity",
     "ActivityInput",
+    "ActivityRecord",
     "Agent",
     "AgentExecution",
     "AgentExecutionEvent",
@@ -94,9 +97,16 @@ __all__ = [
     "LLMResponse",
     "LLMStreamChunk",
     "LLMStreamChunkType",
+    "NATSResource",
+    "NATSResourceEvent",
     "OpenEnum",
     "Resource",
+    "ResourceEventType",
     "RoutingInfo",
+    "Rule",
+    "RuleCondition",
+    "RuleConditionInput",
+    "RuleEvaluationResult",
     "State",
     "StateAgentConfig",
     "StateAgentSchedule",

@@ -1,5 +1,5 @@
 # Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.
-"""Types of costs and budgets: what queries, mutations and streams deliver, and their inputs."""
+"""Types of costs and budgets: results, events and inputs."""
 
 from __future__ import annotations
 

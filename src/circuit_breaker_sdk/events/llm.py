@@ -1,5 +1,5 @@
 # Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.
-"""Types of language models: what queries, mutations and streams deliver, and their inputs."""
+"""Types of language models: results, events and inputs."""
 
 from __future__ import annotations
 
