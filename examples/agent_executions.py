@@ -1,0 +1,36 @@
+"""Have an agent read a ticket, and follow its run: python agent_executions.py [URL]."""
+
+import asyncio
+import sys
+
+from circuit_breaker_sdk import AgentLLMProviderInput, AgentPromptsInput, Client, LLMConfigInput
+from circuit_breaker_sdk.events import ActivityInput, StateInput
+
+URL = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:4000/graphql"
+
+
+async def main() -> None:
+    async with Client(URL) as client:
+        workflow = await client.workflows.create_workflow(
+            name="Tickets",
+            initial_state="new",
+            states=[StateInput(id="new", name="New"), StateInput(id="read", name="Read")],
+            activities=[ActivityInput(id="read", from_states=["new"], to_state="read")],
+        )
+        agent = await client.agents.create_agent(
+            name="Reader", description="Reads tickets", capabilities=[], tools=[],
+            llm_provider=AgentLLMProviderInput(provider_type="echo", model="echo", api_key=""),
+            llm_config=LLMConfigInput(temperature=0.0, stop_sequences=[]),
+            prompts=AgentPromptsInput(system="Be brief.", user_template="Read: {subject}"),
+        )  # fmt: skip
+        await client.agents.create_state_agent_config(
+            state_id="new", agent_id=agent.id, auto_activity="read", enabled=True,
+            input_mapping={"subject": "data.subject"}, output_mapping={"summary": "content"},
+        )  # fmt: skip
+        ticket = await client.workflows.create_resource(workflow_id=workflow.id, data={"subject": "Hello"})
+        for run in await client.agents.trigger_state_agents(resource_id=ticket.id):
+            async for event in client.agents.subscribe_execution_stream(execution_id=run.id):
+                print(event.type, event.data)
+
+
+asyncio.run(main())
