@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate bench build clean
+.PHONY: help setup demo serve test check generate success bench build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 
 generate: $(VENV)/.dev-ready  ## write the SDK's types and clients anew from the server's schema
 	@$(BIN)/python -m tools.generate_sdk
+
+success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure, verdict of each
+	@$(BIN)/python -m tools.success
 
 bench: $(VENV)/.dev-ready  ## measure, beside the limit of the machine (ARGS=--json)
 	@$(BIN)/python -m benchmarks $(ARGS)
