@@ -11,6 +11,7 @@ import typer
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import runtime
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
+from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["app", "run"]
 
@@ -32,6 +33,9 @@ class StreamName(enum.StrEnum):
 
     RESOURCE_UPDATES = "resource-updates"
     WORKFLOW_EVENTS = "workflow-events"
+    AGENT_EXECUTIONS = "agent-executions"
+    LLM_STREAM = "llm-stream"
+    COST_UPDATES = "cost-updates"
 
 
 def run() -> None:
@@ -76,13 +80,24 @@ def serve(
 def watch(
     stream: Annotated[StreamName, typer.Argument(help="What to watch.", show_default=False)],
     *,
-    resource_id: Annotated[str | None, typer.Option(help="Only this resource (resource-updates).")] = None,
+    resource_id: Annotated[
+        str | None, typer.Option(help="Only this resource (resource-updates, agent-executions).")
+    ] = None,
     workflow_id: Annotated[
-        str | None, typer.Option(help="Only this workflow; workflow-events needs it.")
+        str | None, typer.Option(help="Only this workflow (resource-updates); workflow-events needs it.")
     ] = None,
     state: Annotated[
         str | None, typer.Option(help="Only resources that reach this state (resource-updates).")
     ] = None,
+    execution_id: Annotated[
+        str | None, typer.Option(help="This run, from its beginning (agent-executions).")
+    ] = None,
+    agent_id: Annotated[str | None, typer.Option(help="Runs of this agent (agent-executions).")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="The completion, from its beginning; llm-stream needs it.")
+    ] = None,
+    user_id: Annotated[str | None, typer.Option(help="Only this user (cost-updates).")] = None,
+    project_id: Annotated[str | None, typer.Option(help="Only this project (cost-updates).")] = None,
     url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
     token: Annotated[
         str | None,
@@ -99,16 +114,22 @@ def watch(
     stdout holds nothing but events; stderr says when the stream is connected, live and ended.
     """
     from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (rich is slow to load: not for --help)
+    from circuit_breaker_sdk.cli import watchable  # noqa: PLC0415 (as above)
 
-    watched: command.Stream
-    if stream is StreamName.RESOURCE_UPDATES:
-        watched = command.ResourceUpdates(resource_id=resource_id, workflow_id=workflow_id, state=state)
-    elif workflow_id is None:
-        raise typer.BadParameter("workflow-events needs --workflow-id")
-    elif resource_id is not None or state is not None:
-        raise typer.BadParameter("workflow-events takes --workflow-id only, not --resource-id or --state")
-    else:
-        watched = command.WorkflowEvents(workflow_id=workflow_id)
+    options = {
+        "resource_id": resource_id,
+        "workflow_id": workflow_id,
+        "state": state,
+        "execution_id": execution_id,
+        "agent_id": agent_id,
+        "request_id": request_id,
+        "user_id": user_id,
+        "project_id": project_id,
+    }
+    try:
+        watched = watchable.choose(stream.value, options)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
     raise typer.Exit(
         runtime.run(
             lambda stop: command.watch(stop, watched, url=url, token=token, count=count, wait_seconds=wait)

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from circuit_breaker_sdk.cli.words import words_of_resource, words_of_workflow_event
-from circuit_breaker_sdk.events import Resource, WorkflowEvent
+from circuit_breaker_sdk.cli.watchable import moment_and_words
+from circuit_breaker_sdk.events import Event
 
 __all__ = ["JsonLines", "LiveTable", "ReaderGoneError", "View"]
 
@@ -30,7 +30,7 @@ class ReaderGoneError(Exception):
 class View(Protocol):
     """Show events one by one; closing leaves on the screen what was shown last."""
 
-    def show(self, event: Resource | WorkflowEvent) -> None:
+    def show(self, event: Event) -> None:
         """Show an event."""
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class JsonLines:
     def __init__(self) -> None:
         self._encoder = msgspec.json.Encoder()
 
-    def show(self, event: Resource | WorkflowEvent) -> None:
+    def show(self, event: Event) -> None:
         """Write the event; raise :class:`ReaderGoneError` when the reader has closed the pipe."""
         try:
             sys.stdout.buffer.write(self._encoder.encode(event) + b"\n")
@@ -76,13 +76,10 @@ class LiveTable:
         self._live = Live(self._table(), console=self._console, auto_refresh=False)
         self._live.start()
 
-    def show(self, event: Resource | WorkflowEvent) -> None:
+    def show(self, event: Event) -> None:
         """Add the event to the table."""
         self._count += 1
-        if isinstance(event, Resource):
-            self._rows.append((event.updated_at, words_of_resource(event)))
-        else:
-            self._rows.append((event.timestamp, words_of_workflow_event(event)))
+        self._rows.append(moment_and_words(event))
         if self._redraw is None:
             self._redraw = asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._draw)
 

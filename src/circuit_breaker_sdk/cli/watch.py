@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
-from circuit_breaker_sdk import Client, Resource, Subscription, WorkflowEvent
+from circuit_breaker_sdk import Client, Subscription
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
 from circuit_breaker_sdk.cli.views import JsonLines, LiveTable, ReaderGoneError, View
+from circuit_breaker_sdk.cli.watchable import Stream
 from circuit_breaker_sdk.errors import CircuitBreakerError
+from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.urls import redacted
 
-__all__ = ["ResourceUpdates", "Stream", "WorkflowEvents", "watch"]
-
-
-class Stream(Protocol):
-    """What is watched: its words, and how to subscribe to it."""
-
-    def __str__(self) -> str:
-        """Name the stream and its filters."""
-
-    async def subscribe(self, client: Client) -> Subscription[Resource] | Subscription[WorkflowEvent]:
-        """Return the live subscription."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceUpdates:
-    """Watch resources: all, or those that every given filter fits."""
-
-    resource_id: str | None
-    workflow_id: str | None
-    state: str | None
-
-    def __str__(self) -> str:
-        """Name the stream and its filters."""
-        filters = {"resource": self.resource_id, "workflow": self.workflow_id, "state": self.state}
-        words = ", ".join(f"{name} {value}" for name, value in filters.items() if value is not None)
-        return f"resource-updates ({words or 'all resources'})"
-
-    async def subscribe(self, client: Client) -> Subscription[Resource]:
-        """Return the live subscription."""
-        builder = client.workflows.subscribe_resource_updates(
-            resource_id=self.resource_id, workflow_id=self.workflow_id, state=self.state
-        )
-        return await builder.subscribe()
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowEvents:
-    """Watch one workflow's events."""
-
-    workflow_id: str
-
-    def __str__(self) -> str:
-        """Name the stream and its filters."""
-        return f"workflow-events (workflow {self.workflow_id})"
-
-    async def subscribe(self, client: Client) -> Subscription[WorkflowEvent]:
-        """Return the live subscription."""
-        return await client.workflows.subscribe_workflow_events(workflow_id=self.workflow_id).subscribe()
+__all__ = ["watch"]
 
 
 async def watch(
@@ -122,9 +74,7 @@ class _Watching:
         self.print_end(why)
         return code
 
-    async def _show(
-        self, subscription: Subscription[Resource] | Subscription[WorkflowEvent], view: View
-    ) -> tuple[str, ExitCode]:
+    async def _show(self, subscription: Subscription[Event], view: View) -> tuple[str, ExitCode]:
         """Show event after event; return why that ended."""
         loop = asyncio.get_running_loop()
         try:

@@ -1,0 +1,122 @@
+"""What ``watch`` can watch: the streams, the options that each takes, and how its events are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias, cast, final
+
+from circuit_breaker_sdk import Client, Subscription, SubscriptionBuilder, UsageError
+from circuit_breaker_sdk.cli import words
+from circuit_breaker_sdk.events import (
+    AgentExecutionEvent,
+    CostUpdate,
+    Event,
+    LLMStreamChunk,
+    Resource,
+    WorkflowEvent,
+)
+
+__all__ = ["STREAMS", "Stream", "Watchable", "choose", "moment_and_words"]
+
+AnyBuilder: TypeAlias = SubscriptionBuilder[Event, Subscription[Event]]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watchable:
+    """A kind of stream.
+
+    :ivar start: makes the builder; given the options by name.
+    :ivar options: those that it takes.
+    :ivar required: one of these must be given; empty where none must.
+    """
+
+    start: Callable[..., object]
+    options: tuple[str, ...]
+    required: tuple[str, ...] = ()
+
+
+STREAMS: Mapping[str, Watchable] = {
+    "resource-updates": Watchable(
+        start=lambda client, **given: client.subscriptions.resource_updates(**given),
+        options=("resource_id", "workflow_id", "state"),
+    ),
+    "workflow-events": Watchable(
+        start=lambda client, **given: client.subscriptions.workflow_events(**given),
+        options=("workflow_id",),
+        required=("workflow_id",),
+    ),
+    "agent-executions": Watchable(
+        start=lambda client, **given: client.subscriptions.agent_execution_stream(**given),
+        options=("execution_id", "agent_id", "resource_id"),
+        required=("execution_id", "agent_id", "resource_id"),
+    ),
+    "llm-stream": Watchable(
+        start=lambda client, **given: client.subscriptions.llm_stream(**given),
+        options=("request_id",),
+        required=("request_id",),
+    ),
+    "cost-updates": Watchable(
+        start=lambda client, **given: client.subscriptions.cost_updates(**given),
+        options=("user_id", "project_id"),
+    ),
+}
+"""By the name on the command line."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One stream to watch, with its options."""
+
+    name: str
+    given: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """Name the stream and its options."""
+        told = ", ".join(f"{option.replace('_', ' ')} {value}" for option, value in self.given.items())
+        return f"{self.name} ({told or 'all'})"
+
+    async def subscribe(self, client: Client) -> Subscription[Event]:
+        """Return the live subscription."""
+        # Which builder it is depends on a name: the type checker cannot follow.
+        builder = cast("AnyBuilder", STREAMS[self.name].start(client, **self.given))
+        return await builder.subscribe()
+
+
+def choose(name: str, options: Mapping[str, str | None]) -> Stream:
+    """Check the options of a stream.
+
+    :raises UsageError: one is given that the stream does not take, or one is missing that it needs.
+    """
+    kind = STREAMS[name]
+    given = {option: value for option, value in options.items() if value is not None}
+    foreign = [option for option in given if option not in kind.options]
+    if foreign:
+        raise UsageError(f"{name} takes {_flags(kind.options)} only, not {_flags(foreign)}")
+    if kind.required and not any(option in given for option in kind.required):
+        raise UsageError(f"{name} needs {_flags(kind.required, ' or ')}")
+    return Stream(name=name, given=given)
+
+
+def _flags(options: tuple[str, ...] | list[str], between: str = ", ") -> str:
+    return between.join("--" + option.replace("_", "-") for option in options)
+
+
+def moment_and_words(event: Event) -> tuple[datetime, str]:
+    """Return when an event happened, and what, for a table."""
+    match event:
+        case Resource():
+            return event.updated_at, words.words_of_resource(event)
+        case WorkflowEvent():
+            return event.timestamp, words.words_of_workflow_event(event)
+        case AgentExecutionEvent():
+            return event.timestamp, words.words_of_execution(event)
+        case LLMStreamChunk():
+            return event.timestamp, words.words_of_chunk(event)
+        case CostUpdate():
+            return event.timestamp, words.words_of_cost(event)
+        case _:
+            raise TypeError(f"{type(event).__name__} is an event of no stream that can be watched")
