@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from circuit_breaker_server.engine.costs import streams as costs
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm import streams as llm
+from circuit_breaker_server.engine.mcp import streams as mcp
 from circuit_breaker_server.engine.workflows import streams as workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
@@ -18,6 +19,7 @@ _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "provider": llm.derive,
     "completion": llm.derive,
     "cost": costs.derive,
+    "mcp": mcp.derive,
 }
 """By the first token of the record's subject."""
 

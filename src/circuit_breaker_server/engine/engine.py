@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
 
@@ -15,6 +15,14 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.mcp.mcp import Mcp
+from circuit_breaker_server.engine.mcp.records import Provider
+from circuit_breaker_server.engine.mcp.state import McpState
+from circuit_breaker_server.engine.mcp.streams import (
+    select_capability_updates,
+    select_session_events,
+    select_status_updates,
+)
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
@@ -37,6 +45,9 @@ class Engine:
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
     :param secrets: where keys and tokens are.
     :param provider_seconds: for each wait for a provider of language models.
+    :param mcp_check_seconds: between two checks of an MCP server.
+    :param mcp_session_seconds: how long a session of an MCP server lasts at most.
+    :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
 
     Example::
 
@@ -55,10 +66,13 @@ class Engine:
         snapshot_every: int = 10_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
+        mcp_check_seconds: float = 30.0,
+        mcp_session_seconds: float = 86_400.0,
+        oauth_providers: Sequence[Provider] = (),
     ) -> None:
-        workflows, costs = FoldedState(), CostState()
+        workflows, costs, mcp = FoldedState(), CostState(), McpState()
         llm = LlmState(costs.owe)
-        self._folding = Folding(log, [workflows, llm, costs], snapshot_every=snapshot_every)
+        self._folding = Folding(log, [workflows, llm, costs, mcp], snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -68,6 +82,14 @@ class Engine:
         """Budgets, and what was spent."""
         self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
         """Providers of language models, and completions."""
+        self.mcp = Mcp(
+            mcp,
+            appender,
+            secrets,
+            check_seconds=mcp_check_seconds,
+            providers=oauth_providers,
+        )
+        """MCP servers, and the sessions of their users."""
 
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
@@ -79,12 +101,14 @@ class Engine:
         await self._folding.start()
         await self.costs.start()
         await self.llm.start()
+        await self.mcp.start()
 
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
 
         A state that cannot be saved is logged: the next start then reads more records.
         """
+        await self.mcp.aclose()
         await self.llm.aclose()
         await self.costs.aclose()
         await self._folding.aclose()
@@ -102,6 +126,9 @@ STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
     "workflowEvents": lambda engine, given: select_workflow_events(engine.workflows, given),
     "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
     "costUpdates": lambda _engine, given: select_cost_updates(given),
+    "mcpServerStatusUpdates": lambda _engine, given: select_status_updates(given),
+    "mcpSessionEvents": lambda _engine, given: select_session_events(given),
+    "mcpCapabilityUpdates": lambda _engine, given: select_capability_updates(given),
 }
 """By subscription field: from coerced arguments to what to read.
 
