@@ -87,6 +87,7 @@ class Engine:
             appender,
             secrets,
             check_seconds=mcp_check_seconds,
+            session_seconds=mcp_session_seconds,
             providers=oauth_providers,
         )
         """MCP servers, and the sessions of their users."""

@@ -25,18 +25,13 @@ from tests.server.graphql import contract
 SCALARS = {"JSON", "DateTime"}
 NOT_SERVED_YET = {
     "Query": """
-        agent agents stateAgentConfigs agentExecution resourceExecutions mcpServers mcpServer
-        mcpServersByTenant mcpOAuthProviders mcpServerCapabilities mcpServerHealth mcpSessions
+        agent agents stateAgentConfigs agentExecution resourceExecutions
         rule rules workflowRules natsResource resourcesInState findResource""",
     "Mutation": """
-        createAgent createStateAgentConfig triggerStateAgents cancelAgentExecution createMcpServer
-        updateMcpServer deleteMcpServer configureMcpOAuth configureMcpJwt initiateMcpOAuth completeMcpOAuth
-        authenticateMcpJwt refreshMcpSession revokeMcpSession registerMcpCapabilities toggleMcpServer
-        testMcpConnection createRule updateRule deleteRule evaluateRule createWorkflowInstance
+        createAgent createStateAgentConfig triggerStateAgents cancelAgentExecution
+        createRule updateRule deleteRule evaluateRule createWorkflowInstance
         executeActivityWithNats""",
-    "Subscription": """
-        agentExecutionStream mcpServerStatusUpdates mcpSessionEvents natsResourceStream
-        mcpCapabilityUpdates""",
+    "Subscription": "agentExecutionStream natsResourceStream",
 }
 
 DECLARED = [n for n, t in load_schema().type_map.items() if not is_introspection_type(t)]

@@ -32,12 +32,14 @@ from circuit_breaker_server.engine.mcp.inputs import (
     SslInput,
 )
 from circuit_breaker_server.engine.mcp.jwt import check_keys
+from circuit_breaker_server.engine.mcp.oauth import check_params
 from circuit_breaker_server.engine.mcp.records import Config, Jwt, OAuth, Provider, Refreshing, Retry, Ssl
 from circuit_breaker_server.engine.mcp.tls import check_tls
 
 __all__ = [
     "NewSecrets",
     "check_listing",
+    "check_redirect",
     "checked_auth",
     "checked_config",
     "checked_jwt",
@@ -213,13 +215,15 @@ def checked_oauth(
     check_range(found.refresh_threshold_seconds, 0, 86_400, f"{where}.refreshConfig.refreshThresholdSeconds")
     check_range(found.max_refresh_attempts, 1, 10, f"{where}.refreshConfig.maxRefreshAttempts")
     check_range(found.refresh_retry_delay_seconds, 0, 300, f"{where}.refreshConfig.refreshRetryDelaySeconds")
+    params = text_object(given.additional_params, f"{where}.additionalParams")
+    check_params(params, f"{where}.additionalParams")
     return OAuth(
         provider=provider,
         client_id=given.client_id,
         client_secret_id=secrets.take(given.client_secret) or "",
         scopes=given.scopes,
         redirect_uri=given.redirect_uri,
-        additional_params=text_object(given.additional_params, f"{where}.additionalParams"),
+        additional_params=params,
         refreshing=found,
     )
 
@@ -315,6 +319,14 @@ def text_object(value: object, where: str, *, most: int = 50) -> dict[str, str]:
     if len(texts) < len(found):
         refuse(f"{where}: every value must be a text")
     return texts
+
+
+def check_redirect(url: str, where: str) -> None:
+    """Refuse where no provider can send a user back to.
+
+    :raises EngineError: ``INVALID_INPUT``.
+    """
+    _check_url(url, where)
 
 
 def _check_url(url: str, where: str) -> None:

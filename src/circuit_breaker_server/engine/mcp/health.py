@@ -332,7 +332,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _line(error: BaseException) -> str:
-    return _cut(" ".join(str(error).split()) or type(error).__name__)
+    # After this mark the client's validation shows what it was given: not for a message.
+    text = str(error).partition(" [type=")[0]
+    return _cut(" ".join(text.split()) or type(error).__name__)
 
 
 def _cut(text: str) -> str:

@@ -11,8 +11,10 @@ from circuit_breaker_server.engine.mcp.health import check
 from circuit_breaker_server.engine.mcp.providers import BUILT_IN
 from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.engine.mcp.servers import Servers
-from circuit_breaker_server.engine.mcp.state import McpState
-from circuit_breaker_server.engine.mcp.values import provider_value
+from circuit_breaker_server.engine.mcp.sessions import Sessions
+from circuit_breaker_server.engine.mcp.sign_in import SignIn
+from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
+from circuit_breaker_server.engine.mcp.values import provider_value, server_value, session_value
 from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
 
@@ -24,6 +26,7 @@ class Mcp:
     """MCP servers and the sessions of their users.
 
     :param check_seconds: between two checks of an enabled MCP server.
+    :param session_seconds: how long a session lasts at most without being refreshed.
     :param providers: where users may sign in, besides the built-in ones.
 
     Example::
@@ -38,6 +41,7 @@ class Mcp:
         secrets: Secrets,
         *,
         check_seconds: float,
+        session_seconds: float,
         providers: Sequence[Provider],
     ) -> None:
         self._state = state
@@ -45,14 +49,27 @@ class Mcp:
         self._checks = Checks(state, appender, secrets, check, interval_seconds=check_seconds)
         self.servers = Servers(state, appender, secrets, self._checks, self._providers)
         """MCP servers."""
+        self.sessions = Sessions(state, appender, secrets, self._providers, session_seconds=session_seconds)
+        """Sessions of their users."""
+        self.sign_in = SignIn(
+            state,
+            appender,
+            secrets,
+            self.sessions,
+            self._providers,
+            server=lambda server_id: self.servers.entry(server_id).server,
+        )
+        """How sessions come to be."""
 
     async def start(self) -> None:
-        """Begin to check the MCP servers."""
+        """Expire what expired meanwhile, and begin to check the MCP servers."""
+        await self.sessions.start()
         self._checks.start()
 
     async def aclose(self) -> None:
         """Stop what runs. Idempotent."""
         await self._checks.aclose()
+        await self.sessions.aclose()
 
     # --- queries ---
 
@@ -86,6 +103,26 @@ class Mcp:
         ]
         return page_of(found, given, place=lambda entry: entry.created, node=self.servers.value)
 
+    def session_page(
+        self, given: Pagination | None, *, user_id: str | None = None, server_id: str | None = None
+    ) -> Value:
+        """Return ``McpSessionConnection``.
+
+        :raises EngineError: ``INVALID_INPUT``.
+        """
+        found = [
+            entry
+            for entry in self._state.sessions.values()
+            if user_id in (None, entry.session.user_id) and server_id in (None, entry.session.server_id)
+        ]
+        return page_of(found, given, place=lambda entry: entry.created, node=self._session_value)
+
+    def _session_value(self, entry: SessionEntry) -> Value:
+        server = self._state.servers.get(entry.session.server_id)
+        if server is None:  # deleted since: what it was then
+            return session_value(entry.session, server_value(entry.server, active=0))
+        return session_value(entry.session, lambda: self.servers.value(server))
+
     # --- commands ---
 
     async def delete_server(self, server_id: str) -> Committed[Value]:
@@ -93,4 +130,9 @@ class Mcp:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        return await self.servers.delete(server_id)
+        self.servers.entry(server_id)
+        async with self.sessions.lock(server_id):
+            await self.sessions.revoke_all(server_id)
+            deleted = await self.servers.delete(server_id)
+        self.sessions.forget_lock(server_id)
+        return deleted

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.engine.mcp.records import Provider
 
-__all__ = ["BUILT_IN"]
+__all__ = ["BUILT_IN", "custom"]
 
 BUILT_IN: Final = (
     Provider(
@@ -50,3 +51,17 @@ BUILT_IN: Final = (
     ),
 )
 """In the order in which they are shown."""
+
+
+def custom(given: OAuthProviderSettings) -> Provider:
+    """Return a provider of the server's settings."""
+    return Provider(
+        id=given.id,
+        name=given.name,
+        type="CUSTOM",
+        authorization_endpoint=given.authorization_endpoint,
+        token_endpoint=given.token_endpoint,
+        user_info_endpoint=given.user_info_endpoint,
+        revocation_endpoint=given.revocation_endpoint,
+        supported_scopes=given.supported_scopes,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Final, final
 
@@ -23,7 +24,7 @@ from circuit_breaker_server.engine.mcp.records import (
 )
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
-from circuit_breaker_server.log.event_log import LogCorruptError, Record
+from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["McpState", "ServerEntry", "SessionEntry", "SignInEntry"]
 
@@ -51,11 +52,13 @@ class SessionEntry(Entry, frozen=True, kw_only=True):
     """A session; ``server`` is its MCP server as it last saw it.
 
     :ivar last: the offset of the last record of its subject.
+    :ivar ended_at: when it ended; ``None`` while it is active.
     """
 
     last: int
     session: SessionImage
     server: ServerImage
+    ended_at: str | None = None
 
 
 @final
@@ -76,15 +79,24 @@ class McpState(TablePart):
         self.servers: Table[ServerEntry] = Table("mcp-server", ServerEntry)
         self.sessions: Table[SessionEntry] = Table("mcp-session", SessionEntry)
         self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
+        self._active: Counter[str] = Counter()
+        self._ended: dict[str, str] = {}
         super().__init__(self.servers, self.sessions, self.sign_ins)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :class:`Part`."""
+        super().restore(snapshot)
+        ended: list[tuple[str, str]] = []
+        for session_id, entry in self.sessions.items():
+            if entry.ended_at is None:
+                self._active[entry.session.server_id] += 1
+            else:
+                ended.append((entry.ended_at, session_id))
+        self._ended = {session_id: at for at, session_id in sorted(ended)}
 
     def active_sessions(self, server_id: str) -> int:
         """Count the active sessions of an MCP server."""
-        return sum(
-            1
-            for entry in self.sessions.values()
-            if entry.session.server_id == server_id and entry.session.status == "ACTIVE"
-        )
+        return self._active[server_id]
 
     def apply(self, record: Record) -> None:
         """Apply a record of this domain."""
@@ -137,21 +149,29 @@ class McpState(TablePart):
     def _change_session(self, body: SessionChanged, record: Record) -> None:
         if body.change == "CREATED":
             self._forget_old(body.at)
-        old = self.sessions.get(body.session.id)
+        session = body.session
+        old = self.sessions.get(session.id)
+        active = session.status == "ACTIVE"
+        self._active[session.server_id] += active - (old is not None and old.ended_at is None)
+        if not active:
+            self._ended[session.id] = body.at
         entry = SessionEntry(
             created=record.offset if old is None else old.created,
             last=record.offset,
-            session=body.session,
+            session=session,
             server=body.server,
+            ended_at=None if active else body.at,
         )
-        self.sessions.put(body.session.id, entry)
+        self.sessions.put(session.id, entry)
 
     def _forget_old(self, at: str) -> None:
+        """Forget what ended long ago: in the order of the ends, up to the first that is kept."""
         oldest = timestamp(parse_timestamp(at) - KEPT)
-        for session_id, entry in self.sessions.items():
-            session = entry.session
-            if session.status != "ACTIVE" and max(session.last_activity_at, session.expires_at) < oldest:
-                self.sessions.remove(session_id)
+        for session_id, ended_at in list(self._ended.items()):
+            if ended_at >= oldest:
+                return
+            del self._ended[session_id]
+            self.sessions.remove(session_id)
 
 
 def _with_status(server: ServerImage, statuses: tuple[str, ...]) -> ServerImage:

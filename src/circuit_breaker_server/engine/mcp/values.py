@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.mcp.records import (
     Config,
     Health,
@@ -24,7 +23,7 @@ _HIDDEN = "(hidden)"
 
 def server_value(
     server: ServerImage, *, active: object, health: object = None, capabilities: object = None
-) -> Value:
+) -> dict[str, object]:
     """Return ``McpServer``; what is callable is called when it is asked for."""
     return {
         "__typename": "McpServer",
@@ -52,7 +51,7 @@ def server_value(
     }
 
 
-def _config_value(config: Config) -> Value:
+def _config_value(config: Config) -> dict[str, object]:
     ssl = config.ssl
     return {
         "endpoint": config.endpoint,
@@ -72,7 +71,7 @@ def _config_value(config: Config) -> Value:
     }
 
 
-def auth_value(auth: OAuth | Jwt) -> Value:
+def auth_value(auth: OAuth | Jwt) -> dict[str, object]:
     """Return the member of ``McpAuthConfig``."""
     if isinstance(auth, OAuth):
         return {
@@ -97,7 +96,7 @@ def auth_value(auth: OAuth | Jwt) -> Value:
     }
 
 
-def provider_value(provider: Provider) -> Value:
+def provider_value(provider: Provider) -> dict[str, object]:
     """Return ``McpOAuthProvider``."""
     return {
         "id": provider.id,
@@ -113,7 +112,7 @@ def provider_value(provider: Provider) -> Value:
     }
 
 
-def health_value(health: Health, *, uptime_seconds: int | None) -> Value:
+def health_value(health: Health, *, uptime_seconds: int | None) -> dict[str, object]:
     """Return ``McpServerHealth``."""
     parts = ("connection", "authentication", "capabilities", "resources", "tools")
     return {
@@ -126,7 +125,9 @@ def health_value(health: Health, *, uptime_seconds: int | None) -> Value:
     }
 
 
-def session_value(session: SessionImage, server: Value | Callable[[], Value]) -> Value:
+def session_value(
+    session: SessionImage, server: Mapping[str, object] | Callable[[], Mapping[str, object]]
+) -> dict[str, object]:
     """Return ``McpSession``."""
     return {
         "__typename": "McpSession",

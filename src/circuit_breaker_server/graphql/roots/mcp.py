@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import msgspec
 
 from circuit_breaker_server.engine.mcp.inputs import (
+    AuthenticateJwt,
+    CompleteOAuth,
     ConfigureJwt,
     ConfigureOAuth,
     CreateServer,
+    InitiateOAuth,
     RegisterCapabilities,
     UpdateServer,
 )
@@ -41,6 +44,9 @@ QUERIES: Mapping[str, Query] = {
     "mcpOAuthProviders": lambda engine, _given: engine.mcp.providers(),
     "mcpServerCapabilities": lambda engine, given: engine.mcp.servers.capabilities(text(given, "serverId")),
     "mcpServerHealth": lambda engine, given: engine.mcp.servers.health(text(given, "serverId")),
+    "mcpSessions": lambda engine, given: engine.mcp.session_page(
+        _pagination(given), user_id=optional_text(given, "userId"), server_id=optional_text(given, "serverId")
+    ),
 }
 
 MUTATIONS: Mapping[str, Mutation] = {
@@ -53,6 +59,17 @@ MUTATIONS: Mapping[str, Mutation] = {
         input_of(given, ConfigureOAuth)
     ),
     "configureMcpJwt": lambda engine, given: engine.mcp.servers.configure_jwt(input_of(given, ConfigureJwt)),
+    "initiateMcpOAuth": lambda engine, given: engine.mcp.sign_in.initiate_oauth(
+        input_of(given, InitiateOAuth)
+    ),
+    "completeMcpOAuth": lambda engine, given: engine.mcp.sign_in.complete_oauth(
+        input_of(given, CompleteOAuth)
+    ),
+    "authenticateMcpJwt": lambda engine, given: engine.mcp.sign_in.authenticate_jwt(
+        input_of(given, AuthenticateJwt)
+    ),
+    "refreshMcpSession": lambda engine, given: engine.mcp.sessions.refresh(text(given, "sessionId")),
+    "revokeMcpSession": lambda engine, given: engine.mcp.sessions.revoke(text(given, "sessionId")),
     "registerMcpCapabilities": lambda engine, given: engine.mcp.servers.register(
         input_of(given, RegisterCapabilities)
     ),
