@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import mcp
     import mcp.types
 
-__all__ = ["Finding", "Target", "check"]
+__all__ = ["Finding", "Target", "check", "delay_seconds"]
 
 _MAX_TEXT: Final = 500
 _MAX_PAGES: Final = 20
@@ -107,7 +107,7 @@ async def check(target: Target) -> Finding:
         async with asyncio.timeout(target.timeout_seconds):
             for attempt in range(target.retry.max_attempts):
                 if attempt:
-                    await asyncio.sleep(_delay_seconds(target.retry, attempt))
+                    await asyncio.sleep(delay_seconds(target.retry, attempt))
                 finding = Finding()
                 try:
                     await _attempt(target, finding)
@@ -124,7 +124,8 @@ async def check(target: Target) -> Finding:
     return finding
 
 
-def _delay_seconds(retry: Retry, attempt: int) -> float:
+def delay_seconds(retry: Retry, attempt: int) -> float:
+    """Return how long to wait before a try; 1 is the second one."""
     delay_ms = min(retry.max_delay_ms, retry.initial_delay_ms * retry.backoff_multiplier ** (attempt - 1))
     jitter = 1 + retry.jitter_factor * random.uniform(-1, 1)  # noqa: S311 (spreads load, protects nothing)
     return delay_ms * jitter / 1000
