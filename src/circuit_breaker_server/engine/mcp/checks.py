@@ -122,8 +122,9 @@ class Checks:
     # -------------------------------------------------------------------------------------------------------
 
     async def _watch(self, server_id: str) -> None:
-        due = self._due[server_id]
-        while True:
+        due, own = self._due[server_id], asyncio.current_task()
+        # Not only until it is cancelled: no library under a check can be trusted to pass that on.
+        while self._tasks.get(server_id) is own:
             due.clear()
             try:
                 await self._look(server_id)

@@ -139,6 +139,10 @@ async def _attempt(target: Target, finding: Finding) -> None:
     except _CheckFailed:
         raise
     except Exception as error:
+        # Cancelled while something else fails, the client's task groups raise only the failure.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
         # The client's tree of errors is not documented, and a peer that lies may cause any of them.
         raise _CheckFailed(_reason(error, finding)) from error
     finding.response_time_ms = round((asyncio.get_running_loop().time() - started) * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import final
 
 import msgspec
@@ -14,6 +15,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.inputs import CreateServer
 from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 
@@ -73,6 +75,23 @@ async def running(
         yield engine
     finally:
         await engine.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running_in(
+    directory: Path,
+    *,
+    secrets: MemorySecrets | None = None,
+    session_seconds: float = 86_400.0,
+    now: Callable[[], datetime] | None = None,
+) -> AsyncIterator[Engine]:
+    """Run an engine on the real log in a directory."""
+    log = await SqliteEventLog.open(directory)
+    try:
+        async with running(log, secrets=secrets, session_seconds=session_seconds, now=now) as engine:
+            yield engine
+    finally:
+        await log.aclose()
 
 
 async def create_server(engine: Engine, endpoint: str, **more: object) -> str:
