@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Final, final
 from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 
 from circuit_breaker_server.engine.checks import refuse
@@ -119,6 +118,9 @@ async def refresh_tokens(config: OAuth, *, endpoint: str, client_secret: str, re
 
 
 async def _ask(endpoint: str, form: Mapping[str, str], *, timeout_seconds: float = 15.0) -> Tokens:
+    # Imported here: aiohttp costs 120 ms, which the start of a server must not.
+    import aiohttp  # noqa: PLC0415 (as said above)
+
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     try:
         async with (
