@@ -18,6 +18,7 @@ from circuit_breaker_server import logs
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
@@ -124,6 +125,9 @@ class Server:
             snapshot_every=settings.snapshot_every,
             secrets=secrets,
             provider_seconds=settings.provider_seconds,
+            mcp_check_seconds=settings.mcp_check_seconds,
+            mcp_session_seconds=settings.mcp_session_seconds,
+            oauth_providers=[custom(each) for each in settings.oauth_providers],
         )
         parts.push_async_callback(engine.aclose)
         await engine.start()

@@ -7,7 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-__all__ = ["ServerSettings"]
+__all__ = ["OAuthProviderSettings", "ServerSettings"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthProviderSettings:
+    """Where users of MCP servers may sign in, besides the providers that are built in.
+
+    :ivar id: unique; what ``providerId`` names.
+
+    Example::
+
+        OAuthProviderSettings(
+            id="corp", name="Corp", authorization_endpoint="https://…", token_endpoint="https://…"
+        )
+    """
+
+    id: str
+    name: str
+    authorization_endpoint: str
+    token_endpoint: str
+    user_info_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    supported_scopes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.id or not self.name:
+            raise ValueError("an OAuth provider needs an id and a name")
+        for url in (self.authorization_endpoint, self.token_endpoint):
+            if not url.startswith(("https://", "http://")):
+                raise ValueError(f"OAuth provider {self.id}: {url!r} is no http or https URL")
 
 
 @final
@@ -29,6 +59,9 @@ class ServerSettings:
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
     :ivar execute_seconds: one query or mutation.
     :ivar provider_seconds: each wait for a provider of language models: to connect, to begin, between pieces.
+    :ivar mcp_check_seconds: between two checks of an MCP server.
+    :ivar mcp_session_seconds: how long a session of an MCP server lasts at most without being refreshed.
+    :ivar oauth_providers: where users of MCP servers may sign in, besides the built-in providers.
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
@@ -53,6 +86,9 @@ class ServerSettings:
     init_timeout_seconds: float = 3.0
     execute_seconds: float = 30.0
     provider_seconds: float = 60.0
+    mcp_check_seconds: float = 30.0
+    mcp_session_seconds: float = 86_400.0
+    oauth_providers: tuple[OAuthProviderSettings, ...] = ()
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0
@@ -63,7 +99,7 @@ class ServerSettings:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("data_dir", "host", "port", "log_level")
+            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers")
         }
         for name, value in positive.items():
             if value <= 0:

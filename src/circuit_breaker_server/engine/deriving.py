@@ -8,6 +8,7 @@ from circuit_breaker_server.engine.agents import streams as agents
 from circuit_breaker_server.engine.costs import streams as costs
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm import streams as llm
+from circuit_breaker_server.engine.mcp import streams as mcp
 from circuit_breaker_server.engine.rules import streams as rules
 from circuit_breaker_server.engine.workflows import streams as workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
@@ -25,6 +26,7 @@ _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "agentconfig": agents.derive,
     "trigger": agents.derive,
     "execution": agents.derive,
+    "mcp": mcp.derive,
 }
 """By the first token of the record's subject."""
 

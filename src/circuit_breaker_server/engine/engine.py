@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
 
@@ -17,10 +17,19 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
+from circuit_breaker_server.engine.mcp.mcp import Mcp
+from circuit_breaker_server.engine.mcp.records import Provider
+from circuit_breaker_server.engine.mcp.state import McpState
+from circuit_breaker_server.engine.mcp.streams import (
+    select_capability_updates,
+    select_session_events,
+    select_status_updates,
+)
 from circuit_breaker_server.engine.nats.nats import NatsResources
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
+from circuit_breaker_server.engine.tables import Part
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -42,6 +51,10 @@ class Engine:
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
     :param secrets: where keys and tokens are.
     :param provider_seconds: for each wait for a provider of language models, and for an attempt of a run.
+    :param provider_seconds: for each wait for a provider of language models.
+    :param mcp_check_seconds: between two checks of an MCP server.
+    :param mcp_session_seconds: how long a session of an MCP server lasts at most.
+    :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
 
     Example::
 
@@ -60,10 +73,15 @@ class Engine:
         snapshot_every: int = 10_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
+        mcp_check_seconds: float = 30.0,
+        mcp_session_seconds: float = 86_400.0,
+        oauth_providers: Sequence[Provider] = (),
     ) -> None:
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
-        self._folding = Folding(log, [workflows, rules, llm, agents, costs], snapshot_every=snapshot_every)
+        mcp = McpState()
+        parts: list[Part] = [workflows, rules, llm, agents, costs, mcp]
+        self._folding = Folding(log, parts, snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -87,6 +105,15 @@ class Engine:
             attempt_seconds=provider_seconds,
         )
         """Agents, and their runs."""
+        self.mcp = Mcp(
+            mcp,
+            appender,
+            secrets,
+            check_seconds=mcp_check_seconds,
+            session_seconds=mcp_session_seconds,
+            providers=oauth_providers,
+        )
+        """MCP servers, and the sessions of their users."""
 
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
@@ -99,6 +126,7 @@ class Engine:
         await self.costs.start()
         await self.llm.start()
         await self.agents.start()
+        await self.mcp.start()
 
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
@@ -106,6 +134,7 @@ class Engine:
         A state that cannot be saved is logged: the next start then reads more records.
         """
         await self.agents.aclose()
+        await self.mcp.aclose()
         await self.llm.aclose()
         await self.costs.aclose()
         await self._folding.aclose()
@@ -125,6 +154,9 @@ STREAMS: Mapping[str, Callable[[Engine, Mapping[str, object]], Selection]] = {
     "agentExecutionStream": lambda engine, given: engine.agents.select_executions(given),
     "llmStream": lambda engine, given: engine.llm.select_stream(str(given["requestId"])),
     "costUpdates": lambda _engine, given: select_cost_updates(given),
+    "mcpServerStatusUpdates": lambda _engine, given: select_status_updates(given),
+    "mcpSessionEvents": lambda _engine, given: select_session_events(given),
+    "mcpCapabilityUpdates": lambda _engine, given: select_capability_updates(given),
 }
 """By subscription field: from coerced arguments to what to read.
 

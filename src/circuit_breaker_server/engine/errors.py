@@ -27,6 +27,8 @@ class ErrorCode(enum.StrEnum):
     """A provider of language models, or an MCP server, failed; ``kind`` says how."""
     RATE_LIMITED = "RATE_LIMITED"
     """Too many requests; ``retryAfter`` says in how many seconds to try again, if it is known."""
+    AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
+    """A sign-in to an MCP server was refused."""
     UNAVAILABLE = "UNAVAILABLE"
     """Nothing was changed: the event log could not be written. Reading and streams go on."""
 

@@ -10,7 +10,7 @@ from graphql import GraphQLResolveInfo
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.graphql.roots import agents, analytics, llm, nats, rules, workflows
+from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 
 __all__ = ["MUTATIONS", "QUERIES", "Root", "resolve"]
@@ -54,7 +54,7 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
     return value() if callable(value) else value
 
 
-_DOMAINS = (workflows, rules, nats, agents, llm, analytics)
+_DOMAINS = (workflows, rules, nats, agents, llm, analytics, mcp)
 
 QUERIES: Mapping[str, Query] = {
     "health": lambda _engine, _given: "ok",

@@ -1,0 +1,1 @@
+"""MCP servers: checked, signed in to, listened to."""

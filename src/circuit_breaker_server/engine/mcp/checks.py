@@ -1,0 +1,216 @@
+"""The checks of all MCP servers: each again and again, by a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
+from circuit_breaker_server.engine.mcp.health import Finding, Target
+from circuit_breaker_server.engine.mcp.jwt import sign
+from circuit_breaker_server.engine.mcp.records import (
+    Health,
+    Jwt,
+    ServerChecked,
+    ServerImage,
+    server_subject,
+)
+from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
+from circuit_breaker_server.engine.mcp.statuses import way
+from circuit_breaker_server.engine.mcp.tls import tls_context
+from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Checks", "changed_offer"]
+
+_AT_ONCE: Final = 16
+
+_log = get_logger("mcp")
+
+
+@final
+class Checks:
+    """Checks enabled MCP servers on an interval, and any when asked.
+
+    A check that finds nothing new is no record: its time and duration are kept in memory, and after a
+    restart the last one recorded counts until the next check, which comes at once.
+
+    :param check: one check; ends in time whatever the peer does.
+
+    Example::
+
+        checks.watch(server_id)
+        await checks.aclose()
+    """
+
+    def __init__(
+        self,
+        state: McpState,
+        appender: Appender,
+        secrets: Secrets,
+        check: Callable[[Target], Awaitable[Finding]],
+        *,
+        interval_seconds: float,
+    ) -> None:
+        self._state = state
+        self._appender = appender
+        self._secrets = secrets
+        self._check = check
+        self._interval_seconds = interval_seconds
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._due: dict[str, asyncio.Event] = {}
+        self._latest: dict[str, Health] = {}
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    def start(self) -> None:
+        """Watch every enabled MCP server."""
+        for entry in self._state.servers.values():
+            if entry.server.enabled:
+                self.watch(entry.server.id)
+
+    async def aclose(self) -> None:
+        """Stop all checks. Idempotent."""
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def watch(self, server_id: str) -> None:
+        """Check an MCP server now, and on the interval from then on."""
+        self._due.setdefault(server_id, asyncio.Event()).set()
+        if server_id not in self._tasks:
+            name = f"engine-mcp-{server_id}"
+            self._tasks[server_id] = asyncio.get_running_loop().create_task(self._watch(server_id), name=name)
+
+    async def unwatch(self, server_id: str) -> None:
+        """Check an MCP server no more; a check that runs is stopped."""
+        self._due.pop(server_id, None)
+        self._latest.pop(server_id, None)
+        task = self._tasks.pop(server_id, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def latest(self, entry: ServerEntry) -> Health | None:
+        """Return what the last check found."""
+        recorded, latest = entry.health, self._latest.get(entry.server.id)
+        if recorded is None or latest is None:
+            return recorded or latest
+        return max(recorded, latest, key=lambda health: health.at)
+
+    async def test(self, server_id: str) -> tuple[Finding, Record]:
+        """Check an MCP server now and record it, whatever it finds.
+
+        :raises EngineError: ``NOT_FOUND``: it was deleted meanwhile; ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        entry = self._state.servers.get(server_id)
+        if entry is not None:
+            finding = await self._check(self._target(entry.server))
+            record = await self._record(server_id, finding, None, "test")
+            if record is not None:
+                return finding, record
+        raise EngineError(ErrorCode.NOT_FOUND, "the MCP server was deleted", serverId=server_id)
+
+    # -------------------------------------------------------------------------------------------------------
+
+    async def _watch(self, server_id: str) -> None:
+        due, own = self._due[server_id], asyncio.current_task()
+        # Not only until it is cancelled: no library under a check can be trusted to pass that on.
+        while self._tasks.get(server_id) is own:
+            due.clear()
+            try:
+                await self._look(server_id)
+            except EngineError as error:
+                _log.warning("check_not_recorded", server_id=server_id, reason=str(error))
+            except Exception:  # noqa: BLE001 (what nobody foresaw must not end the checks for good)
+                _log.exception("check_failed", server_id=server_id)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_seconds):
+                    await due.wait()
+
+    async def _look(self, server_id: str) -> None:
+        async with self._at_once:
+            entry = self._state.servers.get(server_id)
+            if entry is None or not entry.server.enabled:
+                return
+            finding = await self._check(self._target(entry.server))
+        await self._record(server_id, finding, entry.server.version, "check")
+
+    def _target(self, server: ServerImage) -> Target:
+        config = server.config
+        headers: dict[str, str] = {}
+        if config.headers_id is not None:
+            kept = self._secrets.get(config.headers_id)
+            headers = {} if kept is None else msgspec.json.decode(kept, type=dict[str, str])
+        if isinstance(server.auth, Jwt) and server.auth.private_key_id is not None:
+            key = self._secrets.get(server.auth.private_key_id)
+            if key is not None:
+                token = sign(server.auth, key, now_seconds=int(self._appender.now().timestamp()))
+                headers.setdefault("Authorization", f"Bearer {token}")
+        tls, ssl = None, config.ssl
+        if ssl is not None:
+            key = None if ssl.client_key_id is None else self._secrets.get(ssl.client_key_id)
+            tls = tls_context(
+                verify=ssl.verify, ca_cert=ssl.ca_cert, client_cert=ssl.client_cert, client_key=key
+            )
+        return Target(
+            endpoint=config.endpoint,
+            timeout_seconds=config.timeout_seconds,
+            max_connections=config.max_connections,
+            retry=config.retry,
+            headers=headers,
+            tls=tls,
+        )
+
+    async def _record(
+        self, server_id: str, finding: Finding, version: int | None, cause: str
+    ) -> Record | None:
+        """Record what a check found; of a check on the interval only what is new.
+
+        :param version: of the settings it was made with; if others count now, it is dropped.
+        """
+        for _ in range(ATTEMPTS):
+            entry = self._state.servers.get(server_id)
+            if entry is None or version not in (None, entry.server.version):
+                return None
+            at = self._appender.at()
+            health = finding.health(at)
+            old, new = entry.server.status, "ONLINE" if finding.succeeded else "ERROR"
+            statuses = way(old, new) if entry.server.enabled else ()
+            offer = changed_offer(entry.offer, at, listed=finding.listing)
+            self._latest[server_id] = health
+            if version is not None and not statuses and offer is None and _same(entry.health, health):
+                return None
+            body = ServerChecked(
+                id=server_id, at=at, cause=cause, statuses=statuses, health=health, offer=offer
+            )
+            try:
+                return await self._appender.append(server_subject(server_id), body, expected=entry.last)
+            except ExpectationFailed:
+                continue
+        raise EngineError(ErrorCode.CONFLICT, "the MCP server is being changed by others; try again")
+
+
+def changed_offer(
+    old: Offer | None, at: str, *, listed: Listing | None = None, registered: Listing | None = None
+) -> Offer | None:
+    """Return what is offered after one side has said something new; ``None`` where that changes nothing."""
+    before = old or Offer(at=at)
+    new = Offer(listed=listed or before.listed, registered=registered or before.registered, at=at)
+    if new.listed is None and new.registered is None:
+        return None
+    return None if old is not None and old.merged() == new.merged() else new
+
+
+def _same(old: Health | None, new: Health) -> bool:
+    if old is None:
+        return False
+    return msgspec.structs.replace(old, at=new.at, response_time_ms=new.response_time_ms) == new

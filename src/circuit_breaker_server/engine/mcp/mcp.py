@@ -1,0 +1,138 @@
+"""The domain of MCP: its servers, its sessions, where its users sign in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.mcp.checks import Checks
+from circuit_breaker_server.engine.mcp.health import check
+from circuit_breaker_server.engine.mcp.providers import BUILT_IN
+from circuit_breaker_server.engine.mcp.records import Provider
+from circuit_breaker_server.engine.mcp.servers import Servers
+from circuit_breaker_server.engine.mcp.sessions import Sessions
+from circuit_breaker_server.engine.mcp.sign_in import SignIn
+from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
+from circuit_breaker_server.engine.mcp.values import provider_value, server_value, session_value
+from circuit_breaker_server.engine.paging import Pagination, page_of
+from circuit_breaker_server.engine.secrets import Secrets
+
+__all__ = ["Mcp"]
+
+
+@final
+class Mcp:
+    """MCP servers and the sessions of their users.
+
+    :param check_seconds: between two checks of an enabled MCP server.
+    :param session_seconds: how long a session lasts at most without being refreshed.
+    :param providers: where users may sign in, besides the built-in ones.
+
+    Example::
+
+        made = await engine.mcp.servers.create(CreateServer(name="tools", ...))
+    """
+
+    def __init__(
+        self,
+        state: McpState,
+        appender: Appender,
+        secrets: Secrets,
+        *,
+        check_seconds: float,
+        session_seconds: float,
+        providers: Sequence[Provider],
+    ) -> None:
+        self._state = state
+        self._providers = {each.id: each for each in (*BUILT_IN, *providers)}
+        self._checks = Checks(state, appender, secrets, check, interval_seconds=check_seconds)
+        self.servers = Servers(state, appender, secrets, self._checks, self._providers)
+        """MCP servers."""
+        self.sessions = Sessions(state, appender, secrets, self._providers, session_seconds=session_seconds)
+        """Sessions of their users."""
+        self.sign_in = SignIn(
+            state,
+            appender,
+            secrets,
+            self.sessions,
+            self._providers,
+            server=lambda server_id: self.servers.entry(server_id).server,
+        )
+        """How sessions come to be."""
+
+    async def start(self) -> None:
+        """Expire what expired meanwhile, and begin to check the MCP servers."""
+        await self.sessions.start()
+        self._checks.start()
+
+    async def aclose(self) -> None:
+        """Stop what runs. Idempotent."""
+        await self._checks.aclose()
+        await self.sessions.aclose()
+
+    # --- queries ---
+
+    def providers(self) -> list[Value]:
+        """Return all as ``McpOAuthProvider``."""
+        return [provider_value(each) for each in self._providers.values()]
+
+    def server(self, server_id: str) -> Value | None:
+        """Return ``McpServer``, ``None`` if there is none."""
+        entry = self._state.servers.get(server_id)
+        return None if entry is None else self.servers.value(entry)
+
+    def server_page(
+        self,
+        given: Pagination | None,
+        *,
+        type: str | None = None,  # noqa: A002 (the schema's own)
+        status: str | None = None,
+        tenant_id: str | None = None,
+    ) -> Value:
+        """Return ``McpServerConnection``.
+
+        :raises EngineError: ``INVALID_INPUT``.
+        """
+        found = [
+            entry
+            for entry in self._state.servers.values()
+            if type in (None, entry.server.type)
+            and status in (None, entry.server.status)
+            and tenant_id in (None, entry.server.tenant_id)
+        ]
+        return page_of(found, given, place=lambda entry: entry.created, node=self.servers.value)
+
+    def session_page(
+        self, given: Pagination | None, *, user_id: str | None = None, server_id: str | None = None
+    ) -> Value:
+        """Return ``McpSessionConnection``.
+
+        :raises EngineError: ``INVALID_INPUT``.
+        """
+        found = [
+            entry
+            for entry in self._state.sessions.values()
+            if user_id in (None, entry.session.user_id) and server_id in (None, entry.session.server_id)
+        ]
+        return page_of(found, given, place=lambda entry: entry.created, node=self._session_value)
+
+    def _session_value(self, entry: SessionEntry) -> Value:
+        server = self._state.servers.get(entry.session.server_id)
+        if server is None:  # deleted since: what it was then
+            return session_value(entry.session, server_value(entry.server, active=0))
+        return session_value(entry.session, lambda: self.servers.value(server))
+
+    # --- commands ---
+
+    async def delete_server(self, server_id: str) -> Committed[Value]:
+        """Remove an MCP server; its sessions are revoked first. Answers ``ApiResponse``.
+
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        self.servers.entry(server_id)
+        async with self.sessions.lock(server_id):
+            await self.sessions.revoke_all(server_id)
+            deleted = await self.servers.delete(server_id)
+        self.sessions.forget_lock(server_id)
+        return deleted

@@ -1,0 +1,359 @@
+"""The commands on MCP servers: made, changed, switched, tested, deleted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.engine.checks import check_description, check_name, refuse
+from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
+from circuit_breaker_server.engine.mcp.checking import (
+    NewSecrets,
+    check_listing,
+    checked_auth,
+    checked_config,
+    checked_jwt,
+    checked_metadata,
+    checked_oauth,
+    checked_tags,
+)
+from circuit_breaker_server.engine.mcp.checks import Checks, changed_offer
+from circuit_breaker_server.engine.mcp.inputs import (
+    ConfigureJwt,
+    ConfigureOAuth,
+    CreateServer,
+    RegisterCapabilities,
+    UpdateServer,
+)
+from circuit_breaker_server.engine.mcp.records import (
+    CapabilitiesRegistered,
+    Health,
+    Jwt,
+    OAuth,
+    Provider,
+    ServerDeleted,
+    ServerImage,
+    ServerPut,
+    server_subject,
+)
+from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
+from circuit_breaker_server.engine.mcp.statuses import way
+from circuit_breaker_server.engine.mcp.values import auth_value, health_value, server_value
+from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.timestamps import parse_timestamp
+from circuit_breaker_server.log.event_log import Record
+
+__all__ = ["Servers"]
+
+MAX_SERVERS: Final = 1_000
+
+_CONFLICT = "the MCP server was changed by another operation first; read it and try again"
+
+
+@final
+class Servers:
+    """MCP servers.
+
+    :param providers: where users may sign in, by id.
+
+    Example::
+
+        made = await engine.mcp.servers.create(CreateServer(name="tools", ...))
+    """
+
+    def __init__(
+        self,
+        state: McpState,
+        appender: Appender,
+        secrets: Secrets,
+        checks: Checks,
+        providers: Mapping[str, Provider],
+    ) -> None:
+        self._state = state
+        self._appender = appender
+        self._secrets = secrets
+        self._checks = checks
+        self._providers = providers
+
+    # --- queries ---
+
+    def entry(self, server_id: str) -> ServerEntry:
+        """Return an MCP server as it is kept.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        entry = self._state.servers.get(server_id)
+        if entry is None:
+            raise EngineError(
+                ErrorCode.NOT_FOUND, f"there is no MCP server {shown(server_id)}", serverId=server_id
+            )
+        return entry
+
+    def value(self, entry: ServerEntry) -> Value:
+        """Return ``McpServer``."""
+        server, health, offer = entry.server, self._checks.latest(entry), entry.offer
+        return server_value(
+            server,
+            active=lambda: self._state.active_sessions(server.id),
+            health=None if health is None else self._health_value(entry, health),
+            capabilities=None if offer is None else lambda: offer.value(server.id),
+        )
+
+    def capabilities(self, server_id: str) -> Value | None:
+        """Return ``McpServerCapabilities``, ``None`` where nothing is known.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        offer = self.entry(server_id).offer
+        return None if offer is None else offer.value(server_id)
+
+    def health(self, server_id: str) -> Value:
+        """Return ``McpServerHealth``.
+
+        :raises EngineError: ``NOT_FOUND``.
+        """
+        entry = self.entry(server_id)
+        unknown = Health(
+            at=entry.server.created_at,
+            status="UNKNOWN",
+            connection="UNKNOWN",
+            authentication="UNKNOWN",
+            capabilities="UNKNOWN",
+            resources="UNKNOWN",
+            tools="UNKNOWN",
+        )
+        return self._health_value(entry, self._checks.latest(entry) or unknown)
+
+    def _health_value(self, entry: ServerEntry, health: Health) -> Value:
+        uptime = None
+        if entry.online_since is not None:
+            up = self._appender.now() - parse_timestamp(entry.online_since)
+            uptime = max(0, int(up.total_seconds()))
+        return health_value(health, uptime_seconds=uptime)
+
+    # --- commands ---
+
+    async def create(self, given: CreateServer) -> Committed[Value]:
+        """Add an MCP server; answers ``McpServer``.
+
+        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        """
+        check_name(given.name, "name")
+        check_name(given.tenant_id, "tenantId")
+        check_description(given.description, "description")
+        if len(self._state.servers) >= MAX_SERVERS:
+            refuse(f"there are {MAX_SERVERS} MCP servers already; delete one first")
+        enabled, at = given.enabled is not False, self._appender.at()
+        secrets = NewSecrets(self._appender.new_id)
+        server = ServerImage(
+            id=self._appender.new_id(),
+            name=given.name,
+            description=given.description,
+            type=given.type,
+            tenant_id=given.tenant_id,
+            config=checked_config(given.config, given.type, secrets),
+            auth=None if given.auth is None else checked_auth(given.auth, self._providers, secrets),
+            metadata=checked_metadata(given.metadata),
+            tags=checked_tags(given.tags or ()),
+            enabled=enabled,
+            status="STARTING" if enabled else "UNKNOWN",
+            created_at=at,
+            updated_at=at,
+        )
+        record = await self._put(None, server, secrets, "created")
+        if enabled:
+            self._checks.watch(server.id)
+        return self._appender.committed(self.value(self.entry(server.id)), record)
+
+    async def update(self, server_id: str, given: UpdateServer) -> Committed[Value]:
+        """Change what is given; answers ``McpServer``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        old = self.entry(server_id)
+        server, secrets = old.server, NewSecrets(self._appender.new_id)
+        if given.name is not None:
+            check_name(given.name, "name")
+            server = msgspec.structs.replace(server, name=given.name)
+        if given.description is not None:
+            check_description(given.description, "description")
+            server = msgspec.structs.replace(server, description=given.description)
+        if given.config is not None:
+            config = checked_config(given.config, server.type, secrets)
+            server = msgspec.structs.replace(server, config=config)
+        if given.auth is not None:
+            auth = checked_auth(given.auth, self._providers, secrets)
+            server = msgspec.structs.replace(server, auth=auth)
+        if given.metadata is not None:
+            server = msgspec.structs.replace(server, metadata=checked_metadata(given.metadata))
+        if given.tags is not None:
+            server = msgspec.structs.replace(server, tags=checked_tags(given.tags))
+        if given.enabled is not None:
+            server = _switched(server, given.enabled)
+        return await self._change(old, server, secrets, "updated")
+
+    async def toggle(self, server_id: str, *, enabled: bool) -> Committed[Value]:
+        """Enable or disable an MCP server; answers ``McpServer``.
+
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        old = self.entry(server_id)
+        secrets = NewSecrets(self._appender.new_id)
+        cause = "enabled" if enabled else "disabled"
+        return await self._change(old, _switched(old.server, enabled), secrets, cause)
+
+    async def configure_oauth(self, given: ConfigureOAuth) -> Committed[Value]:
+        """Let users sign in at a provider; answers ``McpOAuthConfig``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        old, secrets = self.entry(given.server_id), NewSecrets(self._appender.new_id)
+        return await self._configure(
+            old, checked_oauth(given.config, self._providers, secrets, "config"), secrets
+        )
+
+    async def configure_jwt(self, given: ConfigureJwt) -> Committed[Value]:
+        """Let users sign in with a signed token; answers ``McpJwtConfig``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        old, secrets = self.entry(given.server_id), NewSecrets(self._appender.new_id)
+        return await self._configure(old, checked_jwt(given.config, secrets, "config"), secrets)
+
+    async def _configure(self, old: ServerEntry, auth: OAuth | Jwt, secrets: NewSecrets) -> Committed[Value]:
+        changed = msgspec.structs.replace(old.server, auth=auth)
+        done = await self._change(old, changed, secrets, "configured")
+        return Committed(auth_value(auth), done.record, done.cursor)
+
+    async def register(self, given: RegisterCapabilities) -> Committed[Value]:
+        """State what an MCP server offers; answers ``McpServerCapabilities``.
+
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        entry = self.entry(given.server_id)
+        check_listing(given)
+        registered = Listing(
+            tools=given.tools,
+            resources=given.resources,
+            prompts=given.prompts,
+            features=given.features,
+            protocol_version=given.protocol_version,
+        )
+        at, old = self._appender.at(), entry.offer
+        changed = changed_offer(old, at, registered=registered)
+        unchanged_at = at if old is None else old.at
+        listed = None if old is None else old.listed
+        offer = changed or Offer(listed=listed, registered=registered, at=unchanged_at)
+        body = CapabilitiesRegistered(
+            id=given.server_id, at=at, cause="registered", offer=offer, changes=changed is not None
+        )
+        record = await self._appender.append_own(
+            server_subject(given.server_id), body, expected=entry.last, conflict=_CONFLICT
+        )
+        return self._appender.committed(offer.value(given.server_id), record)
+
+    async def test(self, server_id: str) -> Committed[Value]:
+        """Check an MCP server now; answers ``McpConnectionTest``.
+
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        self.entry(server_id)
+        finding, record = await self._checks.test(server_id)
+        value: Value = {
+            "success": finding.succeeded,
+            "responseTimeMs": finding.response_time_ms,
+            "error": finding.error,
+            "details": {
+                "dnsResolution": finding.dns,
+                "tcpConnection": finding.tcp,
+                "sslHandshake": finding.handshake,
+                "httpStatus": finding.http_status,
+                "authentication": finding.authenticated,
+                "capabilities": finding.succeeded if finding.initialized else None,
+            },
+            "testedAt": self._appender.at(),
+        }
+        return self._appender.committed(value, record)
+
+    async def delete(self, server_id: str) -> Committed[Value]:
+        """Remove an MCP server; answers ``ApiResponse``. Its sessions are ended by the caller before.
+
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        """
+        entry = self.entry(server_id)
+        body = ServerDeleted(
+            id=server_id,
+            at=self._appender.at(),
+            cause="deleted",
+            statuses=way(entry.server.status, "OFFLINE"),
+        )
+        record = await self._appender.append_own(
+            server_subject(server_id), body, expected=entry.last, conflict=_CONFLICT
+        )
+        await self._checks.unwatch(server_id)
+        for id_ in entry.server.secret_ids:
+            await self._secrets.remove(id_)
+        value: Value = {
+            "success": True,
+            "message": f"the MCP server {entry.server.name} is deleted",
+            "errorCode": None,
+            "data": {"serverId": server_id},
+        }
+        return self._appender.committed(value, record)
+
+    # -------------------------------------------------------------------------------------------------------
+
+    async def _change(
+        self, old: ServerEntry, server: ServerImage, secrets: NewSecrets, cause: str
+    ) -> Committed[Value]:
+        server = msgspec.structs.replace(
+            server, updated_at=self._appender.at(), version=old.server.version + 1
+        )
+        record = await self._put(old, server, secrets, cause)
+        if not server.enabled:
+            await self._checks.unwatch(server.id)
+        else:
+            self._checks.watch(server.id)
+        return self._appender.committed(self.value(self.entry(server.id)), record)
+
+    async def _put(
+        self, old: ServerEntry | None, server: ServerImage, secrets: NewSecrets, cause: str
+    ) -> Record:
+        status = "UNKNOWN" if old is None else old.server.status
+        body = ServerPut(
+            id=server.id,
+            at=server.updated_at,
+            cause=cause,
+            statuses=way(status, server.status),
+            server=server,
+        )
+        async with self._kept(secrets):
+            record = await self._appender.append_own(
+                server_subject(server.id), body, expected=0 if old is None else old.last, conflict=_CONFLICT
+            )
+        for id_ in frozenset() if old is None else old.server.secret_ids - server.secret_ids:
+            await self._secrets.remove(id_)
+        return record
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, secrets: NewSecrets) -> AsyncIterator[None]:
+        """Keep secrets before the record that names them; forget them if there comes to be none."""
+        try:
+            for id_, value in secrets.values.items():
+                await self._secrets.put(id_, value)
+            yield
+        except EngineError:
+            for id_ in secrets.values:
+                await self._secrets.remove(id_)
+            raise
+
+
+def _switched(server: ServerImage, enabled: bool) -> ServerImage:
+    if enabled == server.enabled:
+        return server
+    return msgspec.structs.replace(server, enabled=enabled, status="STARTING" if enabled else "OFFLINE")

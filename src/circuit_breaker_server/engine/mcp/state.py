@@ -1,0 +1,178 @@
+"""The state of MCP servers, of sessions, of sign-ins that have begun."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.engine.mcp.capabilities import Offer
+from circuit_breaker_server.engine.mcp.records import (
+    CapabilitiesRegistered,
+    Health,
+    ServerChecked,
+    ServerDeleted,
+    ServerImage,
+    ServerPut,
+    SessionChanged,
+    SessionImage,
+    SignInBegun,
+    SignInUsed,
+    decode_body,
+)
+from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
+from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
+
+__all__ = ["McpState", "ServerEntry", "SessionEntry", "SignInEntry"]
+
+KEPT: Final = timedelta(hours=24)
+"""How long a session that ended is listed."""
+
+
+@final
+class ServerEntry(Entry, frozen=True, kw_only=True):
+    """An MCP server.
+
+    :ivar last: the offset of the last record of its subject.
+    :ivar online_since: when it came to be ONLINE; ``None`` while it is not.
+    """
+
+    last: int
+    server: ServerImage
+    health: Health | None = None
+    offer: Offer | None = None
+    online_since: str | None = None
+
+
+@final
+class SessionEntry(Entry, frozen=True, kw_only=True):
+    """A session; ``server`` is its MCP server as it last saw it.
+
+    :ivar last: the offset of the last record of its subject.
+    :ivar ended_at: when it ended; ``None`` while it is active.
+    """
+
+    last: int
+    session: SessionImage
+    server: ServerImage
+    ended_at: str | None = None
+
+
+@final
+class SignInEntry(Entry, frozen=True, kw_only=True):
+    """A sign-in that can be completed."""
+
+    last: int
+    begun: SignInBegun
+
+
+@final
+class McpState(TablePart):
+    """MCP servers, sessions, sign-ins."""
+
+    tokens = frozenset({"mcp"})
+
+    def __init__(self) -> None:
+        self.servers: Table[ServerEntry] = Table("mcp-server", ServerEntry)
+        self.sessions: Table[SessionEntry] = Table("mcp-session", SessionEntry)
+        self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
+        self._active: Counter[str] = Counter()
+        self._ended: dict[str, str] = {}
+        super().__init__(self.servers, self.sessions, self.sign_ins)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :class:`Part`."""
+        super().restore(snapshot)
+        ended: list[tuple[str, str]] = []
+        for session_id, entry in self.sessions.items():
+            if entry.ended_at is None:
+                self._active[entry.session.server_id] += 1
+            else:
+                ended.append((entry.ended_at, session_id))
+        self._ended = {session_id: at for at, session_id in sorted(ended)}
+
+    def active_sessions(self, server_id: str) -> int:
+        """Count the active sessions of an MCP server."""
+        return self._active[server_id]
+
+    def apply(self, record: Record) -> None:
+        """Apply a record of this domain."""
+        body = decode_body(record)
+        match body:
+            case ServerPut(server=server):
+                old = self.servers.get(body.id)
+                entry = ServerEntry(created=record.offset, last=record.offset, server=server)
+                if old is not None:
+                    entry = msgspec.structs.replace(old, last=record.offset, server=server)
+                self._put(entry, body.at)
+            case ServerChecked(health=health, offer=offer):
+                old = self._server(body.id, record)
+                self._put(
+                    msgspec.structs.replace(
+                        old,
+                        last=record.offset,
+                        server=_with_status(old.server, body.statuses),
+                        health=health,
+                        offer=offer or old.offer,
+                    ),
+                    body.at,
+                )
+            case CapabilitiesRegistered(offer=offer):
+                old = self._server(body.id, record)
+                self._put(msgspec.structs.replace(old, last=record.offset, offer=offer), body.at)
+            case ServerDeleted():
+                self._server(body.id, record)
+                self.servers.remove(body.id)
+            case SessionChanged():
+                self._change_session(body, record)
+            case SignInBegun(key=key):
+                for other, entry_ in self.sign_ins.items():
+                    if entry_.begun.expires_at <= body.at:
+                        self.sign_ins.remove(other)
+                self.sign_ins.put(key, SignInEntry(created=record.offset, last=record.offset, begun=body))
+            case SignInUsed(key=key):
+                self.sign_ins.remove(key)
+
+    def _server(self, server_id: str, record: Record) -> ServerEntry:
+        entry = self.servers.get(server_id)
+        if entry is None:
+            raise LogCorruptError(f"record {record.offset} changes an MCP server that no record made")
+        return entry
+
+    def _put(self, entry: ServerEntry, at: str) -> None:
+        since = (entry.online_since or at) if entry.server.status == "ONLINE" else None
+        self.servers.put(entry.server.id, msgspec.structs.replace(entry, online_since=since))
+
+    def _change_session(self, body: SessionChanged, record: Record) -> None:
+        if body.change == "CREATED":
+            self._forget_old(body.at)
+        session = body.session
+        old = self.sessions.get(session.id)
+        active = session.status == "ACTIVE"
+        self._active[session.server_id] += active - (old is not None and old.ended_at is None)
+        if not active:
+            self._ended[session.id] = body.at
+        entry = SessionEntry(
+            created=record.offset if old is None else old.created,
+            last=record.offset,
+            session=session,
+            server=body.server,
+            ended_at=None if active else body.at,
+        )
+        self.sessions.put(session.id, entry)
+
+    def _forget_old(self, at: str) -> None:
+        """Forget what ended long ago: in the order of the ends, up to the first that is kept."""
+        oldest = timestamp(parse_timestamp(at) - KEPT)
+        for session_id, ended_at in list(self._ended.items()):
+            if ended_at >= oldest:
+                return
+            del self._ended[session_id]
+            self.sessions.remove(session_id)
+
+
+def _with_status(server: ServerImage, statuses: tuple[str, ...]) -> ServerImage:
+    return msgspec.structs.replace(server, status=statuses[-1]) if statuses else server
