@@ -29,7 +29,7 @@ from graphql import (
     GraphQLUnionType,
 )
 
-from tools.sdk_names import DOMAINS, EXTRAS, LENIENT, NAMES, STREAMS, Stream
+from tools.sdk_names import DOMAINS, EXTRAS, LENIENT, MODULES, NAMES, STREAMS, Stream
 
 # Nothing is imported of the packages: what is generated must not be needed to generate it.
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +136,11 @@ def docstring(text: str, lines: Sequence[tuple[str, str]] = (), *, indent: int =
 # --- what belongs to a domain --------------------------------------------------------------------------
 
 
+def module_of(domain: str) -> str:
+    """Name the module of a domain's types."""
+    return MODULES.get(domain, domain)
+
+
 def definitions(domain: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return the types, queries, mutations and subscriptions of a domain, in the order of its file."""
     text = (SCHEMA_FILES / f"{domain}.graphql").read_text("utf-8")
@@ -144,7 +149,7 @@ def definitions(domain: str) -> tuple[list[str], list[str], list[str], list[str]
     for node in graphql.parse(text).definitions:
         if isinstance(node, graphql.ObjectTypeExtensionNode):
             roots[node.name.value] += [field.name.value for field in node.fields or ()]
-        elif isinstance(node, graphql.TypeDefinitionNode):
+        elif isinstance(node, graphql.TypeDefinitionNode) and node.name.value not in roots:
             types.append(node.name.value)
     return types, roots["Query"], roots["Mutation"], roots["Subscription"]
 
@@ -280,7 +285,7 @@ def write_types(domain: str) -> str:
             case GraphQLUnionType():
                 members = " | ".join(python_name(member.name) for member in type_.types)
                 said = prose(type_.description)
-                parts.append(f'{python_name(name)}: TypeAlias = "{members}"\n"""{said}"""\n')
+                parts.append(f'{python_name(name)}: TypeAlias = {members}\n"""{said}"""\n')
             case _:
                 continue
         exported.append(python_name(name))
@@ -324,7 +329,9 @@ def _imports_of_domains(body: str, own: Sequence[str] = (), but: str | None = No
     for domain, names in {**exported_types(), "workflows": exported_by_hand("workflows")}.items():
         used = [n for n in names if n not in own and re.search(rf"(?<![\w`.]){n}\b", body)]
         if used and domain != but:
-            lines.append(f"from circuit_breaker_sdk.events.{domain} import {', '.join(sorted(used))}\n")
+            lines.append(
+                f"from circuit_breaker_sdk.events.{module_of(domain)} import {', '.join(sorted(used))}\n"
+            )
     return sorted(lines)
 
 
@@ -638,15 +645,29 @@ BASES = {"llm"}
 def write_package() -> str:
     """Write what the package of types exports: all of them."""
     base = [name for name in exported_by_hand("base") if name != "Input"]
-    sources = {"base": base, **exported_types(), "workflows": exported_by_hand("workflows")}
+    generated = {module_of(domain): names for domain, names in exported_types().items()}
+    sources = {"base": base, **generated, "workflows": exported_by_hand("workflows")}
     imports = "".join(
-        f"from circuit_breaker_sdk.events.{module} import {', '.join(names)}\n"
+        f"    from circuit_breaker_sdk.events.{module} import {', '.join(names)}\n"
         for module, names in sources.items()
     )
     listed = sorted({"UNSET", "UnsetType", *(name for names in sources.values() for name in names)})
     exported = "".join(f'    "{name}",\n' for name in listed)
-    head = f'{HEADER}"""Typed events, their enums and the inputs of mutations."""\n'
-    return f"{head}\nfrom msgspec import UNSET, UnsetType\n\n{imports}\n__all__ = [\n{exported}]\n"
+    places = "".join(f'    "{name}": "{module}",\n' for module, names in sources.items() for name in names)
+    said = "Typed events, their enums and the inputs of mutations; a module is loaded when it is used."
+    head = f'{HEADER}"""{said}"""\n'
+    return (
+        f"{head}\nfrom importlib import import_module\nfrom typing import TYPE_CHECKING\n\n"
+        f"from msgspec import UNSET, UnsetType\n\nif TYPE_CHECKING:\n{imports}\n"
+        f"__all__ = [\n{exported}]\n\n_MODULES = {{\n{places}}}\n\n\n"
+        "def __getattr__(name: str) -> object:\n"
+        "    module = _MODULES.get(name)\n"
+        "    if module is None:\n"
+        '        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")\n'
+        '    value: object = getattr(import_module(f"{__name__}.{module}"), name)\n'
+        "    globals()[name] = value  # found without this function from now on\n"
+        "    return value\n"
+    )
 
 
 def exported_by_hand(module: str) -> list[str]:
@@ -661,7 +682,7 @@ def files() -> dict[str, str]:
     """Return every generated file by its path in the package."""
     found = {"events/__init__.py": write_package(), "domains/consolidated.py": write_consolidated()}
     for domain in DOMAINS:
-        found[f"events/{domain}.py"] = write_types(domain)
+        found[f"events/{module_of(domain)}.py"] = write_types(domain)
         if domain in CLIENTS:
             name = f"{domain}_operations" if domain in BASES else domain
             found[f"domains/{name}.py"] = write_client(domain)

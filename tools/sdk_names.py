@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["DOMAINS", "EXTRAS", "LENIENT", "NAMES", "STREAMS", "Extra", "Stream"]
+__all__ = ["DOMAINS", "EXTRAS", "LENIENT", "MODULES", "NAMES", "STREAMS", "Extra", "Stream"]
 
 DOMAINS: Mapping[str, str] = {
+    "base": "several domains",
     "agents": "agents and their runs",
     "llm": "language models",
     "analytics": "costs and budgets",
+    "mcp": "MCP servers and sessions",
     "rules": "rules",
     "nats": "resources and their place in the log",
 }
@@ -37,6 +39,9 @@ NAMES: Mapping[str, str] = {
     "McpServerStatusEvent": "MCPServerStatusUpdate",
 }
 """Of types whose name would be another one by rule (GQL is dropped, Llm and Mcp become LLM and MCP)."""
+
+MODULES: Mapping[str, str] = {"base": "api"}
+"""Of files of the schema whose module has another name."""
 
 LENIENT: Mapping[str, tuple[str, ...]] = {
     "LlmResponseGQL": ("model", "provider", "routingInfo", "usage"),
@@ -104,6 +109,19 @@ EXTRAS: Mapping[str, Extra] = {
     def content(self) -> str:
         """The text of the first choice."""
         return self.choices[0].message.content if self.choices else ""
+''',
+    ),
+    "MCPSessionEvent": Extra(
+        example="""
+        Example::
+
+            async for event in client.mcp.subscribe_session_events(user_id="ada"):
+                print(event.type, event.session.status)
+        """,
+        code='''    @property
+    def user_id(self) -> str:
+        """Whose session it is."""
+        return self.session.user_id
 ''',
     ),
     "CostUpdate": Extra(
@@ -192,6 +210,32 @@ STREAMS: Mapping[str, Stream] = {
         said="The pieces of one streamed completion.",
         handlers=("on_chunk",),
         base=("llm_assembly", "AssemblingSubscription"),
+    ),
+    "mcpServerStatusUpdates": Stream(
+        domain="mcp",
+        subscription="MCPServerStatusSubscription",
+        suffix="server_status_updates",
+        suffix_in_all="mcp_server_status_updates",
+        said="MCP servers as their status changes.",
+        handlers=("on_update",),
+    ),
+    "mcpSessionEvents": Stream(
+        domain="mcp",
+        subscription="MCPSessionEventSubscription",
+        suffix="session_events",
+        suffix_in_all="mcp_session_events",
+        said="What happens to sessions of MCP servers.",
+        handlers=("on_event",),
+        filters=(("filter_by_user", "user_id", "users"),),
+        filter_arguments=("userId",),
+    ),
+    "mcpCapabilityUpdates": Stream(
+        domain="mcp",
+        subscription="MCPCapabilitySubscription",
+        suffix="capability_updates",
+        suffix_in_all="mcp_capability_updates",
+        said="What an MCP server offers, after each change.",
+        handlers=("on_update",),
     ),
     "natsResourceStream": Stream(
         domain="nats",

@@ -1,31 +1,11 @@
 """Real-time GraphQL subscriptions: typed, in order, resumable."""
 
+from typing import TYPE_CHECKING
+
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.client import Client, ClientBuilder
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
 from circuit_breaker_sdk.connections import ConnectionState
-from circuit_breaker_sdk.domains import (
-    AgentExecutionSubscription,
-    AgentExecutionSubscriptionBuilder,
-    AgentsClient,
-    AnalyticsClient,
-    CostUpdateSubscription,
-    CostUpdateSubscriptionBuilder,
-    LLMClient,
-    LLMStream,
-    LLMStreamSubscription,
-    LLMStreamSubscriptionBuilder,
-    NATSClient,
-    NATSResourceSubscription,
-    NATSResourceSubscriptionBuilder,
-    ResourceUpdateSubscription,
-    ResourceUpdateSubscriptionBuilder,
-    RulesClient,
-    SubscriptionClient,
-    WorkflowEventSubscription,
-    WorkflowEventSubscriptionBuilder,
-    WorkflowsClient,
-)
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -43,46 +23,6 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     SubscriptionFailed,
     UsageError,
-)
-from circuit_breaker_sdk.events import (
-    UNSET,
-    Activity,
-    ActivityInput,
-    Agent,
-    AgentExecution,
-    AgentExecutionEvent,
-    AgentExecutionEventType,
-    AgentExecutionStatus,
-    AgentLLMProviderInput,
-    AgentPromptsInput,
-    AgentRetryConfigInput,
-    BudgetStatus,
-    ChatMessage,
-    ChatMessageInput,
-    CostAnalytics,
-    CostEventType,
-    CostUpdate,
-    HistoryEntry,
-    LLMConfigInput,
-    LLMModelInput,
-    LLMProvider,
-    LLMResponse,
-    LLMStreamChunk,
-    LLMStreamChunkType,
-    NATSResource,
-    NATSResourceEvent,
-    Resource,
-    Rule,
-    RuleConditionInput,
-    RuleEvaluationResult,
-    State,
-    StateAgentConfig,
-    StateInput,
-    StateType,
-    TokenUsage,
-    Workflow,
-    WorkflowEvent,
-    WorkflowEventType,
 )
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
@@ -102,6 +42,89 @@ from circuit_breaker_sdk.subscriptions import (
     Window,
     Windows,
 )
+
+if TYPE_CHECKING:
+    from circuit_breaker_sdk.domains import (
+        AgentExecutionSubscription,
+        AgentExecutionSubscriptionBuilder,
+        AgentsClient,
+        AnalyticsClient,
+        CostUpdateSubscription,
+        CostUpdateSubscriptionBuilder,
+        LLMClient,
+        LLMStream,
+        LLMStreamSubscription,
+        LLMStreamSubscriptionBuilder,
+        MCPCapabilitySubscription,
+        MCPCapabilitySubscriptionBuilder,
+        MCPClient,
+        MCPServerStatusSubscription,
+        MCPServerStatusSubscriptionBuilder,
+        MCPSessionEventSubscription,
+        MCPSessionEventSubscriptionBuilder,
+        NATSClient,
+        NATSResourceSubscription,
+        NATSResourceSubscriptionBuilder,
+        ResourceUpdateSubscription,
+        ResourceUpdateSubscriptionBuilder,
+        RulesClient,
+        SubscriptionClient,
+        WorkflowEventSubscription,
+        WorkflowEventSubscriptionBuilder,
+        WorkflowsClient,
+    )
+    from circuit_breaker_sdk.events import (
+        UNSET,
+        Activity,
+        ActivityInput,
+        Agent,
+        AgentExecution,
+        AgentExecutionEvent,
+        AgentExecutionEventType,
+        AgentExecutionStatus,
+        AgentLLMProviderInput,
+        AgentPromptsInput,
+        AgentRetryConfigInput,
+        BudgetStatus,
+        ChatMessage,
+        ChatMessageInput,
+        CostAnalytics,
+        CostEventType,
+        CostUpdate,
+        HistoryEntry,
+        LLMConfigInput,
+        LLMModelInput,
+        LLMProvider,
+        LLMResponse,
+        LLMStreamChunk,
+        LLMStreamChunkType,
+        MCPServer,
+        MCPServerCapabilities,
+        MCPServerConfigInput,
+        MCPServerHealth,
+        MCPServerStatus,
+        MCPServerStatusUpdate,
+        MCPServerType,
+        MCPSession,
+        MCPSessionEvent,
+        MCPSessionEventType,
+        MCPSessionStatus,
+        NATSResource,
+        NATSResourceEvent,
+        PaginationInput,
+        Resource,
+        Rule,
+        RuleConditionInput,
+        RuleEvaluationResult,
+        State,
+        StateAgentConfig,
+        StateInput,
+        StateType,
+        TokenUsage,
+        Workflow,
+        WorkflowEvent,
+        WorkflowEventType,
+    )
 
 __all__ = [
     "UNSET",
@@ -156,6 +179,24 @@ __all__ = [
     "LLMStreamChunkType",
     "LLMStreamSubscription",
     "LLMStreamSubscriptionBuilder",
+    "MCPCapabilitySubscription",
+    "MCPCapabilitySubscriptionBuilder",
+    "MCPClient",
+    "MCPServer",
+    "MCPServerCapabilities",
+    "MCPServerConfigInput",
+    "MCPServerHealth",
+    "MCPServerStatus",
+    "MCPServerStatusSubscription",
+    "MCPServerStatusSubscriptionBuilder",
+    "MCPServerStatusUpdate",
+    "MCPServerType",
+    "MCPSession",
+    "MCPSessionEvent",
+    "MCPSessionEventSubscription",
+    "MCPSessionEventSubscriptionBuilder",
+    "MCPSessionEventType",
+    "MCPSessionStatus",
     "MessageLimits",
     "NATSClient",
     "NATSResource",
@@ -165,6 +206,7 @@ __all__ = [
     "OperationError",
     "OperationTimeoutError",
     "OverflowPolicy",
+    "PaginationInput",
     "ProtocolError",
     "RateLimitExceeded",
     "Resource",
@@ -203,3 +245,14 @@ __all__ = [
     "WorkflowsClient",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when they are used: the types of all domains would be a third of the import.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from circuit_breaker_sdk import domains, events  # noqa: PLC0415 (as said above)
+
+    value: object = getattr(domains if name in domains.__all__ else events, name)
+    globals()[name] = value  # found without this function from now on
+    return value

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import ConnectionSettings, ConnectionState, Credentials, Supervisor
-from circuit_breaker_sdk.domains import (
-    AgentsClient,
-    AnalyticsClient,
-    Executor,
-    LLMClient,
-    NATSClient,
-    RulesClient,
-    SubscriptionClient,
-    WorkflowsClient,
-)
+from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import Operation, Subscription, SubscriptionManager
@@ -25,6 +17,17 @@ from circuit_breaker_sdk.urls import redacted, websocket_url
 
 if TYPE_CHECKING:
     import ssl as tls
+
+    from circuit_breaker_sdk.domains import (
+        AgentsClient,
+        AnalyticsClient,
+        LLMClient,
+        MCPClient,
+        NATSClient,
+        RulesClient,
+        SubscriptionClient,
+        WorkflowsClient,
+    )
 
 __all__ = ["Client", "ClientBuilder"]
 
@@ -76,20 +79,6 @@ class Client:
             self._supervisor, buffer=buffer or BufferLimits(), timeouts=settings.timeouts
         )
         self._executor = Executor(settings, url)
-        self.workflows: WorkflowsClient = WorkflowsClient(self._executor, self._manager)
-        """Workflows, states, resources, activities."""
-        self.agents: AgentsClient = AgentsClient(self._executor, self._manager)
-        """Agents and their runs."""
-        self.llm: LLMClient = LLMClient(self._executor, self._manager)
-        """Completions and providers of language models."""
-        self.analytics: AnalyticsClient = AnalyticsClient(self._executor, self._manager)
-        """Costs and budgets."""
-        self.rules: RulesClient = RulesClient(self._executor)
-        """Rules that conditions of activities name."""
-        self.nats: NATSClient = NATSClient(self._executor, self._manager)
-        """Resources with their place in the event log."""
-        self.subscriptions: SubscriptionClient = SubscriptionClient(self._manager)
-        """All streams in one place."""
 
     @staticmethod
     def builder() -> ClientBuilder:
@@ -116,6 +105,66 @@ class Client:
             connection_failures=counters.failures,
             reconnection_attempts=counters.reconnection_attempts,
         )
+
+    # The domains: each is loaded when it is first used, so that importing the package stays fast.
+
+    @cached_property
+    def workflows(self) -> WorkflowsClient:
+        """Workflows, states, resources, activities."""
+        from circuit_breaker_sdk.domains.workflows import WorkflowsClient  # noqa: PLC0415 (as said above)
+
+        return WorkflowsClient(self._executor, self._manager)
+
+    @cached_property
+    def agents(self) -> AgentsClient:
+        """Agents and their runs."""
+        from circuit_breaker_sdk.domains.agents import AgentsClient  # noqa: PLC0415 (as said above)
+
+        return AgentsClient(self._executor, self._manager)
+
+    @cached_property
+    def llm(self) -> LLMClient:
+        """Completions and providers of language models."""
+        from circuit_breaker_sdk.domains.llm import LLMClient  # noqa: PLC0415 (as said above)
+
+        return LLMClient(self._executor, self._manager)
+
+    @cached_property
+    def analytics(self) -> AnalyticsClient:
+        """Costs and budgets."""
+        from circuit_breaker_sdk.domains.analytics import AnalyticsClient  # noqa: PLC0415 (as said above)
+
+        return AnalyticsClient(self._executor, self._manager)
+
+    @cached_property
+    def mcp(self) -> MCPClient:
+        """MCP servers and sessions."""
+        from circuit_breaker_sdk.domains.mcp import MCPClient  # noqa: PLC0415 (as said above)
+
+        return MCPClient(self._executor, self._manager)
+
+    @cached_property
+    def rules(self) -> RulesClient:
+        """Rules that conditions of activities name."""
+        from circuit_breaker_sdk.domains.rules import RulesClient  # noqa: PLC0415 (as said above)
+
+        return RulesClient(self._executor)
+
+    @cached_property
+    def nats(self) -> NATSClient:
+        """Resources with their place in the event log."""
+        from circuit_breaker_sdk.domains.nats import NATSClient  # noqa: PLC0415 (as said above)
+
+        return NATSClient(self._executor, self._manager)
+
+    @cached_property
+    def subscriptions(self) -> SubscriptionClient:
+        """All streams in one place."""
+        from circuit_breaker_sdk.domains.consolidated import SubscriptionClient  # noqa: PLC0415 (as said above)
+
+        return SubscriptionClient(self._manager)
+
+    # Any server's operations
 
     async def subscribe(
         self,
@@ -155,6 +204,13 @@ class Client:
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
         """
         return await self._executor.execute(document, variables, type=type, operation_name=operation_name)
+
+    async def server_health(self) -> str:
+        """Ask the server whether it serves: ``ok`` (``health``).
+
+        :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
+        """
+        return await self._executor.field("query Health { health }", type=str, operation_name="Health")
 
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent."""

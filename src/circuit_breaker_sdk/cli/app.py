@@ -36,6 +36,8 @@ class StreamName(enum.StrEnum):
     AGENT_EXECUTIONS = "agent-executions"
     LLM_STREAM = "llm-stream"
     COST_UPDATES = "cost-updates"
+    MCP_SERVER_STATUS = "mcp-server-status"
+    MCP_SESSIONS = "mcp-sessions"
 
 
 def run() -> None:
@@ -96,7 +98,10 @@ def watch(
     request_id: Annotated[
         str | None, typer.Option(help="The completion, from its beginning; llm-stream needs it.")
     ] = None,
-    user_id: Annotated[str | None, typer.Option(help="Only this user (cost-updates).")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Only this user (cost-updates, mcp-sessions).")] = None,
+    server_id: Annotated[
+        str | None, typer.Option(help="Only this MCP server (mcp-server-status, mcp-sessions).")
+    ] = None,
     project_id: Annotated[str | None, typer.Option(help="Only this project (cost-updates).")] = None,
     url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
     token: Annotated[
@@ -125,6 +130,7 @@ def watch(
         "request_id": request_id,
         "user_id": user_id,
         "project_id": project_id,
+        "server_id": server_id,
     }
     try:
         watched = watchable.choose(stream.value, options)

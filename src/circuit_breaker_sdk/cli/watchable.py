@@ -14,6 +14,8 @@ from circuit_breaker_sdk.events import (
     CostUpdate,
     Event,
     LLMStreamChunk,
+    MCPServerStatusUpdate,
+    MCPSessionEvent,
     Resource,
     WorkflowEvent,
 )
@@ -62,6 +64,14 @@ STREAMS: Mapping[str, Watchable] = {
         start=lambda client, **given: client.subscriptions.cost_updates(**given),
         options=("user_id", "project_id"),
     ),
+    "mcp-server-status": Watchable(
+        start=lambda client, **given: client.subscriptions.mcp_server_status_updates(**given),
+        options=("server_id",),
+    ),
+    "mcp-sessions": Watchable(
+        start=lambda client, **given: client.subscriptions.mcp_session_events(**given),
+        options=("user_id", "server_id"),
+    ),
 }
 """By the name on the command line."""
 
@@ -105,7 +115,7 @@ def _flags(options: tuple[str, ...] | list[str], between: str = ", ") -> str:
     return between.join("--" + option.replace("_", "-") for option in options)
 
 
-def moment_and_words(event: Event) -> tuple[datetime, str]:
+def moment_and_words(event: Event) -> tuple[datetime, str]:  # noqa: PLR0911 (one per stream)
     """Return when an event happened, and what, for a table."""
     match event:
         case Resource():
@@ -118,5 +128,9 @@ def moment_and_words(event: Event) -> tuple[datetime, str]:
             return event.timestamp, words.words_of_chunk(event)
         case CostUpdate():
             return event.timestamp, words.words_of_cost(event)
+        case MCPServerStatusUpdate():
+            return event.timestamp, words.words_of_server_status(event)
+        case MCPSessionEvent():
+            return event.timestamp, words.words_of_session(event)
         case _:
             raise TypeError(f"{type(event).__name__} is an event of no stream that can be watched")

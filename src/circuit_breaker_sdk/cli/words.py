@@ -7,6 +7,8 @@ from circuit_breaker_sdk.events import (
     AgentExecutionEvent,
     CostUpdate,
     LLMStreamChunk,
+    MCPServerStatusUpdate,
+    MCPSessionEvent,
     Resource,
     WorkflowEvent,
 )
@@ -16,6 +18,8 @@ __all__ = [
     "words_of_cost",
     "words_of_execution",
     "words_of_resource",
+    "words_of_server_status",
+    "words_of_session",
     "words_of_workflow_event",
 ]
 
@@ -56,6 +60,16 @@ def words_of_cost(update: CostUpdate) -> str:
     """Say what an account paid, and how its budget stands."""
     status = f" of {update.budget.limit:g}" if update.budget is not None else ""
     return one_line(f"{update.type} {update.amount:+.6f} USD, {update.total_cost:.6f}{status} used")
+
+
+def words_of_server_status(update: MCPServerStatusUpdate) -> str:
+    """Say what an MCP server became: ``1f0c… ONLINE → ERROR``."""
+    return one_line(f"{_short(update.server_id)} {update.old_status} → {update.new_status}")
+
+
+def words_of_session(event: MCPSessionEvent) -> str:
+    """Say what happened to a session: ``1f0c… of ada: CREATED``."""
+    return one_line(f"{_short(event.session_id)} of {event.session.user_id}: {event.type}")
 
 
 def _short(id_: str) -> str:

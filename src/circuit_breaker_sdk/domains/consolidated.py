@@ -9,12 +9,18 @@ from circuit_breaker_sdk.domains import (
     agents_streams,
     analytics_streams,
     llm_streams,
+    mcp_streams,
     nats_streams,
     workflows_streams,
 )
 from circuit_breaker_sdk.domains.agents_streams import AgentExecutionSubscriptionBuilder
 from circuit_breaker_sdk.domains.analytics_streams import CostUpdateSubscriptionBuilder
 from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscriptionBuilder
+from circuit_breaker_sdk.domains.mcp_streams import (
+    MCPCapabilitySubscriptionBuilder,
+    MCPServerStatusSubscriptionBuilder,
+    MCPSessionEventSubscriptionBuilder,
+)
 from circuit_breaker_sdk.domains.nats_streams import NATSResourceSubscriptionBuilder
 from circuit_breaker_sdk.domains.workflows_streams import (
     ResourceUpdateSubscriptionBuilder,
@@ -72,6 +78,26 @@ class SubscriptionClient:
         A request that does not come within a minute is an error. Streams can be read again for a day.
         """
         return llm_streams.llm_stream(self._manager, request_id=request_id)
+
+    def mcp_server_status_updates(
+        self, *, server_id: str | None = None
+    ) -> MCPServerStatusSubscriptionBuilder:
+        """The changes of status of one MCP server, or of all: UNKNOWN, STARTING, ONLINE; ONLINE, STOPPING,
+        OFFLINE; from anywhere to ERROR.
+
+        ``data`` has the ``cause``, and the ``error`` if there is one.
+        """
+        return mcp_streams.mcp_server_status_updates(self._manager, server_id=server_id)
+
+    def mcp_session_events(
+        self, *, user_id: str | None = None, server_id: str | None = None
+    ) -> MCPSessionEventSubscriptionBuilder:
+        """What happens to sessions; of one user, of one MCP server, or of all."""
+        return mcp_streams.mcp_session_events(self._manager, user_id=user_id, server_id=server_id)
+
+    def mcp_capability_updates(self, *, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
+        """What an MCP server offers, whenever that changes."""
+        return mcp_streams.mcp_capability_updates(self._manager, server_id=server_id)
 
     def nats_resource_stream(
         self, *, workflow_id: str | None = None, state_id: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Protocol, TypeVar
 
@@ -55,6 +55,10 @@ class Stage:
             subscription.on_data(self.ledger.handler(f"{client}.{kind}", scope, value_of, words_of))
             found.append(subscription)
         return found
+
+    def at_end(self, clean_up: Callable[[], Awaitable[None]]) -> None:
+        """Have something done when the demo ends, however it ends."""
+        self._subscriptions.push_async_callback(clean_up)
 
     def fail(self, error: CircuitBreakerError) -> None:
         """End the demo with an error."""

@@ -22,9 +22,14 @@ __all__ = ["Judge", "Matched", "Ticket", "Verdict"]
 @final
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One mutation: when it was sent, in seconds of the caller's clock."""
+    """One mutation: when it was sent, in seconds of the caller's clock.
+
+    :ivar is_timed: whether the time from then to its events is a latency; it is none where something that
+        takes its time has to happen first.
+    """
 
     sent_at: float
+    is_timed: bool = True
     # By stream: the highest position among this mutation's events that arrived there.
     delivered: dict[str, int] = field(default_factory=dict)
 
@@ -116,9 +121,9 @@ class Judge:
         if found is not None and not found.owed and not found.waiting:
             del self._streams[stream]
 
-    def sent(self, *, at: float) -> Ticket:
+    def sent(self, *, at: float, is_timed: bool = True) -> Ticket:
         """Note that a mutation is about to be sent."""
-        ticket = Ticket(at)
+        ticket = Ticket(at, is_timed)
         self._in_flight.add(ticket)
         return ticket
 
@@ -179,4 +184,5 @@ class Judge:
             self._reordered += 1
         ticket.delivered[stream.name] = max(highest, found.position)
         stream.latest_sent_at = max(stream.latest_sent_at, ticket.sent_at)
-        self._matched.append(Matched(stream.name, at - ticket.sent_at))
+        if ticket.is_timed:
+            self._matched.append(Matched(stream.name, at - ticket.sent_at))

@@ -23,6 +23,8 @@ KINDS: Final[Mapping[str, str]] = {
     "agentExecutionStream": "agents",
     "llmStream": "llm",
     "costUpdates": "analytics",
+    "mcpServerStatusUpdates": "mcp",
+    "mcpSessionEvents": "mcp",
 }
 """The kinds of streams, and the domain client of each."""
 
@@ -64,13 +66,13 @@ class Ledger:
 
     def accepted(self, ticket: Ticket, owed: Owed) -> None:
         """Note that the mutation was answered, and what the streams owe for it."""
-        at = time.perf_counter()
         self.mutations.accepted += 1
-        by_stream = {
-            stream: values for (kind, scope), values in owed.items() for stream in _streams(kind, scope)
-        }
-        self.judge.answered(ticket, by_stream, at=at)
-        self._after_change()
+        self._answered(ticket, owed)
+
+    def expected(self, owed: Owed) -> None:
+        """Note what will follow by itself: judged like the rest, but how long it takes is no latency."""
+        ticket = self.judge.sent(at=time.perf_counter(), is_timed=False)
+        self._answered(ticket, owed)
 
     def refused(self, ticket: Ticket) -> None:
         """Note that the mutation was refused: it owes nothing."""
@@ -111,6 +113,13 @@ class Ledger:
         while not self.judge.is_settled:
             self._changed.clear()
             await self._changed.wait()
+
+    def _answered(self, ticket: Ticket, owed: Owed) -> None:
+        by_stream = {
+            stream: values for (kind, scope), values in owed.items() for stream in _streams(kind, scope)
+        }
+        self.judge.answered(ticket, by_stream, at=time.perf_counter())
+        self._after_change()
 
     def _after_change(self) -> None:
         for matched in self.judge.take_matched():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib
 import logging
 import random
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 from urllib.parse import urlsplit
@@ -93,6 +96,9 @@ class Finding(msgspec.Struct, kw_only=True):
         )
 
 
+_CLIENT: Final = "mcp.client.streamable_http"
+
+
 class _CheckFailed(Exception):
     """A check cannot go on; the text says why."""
 
@@ -103,6 +109,9 @@ async def check(target: Target) -> Finding:
     Cancellation stops it and closes its connections.
     """
     finding, problem = Finding(), ""
+    if _CLIENT not in sys.modules:
+        # In a thread, so that streams go on; and before the clock runs: it is no waiting for the peer.
+        await asyncio.to_thread(importlib.import_module, _CLIENT)
     try:
         async with asyncio.timeout(target.timeout_seconds):
             for attempt in range(target.retry.max_attempts):
@@ -168,7 +177,7 @@ async def _reach(target: Target, finding: Finding) -> None:
     finding.tcp = True
     if is_https:
         try:
-            context = target.tls or ssl.create_default_context()
+            context = await _tls_of(target)
             _, secure = await asyncio.open_connection(host, port, ssl=context)
             secure.close()
             await _closed(secure)
@@ -176,6 +185,18 @@ async def _reach(target: Target, finding: Finding) -> None:
             finding.handshake = False
             raise _CheckFailed(f"the TLS handshake with {host}:{port} failed: {_os_text(error)}") from error
         finding.handshake = True
+
+
+async def _tls_of(target: Target) -> ssl.SSLContext | None:
+    """Return what TLS is checked with; ``None`` where there is none: making one blocks for 20 ms."""
+    if not target.endpoint.startswith("https:"):
+        return None
+    return target.tls or await asyncio.to_thread(_default_tls)
+
+
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -202,7 +223,7 @@ async def _speak(target: Target, finding: Finding) -> Listing:
 
     http = httpx2.AsyncClient(
         headers=dict(target.headers),
-        verify=True if target.tls is None else target.tls,
+        verify=await _tls_of(target) or False,
         timeout=target.timeout_seconds,
         limits=httpx2.Limits(max_connections=target.max_connections),
         event_hooks={"response": [note]},

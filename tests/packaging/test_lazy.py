@@ -1,0 +1,31 @@
+"""Every exported name can be had, though its module is loaded only when it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import circuit_breaker_sdk
+from circuit_breaker_sdk import domains, events
+
+
+@pytest.mark.parametrize("package", [circuit_breaker_sdk, domains, events])
+def test_every_exported_name_is_there_and_no_other(package: object) -> None:
+    exported: list[str] = package.__all__  # type: ignore[attr-defined]  # a package
+    for name in exported:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = package.Nonsense  # type: ignore[attr-defined]  # that is the point
+
+
+def test_a_client_loads_no_domain_before_it_is_used() -> None:
+    code = (
+        "import sys; from circuit_breaker_sdk import Client; c = Client('ws://localhost:4000');"
+        "loaded = lambda: sorted(m for m in sys.modules if m.startswith('circuit_breaker_sdk.domains.'));"
+        "assert loaded() == ['circuit_breaker_sdk.domains.execution'], loaded(); c.mcp;"
+        "assert 'circuit_breaker_sdk.domains.mcp' in loaded();"
+        "assert 'circuit_breaker_sdk.domains.llm' not in loaded()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
