@@ -23,6 +23,8 @@ FINITE = {
     "workflow_events.py": ["RESOURCE_CREATED", "ACTIVITY_EXECUTED", "RESOURCE_STATE_CHANGED"],
     "agent_executions.py": ["STARTED {'input': {'subject': 'Hello'}}", "PROGRESS", "COMPLETED"],
     "llm_stream.py": ["One call, no race, every piece in order.", "16 tokens, 0.000024 USD"],
+    "mcp_server_status.py": ["UNKNOWN -> STARTING", "STARTING -> ERROR", "does not accept connections"],
+    "mcp_session_events.py": ["CREATED ada ACTIVE", "REVOKED ada REVOKED"],
     "cost_updates.py": ["BUDGET_RESET", "COST_INCURRED: +0.000018 USD for echo/echo", "BUDGET_EXHAUSTED"],
 }
 ENDLESS = {"resource_and_llm.py", "workflow_and_costs.py"}

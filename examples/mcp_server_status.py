@@ -1,0 +1,29 @@
+"""Watch an MCP server that is not there: python mcp_server_status.py [URL]."""
+
+import asyncio
+import sys
+
+from circuit_breaker_sdk import Client, MCPServerConfigInput, MCPServerStatus, MCPServerType
+
+URL = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:4000/graphql"
+
+
+async def main() -> None:
+    async with Client(URL) as client:
+        async with client.mcp.subscribe_server_status_updates() as updates:
+            # Nobody listens at this port: the check that follows finds that out.
+            server = await client.mcp.create_server(
+                name="Nowhere",
+                type=MCPServerType.LOCAL,
+                tenant_id="acme",
+                config=MCPServerConfigInput(endpoint="http://127.0.0.1:1/mcp", timeout_seconds=2),
+            )
+            async for update in updates:
+                print(update.old_status, "->", update.new_status)
+                if update.new_status == MCPServerStatus.ERROR:
+                    break
+        health = await client.mcp.server_health(server_id=server.id)
+        print(health.error)
+
+
+asyncio.run(main())
