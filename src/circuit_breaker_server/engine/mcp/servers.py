@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, final
 
 import msgspec
 
 from circuit_breaker_server.engine.checks import check_description, check_name, refuse
-from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.checking import (
@@ -46,7 +46,7 @@ from circuit_breaker_server.engine.mcp.statuses import way
 from circuit_breaker_server.engine.mcp.values import auth_value, health_value, server_value
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.timestamps import parse_timestamp
-from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 
 __all__ = ["Servers"]
 
@@ -175,7 +175,9 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        old = self.entry(server_id)
+        return await self._decided(server_id, lambda old: self._update(old, given))
+
+    async def _update(self, old: ServerEntry, given: UpdateServer) -> Committed[Value]:
         server, secrets = old.server, NewSecrets(self._appender.new_id)
         if given.name is not None:
             check_name(given.name, "name")
@@ -202,28 +204,29 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        old = self.entry(server_id)
         secrets = NewSecrets(self._appender.new_id)
         cause = "enabled" if enabled else "disabled"
-        return await self._change(old, _switched(old.server, enabled), secrets, cause)
+        return await self._decided(
+            server_id, lambda old: self._change(old, _switched(old.server, enabled), secrets, cause)
+        )
 
     async def configure_oauth(self, given: ConfigureOAuth) -> Committed[Value]:
         """Let users sign in at a provider; answers ``McpOAuthConfig``.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        old, secrets = self.entry(given.server_id), NewSecrets(self._appender.new_id)
-        return await self._configure(
-            old, checked_oauth(given.config, self._providers, secrets, "config"), secrets
-        )
+        secrets = NewSecrets(self._appender.new_id)
+        auth = checked_oauth(given.config, self._providers, secrets, "config")
+        return await self._decided(given.server_id, lambda old: self._configure(old, auth, secrets))
 
     async def configure_jwt(self, given: ConfigureJwt) -> Committed[Value]:
         """Let users sign in with a signed token; answers ``McpJwtConfig``.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        old, secrets = self.entry(given.server_id), NewSecrets(self._appender.new_id)
-        return await self._configure(old, checked_jwt(given.config, secrets, "config"), secrets)
+        secrets = NewSecrets(self._appender.new_id)
+        auth = checked_jwt(given.config, secrets, "config")
+        return await self._decided(given.server_id, lambda old: self._configure(old, auth, secrets))
 
     async def _configure(self, old: ServerEntry, auth: OAuth | Jwt, secrets: NewSecrets) -> Committed[Value]:
         changed = msgspec.structs.replace(old.server, auth=auth)
@@ -235,8 +238,11 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        entry = self.entry(given.server_id)
+        self.entry(given.server_id)
         check_listing(given)
+        return await self._decided(given.server_id, lambda entry: self._register(entry, given))
+
+    async def _register(self, entry: ServerEntry, given: RegisterCapabilities) -> Committed[Value]:
         registered = Listing(
             tools=given.tools,
             resources=given.resources,
@@ -252,9 +258,7 @@ class Servers:
         body = CapabilitiesRegistered(
             id=given.server_id, at=at, cause="registered", offer=offer, changes=changed is not None
         )
-        record = await self._appender.append_own(
-            server_subject(given.server_id), body, expected=entry.last, conflict=_CONFLICT
-        )
+        record = await self._appender.append(server_subject(given.server_id), body, expected=entry.last)
         return self._appender.committed(offer.value(given.server_id), record)
 
     async def test(self, server_id: str) -> Committed[Value]:
@@ -285,16 +289,17 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        entry = self.entry(server_id)
+        return await self._decided(server_id, self._delete)
+
+    async def _delete(self, entry: ServerEntry) -> Committed[Value]:
+        server_id = entry.server.id
         body = ServerDeleted(
             id=server_id,
             at=self._appender.at(),
             cause="deleted",
             statuses=way(entry.server.status, "OFFLINE"),
         )
-        record = await self._appender.append_own(
-            server_subject(server_id), body, expected=entry.last, conflict=_CONFLICT
-        )
+        record = await self._appender.append(server_subject(server_id), body, expected=entry.last)
         await self._checks.unwatch(server_id)
         for id_ in entry.server.secret_ids:
             await self._secrets.remove(id_)
@@ -307,6 +312,21 @@ class Servers:
         return self._appender.committed(value, record)
 
     # -------------------------------------------------------------------------------------------------------
+
+    async def _decided(
+        self, server_id: str, decide: Callable[[ServerEntry], Awaitable[Committed[Value]]]
+    ) -> Committed[Value]:
+        """Decide, again if only a check came first: that is no change that the caller could know of."""
+        version = self.entry(server_id).server.version
+        for _ in range(ATTEMPTS):
+            entry = self.entry(server_id)
+            if entry.server.version != version:
+                break
+            try:
+                return await decide(entry)
+            except ExpectationFailed:
+                continue
+        raise EngineError(ErrorCode.CONFLICT, _CONFLICT)
 
     async def _change(
         self, old: ServerEntry, server: ServerImage, secrets: NewSecrets, cause: str
@@ -333,8 +353,8 @@ class Servers:
             server=server,
         )
         async with self._kept(secrets):
-            record = await self._appender.append_own(
-                server_subject(server.id), body, expected=0 if old is None else old.last, conflict=_CONFLICT
+            record = await self._appender.append(
+                server_subject(server.id), body, expected=0 if old is None else old.last
             )
         for id_ in frozenset() if old is None else old.server.secret_ids - server.secret_ids:
             await self._secrets.remove(id_)
@@ -347,7 +367,7 @@ class Servers:
             for id_, value in secrets.values.items():
                 await self._secrets.put(id_, value)
             yield
-        except EngineError:
+        except (EngineError, ExpectationFailed):
             for id_ in secrets.values:
                 await self._secrets.remove(id_)
             raise

@@ -189,19 +189,29 @@ async def test_a_deleted_server_is_offline_and_is_gone() -> None:
     assert statuses(log)[2:] == ["ONLINE>STOPPING", "STOPPING>OFFLINE"]
 
 
-async def test_a_change_decided_on_an_old_state_is_a_conflict() -> None:
+@pytest.mark.parametrize("by_a_check", [False, True])
+async def test_a_change_decided_on_an_old_state_is_a_conflict_unless_only_a_check_came_first(
+    by_a_check: bool,
+) -> None:
     log, secrets = MemoryLog(), MemorySecrets()
     async with running(log, secrets=secrets) as engine:
         server_id = await create_server(engine, NOWHERE, enabled=False)
         first = log.records[-1]
+        # What others do raises the version; what checks find does not.
+        data = first.data if by_a_check else first.data.replace(b'"enabled":', b'"version":2,"enabled":')
+        assert by_a_check or data != first.data
 
         def interfere(_record: NewRecord) -> None:
             log.before_append = None
-            again = NewRecord(subject=first.subject, id="0" * 32, data=first.data, expected=None)
-            log.put(again)
+            log.put(NewRecord(subject=first.subject, id="0" * 32, data=data, expected=None))
 
         log.before_append = interfere
         given = UpdateServer(config=server_input(NOWHERE, config={"headers": {"X": "1"}}).config)
+        if by_a_check:
+            done = await engine.mcp.servers.update(server_id, given)
+            assert part(done.value, "audit", dict)["version"] == 2
+            assert len(secrets.values) == 1, "those of the attempt that failed are forgotten"
+            return
         with pytest.raises(EngineError) as refused:
             await engine.mcp.servers.update(server_id, given)
     assert refused.value.code is ErrorCode.CONFLICT
