@@ -8,10 +8,10 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate success bench build clean
+.PHONY: help setup demo serve test check generate coverage-api success bench build clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.12 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -46,6 +46,9 @@ check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 
 generate: $(VENV)/.dev-ready  ## write the SDK's types and clients anew from the server's schema
 	@$(BIN)/python -m tools.generate_sdk
+
+coverage-api: $(VENV)/.dev-ready  ## execute every field of the API through the SDK, and print what came of it
+	@$(BIN)/python -m tools.coverage_api
 
 success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure, verdict of each
 	@$(BIN)/python -m tools.success

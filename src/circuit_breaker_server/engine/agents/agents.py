@@ -27,7 +27,7 @@ from circuit_breaker_server.engine.agents.run import AgentRun
 from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry
 from circuit_breaker_server.engine.agents.streams import ends
 from circuit_breaker_server.engine.checks import check_name, refuse
-from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -275,17 +275,21 @@ class Agents:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
-        over = f"run {shown(execution_id)} is over"
-        entry = self._execution(execution_id)
-        if entry.completed_at is not None:
-            raise EngineError(ErrorCode.CONFLICT, over, status=entry.status)
-        try:
-            record = await self._appender.append(
-                entry.subject, self._end_of(entry, "CANCELLED"), expected=entry.last
-            )
-        except ExpectationFailed as error:
-            raise EngineError(ErrorCode.CONFLICT, over) from error
-        return self._appender.committed(self._execution(execution_id).value(), record)
+        for _ in range(ATTEMPTS):
+            entry = self._execution(execution_id)
+            if entry.completed_at is not None:
+                raise EngineError(
+                    ErrorCode.CONFLICT, f"run {shown(execution_id)} is over", status=entry.status
+                )
+            body = self._end_of(entry, "CANCELLED")
+            try:
+                record = await self._appender.append(entry.subject, body, expected=entry.last)
+            except ExpectationFailed:
+                continue  # what the run was appending when it was stopped has come first
+            return self._appender.committed(self._execution(execution_id).value(), record)
+        raise EngineError(
+            ErrorCode.CONFLICT, f"run {shown(execution_id)} is being changed by others; try again"
+        )
 
     # -------------------------------------------------------------------------------------------------------
 

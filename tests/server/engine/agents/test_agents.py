@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
+from circuit_breaker_server.engine.agents.records import ExecutionStarted, execution_subject
+from circuit_breaker_server.engine.bodies import encode_body
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
-from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.event_log import EventLog, NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import serving_provider
 from tests.server.engine.memory_log import MemoryLog
@@ -252,6 +254,34 @@ async def test_a_run_can_be_cancelled_once_and_one_that_is_over_cannot() -> None
         with pytest.raises(EngineError, match="there is no run 'x'"):
             await w.engine.agents.cancel("x")
     assert types(log) == ["STARTED", *["PROGRESS"] * 3, "CANCELLED"]
+
+
+async def test_a_run_can_be_cancelled_while_its_record_is_on_the_way() -> None:
+    log = MemoryLog()
+    async with serving_provider() as fake, world(log) as w:
+        await w.configure(await w.asking(fake.url, "gpt-hang"))
+        (execution,) = await w.trigger()
+        log.gate.clear()
+        cancelling = asyncio.create_task(w.engine.agents.cancel(execution))
+        await asyncio.sleep(0)
+        # What the run was appending is committed all the same, before the end is.
+        started = ExecutionStarted(
+            execution_id=execution,
+            agent_id=str(w.run_of(execution)["agentId"]),
+            resource_id=w.resource,
+            at="2030-01-01T00:00:00.000Z",
+            input={},
+        )
+        subject = execution_subject(started.agent_id, w.resource, execution)
+
+        def commit_first(_record: NewRecord) -> None:
+            log.before_append = None
+            log.put(NewRecord(subject=subject, id="0" * 32, data=encode_body(started), expected=None))
+
+        log.before_append = commit_first
+        log.gate.set()
+        assert (await cancelling).value["status"] == "CANCELLED"
+    assert types(log) == ["STARTED", "CANCELLED"]
 
 
 async def test_a_run_that_was_going_on_when_the_server_stopped_is_failed_as_interrupted_once() -> None:
