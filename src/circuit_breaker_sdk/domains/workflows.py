@@ -120,10 +120,13 @@ class WorkflowsClient:
     async def available_activities(self, *, resource_id: str) -> list[Activity]:
         """Return what can be executed on a resource now: its state fits and every condition holds."""
         document = f"""
-        query AvailableActivities($id: String!) {{ availableActivities(resourceId: $id) {{ {_ACTIVITY} }} }}
+        query AvailableActivities($resourceId: String!) {{
+          availableActivities(resourceId: $resourceId) {{ {_ACTIVITY} }}
+        }}
         """
+        variables = {"resourceId": resource_id}
         return await self._field(
-            document, {"id": resource_id}, type=list[Activity], operation_name="AvailableActivities"
+            document, variables, type=list[Activity], operation_name="AvailableActivities"
         )
 
     async def state(self, *, workflow_id: str, state_id: str) -> State | None:
