@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey
 
 from circuit_breaker_sdk import (
-    Client,
-    MCPServer,
-    MCPServerConfigInput,
     MCPServerStatus,
     MCPServerType,
     MCPSessionEventType,
@@ -22,46 +16,12 @@ from circuit_breaker_sdk import (
     PaginationInput,
 )
 from circuit_breaker_sdk.events import (
-    MCPAuthConfigInput,
     MCPJwtConfig,
-    MCPJwtConfigInput,
-    MCPRetryConfigInput,
 )
-from tests.domains.worlds import served
+from tests.domains.worlds import create_mcp_server, served, token
 from tests.server.engine.mcp.peers import real_server
 
-KEY = ECKey.generate_key("P-256")
 NEVER = 3600.0
-
-
-async def create(client: Client, port: int, *, seconds: int = 3600, enabled: bool = True) -> MCPServer:
-    return await client.mcp.create_server(
-        name="tools",
-        type=MCPServerType.LOCAL,
-        tenant_id="acme",
-        config=MCPServerConfigInput(
-            endpoint=f"http://127.0.0.1:{port}/mcp",
-            timeout_seconds=5,
-            retry=MCPRetryConfigInput(max_attempts=1),
-            headers={"X-Key": "hush"},
-        ),
-        auth=MCPAuthConfigInput(
-            jwt=MCPJwtConfigInput(
-                issuer="https://issuer.example",
-                public_key=KEY.as_pem(private=False).decode(),
-                algorithm="ES256",
-                expiration_seconds=seconds,
-            )
-        ),
-        tags=["demo"],
-        enabled=enabled,
-    )
-
-
-def token(user: str) -> str:
-    now = int(time.time())
-    claims = {"iss": "https://issuer.example", "sub": user, "iat": now, "exp": now + 3600}
-    return jwt.encode({"alg": "ES256"}, claims, KEY)
 
 
 async def test_a_server_that_comes_and_goes_is_followed(tmp_path: Path) -> None:
@@ -77,7 +37,7 @@ async def test_a_server_that_comes_and_goes_is_followed(tmp_path: Path) -> None:
                 seen.append((update.old_status, update.new_status))
 
         with real_server("add", "multiply") as port:
-            server = await create(client, port)
+            server = await create_mcp_server(client, port)
             await follow(2)
             offer = await client.mcp.server_capabilities(server_id=server.id)
             assert offer is not None
@@ -103,7 +63,7 @@ async def test_a_server_that_comes_and_goes_is_followed(tmp_path: Path) -> None:
 async def test_a_session_is_followed_from_its_creation_to_its_end(tmp_path: Path) -> None:
     async with served(tmp_path, mcp_check_seconds=NEVER) as client:
         with real_server("add") as port:
-            server = await create(client, port)
+            server = await create_mcp_server(client, port)
             own = await client.mcp.subscribe_session_events(user_id="ada").subscribe()
             consolidated = await client.subscriptions.mcp_session_events(server_id=server.id).subscribe()
             session = await client.mcp.authenticate_jwt(
@@ -133,7 +93,7 @@ async def test_a_session_is_followed_from_its_creation_to_its_end(tmp_path: Path
 async def test_a_session_expires_by_itself(tmp_path: Path) -> None:
     async with served(tmp_path, mcp_check_seconds=NEVER) as client:
         with real_server("add") as port:
-            server = await create(client, port, seconds=1)
+            server = await create_mcp_server(client, port, seconds=1)
             events = await client.mcp.subscribe_session_events().subscribe()
             await client.mcp.authenticate_jwt(server_id=server.id, user_id="ada", token=token("ada"))
             async with asyncio.timeout(10):
@@ -144,7 +104,7 @@ async def test_a_session_expires_by_itself(tmp_path: Path) -> None:
 
 async def test_servers_are_listed_changed_and_show_no_secret(tmp_path: Path) -> None:
     async with served(tmp_path, mcp_check_seconds=NEVER) as client:
-        server = await create(client, 1, enabled=False)
+        server = await create_mcp_server(client, 1, enabled=False)
         assert isinstance(server.auth, MCPJwtConfig)
         assert "hush" not in str(server.config.headers)
         found = await client.mcp.servers(type=MCPServerType.LOCAL)

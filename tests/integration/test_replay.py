@@ -18,7 +18,9 @@ from circuit_breaker_sdk import (
     LLMConfigInput,
 )
 from circuit_breaker_server import Server, ServerSettings
+from tests.domains.worlds import create_mcp_server, token
 from tests.integration.workflows import create_review_workflow
+from tests.server.engine.mcp.peers import real_server
 from tests.server.stage import Client as Raw
 from tests.transports.peers import raw_client
 
@@ -33,6 +35,10 @@ STREAMS = {
         eventType requestId delta isComplete timestamp usage { totalTokens estimatedCost } error } }""",
     "costUpdates": """subscription { costUpdates { eventType userId projectId costDelta totalCost timestamp
         provider model budget { used limit isWarning isExhausted message } tokenUsage { totalTokens } } }""",
+    "mcpServerStatusUpdates": """subscription { mcpServerStatusUpdates {
+        serverId oldStatus newStatus timestamp data } }""",
+    "mcpSessionEvents": """subscription { mcpSessionEvents(userId: "ada") {
+        sessionId type timestamp data session { id status expiresAt server { name status } } } }""",
 }
 ENDS = {
     "resourceUpdates": b'"data":{"n":"end"}',
@@ -40,6 +46,8 @@ ENDS = {
     "agentExecutionStream": b'"eventType":"COMPLETED"',
     "llmStream": b'"isComplete":true',
     "costUpdates": b'"eventType":"CREDIT_APPLIED"',
+    "mcpServerStatusUpdates": b'"newStatus":"OFFLINE"',
+    "mcpSessionEvents": b'"type":"REVOKED"',
 }
 """What the last event of each stream has in it, and no other (but for the runs: there are three)."""
 RUNS = 3
@@ -95,6 +103,13 @@ async def something_of_everything(client: Client, workflow: str) -> None:
         )
     await client.analytics.apply_credit(user_id="ada", amount=1.0)
     await client.workflows.create_resource(workflow_id=workflow, initial_state="approved", data={"n": "end"})
+    with real_server("add") as port:
+        server = await create_mcp_server(client, port)
+        assert (await client.mcp.test_connection(server_id=server.id)).success
+    session = await client.mcp.authenticate_jwt(server_id=server.id, user_id="ada", token=token("ada"))
+    await client.mcp.refresh_session(session_id=session.id)
+    await client.mcp.revoke_session(session_id=session.id)
+    await client.mcp.delete_server(id=server.id)
 
 
 @pytest.mark.timeout(120)
