@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 
 import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
-from circuit_breaker_sdk.cli.runtime import one_line, print_error, run, until_stopped
+from circuit_breaker_sdk.cli.runtime import one_line, print_error, run, settle_memory, until_stopped
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -135,3 +136,14 @@ def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
 def test_each_kind_of_error_has_its_status(error: CircuitBreakerError, before: int, after: int) -> None:
     assert exit_code_of(error, live=False) == before
     assert exit_code_of(error, live=True) == after
+
+
+def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
+    before = gc.get_freeze_count()
+    kept = [object()]
+    try:
+        settle_memory()
+        assert gc.get_freeze_count() > before
+        assert not any(it is kept for it in gc.get_objects())
+    finally:
+        gc.unfreeze()

@@ -39,14 +39,23 @@ class Wire:
         self.server = ServerProtocol()
 
     def to_server(self) -> list[ServerEvent]:
-        for data in self.client.data_to_send():
+        for data in everything_of(self.client):
             self.server.receive_message(data)
         return self.server.events_received()
 
     def to_client(self) -> list[ClientEvent]:
-        for data in self.server.data_to_send():
+        for data in everything_of(self.server):
             self.client.receive_message(data)
         return self.client.events_received()
+
+
+def everything_of(role: ClientProtocol | ServerProtocol) -> list[bytes]:
+    """Take what is to be sent; before and after that, the role says whether there is any."""
+    said = role.has_data_to_send
+    data = role.data_to_send()
+    assert said == bool(data)
+    assert not role.has_data_to_send
+    return data
 
 
 @pytest.fixture

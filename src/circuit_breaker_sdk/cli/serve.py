@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
-from circuit_breaker_sdk.cli.runtime import print_error, until_stopped
+from circuit_breaker_sdk.cli.runtime import print_error, settle_memory, until_stopped
 from circuit_breaker_server import Server, ServerSettings, ServerStartError
 
 __all__ = ["serve"]
@@ -28,6 +28,7 @@ async def serve(stop: asyncio.Event, *, host: str, port: int, data: Path) -> int
         print_error(error)
         return ExitCode.UNREACHABLE
     try:
+        settle_memory()
         sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
         sys.stdout.flush()
         await until_stopped(stop, server.wait())

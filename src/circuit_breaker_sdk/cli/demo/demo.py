@@ -7,7 +7,6 @@ HTTP request, the rules, the commit to disk, the gateway, the WebSocket and the 
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from circuit_breaker_sdk.cli.demo.mcp_servers import MCPServers
 from circuit_breaker_sdk.cli.demo.screen import Screen
 from circuit_breaker_sdk.cli.demo.workflow_runs import WorkflowRuns
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
-from circuit_breaker_sdk.cli.runtime import print_error
+from circuit_breaker_sdk.cli.runtime import print_error, settle_memory
 from circuit_breaker_sdk.errors import CircuitBreakerError
 from circuit_breaker_server import Server, ServerSettings, ServerStartError
 
@@ -122,11 +121,10 @@ class _Performance:
             )
             # The first request loads what requests need: no latency is to have that in it.
             await self._client.server_health()
+            settle_memory()
             for course in courses:
                 await course.prepare()
-            # What is loaded by now stays: looking through it for garbage would stop everything for 100 ms.
-            gc.collect()
-            gc.freeze()
+            settle_memory()
             ledger.on_first_event = screen.first_event
             screen.start()
             try:
