@@ -23,7 +23,8 @@ import circuit_breaker_sdk
 from circuit_breaker_sdk import domains, events
 from circuit_breaker_server.graphql.schema import load_schema
 from tools import generate_sdk
-from tools.sdk_names import LENIENT
+from tools.sdk.names import LENIENT
+from tools.sdk.schema import python_name
 
 SCHEMA = load_schema()
 PACKAGE = Path(circuit_breaker_sdk.__file__).parent
@@ -38,7 +39,7 @@ ROOTS = {"Query", "Mutation", "Subscription"}
 
 
 def sdk_type(name: str) -> type | None:
-    return getattr(events, generate_sdk.python_name(name), None)
+    return getattr(events, python_name(name), None)
 
 
 OBJECTS = [

@@ -1,0 +1,1 @@
+"""What writes the SDK from the schema; `tools/generate_sdk.py` puts it together."""
