@@ -109,3 +109,10 @@ async def test_what_cannot_be_sent_or_decoded_is_refused_before_anything_is_sent
         with pytest.raises(UsageError, match="closed"):
             await execute.execute("{ x }", type=int)
     assert requests.bodies == []
+
+
+async def test_half_a_surrogate_pair_is_refused_before_anything_is_sent() -> None:
+    async with executor() as (under_test, requests):
+        with pytest.raises(UsageError, match="Find cannot be sent: a text in it is no Unicode"):
+            await under_test.execute("query Find { x }", {"id": "\ud800"}, type=dict, operation_name="Find")
+    assert requests.bodies == []

@@ -334,3 +334,11 @@ async def test_the_error_that_ended_it_is_told_apart_by_identity() -> None:
     rig.receive(1)
     rig.delivery.connection_lost(LOST)
     assert ending == [False, True]
+
+
+async def test_what_cannot_be_called_is_no_handler() -> None:
+    handlers = Rig().delivery.handlers
+    for add in (handlers.add_data, handlers.add_error, handlers.add_complete):
+        with pytest.raises(UsageError, match="a handler must be a function or a callable object, not None"):
+            add(None)  # type: ignore[arg-type]  # that is the point
+    assert not handlers.has_data

@@ -323,5 +323,10 @@ def _close_error(url: str, code: int, reason: str) -> SubscriptionError:
         return ConnectionFailed(
             f"the connection was closed: {reason or 'no reason given'}", url=url, close_code=code
         )
-    advice = ". Raise MessageLimits, or select fewer fields" if code == CloseCode.MESSAGE_TOO_BIG else ""
+    advice = ""
+    if code == CloseCode.MESSAGE_TOO_BIG:
+        advice = (
+            ". A message to the server was too long for it (its variables, its document), or one from it is "
+            "longer than MessageLimits allow"
+        )
     return ProtocolError(f"{url}: {reason or 'no reason given'}{advice}", close_code=code)

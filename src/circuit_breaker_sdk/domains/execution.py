@@ -66,7 +66,12 @@ class Executor:
             body["variables"] = encoded
         if operation_name is not None:
             body["operationName"] = operation_name
-        response = _RESPONSE.decode(await self._open().execute(_ENCODER.encode(body)))
+        try:
+            data = _ENCODER.encode(body)
+        except UnicodeEncodeError as error:
+            name = operation_name or "the operation"
+            raise UsageError(f"{name} cannot be sent: a text in it is no Unicode ({error})") from error
+        response = _RESPONSE.decode(await self._open().execute(data))
         if response.errors or bytes(response.data) == b"null":
             raise OperationError(_errors(response.errors), operation=operation_name)
         try:

@@ -176,7 +176,7 @@ class LLMClient(LLMOperations):
         :param request_id: made here if it is ``None``. One that was used before is refused with ``CONFLICT``;
             chunks of the earlier completion may come first.
         """
-        id_ = request_id or str(uuid.uuid4())
+        id_ = str(uuid.uuid4()) if request_id is None else request_id
         request = functools.partial(
             self.chat_completion,
             model=model,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar, final
 
-from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError
+from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
 
@@ -149,6 +149,7 @@ class Handlers(Generic[T]):
 
     def add_data(self, handler: Callable[[T], object]) -> None:
         """Add a handler of events; what is buffered goes to the first one at once."""
+        _check_callable(handler)
         self._data.append(handler)
         if not self._async:
             try:
@@ -159,6 +160,7 @@ class Handlers(Generic[T]):
 
     def add_error(self, handler: Callable[[CircuitBreakerError], object]) -> None:
         """Add a handler of errors; if the subscription has failed already it is called at once."""
+        _check_callable(handler)
         self._error.append(handler)
         error = self._source.error
         if self._end_told and error is not None:
@@ -166,6 +168,7 @@ class Handlers(Generic[T]):
 
     def add_complete(self, handler: Callable[[], object]) -> None:
         """Add a handler of the end; if the stream has ended already it is called at once."""
+        _check_callable(handler)
         self._complete.append(handler)
         if self._end_told and self._source.state is SubscriptionState.COMPLETED:
             self._observe(handler)
@@ -349,3 +352,8 @@ class Handlers(Generic[T]):
 
 def _name(handler: object) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def _check_callable(handler: object) -> None:
+    if not callable(handler):
+        raise UsageError(f"a handler must be a function or a callable object, not {handler!r}")

@@ -6,6 +6,7 @@ date step by step by :data:`UPCASTERS`; a body of a newer version stops the star
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -33,8 +34,18 @@ _B = TypeVar("_B", bound=VersionedBody)
 
 
 def encode_body(body: VersionedBody) -> bytes:
-    """Write a body of the present version."""
-    return _ENCODER.encode(body)
+    """Write a body of the present version, and read it again: what cannot be read would stop the next start.
+
+    :raises msgspec.ValidationError: a value is not of its field's type.
+    """
+    data = _ENCODER.encode(body)
+    _reader(type(body)).decode(data)
+    return data
+
+
+@functools.cache
+def _reader(kind: type[VersionedBody]) -> msgspec.json.Decoder[VersionedBody]:
+    return msgspec.json.Decoder(kind)
 
 
 def decode_as(decoder: msgspec.json.Decoder[_B], record: Record) -> _B:

@@ -36,6 +36,7 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Costs"]
 
 _MAX_ID = 256
+_MIN_AMOUNT = 1e-12
 _MAX_AMOUNT = 1e12
 
 _log = get_logger("costs")
@@ -123,8 +124,9 @@ class Costs:
         key = _account_key(given.user_id, given.project_id)
         if given.period not in PERIODS:
             refuse(f"period: {shown(given.period)} is none of {', '.join(PERIODS)}")
-        if not 0 < given.limit <= _MAX_AMOUNT:
-            refuse(f"limit: {given.limit:g} is not above 0 and at most {_MAX_AMOUNT:g} USD")
+        # Not `0 <`: below a millionth of a millionth it would be kept as 0.
+        if not _MIN_AMOUNT <= given.limit <= _MAX_AMOUNT:
+            refuse(f"limit: {given.limit:g} is not between {_MIN_AMOUNT:g} and {_MAX_AMOUNT:g} USD")
         if not 0 < given.warning_threshold <= 1:
             refuse(f"warningThreshold: {given.warning_threshold:g} is not a fraction above 0 and at most 1")
         budget = Budget(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import final
 
@@ -20,7 +21,7 @@ from circuit_breaker_server.engine.llm.records import (
 )
 from circuit_breaker_server.engine.llm.routing import Route
 from circuit_breaker_server.engine.outbox import Outbox
-from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.log.event_log import ExpectationFailed, LogError, Record
 
 __all__ = ["CompletionRun"]
 
@@ -51,6 +52,7 @@ class CompletionRun:
         self._last = requested.offset
         self._streaming = bool(given.stream)
         self._began = time.monotonic()
+        self._has_ended = False
 
     async def run(self, endpoint: Endpoint) -> Committed[Value]:
         """Ask, record what comes, charge the usage; answers ``LlmResponseGQL``.
@@ -80,13 +82,19 @@ class CompletionRun:
                 if self._streaming:
                     await outbox.put(piece)
             await outbox.flush()
+            return await self._end("".join(p.text for p in pieces if not p.is_call), outcome)
         except ProviderFailed as error:
             await outbox.flush()
-            await self._fail(error)
+            await self._fail(f"{self._route.provider.name}: {error.message}", blames_provider=True)
             raise _refusal(error) from error
+        except Exception:
+            # A defect of ours, or a log that cannot be written: readers of the stream must not wait for more.
+            if not self._has_ended:
+                with contextlib.suppress(EngineError, LogError):
+                    await self._fail("internal error", blames_provider=False)
+            raise
         finally:
             await outbox.aclose()
-        return await self._end("".join(p.text for p in pieces if not p.is_call), outcome)
 
     async def _append(
         self, body: CompletionStarted | PiecesAdded | CompletionEnded | CompletionFailed
@@ -110,7 +118,7 @@ class CompletionRun:
         )
         await self._append(body)
 
-    async def _fail(self, error: ProviderFailed) -> None:
+    async def _fail(self, error: str, *, blames_provider: bool) -> None:
         await self._append(
             CompletionFailed(
                 request_id=self._request_id,
@@ -118,8 +126,8 @@ class CompletionRun:
                 provider_id=self._route.provider.id,
                 latency_ms=self._latency_ms(),
                 streaming=self._streaming,
-                error=f"{self._route.provider.name}: {error.message}",
-                blames_provider=True,
+                error=error,
+                blames_provider=blames_provider,
             )
         )
 
@@ -152,6 +160,7 @@ class CompletionRun:
                 usage=usage,
             )
         )
+        self._has_ended = True
         await self._costs.charge(usage)
         message: Value = {"role": "assistant", "content": content, "name": None}
         value: Value = {

@@ -22,6 +22,7 @@ __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome",
 
 
 _CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
+_MAX_TOKENS: Final = 2**31  # an Int of GraphQL is less
 
 
 @final
@@ -196,15 +197,19 @@ class OpenAIEndpoint:
                 open_.push_async_callback(stream.close)
                 async for chunk in stream:
                     begun = True
+                    # The library does not check what it has read: numbers may be texts, texts numbers.
                     if chunk.usage is not None:
-                        outcome.prompt_tokens = chunk.usage.prompt_tokens
-                        outcome.completion_tokens = chunk.usage.completion_tokens
+                        outcome.prompt_tokens = _count(chunk.usage.prompt_tokens)
+                        outcome.completion_tokens = _count(chunk.usage.completion_tokens)
                     for choice in chunk.choices[:1]:
-                        outcome.finish_reason = choice.finish_reason or outcome.finish_reason
+                        if choice.finish_reason:
+                            outcome.finish_reason = _text(choice.finish_reason)
                         if choice.delta.content:
-                            yield Piece(choice.delta.content)
+                            yield Piece(_text(choice.delta.content))
                         for call in choice.delta.tool_calls or ():
                             yield Piece(call.model_dump_json(exclude_none=True), is_call=True)
+        except ProviderFailed:
+            raise
         except openai.OpenAIError as error:
             raise self._failure(error, begun=begun) from error
         except Exception as error:
@@ -246,6 +251,23 @@ class OpenAIEndpoint:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def _count(value: object) -> int | None:
+    """Check a number of tokens; ``None`` says that the provider did not count."""
+    if value is None or (type(value) is int and 0 <= value < _MAX_TOKENS):
+        return value
+    raise ProviderFailed("broken", f"an answer that cannot be read: {_brief(repr(value))} tokens")
+
+
+def _text(value: object) -> str:
+    """Check a text: half a surrogate pair is legal JSON, and cannot be written in UTF-8."""
+    try:
+        if isinstance(value, str) and value.encode():
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise ProviderFailed("broken", f"an answer that cannot be read: {_brief(ascii(value))} is no text")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -261,8 +261,9 @@ async def test_analytics_add_up_what_was_spent_by_day_provider_and_model() -> No
         ({"userId": None}, "userId or projectId must say whose"),
         ({"userId": ""}, "userId: must not be empty"),
         ({"userId": "u" * 300}, "userId: must not be empty, and has at most 256"),
-        ({"limit": 0.0}, "limit: 0 is not above 0"),
-        ({"limit": -1.0}, "limit: -1 is not above 0"),
+        ({"limit": 0.0}, "limit: 0 is not between 1e-12"),
+        ({"limit": 1e-13}, "limit: 1e-13 is not between 1e-12"),
+        ({"limit": -1.0}, "limit: -1 is not between 1e-12"),
         ({"limit": 1e13}, "limit: 1e"),
         ({"period": "yearly"}, "period: 'yearly' is none of daily, weekly, monthly"),
         ({"warningThreshold": 0.0}, "warningThreshold: 0 is not a fraction"),
@@ -279,7 +280,12 @@ async def test_a_budget_that_cannot_be_is_refused(given: dict[str, object], mess
         for amount in (0.0, -1.0, 1e13):
             with pytest.raises(EngineError, match="amount"):
                 await engine.costs.apply_credit("ada", None, amount)
-        for start, end in (("x", "2030-01-01"), ("2030-01-02", "2030-01-01"), ("2030-01-01T00:00:00", "x")):
+        for start, end in (
+            ("x", "2030-01-01"),
+            ("2030-01-02", "2030-01-01"),
+            ("2030-01-01T00:00:00", "x"),
+            ("2030-01-01", "9999-12-31T23:59:59-14:00"),
+        ):
             with pytest.raises(EngineError, match=r"startDate|endDate"):
                 engine.costs.analytics(CostAnalyticsInput(start_date=start, end_date=end))
     assert log.records == []

@@ -68,6 +68,10 @@ class FakeProvider:
             case "hang":
                 await self.hold.wait()
                 return response
+            case "surrogate":
+                await response.write(b'data: {"choices":[{"index":0,"delta":{"content":"hi \\ud800"}}]}\n\n')
+            case "number":
+                await say(choices=choice({"content": 7}))
             case "call":
                 call = {
                     "index": 0,
@@ -77,8 +81,9 @@ class FakeProvider:
                 }
                 await say(choices=choice({"tool_calls": [call]}))
         await say(choices=choice({}, "stop"))
+        counted = {"half": 1.5, "text": "x", "negative": -5, "huge": 3_000_000_000}.get(kind, 11)
         if kind != "uncounted":
-            usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+            usage = {"prompt_tokens": counted, "completion_tokens": 3, "total_tokens": 14}
             await say(choices=[], usage=usage)
         await response.write(b"data: [DONE]\n\n")
         return response

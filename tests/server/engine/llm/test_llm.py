@@ -14,6 +14,7 @@ import pytest
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
@@ -289,6 +290,12 @@ async def test_an_endpoint_that_does_not_count_is_estimated_and_a_function_call_
         ("gpt-cut", "PROVIDER_FAILED", "broken", "broke off", 1),
         ("gpt-garbled", "PROVIDER_FAILED", "broken", "broke off|cannot be read", 1),
         ("gpt-rubbish", "PROVIDER_FAILED", "broken", "broke off|cannot be read", 1),
+        ("gpt-surrogate", "PROVIDER_FAILED", "broken", "cannot be read: .*ud800.* is no text", 1),
+        ("gpt-number", "PROVIDER_FAILED", "broken", "cannot be read: 7 is no text", 1),
+        ("gpt-half", "PROVIDER_FAILED", "broken", "cannot be read: 1.5 tokens", 1),
+        ("gpt-text", "PROVIDER_FAILED", "broken", "cannot be read: 'x' tokens", 1),
+        ("gpt-negative", "PROVIDER_FAILED", "broken", "cannot be read: -5 tokens", 1),
+        ("gpt-huge", "PROVIDER_FAILED", "broken", "cannot be read: 3000000000 tokens", 1),
         ("gpt-hang", "PROVIDER_FAILED", "timeout", "broke off|no answer within", 1),
     ],
 )
@@ -309,6 +316,22 @@ async def test_an_endpoint_that_fails_ends_the_stream_with_an_error_and_is_count
     assert last["isComplete"] is True
     assert re.search(message, str(last["error"]))
     assert types(log, "costUpdates") == []
+
+
+async def test_a_defect_of_ours_ends_the_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(_self: Echo, _ask: object, _outcome: object) -> AsyncIterator[Piece]:
+        yield Piece("one ")
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(Echo, "ask", breaks)
+    log = MemoryLog()
+    async with running(log) as engine:
+        with pytest.raises(RuntimeError):
+            await engine.llm.complete(ask(stream=True, requestId="r1"))
+        assert part(engine.llm.providers()[0], "healthStatus", dict)["consecutiveFailures"] == 0
+    assert types(log)[-1] == "STREAM_ERROR"
+    last = events(log, "llmStream")[-1]
+    assert (last["isComplete"], last["error"]) == (True, "internal error")
 
 
 async def test_a_rate_limit_tells_when_to_come_again() -> None:

@@ -9,6 +9,7 @@ from circuit_breaker_server.engine.bodies import UPCASTERS, VERSION, encode_body
 from circuit_breaker_server.engine.workflows.records import (
     HISTORY_TAIL,
     HISTORY_TAIL_BYTES,
+    ActivityExecuted,
     StateCreated,
     decode_body,
     history_tail,
@@ -43,6 +44,15 @@ async def test_a_body_says_its_type_and_version_and_is_read_back_equal() -> None
     ]
     for each in log.records:
         assert encode_body(decode_body(each)) == each.data
+
+
+async def test_a_body_that_could_not_be_read_again_is_not_written() -> None:
+    log = MemoryLog()
+    await one_of_each(log)
+    body = decode_body(log.records[-1])
+    assert isinstance(body, ActivityExecuted)
+    with pytest.raises(msgspec.ValidationError, match="Expected `str"):
+        encode_body(msgspec.structs.replace(body, activity_id=1.5))
 
 
 async def test_an_older_body_is_brought_up_to_date_for_the_state_and_for_the_streams(
