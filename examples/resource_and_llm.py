@@ -6,6 +6,8 @@ import sys
 
 from circuit_breaker_sdk import BatchSubscriptionManager, Client
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 URL, RESOURCE_ID, REQUEST_ID = sys.argv[1:]
 
 

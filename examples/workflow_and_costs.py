@@ -6,6 +6,8 @@ import sys
 
 from circuit_breaker_sdk import BatchSubscriptionManager, Client, CostUpdate, WorkflowEvent
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 URL, WORKFLOW_ID, USER_ID = sys.argv[1:]
 
 
