@@ -18,6 +18,7 @@ from circuit_breaker_sdk import (
     Client,
     Continuity,
     DecodeError,
+    ErrorRecoveryPolicy,
     HandlerError,
     OperationError,
     OverflowPolicy,
@@ -304,10 +305,12 @@ async def test_a_closed_client_refuses_and_closing_twice_is_fine(tmp_path: Path)
             await client.workflows.workflows()
 
 
-async def test_a_lost_connection_ends_its_subscriptions_with_the_reason(tmp_path: Path) -> None:
+async def test_without_retries_a_lost_connection_ends_its_subscriptions(
+    tmp_path: Path,
+) -> None:
     server = Server(ServerSettings(port=0, data_dir=tmp_path))
     await server.start()
-    async with Client(server.url) as client:
+    async with Client(server.url, recovery=ErrorRecoveryPolicy(max_retries=0)) as client:
         updates = await client.subscriptions.resource_updates().subscribe()
         await server.aclose()
         with pytest.raises(CircuitBreakerError, match="1012"):

@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING
 
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.client import Client, ClientBuilder
-from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
+from circuit_breaker_sdk.config import (
+    BufferLimits,
+    ErrorRecoveryPolicy,
+    MessageLimits,
+    OverflowPolicy,
+    Timeouts,
+)
 from circuit_breaker_sdk.connections import ConnectionState
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -163,6 +169,7 @@ __all__ = [
     "CostUpdateSubscription",
     "CostUpdateSubscriptionBuilder",
     "DecodeError",
+    "ErrorRecoveryPolicy",
     "EventAggregator",
     "GapError",
     "GraphQLError",

@@ -7,7 +7,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
-from circuit_breaker_sdk.config import BufferLimits, MessageLimits, Timeouts
+from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import ConnectionSettings, ConnectionState, Credentials, Supervisor
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
@@ -45,6 +45,8 @@ class Client:
     :param token: sent as ``Authorization: Bearer …`` on the upgrade, in ``connection_init`` and over HTTP.
     :param headers: of the upgrade and of HTTP requests.
     :param connection_params: the payload of ``connection_init``.
+    :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
+        themselves, without loss where the server resumes: see ``Subscription.continuity``.
     :param ssl: for ``wss`` and ``https``; ``None`` trusts what the system trusts.
 
     Example::
@@ -65,6 +67,7 @@ class Client:
         buffer: BufferLimits | None = None,
         limits: MessageLimits | None = None,
         timeouts: Timeouts | None = None,
+        recovery: ErrorRecoveryPolicy | None = None,
     ) -> None:
         settings = ConnectionSettings(
             url=websocket_url(url),
@@ -76,7 +79,10 @@ class Client:
         self._url = url
         self._supervisor = Supervisor(settings)
         self._manager = SubscriptionManager(
-            self._supervisor, buffer=buffer or BufferLimits(), timeouts=settings.timeouts
+            self._supervisor,
+            buffer=buffer or BufferLimits(),
+            timeouts=settings.timeouts,
+            policy=recovery or ErrorRecoveryPolicy(),
         )
         self._executor = Executor(settings, url)
 
@@ -249,6 +255,7 @@ class ClientBuilder:
         self._connection_params: dict[str, object] = {}
         self._timeouts: Timeouts | None = None
         self._buffer: BufferLimits | None = None
+        self._recovery: ErrorRecoveryPolicy | None = None
 
     def base_url(self, url: str) -> Self:
         """Set the server's URL."""
@@ -280,6 +287,11 @@ class ClientBuilder:
         self._buffer = limits
         return self
 
+    def recovery(self, policy: ErrorRecoveryPolicy) -> Self:
+        """Set how a lost connection is tried again."""
+        self._recovery = policy
+        return self
+
     def build(self) -> Client:
         """Make the client; nothing is connected yet.
 
@@ -294,4 +306,5 @@ class ClientBuilder:
             connection_params=self._connection_params,
             timeouts=self._timeouts,
             buffer=self._buffer,
+            recovery=self._recovery,
         )

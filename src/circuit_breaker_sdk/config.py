@@ -9,7 +9,7 @@ import msgspec
 
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["BufferLimits", "MessageLimits", "OverflowPolicy", "Timeouts"]
+__all__ = ["BufferLimits", "ErrorRecoveryPolicy", "MessageLimits", "OverflowPolicy", "Timeouts"]
 
 
 class OverflowPolicy(enum.StrEnum):
@@ -58,6 +58,38 @@ class MessageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _positive(max_message_bytes=self.max_message_bytes, max_fragments=self.max_fragments)
+
+
+@final
+class ErrorRecoveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When a lost connection is tried again: at once, then after a random part of a delay that grows.
+
+    The random part is anything from 0 to the whole delay ("full jitter"), so that many clients that lost one
+    server do not all come back in the same moment. A server that says how long to wait is obeyed. What a new
+    attempt cannot mend (credentials refused, a peer that speaks another protocol) is not tried again.
+
+    :ivar max_retries: attempts in a row that fail before the subscriptions end with the last error; ``None``,
+        the default, never gives up; 0 never tries.
+    :ivar base_delay: seconds, the bound of the second attempt's delay.
+    :ivar max_delay: seconds; no delay is longer, unless the server asks for it.
+    :ivar backoff_multiplier: what the bound grows by with each attempt that fails.
+
+    Example::
+
+        Client(url, recovery=ErrorRecoveryPolicy(max_retries=10, max_delay=5.0))
+    """
+
+    max_retries: int | None = None
+    base_delay: float = 0.25
+    max_delay: float = 30.0
+    backoff_multiplier: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(base_delay=self.base_delay, max_delay=self.max_delay)
+        if self.max_retries is not None and self.max_retries < 0:
+            raise UsageError(f"max_retries must not be negative, not {self.max_retries}")
+        if self.backoff_multiplier < 1:
+            raise UsageError(f"backoff_multiplier must be at least 1, not {self.backoff_multiplier}")
 
 
 @final

@@ -9,9 +9,9 @@ import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Connection
+from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from tests.transports.peers import PATIENCE_SECONDS
 
 
@@ -27,11 +27,12 @@ class Rig:
         self.tasks: set[asyncio.Task[None]] = set()
         self.ends = 0
         self.delivery: Delivery[int] = Delivery(
-            SubscriptionId("00000001"),
             label="ticks",
             decoder=EventDecoder(int, root_field, with_resume=resume),
             limits=limits or BufferLimits(),
             connection=connection,
+            request=Subscribe("00000001", "subscription { tick }"),
+            on_lost=lambda _delivery, _error: False,
             on_end=self._ended,
             tasks=self.tasks,
         )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from circuit_breaker_sdk.config import BufferLimits, Timeouts
+from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import Supervisor
 from circuit_breaker_sdk.errors import OperationTimeoutError, SubscriptionFailed, UsageError
 from circuit_breaker_sdk.subscriptions import (
@@ -35,7 +35,12 @@ RESUME: dict[str, object] = {"resume": {"version": 1, "epoch": "e"}}
 async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIterator[SubscriptionManager]:
     async with serve(script) as port:
         owner = Supervisor(settings(port))
-        under_test = SubscriptionManager(owner, buffer=BufferLimits(), timeouts=timeouts or Timeouts())
+        under_test = SubscriptionManager(
+            owner,
+            buffer=BufferLimits(),
+            timeouts=timeouts or Timeouts(),
+            policy=ErrorRecoveryPolicy(max_retries=0),
+        )
         try:
             yield under_test
         finally:

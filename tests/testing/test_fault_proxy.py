@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import Client, ConnectionFailed, UsageError
+from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, UsageError
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
@@ -190,10 +190,11 @@ async def test_our_client_and_server_work_a_byte_at_a_time(tmp_path: Path) -> No
 
 
 async def test_a_cut_in_the_middle_of_a_frame_ends_the_subscription_with_the_reason(tmp_path: Path) -> None:
+    never = ErrorRecoveryPolicy(max_retries=0)
     async with (
         Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
-        Client(f"ws://127.0.0.1:{proxy.port}/graphql") as client,
+        Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=never) as client,
         Client(server.url) as direct,
     ):
         workflow = await create_review_workflow(direct)

@@ -144,6 +144,10 @@ class EventDecoder(Generic[T]):
         """What events are decoded to."""
         return self._type
 
+    def reading_cursors(self, with_resume: bool) -> EventDecoder[T]:
+        """Return a decoder of the same, with or without what the resume extension adds."""
+        return EventDecoder(self._type, self._root_field, with_resume=with_resume)
+
     @property
     def type_name(self) -> str:
         """The event type's name, for messages."""

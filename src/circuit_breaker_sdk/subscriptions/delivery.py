@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, final
 
+import msgspec
+
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Connection
 from circuit_breaker_sdk.errors import (
@@ -28,6 +30,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import EventBuffer
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
@@ -51,7 +54,7 @@ __all__ = ["Delivery"]
 
 T = TypeVar("T")
 
-_STARTING = SubscriptionState.STARTING
+_LIVE = SubscriptionState.LIVE
 
 
 @final
@@ -64,20 +67,21 @@ class Delivery(Generic[T]):
 
     def __init__(
         self,
-        id: SubscriptionId,  # noqa: A002 (the protocol's own word)
         *,
         label: str,
         decoder: EventDecoder[T],
         limits: BufferLimits,
         connection: Connection,
+        request: Subscribe,
+        on_lost: Callable[[Delivery[T], SubscriptionError], bool],
         on_end: Callable[[Delivery[T]], None],
         tasks: set[asyncio.Task[None]],
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.id = id
+        self.id: SubscriptionId = SubscriptionId(request.id)
         self.label = label
         self.loop = loop
-        self.state: SubscriptionState = _STARTING
+        self.state: SubscriptionState = SubscriptionState.STARTING
         self.error: SubscriptionError | None = None
         self.last_error: CircuitBreakerError | None = None
         self.received: str | None = None
@@ -97,6 +101,8 @@ class Delivery(Generic[T]):
         self._has_cursors = connection.resume_negotiated
         self._last_cursor: str | None = None
         self._none_allowed = decoder.none_allowed
+        self._request = request
+        self._on_lost = on_lost
         self._on_end = on_end
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._inline: Callable[[T], object] | None = None
@@ -121,7 +127,7 @@ class Delivery(Generic[T]):
         if value is None and not response.errors and (data is None or not self._none_allowed):
             return False
         self.events_received += 1
-        if self.state is _STARTING:
+        if self.state is not _LIVE:
             self.go_live()
         if self._has_cursors and not self._follow(response):
             return True
@@ -157,10 +163,13 @@ class Delivery(Generic[T]):
     def positioned(self, cursor: str) -> None:
         """Take the server's live signal, or its word that up to here nothing was for us."""
         self.received = cursor
-        if self.state is _STARTING:
-            # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
-            # the cursor to resume from.
-            self._last_cursor = self.handled = cursor
+        if self.state is not _LIVE:
+            if self._last_cursor is None:
+                # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
+                # the cursor to resume from.
+                self._last_cursor = cursor
+                if self.handled is None:
+                    self.handled = cursor
             self.go_live()
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
@@ -176,17 +185,48 @@ class Delivery(Generic[T]):
             self._finish(Trigger.COMPLETE, None)
 
     def connection_lost(self, error: SubscriptionError) -> None:
-        """Take the end of the connection as ours."""
-        self._finish(Trigger.FAIL, error)
+        """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
+        if self.state is SubscriptionState.STARTING or not self._on_lost(self, error):
+            self._finish(Trigger.FAIL, error)
+            return
+        self.last_error = error
+        self._move(Trigger.LOSE)
+        self._log(logging.INFO, "subscription reconnecting", error=error)
 
     # The owner ---------------------------------------------------------------------------------------------
 
     def go_live(self) -> None:
-        """Note that from here on nothing is missed."""
+        """Note that from here on nothing is missed; once more does nothing."""
+        if self.state is _LIVE:
+            return
         self._move(Trigger.GO_LIVE)
         if not self.live.done():
             self.live.set_result(None)
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._started, 6))
+
+    def give_up(self, error: SubscriptionError) -> None:
+        """End: there will be no other connection."""
+        self._finish(Trigger.FAIL, error)
+
+    def resume(self, id: SubscriptionId, connection: Connection) -> None:  # noqa: A002 (as in the protocol)
+        """Go on by another connection, under a fresh id, behind the last event received where that is known.
+
+        Without a cursor, or without a server that takes it, events may be missing: ``continuity`` is unknown.
+
+        :raises ConnectionFailed: the connection is closing or closed; nothing was changed but the id.
+        """
+        self.id = id
+        self._connection = connection
+        if self._has_cursors is not connection.resume_negotiated:
+            self._has_cursors = connection.resume_negotiated
+            self._decoder = self._decoder.reading_cursors(self._has_cursors)
+            self._decode = self._decoder.decode
+        # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
+        after = self._last_cursor = self.received if self._has_cursors else None
+        if after is None and self.continuity is Continuity.OK:
+            self.continuity = Continuity.UNKNOWN
+        extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None
+        connection.subscribe(msgspec.structs.replace(self._request, id=id, extensions=extensions), self)
 
     def fail(self, error: SubscriptionError) -> None:
         """End with an error of our own; the server is told."""

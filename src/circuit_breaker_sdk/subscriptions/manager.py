@@ -9,12 +9,13 @@ from typing import Any, Generic, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_sdk.config import BufferLimits, Timeouts
-from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
+from circuit_breaker_sdk.connections import Connection, Supervisor
 from circuit_breaker_sdk.errors import OperationTimeoutError, UsageError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.recovery import Recovery
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
@@ -59,7 +60,14 @@ class SubscriptionManager:
         subscription = await manager.subscribe(Operation(document=text, type=Tick), Subscription)
     """
 
-    def __init__(self, supervisor: Supervisor, *, buffer: BufferLimits, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        buffer: BufferLimits,
+        timeouts: Timeouts,
+        policy: ErrorRecoveryPolicy,
+    ) -> None:
         self._supervisor = supervisor
         self._buffer = buffer
         self._timeouts = timeouts
@@ -67,6 +75,7 @@ class SubscriptionManager:
         # Any: deliveries of all event types live side by side.
         self._running: dict[SubscriptionId, Delivery[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._recovery = Recovery(supervisor, policy, self._resume)
         self._received_by_ended = 0
         self._closed = False
 
@@ -93,23 +102,24 @@ class SubscriptionManager:
         connection = await self._supervisor.connection()
         if self._closed:
             raise UsageError("the client is closed: make a new one")
+        request = Subscribe(self._fresh_id(), operation.document, variables, operation.operation_name, None)
         delivery: Delivery[T] = Delivery(
-            SubscriptionId(f"{next(self._numbers):08x}"),
             label=operation.label,
             decoder=EventDecoder(
                 operation.type, operation.root_field, with_resume=connection.resume_negotiated
             ),
             limits=operation.buffer or self._buffer,
             connection=connection,
+            request=request,
+            on_lost=self._recovery.take,
             on_end=self._ended,
             tasks=self._tasks,
         )
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.
         self._running[delivery.id] = delivery
-        message = Subscribe(delivery.id, operation.document, variables, operation.operation_name, None)
         try:
-            connection.subscribe(message, delivery)
+            connection.subscribe(request, delivery)
         except BaseException:
             del self._running[delivery.id]
             raise
@@ -131,6 +141,15 @@ class SubscriptionManager:
         if not delivery.live.done():
             delivery.go_live()
 
+    def _fresh_id(self) -> SubscriptionId:
+        return SubscriptionId(f"{next(self._numbers):08x}")
+
+    def _resume(self, delivery: Delivery[Any], connection: Connection) -> None:
+        del self._running[delivery.id]
+        id_ = self._fresh_id()
+        self._running[id_] = delivery
+        delivery.resume(id_, connection)
+
     async def _until_live(self, delivery: Delivery[T]) -> None:
         seconds = self._timeouts.subscribe_seconds
         try:
@@ -144,12 +163,14 @@ class SubscriptionManager:
             raise
 
     def _ended(self, delivery: Delivery[Any]) -> None:
+        self._recovery.forget(delivery)
         if self._running.pop(delivery.id, None) is not None:
             self._received_by_ended += delivery.events_received
 
     async def aclose(self) -> None:
         """End every subscription and await its handlers. Idempotent."""
         self._closed = True
+        await self._recovery.aclose()
         running = list(self._running.values())
         for delivery in running:
             delivery.unsubscribe()

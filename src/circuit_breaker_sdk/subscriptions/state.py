@@ -11,7 +11,7 @@ import msgspec
 __all__ = ["TRANSITIONS", "Continuity", "SubscriptionId", "SubscriptionState", "SubscriptionStats", "Trigger"]
 
 SubscriptionId = NewType("SubscriptionId", str)
-"""The operation id under which a subscription runs; fresh for every one."""
+"""The operation id under which a subscription runs; fresh for every one, and after a lost connection."""
 
 
 class SubscriptionState(enum.StrEnum):
@@ -20,6 +20,8 @@ class SubscriptionState(enum.StrEnum):
     STARTING = "starting"
     LIVE = "live"
     """From here on no event is missed."""
+    RECONNECTING = "reconnecting"
+    """The connection was lost; the subscription goes on by itself, where the server can from its cursor."""
     COMPLETED = "completed"
     """The server ended the stream."""
     FAILED = "failed"
@@ -30,13 +32,18 @@ class SubscriptionState(enum.StrEnum):
     @property
     def is_end(self) -> bool:
         """Whether nothing more will come."""
-        return self not in (SubscriptionState.STARTING, SubscriptionState.LIVE)
+        return self in (
+            SubscriptionState.COMPLETED,
+            SubscriptionState.FAILED,
+            SubscriptionState.UNSUBSCRIBED,
+        )
 
 
 class Trigger(enum.Enum):
     """What moves a subscription from state to state."""
 
     GO_LIVE = enum.auto()
+    LOSE = enum.auto()
     COMPLETE = enum.auto()
     FAIL = enum.auto()
     UNSUBSCRIBE = enum.auto()
@@ -50,9 +57,15 @@ TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
     (_S.STARTING, Trigger.COMPLETE): _S.COMPLETED,
     (_S.STARTING, Trigger.FAIL): _S.FAILED,
     (_S.STARTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+    (_S.LIVE, Trigger.LOSE): _S.RECONNECTING,
     (_S.LIVE, Trigger.COMPLETE): _S.COMPLETED,
     (_S.LIVE, Trigger.FAIL): _S.FAILED,
     (_S.LIVE, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+    (_S.RECONNECTING, Trigger.GO_LIVE): _S.LIVE,
+    (_S.RECONNECTING, Trigger.LOSE): _S.RECONNECTING,
+    (_S.RECONNECTING, Trigger.COMPLETE): _S.COMPLETED,
+    (_S.RECONNECTING, Trigger.FAIL): _S.FAILED,
+    (_S.RECONNECTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
     (_S.COMPLETED, Trigger.UNSUBSCRIBE): _S.COMPLETED,
     (_S.FAILED, Trigger.UNSUBSCRIBE): _S.FAILED,
     (_S.UNSUBSCRIBED, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
@@ -65,7 +78,7 @@ class Continuity(enum.StrEnum):
     OK = "ok"
     """Proven: each event's cursor chain joins the one before."""
     UNKNOWN = "unknown"
-    """The server gives no cursors."""
+    """The server gives no cursors, or gave none before a connection was lost."""
     GAP = "gap"
     """Events are missing: dropped by the overflow policy, or by a broken chain of cursors."""
 

@@ -149,6 +149,8 @@ class FaultProxy:
         self._joining.add(task)
         try:
             await self._join(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by `aclose`, the only one who knows this task
         finally:
             self._joining.discard(task)
 

@@ -1,0 +1,76 @@
+"""When to try again after a connection was lost or could not be made."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+from circuit_breaker_sdk.config import ErrorRecoveryPolicy
+from circuit_breaker_sdk.errors import RateLimitExceeded, SubscriptionError
+
+__all__ = ["Backoff"]
+
+_STABLE_SECONDS = 5.0
+_AT_ONCE, _AT_ONCE_SECONDS = 3, 10.0
+
+
+@final
+class Backoff:
+    """Count what fails in a row, and say how long to wait before the next attempt.
+
+    A connection ends the row once it has lived for 5 s: one that is made and lost at once, over and over, is
+    no success. At most 3 attempts in 10 s are made without a delay, whatever happens.
+
+    Example::
+
+        seconds = backoff.failed(error)  # None: do not try again
+    """
+
+    def __init__(
+        self,
+        policy: ErrorRecoveryPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        part: Callable[[], float] = random.random,
+    ) -> None:
+        """``clock`` gives seconds, ``part`` a number from 0 to 1."""
+        self._policy = policy
+        self._clock = clock
+        self._part = part
+        self._failures = 0
+        self._connected_at: float | None = None
+        self._at_once: deque[float] = deque(maxlen=_AT_ONCE)
+
+    def connected(self) -> None:
+        """Note that a connection stands."""
+        self._connected_at = self._clock()
+
+    def failed(self, error: SubscriptionError) -> float | None:
+        """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up."""
+        policy, now = self._policy, self._clock()
+        if self._connected_at is not None and now - self._connected_at >= _STABLE_SECONDS:
+            self._failures = 0
+        self._connected_at = None
+        if not error.retryable or (policy.max_retries is not None and self._failures >= policy.max_retries):
+            return None
+        self._failures += 1
+        delay = self._delay(now)
+        if isinstance(error, RateLimitExceeded) and error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        return delay
+
+    def _delay(self, now: float) -> float:
+        policy, growths = self._policy, self._failures - 2
+        if growths < 0:
+            growths = 0
+            if len(self._at_once) < _AT_ONCE or now - self._at_once[0] >= _AT_ONCE_SECONDS:
+                self._at_once.append(now)
+                return 0.0
+        try:
+            bound = min(policy.max_delay, policy.base_delay * policy.backoff_multiplier**growths)
+        except OverflowError:
+            bound = policy.max_delay
+        return self._part() * bound

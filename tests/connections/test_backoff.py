@@ -1,0 +1,73 @@
+"""When a lost connection is tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from circuit_breaker_sdk.config import ErrorRecoveryPolicy
+from circuit_breaker_sdk.connections.backoff import Backoff
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    HandshakeFailed,
+    RateLimitExceeded,
+    UsageError,
+)
+
+LOST = ConnectionFailed("gone")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def backoff(clock: Clock, policy: ErrorRecoveryPolicy, *, part: float = 1.0) -> Backoff:
+    return Backoff(policy, clock=clock, part=lambda: part)
+
+
+def test_at_once_then_after_bounds_that_grow_to_the_greatest() -> None:
+    under_test = backoff(Clock(), ErrorRecoveryPolicy(base_delay=1.0, max_delay=5.0, backoff_multiplier=2.0))
+    assert [under_test.failed(LOST) for _ in range(6)] == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_the_delay_is_a_random_part_of_its_bound() -> None:
+    under_test = backoff(Clock(), ErrorRecoveryPolicy(base_delay=1.0), part=0.25)
+    assert [under_test.failed(LOST) for _ in range(3)] == [0.0, 0.25, 0.5]
+
+
+def test_only_a_connection_that_lived_for_five_seconds_ends_the_row() -> None:
+    clock = Clock()
+    under_test = backoff(clock, ErrorRecoveryPolicy(base_delay=1.0))
+    delays = []
+    for lived in (5.0, 4.9, 4.9, 5.0):
+        under_test.connected()
+        clock.now += lived
+        delays.append(under_test.failed(LOST))
+    assert delays == [0.0, 1.0, 2.0, 0.0]
+
+
+def test_it_gives_up_after_as_many_attempts_as_were_allowed() -> None:
+    under_test = backoff(Clock(), ErrorRecoveryPolicy(max_retries=2, base_delay=1.0))
+    assert [under_test.failed(LOST) for _ in range(3)] == [0.0, 1.0, None]
+
+
+@pytest.mark.parametrize("error", [AuthenticationFailed("no"), HandshakeFailed("no", status=404)])
+def test_what_another_attempt_cannot_mend_is_not_tried_again(
+    error: AuthenticationFailed | HandshakeFailed,
+) -> None:
+    assert backoff(Clock(), ErrorRecoveryPolicy()).failed(error) is None
+
+
+def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
+    under_test = backoff(Clock(), ErrorRecoveryPolicy(max_delay=1.0))
+    assert under_test.failed(RateLimitExceeded(7.0)) == 7.0
+
+
+def test_a_policy_that_cannot_be_is_refused() -> None:
+    for wrong in ({"max_retries": -1}, {"base_delay": 0.0}, {"max_delay": -1.0}, {"backoff_multiplier": 0.5}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            ErrorRecoveryPolicy(**wrong)
