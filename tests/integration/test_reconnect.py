@@ -81,6 +81,8 @@ async def test_what_happens_while_the_client_is_away_is_delivered_when_it_is_bac
             updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
             await direct.workflows.create_resource(workflow_id=workflow, data={"n": "before"})
             assert number_of(await anext(updates)) == "before"
+        told: list[object] = []
+        updates.on_error(lambda error: told.append((type(error), updates.state, updates.error)))
         proxy.refuses = True
         await server.aclose()
         await until(lambda: updates.state is SubscriptionState.RECONNECTING)
@@ -92,7 +94,7 @@ async def test_what_happens_while_the_client_is_away_is_delivered_when_it_is_bac
             assert [number_of(await anext(updates)) for _ in range(3)] == [0, 1, 2]
             assert updates.continuity is Continuity.OK
             assert isinstance(updates.last_error, ConnectionFailed)
-            assert updates.error is None
+            assert told == [(ConnectionFailed, SubscriptionState.RECONNECTING, None)]
 
 
 async def test_a_log_that_is_another_one_is_a_gap_and_never_a_partial_replay(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import final
 
-from circuit_breaker_sdk import Client, Subscription
+from circuit_breaker_sdk import Client, Subscription, SubscriptionState
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
 from circuit_breaker_sdk.cli.views import JsonLines, LiveTable, ReaderGoneError, View
@@ -30,7 +30,8 @@ async def watch(
     """Show the stream's events until it ends, and tell by the status why it did.
 
     stdout holds the events: a live table on a terminal, else one JSON object a line, each written at once.
-    stderr says when the stream is connected, live and ended. A reader of stdout that goes away is a good end.
+    stderr says when the stream is connected, live, reconnecting and ended. A reader of stdout that goes away
+    is a good end.
 
     :param count: end after so many events; ``None`` for no end.
     :param wait_seconds: end after so many seconds without an event; ``None`` for never.
@@ -65,6 +66,12 @@ class _Watching:
         print_marker("connected", redacted(client.url))
         print_marker("live", self._stream)
         self.is_live = True
+
+        def tell(error: CircuitBreakerError) -> None:
+            if subscription.state is SubscriptionState.RECONNECTING:
+                print_marker("reconnecting", error)
+
+        subscription.on_error(tell)
         view: View = LiveTable(title=str(self._stream)) if sys.stdout.isatty() else JsonLines()
         try:
             why, code = await self._show(subscription, view)

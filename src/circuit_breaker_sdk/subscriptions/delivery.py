@@ -189,9 +189,9 @@ class Delivery(Generic[T]):
         if self.state is SubscriptionState.STARTING or not self._on_lost(self, error):
             self._finish(Trigger.FAIL, error)
             return
-        self.last_error = error
         self._move(Trigger.LOSE)
-        self._log(logging.INFO, "subscription reconnecting", error=error)
+        self._log(logging.INFO, "subscription reconnecting")
+        self.handlers.report_error(error)
 
     # The owner ---------------------------------------------------------------------------------------------
 

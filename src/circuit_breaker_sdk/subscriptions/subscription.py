@@ -113,7 +113,10 @@ class Subscription(Generic[T_co]):
         return self
 
     def on_error(self, handler: Callable[[CircuitBreakerError], object]) -> Self:
-        """Call ``handler`` with each error; ``error is subscription.error`` tells the one that ended it."""
+        """Call ``handler`` with each error; ``error is subscription.error`` tells the one that ended it.
+
+        A lost connection that is tried again is one of them, while ``state`` is ``RECONNECTING``.
+        """
         self._delivery.handlers.add_error(handler)
         return self
 
