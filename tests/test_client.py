@@ -31,6 +31,7 @@ from circuit_breaker_sdk import (
 )
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
 
 
 class World:
@@ -56,10 +57,7 @@ async def world(path: Path) -> AsyncIterator[World]:
 
 
 async def until_active(client: Client, count: int) -> None:
-    async with asyncio.timeout(5):
-        # The end of an abandoned subscription has no observer: the counter is all that shows it.
-        while client.metrics.active_subscriptions != count:  # noqa: ASYNC110 (see above)
-            await asyncio.sleep(0)
+    await until(lambda: client.metrics.active_subscriptions == count)
 
 
 async def test_what_happens_after_subscribe_returned_is_kept_for_the_first_consumer(tmp_path: Path) -> None:

@@ -48,5 +48,5 @@ def _url(process: subprocess.Popen[bytes], directory: Path, log: Path) -> str:
         assert process.poll() is None, f"nats-server has ended: {log.read_text()}"
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             return str(json.loads(ports.read_text())["nats"][0])
-        time.sleep(0.01)
+        time.sleep(0.01)  # another program writes the file; nothing tells of it
     raise TimeoutError(f"nats-server does not come up: {log.read_text()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,15 +21,9 @@ from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
 
 SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        # What is waited for is seen from outside only.
-        while not condition():  # noqa: ASYNC110 (see above)
-            await asyncio.sleep(0.005)
 
 
 def number_of(resource: Resource) -> object:

@@ -29,6 +29,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.transports.peers import TEXT, Peer, serve
+from tests.waiting import until
 
 
 class World:
@@ -50,14 +51,6 @@ class World:
 async def world(path: Path) -> AsyncIterator[World]:
     async with Server(ServerSettings(port=0, data_dir=path)) as server, Client(server.url) as client:
         yield World(server, client, await create_review_workflow(client))
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(10):
-        # What is waited for is a counter: it has no observer.
-        while not condition():  # noqa: ASYNC110 (see above)
-            await asyncio.sleep(0)
 
 
 class CountingTransport:

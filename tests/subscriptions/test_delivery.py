@@ -76,6 +76,7 @@ async def test_events_without_a_cursor_make_continuity_unknown_and_never_ok_agai
     rig = Rig(resume=True)
     rig.delivery.positioned("c0")
     rig.receive(1)
+    assert rig.delivery.received is None, "from c0 it would come once more"
     rig.receive_chain("c5", "c6", prev="c4")
     assert (rig.delivery.error, rig.delivery.continuity) == (None, Continuity.UNKNOWN)
 

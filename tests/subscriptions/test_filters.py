@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.subscriptions.filters import conjuncts, split
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
 
 F = SubscriptionFilter
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -46,10 +46,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 async def until_received(subscription: Subscription[Resource], count: int) -> None:
-    async with asyncio.timeout(5):
-        # What a filter keeps back has no observer: the counter is all that shows it.
-        while subscription.stats().received != count:  # noqa: ASYNC110 (see above)
-            await asyncio.sleep(0)
+    await until(lambda: subscription.stats().received == count)
 
 
 words = st.sampled_from(["a", "b"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, U
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
 
 PATIENCE_SECONDS = 10.0
 
@@ -59,15 +60,6 @@ async def gone(reader: asyncio.StreamReader) -> None:
     """Expect that the other side has reset the connection."""
     with pytest.raises(ConnectionResetError):
         await reader.read(-1)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until this holds."""
-    for _ in range(100_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it did not come to that")
 
 
 async def test_untold_it_passes_everything_on_and_ends_when_both_sides_have() -> None:

@@ -364,7 +364,8 @@ class Delivery(Generic[T]):
         extensions = response.extensions
         resume = None if extensions is None else extensions.resume
         if resume is None:
-            self._last_cursor = None
+            # From a cursor before this event it would come once more.
+            self._last_cursor = self.received = None
             self.continuity = Continuity.UNKNOWN
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
