@@ -6,12 +6,14 @@ from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.client import Client, ClientBuilder
 from circuit_breaker_sdk.config import (
     BufferLimits,
+    CircuitBreakerPolicy,
     ErrorRecoveryPolicy,
+    Heartbeat,
     MessageLimits,
     OverflowPolicy,
     Timeouts,
 )
-from circuit_breaker_sdk.connections import ConnectionState
+from circuit_breaker_sdk.connections import BreakerState, ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -152,16 +154,19 @@ __all__ = [
     "BatchEvent",
     "BatchSubscriptionManager",
     "Batches",
+    "BreakerState",
     "BudgetStatus",
     "BufferLimits",
     "BufferOverflowError",
     "ChatMessage",
     "ChatMessageInput",
     "CircuitBreakerError",
+    "CircuitBreakerPolicy",
     "Client",
     "ClientBuilder",
     "ConnectionFailed",
     "ConnectionState",
+    "ConnectionStateChange",
     "Continuity",
     "CostAnalytics",
     "CostEventType",
@@ -175,6 +180,7 @@ __all__ = [
     "GraphQLError",
     "HandlerError",
     "HandshakeFailed",
+    "Heartbeat",
     "HistoryEntry",
     "LLMClient",
     "LLMConfigInput",

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
-from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, MessageLimits, Timeouts
-from circuit_breaker_sdk.connections import ConnectionSettings, ConnectionState, Credentials, Supervisor
+from circuit_breaker_sdk.config import (
+    BufferLimits,
+    CircuitBreakerPolicy,
+    ErrorRecoveryPolicy,
+    Heartbeat,
+    MessageLimits,
+    Timeouts,
+)
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    ConnectionSettings,
+    ConnectionState,
+    ConnectionStateChange,
+    Credentials,
+    Supervisor,
+)
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
@@ -41,12 +55,14 @@ class Client:
     It connects on first use and ends with its block or :meth:`aclose`. All methods belong on one event loop.
 
     :param url: ``ws``, ``wss``, ``http`` or ``https``; without a path, ``/graphql``. Where that does not
-        upgrade, ``/ws`` is tried.
+        upgrade, ``/ws`` is tried. Of several, in order of preference, the next is tried where one fails.
     :param token: sent as ``Authorization: Bearer …`` on the upgrade, in ``connection_init`` and over HTTP.
     :param headers: of the upgrade and of HTTP requests.
     :param connection_params: the payload of ``connection_init``.
     :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
         themselves, without loss where the server resumes: see ``Subscription.continuity``.
+    :param circuit_breaker: when a URL that keeps failing is left alone.
+    :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param ssl: for ``wss`` and ``https``; ``None`` trusts what the system trusts.
 
     Example::
@@ -58,7 +74,7 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -68,23 +84,35 @@ class Client:
         limits: MessageLimits | None = None,
         timeouts: Timeouts | None = None,
         recovery: ErrorRecoveryPolicy | None = None,
+        circuit_breaker: CircuitBreakerPolicy | None = None,
+        heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 (frozen; None means something else)
     ) -> None:
+        urls = [url] if isinstance(url, str) else list(url)
+        if not urls:
+            raise UsageError("a client needs a URL")
+        policy = recovery or ErrorRecoveryPolicy()
         settings = ConnectionSettings(
-            url=websocket_url(url),
+            url=websocket_url(urls[0]),
             credentials=Credentials(token=token, headers=headers, connection_params=connection_params),
             ssl=ssl,
             limits=limits or MessageLimits(),
             timeouts=timeouts or Timeouts(),
+            heartbeat=heartbeat,
         )
-        self._url = url
-        self._supervisor = Supervisor(settings)
+        self._url = urls[0]
+        self._supervisor = Supervisor(
+            settings,
+            urls=[websocket_url(each) for each in urls],
+            policy=policy,
+            breaker=circuit_breaker,
+        )
         self._manager = SubscriptionManager(
             self._supervisor,
             buffer=buffer or BufferLimits(),
             timeouts=settings.timeouts,
-            policy=recovery or ErrorRecoveryPolicy(),
+            policy=policy,
         )
-        self._executor = Executor(settings, url)
+        self._executor = Executor(settings, self._url)
 
     @staticmethod
     def builder() -> ClientBuilder:
@@ -93,13 +121,26 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where it leads to, as given."""
+        """Where it leads to, as given; the first of several."""
         return self._url
 
     @property
     def state(self) -> ConnectionState:
         """Where the WebSocket connection is in its life."""
         return self._supervisor.state
+
+    @property
+    def circuit_breaker(self) -> BreakerState:
+        """What the circuit breaker of the present URL lets through."""
+        return self._supervisor.breaker_state
+
+    def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
+        """Call ``handler`` with every change of :attr:`state`, with its reason and when the next attempt is.
+
+        It is called on the loop, in the middle of things: keep it short. What it raises is logged.
+        """
+        self._supervisor.on_state(handler)
+        return self
 
     @property
     def metrics(self) -> SubscriptionMetrics:
@@ -110,6 +151,7 @@ class Client:
             messages_received=self._manager.messages_received,
             connection_failures=counters.failures,
             reconnection_attempts=counters.reconnection_attempts,
+            round_trip_seconds=self._supervisor.round_trip_seconds,
         )
 
     # The domains: each is loaded when it is first used, so that importing the package stays fast.
@@ -249,16 +291,18 @@ class ClientBuilder:
     """
 
     def __init__(self) -> None:
-        self._base_url: str | None = None
+        self._base_url: str | Sequence[str] | None = None
         self._token: str | None = None
         self._headers: dict[str, str] = {}
         self._connection_params: dict[str, object] = {}
         self._timeouts: Timeouts | None = None
         self._buffer: BufferLimits | None = None
         self._recovery: ErrorRecoveryPolicy | None = None
+        self._circuit_breaker: CircuitBreakerPolicy | None = None
+        self._heartbeat: Heartbeat | None = Heartbeat()
 
-    def base_url(self, url: str) -> Self:
-        """Set the server's URL."""
+    def base_url(self, url: str | Sequence[str]) -> Self:
+        """Set the server's URL, or several."""
         self._base_url = url
         return self
 
@@ -292,6 +336,16 @@ class ClientBuilder:
         self._recovery = policy
         return self
 
+    def circuit_breaker(self, policy: CircuitBreakerPolicy) -> Self:
+        """Set when a URL that keeps failing is left alone."""
+        self._circuit_breaker = policy
+        return self
+
+    def heartbeat(self, heartbeat: Heartbeat | None) -> Self:
+        """Set how a dead connection is noticed; ``None`` sends no pings."""
+        self._heartbeat = heartbeat
+        return self
+
     def build(self) -> Client:
         """Make the client; nothing is connected yet.
 
@@ -307,4 +361,6 @@ class ClientBuilder:
             timeouts=self._timeouts,
             buffer=self._buffer,
             recovery=self._recovery,
+            circuit_breaker=self._circuit_breaker,
+            heartbeat=self._heartbeat,
         )

@@ -9,7 +9,15 @@ import msgspec
 
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["BufferLimits", "ErrorRecoveryPolicy", "MessageLimits", "OverflowPolicy", "Timeouts"]
+__all__ = [
+    "BufferLimits",
+    "CircuitBreakerPolicy",
+    "ErrorRecoveryPolicy",
+    "Heartbeat",
+    "MessageLimits",
+    "OverflowPolicy",
+    "Timeouts",
+]
 
 
 class OverflowPolicy(enum.StrEnum):
@@ -23,7 +31,9 @@ class OverflowPolicy(enum.StrEnum):
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"{name} must be a number, not {value!r}")
+        if not value > 0:
             raise UsageError(f"{name} must be greater than 0, not {value}")
 
 
@@ -90,6 +100,45 @@ class ErrorRecoveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"max_retries must not be negative, not {self.max_retries}")
         if self.backoff_multiplier < 1:
             raise UsageError(f"backoff_multiplier must be at least 1, not {self.backoff_multiplier}")
+
+
+@final
+class CircuitBreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When an endpoint that keeps failing is left alone; each of several URLs has a breaker of its own.
+
+    It opens after ``failure_threshold`` failures in a row: attempts that failed, and connections that were
+    lost before they had proven themselves. For ``open_seconds`` nothing is tried there; then one attempt
+    decides.
+
+    Example::
+
+        Client(url, circuit_breaker=CircuitBreakerPolicy(failure_threshold=3, open_seconds=5.0))
+    """
+
+    failure_threshold: int = 5
+    open_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(failure_threshold=self.failure_threshold, open_seconds=self.open_seconds)
+
+
+@final
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """How a connection is noticed to be dead though nobody has closed it, whichever direction is dead.
+
+    A ping goes out every ``interval_seconds``; without its pong within ``timeout_seconds`` the connection is
+    given up as lost. On a link so slow that a pong waits behind more data than that, raise the timeout.
+
+    Example::
+
+        Client(url, heartbeat=Heartbeat(interval_seconds=2.0, timeout_seconds=2.0))
+    """
+
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        _positive(interval_seconds=self.interval_seconds, timeout_seconds=self.timeout_seconds)
 
 
 @final

@@ -57,6 +57,10 @@ class ServerSettings:
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
         Events never count here: a socket that is full is not written to.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
+    :ivar ping_seconds: between two pings to a peer.
+    :ivar pong_seconds: from a ping to its pong; a peer that does not answer is dropped.
+    :ivar stall_seconds: how long a peer that still has something to take may take nothing before it is
+        dropped; meanwhile a pong is not expected of it.
     :ivar execute_seconds: one query or mutation.
     :ivar provider_seconds: each wait for a provider of language models: to connect, to begin, between pieces.
     :ivar mcp_check_seconds: between two checks of an MCP server.
@@ -84,6 +88,9 @@ class ServerSettings:
     max_operations: int = 2000
     max_unsent_bytes: int = 16 * 1024 * 1024
     init_timeout_seconds: float = 3.0
+    ping_seconds: float = 12.0
+    pong_seconds: float = 10.0
+    stall_seconds: float = 60.0
     execute_seconds: float = 30.0
     provider_seconds: float = 60.0
     mcp_check_seconds: float = 30.0

@@ -13,8 +13,9 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.frames import text_frame_header
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Subscribe
+from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Pong, Subscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
+from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
@@ -99,6 +100,11 @@ class Session:
         self._is_over = False
         loop = asyncio.get_running_loop()
         self._init_timer = loop.call_later(settings.init_timeout_seconds, self._on_init_timeout)
+        self._pulse = Pulse(
+            settings.ping_seconds, settings.pong_seconds, ping=self._ping, on_silence=self._on_silence
+        )
+        self._unsent = 0
+        self._took_at = loop.time()
 
     # --- the sink of the socket's messages ---------------------------------------------------------
 
@@ -113,7 +119,9 @@ class Session:
                     self._forget(event.id)
                 elif isinstance(event, ConnectionInit):
                     self._on_init(event)
-                # A ping is answered already; a pong says nothing that we wait for.
+                elif isinstance(event, Pong):
+                    self._pulse.pong()
+                # A ping is answered already.
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
             self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
@@ -188,7 +196,24 @@ class Session:
         self._feed.set_writable(self._writable)
         answer: dict[str, object] = {"version": RESUME_VERSION, "epoch": self._services.epoch}
         self._protocol.send_ack({"resume": answer} if resume else None)
+        self._pulse.start()
         logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+
+    def _ping(self) -> None:
+        self._protocol.send_ping()
+        self._send()
+
+    def _on_silence(self) -> None:
+        """Drop a peer that does not answer; one that is slow to read has the ping still before it."""
+        now, unsent = asyncio.get_running_loop().time(), self._socket.write_buffer_bytes
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._took_at = unsent, now
+        if unsent and now - self._took_at < self._services.settings.stall_seconds:
+            self._pulse.start()
+            return
+        logger.info("peer_silent", remote=self._socket.remote, unsent_bytes=unsent)
+        self._wind_up()
+        self._socket.abort()
 
     def _send(self) -> None:
         """Write what the protocol has queued, in one write; then close, if that is due."""
@@ -214,6 +239,7 @@ class Session:
             return
         self._is_over = True
         self._init_timer.cancel()
+        self._pulse.stop()
         if self._feed is not None:
             self._services.gateway.detach(self._feed)
         for operation_id in list(self._tasks):

@@ -50,6 +50,20 @@ def test_only_a_connection_that_lived_for_five_seconds_ends_the_row() -> None:
     assert delays == [0.0, 1.0, 2.0, 0.0]
 
 
+def test_a_connection_that_has_delivered_ends_the_row_however_short_it_lived() -> None:
+    under_test = backoff(Clock(), ErrorRecoveryPolicy(base_delay=1.0))
+    delays = []
+    for proven in (False, False, True):
+        under_test.connected()
+        if proven:
+            under_test.proven()
+        assert under_test.is_proven is proven
+        delays.append(under_test.failed(LOST))
+    assert delays == [0.0, 1.0, 0.0]
+    under_test.proven()  # there is no connection it could be about
+    assert under_test.failed(LOST) == 1.0
+
+
 def test_it_gives_up_after_as_many_attempts_as_were_allowed() -> None:
     under_test = backoff(Clock(), ErrorRecoveryPolicy(max_retries=2, base_delay=1.0))
     assert [under_test.failed(LOST) for _ in range(3)] == [0.0, 1.0, None]

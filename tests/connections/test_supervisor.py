@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
-from circuit_breaker_sdk.connections import ConnectionState, Credentials, Supervisor
-from circuit_breaker_sdk.connections.supervisor import _TRANSITIONS, _Trigger
+from circuit_breaker_sdk.config import CircuitBreakerPolicy, ErrorRecoveryPolicy
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    ConnectionState,
+    ConnectionStateChange,
+    Credentials,
+    Supervisor,
+)
+from circuit_breaker_sdk.connections.connection_state import TRANSITIONS, Trigger
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -28,6 +35,7 @@ from tests.connections.raw_server import (
     subscribe,
 )
 from tests.transports.peers import CLOSE, Peer, handshake_answer, serve
+from tests.waiting import until
 
 NOT_FOUND = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
@@ -79,7 +87,7 @@ async def test_it_connects_on_first_use_and_once_for_all_who_wait() -> None:
     async with supervisor(script) as owner:
         states = [owner.state]
         waiting = [asyncio.create_task(owner.connection()) for _ in range(5)]
-        await asyncio.sleep(0)
+        await until(lambda: owner.state is not ConnectionState.IDLE)
         states.append(owner.state)
         waiting[0].cancel()
         go.set()
@@ -193,6 +201,120 @@ async def test_a_wrong_subprotocol_is_reported_as_it_was_answered_at_the_url_tha
         assert str(caught.value.url).endswith("/graphql")
 
 
+# Again -----------------------------------------------------------------------------------------------------
+
+
+async def test_of_several_urls_the_next_is_tried_and_the_one_that_serves_is_kept() -> None:
+    async with serve(acknowledge_and_stay) as port:
+        nobody, somebody = settings(1).url, settings(port).url
+        owner = Supervisor(settings(1), urls=[nobody, somebody])
+        connection = await owner.connection()
+        assert connection.url == somebody
+        await connection.aclose()
+        assert (await owner.connection()).url == somebody
+        assert owner.counters.failures == 1
+        await owner.aclose()
+
+
+async def test_refused_credentials_are_not_shown_to_the_next_url() -> None:
+    tried: list[str] = []
+    refusing = speaking_at((), tried, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+    async with serve(refusing) as port:
+        owner = Supervisor(settings(port), urls=[settings(port).url, settings(port, path="/other").url])
+        with pytest.raises(AuthenticationFailed):
+            await owner.connection()
+        await owner.aclose()
+    assert tried == ["/graphql"]
+
+
+async def test_after_a_loss_whoever_asks_waits_until_it_stands_and_every_change_is_told() -> None:
+    answers = iter([True, False, False, True])
+    changes: list[ConnectionStateChange] = []
+
+    async def script(peer: Peer) -> None:
+        if not next(answers):
+            peer.vanish()
+            return
+        await acknowledge(peer)
+        if (await peer.read_frame()).opcode != CLOSE:
+            peer.vanish()
+
+    async with serve(script) as port:
+        owner = Supervisor(settings(port), policy=ErrorRecoveryPolicy(base_delay=0.01))
+        owner.on_state(changes.append)
+        owner.on_state(lambda _change: 1 / 0)
+        first, route = await owner.connection(), RecordingRoute()
+        first.subscribe(subscribe("1"), route)
+        await route.until(1)
+        again = await asyncio.gather(owner.connection(), owner.connection())
+        assert again[0] is again[1]
+        assert (owner.counters.failures, owner.counters.reconnection_attempts) == (3, 3)
+        await owner.aclose()
+    assert " ".join(change.now for change in changes) == (
+        "connecting connected idle reconnecting connecting reconnecting connecting reconnecting connecting "
+        "connected closed"
+    )
+    waits = [change for change in changes if change.now is ConnectionState.RECONNECTING]
+    assert [change.attempt for change in waits] == [0, 1, 2]
+    assert waits[0].retry_in_seconds == 0.0
+    assert all(isinstance(change.reason, ConnectionFailed) for change in waits)
+    assert all(later.before is earlier.now for earlier, later in pairwise(changes))
+
+
+async def test_nothing_is_tried_any_more_once_nobody_waits_for_it() -> None:
+    attempts: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        attempts.append(peer)
+        if len(attempts) == 1:
+            await acknowledge(peer)
+            if (await peer.read_frame()).opcode != CLOSE:
+                peer.vanish()
+        else:
+            peer.vanish()
+
+    async with serve(script) as port:
+        owner = Supervisor(settings(port), policy=ErrorRecoveryPolicy(base_delay=1e9, max_delay=1e9))
+        first, route = await owner.connection(), RecordingRoute()
+        first.subscribe(subscribe("1"), route)
+        await route.until(1)
+        waiting = asyncio.create_task(owner.connection())
+        await until(lambda: len(attempts) == 2 and owner.state is ConnectionState.RECONNECTING)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert owner.state is ConnectionState.IDLE
+        await owner.aclose()
+
+
+async def test_an_open_breaker_keeps_attempts_away_until_its_time_is_over() -> None:
+    waits: list[float | None] = []
+
+    async with serve(acknowledge_and_stay) as port:
+        breaker = CircuitBreakerPolicy(failure_threshold=2, open_seconds=0.05)
+        owner = Supervisor(settings(1), urls=[settings(1).url], breaker=breaker)
+        owner.on_state(lambda change: waits.append(change.retry_in_seconds))
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed):
+                await owner.connection()
+        states = [owner.breaker_state]
+        owner._endpoints.current.url = settings(port).url
+        assert (await owner.connection()).is_usable
+        states.append(owner.breaker_state)
+        owner.proven()
+        states.append(owner.breaker_state)
+        await owner.aclose()
+    assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
+    assert [wait for wait in waits if wait] != []
+
+
+def test_a_second_event_loop_is_a_usage_error() -> None:
+    owner = Supervisor(settings(1))
+    for error in (ConnectionFailed, UsageError):
+        with pytest.raises(error):
+            asyncio.run(owner.connection())
+
+
 # The end ---------------------------------------------------------------------------------------------------
 
 
@@ -273,10 +395,14 @@ async def test_closing_twice_is_fine() -> None:
 
 
 def test_only_these_pairs_of_state_and_trigger_exist() -> None:
-    state, trigger = ConnectionState, _Trigger
-    missing = set(product(state, trigger)) - set(_TRANSITIONS)
+    state, trigger = ConnectionState, Trigger
+    missing = set(product(state, trigger)) - set(TRANSITIONS)
     assert missing == {
         (state.IDLE, trigger.OPENED),
+        (state.CONNECTED, trigger.WAIT),
+        (state.RECONNECTING, trigger.WAIT),
+        (state.RECONNECTING, trigger.OPENED),
+        (state.CLOSED, trigger.WAIT),
         (state.IDLE, trigger.LOST),
         (state.CONNECTING, trigger.OPEN),
         (state.CONNECTED, trigger.OPEN),
@@ -285,4 +411,4 @@ def test_only_these_pairs_of_state_and_trigger_exist() -> None:
         (state.CLOSED, trigger.OPENED),
         (state.CLOSED, trigger.LOST),
     }
-    assert {after for (before, _), after in _TRANSITIONS.items() if before is state.CLOSED} == {state.CLOSED}
+    assert {after for (before, _), after in TRANSITIONS.items() if before is state.CLOSED} == {state.CLOSED}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,20 +10,25 @@ import pytest
 
 from circuit_breaker_sdk import (
     ChatMessageInput,
+    CircuitBreakerPolicy,
     Client,
     ConnectionFailed,
+    ConnectionState,
     Continuity,
     ErrorRecoveryPolicy,
     GapError,
+    Heartbeat,
     Resource,
     SubscriptionState,
+    Timeouts,
 )
-from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until
 
+NEVER_OPEN = CircuitBreakerPolicy(failure_threshold=1_000_000)
 SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
 
 
@@ -67,7 +73,7 @@ async def test_what_happens_while_the_client_is_away_is_delivered_when_it_is_bac
     port = server.port
     async with (
         FaultProxy("127.0.0.1", port) as proxy,
-        Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=SOON) as client,
+        Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=SOON, circuit_breaker=NEVER_OPEN) as client,
     ):
         async with Client(server.url) as direct:
             workflow = (await create_review_workflow(direct)).id
@@ -93,7 +99,7 @@ async def test_what_happens_while_the_client_is_away_is_delivered_when_it_is_bac
 async def test_a_log_that_is_another_one_is_a_gap_and_never_a_partial_replay(tmp_path: Path) -> None:
     server = Server(ServerSettings(port=0, data_dir=tmp_path / "one"))
     await server.start()
-    async with Client(server.url, recovery=SOON) as client:
+    async with Client(server.url, recovery=SOON, circuit_breaker=NEVER_OPEN) as client:
         updates = await client.subscriptions.resource_updates().subscribe()
         await server.aclose()
         async with Server(ServerSettings(port=server.port, data_dir=tmp_path / "other")):
@@ -168,3 +174,76 @@ async def test_a_server_that_we_did_not_write_is_subscribed_to_again_and_continu
                 await until(lambda before=first: ticks.id != before and ticks.state is SubscriptionState.LIVE)  # type: ignore[misc]
                 assert ticks.continuity is Continuity.UNKNOWN
             await ticks.unsubscribe()
+
+
+@pytest.mark.parametrize("dead", [[Direction.TO_SERVER], [Direction.TO_CLIENT], list(Direction)])
+async def test_a_half_open_connection_is_noticed_whichever_direction_is_dead(
+    tmp_path: Path, dead: list[Direction]
+) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(
+            f"ws://127.0.0.1:{proxy.port}/graphql",
+            recovery=SOON,
+            heartbeat=Heartbeat(interval_seconds=0.05, timeout_seconds=0.2),
+        ) as client,
+        Client(server.url) as direct,
+    ):
+        workflow = (await create_review_workflow(direct)).id
+        updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
+        await until(lambda: client.metrics.round_trip_seconds is not None)
+        proxy.stall(*dead)
+        await direct.workflows.create_resource(workflow_id=workflow, data={"n": 1})
+        await until(lambda: client.metrics.connection_failures == 1)
+        assert "ping" in str(updates.last_error)
+        proxy.cut()
+        proxy.flow()
+        assert number_of(await anext(updates)) == 1
+        await direct.workflows.create_resource(workflow_id=workflow, data={"n": 2})
+        assert number_of(await anext(updates)) == 2
+        assert updates.continuity is Continuity.OK
+
+
+async def test_one_that_is_started_while_the_server_is_away_waits_for_it(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=SOON) as client,
+        Client(server.url) as direct,
+    ):
+        first = await client.subscriptions.resource_updates().subscribe()
+        proxy.refuses = True
+        proxy.cut()
+        await until(lambda: first.state is SubscriptionState.RECONNECTING)
+        starting = asyncio.create_task(client.subscriptions.resource_updates().subscribe())
+        await until(lambda: client.metrics.reconnection_attempts >= 3)
+        assert not starting.done()
+        proxy.refuses = False
+        second = await starting
+        workflow = (await create_review_workflow(direct)).id
+        made = await direct.workflows.create_resource(workflow_id=workflow)
+        assert (await anext(first)).id == (await anext(second)).id == made.id
+        assert first.continuity is second.continuity is Continuity.OK
+
+
+async def test_one_whose_renewal_is_never_answered_goes_to_another_connection(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(
+            f"ws://127.0.0.1:{proxy.port}/graphql",
+            recovery=SOON,
+            timeouts=Timeouts(subscribe_seconds=0.2),
+        ) as client,
+    ):
+        updates = await client.subscriptions.resource_updates().subscribe()
+        proxy.cut()
+        # The upgrade and the acknowledgement pass, then nothing more does.
+        await until(lambda: client.state is ConnectionState.CONNECTED and client.metrics.connection_failures)
+        proxy.stall(Direction.TO_CLIENT)
+        await until(
+            lambda: client.metrics.connection_failures >= 2 or updates.state is SubscriptionState.LIVE
+        )
+        proxy.flow()
+        await until(lambda: updates.state is SubscriptionState.LIVE)

@@ -20,7 +20,7 @@ from tests.server.gateway.worlds import (
     assert_chained,
     cursor_of,
 )
-from tests.server.stage import Client, staged
+from tests.server.stage import Client, Stage, staged
 from tests.transports.peers import TEXT, frame
 
 NOTHING = "{ nothing }"
@@ -378,3 +378,45 @@ async def test_cursors_move_on_by_pings_on_the_socket() -> None:
         stage.log.thing("a", 1)
         stage.gateway.advance()
         assert await client.live("1") == cursor_of(stage.log, 1, 2)
+
+
+async def test_a_peer_that_answers_no_ping_is_dropped() -> None:
+    async with staged(ping_seconds=0.02, pong_seconds=0.05) as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS)
+        await client.live("1")
+        assert await client.receive() == {"type": "ping"}
+        await stage.until(lambda: not len(stage.sessions))
+        assert not stage.gateway.channels
+
+
+async def test_a_peer_that_answers_stays() -> None:
+    async with staged(ping_seconds=0.01, pong_seconds=5.0) as stage:
+        client = await stage.open()
+        for _ in range(5):
+            assert await client.receive() == {"type": "ping"}
+            client.send({"type": "pong"})
+        assert len(stage.sessions) == 1
+
+
+async def test_a_peer_that_is_slow_to_read_is_not_taken_for_silent_until_it_takes_nothing_at_all() -> None:
+    def silent(stage: Stage) -> bool:
+        (session,) = stage.sessions._open
+        session._on_silence()
+        return False
+
+    async with staged(stall_seconds=1e-9) as stage:
+        client = await stage.open()
+        (socket,) = stage.sockets
+        chunk = text_frames(b"x", [b"y" * 60_000])
+        while socket.write_buffer_bytes < 500_000:
+            socket.write(chunk)
+        silent(stage)  # the first look: something may have been taken since
+        assert len(stage.sessions) == 1
+        await client.peer.read(2_000_000)
+        await stage.until(lambda: socket.write_buffer_bytes < 500_000)
+        while socket.write_buffer_bytes < 600_000:
+            socket.write(chunk)
+        silent(stage)
+        assert len(stage.sessions) == 1
+        await stage.until(lambda: not len(stage.sessions) or silent(stage))

@@ -13,6 +13,7 @@ _S, _T = SubscriptionState, Trigger
 CELLS = {
     _S.STARTING: {
         _T.GO_LIVE: _S.LIVE,
+        _T.LOSE: _S.STARTING,
         _T.COMPLETE: _S.COMPLETED,
         _T.FAIL: _S.FAILED,
         _T.UNSUBSCRIBE: _S.UNSUBSCRIBED,

@@ -1,16 +1,21 @@
 """Connections: one socket's life, and who owns it. They know nothing of subscriptions."""
 
 from circuit_breaker_sdk.connections.backoff import Backoff
+from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, CircuitBreaker
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
+from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.route import Route
-from circuit_breaker_sdk.connections.supervisor import ConnectionState, Supervisor
+from circuit_breaker_sdk.connections.supervisor import Supervisor
 
 __all__ = [
     "Backoff",
+    "BreakerState",
+    "CircuitBreaker",
     "Connection",
     "ConnectionSettings",
     "ConnectionState",
+    "ConnectionStateChange",
     "Credentials",
     "Route",
     "Supervisor",

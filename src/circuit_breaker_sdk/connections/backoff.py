@@ -21,8 +21,9 @@ _AT_ONCE, _AT_ONCE_SECONDS = 3, 10.0
 class Backoff:
     """Count what fails in a row, and say how long to wait before the next attempt.
 
-    A connection ends the row once it has lived for 5 s: one that is made and lost at once, over and over, is
-    no success. At most 3 attempts in 10 s are made without a delay, whatever happens.
+    A connection ends the row once it has proven itself: it has lived for 5 s, or delivered two events to one
+    subscription. One that is made and lost at once, over and over, is no success. At most 3 attempts in 10 s
+    are made without a delay, whatever happens.
 
     Example::
 
@@ -42,18 +43,30 @@ class Backoff:
         self._part = part
         self._failures = 0
         self._connected_at: float | None = None
+        self._was_proven = False
         self._at_once: deque[float] = deque(maxlen=_AT_ONCE)
 
     def connected(self) -> None:
         """Note that a connection stands."""
         self._connected_at = self._clock()
+        self._was_proven = False
+
+    def proven(self) -> None:
+        """Note that the connection that stands has delivered."""
+        self._was_proven = self._connected_at is not None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the connection that stands, or was lost last, has proven itself."""
+        lived = self._connected_at is not None and self._clock() - self._connected_at >= _STABLE_SECONDS
+        return self._was_proven or lived
 
     def failed(self, error: SubscriptionError) -> float | None:
         """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up."""
         policy, now = self._policy, self._clock()
-        if self._connected_at is not None and now - self._connected_at >= _STABLE_SECONDS:
+        if self.is_proven:
             self._failures = 0
-        self._connected_at = None
+        self._connected_at, self._was_proven = None, False
         if not error.retryable or (policy.max_retries is not None and self._failures >= policy.max_retries):
             return None
         self._failures += 1

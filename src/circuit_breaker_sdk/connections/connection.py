@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import msgspec
 
-from circuit_breaker_sdk.config import MessageLimits, Timeouts
+from circuit_breaker_sdk.config import Heartbeat, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
@@ -25,14 +25,15 @@ from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,
-    ConnectionAck,
     Error,
     Next,
     Ping,
+    Pong,
     Subscribe,
 )
 from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
+from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
@@ -48,13 +49,17 @@ _CLOSING_BRACE = ord("}")
 
 @final
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to open a connection to ``url``; ``repr`` shows no secret."""
+    """What it takes to open a connection to ``url``; ``repr`` shows no secret.
+
+    :ivar heartbeat: ``None`` for a connection that is believed to live until someone closes it.
+    """
 
     url: str
     credentials: Credentials
     ssl: ssl.SSLContext | None = None
     limits: MessageLimits
     timeouts: Timeouts
+    heartbeat: Heartbeat | None = None
 
     def __repr__(self) -> str:
         return f"ConnectionSettings(url={redacted(self.url)!r})"
@@ -76,6 +81,7 @@ class Connection:
         "_flushing",
         "_on_closed",
         "_protocol",
+        "_pulse",
         "_routes",
         "_socket",
         "_url",
@@ -93,6 +99,7 @@ class Connection:
         self._failure: SubscriptionError | None = None
         self._closed_by_us = False
         self._flushing: asyncio.Handle | None = None
+        self._pulse: Pulse | None = None
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
@@ -139,7 +146,26 @@ class Connection:
             seconds=round(time.perf_counter() - upgraded, 6),
             resume=connection.resume_negotiated,
         )
+        if settings.heartbeat is not None:
+            connection._watch(settings.heartbeat)
         return connection
+
+    def _watch(self, heartbeat: Heartbeat) -> None:
+        silence = ConnectionFailed(
+            f"a ping was not answered within {heartbeat.timeout_seconds:g} s: the connection is dead",
+            url=self._url,
+        )
+        self._pulse = Pulse(
+            heartbeat.interval_seconds,
+            heartbeat.timeout_seconds,
+            ping=self._ping,
+            on_silence=lambda: self.drop(silence),
+        )
+        self._pulse.start()
+
+    def _ping(self) -> None:
+        self._protocol.send_ping()
+        self._flush()
 
     async def _initialise(self, settings: ConnectionSettings) -> None:
         if self._acknowledged.done():
@@ -167,6 +193,11 @@ class Connection:
     def url(self) -> str:
         """Where it leads to, without credentials."""
         return self._url
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        """From the latest ping to its pong; ``None`` where none was answered yet."""
+        return None if self._pulse is None else self._pulse.round_trip_seconds
 
     @property
     def is_usable(self) -> bool:
@@ -197,6 +228,12 @@ class Connection:
             self._protocol.send_complete(id)
             self._flush_soon()
 
+    def drop(self, error: SubscriptionError) -> None:
+        """Give the connection up as lost, for this reason; its peer may hear nothing of it."""
+        if self._socket is not None and self.is_usable:
+            self._failure = error
+            self._socket.abort()
+
     async def aclose(self) -> None:
         """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent."""
         self._closed_by_us = True
@@ -220,6 +257,8 @@ class Connection:
     def on_closed(self, code: int, reason: str) -> None:
         """Tell every route, and the owner, that the connection is gone."""
         self._protocol.receive_closed()
+        if self._pulse is not None:
+            self._pulse.stop()
         error = self._failure or _close_error(self._url, code, reason)
         log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
         if not self._acknowledged.done():
@@ -253,7 +292,10 @@ class Connection:
                 self._end(event)
             elif isinstance(event, Ping):
                 self._position(event.payload)
-            elif isinstance(event, ConnectionAck):
+            elif isinstance(event, Pong):
+                if self._pulse is not None:
+                    self._pulse.pong()
+            else:
                 self._acknowledge(event.payload)
         if protocol.close is not None:
             self._flush()

@@ -1,99 +1,120 @@
-"""Who owns the connection: opens it on first use, once for all who wait, and closes it."""
+"""Who owns the connection: opens it on first use, once for all who wait, and again when it is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Sequence
 from typing import final
 
 import msgspec
 
+from circuit_breaker_sdk.config import CircuitBreakerPolicy, ErrorRecoveryPolicy
+from circuit_breaker_sdk.connections.backoff import Backoff
+from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
-from circuit_breaker_sdk.errors import HandshakeFailed, SubscriptionError, UsageError
+from circuit_breaker_sdk.connections.connection_state import (
+    TRANSITIONS,
+    ConnectionState,
+    ConnectionStateChange,
+    Trigger,
+)
+from circuit_breaker_sdk.connections.endpoints import Endpoint, Endpoints
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    CircuitBreakerError,
+    HandshakeFailed,
+    SubscriptionError,
+    UsageError,
+)
 from circuit_breaker_sdk.observability import ConnectionCounters, log
 from circuit_breaker_sdk.urls import redacted
 
-__all__ = ["ConnectionState", "Supervisor"]
-
-
-class ConnectionState(enum.StrEnum):
-    """Where the client's connection is in its life."""
-
-    IDLE = "idle"
-    """Not connected: nothing was subscribed yet, or the last connection was lost."""
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    CLOSED = "closed"
-    """The client is closed; it never connects again."""
-
-
-class _Trigger(enum.Enum):
-    OPEN = enum.auto()
-    OPENED = enum.auto()
-    LOST = enum.auto()
-    CLOSE = enum.auto()
-
-
-_TRANSITIONS: Mapping[tuple[ConnectionState, _Trigger], ConnectionState] = {
-    (ConnectionState.IDLE, _Trigger.OPEN): ConnectionState.CONNECTING,
-    (ConnectionState.IDLE, _Trigger.CLOSE): ConnectionState.CLOSED,
-    (ConnectionState.CONNECTING, _Trigger.OPENED): ConnectionState.CONNECTED,
-    (ConnectionState.CONNECTING, _Trigger.LOST): ConnectionState.IDLE,
-    (ConnectionState.CONNECTING, _Trigger.CLOSE): ConnectionState.CLOSED,
-    (ConnectionState.CONNECTED, _Trigger.LOST): ConnectionState.IDLE,
-    (ConnectionState.CONNECTED, _Trigger.CLOSE): ConnectionState.CLOSED,
-    (ConnectionState.CLOSED, _Trigger.CLOSE): ConnectionState.CLOSED,
-}
+__all__ = ["Supervisor"]
 
 
 @final
 class Supervisor:
     """Own at most one connection and the task that opens it.
 
-    :meth:`connection` is single-flight: whoever asks while one is being opened waits for that one. A lost
-    connection is dropped; the next call opens another. Where ``/graphql`` answers but does not upgrade,
-    ``/ws`` beside it is tried, and remembered if it does.
+    :meth:`connection` is single-flight: whoever asks while one is being opened waits for that one. The
+    first connection of a client has one attempt at each URL, and its failure is the caller's. After one was
+    lost, whoever asks waits while it is tried again, as the policy says. Where ``/graphql`` answers but does
+    not upgrade, ``/ws`` beside it is tried, and remembered if it does.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        *,
+        urls: Sequence[str] = (),
+        policy: ErrorRecoveryPolicy | None = None,
+        breaker: CircuitBreakerPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``urls``: all of them, in order of preference; by default the one of the settings."""
         self.counters: ConnectionCounters = ConnectionCounters()
         self._settings = settings
+        self._endpoints = Endpoints(urls or (settings.url,), breaker or CircuitBreakerPolicy(), clock=clock)
+        self._backoff = Backoff(policy or ErrorRecoveryPolicy(), clock=clock)
         self._state = ConnectionState.IDLE
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
+        self._waiting = 0
+        self._ended: set[asyncio.Task[Connection]] = set()
         self._closing: set[Connection] = set()
-        self._was_lost = False
+        self._loss: SubscriptionError | None = None
+        self._was_connected = False
+        self._listeners: list[Callable[[ConnectionStateChange], object]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def state(self) -> ConnectionState:
         """The state now."""
         return self._state
 
+    @property
+    def breaker_state(self) -> BreakerState:
+        """What the circuit breaker of the present URL lets through."""
+        return self._endpoints.current.breaker.state
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        """From the latest ping to its pong; ``None`` where none was answered yet."""
+        return None if self._connection is None else self._connection.round_trip_seconds
+
+    def on_state(self, listener: Callable[[ConnectionStateChange], object]) -> None:
+        """Call ``listener`` with every change of the state; what it raises is logged."""
+        self._listeners.append(listener)
+
+    def proven(self) -> None:
+        """Note that the present connection is good: what fails after it begins a new row of failures."""
+        self._backoff.proven()
+        self._endpoints.current.breaker.succeeded()
+
     async def connection(self) -> Connection:
         """Return a usable connection, opening one if there is none.
 
         Cancelling a caller does not stop the opening others wait for; :meth:`aclose` does.
 
-        :raises SubscriptionError: it could not be opened.
-        :raises UsageError: the client is closed.
+        :raises SubscriptionError: it could not be opened, or the policy gave up.
+        :raises UsageError: the client is closed, or this is another event loop than before.
         """
         if self._state is ConnectionState.CLOSED:
             raise UsageError("the client is closed: make a new one")
+        self._check_loop()
         connection = self._connection
         if connection is not None:
             if connection.is_usable:
                 return connection
             # It is closing, its end is not here yet: its subscriptions learn it then, new ones go elsewhere.
             self._closing.add(connection)
-            self._drop()
+            self._drop(None)
         opening = self._opening
         if opening is None:
-            self._move(_Trigger.OPEN)
-            if self._was_lost:
-                self.counters.reconnection_attempts += 1
             opening = self._opening = asyncio.create_task(self._open(), name="circuit-breaker-connect")
+        self._waiting += 1
         # Whether the waiting caller or the opening was cancelled is told apart by who ended.
         try:
             return await asyncio.shield(opening)
@@ -101,16 +122,27 @@ class Supervisor:
             if opening.cancelled():
                 raise UsageError("the client was closed while it connected") from None
             raise
+        finally:
+            self._waiting -= 1
+            if not self._waiting and opening is self._opening and self._state is ConnectionState.RECONNECTING:
+                # It only waits for its next attempt, and nobody wants that any more.
+                opening.cancel()
+                self._ended.add(opening)
+                opening.add_done_callback(self._ended.discard)
+                self._opening = None
+                self._move(Trigger.LOST)
 
     async def aclose(self) -> None:
         """Close the connection, or stop opening it, and wait for the end. Idempotent."""
-        self._move(_Trigger.CLOSE)
+        self._move(Trigger.CLOSE)
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()
-            # Not `await opening`: its cancellation could not be told from our caller's. Why it failed is told
-            # to those who wait for the connection.
-            await asyncio.wait((opening,))
+            self._ended.add(opening)
+        if ended := tuple(self._ended):
+            # Not `await` each: its cancellation could not be told from our caller's. Why it failed is told to
+            # those who wait for the connection.
+            await asyncio.wait(ended)
         connection, self._connection = self._connection, None
         if connection is not None:
             self._closing.add(connection)
@@ -118,62 +150,147 @@ class Supervisor:
             await closing.aclose()
         self._closing.clear()
 
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise UsageError(
+                "a client belongs to the event loop it was first used on: make one for each loop"
+            )
+
+    # Opening -----------------------------------------------------------------------------------------------
+
     async def _open(self) -> Connection:
         try:
-            connection = await self._dial()
-        except Exception as error:
-            # A header or parameter that cannot be sent is a UsageError, and as final for this attempt.
+            connection = await self._until_open()
+        except Exception:
             self._opening = None
-            self.counters.failures += 1
-            if self._state is ConnectionState.CONNECTING:
-                self._move(_Trigger.LOST)
-            log(logging.DEBUG, "connection failed", url=redacted(self._settings.url), error=error)
+            if self._state is not ConnectionState.CLOSED:
+                self._move(Trigger.LOST)
             raise
         self._opening = None
         self._connection = connection
-        self._move(_Trigger.OPENED)
+        self._was_connected = True
+        self._backoff.connected()
+        self._move(Trigger.OPENED)
         return connection
 
-    async def _dial(self) -> Connection:
-        settings = self._settings
+    async def _until_open(self) -> Connection:
+        loss, self._loss = self._loss, None
+        attempt = 0
+        if loss is not None and (seconds := self._backoff.failed(loss)) is not None:
+            await self._wait(seconds, attempt, loss)
+        while True:
+            attempt += 1
+            await self._until_allowed(attempt)
+            self._move(Trigger.OPEN, attempt=attempt)
+            if self._was_connected:
+                self.counters.reconnection_attempts += 1
+            try:
+                return await self._try_each()
+            except SubscriptionError as error:
+                seconds = self._backoff.failed(error) if self._was_connected and self._waiting else None
+                if seconds is None:
+                    raise
+                await self._wait(seconds, attempt, error)
+
+    async def _wait(self, seconds: float, attempt: int, reason: SubscriptionError) -> None:
+        seconds = max(seconds, self._endpoints.wait_seconds())
+        self._move(Trigger.WAIT, reason=reason, attempt=attempt, retry_in_seconds=seconds)
+        await asyncio.sleep(seconds)
+
+    async def _until_allowed(self, attempt: int) -> None:
+        while seconds := self._endpoints.wait_seconds():
+            if self._state is not ConnectionState.RECONNECTING:
+                self._move(Trigger.WAIT, attempt=attempt, retry_in_seconds=seconds)
+            await asyncio.sleep(seconds)
+
+    async def _try_each(self) -> Connection:
+        """Try every URL that its breaker allows.
+
+        :raises SubscriptionError: why the first of them failed; refused credentials end it at once.
+        """
+        first: SubscriptionError | None = None
+        for endpoint in self._endpoints.allowed():
+            try:
+                connection = await self._dial(endpoint)
+            except SubscriptionError as error:
+                self.counters.failures += 1
+                log(logging.DEBUG, "connection failed", url=redacted(endpoint.url), error=error)
+                if isinstance(error, AuthenticationFailed):
+                    raise
+                endpoint.breaker.failed()
+                first = first or error
+            except Exception as error:
+                # A header or parameter that cannot be sent is a UsageError, and as final for every URL.
+                self.counters.failures += 1
+                log(logging.DEBUG, "connection failed", url=redacted(endpoint.url), error=error)
+                raise
+            else:
+                self._endpoints.serves(endpoint)
+                return connection
+        if first is None:
+            raise RuntimeError("no URL may be tried: this is asked for only when one may")
+        raise first
+
+    async def _dial(self, endpoint: Endpoint) -> Connection:
+        settings = msgspec.structs.replace(self._settings, url=endpoint.url)
         try:
             return await Connection.open(settings, self._lost)
         except HandshakeFailed as error:
-            beside = _ws_beside_graphql(settings.url)
+            beside = endpoint.ws_beside_graphql
             # A status means that HTTP is spoken there: the upgrade may live at another path.
             if beside is None or error.status is None or error.status >= 500:
                 raise
             log(logging.DEBUG, "connection tries /ws", url=redacted(beside), status=error.status)
-            fallback = msgspec.structs.replace(settings, url=beside)
             try:
-                connection = await Connection.open(fallback, self._lost)
+                connection = await Connection.open(msgspec.structs.replace(settings, url=beside), self._lost)
             except HandshakeFailed:
                 # What the user asked for is what the error is about.
                 raise error from None
-            self._settings = fallback
+            endpoint.url = beside
             return connection
+
+    # The end of a connection -------------------------------------------------------------------------------
 
     def _lost(self, connection: Connection, error: SubscriptionError) -> None:
         self.counters.failures += 1
         log(logging.DEBUG, "connection lost", url=connection.url, error=error)
         self._closing.discard(connection)
         if self._connection is connection:
-            self._drop()
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def _drop(self, error: SubscriptionError | None) -> None:
         self._connection = None
-        self._was_lost = True
-        self._move(_Trigger.LOST)
+        self._loss = error
+        if error is not None and not self._backoff.is_proven:
+            self._endpoints.current.breaker.failed()
+        self._move(Trigger.LOST, reason=error)
 
-    def _move(self, trigger: _Trigger) -> None:
+    def _move(
+        self,
+        trigger: Trigger,
+        *,
+        reason: CircuitBreakerError | None = None,
+        attempt: int = 0,
+        retry_in_seconds: float | None = None,
+    ) -> None:
         before = self._state
-        self._state = _TRANSITIONS[before, trigger]
-        if self._state is not before:
-            log(logging.DEBUG, "connection state", before=before.value, now=self._state.value)
-
-
-def _ws_beside_graphql(url: str) -> str | None:
-    path, question_mark, query = url.partition("?")
-    if not path.endswith("/graphql"):
-        return None
-    return path.removesuffix("graphql") + "ws" + question_mark + query
+        now = self._state = TRANSITIONS[before, trigger]
+        if now is before:
+            return
+        change = ConnectionStateChange(
+            before=before,
+            now=now,
+            url=redacted(self._endpoints.current.url),
+            reason=reason,
+            attempt=attempt,
+            retry_in_seconds=retry_in_seconds,
+        )
+        log(logging.DEBUG, "connection state", before=before.value, now=now.value)
+        for listener in tuple(self._listeners):
+            try:
+                listener(change)
+            except Exception as error:  # noqa: BLE001 (a listener may raise anything; it stops nothing)
+                log(logging.ERROR, "a listener of the connection's state raised", error=error)

@@ -17,6 +17,7 @@ class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
     :ivar messages_received: events (``next`` messages) received by all subscriptions, ended ones included.
     :ivar connection_failures: connections that could not be opened, or were lost.
     :ivar reconnection_attempts: connections opened again after one was lost.
+    :ivar round_trip_seconds: from the latest ping to its pong; ``None`` where none was answered yet.
 
     Example::
 
@@ -27,6 +28,7 @@ class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
     messages_received: int
     connection_failures: int
     reconnection_attempts: int
+    round_trip_seconds: float | None
 
 
 @final

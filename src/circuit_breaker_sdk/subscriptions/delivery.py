@@ -99,6 +99,8 @@ class Delivery(Generic[T]):
         self._decoder = decoder
         self._decode = decoder.decode
         self._has_cursors = connection.resume_negotiated
+        self._events_before = 0
+        self._is_lost = False
         self._last_cursor: str | None = None
         self._none_allowed = decoder.none_allowed
         self._request = request
@@ -106,7 +108,7 @@ class Delivery(Generic[T]):
         self._on_end = on_end
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._inline: Callable[[T], object] | None = None
-        self._started = time.perf_counter()
+        self._started = self._put_on_at = time.perf_counter()
         self._taken: str | None = None
         self._wake_at = 1
         self._waiter: asyncio.Future[None] | None = None
@@ -186,9 +188,10 @@ class Delivery(Generic[T]):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
-        if self.state is SubscriptionState.STARTING or not self._on_lost(self, error):
+        if not self._on_lost(self, error):
             self._finish(Trigger.FAIL, error)
             return
+        self._is_lost = True
         self._move(Trigger.LOSE)
         self._log(logging.INFO, "subscription reconnecting")
         self.handlers.report_error(error)
@@ -217,16 +220,33 @@ class Delivery(Generic[T]):
         """
         self.id = id
         self._connection = connection
+        self._events_before = self.events_received
+        self._is_lost = False
+        self._put_on_at = time.perf_counter()
         if self._has_cursors is not connection.resume_negotiated:
             self._has_cursors = connection.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
             self._decode = self._decoder.decode
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
-        if after is None and self.continuity is Continuity.OK:
+        if self.state is SubscriptionState.STARTING:
+            self.continuity = Continuity.OK if self._has_cursors else Continuity.UNKNOWN
+        elif after is None and self.continuity is Continuity.OK:
             self.continuity = Continuity.UNKNOWN
         extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None
         connection.subscribe(msgspec.structs.replace(self._request, id=id, extensions=extensions), self)
+
+    @property
+    def events_on_connection(self) -> int:
+        """How many events the present connection has brought."""
+        return self.events_received - self._events_before
+
+    def is_late_on(self, connection: Connection, *, after: float) -> bool:
+        """Whether it was put on this connection so many seconds ago and has not come to life, nor lost it."""
+        is_waiting = self.state in (SubscriptionState.STARTING, SubscriptionState.RECONNECTING)
+        is_there = self._connection is connection and not self._is_lost
+        # A timer may be a little early.
+        return is_waiting and is_there and time.perf_counter() - self._put_on_at >= after * 0.99
 
     def fail(self, error: SubscriptionError) -> None:
         """End with an error of our own; the server is told."""

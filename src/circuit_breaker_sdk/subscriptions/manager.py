@@ -75,7 +75,12 @@ class SubscriptionManager:
         # Any: deliveries of all event types live side by side.
         self._running: dict[SubscriptionId, Delivery[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recovery = Recovery(supervisor, policy, self._resume)
+        self._recovery = Recovery(
+            supervisor,
+            self._resume,
+            gives_up_at_once=policy.max_retries == 0,
+            live_seconds=timeouts.subscribe_seconds,
+        )
         self._received_by_ended = 0
         self._closed = False
 
@@ -93,13 +98,16 @@ class SubscriptionManager:
         """Start an operation; return once it is live: nothing that happens from then on is missed.
 
         Live means: the server has said so where resume was negotiated, the message is written elsewhere.
-        ``into`` makes the public handle. Cancellation ends what was started.
+        ``into`` makes the public handle. Cancellation ends what was started. Where a connection was lost it
+        waits for the next one, and so does one whose connection is lost before it was live.
 
         :raises SubscriptionError: no connection, or the server refused it before it was live.
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
         variables = encode_variables(operation.variables)
         connection = await self._supervisor.connection()
+        while not connection.is_usable:  # it was closed in the turn between
+            connection = await self._supervisor.connection()
         if self._closed:
             raise UsageError("the client is closed: make a new one")
         request = Subscribe(self._fresh_id(), operation.document, variables, operation.operation_name, None)
@@ -124,7 +132,7 @@ class SubscriptionManager:
             del self._running[delivery.id]
             raise
         if connection.resume_negotiated:
-            await self._until_live(delivery)
+            await self._until_live(delivery, connection)
         else:
             await self._until_written(delivery)
         if delivery.error is not None and not delivery.events_received:
@@ -150,17 +158,17 @@ class SubscriptionManager:
         self._running[id_] = delivery
         delivery.resume(id_, connection)
 
-    async def _until_live(self, delivery: Delivery[T]) -> None:
+    async def _until_live(self, delivery: Delivery[T], connection: Connection) -> None:
         seconds = self._timeouts.subscribe_seconds
         try:
-            async with asyncio.timeout(seconds):
-                await asyncio.shield(delivery.live)
-        except TimeoutError:
-            delivery.unsubscribe()
-            raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds) from None
+            while not delivery.live.done() and not delivery.is_late_on(connection, after=seconds):
+                await asyncio.wait((delivery.live,), timeout=seconds)
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
+        if not delivery.live.done():
+            delivery.unsubscribe()
+            raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds)
 
     def _ended(self, delivery: Delivery[Any]) -> None:
         self._recovery.forget(delivery)

@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
-from circuit_breaker_sdk.config import ErrorRecoveryPolicy
-from circuit_breaker_sdk.connections import Backoff, Connection, Supervisor
-from circuit_breaker_sdk.errors import SubscriptionError, UsageError
+from circuit_breaker_sdk.connections import Connection, Supervisor
+from circuit_breaker_sdk.errors import ConnectionFailed, OperationTimeoutError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 
 __all__ = ["Recovery"]
 
+# Two events of one subscription: the first may be a replay that the next loss repeats for ever.
+_PROOF_EVENTS = 2
+
 
 @final
 class Recovery:
-    """Keep the lost subscriptions, connect again, and put them on the new connection in their old order.
+    """Keep the lost subscriptions, wait for a connection, and put them on it in their old order.
 
     One task does it for all of them, and runs only while there are any.
     """
@@ -24,26 +26,33 @@ class Recovery:
     def __init__(
         self,
         supervisor: Supervisor,
-        policy: ErrorRecoveryPolicy,
         resume: Callable[[Delivery[Any], Connection], None],
+        *,
+        gives_up_at_once: bool,
+        live_seconds: float,
     ) -> None:
-        """``resume`` puts one on a connection; it raises ``ConnectionFailed`` if that is closing."""
+        """``resume`` puts one on a connection; it raises ``ConnectionFailed`` if that is closing.
+
+        ``live_seconds``: how long the server may take to say that what was put on a connection is live;
+        a connection on which it does not is given up as lost.
+        """
         self._supervisor = supervisor
-        self._backoff = Backoff(policy)
-        self._gives_up_at_once = policy.max_retries == 0
+        self._gives_up_at_once = gives_up_at_once
+        self._live_seconds = live_seconds
         self._resume = resume
         # Any: deliveries of all event types. A dict, because they keep their order.
         self._lost: dict[Delivery[Any], None] = {}
-        self._error: SubscriptionError | None = None
         self._running: asyncio.Task[None] | None = None
+        self._deadlines: set[asyncio.TimerHandle] = set()
         self._closed = False
 
     def take(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
         """Take a subscription whose connection was lost; ``False`` if it is not to be tried again."""
+        if delivery.events_on_connection >= _PROOF_EVENTS:
+            self._supervisor.proven()
         if self._closed or self._gives_up_at_once or not error.retryable:
             return False
         self._lost[delivery] = None
-        self._error = error
         if self._running is None:
             self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
         return True
@@ -51,32 +60,30 @@ class Recovery:
     def forget(self, delivery: Delivery[Any]) -> None:
         """Note that a subscription has ended."""
         self._lost.pop(delivery, None)
+        if not self._lost and self._running is not None:
+            self._running.cancel()
 
     async def aclose(self) -> None:
         """Try no more. Idempotent."""
         self._closed = True
+        for deadline in self._deadlines:
+            deadline.cancel()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
 
     async def _recover(self) -> None:
         try:
-            while self._lost and (error := self._error) is not None:
-                seconds = self._backoff.failed(error)
-                if seconds is None:
-                    self._give_up(error)
-                    return
-                await asyncio.sleep(seconds)
-                if not self._lost:
-                    return  # all were ended by the application
+            while self._lost:
                 try:
                     connection = await self._supervisor.connection()
-                except SubscriptionError as failed:
-                    self._error = failed
-                except UsageError:
-                    return  # the client was closed
+                except SubscriptionError as error:
+                    self._give_up(error)
+                except UsageError as error:
+                    if self._closed:
+                        return
+                    self._give_up(ConnectionFailed(str(error)))
                 else:
-                    self._backoff.connected()
                     await self._put_on(connection)
         finally:
             self._running = None
@@ -86,16 +93,31 @@ class Recovery:
         for delivery in resumed:
             try:
                 self._resume(delivery, connection)
-            except SubscriptionError as error:
-                self._error = error
-                return  # it and those behind it are still here
+            except SubscriptionError:
+                break  # it and those behind it are still here
             del self._lost[delivery]
-        if not connection.resume_negotiated:
-            # As for a new one: nothing will say that it is live, so it is when the message is written.
-            await asyncio.sleep(0)
-            for delivery in resumed:
-                if delivery not in self._lost and not delivery.state.is_end:
-                    delivery.go_live()
+        resumed = [delivery for delivery in resumed if delivery not in self._lost]
+        if connection.resume_negotiated:
+            self._expect_live(connection, resumed)
+            return
+        # As for a new one: nothing will say that it is live, so it is when the message is written.
+        await asyncio.sleep(0)
+        for delivery in resumed:
+            if delivery not in self._lost and not delivery.state.is_end:
+                delivery.go_live()
+
+    def _expect_live(self, connection: Connection, resumed: list[Delivery[Any]]) -> None:
+        seconds = self._live_seconds
+
+        def look() -> None:
+            self._deadlines.discard(handle)
+            late = [delivery for delivery in resumed if delivery.is_late_on(connection, after=seconds)]
+            if late:
+                what = f"resuming {late[0].label}"
+                connection.drop(OperationTimeoutError(what, seconds=seconds))
+
+        handle = asyncio.get_running_loop().call_later(seconds, look)
+        self._deadlines.add(handle)
 
     def _give_up(self, error: SubscriptionError) -> None:
         for delivery in tuple(self._lost):

@@ -54,6 +54,7 @@ _S = SubscriptionState
 # A pair that is not here is an error: after an end only `unsubscribe` may still come, and changes nothing.
 TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
     (_S.STARTING, Trigger.GO_LIVE): _S.LIVE,
+    (_S.STARTING, Trigger.LOSE): _S.STARTING,
     (_S.STARTING, Trigger.COMPLETE): _S.COMPLETED,
     (_S.STARTING, Trigger.FAIL): _S.FAILED,
     (_S.STARTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
