@@ -23,7 +23,8 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.polling import PollInvalid, PollRequest, Polls
+from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.polling.request import PollInvalid, PollRequest
 from circuit_breaker_server.session import Execute
 
 __all__ = ["HttpRoutes"]

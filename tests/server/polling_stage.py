@@ -15,7 +15,7 @@ from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.http_routes import HttpRoutes
-from circuit_breaker_server.polling import Polls
+from circuit_breaker_server.polling.polls import Polls
 from tests.server.gateway import worlds
 from tests.server.gateway.worlds import ALL_THINGS, SCHEMA, Payload, ScriptedLog
 from tests.server.stage import answer_nothing

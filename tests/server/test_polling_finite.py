@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from circuit_breaker_server.gateway.plan import PlanKey
-from circuit_breaker_server.polling import Patience
+from circuit_breaker_server.polling.patience import Patience
 from tests.server.gateway.test_finite import LAST, Story
 from tests.server.gateway.worlds import ONE_THING, Payload, assert_chained
-from tests.server.polling_stage import PollStage, Result, polling
+from tests.server.polling_stage import PollStage, Result, operation, polling
 from tests.waiting import PATIENCE_SECONDS, until
 
 
@@ -22,7 +22,9 @@ async def telling(
 ) -> AsyncIterator[tuple[Story, PollStage]]:
     log = Story()
     log.thing("other", 1)
-    async with polling(log, select=log.select, begin_seconds=begin_seconds, poll_bytes=poll_bytes) as stage:
+    async with polling(
+        log, select=log.select, page_records=3, begin_seconds=begin_seconds, poll_bytes=poll_bytes
+    ) as stage:
         yield log, stage
 
 
@@ -46,6 +48,19 @@ async def test_it_is_whole_from_its_beginning_then_done_and_done_again_after_the
         assert [event["data"]["things"]["n"] for event in events] == list(range(LAST + 1))
         assert_chained(events, start)
         assert await follow(stage, after=told.after) == Result(events=[], cursor=told.cursor, done=True)
+
+
+async def test_a_start_beside_an_operation_that_reads_on_is_a_start_still() -> None:
+    async with telling() as (log, stage):
+        log.begin()
+        log.tell(*range(LAST + 1))
+        begin = await follow(stage)
+        started, told = await stage.poll_many(
+            operation(ONE_THING, {"id": "s"}),
+            operation("subscription($id: String!) { things(id: $id) { n } }", {"id": "s"}, after=begin.after),
+        )
+        assert started == begin
+        assert (told.numbers, told.done) == (list(range(LAST + 1)), True)
 
 
 async def test_one_that_begins_while_it_is_polled_is_told_as_it_comes_and_done_with_the_last_event() -> None:

@@ -1,22 +1,4 @@
-"""``POST /graphql/poll``: subscriptions for networks that let no WebSocket through.
-
-A poll asks what comes after a cursor, and is answered as soon as there is something: it subscribes to the
-gateway as a session does, takes what comes, and leaves. Nothing is kept between two polls; the log serves
-what happened in between.
-
-Asked, for one operation (its part is the payload of ``subscribe``)::
-
-    {"query": "…", "variables": {…}, "operationName": "…",
-     "extensions": {"resume": {"after": "<cursor>"}}, "waitMs": 20000}
-
-or for several, ``{"operations": [{"query": "…", …}, …], "waitMs": 20000}``. Answered::
-
-    {"events": [{"data": {…}, "extensions": {"resume": {"cursor": "…", "prev": "…"}}}, …],
-     "cursor": "<after of the next poll>", "done": false}
-
-or ``{"results": […]}`` in the order of the operations. ``errors`` is there, and ``done`` true, where an
-operation has ended with errors; ``cursor`` may then be null.
-"""
+"""The polls that wait: each joins the channels it asks for, takes what comes, and leaves."""
 
 from __future__ import annotations
 
@@ -32,80 +14,24 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import internal_error
-from circuit_breaker_server.gateway.plan import Plan, PlanKey, Refused, make_plan
+from circuit_breaker_server.gateway.plan import Plan, Refused, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import error_value
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.polling.patience import Patience
+from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
 
-__all__ = ["MAX_WAIT_MS", "Patience", "PollInvalid", "PollOperation", "PollRequest", "Polls"]
-
-DEFAULT_WAIT_MS: Final = 20_000
-MAX_WAIT_MS: Final = 25_000
-"""Below the 30 s after which proxies commonly give up on a silent request."""
+__all__ = ["Polls"]
 
 _OPERATION_ID: Final = "poll"
 _END: Final = b"\0"
 """Ends each payload of a write; nothing in JSON can be it, inside or outside of strings."""
 
-_MAX_REMEMBERED: Final = 10_000
-
 _encode: Final = msgspec.json.Encoder().encode
 
 logger = get_logger("polling")
-
-
-class PollInvalid(Exception):
-    """A request is no poll; the text says what is wrong with it."""
-
-
-class PollOperation(msgspec.Struct, rename="camel"):
-    """One operation of a poll, as in the payload of ``subscribe``."""
-
-    query: str
-    variables: dict[str, object] | None = None
-    operation_name: str | None = None
-    extensions: dict[str, object] | None = None
-
-
-@final
-class PollRequest(msgspec.Struct, rename="camel"):
-    """The body: the members of one operation, or ``operations``.
-
-    :ivar wait_ms: how long to wait for something to tell, 0 to 25,000; 0 tells only what is there.
-
-    Example::
-
-        msgspec.json.decode(b'{"query": "subscription { … }", "waitMs": 0}', type=PollRequest)
-    """
-
-    query: str | None = None
-    variables: dict[str, object] | None = None
-    operation_name: str | None = None
-    extensions: dict[str, object] | None = None
-    operations: list[PollOperation] | None = None
-    wait_ms: int = DEFAULT_WAIT_MS
-
-    def asked(self, *, max_operations: int) -> Sequence[PollOperation]:
-        """Return what is asked for.
-
-        :raises PollInvalid: nothing, too much, both shapes at once, or ``waitMs`` is out of its range.
-        """
-        if not 0 <= self.wait_ms <= MAX_WAIT_MS:
-            raise PollInvalid(f"waitMs must be 0 to {MAX_WAIT_MS} milliseconds, not {self.wait_ms}")
-        if self.operations is None:
-            if self.query is None:
-                raise PollInvalid("a poll needs `query`, or `operations` for several")
-            return [PollOperation(self.query, self.variables, self.operation_name, self.extensions)]
-        single = (self.query, self.variables, self.operation_name, self.extensions)
-        if any(member is not None for member in single):
-            raise PollInvalid("a poll has either the members of one operation or `operations`, not both")
-        if not 1 <= len(self.operations) <= max_operations:
-            raise PollInvalid(
-                f"a poll has 1 to {max_operations} operations, not {len(self.operations)}; send several polls"
-            )
-        return self.operations
 
 
 class _Resume(msgspec.Struct):
@@ -189,47 +115,6 @@ class Polls:
         self._is_stopped = True
         for poll in self._open:
             poll.stop()
-
-
-@final
-class Patience:
-    """Since when streams that have not begun are waited for, over all polls for each.
-
-    Who asks without a cursor starts the time of a stream anew, for all who ask for the same.
-
-    Example::
-
-        seconds = Patience(60).left(plan.key, anew=True)
-    """
-
-    def __init__(self, begin_seconds: float) -> None:
-        self._begin_seconds = begin_seconds
-        # A client that polls on must find its entry again; a hash holds no document of a stranger.
-        self._keep_seconds = 2 * begin_seconds + MAX_WAIT_MS / 1000
-        self._since: dict[int, float] = {}
-
-    def __len__(self) -> int:
-        """How many streams are remembered."""
-        return len(self._since)
-
-    def left(self, key: PlanKey, *, anew: bool) -> float:
-        """Return the seconds left for a stream to begin; ``anew`` starts them: somebody new asks for it."""
-        now = asyncio.get_running_loop().time()
-        hashed = hash(key)
-        since = None if anew else self._since.get(hashed)
-        if since is None:
-            since = now
-            self._since.pop(hashed, None)
-            self._since[hashed] = now
-            self._forget_old(now)
-        return max(0.0, since + self._begin_seconds - now)
-
-    def _forget_old(self, now: float) -> None:
-        """Drop from the front, where the oldest are."""
-        while (
-            len(self._since) > _MAX_REMEMBERED or next(iter(self._since.values())) + self._keep_seconds < now
-        ):
-            del self._since[next(iter(self._since))]
 
 
 @final
