@@ -26,6 +26,7 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
@@ -161,8 +162,15 @@ class Server:
             gateway=gateway, documents=documents, execute=run, epoch=log.epoch, settings=settings
         )
         sessions = Sessions(services)
-        routes = HttpRoutes(documents, run, max_body_bytes=settings.max_body_bytes)
-        serving = _Serving(settings, routes, sessions, gateway)
+        polls = Polls(
+            gateway,
+            documents,
+            max_operations=settings.max_operations,
+            poll_bytes=settings.poll_bytes,
+            begin_seconds=settings.begin_seconds,
+        )
+        routes = HttpRoutes(documents, run, polls, max_body_bytes=settings.max_body_bytes)
+        serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
@@ -192,9 +200,15 @@ class _Serving:
     """uvicorn, and the WebSockets it hands over."""
 
     def __init__(
-        self, settings: ServerSettings, routes: HttpRoutes, sessions: Sessions, gateway: Gateway
+        self,
+        settings: ServerSettings,
+        routes: HttpRoutes,
+        sessions: Sessions,
+        polls: Polls,
+        gateway: Gateway,
     ) -> None:
         self._sessions = sessions
+        self._polls = polls
         self._gateway = gateway
         self._config = uvicorn.Config(
             routes.app,
@@ -226,6 +240,7 @@ class _Serving:
             server.close()
         # What was committed reaches the sockets before their close frame.
         self._gateway.flush()
+        self._polls.stop()
         await self._sessions.aclose()
         self._server.should_exit = True
         if self._ticking is not None:

@@ -53,7 +53,9 @@ class ServerSettings:
     :ivar snapshot_every: records between two snapshots of the folded state.
     :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
     :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
-    :ivar max_operations: operations in use at once on one socket.
+    :ivar max_operations: operations in use at once on one socket, or in one poll.
+    :ivar poll_bytes: events in one answer to a poll, all its operations together; the rest comes with the
+        next. One event that is bigger goes alone.
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
         Events never count here: a socket that is full is not written to.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
@@ -86,6 +88,7 @@ class ServerSettings:
     max_message_bytes: int = 64 * 1024
     max_body_bytes: int = 1024 * 1024
     max_operations: int = 2000
+    poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
     init_timeout_seconds: float = 3.0
     ping_seconds: float = 12.0

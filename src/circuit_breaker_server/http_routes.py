@@ -1,4 +1,4 @@
-"""What the server answers over plain HTTP: operations, its health, a page for people.
+"""What the server answers over plain HTTP: operations, polls, its health, a page for people.
 
 Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
 ``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import msgspec
 from starlette.applications import Starlette
@@ -23,6 +23,8 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.polling.request import PollInvalid, PollRequest
 from circuit_breaker_server.session import Execute
 
 __all__ = ["HttpRoutes"]
@@ -39,7 +41,7 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style></head>
 <h1>Circuit Breaker server</h1>
 <p>This server runs workflows and streams what happens in them. It speaks GraphQL: queries and mutations as
 <code>POST {http}</code>, subscriptions over WebSocket (<code>graphql-transport-ws</code>) at
-<code>{ws}</code>.</p>
+<code>{ws}</code>, or as <code>POST {http}/poll</code> where no WebSocket comes through.</p>
 <pre>curl {http} -H 'Content-Type: application/json' -d '{{"query": "{{ health }}"}}'</pre>
 <pre>from circuit_breaker_sdk import Client
 
@@ -60,6 +62,9 @@ class _RequestBody(msgspec.Struct, rename={"operation_name": "operationName"}):
     extensions: dict[str, object] | None = None
 
 
+_Body = TypeVar("_Body")
+
+
 class _BadRequest(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -67,6 +72,9 @@ class _BadRequest(Exception):
 
 
 _body: Final = msgspec.json.Decoder(_RequestBody)
+_poll_body: Final = msgspec.json.Decoder(PollRequest)
+
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
 
 
 @final
@@ -75,12 +83,13 @@ class HttpRoutes:
 
     Example::
 
-        uvicorn.Config(HttpRoutes(documents, execute, max_body_bytes=1_048_576).app)
+        uvicorn.Config(HttpRoutes(documents, execute, polls, max_body_bytes=1_048_576).app)
     """
 
-    def __init__(self, documents: Documents, execute: Execute, *, max_body_bytes: int) -> None:
+    def __init__(self, documents: Documents, execute: Execute, polls: Polls, *, max_body_bytes: int) -> None:
         self._documents = documents
         self._execute = execute
+        self._polls = polls
         self._max_body_bytes = max_body_bytes
         self.app = Starlette(
             routes=[
@@ -89,6 +98,8 @@ class HttpRoutes:
                 Route("/graphql", self._get, methods=["GET"]),
                 Route("/graphql", self._post, methods=["POST"]),
                 Route("/graphql", self._not_allowed, methods=["PUT", "PATCH", "DELETE"]),
+                Route("/graphql/poll", self._poll, methods=["POST"]),
+                Route("/graphql/poll", self._not_allowed, methods=["GET", "PUT", "PATCH", "DELETE"]),
                 Route("/health", self._health, methods=["GET"]),
             ]
         )
@@ -107,13 +118,16 @@ class HttpRoutes:
         return await self._not_allowed(request)
 
     async def _not_allowed(self, _request: Request) -> Response:
-        message = "send operations as POST; for subscriptions, upgrade to a WebSocket (graphql-transport-ws)"
-        return _errors(405, JSON, [GraphQLError(message=message)], allow="POST")
+        message = (
+            "send operations as POST; for subscriptions, upgrade to a WebSocket (graphql-transport-ws), "
+            "or post them to /graphql/poll"
+        )
+        return _errors(405, JSON, [GraphQLError(message=message)], Allow="POST")
 
     async def _post(self, request: Request) -> Response:
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
         try:
-            body = await self._read(request)
+            body = _decode(_body, await self._read(request))
         except _BadRequest as error:
             return _errors(error.status, media_type, [GraphQLError(message=str(error))])
         except ClientDisconnect:
@@ -132,7 +146,22 @@ class HttpRoutes:
         is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
         return Response(answer, 400 if is_request_error else 200, media_type=media_type)
 
-    async def _read(self, request: Request) -> _RequestBody:
+    async def _poll(self, request: Request) -> Response:
+        try:
+            asked = _decode(_poll_body, await self._read(request))
+            answer = await self._polls.answer(asked, gone=_disconnected(request))
+        except _BadRequest as error:
+            return _errors(error.status, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
+        except PollInvalid as error:
+            return _errors(400, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception:
+            logger.exception("poll_failed")
+            return _errors(500, JSON, [internal_error()], **_NOT_STORED)
+        return Response(answer, 200, _NOT_STORED, JSON)
+
+    async def _read(self, request: Request) -> bytes:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != JSON:
             # A page of another origin may post forms and plain text without asking: never execute those.
@@ -142,16 +171,23 @@ class HttpRoutes:
             raw += chunk
             if len(raw) > self._max_body_bytes:
                 raise _BadRequest(413, f"the body is over {self._max_body_bytes} bytes")
-        if raw.lstrip().startswith(b"["):
-            raise _BadRequest(400, "one operation per request: arrays of operations are not supported")
-        try:
-            return _body.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
+        return bytes(raw)
 
 
-def _errors(
-    status: int, media_type: str, errors: Sequence[GraphQLError], *, allow: str | None = None
-) -> Response:
-    headers = {"Allow": allow} if allow else None
+def _decode(decoder: msgspec.json.Decoder[_Body], raw: bytes) -> _Body:
+    if raw.lstrip().startswith(b"["):
+        raise _BadRequest(400, "the body must be an object: arrays of operations are not supported")
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has left; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _errors(status: int, media_type: str, errors: Sequence[GraphQLError], **headers: str) -> Response:
     return Response(encode_errors(errors), status, headers, media_type)

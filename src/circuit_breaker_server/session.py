@@ -18,9 +18,8 @@ from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.gateway.feed import Feed, gap_error, internal_error
-from circuit_breaker_server.gateway.log_reader import GapReason
+from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
+from circuit_breaker_server.gateway.feed import Feed, internal_error
 from circuit_breaker_server.gateway.plan import Refused, make_plan
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
@@ -152,6 +151,9 @@ class Session:
             self._protocol.send_ping({"resume": {"id": operation_id, "cursor": cursor}})
         self._send()
 
+    def caught_up(self, operation_id: str) -> None:
+        """Say nothing: the live signal has told where the operation stands."""
+
     def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors."""
         self._protocol.send_error(operation_id, errors)
@@ -274,7 +276,7 @@ class Session:
                 operation_name=event.operation_name,
             )
             services.gateway.subscribe(
-                feed, event.id, plan, prefix=next_prefix(event.id), after=_after(event.extensions)
+                feed, event.id, plan, prefix=next_prefix(event.id), after=resume_after(event.extensions)
             )
         except Refused as refused:
             self._protocol.send_error(event.id, refused.errors)
@@ -307,16 +309,6 @@ class Session:
         task = self._tasks.pop(operation_id, None)
         if task is not None:
             task.cancel()
-
-
-def _after(extensions: Mapping[str, object] | None) -> str | None:
-    resume = (extensions or {}).get("resume")
-    if resume is None:
-        return None
-    after = resume.get("after") if isinstance(resume, dict) else resume
-    if after is None or isinstance(after, str):
-        return after
-    raise Refused([gap_error(GapReason.MALFORMED)])
 
 
 @final

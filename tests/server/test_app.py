@@ -107,6 +107,8 @@ async def test_a_browser_gets_a_page_and_others_are_told_to_post(tmp_path: Path)
             assert "POST" in (await answer.json())["errors"][0]["message"]
         async with running.http.delete(running.server.url) as answer:
             assert answer.status == 405
+        async with running.http.get(running.server.url + "/poll") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "POST")
         async with running.http.get(running.root + "/elsewhere") as answer:
             assert answer.status == 404
 

@@ -18,9 +18,23 @@ from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "resume_after"]
 
 logger = get_logger("gateway")
+
+
+def resume_after(extensions: Mapping[str, object] | None) -> str | None:
+    """Return the cursor in ``extensions.resume.after`` of an operation; ``None`` if it names none.
+
+    :raises Refused: ``RESUME_GAP``: what stands there is no text.
+    """
+    resume = (extensions or {}).get("resume")
+    if resume is None:
+        return None
+    after = resume.get("after") if isinstance(resume, dict) else resume
+    if after is None or isinstance(after, str):
+        return after
+    raise Refused([gap_error(GapReason.MALFORMED)])
 
 
 @final
@@ -133,21 +147,35 @@ class Gateway:
         self._due.pop(feed, None)
 
     def subscribe(
-        self, feed: Feed, operation_id: str, plan: Plan, *, prefix: bytes, after: str | None = None
+        self,
+        feed: Feed,
+        operation_id: str,
+        plan: Plan,
+        *,
+        prefix: bytes,
+        after: str | None = None,
+        patience: Callable[[], float] | None = None,
     ) -> None:
         """Put an operation into its channel: from here on it misses nothing.
 
         ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
         The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
-        does not begin within ``begin_seconds`` ends with an error. ``prefix`` goes to the peer's ``frame``.
+        does not begin within ``begin_seconds`` ends with an error; for who does not stay subscribed all the
+        while, ``patience`` tells how many seconds are left of them. ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
             out to be unusable only in the log ends the operation through ``Peer.fail``.
         """
         unverified = None if after is None else self._parse(after)
-        channel = self._channels.get(plan.key) or self._open(plan)
-        finite = channel.selection.finite
-        begun = None if finite is None else finite.start()
+        known = self._channels.get(plan.key)
+        try:
+            selection = self._select(plan.field, plan.arguments) if known is None else known.selection
+            finite = selection.finite
+            begun = None if finite is None else finite.start()
+        except EngineError as error:
+            refusal = GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
+            raise Refused([refusal]) from error
+        channel = known or self._open(plan, selection)
         start = unverified or begun or self.end_cursor
         subscriber = Subscriber(
             feed,
@@ -162,7 +190,8 @@ class Gateway:
         self._members[channel][subscriber] = None
         if finite is not None and begun is None:
             loop = asyncio.get_running_loop()
-            subscriber.deadline = loop.call_later(self._begin_seconds, self._give_up, subscriber, finite)
+            seconds = self._begin_seconds if patience is None else patience()
+            subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber, finite)
         feed.add(subscriber)
 
     def _give_up(self, subscriber: Subscriber, finite: Finite) -> None:
@@ -183,12 +212,7 @@ class Gateway:
             raise Refused([gap_error(GapReason.EPOCH)])
         return cursor
 
-    def _open(self, plan: Plan) -> Channel:
-        try:
-            selection = self._select(plan.field, plan.arguments)
-        except EngineError as error:
-            refusal = GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
-            raise Refused([refusal]) from error
+    def _open(self, plan: Plan, selection: Selection) -> Channel:
         end = self.end_cursor
         channel = Channel(
             plan.key,

@@ -61,6 +61,10 @@ class Peer(Protocol):
         """Tell for each operation id the cursor up to which nothing is missed (the live signal)."""
         ...
 
+    def caught_up(self, operation_id: str) -> None:
+        """Hear that an operation that was behind has nothing more to be sent, for now."""
+        ...
+
     def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors."""
         ...
@@ -385,4 +389,6 @@ class Feed:
         elif finite is not None and finite.is_over():
             # It resumed after the last event.
             self._complete(subscriber)
+        else:
+            self.peer.caught_up(subscriber.id)
         return True

@@ -101,10 +101,18 @@ class LogReader:
     async def present_end(self) -> Cursor:
         """Return the cursor of the log's present end."""
         offset = self.log.last_offset
-        if offset and (records := await self.log.read(after=offset - 1, limit=1)):
-            return self.end_cursor(records[-1])
+        if offset and (cursor := await self.cursor_at(offset)):
+            return cursor
         # Nothing is kept: the log still remembers the check of the record just before.
         return Cursor(self.log.epoch, offset, 0, await self.log.check(offset) or "00000000")
+
+    async def cursor_at(self, offset: int) -> Cursor | None:
+        """Return the cursor after the last event of the record at an offset; ``None`` if it is not kept.
+
+        :raises LogError: the log cannot be read.
+        """
+        records = await self.log.read(after=offset - 1, limit=1)
+        return self.end_cursor(records[0]) if records and records[0].offset == offset else None
 
     async def verify(self, cursor: Cursor) -> None:
         """Make sure that everything after the cursor can be read.

@@ -17,7 +17,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
 from circuit_breaker_server.graphql.resolvers import Root, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 
-__all__ = ["encode_errors", "execute"]
+__all__ = ["encode_errors", "error_value", "execute"]
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -68,13 +68,13 @@ async def execute(
 
 _WEBSOCKET_ONLY = (
     "a subscription needs a WebSocket: connect to this URL with ws:// or wss:// and the subprotocol "
-    "graphql-transport-ws"
+    "graphql-transport-ws; where none comes through, post it to /graphql/poll"
 )
 
 
 def encode_errors(errors: Sequence[GraphQLError]) -> bytes:
     """Return the answer to an operation that was not executed."""
-    return _ENCODER.encode({"errors": [_error_value(error) for error in errors]})
+    return _ENCODER.encode({"errors": [error_value(error) for error in errors]})
 
 
 def _encode(result: ExecutionResult, root: Root) -> bytes:
@@ -84,14 +84,15 @@ def _encode(result: ExecutionResult, root: Root) -> bytes:
         answer["data"] = result.data
     if errors:
         answer["errors"] = [
-            _error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
+            error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
         ]
     if root.cursor is not None:
         answer["extensions"] = {"resume": {"cursor": str(root.cursor)}}
     return _ENCODER.encode(answer)
 
 
-def _error_value(error: GraphQLError) -> dict[str, object]:
+def error_value(error: GraphQLError) -> dict[str, object]:
+    """Return an error as it is encoded: without what it does not have."""
     value: dict[str, object] = {"message": error.message}
     if error.locations:
         value["locations"] = error.locations

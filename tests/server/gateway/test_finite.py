@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.plan import Refused
 from tests.server.gateway.worlds import (
     ONE_THING,
     FakePeer,
@@ -126,3 +128,20 @@ async def test_one_that_does_not_begin_in_time_ends_with_an_error_and_one_that_d
         log.tell(*range(LAST + 1))
         assert await begun.completed("1") == LAST + 1
         assert begun.failures == []
+
+
+async def test_one_that_may_not_be_read_is_refused_and_leaves_no_channel_behind() -> None:
+    def start() -> Cursor | None:
+        raise EngineError(ErrorCode.INVALID_INPUT, "the story is not told in pieces")
+
+    def select(_field: str, _arguments: Mapping[str, object]) -> Selection:
+        return Selection(
+            ("thing.s",), finite=Finite(start, lambda: False, lambda _: False, "there is no story")
+        )
+
+    async with running(ScriptedLog(), select=select) as gateway:
+        with pytest.raises(Refused) as refused:
+            follow(gateway)
+        (error,) = refused.value.errors
+        assert (error.message, error.code) == ("the story is not told in pieces", "INVALID_INPUT")
+        assert gateway.channels == 0

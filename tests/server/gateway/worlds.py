@@ -207,6 +207,9 @@ class FakePeer:
         self.signals += cursors
         self.news.set()
 
+    def caught_up(self, operation_id: str) -> None:
+        self.news.set()
+
     def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
         self.failures.append((operation_id, tuple(errors)))
         self.news.set()

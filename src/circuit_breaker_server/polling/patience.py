@@ -1,0 +1,54 @@
+"""How long streams that do not begin are still polled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, final
+
+from circuit_breaker_server.gateway.plan import PlanKey
+from circuit_breaker_server.polling.request import MAX_WAIT_MS
+
+__all__ = ["Patience"]
+
+_MAX_REMEMBERED: Final = 10_000
+
+
+@final
+class Patience:
+    """Since when streams that have not begun are waited for, over all polls for each.
+
+    Who asks without a cursor starts the time of a stream anew, for all who ask for the same.
+
+    Example::
+
+        seconds = Patience(60).left(plan.key, anew=True)
+    """
+
+    def __init__(self, begin_seconds: float) -> None:
+        self._begin_seconds = begin_seconds
+        # A client that polls on must find its entry again; a hash holds no document of a stranger.
+        self._keep_seconds = 2 * begin_seconds + MAX_WAIT_MS / 1000
+        self._since: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        """How many streams are remembered."""
+        return len(self._since)
+
+    def left(self, key: PlanKey, *, anew: bool) -> float:
+        """Return the seconds left for a stream to begin; ``anew`` starts them: somebody new asks for it."""
+        now = asyncio.get_running_loop().time()
+        hashed = hash(key)
+        since = None if anew else self._since.get(hashed)
+        if since is None:
+            since = now
+            self._since.pop(hashed, None)
+            self._since[hashed] = now
+            self._forget_old(now)
+        return max(0.0, since + self._begin_seconds - now)
+
+    def _forget_old(self, now: float) -> None:
+        """Drop from the front, where the oldest are."""
+        while (
+            len(self._since) > _MAX_REMEMBERED or next(iter(self._since.values())) + self._keep_seconds < now
+        ):
+            del self._since[next(iter(self._since))]

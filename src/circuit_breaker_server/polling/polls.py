@@ -1,0 +1,350 @@
+"""The polls that wait: each joins the channels it asks for, takes what comes, and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Final, final
+
+import msgspec
+from graphql import OperationType
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.gateway.channel import Position
+from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
+from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.gateway.plan import Plan, Refused, make_plan
+from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.graphql.execute import error_value
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.polling.patience import Patience
+from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
+
+__all__ = ["Polls"]
+
+_OPERATION_ID: Final = "poll"
+_END: Final = b"\0"
+"""Ends each payload of a write; nothing in JSON can be it, inside or outside of strings."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+logger = get_logger("polling")
+
+
+class _Resume(msgspec.Struct):
+    cursor: str
+
+
+class _Extensions(msgspec.Struct):
+    resume: _Resume
+
+
+class _Event(msgspec.Struct):
+    extensions: _Extensions
+
+
+_event: Final = msgspec.json.Decoder(_Event)
+
+
+def _framed(_prefix: bytes, payloads: Sequence[bytes]) -> bytes:
+    return b"".join(payload + _END for payload in payloads)
+
+
+@final
+class Polls:
+    """Answers polls, until it is stopped.
+
+    Example::
+
+        polls = Polls(gateway, documents, max_operations=2000, poll_bytes=1_048_576, begin_seconds=60)
+        answer = await polls.answer(PollRequest(query="subscription { … }"), gone=client_left())
+        polls.stop()
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        documents: Documents,
+        *,
+        max_operations: int,
+        poll_bytes: int,
+        begin_seconds: float,
+        max_seconds: float = MAX_WAIT_MS / 1000,
+    ) -> None:
+        """Settings are those of ``ServerSettings``; ``max_seconds`` ends a poll that still reads the log."""
+        self.gateway = gateway
+        self.documents = documents
+        self.poll_bytes = poll_bytes
+        self.max_seconds = max_seconds
+        self.patience = Patience(begin_seconds)
+        self._max_operations = max_operations
+        self._open: set[_Poll] = set()
+        self._is_stopped = False
+
+    def __len__(self) -> int:
+        """How many polls wait."""
+        return len(self._open)
+
+    async def answer(self, request: PollRequest, *, gone: Awaitable[None]) -> bytes:
+        """Answer one poll; ``gone`` ends when its client leaves, and with it the waiting.
+
+        :raises PollInvalid: the request is none.
+        """
+        leaving = asyncio.ensure_future(gone)
+        poll: _Poll | None = None
+        try:
+            poll = _Poll(self, request.asked(max_operations=self._max_operations))
+            self._open.add(poll)
+            leaving.add_done_callback(poll.stop)
+            if self._is_stopped:
+                poll.stop()
+            results = await poll.results(wait_seconds=request.wait_ms / 1000)
+            return results[0] if request.operations is None else b'{"results":[%b]}' % b",".join(results)
+        finally:
+            if poll is not None:
+                self._open.discard(poll)
+                poll.close()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Answer every poll at once, those to come too: the server closes."""
+        self._is_stopped = True
+        for poll in self._open:
+            poll.stop()
+
+
+@final
+class _Poll:
+    """One request: its operations, and the bytes they may take together."""
+
+    def __init__(self, polls: Polls, asked: Sequence[PollOperation]) -> None:
+        self.polls = polls
+        self._taken_bytes = 0
+        self._is_full = False
+        self._is_due = False
+        self._is_stopped = False
+        self._changed = asyncio.Event()
+        self._operations = [_Operation(self, each) for each in asked]
+
+    def take(self, size_bytes: int) -> bool:
+        """Tell whether an event still fits; the first one always does."""
+        limit = self.polls.poll_bytes
+        fits = not self._taken_bytes or self._taken_bytes + size_bytes <= limit
+        if fits:
+            self._taken_bytes += size_bytes
+        if not fits or self._taken_bytes >= limit:
+            self._is_full = True
+            for operation in self._operations:
+                operation.feed.set_writable(False)
+        return fits
+
+    def changed(self) -> None:
+        """Look again whether to answer."""
+        self._changed.set()
+
+    def stop(self, _cause: object = None) -> None:
+        """Wait no longer."""
+        self._is_stopped = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Leave every channel. Idempotent."""
+        for operation in self._operations:
+            self.polls.gateway.detach(operation.feed)
+
+    @property
+    def _is_answerable(self) -> bool:
+        if self._is_stopped or self._is_full:
+            return True
+        # What is there already is read first, however short the wait: one answer carries it.
+        operations = self._operations
+        return all(each.settled for each in operations) and (
+            self._is_due or any(each.has_news for each in operations)
+        )
+
+    async def results(self, *, wait_seconds: float) -> Sequence[bytes]:
+        """Subscribe, wait for something to tell, leave, and tell it, operation by operation."""
+        # Where the bytes do not suffice for all, those furthest behind are read first, so that none starves.
+        for operation in sorted(self._operations, key=lambda each: each.place):
+            operation.subscribe()
+        loop = asyncio.get_running_loop()
+        timers = [
+            loop.call_later(wait_seconds, self._on_due),
+            loop.call_later(self.polls.max_seconds, self.stop),
+        ]
+        try:
+            while not self._is_answerable:
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            for timer in timers:
+                timer.cancel()
+        reached = [operation.reached() for operation in self._operations]
+        self.close()
+        for operation, place in zip(self._operations, reached, strict=True):
+            if place is not None:
+                await operation.move_to(place)
+        return [operation.result() for operation in self._operations]
+
+    def _on_due(self) -> None:
+        self._is_due = True
+        self._changed.set()
+
+
+@final
+class _Operation:
+    """One operation of a poll: the peer of a feed of its own, so that a write is of this operation only.
+
+    :ivar settled: there is, or was a moment ago, nothing more for it to be read.
+    :ivar place: of the cursor it goes on after, to compare how far behind operations are.
+    """
+
+    def __init__(self, poll: _Poll, asked: PollOperation) -> None:
+        self._poll = poll
+        self._polls = poll.polls
+        self._asked = asked
+        self._after: str | None = None
+        self._events: list[bytes] = []
+        self._cursor: str | None = None
+        self._errors: Sequence[GraphQLError] = ()
+        self._is_done = False
+        self._is_start = False
+        self._is_cut = False
+        self.settled = False
+        self.place: Position = (0, 0)
+        self.feed = self._polls.gateway.attach(self, frame=_framed, resume=True)
+        try:
+            self._after = resume_after(asked.extensions)
+            if self._after is not None:
+                cursor = Cursor.parse(self._after)
+                self.place = (cursor.offset, cursor.index)
+        except (Refused, ValueError):
+            pass  # said when it subscribes
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._events) or self._is_done or self._is_start
+
+    # --- before the waiting ------------------------------------------------------------------------
+
+    def subscribe(self) -> None:
+        """Join the channel; what is wrong with the operation becomes its errors."""
+        try:
+            self._subscribe()
+        except (DocumentInvalid, Refused) as error:
+            self.fail(_OPERATION_ID, error.errors)
+        except Exception:
+            logger.exception("subscribe_failed")
+            self.fail(_OPERATION_ID, [internal_error()])
+
+    def _subscribe(self) -> None:
+        plan = self._plan()
+        after = resume_after(self._asked.extensions)
+        if after is None:
+            # Only the start position is asked for: events are for the next poll.
+            self.feed.set_writable(False)
+            self._is_start = self.settled = True
+        self._polls.gateway.subscribe(
+            self.feed,
+            _OPERATION_ID,
+            plan,
+            prefix=b"",
+            after=after,
+            patience=lambda: self._polls.patience.left(plan.key, anew=after is None),
+        )
+
+    def _plan(self) -> Plan:
+        asked, documents = self._asked, self._polls.documents
+        document = documents.get(asked.query)
+        operation = document.operation(asked.operation_name)
+        if operation.operation is not OperationType.SUBSCRIPTION:
+            message = f"only subscriptions are polled: post this {operation.operation.value} to /graphql"
+            raise Refused([GraphQLError(message=message, extensions={"code": "OPERATION_NOT_SUPPORTED"})])
+        return make_plan(
+            documents.schema, document, variables=asked.variables, operation_name=asked.operation_name
+        )
+
+    # --- the peer of the feed ----------------------------------------------------------------------
+
+    def write(self, frames: bytes) -> None:
+        """Take events up to the bound of the poll; the others are read again by the next."""
+        if self._is_done or self._is_cut:
+            return
+        for payload in frames.split(_END)[:-1]:
+            if not self._poll.take(len(payload)):
+                self._is_cut = True
+                break
+            self._events.append(payload)
+        if self._events:
+            self._cursor = _event.decode(self._events[-1]).extensions.resume.cursor
+        if self.feed.subscribers[_OPERATION_ID].is_current:
+            self.settled = True
+        self._poll.changed()
+
+    def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
+        """Take the place from which nothing is missed."""
+        if not self._is_cut:
+            ((_, self._cursor),) = cursors
+
+    def caught_up(self, _operation_id: str) -> None:
+        """Hear that what was there is read."""
+        self.settled = True
+        self._poll.changed()
+
+    def fail(self, _operation_id: str, errors: Sequence[GraphQLError]) -> None:
+        """End with errors, after the events that were taken."""
+        if not self._is_cut:
+            self._errors = errors
+            self._end()
+
+    def complete(self, _operation_id: str) -> None:
+        """End: the last event was taken."""
+        if not self._is_cut:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_done = self.settled = True
+        self._poll.changed()
+
+    # --- after the waiting -------------------------------------------------------------------------
+
+    def reached(self) -> Cursor | Position | None:
+        """Return the place up to which nothing matched, where that is behind the cursor; while subscribed."""
+        subscriber = self.feed.subscribers.get(_OPERATION_ID)
+        if subscriber is None or subscriber.unverified is not None or self.has_news or self._is_cut:
+            return None
+        gateway = self._polls.gateway
+        if subscriber.is_current:
+            return gateway.end_cursor if self.place < gateway.end else None
+        # Still reading: go on from the last page, or a log longer than one poll would never be read through.
+        return subscriber.position if subscriber.position[0] > self.place[0] else None
+
+    async def move_to(self, place: Cursor | Position) -> None:
+        """Move the cursor on."""
+        if isinstance(place, Cursor):
+            self._cursor = str(place)
+            return
+        try:
+            cursor = await self._polls.gateway.reader.cursor_at(place[0])
+        except LogError:
+            return  # from where it was, then
+        if cursor is not None:
+            self._cursor = str(cursor)
+
+    def result(self) -> bytes:
+        """Return what the client is told of this operation."""
+        cursor = self._cursor
+        if cursor is None and not self._is_done:
+            cursor = self._after
+        done = b"true" if self._is_done else b"false"
+        errors = b"" if not self._errors else b',"errors":' + _encode([error_value(e) for e in self._errors])
+        return b'{"events":[%b],"cursor":%b,"done":%b%b}' % (
+            b",".join(self._events),
+            _encode(cursor),
+            done,
+            errors,
+        )

@@ -1,0 +1,139 @@
+"""Polls over real HTTP, on the scripted log and gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import final
+
+import aiohttp
+import msgspec
+import uvicorn
+
+from circuit_breaker_server.engine.events import Selection
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.http_routes import HttpRoutes
+from circuit_breaker_server.polling.polls import Polls
+from tests.server.gateway import worlds
+from tests.server.gateway.worlds import ALL_THINGS, SCHEMA, Payload, ScriptedLog
+from tests.server.stage import answer_nothing
+
+
+@final
+class Result(msgspec.Struct):
+    """What a poll says of one operation."""
+
+    events: list[Payload]
+    cursor: str | None
+    done: bool
+    errors: list[dict[str, object]] = []
+
+    @property
+    def numbers(self) -> list[object]:
+        return [event["data"]["things"]["n"] for event in self.events]
+
+    @property
+    def after(self) -> str:
+        assert self.cursor is not None
+        return self.cursor
+
+    @property
+    def error(self) -> dict[str, object]:
+        (error,) = self.errors
+        return error
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        return msgspec.convert(self.error["extensions"], dict[str, str])
+
+
+def operation(
+    query: str = ALL_THINGS, variables: Mapping[str, object] | None = None, *, after: object = None
+) -> dict[str, object]:
+    asked: dict[str, object] = {"query": query}
+    if variables is not None:
+        asked["variables"] = variables
+    if after is not None:
+        asked["extensions"] = {"resume": {"after": after}}
+    return asked
+
+
+async def poll_one(
+    http: aiohttp.ClientSession, url: str, asked: Mapping[str, object], *, wait_ms: int = 25_000
+) -> Result:
+    async with http.post(url, json={**asked, "waitMs": wait_ms}) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/json")
+        assert answer.headers["Cache-Control"] == "no-store"
+        return msgspec.json.decode(await answer.read(), type=Result)
+
+
+@final
+class PollStage:
+    """A gateway behind a port, and HTTP to it. Waits are long: a test that waits for one in vain fails."""
+
+    def __init__(
+        self, log: ScriptedLog, gateway: Gateway, polls: Polls, http: aiohttp.ClientSession, url: str
+    ) -> None:
+        self.log = log
+        self.gateway = gateway
+        self.polls = polls
+        self.http = http
+        self.url = url
+
+    async def poll(
+        self,
+        query: str = ALL_THINGS,
+        variables: Mapping[str, object] | None = None,
+        *,
+        after: object = None,
+        wait_ms: int = 25_000,
+    ) -> Result:
+        return await poll_one(self.http, self.url, operation(query, variables, after=after), wait_ms=wait_ms)
+
+    async def poll_many(self, *asked: Mapping[str, object], wait_ms: int = 25_000) -> Sequence[Result]:
+        async with self.http.post(self.url, json={"operations": asked, "waitMs": wait_ms}) as answer:
+            assert answer.status == 200
+            body = msgspec.json.decode(await answer.read(), type=dict[str, list[Result]])
+        assert set(body) == {"results"}
+        return body["results"]
+
+
+@contextlib.asynccontextmanager
+async def polling(
+    log: ScriptedLog | None = None,
+    *,
+    select: Callable[[str, Mapping[str, object]], Selection] = worlds.select,
+    ring_size: int = 1024,
+    page_records: int = 256,
+    begin_seconds: float = 60.0,
+    poll_bytes: int = 1024 * 1024,
+    max_operations: int = 10,
+) -> AsyncIterator[PollStage]:
+    log = log or ScriptedLog()
+    documents = Documents(SCHEMA)
+    async with worlds.running(
+        log, select=select, ring_size=ring_size, page_records=page_records, begin_seconds=begin_seconds
+    ) as gateway:
+        polls = Polls(
+            gateway,
+            documents,
+            max_operations=max_operations,
+            poll_bytes=poll_bytes,
+            begin_seconds=begin_seconds,
+        )
+        routes = HttpRoutes(documents, answer_nothing, polls, max_body_bytes=100_000)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = uvicorn.Config(routes.app, http="httptools", ws="none", lifespan="off", log_config=None)
+            config.load()
+            server = uvicorn.Server(config)
+            server.lifespan = config.lifespan_class(config)
+            await server.startup(sockets=[listener])
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/graphql/poll"
+            try:
+                async with aiohttp.ClientSession() as http:
+                    yield PollStage(log, gateway, polls, http, url)
+            finally:
+                polls.stop()
+                await server.shutdown(sockets=[listener])
