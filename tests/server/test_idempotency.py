@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import final
 
 import aiohttp
 import msgspec
 import pytest
 
-from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import IdempotencyState
-from circuit_breaker_server.log.event_log import NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from tests.server.keyed import KeyLog, send, serving, unanswering
 from tests.waiting import until
 
-ROOT = Path(__file__).parents[2]
 GRAPHQL_JSON = "application/graphql-response+json"
 CREATE_WORKFLOW = "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id name } }"
 CREATE_RESOURCE = "mutation($input: ResourceCreateInput!) { createResource(input: $input) { id data } }"
@@ -44,96 +37,9 @@ WORKFLOW: dict[str, object] = {
 }
 
 
-@final
-class _Error(msgspec.Struct):
-    extensions: dict[str, object]
-
-
-@final
-@dataclass(frozen=True)
-class Reply:
-    """An answer as it came."""
-
-    status: int
-    body: bytes
-    replayed: bool
-
-    @property
-    def json(self) -> dict[str, object]:
-        return msgspec.json.decode(self.body, type=dict[str, object])
-
-    @property
-    def data(self) -> dict[str, dict[str, object]]:
-        assert "errors" not in self.json, self.body
-        return msgspec.convert(self.json["data"], dict[str, dict[str, object]])
-
-    @property
-    def code(self) -> object:
-        (error,) = msgspec.convert(self.json["errors"], list[_Error])
-        return error.extensions["code"]
-
-    @property
-    def cursor(self) -> Cursor:
-        resume = msgspec.convert(self.json["extensions"], dict[str, dict[str, str]])["resume"]
-        return Cursor.parse(resume["cursor"])
-
-
-@final
-class Log:
-    """What is appended in this process.
-
-    :ivar records: each with a key in it, in order.
-    :ivar gate: appends of records with a key wait here.
-    :ivar appending: how many of them have come so far.
-    """
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.appending = 0
-
-
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    seen, append = Log(), SqliteEventLog.append
-
-    async def watched(self: SqliteEventLog, record: NewRecord) -> Record:
-        has_key = b'"idempotency"' in record.data
-        if has_key:
-            seen.appending += 1
-            await seen.gate.wait()
-        stored = await append(self, record)
-        if has_key:
-            seen.records.append(stored)
-        return stored
-
-    monkeypatch.setattr(SqliteEventLog, "append", watched)
-    return seen
-
-
-async def send(
-    url: str,
-    query: str,
-    variables: Mapping[str, object] | None = None,
-    *,
-    key: str | None = None,
-    accept: str = "*/*",
-    **more: object,
-) -> Reply:
-    headers = {"Accept": accept, "Content-Type": "application/json"}
-    if key is not None:
-        headers["Idempotency-Key"] = key
-    body = msgspec.json.encode({"query": query, "variables": variables, **more})
-    async with aiohttp.ClientSession() as http, http.post(url, data=body, headers=headers) as answer:
-        return Reply(answer.status, await answer.read(), answer.headers.get("Idempotency-Replayed") == "true")
-
-
-@contextlib.asynccontextmanager
-async def serving(data_dir: Path, **more: float) -> AsyncIterator[str]:
-    settings = ServerSettings(data_dir=data_dir, port=0, log_level="critical", **more)  # type: ignore[arg-type]  # numbers
-    async with Server(settings) as server:
-        yield server.url
+def log(monkeypatch: pytest.MonkeyPatch) -> KeyLog:
+    return KeyLog.watch(monkeypatch)
 
 
 async def make_resource(url: str) -> object:
@@ -151,7 +57,7 @@ async def resources(url: str) -> list[object]:
 # --- again, and once -------------------------------------------------------------------------------
 
 
-async def test_the_same_key_and_request_get_the_same_bytes_and_happen_once(tmp_path: Path, log: Log) -> None:
+async def test_the_same_key_and_request_get_the_same_bytes(tmp_path: Path, log: KeyLog) -> None:
     async with serving(tmp_path) as url:
         resource = await make_resource(url)
         ping = {"input": {"resourceId": resource, "activityId": "ping", "data": {"é": [1, 1.0, None]}}}
@@ -193,7 +99,7 @@ async def test_blanks_and_the_order_of_keys_make_no_other_request(tmp_path: Path
 
 
 @pytest.mark.parametrize("accept", ["application/json", GRAPHQL_JSON])
-async def test_the_same_key_with_another_request_is_refused(tmp_path: Path, log: Log, accept: str) -> None:
+async def test_the_same_key_with_another_request_is_refused(tmp_path: Path, log: KeyLog, accept: str) -> None:
     names = "".join(CREATE_WORKFLOW.replace("mutation", f"mutation {name}") for name in "AB")
     async with serving(tmp_path) as url:
         await send(url, names, {"input": WORKFLOW}, key="k", operationName="A")
@@ -214,7 +120,7 @@ async def test_the_same_key_with_another_request_is_refused(tmp_path: Path, log:
 
 @pytest.mark.parametrize("accept", ["application/json", GRAPHQL_JSON])
 @pytest.mark.parametrize("key", ["", "x" * 129, "a b", "é", "a\tb"])
-async def test_what_is_no_key_is_refused(tmp_path: Path, log: Log, key: str, accept: str) -> None:
+async def test_what_is_no_key_is_refused(tmp_path: Path, log: KeyLog, key: str, accept: str) -> None:
     async with serving(tmp_path) as url:
         refused = await send(url, CREATE_WORKFLOW, {"input": WORKFLOW}, key=key, accept=accept)
         assert (refused.status, refused.code) == (400, "IDEMPOTENCY_KEY_INVALID")
@@ -239,7 +145,7 @@ async def test_two_keys_in_one_request_are_none(tmp_path: Path) -> None:
             assert answer.status == 400
 
 
-async def test_a_key_is_for_one_root_field(tmp_path: Path, log: Log) -> None:
+async def test_a_key_is_for_one_root_field(tmp_path: Path, log: KeyLog) -> None:
     query = """mutation($i: WorkflowDefinitionInput!, $no: Boolean! = false, $yes: Boolean!) {
         a: createWorkflow(input: $i) { id }
         ...F @include(if: $no)
@@ -289,27 +195,6 @@ async def test_a_key_outlives_restarts_snapshots_and_the_trimming_of_the_log(tmp
         assert reused.code == "IDEMPOTENCY_KEY_REUSED"
 
 
-@contextlib.asynccontextmanager
-async def unanswering(data_dir: Path) -> AsyncIterator[str]:
-    """Run a server that dies by SIGKILL between the record and the answer."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.server.unanswered",
-        str(data_dir),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    try:
-        assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
-        assert await process.wait() == -9
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 async def test_after_a_kill_between_record_and_answer_the_answer_is_there(tmp_path: Path) -> None:
     async with unanswering(tmp_path) as url:
         resource = await make_resource(url)
@@ -328,7 +213,7 @@ async def test_after_a_kill_between_record_and_answer_the_answer_is_there(tmp_pa
 # --- at the same time ------------------------------------------------------------------------------
 
 
-async def test_of_two_at_the_same_time_the_second_waits_for_the_first(tmp_path: Path, log: Log) -> None:
+async def test_of_two_at_the_same_time_the_second_waits_for_the_first(tmp_path: Path, log: KeyLog) -> None:
     async with serving(tmp_path) as url:
         log.gate.clear()
         first, *others = [
@@ -345,9 +230,9 @@ async def test_of_two_at_the_same_time_the_second_waits_for_the_first(tmp_path: 
 
 
 async def test_a_mutation_that_outlives_its_time_limit_is_covered_by_its_key(
-    tmp_path: Path, log: Log
+    tmp_path: Path, log: KeyLog
 ) -> None:
-    async with serving(tmp_path, execute_seconds=0.2) as url:
+    async with serving(tmp_path, execute_seconds=0.5) as url:
         log.gate.clear()
         late = await send(url, CREATE_WORKFLOW, {"input": WORKFLOW}, key="k")
         later = await send(url, CREATE_WORKFLOW, {"input": WORKFLOW}, key="k")
@@ -362,9 +247,9 @@ async def test_a_mutation_that_outlives_its_time_limit_is_covered_by_its_key(
 
 
 async def test_a_mutation_that_is_stopped_with_the_server_before_its_record_leaves_the_key_free(
-    tmp_path: Path, log: Log
+    tmp_path: Path, log: KeyLog
 ) -> None:
-    async with serving(tmp_path, execute_seconds=0.2) as url:
+    async with serving(tmp_path, execute_seconds=0.5) as url:
         log.gate.clear()
         await send(url, CREATE_WORKFLOW, {"input": WORKFLOW}, key="k")
     log.gate.set()
@@ -376,7 +261,7 @@ async def test_a_mutation_that_is_stopped_with_the_server_before_its_record_leav
 # --- limits ----------------------------------------------------------------------------------------
 
 
-async def test_an_answer_that_is_too_large_is_given_once(tmp_path: Path, log: Log) -> None:
+async def test_an_answer_that_is_too_large_is_given_once(tmp_path: Path, log: KeyLog) -> None:
     query = CREATE_RESOURCE.replace("data", "data again: data")
     async with serving(tmp_path) as url:
         workflow = (await send(url, CREATE_WORKFLOW, {"input": WORKFLOW})).data["createWorkflow"]["id"]
@@ -392,7 +277,7 @@ async def test_an_answer_that_is_too_large_is_given_once(tmp_path: Path, log: Lo
 
 
 async def test_a_key_is_free_again_after_its_time(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: KeyLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [datetime.now(UTC)]
     states: list[IdempotencyState] = []

@@ -7,15 +7,18 @@ knows that the mutation happened, and what was answered.
 
 What is promised under one key within the time limit:
 
-- One effect. The commands that make one record: exactly that. ``deleteMcpServer`` may find sessions revoked
-  already by an attempt that died half-way. ``completeMcpOAuth`` and ``refreshMcpSession`` ask a provider
-  first: an attempt that dies between its answer and the session's record is made anew, and a provider that
-  takes a code only once then refuses it.
+- One effect. Where a command makes one record, that is all. ``deleteMcpServer`` first revokes sessions: what
+  an attempt that died half-way has revoked stays so, and the next one goes on. ``completeMcpOAuth`` first
+  uses up the sign-in, ``refreshMcpSession`` first asks the provider: of an attempt that died before the
+  session's record, the former is refused when it is sent again (begin anew), the latter asks again.
 - ``llmChatCompletion`` claims its key by the record that begins it and answers by the one that ends it: it
   never runs twice. After a crash in between, the key is refused with ``CONFLICT``.
 - A refusal without a record leaves the key free.
 - An answer over :data:`MAX_ANSWER_BYTES`, and one with a secret in it (``initiateMcpOAuth``), is given once
   and not kept: the key is refused afterwards, by an error that says that it happened.
+
+What is at rest by this, beside what the record holds anyway: the answer as it was given (the text of a
+completion too) and a hash of the request, whose variables may hold secrets; no secret itself.
 """
 
 from __future__ import annotations
@@ -86,6 +89,10 @@ def _last_index(record: Record) -> int:
     return max(len(derive(record)) - 1, 0)
 
 
+def _nothing(_answers: Callable[[], object]) -> bytes:
+    return bytes(NO_ANSWER)
+
+
 @final
 class Claim:
     """A key in use by the mutation that runs in this context.
@@ -107,10 +114,11 @@ class Claim:
         self._mark = uuid.uuid4().hex
         self._pending: Idempotency | None = None
         self._done: tuple[Idempotency, Record] | None = None
+        self._is_over = False
 
     def put_into(self, body: _B, effect: Effect) -> _B:
         """Return a body with the claim in it; as it is, once the effect is in the log."""
-        if self._done is not None:
+        if self._is_over or self._done is not None:
             return body
         self._pending = self._envelope(effect)
         return msgspec.structs.replace(body, idempotency=self._pending)
@@ -129,6 +137,14 @@ class Claim:
             return None
         cursor = Cursor(epoch, record.offset, _last_index(record), record.check)
         return _whole(bytes(kept.answer), kept.mark, cursor)
+
+    def release(self) -> None:
+        """Let go of the request and its answer: the mutation is over.
+
+        Tasks that it has begun, as the checks of an MCP server, hold their context for as long as they run.
+        """
+        self._is_over, self._pending, self._done = True, None, None
+        self._encode = _nothing
 
     def _envelope(self, effect: Effect) -> Idempotency:
         withheld, answer, mark = None, bytes(NO_ANSWER), ""

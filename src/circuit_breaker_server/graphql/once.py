@@ -162,7 +162,9 @@ class Once:
         root = Root(self._engine, is_mutation=True)
         answer = await run(document, variables=variables, operation_name=operation_name, root=root)
         # From the record, as for whoever asks again: the same bytes.
-        return Done(claim.answer(self._engine.epoch) or answer)
+        done = Done(claim.answer(self._engine.epoch) or answer)
+        claim.release()
+        return done
 
     def _ended(self, place: tuple[str, str], task: asyncio.Task[Done]) -> None:
         del self._running[place]
