@@ -101,8 +101,9 @@ class Checks:
             await asyncio.wait((task,))
 
     def latest(self, entry: ServerEntry) -> Health | None:
-        """Return what the last check found."""
-        recorded, latest = entry.health, self._latest.get(entry.server.id)
+        """Return what the last check found; of a disabled MCP server what is recorded of it."""
+        recorded = entry.health
+        latest = self._latest.get(entry.server.id) if entry.server.enabled else None
         if recorded is None or latest is None:
             return recorded or latest
         return max(recorded, latest, key=lambda health: health.at)
