@@ -22,6 +22,7 @@ from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
+from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
@@ -129,6 +130,7 @@ class Server:
             mcp_check_seconds=settings.mcp_check_seconds,
             mcp_session_seconds=settings.mcp_session_seconds,
             oauth_providers=[custom(each) for each in settings.oauth_providers],
+            idempotency_seconds=settings.idempotency_seconds,
         )
         parts.push_async_callback(engine.aclose)
         await engine.start()
@@ -157,6 +159,8 @@ class Server:
                 timeout_seconds=settings.execute_seconds,
             )
 
+        once = Once(engine, timeout_seconds=settings.execute_seconds)
+        parts.push_async_callback(once.aclose)
         documents = Documents(load_schema())
         services = Services(
             gateway=gateway, documents=documents, execute=run, epoch=log.epoch, settings=settings
@@ -169,7 +173,7 @@ class Server:
             poll_bytes=settings.poll_bytes,
             begin_seconds=settings.begin_seconds,
         )
-        routes = HttpRoutes(documents, run, polls, max_body_bytes=settings.max_body_bytes)
+        routes = HttpRoutes(documents, run, once, polls, max_body_bytes=settings.max_body_bytes)
         serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)

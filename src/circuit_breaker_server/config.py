@@ -68,6 +68,7 @@ class ServerSettings:
     :ivar mcp_check_seconds: between two checks of an MCP server.
     :ivar mcp_session_seconds: how long a session of an MCP server lasts at most without being refreshed.
     :ivar oauth_providers: where users of MCP servers may sign in, besides the built-in providers.
+    :ivar idempotency_seconds: how long the answer to a mutation with an ``Idempotency-Key`` is kept.
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
@@ -99,6 +100,7 @@ class ServerSettings:
     mcp_check_seconds: float = 30.0
     mcp_session_seconds: float = 86_400.0
     oauth_providers: tuple[OAuthProviderSettings, ...] = ()
+    idempotency_seconds: float = 86_400.0
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0

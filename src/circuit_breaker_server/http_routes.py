@@ -3,6 +3,11 @@
 Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
 ``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only
 ``application/json`` sees it as 200 with ``errors``. A body that is no request at all is 400 for both.
+
+A mutation with an ``Idempotency-Key`` happens once, however often it is sent (:mod:`.graphql.once`); an
+answer that is given again has ``Idempotency-Replayed: true``. What a key is refused for has a status of its
+own, for all clients: 400 for a key that is none, 422 for one of another request, 409 where the answer is not
+to be had.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar, final
 
 import msgspec
+from graphql import OperationType
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -22,6 +28,7 @@ from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
+from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, PollRequest
@@ -31,6 +38,8 @@ __all__ = ["HttpRoutes"]
 
 JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
+KEY: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotency-Replayed"
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -83,11 +92,14 @@ class HttpRoutes:
 
     Example::
 
-        uvicorn.Config(HttpRoutes(documents, execute, polls, max_body_bytes=1_048_576).app)
+        uvicorn.Config(HttpRoutes(documents, execute, once, polls, max_body_bytes=1_048_576).app)
     """
 
-    def __init__(self, documents: Documents, execute: Execute, polls: Polls, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, documents: Documents, execute: Execute, once: Once, polls: Polls, *, max_body_bytes: int
+    ) -> None:
         self._documents = documents
+        self._once = once
         self._execute = execute
         self._polls = polls
         self._max_body_bytes = max_body_bytes
@@ -134,17 +146,29 @@ class HttpRoutes:
             return Response(status_code=400)
         try:
             document = self._documents.get(body.query)
-            document.operation(body.operation_name)
+            operation = document.operation(body.operation_name)
         except DocumentInvalid as error:
             return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)
+        keys = request.headers.getlist(KEY) if operation.operation is OperationType.MUTATION else []
+        status, headers = None, None
         try:
-            answer = await self._execute(document, body.variables, body.operation_name)
+            if keys:
+                # A second header makes a key with a comma and a blank in it, which is none.
+                done = await self._once.execute(
+                    document, body.variables, body.operation_name, key=", ".join(keys)
+                )
+                answer, status = done.answer, done.status
+                headers = {REPLAYED: "true"} if done.is_replayed else None
+            else:
+                answer = await self._execute(document, body.variables, body.operation_name)
         except Exception:
             logger.exception("execute_failed")
             return _errors(500, media_type, [internal_error()])
+        if status is not None:
+            return Response(answer, status, media_type=media_type)
         # Without data nothing was executed: the request itself is at fault.
         is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
-        return Response(answer, 400 if is_request_error else 200, media_type=media_type)
+        return Response(answer, 400 if is_request_error else 200, headers, media_type)
 
     async def _poll(self, request: Request) -> Response:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import final
+from typing import cast, final
 
 import aiohttp
 import msgspec
@@ -14,6 +14,7 @@ import uvicorn
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.polling.polls import Polls
 from tests.server.gateway import worlds
@@ -123,7 +124,8 @@ async def polling(
             poll_bytes=poll_bytes,
             begin_seconds=begin_seconds,
         )
-        routes = HttpRoutes(documents, answer_nothing, polls, max_body_bytes=100_000)
+        no_keys = cast("Once", None)  # no mutation is posted here
+        routes = HttpRoutes(documents, answer_nothing, no_keys, polls, max_body_bytes=100_000)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             config = uvicorn.Config(routes.app, http="httptools", ws="none", lifespan="off", log_config=None)
             config.load()

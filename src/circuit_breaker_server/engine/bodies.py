@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, final
 
 import msgspec
 
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
-__all__ = ["UPCASTERS", "VERSION", "VersionedBody", "decode_as", "encode_body"]
+__all__ = ["NO_ANSWER", "UPCASTERS", "VERSION", "Idempotency", "VersionedBody", "decode_as", "encode_body"]
 
 VERSION = 1
 
@@ -22,10 +22,36 @@ UPCASTERS: dict[int, Callable[[dict[str, object]], dict[str, object]]] = {}
 """By version: makes the body of the next version of it, without changing what it was given."""
 
 
+NO_ANSWER = msgspec.Raw(b"null")
+
+
+@final
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Under which key a mutation was asked for, and its answer; see :mod:`.idempotency`.
+
+    :ivar principal: who asked: keys of different principals have nothing to do with each other.
+    :ivar hash: of the request.
+    :ivar answer: its JSON as it was written, without ``extensions``; null where it is withheld.
+    :ivar mark: stands in the answer for the record's offset; empty where nothing does.
+    :ivar withheld: why there is no answer.
+    """
+
+    key: str
+    hash: str
+    principal: str = ""
+    answer: msgspec.Raw = NO_ANSWER
+    mark: str = ""
+    withheld: str | None = None
+
+
 class VersionedBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
-    """What all bodies begin with."""
+    """What all bodies begin with.
+
+    :ivar idempotency: only in the record that is the effect of a mutation with a key.
+    """
 
     v: int = VERSION
+    idempotency: Idempotency | msgspec.UnsetType = msgspec.UNSET
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -14,6 +14,7 @@ from circuit_breaker_server.engine.bodies import VersionedBody, encode_body
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.idempotency import CLAIM, Effect
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     EventLog,
@@ -101,9 +102,18 @@ class Appender:
         return hashlib.sha256("\0".join(cause).encode()).hexdigest()[:32]
 
     async def append(
-        self, subject: str, body: VersionedBody, *, expected: int | None, record_id: str | None = None
+        self,
+        subject: str,
+        body: VersionedBody,
+        *,
+        expected: int | None,
+        record_id: str | None = None,
+        effect: Effect | None = None,
     ) -> Record:
         """Append one record.
+
+        :param effect: of the one record that is the caller's command: a mutation sent again with the same key
+            is answered from it.
 
         :raises ExpectationFailed: someone else wrote to the subject first.
         :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping.
@@ -111,9 +121,12 @@ class Appender:
         if not self._is_running():
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is not running: nothing was changed")
         id_ = self.record_id() if record_id is None else record_id
+        claim = None if effect is None else CLAIM.get()
+        if claim is not None and effect is not None:
+            body = claim.put_into(body, effect)
         new = NewRecord(subject=subject, id=id_, data=encode_body(body), expected=expected)
         try:
-            return await self._log.append(new)
+            record = await self._log.append(new)
         except ExpectationFailed:
             raise
         except LogClosedError as error:
@@ -122,14 +135,25 @@ class Appender:
             raise EngineError(
                 ErrorCode.UNAVAILABLE, f"the event log could not be written: {error}; nothing was changed"
             ) from error
+        if claim is not None and effect is not None:
+            claim.appended(effect, record)
+        return record
 
-    async def append_own(self, subject: str, body: VersionedBody, *, expected: int, conflict: str) -> Record:
+    async def append_own(
+        self,
+        subject: str,
+        body: VersionedBody,
+        *,
+        expected: int,
+        conflict: str,
+        effect: Effect | None = None,
+    ) -> Record:
         """Append what only the caller can decide again: if someone was first, it is refused.
 
         :raises EngineError: ``CONFLICT`` with the text given, ``UNAVAILABLE``.
         """
         try:
-            return await self.append(subject, body, expected=expected)
+            return await self.append(subject, body, expected=expected, effect=effect)
         except ExpectationFailed as error:
             raise EngineError(ErrorCode.CONFLICT, conflict) from error
 

@@ -15,6 +15,7 @@ from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
+from circuit_breaker_server.engine.idempotency import IdempotencyState
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
 from circuit_breaker_server.engine.mcp.mcp import Mcp
@@ -55,6 +56,7 @@ class Engine:
     :param mcp_check_seconds: between two checks of an MCP server.
     :param mcp_session_seconds: how long a session of an MCP server lasts at most.
     :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
+    :param idempotency_seconds: how long the key of a mutation is remembered.
 
     Example::
 
@@ -76,11 +78,18 @@ class Engine:
         mcp_check_seconds: float = 30.0,
         mcp_session_seconds: float = 86_400.0,
         oauth_providers: Sequence[Provider] = (),
+        idempotency_seconds: float = 86_400.0,
     ) -> None:
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
         mcp = McpState()
         parts: list[Part] = [workflows, rules, llm, agents, costs, mcp]
+        tokens = frozenset(token for part in parts for token in part.tokens)
+        self.idempotency = IdempotencyState(tokens, seconds=idempotency_seconds)
+        """What was answered to mutations with keys."""
+        parts.append(self.idempotency)
+        self.now = now
+        """The clock."""
         self._folding = Folding(log, parts, snapshot_every=snapshot_every)
         appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
         self.epoch = log.epoch

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import graphql
 import msgspec
 from graphql import ExecutionResult, OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
-from circuit_breaker_server.graphql.resolvers import Root, resolve
+from circuit_breaker_server.graphql.resolvers import Root, Told, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 
-__all__ = ["encode_errors", "error_value", "execute"]
+__all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project", "run"]
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -44,26 +45,56 @@ async def execute(
     except DocumentInvalid as error:
         return encode_errors(error.errors)
     if operation.operation is OperationType.SUBSCRIPTION:
-        return encode_errors([_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)])
+        return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
     root = Root(engine, is_mutation=operation.operation is OperationType.MUTATION)
     try:
         async with asyncio.timeout(timeout_seconds):
-            result = graphql.execute(
-                load_schema(),
-                document.ast,
-                root_value=root,
-                variable_values=dict(variables or {}),
-                operation_name=operation_name or None,
-                field_resolver=resolve,
-            )
-            if inspect.isawaitable(result):
-                result = await result
+            return await run(document, variables=variables, operation_name=operation_name, root=root)
     except TimeoutError:
         text = f"not finished within {timeout_seconds:g} s"
         if root.is_mutation:
             text += "; the mutation may have happened: read before trying again"
-        return encode_errors([_refusal("TIMEOUT", text)])
-    return _encode(result, root)
+        return encode_refusal("TIMEOUT", text)
+
+
+async def run(
+    document: Document, *, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
+) -> bytes:
+    """Execute on a root; return the answer as :func:`execute` does."""
+    result = _start(document, variables, operation_name, root)
+    if inspect.isawaitable(result):
+        result = await result
+    return _encode(result, root.cursor)
+
+
+def project(
+    document: Document,
+    *,
+    variables: Mapping[str, object] | None,
+    operation_name: str | None,
+    answers: Callable[[], object],
+) -> bytes:
+    """Return the answer to a mutation with one root field whose value is known, without ``extensions``.
+
+    :param answers: makes the value, or raises what the field is refused by.
+    """
+    result = _start(document, variables, operation_name, Told(answers))
+    if inspect.isawaitable(result):
+        raise TypeError("the answer to a mutation is made at once")
+    return _encode(result, None)
+
+
+def _start(
+    document: Document, variables: Mapping[str, object] | None, operation_name: str | None, root: Root | Told
+) -> Awaitable[ExecutionResult] | ExecutionResult:
+    return graphql.execute(
+        load_schema(),
+        document.ast,
+        root_value=root,
+        variable_values=dict(variables or {}),
+        operation_name=operation_name or None,
+        field_resolver=resolve,
+    )
 
 
 _WEBSOCKET_ONLY = (
@@ -77,7 +108,12 @@ def encode_errors(errors: Sequence[GraphQLError]) -> bytes:
     return _ENCODER.encode({"errors": [error_value(error) for error in errors]})
 
 
-def _encode(result: ExecutionResult, root: Root) -> bytes:
+def encode_refusal(code: str, message: str) -> bytes:
+    """Return the answer to an operation that was not executed, for one reason."""
+    return encode_errors([GraphQLError(message=message, extensions={"code": code})])
+
+
+def _encode(result: ExecutionResult, cursor: Cursor | None) -> bytes:
     answer: dict[str, object] = {}
     errors = result.errors or []
     if result.data is not None or any(error.path is not None for error in errors):
@@ -86,8 +122,8 @@ def _encode(result: ExecutionResult, root: Root) -> bytes:
         answer["errors"] = [
             error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
         ]
-    if root.cursor is not None:
-        answer["extensions"] = {"resume": {"cursor": str(root.cursor)}}
+    if cursor is not None:
+        answer["extensions"] = {"resume": {"cursor": str(cursor)}}
     return _ENCODER.encode(answer)
 
 
@@ -101,7 +137,3 @@ def error_value(error: GraphQLError) -> dict[str, object]:
     if error.extensions:
         value["extensions"] = error.extensions
     return value
-
-
-def _refusal(code: str, message: str) -> GraphQLError:
-    return GraphQLError(message=message, extensions={"code": code})

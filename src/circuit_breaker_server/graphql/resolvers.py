@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
 from graphql import GraphQLResolveInfo
@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 
-__all__ = ["MUTATIONS", "QUERIES", "Root", "resolve"]
+__all__ = ["MUTATIONS", "QUERIES", "Root", "Told", "resolve"]
 
 
 @final
@@ -44,9 +44,26 @@ class Root:
         return done.value
 
 
+@final
+class Told:
+    """The value at the root of a mutation that is not executed: its only field's value is given.
+
+    :param answers: makes the value, or raises what the field is refused by.
+    """
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: Callable[[], object]) -> None:
+        self._answers = answers
+
+    def field(self, _name: str, _arguments: Arguments) -> object:
+        """Answer the root field."""
+        return self._answers()
+
+
 def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: object) -> object:
     """Resolve any field: the engine's answers hold every field by its name; see ``Value``."""
-    if isinstance(source, Root):
+    if isinstance(source, (Root, Told)):
         return source.field(info.field_name, arguments)
     if not isinstance(source, Mapping):
         raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")

@@ -24,7 +24,7 @@ from circuit_breaker_server.engine.agents.records import (
     trigger_subject,
 )
 from circuit_breaker_server.engine.agents.run import AgentRun
-from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry
+from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry, triggered
 from circuit_breaker_server.engine.agents.streams import ends
 from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
@@ -32,6 +32,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.routing import ECHO, Route
@@ -199,8 +200,11 @@ class Agents:
         if agent.has_key:
             # First the secret: an agent without its key would be worse than a key without its agent.
             await self._secrets.put(agent.secret_id, provider.api_key)
-        record = await self._appender.append(agent_subject(agent.id), AgentCreated(agent=agent), expected=0)
-        return self._appender.committed(_agent_value(agent), record)
+        value = _agent_value(agent)
+        record = await self._appender.append(
+            agent_subject(agent.id), AgentCreated(agent=agent), expected=0, effect=Effect.of(value)
+        )
+        return self._appender.committed(value, record)
 
     async def create_state_config(self, given: StateAgentConfigInput) -> Committed[Value]:
         """Have an agent run for resources in a state; answers ``StateAgentConfigGQL``.
@@ -222,11 +226,17 @@ class Agents:
             created_at=self._appender.at(),
         )
         body = ConfigCreated(config=config)
-        record = await self._appender.append(config_subject(config.id), body, expected=0)
-        return self._appender.committed(_config_value(config), record)
+        value = _config_value(config)
+        record = await self._appender.append(
+            config_subject(config.id), body, expected=0, effect=Effect.of(value)
+        )
+        return self._appender.committed(value, record)
 
     async def trigger(self, given: TriggerInput) -> Committed[list[Value]]:
         """Start the runs that a resource's state asks for; answers ``[AgentExecutionGQL]``, at once.
+
+        The effect is the record of the trigger: sent again under its key, no run is started twice, and the
+        answer is that of then, whatever has become of the runs.
 
         :raises EngineError: ``NOT_FOUND``, ``UNAVAILABLE``.
         """
@@ -259,7 +269,8 @@ class Agents:
             runs=runs,
         )
         subject_ = trigger_subject(resource.workflow_id, given.resource_id)
-        record = await self._appender.append(subject_, body, expected=None)
+        effect = Effect(lambda _: [entry.value() for entry in triggered(body, created=0, check="")])
+        record = await self._appender.append(subject_, body, expected=None, effect=effect)
         entries = [self._execution(run.id) for run in runs]
         for entry, config in zip(entries, configs, strict=True):
             self._begin(entry, config)
@@ -283,7 +294,9 @@ class Agents:
                 )
             body = self._end_of(entry, "CANCELLED")
             try:
-                record = await self._appender.append(entry.subject, body, expected=entry.last)
+                record = await self._appender.append(
+                    entry.subject, body, expected=entry.last, effect=Effect.of(entry.ended(body).value())
+                )
             except ExpectationFailed:
                 continue  # what the run was appending when it was stopped has come first
             return self._appender.committed(self._execution(execution_id).value(), record)

@@ -24,7 +24,7 @@ from circuit_breaker_server.engine.tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
-__all__ = ["AgentState", "ExecutionEntry"]
+__all__ = ["AgentState", "ExecutionEntry", "triggered"]
 
 
 @final
@@ -71,6 +71,12 @@ class ExecutionEntry(Entry, frozen=True, kw_only=True, rename="camel"):
         """The subject of its records."""
         return execution_subject(self.agent_id, self.resource_id, self.id)
 
+    def ended(self, body: ExecutionEnded) -> ExecutionEntry:
+        """Return it as its end leaves it."""
+        return msgspec.structs.replace(
+            self, status=body.status, output=body.output, error=body.error, completed_at=body.at
+        )
+
     def value(self) -> dict[str, object]:
         """Return it in the shape of ``AgentExecutionGQL``."""
         duration = None
@@ -91,6 +97,26 @@ class ExecutionEntry(Entry, frozen=True, kw_only=True, rename="camel"):
             "durationMs": duration,
             "retryCount": self.retries,
         }
+
+
+def triggered(body: AgentsTriggered, *, created: int, check: str) -> list[ExecutionEntry]:
+    """Return the runs that a trigger makes; ``created`` and ``check`` are of its record."""
+    return [
+        ExecutionEntry(
+            created=created,
+            check=check,
+            events=len(body.runs),
+            id=run.id,
+            agent_id=run.agent_id,
+            config_id=run.config_id,
+            workflow_id=body.workflow_id,
+            resource_id=body.resource_id,
+            state_id=body.state_id,
+            input=run.input,
+            started_at=body.at,
+        )
+        for run in body.runs
+    ]
 
 
 @final
@@ -126,32 +152,13 @@ class AgentState(TablePart):
                 old = self._known(body.execution_id, record)
                 self._change(body.execution_id, record, retries=old.retries + retries)
             case ExecutionEnded():
-                self._change(
-                    body.execution_id,
-                    record,
-                    status=body.status,
-                    output=body.output,
-                    error=body.error,
-                    completed_at=body.at,
-                )
+                ended = self._known(body.execution_id, record).ended(body)
+                self.executions.put(body.execution_id, msgspec.structs.replace(ended, last=record.offset))
                 self._owe(body.usage, record)
 
     def _trigger(self, body: AgentsTriggered, record: Record) -> None:
-        for run in body.runs:
-            entry = ExecutionEntry(
-                created=record.offset,
-                check=record.check,
-                events=len(body.runs),
-                id=run.id,
-                agent_id=run.agent_id,
-                config_id=run.config_id,
-                workflow_id=body.workflow_id,
-                resource_id=body.resource_id,
-                state_id=body.state_id,
-                input=run.input,
-                started_at=body.at,
-            )
-            self.executions.put(run.id, entry)
+        for entry in triggered(body, created=record.offset, check=record.check):
+            self.executions.put(entry.id, entry)
 
     def _known(self, execution_id: str, record: Record) -> ExecutionEntry:
         entry = self.executions.get(execution_id)

@@ -29,6 +29,7 @@ from circuit_breaker_server.engine.costs.records import (
 from circuit_breaker_server.engine.costs.state import CostState, SpendEntry
 from circuit_breaker_server.engine.costs.windows import PERIODS, next_midnight, used_since, window_start
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
@@ -223,7 +224,9 @@ class Costs:
         return account if account.window == fresh.window else fresh
 
     async def _answer(self, key: AccountKey, decide: Callable[[Account], Body]) -> Committed[Value]:
-        record = await self._change(key, decide)
+        record = await self._change(
+            key, decide, effect=lambda body: Effect.of(body.account.status_value(key))
+        )
         if record is None:
             raise RuntimeError("a command that always decides has decided nothing")
         return self._appender.committed(decode_body(record).account.status_value(key), record)
@@ -234,6 +237,7 @@ class Costs:
         decide: Callable[[Account], Body | None],
         *,
         cause: tuple[str, str] | None = None,
+        effect: Callable[[Body], Effect] | None = None,
     ) -> Record | None:
         """Decide on an account as it is, one after another, and append what was decided, if anything."""
         async with self._lock(key):
@@ -246,7 +250,11 @@ class Costs:
                 record_id = None if cause is None else self._appender.follow_up_id(*cause)
                 try:
                     return await self._appender.append(
-                        key.subject, body, expected=0 if entry is None else entry.last, record_id=record_id
+                        key.subject,
+                        body,
+                        expected=0 if entry is None else entry.last,
+                        record_id=record_id,
+                        effect=None if effect is None else effect(body),
                     )
                 except ExpectationFailed:
                     continue

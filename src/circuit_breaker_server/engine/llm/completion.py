@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import final
+from typing import NoReturn, final
 
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, Piece, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
 from circuit_breaker_server.engine.llm.records import (
@@ -85,8 +86,15 @@ class CompletionRun:
             return await self._end("".join(p.text for p in pieces if not p.is_call), outcome)
         except ProviderFailed as error:
             await outbox.flush()
-            await self._fail(f"{self._route.provider.name}: {error.message}", blames_provider=True)
-            raise _refusal(error) from error
+            refusal = _refusal(error)
+
+            def refuse(_offset: str) -> NoReturn:
+                raise refusal
+
+            await self._fail(
+                f"{self._route.provider.name}: {error.message}", blames_provider=True, effect=Effect(refuse)
+            )
+            raise refusal from error
         except Exception:
             # A defect of ours, or a log that cannot be written: readers of the stream must not wait for more.
             if not self._has_ended:
@@ -97,11 +105,14 @@ class CompletionRun:
             await outbox.aclose()
 
     async def _append(
-        self, body: CompletionStarted | PiecesAdded | CompletionEnded | CompletionFailed
+        self,
+        body: CompletionStarted | PiecesAdded | CompletionEnded | CompletionFailed,
+        *,
+        effect: Effect | None = None,
     ) -> Record:
         try:
             record = await self._appender.append(
-                completion_subject(self._request_id), body, expected=self._last
+                completion_subject(self._request_id), body, expected=self._last, effect=effect
             )
         except ExpectationFailed as error:
             raise EngineError(
@@ -118,7 +129,7 @@ class CompletionRun:
         )
         await self._append(body)
 
-    async def _fail(self, error: str, *, blames_provider: bool) -> None:
+    async def _fail(self, error: str, *, blames_provider: bool, effect: Effect | None = None) -> None:
         await self._append(
             CompletionFailed(
                 request_id=self._request_id,
@@ -128,7 +139,8 @@ class CompletionRun:
                 streaming=self._streaming,
                 error=error,
                 blames_provider=blames_provider,
-            )
+            ),
+            effect=effect,
         )
 
     async def _end(self, content: str, outcome: Outcome) -> Committed[Value]:
@@ -149,19 +161,6 @@ class CompletionRun:
             cost=0.0 if price is None else price.cost_of(prompt, completion),
         )
         latency_ms = self._latency_ms()
-        record = await self._append(
-            CompletionEnded(
-                request_id=self._request_id,
-                at=self._appender.at(),
-                provider_id=provider.id,
-                latency_ms=latency_ms,
-                streaming=self._streaming,
-                finish_reason=outcome.finish_reason,
-                usage=usage,
-            )
-        )
-        self._has_ended = True
-        await self._costs.charge(usage)
         message: Value = {"role": "assistant", "content": content, "name": None}
         value: Value = {
             "id": self._request_id,
@@ -177,6 +176,20 @@ class CompletionRun:
                 "fallbackUsed": False,
             },
         }
+        record = await self._append(
+            CompletionEnded(
+                request_id=self._request_id,
+                at=self._appender.at(),
+                provider_id=provider.id,
+                latency_ms=latency_ms,
+                streaming=self._streaming,
+                finish_reason=outcome.finish_reason,
+                usage=usage,
+            ),
+            effect=Effect.of(value),
+        )
+        self._has_ended = True
+        await self._costs.charge(usage)
         return self._appender.committed(value, record)
 
     def _latency_ms(self) -> int:

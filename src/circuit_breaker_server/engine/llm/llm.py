@@ -16,6 +16,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.checking import check_completion, check_provider
 from circuit_breaker_server.engine.llm.completion import CompletionRun
 from circuit_breaker_server.engine.llm.endpoints import (
@@ -32,7 +33,13 @@ from circuit_breaker_server.engine.llm.records import (
     provider_subject,
 )
 from circuit_breaker_server.engine.llm.routing import ECHO, Route, find_route
-from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState, ProviderEntry, is_too_old
+from circuit_breaker_server.engine.llm.state import (
+    CompletionEntry,
+    LlmState,
+    ProviderEntry,
+    configured,
+    is_too_old,
+)
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.logs import get_logger
@@ -162,16 +169,15 @@ class Llm:
                 created_at=at if old is None else old.created_at,
                 updated_at=at,
             )
+            value = _provider_value(configured(body, created=0, last=0))
             record = await self._appender.append_own(
                 provider_subject(body.id),
                 body,
                 expected=0 if old is None else old.last,
                 conflict=f"provider {shown(given.name)} was changed by another operation first; try again",
+                effect=Effect.of(value),
             )
-        entry = self._state.providers.get(body.id)
-        if entry is None:
-            raise RuntimeError("a record that was appended is not in the state")
-        return self._appender.committed(_provider_value(entry), record)
+        return self._appender.committed(value, record)
 
     def route(self, model: str) -> Route:
         """Find the provider of a model.
@@ -197,6 +203,9 @@ class Llm:
     async def complete(self, given: ChatCompletion) -> Committed[Value]:
         """Run a completion to its end; answers ``LlmResponseGQL``. Cancelling the caller does not stop it.
 
+        Under a key it never runs twice: the record that reserves the id takes the key, the last one has the
+        answer, or the provider's failure. In between, the key has a claim and no answer.
+
         :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``CONFLICT``, ``PROVIDER_FAILED``,
             ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
@@ -216,6 +225,7 @@ class Llm:
             body,
             expected=0,
             conflict=f"requestId: {shown(request_id)} was used before; every request has an id of its own",
+            effect=Effect(None),
         )
         run = CompletionRun(self._appender, self._costs, given, route=route, requested=record)
         task = asyncio.get_running_loop().create_task(run.run(self.endpoint_of(route.provider)))

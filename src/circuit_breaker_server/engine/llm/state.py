@@ -23,7 +23,7 @@ from circuit_breaker_server.engine.tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
-__all__ = ["CompletionEntry", "LlmState", "ProviderEntry", "is_too_old"]
+__all__ = ["CompletionEntry", "LlmState", "ProviderEntry", "configured", "is_too_old"]
 
 KEPT: Final = timedelta(hours=24)
 """How long a finished stream can be read again."""
@@ -73,6 +73,22 @@ class ProviderEntry(Entry, frozen=True, kw_only=True, rename="camel"):
             "consecutiveFailures": self.failures_in_a_row,
             "lastError": self.last_error,
         }
+
+
+def configured(body: ProviderConfigured, *, created: int, last: int) -> ProviderEntry:
+    """Return a provider as its configuration leaves it; the offsets are of its first and last record."""
+    return ProviderEntry(
+        created=created,
+        last=last,
+        id=body.id,
+        provider_type=body.provider_type,
+        name=body.name,
+        base_url=body.base_url,
+        api_key_id=body.api_key_id,
+        models=body.models,
+        created_at=body.created_at,
+        updated_at=body.updated_at,
+    )
 
 
 @final
@@ -137,19 +153,8 @@ class LlmState(TablePart):
 
     def _configure(self, body: ProviderConfigured, record: Record) -> None:
         old = self.providers.get(body.id)
-        entry = ProviderEntry(
-            created=record.offset if old is None else old.created,
-            last=record.offset,
-            id=body.id,
-            provider_type=body.provider_type,
-            name=body.name,
-            base_url=body.base_url,
-            api_key_id=body.api_key_id,
-            models=body.models,
-            created_at=body.created_at,
-            updated_at=body.updated_at,
-        )
-        self.providers.put(body.id, entry)
+        created = record.offset if old is None else old.created
+        self.providers.put(body.id, configured(body, created=created, last=record.offset))
 
     def _advance(self, request_id: str, record: Record, *, ended_at: str | None) -> None:
         entry = self.completions.get(request_id)

@@ -9,8 +9,9 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.engine.command import ATTEMPTS, Appender
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.health import Finding, Target
 from circuit_breaker_server.engine.mcp.jwt import sign
@@ -100,23 +101,27 @@ class Checks:
             await asyncio.wait((task,))
 
     def latest(self, entry: ServerEntry) -> Health | None:
-        """Return what the last check found."""
-        recorded, latest = entry.health, self._latest.get(entry.server.id)
+        """Return what the last check found; of a disabled MCP server what is recorded of it."""
+        recorded = entry.health
+        latest = self._latest.get(entry.server.id) if entry.server.enabled else None
         if recorded is None or latest is None:
             return recorded or latest
         return max(recorded, latest, key=lambda health: health.at)
 
-    async def test(self, server_id: str) -> tuple[Finding, Record]:
-        """Check an MCP server now and record it, whatever it finds.
+    async def test(self, server_id: str, tell: Callable[[Finding], Value]) -> tuple[Value, Record]:
+        """Check an MCP server now and record it, whatever it finds; return what is told of it.
+
+        The effect is the record: an attempt that dies before it leaves nothing, and is made anew.
 
         :raises EngineError: ``NOT_FOUND``: it was deleted meanwhile; ``CONFLICT``, ``UNAVAILABLE``.
         """
         entry = self._state.servers.get(server_id)
         if entry is not None:
             finding = await self._check(self._target(entry.server))
-            record = await self._record(server_id, finding, None, "test")
+            value = tell(finding)
+            record = await self._record(server_id, finding, None, "test", Effect.of(value))
             if record is not None:
-                return finding, record
+                return value, record
         raise EngineError(ErrorCode.NOT_FOUND, "the MCP server was deleted", serverId=server_id)
 
     # -------------------------------------------------------------------------------------------------------
@@ -171,7 +176,12 @@ class Checks:
         )
 
     async def _record(
-        self, server_id: str, finding: Finding, version: int | None, cause: str
+        self,
+        server_id: str,
+        finding: Finding,
+        version: int | None,
+        cause: str,
+        effect: Effect | None = None,
     ) -> Record | None:
         """Record what a check found; of a check on the interval only what is new.
 
@@ -193,7 +203,9 @@ class Checks:
                 id=server_id, at=at, cause=cause, statuses=statuses, health=health, offer=offer
             )
             try:
-                return await self._appender.append(server_subject(server_id), body, expected=entry.last)
+                return await self._appender.append(
+                    server_subject(server_id), body, expected=entry.last, effect=effect
+                )
             except ExpectationFailed:
                 continue
         raise EngineError(ErrorCode.CONFLICT, "the MCP server is being changed by others; try again")

@@ -11,6 +11,7 @@ import msgspec
 from circuit_breaker_server.engine.checks import check_description, check_name, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.checking import (
     NewSecrets,
@@ -23,6 +24,7 @@ from circuit_breaker_server.engine.mcp.checking import (
     checked_tags,
 )
 from circuit_breaker_server.engine.mcp.checks import Checks, changed_offer
+from circuit_breaker_server.engine.mcp.health import Finding
 from circuit_breaker_server.engine.mcp.inputs import (
     ConfigureJwt,
     ConfigureOAuth,
@@ -165,7 +167,8 @@ class Servers:
             created_at=at,
             updated_at=at,
         )
-        record = await self._put(None, server, secrets, "created")
+        made = ServerEntry(created=0, last=0, server=server)
+        record = await self._put(None, server, secrets, "created", Effect(lambda _: self.value(made)))
         if enabled:
             self._checks.watch(server.id)
         return self._appender.committed(self.value(self.entry(server.id)), record)
@@ -230,8 +233,9 @@ class Servers:
 
     async def _configure(self, old: ServerEntry, auth: OAuth | Jwt, secrets: NewSecrets) -> Committed[Value]:
         changed = msgspec.structs.replace(old.server, auth=auth)
-        done = await self._change(old, changed, secrets, "configured")
-        return Committed(auth_value(auth), done.record, done.cursor)
+        value = auth_value(auth)
+        done = await self._change(old, changed, secrets, "configured", effect=Effect.of(value))
+        return Committed(value, done.record, done.cursor)
 
     async def register(self, given: RegisterCapabilities) -> Committed[Value]:
         """State what an MCP server offers; answers ``McpServerCapabilities``.
@@ -258,8 +262,11 @@ class Servers:
         body = CapabilitiesRegistered(
             id=given.server_id, at=at, cause="registered", offer=offer, changes=changed is not None
         )
-        record = await self._appender.append(server_subject(given.server_id), body, expected=entry.last)
-        return self._appender.committed(offer.value(given.server_id), record)
+        value = offer.value(given.server_id)
+        record = await self._appender.append(
+            server_subject(given.server_id), body, expected=entry.last, effect=Effect.of(value)
+        )
+        return self._appender.committed(value, record)
 
     async def test(self, server_id: str) -> Committed[Value]:
         """Check an MCP server now; answers ``McpConnectionTest``.
@@ -267,21 +274,24 @@ class Servers:
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
         self.entry(server_id)
-        finding, record = await self._checks.test(server_id)
-        value: Value = {
-            "success": finding.succeeded,
-            "responseTimeMs": finding.response_time_ms,
-            "error": finding.error,
-            "details": {
-                "dnsResolution": finding.dns,
-                "tcpConnection": finding.tcp,
-                "sslHandshake": finding.handshake,
-                "httpStatus": finding.http_status,
-                "authentication": finding.authenticated,
-                "capabilities": finding.succeeded if finding.initialized else None,
-            },
-            "testedAt": self._appender.at(),
-        }
+
+        def tell(finding: Finding) -> Value:
+            return {
+                "success": finding.succeeded,
+                "responseTimeMs": finding.response_time_ms,
+                "error": finding.error,
+                "details": {
+                    "dnsResolution": finding.dns,
+                    "tcpConnection": finding.tcp,
+                    "sslHandshake": finding.handshake,
+                    "httpStatus": finding.http_status,
+                    "authentication": finding.authenticated,
+                    "capabilities": finding.succeeded if finding.initialized else None,
+                },
+                "testedAt": self._appender.at(),
+            }
+
+        value, record = await self._checks.test(server_id, tell)
         return self._appender.committed(value, record)
 
     async def delete(self, server_id: str) -> Committed[Value]:
@@ -299,16 +309,18 @@ class Servers:
             cause="deleted",
             statuses=way(entry.server.status, "OFFLINE"),
         )
-        record = await self._appender.append(server_subject(server_id), body, expected=entry.last)
-        await self._checks.unwatch(server_id)
-        for id_ in entry.server.secret_ids:
-            await self._secrets.remove(id_)
         value: Value = {
             "success": True,
             "message": f"the MCP server {entry.server.name} is deleted",
             "errorCode": None,
             "data": {"serverId": server_id},
         }
+        record = await self._appender.append(
+            server_subject(server_id), body, expected=entry.last, effect=Effect.of(value)
+        )
+        await self._checks.unwatch(server_id)
+        for id_ in entry.server.secret_ids:
+            await self._secrets.remove(id_)
         return self._appender.committed(value, record)
 
     # -------------------------------------------------------------------------------------------------------
@@ -329,12 +341,19 @@ class Servers:
         raise EngineError(ErrorCode.CONFLICT, _CONFLICT)
 
     async def _change(
-        self, old: ServerEntry, server: ServerImage, secrets: NewSecrets, cause: str
+        self,
+        old: ServerEntry,
+        server: ServerImage,
+        secrets: NewSecrets,
+        cause: str,
+        *,
+        effect: Effect | None = None,
     ) -> Committed[Value]:
         server = msgspec.structs.replace(
             server, updated_at=self._appender.at(), version=old.server.version + 1
         )
-        record = await self._put(old, server, secrets, cause)
+        changed = old.with_server(server, server.updated_at)
+        record = await self._put(old, server, secrets, cause, effect or Effect(lambda _: self.value(changed)))
         if not server.enabled:
             await self._checks.unwatch(server.id)
         else:
@@ -342,7 +361,12 @@ class Servers:
         return self._appender.committed(self.value(self.entry(server.id)), record)
 
     async def _put(
-        self, old: ServerEntry | None, server: ServerImage, secrets: NewSecrets, cause: str
+        self,
+        old: ServerEntry | None,
+        server: ServerImage,
+        secrets: NewSecrets,
+        cause: str,
+        effect: Effect,
     ) -> Record:
         status = "UNKNOWN" if old is None else old.server.status
         body = ServerPut(
@@ -354,7 +378,7 @@ class Servers:
         )
         async with self._kept(secrets):
             record = await self._appender.append(
-                server_subject(server.id), body, expected=0 if old is None else old.last
+                server_subject(server.id), body, expected=0 if old is None else old.last, effect=effect
             )
         for id_ in frozenset() if old is None else old.server.secret_ids - server.secret_ids:
             await self._secrets.remove(id_)

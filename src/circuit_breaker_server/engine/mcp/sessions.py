@@ -12,6 +12,7 @@ import msgspec
 from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.due import Due
 from circuit_breaker_server.engine.mcp.oauth import Tokens, refresh_tokens
 from circuit_breaker_server.engine.mcp.records import (
@@ -138,7 +139,7 @@ class Sessions:
             session = self._prolonged(session, server, at)
             try:
                 await self._keep_tokens(session.id, tokens)
-                record = await self._append(None, session, server, "CREATED", at)
+                record = await self._append(None, session, server, "CREATED", at, is_effect=True)
             except EngineError:
                 await self._forget_tokens(session.id)
                 raise
@@ -164,15 +165,15 @@ class Sessions:
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
         entry = await self._active(session_id)
-        record = await self._end(entry, "REVOKED")
-        if record is None:
-            raise EngineError(ErrorCode.CONFLICT, "the session was changed by another operation; try again")
         value: Value = {
             "success": True,
             "message": "the session is revoked",
             "errorCode": None,
             "data": {"sessionId": session_id},
         }
+        record = await self._end(entry, "REVOKED", effect=Effect.of(value))
+        if record is None:
+            raise EngineError(ErrorCode.CONFLICT, "the session was changed by another operation; try again")
         return self._appender.committed(value, record)
 
     async def revoke_all(self, server_id: str) -> None:
@@ -243,7 +244,7 @@ class Sessions:
                 await self._keep_tokens(session.id, tokens)
             changed = self._prolonged(changed, server, at)
             try:
-                record = await self._append(entry, changed, server, "REFRESHED", at)
+                record = await self._append(entry, changed, server, "REFRESHED", at, is_effect=True)
             except ExpectationFailed as error:
                 now = self._state.sessions.get(session.id)
                 if now is None or now.session.status != "ACTIVE":
@@ -293,7 +294,10 @@ class Sessions:
         *,
         error: str | None = None,
         record_id: str | None = None,
+        is_effect: bool = False,
+        effect: Effect | None = None,
     ) -> Record:
+        """Append a change; ``is_effect`` where it is what the caller asked for, answered by the session."""
         active = self._state.active_sessions(server.id)
         before = old is not None and old.session.status == "ACTIVE"
         body = SessionChanged(
@@ -304,18 +308,21 @@ class Sessions:
             active=active + (session.status == "ACTIVE") - before,
             error=error,
         )
+        if is_effect:
+            effect = Effect(lambda _: session_value(session, server_value(server, active=body.active)))
         record = await self._appender.append(
             session_subject(session.server_id, session.user_id, session.id),
             body,
             expected=0 if old is None else old.last,
             record_id=record_id,
+            effect=effect,
         )
         entry = self._state.sessions.get(session.id)
         if entry is not None and entry.session.status == "ACTIVE":
             self._watch(entry)
         return record
 
-    async def _end(self, entry: SessionEntry, status: str) -> Record | None:
+    async def _end(self, entry: SessionEntry, status: str, *, effect: Effect | None = None) -> Record | None:
         """End a session; ``None`` if someone else has changed it first."""
         session = msgspec.structs.replace(entry.session, status=status, renewable=False)
         record_id = None
@@ -323,7 +330,13 @@ class Sessions:
             record_id = self._appender.follow_up_id("expired", session.id, session.expires_at)
         try:
             record = await self._append(
-                entry, session, self._server_of(entry), status, self._appender.at(), record_id=record_id
+                entry,
+                session,
+                self._server_of(entry),
+                status,
+                self._appender.at(),
+                record_id=record_id,
+                effect=effect,
             )
         except ExpectationFailed:
             return None

@@ -12,6 +12,7 @@ from typing import Final, final
 from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp import jwt
 from circuit_breaker_server.engine.mcp.checking import check_redirect, checked_metadata, text_object
 from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, CompleteOAuth, InitiateOAuth
@@ -120,7 +121,6 @@ class SignIn:
             expires_at=timestamp(now + STATE_LIFETIME),
         )
         await self._secrets.put(_verifier_id(body.key), verifier)
-        record = await self._appender.append(sign_in_subject(body.key), body, expected=0)
         value: Value = {
             "authorizationUrl": authorization_url(
                 auth,
@@ -135,6 +135,10 @@ class SignIn:
             "provider": provider_value(provider),
             "expiresAt": body.expires_at,
         }
+        # The state in the URL lets its holder complete the sign-in: it is never at rest.
+        record = await self._appender.append(
+            sign_in_subject(body.key), body, expected=0, effect=Effect(lambda _: value, secret=True)
+        )
         return self._appender.committed(value, record)
 
     async def complete_oauth(self, given: CompleteOAuth) -> Committed[Value]:

@@ -46,6 +46,11 @@ class ServerEntry(Entry, frozen=True, kw_only=True):
     offer: Offer | None = None
     online_since: str | None = None
 
+    def with_server(self, server: ServerImage, at: str) -> ServerEntry:
+        """Return it after a change of the MCP server."""
+        since = (self.online_since or at) if server.status == "ONLINE" else None
+        return msgspec.structs.replace(self, server=server, online_since=since)
+
 
 @final
 class SessionEntry(Entry, frozen=True, kw_only=True):
@@ -129,6 +134,7 @@ class McpState(TablePart):
             case SessionChanged():
                 self._change_session(body, record)
             case SignInBegun(key=key):
+                body = msgspec.structs.replace(body, idempotency=msgspec.UNSET)  # kept elsewhere
                 for other, entry_ in self.sign_ins.items():
                     if entry_.begun.expires_at <= body.at:
                         self.sign_ins.remove(other)
@@ -143,8 +149,7 @@ class McpState(TablePart):
         return entry
 
     def _put(self, entry: ServerEntry, at: str) -> None:
-        since = (entry.online_since or at) if entry.server.status == "ONLINE" else None
-        self.servers.put(entry.server.id, msgspec.structs.replace(entry, online_since=since))
+        self.servers.put(entry.server.id, entry.with_server(entry.server, at))
 
     def _change_session(self, body: SessionChanged, record: Record) -> None:
         if body.change == "CREATED":

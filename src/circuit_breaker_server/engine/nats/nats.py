@@ -69,7 +69,7 @@ class NatsResources:
         created = CreateResource(
             workflow_id=given.workflow_id, data=given.initial_data, metadata=given.metadata
         )
-        return _answer(await self._workflows.create_resource(created, triggered_by=given.triggered_by))
+        return await self._workflows.create_resource(created, triggered_by=given.triggered_by, shape=_shape)
 
     async def execute_activity(self, given: ExecuteWithNats) -> Committed[Value]:
         """Move a resource along an activity, which must lead to the state that the input names.
@@ -81,10 +81,8 @@ class NatsResources:
         executed = ExecuteActivity(
             resource_id=given.resource_id, activity_id=given.activity_id, data=given.data
         )
-        return _answer(
-            await self._workflows.execute_activity(
-                executed, triggered_by=given.triggered_by, new_state=given.new_state
-            )
+        return await self._workflows.execute_activity(
+            executed, triggered_by=given.triggered_by, new_state=given.new_state, shape=_shape
         )
 
     # --- the stream ---
@@ -118,10 +116,9 @@ class NatsResources:
         )
 
 
-def _answer(made: Committed[Value]) -> Committed[Value]:
-    record = made.record
-    value = nats_value(made.value, _activities(made.value), offset=record.offset, subject=record.subject)
-    return Committed(value, record, made.cursor)
+def _shape(resource: Value, offset: str) -> Value:
+    of = resource_subject(str(resource["workflowId"]), str(resource["id"]))
+    return nats_value(resource, _activities(resource), offset=offset, subject=of)
 
 
 def _activities(resource: Value) -> Callable[[], list[Value]]:

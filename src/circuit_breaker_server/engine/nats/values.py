@@ -19,7 +19,7 @@ _SHARED = ("id", "workflowId", "state", "data", "metadata", "createdAt", "update
 
 
 def nats_value(
-    resource: Mapping[str, object], activities: object, *, offset: int, subject: str
+    resource: Mapping[str, object], activities: object, *, offset: int | str, subject: str
 ) -> dict[str, object]:
     """Return a resource as ``NatsResourceGQL``.
 

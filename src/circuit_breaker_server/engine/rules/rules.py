@@ -11,6 +11,7 @@ import msgspec
 from circuit_breaker_server.engine.checks import json_object
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.rules.checking import check_rule
 from circuit_breaker_server.engine.rules.conditions import (
     And,
@@ -111,7 +112,11 @@ class Rules:
             tags=given.tags or (),
         )
         record = await self._appender.append_own(
-            rule_subject(rule.id), RuleCreated(rule=rule), expected=0, conflict=_CHANGED
+            rule_subject(rule.id),
+            RuleCreated(rule=rule),
+            expected=0,
+            conflict=_CHANGED,
+            effect=Effect.of(_value(rule)),
         )
         return self._appender.committed(_value(rule), record)
 
@@ -135,7 +140,11 @@ class Rules:
             tags=given.tags or (),
         )
         record = await self._appender.append_own(
-            rule_subject(rule_id), RuleUpdated(rule=rule), expected=old.last, conflict=_CHANGED
+            rule_subject(rule_id),
+            RuleUpdated(rule=rule),
+            expected=old.last,
+            conflict=_CHANGED,
+            effect=Effect.of(_value(rule)),
         )
         return self._appender.committed(_value(rule), record)
 
@@ -159,6 +168,7 @@ class Rules:
                 RuleDeleted(id=rule_id, at=self._appender.at()),
                 expected=old.last,
                 conflict=_CHANGED,
+                effect=Effect.of(True),
             )
         return self._appender.committed(True, record)
 

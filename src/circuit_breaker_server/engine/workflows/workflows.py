@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import TypeAlias, final
 
 from circuit_breaker_server.engine.bodies import VersionedBody
 from circuit_breaker_server.engine.checks import json_object, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.json_values import encode
 from circuit_breaker_server.engine.workflows.allowed import decode_object, require_allowed
 from circuit_breaker_server.engine.workflows.defining import (
@@ -42,18 +43,25 @@ from circuit_breaker_server.engine.workflows.records import (
     WorkflowCreated,
     history_tail,
 )
-from circuit_breaker_server.engine.workflows.state import FoldedState, after_activity
+from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import resource_subject, workflow_subject
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 from circuit_breaker_server.log.event_log import ExpectationFailed
 
-__all__ = ["MAX_DATA_BYTES", "Workflows"]
+__all__ = ["MAX_DATA_BYTES", "Shape", "Workflows"]
 
 MAX_DATA_BYTES = 256 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 
+Shape: TypeAlias = Callable[[Value, str], Value]
+"""Makes a command's answer of ``ResourceGQL`` and the offset of its record."""
+
 _NAMED = 20
 _CHANGED = "the resource was changed by another operation first; read it, and try again if it fits"
+
+
+def _as_it_is(resource: Value, _offset: str) -> Value:
+    return resource
 
 
 @final
@@ -88,14 +96,18 @@ class Workflows(Queries):
         async with self._rules.standing if workflow.rule_ids else contextlib.nullcontext():
             check_rules_exist(workflow, self._rules.find)
             record = await self._appender.append_own(
-                workflow_subject(workflow_id), body, expected=0, conflict=_CHANGED
+                workflow_subject(workflow_id),
+                body,
+                expected=0,
+                conflict=_CHANGED,
+                effect=Effect(lambda _: workflow.value()),
             )
         return self._appender.committed(workflow.value(), record)
 
     async def create_resource(
-        self, given: CreateResource, *, triggered_by: str | None = None
+        self, given: CreateResource, *, triggered_by: str | None = None, shape: Shape = _as_it_is
     ) -> Committed[Value]:
-        """Put a new resource into a workflow; answers ``ResourceGQL``.
+        """Put a new resource into a workflow; answers ``ResourceGQL``, in the shape that is asked for.
 
         ``triggered_by`` is told in the events.
 
@@ -126,13 +138,20 @@ class Workflows(Queries):
             ResourceCreated(resource=image, triggered_by=triggered_by),
             expected=0,
             conflict=_CHANGED,
+            effect=Effect(lambda offset: shape(resource_value(image, workflow, list), offset)),
         )
-        return self._appender.committed(resource_value(image, workflow, list), record)
+        value = shape(resource_value(image, workflow, list), str(record.offset))
+        return self._appender.committed(value, record)
 
     async def execute_activity(
-        self, given: ExecuteActivity, *, triggered_by: str | None = None, new_state: str | None = None
+        self,
+        given: ExecuteActivity,
+        *,
+        triggered_by: str | None = None,
+        new_state: str | None = None,
+        shape: Shape = _as_it_is,
     ) -> Committed[Value]:
-        """Move a resource along an activity; answers ``ResourceGQL``.
+        """Move a resource along an activity; answers ``ResourceGQL``, in the shape that is asked for.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
         one is refused. ``triggered_by`` is told in the events and in the history. An activity that does not
@@ -191,11 +210,21 @@ class Workflows(Queries):
             resource=image,
             triggered_by=triggered_by,
         )
+
+        def answers(offset: str) -> Value:
+            def whole_history() -> list[Value]:
+                return [*self._history(old), {**entry, "natsSequence": offset}]
+
+            return shape(resource_value(image, workflow, whole_history), offset)
+
         record = await self._appender.append_own(
-            resource_subject(old.workflow_id, old.id), body, expected=old.last, conflict=_CHANGED
+            resource_subject(old.workflow_id, old.id),
+            body,
+            expected=old.last,
+            conflict=_CHANGED,
+            effect=Effect(answers),
         )
-        new, _ = after_activity(old, body, record.offset)
-        return self._appender.committed(resource_value(image, workflow, lambda: self._history(new)), record)
+        return self._appender.committed(answers(str(record.offset)), record)
 
     async def add_data(self, resource_id: str, added: Mapping[str, object]) -> Committed[Value]:
         """Merge data into a resource's, key by key, outside an activity; answers ``ResourceGQL``.
@@ -261,14 +290,18 @@ class Workflows(Queries):
             for _ in range(ATTEMPTS):
                 workflow = self._workflow(workflow_id)
                 state, body = decide(workflow)
+                value = workflow.with_state(state, last=workflow.last).state_value(state.id)
                 try:
                     record = await self._appender.append(
-                        workflow_subject(workflow_id), body, expected=workflow.last, record_id=record_id
+                        workflow_subject(workflow_id),
+                        body,
+                        expected=workflow.last,
+                        record_id=record_id,
+                        effect=Effect.of(value),
                     )
                 except ExpectationFailed:
                     continue
-                changed = workflow.with_state(state, last=record.offset)
-                return self._appender.committed(changed.state_value(state.id), record)
+                return self._appender.committed(value, record)
         raise EngineError(
             ErrorCode.CONFLICT, f"workflow {shown(workflow_id)} is being changed by others; try again"
         )

@@ -1,0 +1,255 @@
+"""Mutations under a key: sent again after a lost answer, they happen once (``Idempotency-Key``).
+
+The answer is kept in the record that is the effect (:mod:`..engine.idempotency`), so it is there also when
+the server was killed between the record and the answer. The names follow the IETF's draft of the header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, final
+
+import graphql
+import msgspec
+from graphql import (
+    BooleanValueNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionNode,
+    VariableNode,
+)
+
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
+from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.execute import encode_refusal, project, run
+from circuit_breaker_server.graphql.resolvers import Root
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Done", "Once"]
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+_SORTED: Final = msgspec.json.Encoder(order="deterministic")
+
+_log = get_logger("graphql")
+
+
+@final
+class Done(msgspec.Struct, frozen=True):
+    """What came of a mutation under a key.
+
+    :ivar answer: JSON.
+    :ivar is_replayed: it was answered before, or was asked for by someone else at the same time.
+    :ivar status: of HTTP, where the key itself was refused.
+    """
+
+    answer: bytes
+    is_replayed: bool = False
+    status: int | None = None
+
+
+def _refused(status: int, code: str, message: str) -> Done:
+    return Done(encode_refusal(code, message), status=status)
+
+
+@final
+class _Running(msgspec.Struct):
+    request_hash: str
+    task: asyncio.Task[Done]
+
+
+@final
+class Once:
+    """Executes mutations under keys.
+
+    A mutation runs in a task of its own, which neither the time limit nor the caller's end stops: whoever
+    sends it again waits for it.
+
+    :param timeout_seconds: how long a caller waits.
+
+    Example::
+
+        done = await once.execute(document, {"input": {...}}, None, key="8e03978e-40d5")
+    """
+
+    def __init__(self, engine: Engine, *, timeout_seconds: float) -> None:
+        self._engine = engine
+        self._timeout_seconds = timeout_seconds
+        self._running: dict[tuple[str, str], _Running] = {}
+
+    async def aclose(self) -> None:
+        """Stop what still runs; what it has handed to the log is covered by its key. Idempotent."""
+        tasks = [each.task for each in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def execute(
+        self,
+        document: Document,
+        variables: Mapping[str, object] | None,
+        operation_name: str | None,
+        *,
+        key: str,
+        principal: str = "",
+    ) -> Done:
+        """Execute a mutation, unless it was executed under this key before.
+
+        :param principal: who asks; there is no authentication yet, so it is the same for all.
+        """
+        if not _KEY.fullmatch(key):
+            return _refused(400, "IDEMPOTENCY_KEY_INVALID", _NO_KEY)
+        operation = document.operation(operation_name)
+        names = _root_fields(document, operation, variables or {})
+        if len(names) > 1:
+            return _refused(
+                400,
+                "IDEMPOTENCY_KEY_INVALID",
+                f"one key is for one mutation, this operation has {len(names)}; nothing was executed",
+            )
+        request_hash = _hash(document, operation, variables)
+        running = self._running.get((principal, key))
+        # No await from here to the task's start: no other request comes in between.
+        if running is not None:
+            if running.request_hash != request_hash:
+                return _REUSED
+            done = await self._wait(running.task)
+            return msgspec.structs.replace(done, is_replayed=running.task.done())
+        kept = self._engine.idempotency.find(principal, key, now=self._engine.now())
+        if kept is not None:
+            return self._again(kept, request_hash)
+        claim = Claim(
+            principal=principal,
+            key=key,
+            request_hash=request_hash,
+            encode=lambda answers: project(
+                document, variables=variables, operation_name=operation_name, answers=answers
+            ),
+        )
+        task = asyncio.get_running_loop().create_task(
+            self._run(claim, document, variables, operation_name), name="graphql-once"
+        )
+        self._running[principal, key] = _Running(request_hash, task)
+        task.add_done_callback(lambda task: self._ended((principal, key), task))
+        return await self._wait(task)
+
+    async def _wait(self, task: asyncio.Task[Done]) -> Done:
+        await asyncio.wait((task,), timeout=self._timeout_seconds)
+        if not task.done():
+            text = f"not finished within {self._timeout_seconds:g} s; send it again with the same key"
+            return Done(encode_refusal("TIMEOUT", text))
+        if task.cancelled():
+            text = "the server is stopping; send it again with the same key"
+            return Done(encode_refusal("UNAVAILABLE", text))
+        return task.result()
+
+    async def _run(
+        self,
+        claim: Claim,
+        document: Document,
+        variables: Mapping[str, object] | None,
+        operation_name: str | None,
+    ) -> Done:
+        CLAIM.set(claim)
+        root = Root(self._engine, is_mutation=True)
+        answer = await run(document, variables=variables, operation_name=operation_name, root=root)
+        # From the record, as for whoever asks again: the same bytes.
+        done = Done(claim.answer(self._engine.epoch) or answer)
+        claim.release()
+        return done
+
+    def _ended(self, place: tuple[str, str], task: asyncio.Task[Done]) -> None:
+        del self._running[place]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("mutation_failed", exc_info=task.exception())
+
+    def _again(self, kept: Kept, request_hash: str) -> Done:
+        if kept.hash != request_hash:
+            return _REUSED
+        match kept.withheld:
+            case None:
+                return Done(kept.whole(self._engine.epoch), is_replayed=True)
+            case Withheld.TOO_LARGE:
+                text = f"the mutation happened; its answer had over {MAX_ANSWER_BYTES} bytes and was not kept"
+                return _refused(409, "IDEMPOTENCY_ANSWER_TOO_LARGE", text)
+            case Withheld.SECRET:
+                text = "the mutation happened; its answer holds a secret and was not kept: begin anew"
+                return _refused(409, "IDEMPOTENCY_ANSWER_SECRET", text)
+            case _:
+                text = "the mutation had begun and was interrupted; it is not run again under this key"
+                return _refused(409, "CONFLICT", text)
+
+
+_NO_KEY: Final = "Idempotency-Key must be 1 to 128 visible ASCII characters; nothing was executed"
+_REUSED: Final = _refused(
+    422,
+    "IDEMPOTENCY_KEY_REUSED",
+    "this Idempotency-Key was used for another request; nothing was executed",
+)
+
+
+def _hash(
+    document: Document, operation: OperationDefinitionNode, variables: Mapping[str, object] | None
+) -> str:
+    """Return what tells requests apart: query, operation and variables; blanks do not count."""
+    request = (
+        graphql.strip_ignored_characters(document.query),
+        None if operation.name is None else operation.name.value,
+        variables or {},
+    )
+    return hashlib.sha256(_SORTED.encode(request)).hexdigest()
+
+
+def _root_fields(
+    document: Document, operation: OperationDefinitionNode, variables: Mapping[str, object]
+) -> set[str]:
+    """Return the names under which a mutation's root fields would be answered."""
+    fragments = {
+        node.name.value: node for node in document.ast.definitions if isinstance(node, FragmentDefinitionNode)
+    }
+    given: dict[str, object] = {
+        each.variable.name.value: each.default_value.value
+        for each in operation.variable_definitions or ()
+        if isinstance(each.default_value, BooleanValueNode)
+    }
+    given.update(variables)
+
+    visited: set[str] = set()  # without it, fragments in fragments could take time without end
+
+    def walk(selections: tuple[SelectionNode, ...]) -> Iterator[str]:
+        for node in selections:
+            if not _is_included(node, given):
+                continue
+            if isinstance(node, FieldNode):
+                if not node.name.value.startswith("__"):
+                    yield (node.alias or node.name).value
+            elif isinstance(node, InlineFragmentNode):
+                yield from walk(node.selection_set.selections)
+            elif isinstance(node, FragmentSpreadNode) and node.name.value not in visited:
+                visited.add(node.name.value)
+                yield from walk(fragments[node.name.value].selection_set.selections)
+
+    return set(walk(operation.selection_set.selections))
+
+
+def _is_included(node: SelectionNode, variables: Mapping[str, object]) -> bool:
+    for directive in node.directives or ():
+        if directive.name.value not in ("skip", "include"):
+            continue
+        for argument in directive.arguments or ():
+            value: object = None
+            if isinstance(argument.value, BooleanValueNode):
+                value = argument.value.value
+            elif isinstance(argument.value, VariableNode):
+                value = variables.get(argument.value.name.value)
+            if value is (directive.name.value == "skip"):
+                return False
+    return True
