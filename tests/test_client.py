@@ -237,7 +237,8 @@ async def test_a_full_buffer_fails_or_drops_the_oldest_as_the_policy_says(tmp_pa
     async with world(tmp_path) as w:
         resource = await w.resource()
         builder = w.client.subscriptions.resource_updates(resource_id=resource.id)
-        failing = await builder.buffer(BufferLimits(max_events=2)).subscribe()
+        fail = BufferLimits(max_events=2, overflow=OverflowPolicy.FAIL)
+        failing = await builder.buffer(fail).subscribe()
         dropping = await builder.buffer(
             BufferLimits(max_events=2, overflow=OverflowPolicy.DROP_OLDEST)
         ).subscribe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -26,7 +27,15 @@ from circuit_breaker_sdk.connections import (
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
-from circuit_breaker_sdk.subscriptions import Operation, Subscription, SubscriptionManager
+from circuit_breaker_sdk.subscriptions import (
+    CursorStore,
+    FileCursorStore,
+    Gap,
+    Operation,
+    Snapshot,
+    Subscription,
+    SubscriptionManager,
+)
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 if TYPE_CHECKING:
@@ -63,6 +72,9 @@ class Client:
         themselves, without loss where the server resumes: see ``Subscription.continuity``.
     :param circuit_breaker: when a URL that keeps failing is left alone.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
+    :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
+    :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
+        object of yours.
     :param ssl: for ``wss`` and ``https``; ``None`` trusts what the system trusts.
 
     Example::
@@ -81,6 +93,8 @@ class Client:
         connection_params: Mapping[str, object] | None = None,
         ssl: tls.SSLContext | None = None,
         buffer: BufferLimits | None = None,
+        max_buffered_bytes: int = 64 * 1024 * 1024,
+        cursor_store: CursorStore | str | os.PathLike[str] | None = None,
         limits: MessageLimits | None = None,
         timeouts: Timeouts | None = None,
         recovery: ErrorRecoveryPolicy | None = None,
@@ -111,6 +125,11 @@ class Client:
             buffer=buffer or BufferLimits(),
             timeouts=settings.timeouts,
             policy=policy,
+            max_buffered_bytes=max_buffered_bytes,
+            cursor_store=(
+                FileCursorStore(cursor_store) if isinstance(cursor_store, str | os.PathLike) else cursor_store
+            ),
+            snapshot_of=self._snapshot_of,
         )
         self._executor = Executor(settings, self._url)
 
@@ -149,6 +168,7 @@ class Client:
         return SubscriptionMetrics(
             active_subscriptions=self._manager.active,
             messages_received=self._manager.messages_received,
+            buffered_bytes=self._manager.buffered_bytes,
             connection_failures=counters.failures,
             reconnection_attempts=counters.reconnection_attempts,
             round_trip_seconds=self._supervisor.round_trip_seconds,
@@ -222,9 +242,16 @@ class Client:
         type: type[T],  # noqa: A002 (the name users expect)
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
+        after: str | None = None,
+        cursor_key: str | None = None,
+        on_gap: Callable[[Gap], object] | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Subscription[T]:
         """Subscribe to any server's stream: the value of the one root field is decoded to ``type``.
 
+        :param after: a cursor to begin behind, where the server gives cursors.
+        :param cursor_key: see :meth:`SubscriptionBuilder.cursor_key`.
+        :param on_gap: see :meth:`SubscriptionBuilder.on_gap`; ``snapshot`` reads the present state for it.
         :raises SubscriptionError: no connection, or the server refused it.
         :raises UsageError: the variables or the type cannot be used.
         """
@@ -235,6 +262,10 @@ class Client:
             operation_name=operation_name,
             label=operation_name or "subscription",
             buffer=buffer,
+            after=after,
+            cursor_key=cursor_key,
+            on_gap=on_gap,
+            snapshot=snapshot,
         )
         return await self._manager.subscribe(operation, Subscription)
 
@@ -259,6 +290,11 @@ class Client:
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
         """
         return await self._executor.field("query Health { health }", type=str, operation_name="Health")
+
+    def _snapshot_of(self, field: str, arguments: Mapping[str, object]) -> Snapshot | None:
+        from circuit_breaker_sdk.domains.snapshots import Snapshots  # noqa: PLC0415 (loaded when it is used)
+
+        return Snapshots(self._executor, self._manager).of(field, arguments)
 
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent."""

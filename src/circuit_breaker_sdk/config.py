@@ -23,10 +23,16 @@ __all__ = [
 class OverflowPolicy(enum.StrEnum):
     """What happens when a subscription's buffer is full."""
 
+    RESUME = "resume"
+    """Stop the stream, let the consumer take half of what is held, then go on from the cursor: nothing is
+    lost, nothing grows, no other subscription waits. Where the server gives no cursors, as ``fail``."""
     FAIL = "fail"
     """End the subscription with :class:`~circuit_breaker_sdk.errors.BufferOverflowError`."""
     DROP_OLDEST = "drop_oldest"
     """Drop the oldest buffered event, count it in ``Subscription.stats().dropped``."""
+    BLOCK = "block"
+    """Read nothing from the connection until the consumer has taken half of what is held. All subscriptions
+    of the client wait, and so do pings: a server may drop a client that does this for long."""
 
 
 def _positive(**values: float) -> None:
@@ -41,6 +47,8 @@ def _positive(**values: float) -> None:
 class BufferLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one subscription's buffer; it holds events until a consumer takes them.
 
+    The client's ``max_buffered_bytes`` bounds all buffers together.
+
     Example::
 
         BufferLimits(max_events=1_000, max_bytes=1_048_576)
@@ -48,7 +56,7 @@ class BufferLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_events: int = 10_000
     max_bytes: int = 16 * 1024 * 1024
-    overflow: OverflowPolicy = OverflowPolicy.FAIL
+    overflow: OverflowPolicy = OverflowPolicy.RESUME
 
     def __post_init__(self) -> None:
         _positive(max_events=self.max_events, max_bytes=self.max_bytes)

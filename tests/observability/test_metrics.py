@@ -10,7 +10,7 @@ from circuit_breaker_sdk.observability import ConnectionCounters
 
 def test_a_new_client_has_counted_nothing_and_its_snapshot_is_frozen() -> None:
     metrics = Client("ws://localhost").metrics
-    assert [getattr(metrics, name) for name in metrics.__struct_fields__] == [0, 0, 0, 0, None]
+    assert [getattr(metrics, name) for name in metrics.__struct_fields__] == [0, 0, 0, 0, 0, None]
     with pytest.raises(AttributeError):
         metrics.connection_failures = 1  # type: ignore[misc]  # what is refused
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import final
+from typing import Any, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Connection
+from circuit_breaker_sdk.errors import GapError, SubscriptionError
 from circuit_breaker_sdk.protocol.messages import Subscribe
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from tests.transports.peers import PATIENCE_SECONDS
@@ -20,8 +22,15 @@ class Rig:
     """A delivery of numbers, whose ends are counted."""
 
     def __init__(
-        self, *, resume: bool = False, limits: BufferLimits | None = None, root_field: str | None = "tick"
+        self,
+        *,
+        resume: bool = False,
+        limits: BufferLimits | None = None,
+        max_client_bytes: int = 1 << 30,
+        root_field: str | None = "tick",
+        bridges_gaps: bool = False,
     ) -> None:
+        self.bridges_gaps = bridges_gaps
         connection = Connection("ws://localhost/graphql", lambda _connection, _error: None)
         connection.resume_epoch = "e" if resume else None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -32,12 +41,27 @@ class Rig:
             limits=limits or BufferLimits(),
             connection=connection,
             request=Subscribe("00000001", "subscription { tick }"),
-            on_lost=lambda _delivery, _error: False,
-            on_end=self._ended,
+            budget=BufferBudget(max_client_bytes),
+            owner=self,
             tasks=self.tasks,
         )
+        self.resumed: list[str | None] = []
+        self.gaps: list[str] = []
 
-    def _ended(self, _delivery: Delivery[int]) -> None:
+    # The owner of the delivery
+
+    def lost(self, _delivery: Delivery[Any], _error: SubscriptionError) -> bool:
+        return False
+
+    def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
+        assert not after_seconds
+        self.resumed.append(delivery.received)
+
+    def missed(self, _delivery: Delivery[Any], error: GapError) -> bool:
+        self.gaps.append(error.reason)
+        return self.bridges_gaps
+
+    def ended(self, _delivery: Delivery[Any]) -> None:
         self.ends += 1
 
     def receive(self, *values: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.subscriptions.buffer import EventBuffer
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import value_of
 from tests.subscriptions.deliveries import result
@@ -14,7 +14,8 @@ DECODE = EventDecoder(int, "tick", with_resume=False).decode
 
 
 def buffer(max_events: int, max_bytes: int, overflow: OverflowPolicy) -> EventBuffer[int]:
-    return EventBuffer(BufferLimits(max_events=max_events, max_bytes=max_bytes, overflow=overflow))
+    limits = BufferLimits(max_events=max_events, max_bytes=max_bytes, overflow=overflow)
+    return EventBuffer(limits, BufferBudget(1 << 30))
 
 
 def put(into: EventBuffer[int], *sizes: int) -> list[bool]:
@@ -71,3 +72,48 @@ def test_clearing_forgets_events_and_their_size() -> None:
     events.clear()
     assert (len(events), events.size_bytes) == (0, 0)
     assert put(events, 30) == [True]
+
+
+def test_all_buffers_of_a_client_together_have_a_bound_and_the_rest_waits_until_half_is_free() -> None:
+    budget = BufferBudget(100)
+    limits = BufferLimits(max_events=10, max_bytes=1000)
+    one, other = EventBuffer[int](limits, budget), EventBuffer[int](limits, budget)
+    assert put(one, 40, 40) == [True, True]
+    assert put(other, 20, 1) == [True, False]
+    assert (budget.used, other.is_full, other.is_low) == (100, True, False)
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(budget.used)
+
+    other.when_client_is_low(tell)
+    other.when_client_is_low(tell)
+    one.take()
+    assert not told
+    one.clear()
+    assert (told, budget.used, other.is_low) == ([20], 20, True)
+    assert (other.fits_client(100), other.fits_client(101)) == (True, False)
+
+
+def test_under_drop_oldest_the_bound_of_the_client_holds_too() -> None:
+    budget = BufferBudget(50)
+    limits = BufferLimits(max_events=10, max_bytes=1000, overflow=OverflowPolicy.DROP_OLDEST)
+    one, other = EventBuffer[int](limits, budget), EventBuffer[int](limits, budget)
+    put(one, 20)
+    put(other, 20, 25)
+    assert (held(other), other.dropped) == ([25], 1)
+    put(other, 31)  # more than ours can make room for
+    assert (len(other), other.dropped, budget.used) == (0, 2, 20)
+
+
+def test_under_block_everything_is_taken_and_who_calls_is_told_that_it_is_full() -> None:
+    events = buffer(2, 1000, OverflowPolicy.BLOCK)
+    fullness = []
+    for size in (10, 10, 10):
+        assert put(events, size) == [True]
+        fullness.append(events.is_full)
+    assert fullness == [False, True, True]
+    events.take()
+    assert not events.is_low
+    events.take()
+    assert events.is_low

@@ -20,11 +20,19 @@ CELLS = {
     },
     _S.LIVE: {
         _T.LOSE: _S.RECONNECTING,
+        _T.PAUSE: _S.PAUSED,
         _T.COMPLETE: _S.COMPLETED,
         _T.FAIL: _S.FAILED,
         _T.UNSUBSCRIBE: _S.UNSUBSCRIBED,
     },
     _S.RECONNECTING: {
+        _T.GO_LIVE: _S.LIVE,
+        _T.LOSE: _S.RECONNECTING,
+        _T.COMPLETE: _S.COMPLETED,
+        _T.FAIL: _S.FAILED,
+        _T.UNSUBSCRIBE: _S.UNSUBSCRIBED,
+    },
+    _S.PAUSED: {
         _T.GO_LIVE: _S.LIVE,
         _T.LOSE: _S.RECONNECTING,
         _T.COMPLETE: _S.COMPLETED,

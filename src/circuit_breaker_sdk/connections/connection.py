@@ -79,6 +79,7 @@ class Connection:
         "_closed_by_us",
         "_failure",
         "_flushing",
+        "_holding",
         "_on_closed",
         "_protocol",
         "_pulse",
@@ -100,6 +101,7 @@ class Connection:
         self._closed_by_us = False
         self._flushing: asyncio.Handle | None = None
         self._pulse: Pulse | None = None
+        self._holding: dict[Route, None] = {}
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
@@ -228,6 +230,24 @@ class Connection:
             self._protocol.send_complete(id)
             self._flush_soon()
 
+    def hold(self, route: Route) -> None:
+        """Read nothing more for now, for the sake of this route; until :meth:`release`."""
+        if not self._holding and self._socket is not None:
+            self._socket.pause_reading()
+            if self._pulse is not None:
+                # No pong can be read: its absence would say nothing.
+                self._pulse.stop()
+        self._holding[route] = None
+
+    def release(self, route: Route) -> None:
+        """Read on, as far as this route is concerned; nothing happens if it holds nothing."""
+        if route in self._holding:
+            del self._holding[route]
+            if not self._holding and self._socket is not None:
+                self._socket.resume_reading()
+                if self._pulse is not None:
+                    self._pulse.start()
+
     def drop(self, error: SubscriptionError) -> None:
         """Give the connection up as lost, for this reason; its peer may hear nothing of it."""
         if self._socket is not None and self.is_usable:
@@ -241,6 +261,8 @@ class Connection:
         if socket is None:
             return
         self._flush()
+        if self._holding:
+            socket.resume_reading()  # the answer to our close is to be read
         socket.close(CloseCode.NORMAL)
         await socket.wait_closed()
 
@@ -257,6 +279,7 @@ class Connection:
     def on_closed(self, code: int, reason: str) -> None:
         """Tell every route, and the owner, that the connection is gone."""
         self._protocol.receive_closed()
+        self._holding.clear()
         if self._pulse is not None:
             self._pulse.stop()
         error = self._failure or _close_error(self._url, code, reason)

@@ -15,6 +15,7 @@ class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar active_subscriptions: started and not ended.
     :ivar messages_received: events (``next`` messages) received by all subscriptions, ended ones included.
+    :ivar buffered_bytes: encoded bytes of the events that wait for their consumers.
     :ivar connection_failures: connections that could not be opened, or were lost.
     :ivar reconnection_attempts: connections opened again after one was lost.
     :ivar round_trip_seconds: from the latest ping to its pong; ``None`` where none was answered yet.
@@ -26,6 +27,7 @@ class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     active_subscriptions: int
     messages_received: int
+    buffered_bytes: int
     connection_failures: int
     reconnection_attempts: int
     round_trip_seconds: float | None

@@ -3,7 +3,9 @@
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
 from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.cursors import CursorStore, FileCursorStore
 from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
+from circuit_breaker_sdk.subscriptions.gaps import Gap, GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.state import (
@@ -19,8 +21,13 @@ __all__ = [
     "BatchSubscriptionManager",
     "Batches",
     "Continuity",
+    "CursorStore",
     "EventAggregator",
+    "FileCursorStore",
+    "Gap",
+    "GapHandler",
     "Operation",
+    "Snapshot",
     "Subscription",
     "SubscriptionBuilder",
     "SubscriptionFilter",

@@ -1,16 +1,61 @@
-"""Where a subscription's events wait for a consumer: bounded in events and in bytes."""
+"""Where a subscription's events wait for a consumer: bounded in events and bytes, alone and together."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.subscriptions.decoding import Response
 
-__all__ = ["EventBuffer"]
+__all__ = ["BufferBudget", "EventBuffer"]
 
 T = TypeVar("T")
+
+
+@final
+class BufferBudget:
+    """The bytes that all buffers of a client may hold together.
+
+    :ivar used: what they hold now.
+
+    Example::
+
+        budget = BufferBudget(64 * 1024 * 1024)
+    """
+
+    __slots__ = ("_max_bytes", "_waiting", "used")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._waiting: dict[Callable[[], None], None] = {}
+        self.used: int = 0
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Tell whether so much more fits."""
+        return self.used + size_bytes <= self._max_bytes
+
+    def fits_alone(self, size_bytes: int) -> bool:
+        """Tell whether so much would fit if nothing were held."""
+        return size_bytes <= self._max_bytes
+
+    @property
+    def is_low(self) -> bool:
+        """Whether at most half of it is used."""
+        return self.used * 2 <= self._max_bytes
+
+    def when_low(self, call: Callable[[], None]) -> None:
+        """Call once, as soon as no more than half is used; once more for the same changes nothing."""
+        self._waiting[call] = None
+
+    def give_back(self, size_bytes: int) -> None:
+        """Note that so much is not held any more."""
+        self.used -= size_bytes
+        if self._waiting and self.is_low:
+            waiting, self._waiting = self._waiting, {}
+            for call in waiting:
+                call()
 
 
 @final
@@ -22,13 +67,14 @@ class EventBuffer(Generic[T]):
     :ivar dropped: events dropped under ``drop_oldest``.
     """
 
-    __slots__ = ("_drop_oldest", "_items", "_max_bytes", "_max_events", "dropped", "size_bytes")
+    __slots__ = ("_budget", "_items", "_max_bytes", "_max_events", "_policy", "dropped", "size_bytes")
 
-    def __init__(self, limits: BufferLimits) -> None:
+    def __init__(self, limits: BufferLimits, budget: BufferBudget) -> None:
         self._items: deque[Response[T]] = deque()
+        self._budget = budget
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
-        self._drop_oldest = limits.overflow is OverflowPolicy.DROP_OLDEST
+        self._policy = limits.overflow
         self.size_bytes: int = 0
         self.dropped: int = 0
 
@@ -36,27 +82,37 @@ class EventBuffer(Generic[T]):
         return len(self._items)
 
     def put(self, response: Response[T], size_bytes: int) -> bool:
-        """Append an event; ``False``, with nothing changed, if it does not fit under ``fail``.
+        """Append an event; ``False``, with nothing changed, if it does not fit under ``fail`` or ``resume``.
 
-        Under ``drop_oldest`` the oldest events make room; one that is over ``max_bytes`` by itself is the
-        one dropped.
+        Under ``drop_oldest`` the oldest events make room; one for which none can be made is the one dropped.
+        Under ``block`` it always fits: who calls stops the flow when :attr:`is_full`.
         """
-        items = self._items
-        if self._drop_oldest and size_bytes > self._max_bytes:
-            # No room that others make is enough: they stay.
-            self.dropped += 1
-            return True
-        if len(items) >= self._max_events or self.size_bytes + size_bytes > self._max_bytes:
-            if not self._drop_oldest:
+        if not self._fits(size_bytes) and self._policy is not OverflowPolicy.BLOCK:
+            if self._policy is not OverflowPolicy.DROP_OLDEST:
                 return False
-            while items and (
-                len(items) >= self._max_events or self.size_bytes + size_bytes > self._max_bytes
-            ):
-                self.take()
+            if not self._make_room(size_bytes):
                 self.dropped += 1
+                return True
         response.size_bytes = size_bytes
         self.size_bytes += size_bytes
-        items.append(response)
+        self._budget.used += size_bytes
+        self._items.append(response)
+        return True
+
+    def _fits(self, size_bytes: int) -> bool:
+        return (
+            len(self._items) < self._max_events
+            and self.size_bytes + size_bytes <= self._max_bytes
+            and self._budget.has_room(size_bytes)
+        )
+
+    def _make_room(self, size_bytes: int) -> bool:
+        held = self.size_bytes
+        if size_bytes > self._max_bytes or not self._budget.has_room(size_bytes - held):
+            return False  # no room that ours make is enough: they stay
+        while not self._fits(size_bytes):
+            self.take()
+            self.dropped += 1
         return True
 
     def take(self) -> Response[T]:
@@ -66,7 +122,27 @@ class EventBuffer(Generic[T]):
         """
         response = self._items.popleft()
         self.size_bytes -= response.size_bytes
+        self._budget.give_back(response.size_bytes)
         return response
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event would be over a bound."""
+        return not self._fits(1)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether a flow that was stopped may go on: no bound is used by more than half."""
+        own = len(self._items) * 2 <= self._max_events and self.size_bytes * 2 <= self._max_bytes
+        return own and self._budget.is_low
+
+    def fits_client(self, size_bytes: int) -> bool:
+        """Tell whether the client's bound is at least so much, were nothing else held."""
+        return self._budget.fits_alone(size_bytes)
+
+    def when_client_is_low(self, call: Callable[[], None]) -> None:
+        """Call once, as soon as all buffers of the client together are low."""
+        self._budget.when_low(call)
 
     def is_half_full(self) -> bool:
         """Tell whether a consumer that waits for a batch had better take what is there."""
@@ -75,4 +151,5 @@ class EventBuffer(Generic[T]):
     def clear(self) -> None:
         """Forget everything that is held."""
         self._items.clear()
-        self.size_bytes = 0
+        held, self.size_bytes = self.size_bytes, 0
+        self._budget.give_back(held)

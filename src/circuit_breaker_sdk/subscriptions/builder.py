@@ -12,6 +12,7 @@ from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, split
+from circuit_breaker_sdk.subscriptions.gaps import Gap
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
@@ -82,6 +83,33 @@ class SubscriptionBuilder(Generic[T, S]):
     def buffer(self, limits: BufferLimits) -> Self:
         """Bound this subscription's buffer otherwise than the client's settings say."""
         self._operation = msgspec.structs.replace(self._operation, buffer=limits)
+        return self
+
+    def after(self, cursor: str) -> Self:
+        """Begin behind this ``Subscription.cursor`` instead of now, where the server gives cursors."""
+        self._operation = msgspec.structs.replace(self._operation, after=cursor)
+        return self
+
+    def cursor_key(self, key: str) -> Self:
+        """Keep its cursor under this key in the client's ``cursor_store``; begin behind the one kept there.
+
+        A restarted program gets again what it had handled and not saved yet: at least once, never less.
+        """
+        self._operation = msgspec.structs.replace(self._operation, cursor_key=key)
+        return self
+
+    def on_gap(
+        self, handler: Callable[[Gap], object], *, snapshot: Callable[[], Awaitable[object]] | None = None
+    ) -> Self:
+        """Be told of gaps and go on, instead of ending with ``GapError``.
+
+        At a gap, once all events before it were taken, ``snapshot`` is called (by default the stream's own
+        query of the present state, where it has one), then ``handler`` with a :class:`Gap`, which holds the
+        answer; then the stream goes on from the cursor at which the snapshot was asked for. The handler is
+        a plain or an async function. It is told too, with the reason ``unknown``, after each reconnect to a
+        server that gives no cursors.
+        """
+        self._operation = msgspec.structs.replace(self._operation, on_gap=handler, snapshot=snapshot)
         return self
 
     async def subscribe(self) -> S:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Connection
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
@@ -31,7 +31,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import EventBuffer
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     Response,
@@ -57,6 +57,26 @@ T = TypeVar("T")
 _LIVE = SubscriptionState.LIVE
 
 
+class Owner(Protocol):
+    """What a delivery needs of who owns it. Any: deliveries of all event types have one owner."""
+
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+        """Take one whose connection is gone; ``False``: it ends."""
+        ...
+
+    def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
+        """Put one that is on no connection back on one, to go on from its cursor."""
+        ...
+
+    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
+        """Carry one over a gap; ``False``: it ends."""
+        ...
+
+    def ended(self, delivery: Delivery[Any]) -> None:
+        """Forget one."""
+        ...
+
+
 @final
 class Delivery(Generic[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
@@ -71,12 +91,14 @@ class Delivery(Generic[T]):
         label: str,
         decoder: EventDecoder[T],
         limits: BufferLimits,
+        budget: BufferBudget,
         connection: Connection,
         request: Subscribe,
-        on_lost: Callable[[Delivery[T], SubscriptionError], bool],
-        on_end: Callable[[Delivery[T]], None],
+        owner: Owner,
         tasks: set[asyncio.Task[None]],
+        after: str | None = None,
     ) -> None:
+        """``after``: the cursor that the request resumes from."""
         loop = asyncio.get_running_loop()
         self.id: SubscriptionId = SubscriptionId(request.id)
         self.label = label
@@ -84,8 +106,12 @@ class Delivery(Generic[T]):
         self.state: SubscriptionState = SubscriptionState.STARTING
         self.error: SubscriptionError | None = None
         self.last_error: CircuitBreakerError | None = None
-        self.received: str | None = None
-        self.handled: str | None = None
+        self.received: str | None = after
+        self.handled: str | None = after
+        self.on_gap: Callable[[Any], object] | None = None
+        """Told of gaps, with a ``Gap``; ``None``: a gap ends it."""
+        self.snapshot: Callable[[], Awaitable[object]] | None = None
+        """Reads the present state, for who is told of a gap."""
         self.continuity = Continuity.OK if connection.resume_negotiated else Continuity.UNKNOWN
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.events_received: int = 0
@@ -94,18 +120,22 @@ class Delivery(Generic[T]):
         self.operation_errors: int = 0
         self.live: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
-        self._buffer: EventBuffer[T] = EventBuffer(limits)
+        self.pauses: int = 0
+        self.gaps: int = 0
+        self.request: Subscribe = request
+        self._buffer: EventBuffer[T] = EventBuffer(limits, budget)
+        self._limits = limits
         self._connection = connection
         self._decoder = decoder
         self._decode = decoder.decode
         self._has_cursors = connection.resume_negotiated
         self._events_before = 0
-        self._is_lost = False
-        self._last_cursor: str | None = None
+        self._is_off = False
+        self._is_stopped = False
+        self._drained: asyncio.Future[None] | None = None
+        self._last_cursor: str | None = after
         self._none_allowed = decoder.none_allowed
-        self._request = request
-        self._on_lost = on_lost
-        self._on_end = on_end
+        self._owner = owner
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._inline: Callable[[T], object] | None = None
         self._started = self._put_on_at = time.perf_counter()
@@ -175,8 +205,16 @@ class Delivery(Generic[T]):
             self.go_live()
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
-        """Take the server's ``error``."""
-        self._finish(Trigger.FAIL, self._server_error(errors))
+        """Take the server's ``error``: the end, but for a gap that is bridged and a rate that is obeyed."""
+        error = self._server_error(errors)
+        if isinstance(error, GapError) and self._missed(error):
+            return
+        if isinstance(error, RateLimitExceeded) and self._owner.lost(self, error):
+            self._owner.resume(self, after_seconds=error.retry_after or 1.0)
+            self._go_off(Trigger.LOSE)
+            self.handlers.report_error(error)
+            return
+        self._finish(Trigger.FAIL, error)
 
     def completed(self) -> None:
         """Take the server's ``complete``."""
@@ -188,11 +226,11 @@ class Delivery(Generic[T]):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
-        if not self._on_lost(self, error):
+        if not self._owner.lost(self, error):
             self._finish(Trigger.FAIL, error)
             return
-        self._is_lost = True
-        self._move(Trigger.LOSE)
+        self._owner.resume(self)
+        self._go_off(Trigger.LOSE)
         self._log(logging.INFO, "subscription reconnecting")
         self.handlers.report_error(error)
 
@@ -221,7 +259,7 @@ class Delivery(Generic[T]):
         self.id = id
         self._connection = connection
         self._events_before = self.events_received
-        self._is_lost = False
+        self._is_off = False
         self._put_on_at = time.perf_counter()
         if self._has_cursors is not connection.resume_negotiated:
             self._has_cursors = connection.resume_negotiated
@@ -234,7 +272,8 @@ class Delivery(Generic[T]):
         elif after is None and self.continuity is Continuity.OK:
             self.continuity = Continuity.UNKNOWN
         extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None
-        connection.subscribe(msgspec.structs.replace(self._request, id=id, extensions=extensions), self)
+        self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
+        connection.subscribe(self.request, self)
 
     @property
     def events_on_connection(self) -> int:
@@ -242,9 +281,9 @@ class Delivery(Generic[T]):
         return self.events_received - self._events_before
 
     def is_late_on(self, connection: Connection, *, after: float) -> bool:
-        """Whether it was put on this connection so many seconds ago and has not come to life, nor lost it."""
-        is_waiting = self.state in (SubscriptionState.STARTING, SubscriptionState.RECONNECTING)
-        is_there = self._connection is connection and not self._is_lost
+        """Whether it was put on this connection so many seconds ago, is there and has not come to life."""
+        is_waiting = self.state is not _LIVE and not self.state.is_end
+        is_there = self._connection is connection and not self._is_off
         # A timer may be a little early.
         return is_waiting and is_there and time.perf_counter() - self._put_on_at >= after * 0.99
 
@@ -280,6 +319,8 @@ class Delivery(Generic[T]):
             handled=self.events_handled,
             filtered=self.filtered,
             dropped=self._buffer.dropped,
+            pauses=self.pauses,
+            gaps=self.gaps,
             operation_errors=self.operation_errors,
             handler_errors=self.handlers.errors,
             buffered_events=len(self._buffer),
@@ -343,7 +384,18 @@ class Delivery(Generic[T]):
         self.events_handled += 1
         if self._has_cursors:
             self._taken = cursor_of(response)
+        if self._is_stopped:
+            self._flow_again()
+        if self._drained is not None and not self._buffer and not self._drained.done():
+            self._drained.set_result(None)
         return response
+
+    async def drained(self) -> None:
+        """Wait until all that is buffered was taken, or the end has come."""
+        while self._buffer and not self.state.is_end:
+            self._drained = self.loop.create_future()
+            await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        self._drained = None
 
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
@@ -370,17 +422,73 @@ class Delivery(Generic[T]):
         buffer = self._buffer
         dropped = buffer.dropped
         if not buffer.put(response, size_bytes):
-            self.fail(BufferOverflowError(self.id, events=len(buffer), size_bytes=buffer.size_bytes))
+            self._overflow(response, size_bytes)
             return
         if buffer.dropped != dropped:
             self.continuity = Continuity.GAP
+        if self._limits.overflow is OverflowPolicy.BLOCK and not self._is_stopped and buffer.is_full:
+            self._is_stopped = True
+            self._connection.hold(self)
         if self.on_ready is not None:
             self.on_ready()
         if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
             self.wake()
 
+    def _overflow(self, response: Response[T], size_bytes: int) -> None:
+        """Stop the stream before an event that does not fit; end, where it could not go on from there."""
+        resume = response.extensions.resume if self._has_cursors and response.extensions else None
+        would_ever_fit = size_bytes <= self._limits.max_bytes and self._buffer.fits_client(size_bytes)
+        if (
+            self._limits.overflow is not OverflowPolicy.RESUME
+            or resume is None
+            or resume.prev is None
+            or not would_ever_fit
+        ):
+            held = self._buffer
+            self.fail(BufferOverflowError(self.id, events=len(held), size_bytes=held.size_bytes))
+            return
+        # The event comes again: it is as if it had not arrived.
+        self.events_received -= 1
+        self.received = self._last_cursor = resume.prev
+        self.pauses += 1
+        self._connection.complete(self.id, self)
+        self._go_off(Trigger.PAUSE)
+        self._is_stopped = True
+        self._log(logging.DEBUG, "subscription paused", buffered=len(self._buffer))
+        self._flow_again()
+
+    def _flow_again(self) -> None:
+        """Let a stopped stream go on, if the buffers have become low."""
+        if not self._is_stopped or self.state.is_end:
+            return
+        if not self._buffer.is_low:
+            self._buffer.when_client_is_low(self._flow_again)
+            return
+        self._is_stopped = False
+        if self._is_off:
+            self._owner.resume(self)
+        else:
+            self._connection.release(self)
+
+    def _go_off(self, trigger: Trigger) -> None:
+        """Note that it is on no connection."""
+        self._connection.release(self)
+        self._is_off, self._is_stopped = True, False
+        self._move(trigger)
+
+    def _missed(self, error: GapError) -> bool:
+        """Note a gap; ``False`` if nobody wants to be carried over it."""
+        self.continuity = Continuity.GAP
+        self.gaps += 1
+        if not self._owner.missed(self, error):
+            return False
+        self._go_off(Trigger.LOSE)
+        self.last_error = error
+        self._log(logging.WARNING, "subscription has a gap", reason=error.reason)
+        return True
+
     def _follow(self, response: Response[T]) -> bool:
-        """Advance the cursors; ``False`` if the chain is broken, which ends the subscription."""
+        """Advance the cursors; ``False`` if the chain is broken: the event is not delivered."""
         extensions = response.extensions
         resume = None if extensions is None else extensions.resume
         if resume is None:
@@ -389,8 +497,10 @@ class Delivery(Generic[T]):
             self.continuity = Continuity.UNKNOWN
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
-            self.continuity = Continuity.GAP
-            self.fail(GapError(self.id, "prev"))
+            self._connection.complete(self.id, self)
+            error = GapError(self.id, "prev")
+            if not self._missed(error):
+                self._finish(Trigger.FAIL, error)
             return False
         self._last_cursor = self.received = resume.cursor
         return True
@@ -420,10 +530,9 @@ class Delivery(Generic[T]):
         first = errors[0] if errors else None
         extensions = (first.extensions if first is not None else None) or {}
         if first is not None and first.code == "RESUME_GAP":
-            self.continuity = Continuity.GAP
             return GapError(self.id, str(extensions.get("reason", "unknown")))
         if first is not None and first.code == "RATE_LIMITED":
-            wait = extensions.get("retryAfter")
+            wait = extensions.get("retryAfterSeconds", extensions.get("retryAfter"))
             return RateLimitExceeded(float(wait) if isinstance(wait, int | float) else None)
         reason = "; ".join(map(str, errors)) or "the server gave no reason"
         return SubscriptionFailed(self.id, reason, errors=errors)
@@ -443,7 +552,10 @@ class Delivery(Generic[T]):
             error=error,
             seconds=round(time.perf_counter() - self._started, 6),
         )
-        self._on_end(self)
+        if self._is_stopped:
+            self._is_stopped = False
+            self._connection.release(self)
+        self._owner.ended(self)
         if self.on_ready is not None:
             self.on_ready()
         self.wake()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import Connection, Supervisor
-from circuit_breaker_sdk.errors import OperationTimeoutError, UsageError
+from circuit_breaker_sdk.errors import GapError, OperationTimeoutError, SubscriptionError, UsageError
 from circuit_breaker_sdk.protocol.messages import Subscribe
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
+from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.gaps import GapHandler, GapRecovery, Snapshot
 from circuit_breaker_sdk.subscriptions.recovery import Recovery
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
@@ -23,6 +26,9 @@ __all__ = ["Operation", "SubscriptionManager"]
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+SnapshotOf = Callable[[str, Mapping[str, object]], Snapshot | None]
+"""From a domain's stream and its arguments to what reads the present state."""
 
 
 @final
@@ -35,6 +41,10 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         the same name, so that a filter may set them.
     :ivar label: a short name for logs and errors.
     :ivar buffer: bounds of its buffer; ``None`` takes the client's.
+    :ivar after: the cursor to begin behind; ``None`` begins now.
+    :ivar cursor_key: the key of its cursor in the client's store; what is kept there wins over ``after``.
+    :ivar on_gap: told of each gap; ``None``: a gap ends it.
+    :ivar snapshot: reads the present state for ``on_gap``; ``None`` takes the domain's, if there is one.
     """
 
     document: str
@@ -45,6 +55,10 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     filter_arguments: frozenset[str] = frozenset()
     label: str = "subscription"
     buffer: BufferLimits | None = None
+    after: str | None = None
+    cursor_key: str | None = None
+    on_gap: GapHandler | None = None
+    snapshot: Callable[[], Awaitable[object]] | None = None
 
 
 @final
@@ -67,20 +81,28 @@ class SubscriptionManager:
         buffer: BufferLimits,
         timeouts: Timeouts,
         policy: ErrorRecoveryPolicy,
+        max_buffered_bytes: int = 64 * 1024 * 1024,
+        cursor_store: CursorStore | None = None,
+        snapshot_of: SnapshotOf | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._buffer = buffer
+        self._budget = BufferBudget(max_buffered_bytes)
         self._timeouts = timeouts
         self._numbers = itertools.count(1)
         # Any: deliveries of all event types live side by side.
         self._running: dict[SubscriptionId, Delivery[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gaps = GapRecovery(supervisor, fresh_id=self._fresh_id, go_on=self.resume, tasks=self._tasks)
         self._recovery = Recovery(
             supervisor,
-            self._resume,
+            self._put_on,
             gives_up_at_once=policy.max_retries == 0,
             live_seconds=timeouts.subscribe_seconds,
+            on_unknown=self._gaps.tell_unknown,
         )
+        self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
+        self._snapshot_of = snapshot_of
         self._received_by_ended = 0
         self._closed = False
 
@@ -88,6 +110,11 @@ class SubscriptionManager:
     def active(self) -> int:
         """How many subscriptions run."""
         return len(self._running)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Encoded bytes of the events that wait for their consumers, of all subscriptions."""
+        return self._budget.used
 
     @property
     def messages_received(self) -> int:
@@ -101,28 +128,37 @@ class SubscriptionManager:
         ``into`` makes the public handle. Cancellation ends what was started. Where a connection was lost it
         waits for the next one, and so does one whose connection is lost before it was live.
 
-        :raises SubscriptionError: no connection, or the server refused it before it was live.
+        :raises SubscriptionError: no connection, or the server refused it before it was live; ``GapError``
+            where what follows its cursor is gone and nobody is told of gaps.
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
         variables = encode_variables(operation.variables)
+        after = await self._first_cursor(operation)
         connection = await self._supervisor.connection()
         while not connection.is_usable:  # it was closed in the turn between
             connection = await self._supervisor.connection()
         if self._closed:
             raise UsageError("the client is closed: make a new one")
-        request = Subscribe(self._fresh_id(), operation.document, variables, operation.operation_name, None)
+        after = after if connection.resume_negotiated else None
+        extensions: dict[str, object] | None = None if after is None else {"resume": {"after": after}}
+        request = Subscribe(
+            self._fresh_id(), operation.document, variables, operation.operation_name, extensions
+        )
         delivery: Delivery[T] = Delivery(
             label=operation.label,
             decoder=EventDecoder(
                 operation.type, operation.root_field, with_resume=connection.resume_negotiated
             ),
             limits=operation.buffer or self._buffer,
+            budget=self._budget,
             connection=connection,
             request=request,
-            on_lost=self._recovery.take,
-            on_end=self._ended,
+            owner=self,
             tasks=self._tasks,
+            after=after,
         )
+        delivery.on_gap = operation.on_gap
+        delivery.snapshot = operation.snapshot or self._domain_snapshot(operation)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.
         self._running[delivery.id] = delivery
@@ -137,7 +173,22 @@ class SubscriptionManager:
             await self._until_written(delivery)
         if delivery.error is not None and not delivery.events_received:
             raise delivery.error
+        if self._cursors is not None and operation.cursor_key is not None:
+            self._cursors.keep(operation.cursor_key, delivery)
         return handle
+
+    async def _first_cursor(self, operation: Operation[T]) -> str | None:
+        key = operation.cursor_key
+        if key is None:
+            return operation.after
+        if self._cursors is None:
+            raise UsageError("a cursor_key needs a place to keep cursors: Client(…, cursor_store=…)")
+        return await self._cursors.load(key) or operation.after
+
+    def _domain_snapshot(self, operation: Operation[T]) -> Snapshot | None:
+        if self._snapshot_of is None or operation.root_field is None or operation.on_gap is None:
+            return None
+        return self._snapshot_of(operation.root_field, operation.variables or {})
 
     async def _until_written(self, delivery: Delivery[T]) -> None:
         try:
@@ -148,15 +199,6 @@ class SubscriptionManager:
             raise
         if not delivery.live.done():
             delivery.go_live()
-
-    def _fresh_id(self) -> SubscriptionId:
-        return SubscriptionId(f"{next(self._numbers):08x}")
-
-    def _resume(self, delivery: Delivery[Any], connection: Connection) -> None:
-        del self._running[delivery.id]
-        id_ = self._fresh_id()
-        self._running[id_] = delivery
-        delivery.resume(id_, connection)
 
     async def _until_live(self, delivery: Delivery[T], connection: Connection) -> None:
         seconds = self._timeouts.subscribe_seconds
@@ -170,7 +212,31 @@ class SubscriptionManager:
             delivery.unsubscribe()
             raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds)
 
-    def _ended(self, delivery: Delivery[Any]) -> None:
+    def _fresh_id(self) -> SubscriptionId:
+        return SubscriptionId(f"{next(self._numbers):08x}")
+
+    def _put_on(self, delivery: Delivery[Any], connection: Connection) -> None:
+        del self._running[delivery.id]
+        id_ = self._fresh_id()
+        self._running[id_] = delivery
+        delivery.resume(id_, connection)
+
+    # The owner of deliveries -------------------------------------------------------------------------------
+
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+        """Tell whether one whose connection is gone, or that was told to wait, goes on by another attempt."""
+        return self._recovery.may_go_on(delivery, error)
+
+    def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
+        """Put one that is on no connection back on one, to go on from its cursor."""
+        self._recovery.put_back(delivery, after_seconds=after_seconds)
+
+    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
+        """Begin to carry one over a gap; ``False`` if it has nobody who is told of gaps."""
+        return not self._closed and self._gaps.close(delivery, error)
+
+    def ended(self, delivery: Delivery[Any]) -> None:
+        """Forget one."""
         self._recovery.forget(delivery)
         if self._running.pop(delivery.id, None) is not None:
             self._received_by_ended += delivery.events_received
@@ -187,3 +253,5 @@ class SubscriptionManager:
         current = asyncio.current_task()
         if others := [task for task in self._tasks if task is not current]:
             await asyncio.wait(others)
+        if self._cursors is not None:
+            await self._cursors.aclose()

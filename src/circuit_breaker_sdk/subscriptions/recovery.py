@@ -30,12 +30,15 @@ class Recovery:
         *,
         gives_up_at_once: bool,
         live_seconds: float,
+        on_unknown: Callable[[Delivery[Any]], None],
     ) -> None:
         """``resume`` puts one on a connection; it raises ``ConnectionFailed`` if that is closing.
 
         ``live_seconds``: how long the server may take to say that what was put on a connection is live;
-        a connection on which it does not is given up as lost.
+        a connection on which it does not is given up as lost. ``on_unknown`` is told of each that goes on
+        without a cursor.
         """
+        self._on_unknown = on_unknown
         self._supervisor = supervisor
         self._gives_up_at_once = gives_up_at_once
         self._live_seconds = live_seconds
@@ -43,19 +46,27 @@ class Recovery:
         # Any: deliveries of all event types. A dict, because they keep their order.
         self._lost: dict[Delivery[Any], None] = {}
         self._running: asyncio.Task[None] | None = None
-        self._deadlines: set[asyncio.TimerHandle] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
 
-    def take(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Take a subscription whose connection was lost; ``False`` if it is not to be tried again."""
+    def may_go_on(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+        """Tell whether one that has lost its connection is to be put on another."""
         if delivery.events_on_connection >= _PROOF_EVENTS:
             self._supervisor.proven()
-        if self._closed or self._gives_up_at_once or not error.retryable:
-            return False
+        return error.retryable and not self._closed and not self._gives_up_at_once
+
+    def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
+        """Put a subscription on a connection, the present one or the next."""
+        if self._closed:
+            return
+        if after_seconds:
+            self._later(after_seconds, lambda: self.put_back(delivery))
+            return
+        if delivery.state.is_end:
+            return
         self._lost[delivery] = None
         if self._running is None:
             self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
-        return True
 
     def forget(self, delivery: Delivery[Any]) -> None:
         """Note that a subscription has ended."""
@@ -66,8 +77,8 @@ class Recovery:
     async def aclose(self) -> None:
         """Try no more. Idempotent."""
         self._closed = True
-        for deadline in self._deadlines:
-            deadline.cancel()
+        for timer in self._timers:
+            timer.cancel()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
@@ -105,19 +116,26 @@ class Recovery:
         for delivery in resumed:
             if delivery not in self._lost and not delivery.state.is_end:
                 delivery.go_live()
+                self._on_unknown(delivery)
 
     def _expect_live(self, connection: Connection, resumed: list[Delivery[Any]]) -> None:
         seconds = self._live_seconds
 
         def look() -> None:
-            self._deadlines.discard(handle)
             late = [delivery for delivery in resumed if delivery.is_late_on(connection, after=seconds)]
             if late:
                 what = f"resuming {late[0].label}"
                 connection.drop(OperationTimeoutError(what, seconds=seconds))
 
-        handle = asyncio.get_running_loop().call_later(seconds, look)
-        self._deadlines.add(handle)
+        self._later(seconds, look)
+
+    def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        def now() -> None:
+            self._timers.discard(timer)
+            do()
+
+        timer = asyncio.get_running_loop().call_later(seconds, now)
+        self._timers.add(timer)
 
     def _give_up(self, error: SubscriptionError) -> None:
         for delivery in tuple(self._lost):

@@ -22,6 +22,8 @@ class SubscriptionState(enum.StrEnum):
     """From here on no event is missed."""
     RECONNECTING = "reconnecting"
     """The connection was lost; the subscription goes on by itself, where the server can from its cursor."""
+    PAUSED = "paused"
+    """Its buffer was full: the stream is stopped, and goes on from its cursor once half of it is taken."""
     COMPLETED = "completed"
     """The server ended the stream."""
     FAILED = "failed"
@@ -44,6 +46,7 @@ class Trigger(enum.Enum):
 
     GO_LIVE = enum.auto()
     LOSE = enum.auto()
+    PAUSE = enum.auto()
     COMPLETE = enum.auto()
     FAIL = enum.auto()
     UNSUBSCRIBE = enum.auto()
@@ -59,6 +62,7 @@ TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
     (_S.STARTING, Trigger.FAIL): _S.FAILED,
     (_S.STARTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
     (_S.LIVE, Trigger.LOSE): _S.RECONNECTING,
+    (_S.LIVE, Trigger.PAUSE): _S.PAUSED,
     (_S.LIVE, Trigger.COMPLETE): _S.COMPLETED,
     (_S.LIVE, Trigger.FAIL): _S.FAILED,
     (_S.LIVE, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
@@ -67,6 +71,11 @@ TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
     (_S.RECONNECTING, Trigger.COMPLETE): _S.COMPLETED,
     (_S.RECONNECTING, Trigger.FAIL): _S.FAILED,
     (_S.RECONNECTING, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
+    (_S.PAUSED, Trigger.GO_LIVE): _S.LIVE,
+    (_S.PAUSED, Trigger.LOSE): _S.RECONNECTING,
+    (_S.PAUSED, Trigger.COMPLETE): _S.COMPLETED,
+    (_S.PAUSED, Trigger.FAIL): _S.FAILED,
+    (_S.PAUSED, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
     (_S.COMPLETED, Trigger.UNSUBSCRIBE): _S.COMPLETED,
     (_S.FAILED, Trigger.UNSUBSCRIBE): _S.FAILED,
     (_S.UNSUBSCRIBED, Trigger.UNSUBSCRIBE): _S.UNSUBSCRIBED,
@@ -81,7 +90,8 @@ class Continuity(enum.StrEnum):
     UNKNOWN = "unknown"
     """The server gives no cursors, or gave none before a connection was lost."""
     GAP = "gap"
-    """Events are missing: dropped by the overflow policy, or by a broken chain of cursors."""
+    """Events are missing: dropped by the overflow policy, or because they cannot be read again. It stays so,
+    also when ``on_gap`` was told and the stream has gone on."""
 
 
 @final
@@ -92,6 +102,8 @@ class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
     :ivar handled: events that handlers have seen or an iterator has handed out.
     :ivar filtered: events that filters kept from the consumer.
     :ivar dropped: events dropped by the overflow policy ``drop_oldest``.
+    :ivar pauses: how often the stream was stopped because the buffer was full.
+    :ivar gaps: how often events were missing, and it was told.
     :ivar operation_errors: events that carried GraphQL errors.
     :ivar handler_errors: how often handlers raised.
     :ivar buffered_events: events waiting for a consumer now.
@@ -102,6 +114,8 @@ class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
     handled: int
     filtered: int
     dropped: int
+    pauses: int
+    gaps: int
     operation_errors: int
     handler_errors: int
     buffered_events: int

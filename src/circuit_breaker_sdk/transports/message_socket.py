@@ -185,6 +185,16 @@ class WebSocket:
         if self._state is SocketState.OPEN:
             self._begin_close(code, reason)
 
+    def pause_reading(self) -> None:
+        """Read nothing until :meth:`resume_reading`; the peer meets a full buffer in the end."""
+        if self._state is SocketState.OPEN:
+            self._underlying.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._state is SocketState.OPEN:
+            self._underlying.resume_reading()
+
     def abort(self) -> None:
         """Drop the connection now: no close frame, nothing flushed. The sink learns 1006."""
         if self._state is not SocketState.CLOSED:

@@ -1,0 +1,148 @@
+"""Cursors that outlive the program: a restarted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import msgspec
+
+from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+
+__all__ = ["CursorKeeper", "CursorStore", "FileCursorStore"]
+
+_SAVE_SECONDS = 0.5
+
+
+class CursorStore(Protocol):
+    """Where cursors are kept, by a key of the application's choice."""
+
+    async def load(self, key: str) -> str | None:
+        """Return the cursor kept under a key, ``None`` if there is none."""
+        ...
+
+    async def save(self, key: str, cursor: str) -> None:
+        """Keep a cursor under a key; when this returns a restarted program finds it."""
+        ...
+
+
+@final
+class FileCursorStore:
+    """Cursors in one JSON file, replaced as a whole: a crash leaves the old or the new one.
+
+    One process at a time: the last to write wins.
+
+    Example::
+
+        client = Client(url, cursor_store=FileCursorStore("cursors.json"))
+        async for resource in client.workflows.subscribe_resource_updates().cursor_key("audit"): ...
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._cursors: dict[str, str] | None = None
+        self._lock = asyncio.Lock()
+
+    async def load(self, key: str) -> str | None:
+        """Return the cursor kept under a key, ``None`` if there is none.
+
+        :raises UsageError: the file cannot be read, or holds something else.
+        """
+        async with self._lock:
+            return (await self._all()).get(key)
+
+    async def save(self, key: str, cursor: str) -> None:
+        """Keep a cursor under a key.
+
+        :raises OSError: the file cannot be written.
+        """
+        async with self._lock:
+            cursors = await self._all()
+            cursors[key] = cursor
+            await asyncio.to_thread(self._write, msgspec.json.encode(cursors))
+
+    async def _all(self) -> dict[str, str]:
+        if self._cursors is None:
+            self._cursors = await asyncio.to_thread(self._read)
+        return self._cursors
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self._path} cannot be read as a file of cursors: {error}") from error
+
+    def _write(self, data: bytes) -> None:
+        beside = self._path.with_name(f"{self._path.name}.new")
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+
+
+@final
+class CursorKeeper:
+    """Saves the handled cursors of subscriptions that have a key: now and then, and at their end.
+
+    An event counts as handled when its handler has returned, or the next one was asked for. What was handled
+    and not saved yet when the program dies comes again: at least once, never less.
+    """
+
+    def __init__(self, store: CursorStore) -> None:
+        self.store = store
+        # Any: deliveries of all event types.
+        self._kept: dict[str, Delivery[Any]] = {}
+        self._saved: dict[str, str] = {}
+        self._saving: asyncio.Task[None] | None = None
+
+    async def load(self, key: str) -> str | None:
+        """Return the cursor to go on from.
+
+        :raises UsageError: a running subscription has this key, or the store cannot be read.
+        """
+        other = self._kept.get(key)
+        if other is not None and not other.state.is_end:
+            raise UsageError(f"the cursor key {key!r} is in use by a running subscription")
+        return await self.store.load(key)
+
+    def keep(self, key: str, delivery: Delivery[Any]) -> None:
+        """Save the cursor of a subscription under its key from now on."""
+        self._kept[key] = delivery
+        if self._saving is None:
+            self._saving = asyncio.create_task(self._save_now_and_then(), name="circuit-breaker-cursors")
+
+    async def aclose(self) -> None:
+        """Save what is not saved yet, and end. Idempotent."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.cancel()
+            await asyncio.wait((saving,))
+        await self._save()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            await self._save()
+
+    async def _save(self) -> None:
+        for key, delivery in tuple(self._kept.items()):
+            cursor = delivery.handled
+            if cursor is not None and cursor != self._saved.get(key):
+                try:
+                    await self.store.save(key, cursor)
+                except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)
+                    log(logging.ERROR, "cursor not saved", cursor_key=key, error=repr(error))
+                    continue
+                self._saved[key] = cursor
+            if delivery.state.is_end and delivery.handled == self._saved.get(key):
+                with contextlib.suppress(KeyError):
+                    del self._kept[key]

@@ -1,0 +1,179 @@
+"""What is done about a gap: the present state is read, the application told, and the stream goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+import msgspec
+
+from circuit_breaker_sdk.connections import Connection, Supervisor
+from circuit_breaker_sdk.errors import (
+    ConnectionFailed,
+    GapError,
+    GraphQLError,
+    SubscriptionError,
+    SubscriptionFailed,
+    UsageError,
+)
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+
+__all__ = ["Gap", "GapHandler", "GapRecovery", "Snapshot"]
+
+Snapshot = Callable[[], Awaitable[object]]
+"""Reads the present state, by a query."""
+
+_RETRY_SECONDS = 0.25
+
+
+@final
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Events are missing, or may be, and what is the case now.
+
+    :ivar reason: that of :class:`~circuit_breaker_sdk.errors.GapError`; ``unknown`` after a reconnect to a
+        server that gives no cursors: nothing may be missing, nobody knows.
+    :ivar snapshot: what the subscription's snapshot query answered: it holds everything up to ``cursor``, and
+        perhaps some of what comes after it. ``None`` where there is no such query.
+    :ivar cursor: where the stream goes on; ``None`` where the server gives no cursors.
+
+    Example::
+
+        builder.on_gap(lambda gap: cache.replace(gap.snapshot))
+    """
+
+    reason: str
+    snapshot: Any  # whatever the subscription's query gives
+    cursor: str | None
+
+
+GapHandler = Callable[[Gap], object]
+"""Told of each gap, a plain or an async function; the stream goes on when it has returned."""
+
+
+@final
+class _Position:
+    """A route that wants nothing but the live signal: the place where the server stands now."""
+
+    def __init__(self, id: str) -> None:  # noqa: A002 (the protocol's own word)
+        self._id = id
+        self.found: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    def deliver(self, payload: bytes) -> bool:  # noqa: ARG002 (an event before the signal is not for us)
+        return True
+
+    def deliver_checked(self, payload: bytes) -> None:
+        """Ignore an event: the stream is read from the position on, by another operation."""
+
+    def positioned(self, cursor: str) -> None:
+        if not self.found.done():
+            self.found.set_result(cursor)
+
+    def failed(self, errors: tuple[GraphQLError, ...]) -> None:
+        reason = "; ".join(map(str, errors))
+        self._fail(SubscriptionFailed(self._id, reason, errors=errors))
+
+    def completed(self) -> None:
+        self._fail(SubscriptionFailed(self._id, "the stream has ended"))
+
+    def connection_lost(self, error: SubscriptionError) -> None:
+        self._fail(error)
+
+    def _fail(self, error: SubscriptionError) -> None:
+        if not self.found.done():
+            self.found.set_exception(error)
+
+
+@final
+class GapRecovery:
+    """Carries subscriptions over gaps, one task for each."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        fresh_id: Callable[[], str],
+        go_on: Callable[[Delivery[Any]], None],
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        """``go_on`` resumes a subscription from its cursor ``received``."""
+        self._supervisor = supervisor
+        self._fresh_id = fresh_id
+        self._go_on = go_on
+        self._tasks = tasks
+
+    def close(self, delivery: Delivery[Any], error: GapError) -> bool:
+        """Begin to carry a subscription over a gap; ``False`` if it has nobody who is told of gaps."""
+        if delivery.on_gap is None:
+            return False
+        self._start(self._close(delivery, error.reason, error), delivery)
+        return True
+
+    def tell_unknown(self, delivery: Delivery[Any]) -> None:
+        """Tell, after a reconnect without cursors, that nobody knows whether events are missing."""
+        if delivery.on_gap is not None:
+            self._start(self._tell(delivery, "unknown", None), delivery)
+
+    def _start(self, doing: Any, delivery: Delivery[Any]) -> None:  # a coroutine of ours
+        task = delivery.loop.create_task(doing, name=f"circuit-breaker-gap-{delivery.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self, delivery: Delivery[Any], reason: str, error: GapError) -> None:
+        # What came before the gap is handled before it.
+        await delivery.drained()
+        cursor: str | None = None
+        while not delivery.state.is_end:
+            try:
+                cursor = await self._position(delivery)
+                await self._tell(delivery, reason, cursor)
+            except UsageError:
+                return  # the client was closed
+            except SubscriptionError as failure:
+                if not failure.retryable:
+                    failure.__cause__ = error
+                    delivery.give_up(failure)
+                    return
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            break
+        if not delivery.state.is_end:
+            delivery.received = cursor
+            self._go_on(delivery)
+
+    async def _position(self, delivery: Delivery[Any]) -> str | None:
+        """Ask the server where it stands now: the cursor first, then the query (docs/resume.md, 6)."""
+        connection: Connection = await self._supervisor.connection()
+        if not connection.resume_negotiated:
+            return None
+        id_ = self._fresh_id()
+        position = _Position(id_)
+        request = msgspec.structs.replace(delivery.request, id=id_, extensions=None)
+        connection.subscribe(request, position)
+        try:
+            await asyncio.wait((position.found, delivery.ended), return_when=asyncio.FIRST_COMPLETED)
+            if not position.found.done():
+                raise UsageError("the subscription was ended")
+            return position.found.result()
+        finally:
+            connection.complete(id_, position)
+
+    async def _tell(self, delivery: Delivery[Any], reason: str, cursor: str | None) -> None:
+        snapshot = None
+        if delivery.snapshot is not None:
+            try:
+                snapshot = await delivery.snapshot()
+            except SubscriptionError:
+                raise
+            except Exception as failure:
+                raise ConnectionFailed(f"the snapshot could not be read: {failure}") from failure
+        handler = delivery.on_gap
+        if handler is None or delivery.state.is_end:
+            return
+        try:
+            result = handler(Gap(reason=reason, snapshot=snapshot, cursor=cursor))
+            if inspect.isawaitable(result):
+                await result
+        except Exception as failure:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
+            delivery.handlers.report(handler, failure)
