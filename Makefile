@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate coverage-api success bench build clean
+.PHONY: help setup demo serve test check generate coverage-api success bench chaos build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure
 
 bench: $(VENV)/.dev-ready  ## measure, beside the limit of the machine (ARGS=--json)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev-ready  ## cut, kill, stall, fill the disk, and judge what was delivered (ARGS="--long --json")
+	@$(BIN)/python -m chaos $(ARGS)
 
 build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)

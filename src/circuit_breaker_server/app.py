@@ -108,7 +108,7 @@ class Server:
         self._started = True
         logs.configure(self.settings.log_level)
         async with AsyncExitStack() as parts:
-            listener = parts.enter_context(_listen(self.settings.host, self.settings.port))
+            listener = parts.enter_context(_listen(self.settings))
             try:
                 await self._start_parts(parts, listener)
             except (LogError, SecretStoreError) as error:
@@ -259,7 +259,8 @@ class _Serving:
         return Accept(subprotocol=agreed, open_sink=self._sessions.open)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: ServerSettings) -> socket.socket:
+    host, port = settings.host, settings.port
     where = f"{host}:{port}"
     try:
         family, kind, proto, _name, address = socket.getaddrinfo(
@@ -272,6 +273,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.send_buffer_bytes is not None:
+            # Inherited by the sockets that are accepted.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
         listener.bind(address)
         # Here already, so that a second server on the port fails now and not after it opened its log.
         listener.listen(2048)

@@ -58,6 +58,8 @@ class ServerSettings:
         next. One event that is bigger goes alone.
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
         Events never count here: a socket that is full is not written to.
+    :ivar send_buffer_bytes: the system's buffer of each socket; ``None`` leaves it to the system, which may
+        give a slow peer some megabytes.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
     :ivar ping_seconds: between two pings to a peer.
     :ivar pong_seconds: from a ping to its pong; a peer that does not answer is dropped.
@@ -91,6 +93,7 @@ class ServerSettings:
     max_operations: int = 2000
     poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
+    send_buffer_bytes: int | None = None
     init_timeout_seconds: float = 3.0
     ping_seconds: float = 12.0
     pong_seconds: float = 10.0
@@ -112,6 +115,7 @@ class ServerSettings:
             name: getattr(self, name)
             for name in self.__dataclass_fields__
             if name not in ("data_dir", "host", "port", "log_level", "oauth_providers")
+            and getattr(self, name) is not None
         }
         for name, value in positive.items():
             if value <= 0:

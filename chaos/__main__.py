@@ -1,0 +1,104 @@
+"""``make chaos``: every experiment, short or ``--long``; a table, or ``--json``: one object a line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import uvloop
+
+from chaos.cut_race import cut_race
+from chaos.cut_storm import cut_storm
+from chaos.half_open import half_open
+from chaos.herd import herd
+from chaos.result import Result
+from chaos.slow_reader import slow_reader
+
+__all__ = ["EXPERIMENTS"]
+
+
+class Experiment(Protocol):
+    """An experiment: a fresh directory and a seed in, a result out."""
+
+    def __call__(self, directory: Path, seed: int, *, long: bool) -> Awaitable[Result]: ...
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "cut storm": cut_storm,
+    "cut race": cut_race,
+    "half-open": half_open,
+    "slow reader": slow_reader,
+    "herd": herd,
+}
+
+
+async def _run(name: str, experiment: Experiment, seed: int, *, long: bool) -> tuple[Result, float]:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="circuit-breaker-chaos-") as directory:
+        try:
+            result = await experiment(Path(directory), seed, long=long)
+        except Exception as error:  # noqa: BLE001 (a broken experiment is a failed one; the others go on)
+            result = Result(experiment=name, seed=seed, failures=[f"{type(error).__name__}: {error}"])
+    result.passed = not result.failures
+    return result, time.monotonic() - started
+
+
+def _row(number: int, result: Result, seconds: float) -> str:
+    recovery = result.recovery_ms
+    times = "" if recovery.p50 is None else f"{recovery.p50:g} / {recovery.p99:g}"
+    verdict = "passed" if result.passed else "FAILED"
+    return (
+        f"{number:>2}  {result.experiment:<18} {result.events:>9} {result.lost:>5} {result.duplicated:>5} "
+        f"{result.reordered:>5} {result.gaps_signalled:>5}  {times:>16}  {seconds:>6.1f}  {verdict}"
+    )
+
+
+def main() -> int:
+    """Run the experiments; 0 if all have passed."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the long form, about an hour")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--only", action="append", help="an experiment's name; may be given again")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))  # noqa: S311 (chance)
+    arguments = parser.parse_args()
+    unknown = set(arguments.only or ()) - set(EXPERIMENTS)
+    if unknown:
+        parser.error(f"no experiment is called {sorted(unknown)[0]!r}: choose of {', '.join(EXPERIMENTS)}")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) > 1:
+        os.sched_setaffinity(0, set(cores[1:]))  # the server has the first for itself
+    if not arguments.json:
+        sys.stdout.write(
+            " #  experiment            events  lost   dup  reord  gaps   recovery p50/p99 ms       s\n"
+        )
+    failed = False
+    for number, (name, experiment) in enumerate(EXPERIMENTS.items(), start=1):
+        if arguments.only and name not in arguments.only:
+            continue
+        if len(cores) > 1:
+            os.sched_setaffinity(0, set(cores[1:]))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))
+        failed |= not result.passed
+        line = msgspec.json.encode(result).decode() if arguments.json else _row(number, result, seconds)
+        sys.stdout.write(line + "\n")
+        if not arguments.json:
+            for name_, value in result.detail.items():
+                sys.stdout.write(f"      {name_}: {msgspec.json.encode(value).decode()}\n")
+        for failure in result.failures if not arguments.json else ():
+            sys.stdout.write(f"      failed: {failure} (seed {result.seed})\n")
+        sys.stdout.flush()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

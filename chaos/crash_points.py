@@ -1,0 +1,52 @@
+"""Where the server can be made to kill itself: the boundaries of append, commit and fan-out.
+
+Nothing of the product knows of this: the methods at the boundaries are wrapped in the process under test.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.log.writer import Writer
+
+__all__ = ["POINTS", "install"]
+
+# A point: the class, its method, and whether to die before or after the call.
+POINTS: dict[str, tuple[Any, str, str]] = {  # Any: classes of several kinds
+    "before the append is queued": (SqliteEventLog, "append", "before"),
+    "before the commit": (Writer, "append", "before"),
+    "after the commit, before anyone knows": (Writer, "append", "after"),
+    "before the tails hear of it": (SqliteEventLog, "_call_tails", "before"),
+    "after the tails, before the answer": (SqliteEventLog, "_call_tails", "after"),
+    "before the fan-out": (Gateway, "flush", "before"),
+    "before a socket is written": (Feed, "write", "before"),
+    "after a socket is written": (Feed, "write", "after"),
+    "after the fan-out": (Gateway, "flush", "after"),
+}
+
+
+def install(point: str, passes: int) -> None:
+    """Kill this process when the point is passed for the ``passes``-th time from now on."""
+    kind, name, when = POINTS[point]
+    original: Callable[..., Any] = getattr(kind, name)
+    count = 0
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:  # whatever the method takes and gives
+        nonlocal count
+        count += 1
+        if count == passes and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if count == passes and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(kind, name, wrapped)

@@ -1,0 +1,68 @@
+"""The real server in a process of its own, with the settings and the faults that an experiment asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from chaos.crash_points import install
+from circuit_breaker_server import Server, ServerSettings, ServerStartError
+
+__all__ = ["Orders"]
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is told, as JSON in its first argument.
+
+    :ivar settings: of the server, beyond port and directory.
+    :ivar core: the core to run on.
+    :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
+    :ivar crash: a point in the code and how often it is passed before the process kills itself there.
+    """
+
+    port: int
+    data_dir: str
+    settings: dict[str, float | int | str] = {}
+    core: int | None = None
+    max_file_bytes: int | None = None
+    crash: tuple[str, int] | None = None
+
+
+async def _serve(orders: Orders) -> None:
+    settings = ServerSettings(
+        port=orders.port,
+        data_dir=Path(orders.data_dir),
+        **orders.settings,  # type: ignore[arg-type]  # numbers by their names
+    )
+    server = Server(settings)
+    try:
+        await server.start()
+    except ServerStartError as error:
+        sys.stdout.write(f"refused: {error}\n")
+        return
+    if orders.crash is not None:
+        install(*orders.crash)
+    sys.stdout.write(f"ready: {server.port}\n")
+    sys.stdout.flush()
+    await server.wait()
+
+
+def main() -> None:
+    """Serve until killed."""
+    orders = msgspec.json.decode(sys.argv[1], type=Orders)
+    if orders.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {orders.core})
+    if orders.max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (orders.max_file_bytes, resource.RLIM_INFINITY))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(orders))
+
+
+if __name__ == "__main__":
+    main()
