@@ -22,6 +22,7 @@ from circuit_breaker_sdk.connections import (
     ConnectionState,
     ConnectionStateChange,
     Credentials,
+    PollConnection,
     Supervisor,
 )
 from circuit_breaker_sdk.domains.execution import Executor
@@ -71,6 +72,8 @@ class Client:
     :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
         themselves, without loss where the server resumes: see ``Subscription.continuity``.
     :param circuit_breaker: when a URL that keeps failing is left alone.
+    :param critical: poll for every subscription while no WebSocket gets through: see
+        :meth:`SubscriptionBuilder.critical`.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
@@ -100,6 +103,7 @@ class Client:
         recovery: ErrorRecoveryPolicy | None = None,
         circuit_breaker: CircuitBreakerPolicy | None = None,
         heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 (frozen; None means something else)
+        critical: bool = False,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
@@ -120,8 +124,10 @@ class Client:
             policy=policy,
             breaker=circuit_breaker,
         )
+        self._poll = PollConnection(settings)
         self._manager = SubscriptionManager(
             self._supervisor,
+            self._poll,
             buffer=buffer or BufferLimits(),
             timeouts=settings.timeouts,
             policy=policy,
@@ -130,6 +136,8 @@ class Client:
                 FileCursorStore(cursor_store) if isinstance(cursor_store, str | os.PathLike) else cursor_store
             ),
             snapshot_of=self._snapshot_of,
+            critical=critical,
+            retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
         )
         self._executor = Executor(settings, self._url)
 
@@ -246,11 +254,13 @@ class Client:
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Snapshot | None = None,
+        critical: bool | None = None,
     ) -> Subscription[T]:
         """Subscribe to any server's stream: the value of the one root field is decoded to ``type``.
 
         :param after: a cursor to begin behind, where the server gives cursors.
         :param cursor_key: see :meth:`SubscriptionBuilder.cursor_key`.
+        :param critical: see :meth:`SubscriptionBuilder.critical`; ``None`` takes the client's setting.
         :param on_gap: see :meth:`SubscriptionBuilder.on_gap`; ``snapshot`` reads the present state for it.
         :raises SubscriptionError: no connection, or the server refused it.
         :raises UsageError: the variables or the type cannot be used.
@@ -266,6 +276,7 @@ class Client:
             cursor_key=cursor_key,
             on_gap=on_gap,
             snapshot=snapshot,
+            critical=critical,
         )
         return await self._manager.subscribe(operation, Subscription)
 
@@ -299,6 +310,7 @@ class Client:
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent."""
         await self._manager.aclose()
+        await self._poll.aclose()
         await self._supervisor.aclose()
         await self._executor.aclose()
 

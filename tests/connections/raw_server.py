@@ -134,6 +134,9 @@ class RecordingRoute:
     def positioned(self, cursor: str) -> None:
         self._note("positioned", cursor)
 
+    def resumes_after(self, cursor: str) -> None:
+        self._note("resumes_after", cursor)
+
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         self._note("failed", tuple(error.message for error in errors))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -78,11 +78,16 @@ async def test_every_mutation_sent_twice_under_a_key_happens_once(
     send = HttpTransport._send
     url = ""
 
-    async def twice(self: HttpTransport, body: bytes, headers: Mapping[str, str]) -> bytes:
+    async def twice(
+        self: HttpTransport,
+        body: bytes,
+        headers: Mapping[str, str],
+        judge: Callable[[aiohttp.ClientResponse, bytes], bytes],
+    ) -> bytes:
         asked = msgspec.json.decode(body, type=Asked)
         name = asked.operation_name[0].lower() + asked.operation_name[1:]
         if name not in MUTATIONS:
-            return await send(self, body, headers)
+            return await send(self, body, headers, judge)
         key = f"{name}-{len(sent)}"
         first = await post(url, body, headers, key)
         again = await post(url, body, headers, key)

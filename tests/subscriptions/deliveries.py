@@ -39,7 +39,7 @@ class Rig:
             label="ticks",
             decoder=EventDecoder(int, root_field, with_resume=resume),
             limits=limits or BufferLimits(),
-            connection=connection,
+            link=connection,
             request=Subscribe("00000001", "subscription { tick }"),
             budget=BufferBudget(max_client_bytes),
             owner=self,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.connections import PollConnection, Supervisor
 from circuit_breaker_sdk.errors import OperationTimeoutError, SubscriptionFailed, UsageError
 from circuit_breaker_sdk.subscriptions import (
     Operation,
@@ -37,6 +37,7 @@ async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIter
         owner = Supervisor(settings(port))
         under_test = SubscriptionManager(
             owner,
+            poll := PollConnection(settings(port)),
             buffer=BufferLimits(),
             timeouts=timeouts or Timeouts(),
             policy=ErrorRecoveryPolicy(max_retries=0),
@@ -45,6 +46,7 @@ async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIter
             yield under_test
         finally:
             await under_test.aclose()
+            await poll.aclose()
             await owner.aclose()
 
 

@@ -5,7 +5,8 @@ from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, Circui
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.credentials import Credentials
-from circuit_breaker_sdk.connections.route import Route
+from circuit_breaker_sdk.connections.poll_connection import PollConnection
+from circuit_breaker_sdk.connections.route import Link, Route
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Link",
+    "PollConnection",
     "Route",
     "Supervisor",
 ]

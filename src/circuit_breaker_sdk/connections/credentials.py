@@ -61,6 +61,10 @@ class Credentials:
         """Build the headers of an upgrade or an HTTP request."""
         return dict(self._headers)
 
+    async def http_headers(self) -> Mapping[str, str]:
+        """Build the headers of an HTTP request."""
+        return dict(self._headers)
+
     def init_payload(self) -> dict[str, object]:
         """Build the payload of ``connection_init``, without the resume key."""
         payload = dict(self._connection_params)

@@ -1,12 +1,13 @@
-"""What a connection hands the messages of one operation to; it knows nothing else about subscriptions."""
+"""What a connection and an operation on it know of each other: nothing else about subscriptions."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from circuit_breaker_sdk.errors import GraphQLError, SubscriptionError
+from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["Route"]
+__all__ = ["Link", "Route"]
 
 
 class Route(Protocol):
@@ -32,6 +33,10 @@ class Route(Protocol):
         """Take the server's live signal: from this cursor on nothing is missed."""
         ...
 
+    def resumes_after(self, cursor: str) -> None:
+        """Learn the place that is asked behind next: the ``prev`` of the event that comes then (a poll)."""
+        ...
+
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         """Take the server's ``error``: the operation is over."""
         ...
@@ -42,4 +47,41 @@ class Route(Protocol):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Learn that the connection is gone, and why."""
+        ...
+
+
+class Link(Protocol):
+    """What carries operations: a WebSocket's connection, or polling."""
+
+    @property
+    def resume_negotiated(self) -> bool:
+        """Whether the server gives cursors and live signals."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether operations can be started."""
+        ...
+
+    def subscribe(self, message: Subscribe, route: Route) -> None:
+        """Start an operation.
+
+        :raises SubscriptionError: it is closed, or closing.
+        """
+        ...
+
+    def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
+        """End an operation from our side; nothing happens if it is over already."""
+        ...
+
+    def hold(self, route: Route) -> None:
+        """Bring nothing more for now, for the sake of this route."""
+        ...
+
+    def release(self, route: Route) -> None:
+        """Go on, as far as this route is concerned; nothing happens if it holds nothing."""
+        ...
+
+    def drop(self, error: SubscriptionError) -> None:
+        """Give it up as lost, for this reason."""
         ...

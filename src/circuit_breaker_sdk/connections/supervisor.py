@@ -75,6 +75,11 @@ class Supervisor:
         return self._state
 
     @property
+    def was_connected(self) -> bool:
+        """Whether a connection has ever stood."""
+        return self._was_connected
+
+    @property
     def breaker_state(self) -> BreakerState:
         """What the circuit breaker of the present URL lets through."""
         return self._endpoints.current.breaker.state

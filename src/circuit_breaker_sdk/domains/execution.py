@@ -126,15 +126,12 @@ class Executor:
 
             self._transport = HttpTransport(
                 self._url,
-                headers=self._headers,
+                headers=self._settings.credentials.http_headers,
                 ssl=self._settings.ssl,
                 timeouts=self._settings.timeouts,
                 limits=self._settings.limits,
             )
         return self._transport
-
-    async def _headers(self) -> Mapping[str, str]:
-        return self._settings.credentials.headers()
 
 
 def _unfit(operation_name: str | None, type_: object, detail: str) -> DecodeError:

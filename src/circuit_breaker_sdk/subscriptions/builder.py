@@ -98,6 +98,15 @@ class SubscriptionBuilder(Generic[T, S]):
         self._operation = msgspec.structs.replace(self._operation, cursor_key=key)
         return self
 
+    def critical(self, critical: bool = True) -> Self:
+        """Poll for it over HTTP while no WebSocket gets through: the same events, a round trip later.
+
+        It goes back to the WebSocket by itself, from the same cursor. This needs a server that answers
+        ``/graphql/poll``.
+        """
+        self._operation = msgspec.structs.replace(self._operation, critical=critical)
+        return self
+
     def on_gap(
         self, handler: Callable[[Gap], object], *, snapshot: Callable[[], Awaitable[object]] | None = None
     ) -> Self:

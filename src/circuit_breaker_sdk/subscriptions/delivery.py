@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar, final
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.connections import Connection
+from circuit_breaker_sdk.connections import Link
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -92,7 +92,7 @@ class Delivery(Generic[T]):
         decoder: EventDecoder[T],
         limits: BufferLimits,
         budget: BufferBudget,
-        connection: Connection,
+        link: Link,
         request: Subscribe,
         owner: Owner,
         tasks: set[asyncio.Task[None]],
@@ -110,9 +110,11 @@ class Delivery(Generic[T]):
         self.handled: str | None = after
         self.on_gap: Callable[[Any], object] | None = None
         """Told of gaps, with a ``Gap``; ``None``: a gap ends it."""
+        self.is_critical = False
+        """Whether it is polled while no WebSocket gets through."""
         self.snapshot: Callable[[], Awaitable[object]] | None = None
         """Reads the present state, for who is told of a gap."""
-        self.continuity = Continuity.OK if connection.resume_negotiated else Continuity.UNKNOWN
+        self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.events_received: int = 0
         self.events_handled: int = 0
@@ -125,10 +127,10 @@ class Delivery(Generic[T]):
         self.request: Subscribe = request
         self._buffer: EventBuffer[T] = EventBuffer(limits, budget)
         self._limits = limits
-        self._connection = connection
+        self._link = link
         self._decoder = decoder
         self._decode = decoder.decode
-        self._has_cursors = connection.resume_negotiated
+        self._has_cursors = link.resume_negotiated
         self._events_before = 0
         self._is_off = False
         self._is_stopped = False
@@ -204,6 +206,10 @@ class Delivery(Generic[T]):
                     self.handled = cursor
             self.go_live()
 
+    def resumes_after(self, cursor: str) -> None:
+        """Take the place that is asked behind next."""
+        self.received = self._last_cursor = cursor
+
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         """Take the server's ``error``: the end, but for a gap that is bridged and a rate that is obeyed."""
         error = self._server_error(errors)
@@ -249,20 +255,24 @@ class Delivery(Generic[T]):
         """End: there will be no other connection."""
         self._finish(Trigger.FAIL, error)
 
-    def resume(self, id: SubscriptionId, connection: Connection) -> None:  # noqa: A002 (as in the protocol)
-        """Go on by another connection, under a fresh id, behind the last event received where that is known.
+    def resume(self, id: SubscriptionId, link: Link) -> None:  # noqa: A002 (as in the protocol)
+        """Go on by another link, under a fresh id, behind the last event received where that is known.
 
         Without a cursor, or without a server that takes it, events may be missing: ``continuity`` is unknown.
 
-        :raises ConnectionFailed: the connection is closing or closed; nothing was changed but the id.
+        :raises SubscriptionError: the link is closing or closed; it is on none then.
         """
+        if not self._is_off:
+            # Handed over: whatever the other link still has under way comes by this one.
+            self._link.release(self)
+            self._link.complete(self.id, self)
         self.id = id
-        self._connection = connection
+        self._link = link
+        self._is_off = True
         self._events_before = self.events_received
-        self._is_off = False
         self._put_on_at = time.perf_counter()
-        if self._has_cursors is not connection.resume_negotiated:
-            self._has_cursors = connection.resume_negotiated
+        if self._has_cursors is not link.resume_negotiated:
+            self._has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
             self._decode = self._decoder.decode
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
@@ -273,23 +283,34 @@ class Delivery(Generic[T]):
             self.continuity = Continuity.UNKNOWN
         extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None
         self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
-        connection.subscribe(self.request, self)
+        link.subscribe(self.request, self)
+        self._is_off = False
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its buffer is full, and it waits for its consumer."""
+        return self._is_stopped
+
+    @property
+    def link(self) -> Link | None:
+        """What carries it now; ``None`` for nothing."""
+        return None if self._is_off else self._link
 
     @property
     def events_on_connection(self) -> int:
-        """How many events the present connection has brought."""
+        """How many events the present link has brought."""
         return self.events_received - self._events_before
 
-    def is_late_on(self, connection: Connection, *, after: float) -> bool:
-        """Whether it was put on this connection so many seconds ago, is there and has not come to life."""
+    def is_late_on(self, link: Link, *, after: float) -> bool:
+        """Whether it was put on this link so many seconds ago, is there and has not come to life."""
         is_waiting = self.state is not _LIVE and not self.state.is_end
-        is_there = self._connection is connection and not self._is_off
+        is_there = self._link is link and not self._is_off
         # A timer may be a little early.
         return is_waiting and is_there and time.perf_counter() - self._put_on_at >= after * 0.99
 
     def fail(self, error: SubscriptionError) -> None:
         """End with an error of our own; the server is told."""
-        self._connection.complete(self.id, self)
+        self._link.complete(self.id, self)
         self._finish(Trigger.FAIL, error)
 
     def unsubscribe(self) -> None:
@@ -298,7 +319,7 @@ class Delivery(Generic[T]):
         if self.state.is_end:
             self._move(Trigger.UNSUBSCRIBE)
             return
-        self._connection.complete(self.id, self)
+        self._link.complete(self.id, self)
         self._finish(Trigger.UNSUBSCRIBE, None)
 
     def abandon(self) -> None:
@@ -428,7 +449,7 @@ class Delivery(Generic[T]):
             self.continuity = Continuity.GAP
         if self._limits.overflow is OverflowPolicy.BLOCK and not self._is_stopped and buffer.is_full:
             self._is_stopped = True
-            self._connection.hold(self)
+            self._link.hold(self)
         if self.on_ready is not None:
             self.on_ready()
         if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
@@ -451,7 +472,7 @@ class Delivery(Generic[T]):
         self.events_received -= 1
         self.received = self._last_cursor = resume.prev
         self.pauses += 1
-        self._connection.complete(self.id, self)
+        self._link.complete(self.id, self)
         self._go_off(Trigger.PAUSE)
         self._is_stopped = True
         self._log(logging.DEBUG, "subscription paused", buffered=len(self._buffer))
@@ -468,11 +489,11 @@ class Delivery(Generic[T]):
         if self._is_off:
             self._owner.resume(self)
         else:
-            self._connection.release(self)
+            self._link.release(self)
 
     def _go_off(self, trigger: Trigger) -> None:
         """Note that it is on no connection."""
-        self._connection.release(self)
+        self._link.release(self)
         self._is_off, self._is_stopped = True, False
         self._move(trigger)
 
@@ -497,7 +518,7 @@ class Delivery(Generic[T]):
             self.continuity = Continuity.UNKNOWN
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
-            self._connection.complete(self.id, self)
+            self._link.complete(self.id, self)
             error = GapError(self.id, "prev")
             if not self._missed(error):
                 self._finish(Trigger.FAIL, error)
@@ -554,7 +575,7 @@ class Delivery(Generic[T]):
         )
         if self._is_stopped:
             self._is_stopped = False
-            self._connection.release(self)
+            self._link.release(self)
         self._owner.ended(self)
         if self.on_ready is not None:
             self.on_ready()

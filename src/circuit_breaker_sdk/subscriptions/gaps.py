@@ -9,7 +9,7 @@ from typing import Any, final
 
 import msgspec
 
-from circuit_breaker_sdk.connections import Connection, Supervisor
+from circuit_breaker_sdk.connections import Supervisor
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GapError,
@@ -69,6 +69,9 @@ class _Position:
     def positioned(self, cursor: str) -> None:
         if not self.found.done():
             self.found.set_result(cursor)
+
+    def resumes_after(self, cursor: str) -> None:
+        """Ignore it: one position is all that is wanted."""
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         reason = "; ".join(map(str, errors))
@@ -144,7 +147,7 @@ class GapRecovery:
 
     async def _position(self, delivery: Delivery[Any]) -> str | None:
         """Ask the server where it stands now: the cursor first, then the query (docs/resume.md, 6)."""
-        connection: Connection = await self._supervisor.connection()
+        connection = await self._supervisor.connection()
         if not connection.resume_negotiated:
             return None
         id_ = self._fresh_id()

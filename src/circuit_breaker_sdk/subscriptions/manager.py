@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import Connection, Supervisor
-from circuit_breaker_sdk.errors import GapError, OperationTimeoutError, SubscriptionError, UsageError
+from circuit_breaker_sdk.connections import BreakerState, Link, PollConnection, Supervisor
+from circuit_breaker_sdk.errors import (
+    GapError,
+    OperationTimeoutError,
+    SubscriptionError,
+    UsageError,
+)
+from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
@@ -44,6 +51,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     :ivar after: the cursor to begin behind; ``None`` begins now.
     :ivar cursor_key: the key of its cursor in the client's store; what is kept there wins over ``after``.
     :ivar on_gap: told of each gap; ``None``: a gap ends it.
+    :ivar critical: whether it is polled while no WebSocket gets through; ``None`` takes the client's setting.
     :ivar snapshot: reads the present state for ``on_gap``; ``None`` takes the domain's, if there is one.
     """
 
@@ -59,6 +67,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     cursor_key: str | None = None
     on_gap: GapHandler | None = None
     snapshot: Callable[[], Awaitable[object]] | None = None
+    critical: bool | None = None
 
 
 @final
@@ -77,6 +86,7 @@ class SubscriptionManager:
     def __init__(
         self,
         supervisor: Supervisor,
+        poll: PollConnection,
         *,
         buffer: BufferLimits,
         timeouts: Timeouts,
@@ -84,6 +94,8 @@ class SubscriptionManager:
         max_buffered_bytes: int = 64 * 1024 * 1024,
         cursor_store: CursorStore | None = None,
         snapshot_of: SnapshotOf | None = None,
+        critical: bool = False,
+        retry_seconds: float = 2.0,
     ) -> None:
         self._supervisor = supervisor
         self._buffer = buffer
@@ -94,11 +106,15 @@ class SubscriptionManager:
         self._running: dict[SubscriptionId, Delivery[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._gaps = GapRecovery(supervisor, fresh_id=self._fresh_id, go_on=self.resume, tasks=self._tasks)
+        self._poll = poll
+        self._critical = critical
         self._recovery = Recovery(
             supervisor,
+            poll,
             self._put_on,
             gives_up_at_once=policy.max_retries == 0,
             live_seconds=timeouts.subscribe_seconds,
+            retry_seconds=retry_seconds,
             on_unknown=self._gaps.tell_unknown,
         )
         self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
@@ -134,41 +150,41 @@ class SubscriptionManager:
         """
         variables = encode_variables(operation.variables)
         after = await self._first_cursor(operation)
-        connection = await self._supervisor.connection()
-        while not connection.is_usable:  # it was closed in the turn between
-            connection = await self._supervisor.connection()
+        is_critical = self._critical if operation.critical is None else operation.critical
+        link = await self._link(is_critical=is_critical)
         if self._closed:
             raise UsageError("the client is closed: make a new one")
-        after = after if connection.resume_negotiated else None
+        after = after if link.resume_negotiated else None
         extensions: dict[str, object] | None = None if after is None else {"resume": {"after": after}}
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )
         delivery: Delivery[T] = Delivery(
             label=operation.label,
-            decoder=EventDecoder(
-                operation.type, operation.root_field, with_resume=connection.resume_negotiated
-            ),
+            decoder=EventDecoder(operation.type, operation.root_field, with_resume=link.resume_negotiated),
             limits=operation.buffer or self._buffer,
             budget=self._budget,
-            connection=connection,
+            link=link,
             request=request,
             owner=self,
             tasks=self._tasks,
             after=after,
         )
+        delivery.is_critical = is_critical
         delivery.on_gap = operation.on_gap
         delivery.snapshot = operation.snapshot or self._domain_snapshot(operation)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.
         self._running[delivery.id] = delivery
         try:
-            connection.subscribe(request, delivery)
+            link.subscribe(request, delivery)
         except BaseException:
             del self._running[delivery.id]
             raise
-        if connection.resume_negotiated:
-            await self._until_live(delivery, connection)
+        if link is self._poll:
+            self._recovery.put_back(delivery)  # it goes over to a WebSocket as soon as one gets through
+        if link.resume_negotiated:
+            await self._until_live(delivery, link)
         else:
             await self._until_written(delivery)
         if delivery.error is not None and not delivery.events_received:
@@ -176,6 +192,21 @@ class SubscriptionManager:
         if self._cursors is not None and operation.cursor_key is not None:
             self._cursors.keep(operation.cursor_key, delivery)
         return handle
+
+    async def _link(self, *, is_critical: bool) -> Link:
+        """Return what carries a new operation."""
+        if is_critical and self._supervisor.breaker_state is BreakerState.OPEN:
+            return self._poll
+        try:
+            while True:
+                connection = await self._supervisor.connection()
+                if connection.is_usable:  # it was not closed in the turn between
+                    return connection
+        except SubscriptionError as error:
+            if not is_critical:
+                raise
+            log(logging.INFO, "polling instead of a WebSocket", error=error)
+            return self._poll
 
     async def _first_cursor(self, operation: Operation[T]) -> str | None:
         key = operation.cursor_key
@@ -200,10 +231,10 @@ class SubscriptionManager:
         if not delivery.live.done():
             delivery.go_live()
 
-    async def _until_live(self, delivery: Delivery[T], connection: Connection) -> None:
+    async def _until_live(self, delivery: Delivery[T], link: Link) -> None:
         seconds = self._timeouts.subscribe_seconds
         try:
-            while not delivery.live.done() and not delivery.is_late_on(connection, after=seconds):
+            while not delivery.live.done() and not delivery.is_late_on(link, after=seconds):
                 await asyncio.wait((delivery.live,), timeout=seconds)
         except asyncio.CancelledError:
             delivery.unsubscribe()
@@ -215,11 +246,11 @@ class SubscriptionManager:
     def _fresh_id(self) -> SubscriptionId:
         return SubscriptionId(f"{next(self._numbers):08x}")
 
-    def _put_on(self, delivery: Delivery[Any], connection: Connection) -> None:
+    def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
         del self._running[delivery.id]
         id_ = self._fresh_id()
         self._running[id_] = delivery
-        delivery.resume(id_, connection)
+        delivery.resume(id_, link)
 
     # The owner of deliveries -------------------------------------------------------------------------------
 

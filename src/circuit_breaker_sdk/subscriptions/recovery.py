@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
-from circuit_breaker_sdk.connections import Connection, Supervisor
-from circuit_breaker_sdk.errors import ConnectionFailed, OperationTimeoutError, SubscriptionError, UsageError
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    Connection,
+    ConnectionState,
+    ConnectionStateChange,
+    Link,
+    PollConnection,
+    Supervisor,
+)
+from circuit_breaker_sdk.errors import (
+    ConnectionFailed,
+    HandshakeFailed,
+    OperationTimeoutError,
+    SubscriptionError,
+    UsageError,
+)
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.state import SubscriptionState
 
 __all__ = ["Recovery"]
 
@@ -26,19 +41,25 @@ class Recovery:
     def __init__(
         self,
         supervisor: Supervisor,
-        resume: Callable[[Delivery[Any], Connection], None],
+        poll: PollConnection,
+        resume: Callable[[Delivery[Any], Link], None],
         *,
         gives_up_at_once: bool,
         live_seconds: float,
+        retry_seconds: float,
         on_unknown: Callable[[Delivery[Any]], None],
     ) -> None:
-        """``resume`` puts one on a connection; it raises ``ConnectionFailed`` if that is closing.
+        """``resume`` puts one on a link; it raises ``ConnectionFailed`` if that is closing.
 
         ``live_seconds``: how long the server may take to say that what was put on a connection is live;
         a connection on which it does not is given up as lost. ``on_unknown`` is told of each that goes on
-        without a cursor.
+        without a cursor. ``retry_seconds``: how often a WebSocket is tried again for those that are
+        polled, where an attempt has said that it makes no sense.
         """
         self._on_unknown = on_unknown
+        self._poll = poll
+        self._retry_seconds = retry_seconds
+        supervisor.on_state(self._on_connection_state)
         self._supervisor = supervisor
         self._gives_up_at_once = gives_up_at_once
         self._live_seconds = live_seconds
@@ -50,9 +71,11 @@ class Recovery:
         self._closed = False
 
     def may_go_on(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Tell whether one that has lost its connection is to be put on another."""
-        if delivery.events_on_connection >= _PROOF_EVENTS:
+        """Tell whether one that has lost its link is to be put on another."""
+        if delivery.link is not self._poll and delivery.events_on_connection >= _PROOF_EVENTS:
             self._supervisor.proven()
+        if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
+            return False  # nothing has ever got through: that is for who subscribes to know
         return error.retryable and not self._closed and not self._gives_up_at_once
 
     def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
@@ -66,7 +89,7 @@ class Recovery:
             return
         self._lost[delivery] = None
         if self._running is None:
-            self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
+            self._start()
 
     def forget(self, delivery: Delivery[Any]) -> None:
         """Note that a subscription has ended."""
@@ -83,21 +106,49 @@ class Recovery:
             self._running.cancel()
             await asyncio.wait((self._running,))
 
+    def _start(self) -> None:
+        self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
+
     async def _recover(self) -> None:
         try:
             while self._lost:
                 try:
                     connection = await self._supervisor.connection()
                 except SubscriptionError as error:
-                    self._give_up(error)
+                    self._unreachable(error)
+                    if self._lost:
+                        await asyncio.sleep(self._retry_seconds)
                 except UsageError as error:
                     if self._closed:
                         return
-                    self._give_up(ConnectionFailed(str(error)))
+                    self._give_up(ConnectionFailed(str(error)), tuple(self._lost))
                 else:
                     await self._put_on(connection)
         finally:
             self._running = None
+            if self._lost and not self._closed:
+                # It was cancelled when there were none, and one has come since.
+                self._start()
+
+    # Polling meanwhile -------------------------------------------------------------------------------------
+
+    def degrade(self) -> None:
+        """Poll for the critical ones that wait: they go on waiting for a connection, but not for events."""
+        for delivery in tuple(self._lost):
+            if delivery.is_critical and delivery.link is None and not delivery.is_stopped:
+                self._resume(delivery, self._poll)
+
+    def _on_connection_state(self, change: ConnectionStateChange) -> None:
+        if change.now is ConnectionState.RECONNECTING and (
+            self._supervisor.breaker_state is BreakerState.OPEN or isinstance(change.reason, HandshakeFailed)
+        ):
+            self.degrade()
+
+    def _unreachable(self, error: SubscriptionError) -> None:
+        """End those that need a WebSocket; poll for the others, and try again later."""
+        # Refused credentials too: middleboxes answer so, and a server that means it refuses the poll as well.
+        self._give_up(error, [delivery for delivery in self._lost if not delivery.is_critical])
+        self.degrade()
 
     async def _put_on(self, connection: Connection) -> None:
         resumed = list(self._lost)
@@ -137,6 +188,6 @@ class Recovery:
         timer = asyncio.get_running_loop().call_later(seconds, now)
         self._timers.add(timer)
 
-    def _give_up(self, error: SubscriptionError) -> None:
-        for delivery in tuple(self._lost):
+    def _give_up(self, error: SubscriptionError, those: Sequence[Delivery[Any]]) -> None:
+        for delivery in those:
             delivery.give_up(error)

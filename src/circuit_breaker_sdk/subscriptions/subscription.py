@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final
 
+from circuit_breaker_sdk.connections import PollConnection
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
@@ -80,6 +81,11 @@ class Subscription(Generic[T_co]):
         An event is handled when its handlers have returned, or when the iterator is asked for the next one.
         """
         return self._delivery.handled
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether its events come by long-polling now, because no WebSocket gets through."""
+        return isinstance(self._delivery.link, PollConnection)
 
     @property
     def error(self) -> SubscriptionError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import re
 import socket
 import struct
 from types import TracebackType
@@ -16,6 +17,8 @@ __all__ = ["Direction", "FaultProxy"]
 
 _READ_BYTES = 64 * 1024
 # Close with a reset, and leave nothing behind: on, after 0 seconds.
+_UPGRADE = re.compile(rb"^upgrade:\s*websocket", re.IGNORECASE | re.MULTILINE)
+_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -36,6 +39,8 @@ class FaultProxy:
     full buffer in the end, as it does when a peer has vanished. Nothing is lost when the stall is over.
 
     :ivar refuses: new connections are reset at once. Open ones are left alone.
+    :ivar refuses_upgrades: a new connection whose first request asks for a WebSocket is answered 403, as
+        middleboxes do; plain HTTP passes. Open ones are left alone.
     :ivar delay_seconds: each piece that is read waits so long before it is passed on. 0 by default.
     :ivar bytes_per_second: at most so much is passed on, in each direction of each connection; ``None``, the
         default, is no limit.
@@ -54,6 +59,7 @@ class FaultProxy:
     def __init__(self, host: str, port: int) -> None:
         """Name the server; ``async with`` or :meth:`start` begins to listen."""
         self.refuses: bool = False
+        self.refuses_upgrades: bool = False
         self.delay_seconds: float = 0.0
         self.bytes_per_second: float | None = None
         self.piece_bytes: int | None = None
@@ -165,6 +171,13 @@ class FaultProxy:
             if isinstance(error, OSError):
                 return
             raise
+        first = await _head(reader) if self.refuses_upgrades else b""
+        if _UPGRADE.search(first):
+            server_writer.close()
+            writer.write(_FORBIDDEN)
+            writer.close()
+            return
+        server_writer.write(first)
         link = _Link(writer, server_writer)
         self._links.add(link)
         self.connections_made += 1
@@ -220,6 +233,16 @@ class FaultProxy:
         elif size < len(data):
             await asyncio.sleep(0)  # a piece of its own
         return data[size:]
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    """Read the head of a request; what came, if it is none."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except (asyncio.LimitOverrunError, OSError):
+        return b""
 
 
 class _Cut(Exception):

@@ -98,9 +98,29 @@ class HttpTransport:
         try:
             async with asyncio.timeout(seconds):
                 headers = checked_headers(await self._headers(), reserved=_RESERVED_HEADERS)
-                return await self._send(body, headers)
+                return await self._send(body, headers, self._judge)
         except TimeoutError:
             raise OperationTimeoutError(f"{self._place}: executing over HTTP", seconds=seconds) from None
+
+    async def post(self, body: bytes, *, seconds: float) -> bytes:
+        """Send one request; return the body of an answer with status 200, whatever it holds.
+
+        :param seconds: for the whole answer.
+        :raises: as :meth:`execute`.
+        """
+        if self._is_closed:
+            raise UsageError("the HTTP transport is closed: make a new client")
+        try:
+            async with asyncio.timeout(seconds):
+                headers = checked_headers(await self._headers(), reserved=_RESERVED_HEADERS)
+                return await self._send(body, headers, self._only_200)
+        except TimeoutError:
+            raise OperationTimeoutError(f"{self._place}: an answer over HTTP", seconds=seconds) from None
+
+    def _only_200(self, response: aiohttp.ClientResponse, body: bytes) -> bytes:
+        if response.status != 200:
+            raise refusal(response.status, response.headers, url=self._place, purpose="answer polls")
+        return body
 
     async def aclose(self) -> None:
         """Close all connections. Safe to call twice; requests under way fail."""
@@ -109,12 +129,17 @@ class HttpTransport:
         if session is not None:
             await session.close()
 
-    async def _send(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _send(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        judge: Callable[[aiohttp.ClientResponse, bytes], bytes],
+    ) -> bytes:
         try:
             async with self._open_session().post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                return self._judge(response, await self._read(response))
+                return judge(response, await self._read(response))
         except aiohttp.ClientConnectorError as error:
             raise self._not_connected(error) from error
         except aiohttp.ClientResponseError as error:

@@ -1,0 +1,270 @@
+"""Long-polling at ``/graphql/poll``, where no WebSocket gets through: same operations, same cursors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from circuit_breaker_sdk.connections.connection import ConnectionSettings
+from circuit_breaker_sdk.connections.route import Route
+from circuit_breaker_sdk.errors import (
+    ConnectionFailed,
+    GraphQLError,
+    HandshakeFailed,
+    ProtocolError,
+    SubscriptionError,
+    UsageError,
+)
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
+from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
+from circuit_breaker_sdk.protocol.messages import Error, Subscribe
+from circuit_breaker_sdk.urls import http_url, redacted
+
+if TYPE_CHECKING:
+    from circuit_breaker_sdk.transports.http import HttpTransport
+
+__all__ = ["PollConnection"]
+
+_WAIT_SECONDS = 20.0
+_SLACK_SECONDS = 10.0
+
+
+class _Result(msgspec.Struct):
+    events: list[msgspec.Raw] = []
+    cursor: str | None = None
+    done: bool = False
+    errors: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def has_errors(self) -> bool:
+        return bytes(self.errors) != b"null"
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Result]
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_ENCODER = msgspec.json.Encoder()
+
+
+@final
+class _Polled(msgspec.Struct):
+    """One operation, and the cursor that its next poll asks behind."""
+
+    request: dict[str, object]
+    route: Route
+    after: str | None
+    is_live: bool = False
+
+
+@final
+class PollConnection:
+    """All operations of a client that are polled ride in one request; nothing runs while there are none.
+
+    It takes the place of a :class:`~circuit_breaker_sdk.connections.connection.Connection` for a while. A
+    request that fails is the end of every operation on it, as of a connection that is lost.
+
+    Example::
+
+        connection.subscribe(Subscribe("00000001", document), route)
+    """
+
+    resume_negotiated = True
+    is_usable = True
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        url = http_url(settings.url)
+        path, question_mark, query = url.partition("?")
+        path = path.removesuffix("/ws") + "/graphql" if path.endswith("/ws") else path.rstrip("/")
+        self._url = path + "/poll" + question_mark + query
+        self._operations: dict[str, _Polled] = {}
+        self._held: set[Route] = set()
+        self._transport: HttpTransport | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._ended: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """Where it leads to, without credentials."""
+        return redacted(self._url)
+
+    def subscribe(self, message: Subscribe, route: Route) -> None:
+        """Start an operation; its route is told with ``positioned`` once the server has answered.
+
+        :raises ConnectionFailed: it is closed.
+        """
+        if self._closed:
+            raise ConnectionFailed("the client is closed", url=self.url)
+        request: dict[str, object] = {"query": message.query}
+        if message.variables is not None:
+            request["variables"] = message.variables
+        if message.operation_name is not None:
+            request["operationName"] = message.operation_name
+        resume = (message.extensions or {}).get("resume")
+        after = resume.get("after") if isinstance(resume, dict) else None
+        self._operations[message.id] = _Polled(request, route, after if isinstance(after, str) else None)
+        self._kick()
+
+    def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
+        """End an operation from our side; nothing happens if it is over already."""
+        polled = self._operations.get(id)
+        if polled is not None and polled.route is route:
+            del self._operations[id]
+            self._held.discard(route)
+            self._kick()
+
+    def hold(self, route: Route) -> None:
+        """Poll nothing for this route for now."""
+        self._held.add(route)
+        self._kick()
+
+    def release(self, route: Route) -> None:
+        """Poll on for this route; nothing happens if it was not held."""
+        if route in self._held:
+            self._held.discard(route)
+            self._kick()
+
+    def drop(self, error: SubscriptionError) -> None:
+        """Give every operation up as lost, for this reason."""
+        operations, self._operations = self._operations, {}
+        self._held.clear()
+        for polled in operations.values():
+            polled.route.connection_lost(error)
+
+    async def aclose(self) -> None:
+        """End. Idempotent."""
+        self._closed = True
+        self._operations.clear()
+        tasks = {*self._ended, *((self._polling,) if self._polling is not None else ())}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
+
+    # -------------------------------------------------------------------------------------------------------
+
+    def _kick(self) -> None:
+        """Let the next request ask for what is wanted now."""
+        self._changed.set()
+        if self._polling is None and self._operations and not self._closed:
+            self._polling = asyncio.create_task(self._poll(), name="circuit-breaker-poll")
+
+    async def _poll(self) -> None:
+        try:
+            while asked := self._asked():
+                self._changed.clear()
+                answer = await self._ask(asked)
+                if answer is not None:
+                    self._take(asked, answer)
+        except SubscriptionError as error:
+            log(logging.DEBUG, "poll failed", url=self.url, error=error)
+            self.drop(error)
+        finally:
+            self._polling = None
+            if self._operations and self._asked():
+                self._kick()
+
+    def _asked(self) -> dict[str, _Polled]:
+        return {id_: polled for id_, polled in self._operations.items() if polled.route not in self._held}
+
+    async def _ask(self, asked: dict[str, _Polled]) -> _Answer | None:
+        """Send one request; ``None`` if what is wanted has changed before its answer came."""
+        operations = [
+            polled.request
+            if polled.after is None
+            else {**polled.request, "extensions": {"resume": {"after": polled.after}}}
+            for polled in asked.values()
+        ]
+        # Those who wait to go live are answered at once.
+        wait = _WAIT_SECONDS if all(polled.is_live for polled in asked.values()) else 0.0
+        body = _ENCODER.encode({"operations": operations, "waitMs": int(wait * 1000)})
+        sending = asyncio.create_task(self._open().post(body, seconds=wait + _SLACK_SECONDS))
+        changing = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait((sending, changing), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                return None
+            return self._read(sending.result(), len(asked))
+        finally:
+            for task in (sending, changing):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((sending, changing))
+            if sending.done() and not sending.cancelled():
+                sending.exception()
+
+    def _read(self, body: bytes, count: int) -> _Answer:
+        try:
+            answer = _ANSWER.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise HandshakeFailed(f"the answer is not that of a poll: {error}", url=self.url) from error
+        if len(answer.results) != count:
+            raise ProtocolError("a poll was answered for other operations", close_code=CloseCode.BAD_RESPONSE)
+        return answer
+
+    def _take(self, asked: dict[str, _Polled], answer: _Answer) -> None:
+        for (id_, polled), result in zip(asked.items(), answer.results, strict=True):
+            self._take_one(id_, polled, result)
+
+    def _take_one(self, id_: str, polled: _Polled, result: _Result) -> None:
+        route = polled.route
+        if self._operations.get(id_) is not polled:
+            return
+        if not result.has_errors and not polled.is_live:
+            start = polled.after or result.cursor
+            if start is not None:
+                polled.is_live = True
+                route.positioned(start)
+        for raw in result.events:
+            payload = bytes(raw)
+            if not route.deliver(payload):
+                route.deliver_checked(payload)
+            if self._operations.get(id_) is not polled:
+                return  # it has ended, or was stopped, in the middle: what follows is read again
+        if result.cursor is not None:
+            polled.after = result.cursor
+            route.resumes_after(result.cursor)
+        if result.done or result.has_errors:
+            del self._operations[id_]
+            errors = _errors(bytes(result.errors)) if result.has_errors else ()
+            if errors:
+                route.failed(errors)
+            else:
+                route.completed()
+
+    def _open(self) -> HttpTransport:
+        if self._closed:
+            raise UsageError("the client is closed: make a new one")
+        if self._transport is None:
+            # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
+            from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
+
+            settings = self._settings
+            self._transport = HttpTransport(
+                self._url,
+                headers=settings.credentials.http_headers,
+                ssl=settings.ssl,
+                timeouts=settings.timeouts,
+                limits=settings.limits,
+            )
+        return self._transport
+
+
+def _errors(errors: bytes) -> tuple[GraphQLError, ...]:
+    try:
+        message = decode_message(b'{"id":"-","type":"error","payload":' + errors + b"}")
+    except InvalidMessage as error:
+        return (GraphQLError(message=f"the errors of a poll cannot be read: {error.reason}"),)
+    return message.errors if isinstance(message, Error) else ()

@@ -1,0 +1,171 @@
+"""Where no WebSocket gets through: long-polling, and back, on real sockets; nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from circuit_breaker_sdk import (
+    BufferLimits,
+    ChatMessageInput,
+    CircuitBreakerPolicy,
+    Client,
+    ConnectionFailed,
+    Continuity,
+    ErrorRecoveryPolicy,
+    GapError,
+    SubscriptionError,
+    SubscriptionFailed,
+    SubscriptionState,
+)
+from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_server import Server, ServerSettings
+from tests.integration.test_reconnect import number_of
+from tests.integration.test_strawberry_server import TickEvent, strawberry_server
+from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
+
+
+class World(NamedTuple):
+    client: Client
+    direct: Client
+    proxy: FaultProxy
+    workflow: str
+
+    async def publish(self, *numbers: int) -> None:
+        for n in numbers:
+            await self.direct.workflows.create_resource(workflow_id=self.workflow, data={"n": n})
+
+
+def client_of(port: int, *, critical: bool = False) -> Client:
+    return Client(
+        f"ws://127.0.0.1:{port}/graphql",
+        recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05),
+        circuit_breaker=CircuitBreakerPolicy(failure_threshold=2, open_seconds=0.1),
+        critical=critical,
+    )
+
+
+@asynccontextmanager
+async def world(tmp_path: Path, *, critical: bool = False) -> AsyncIterator[World]:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path, ring_size=4)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        client_of(proxy.port, critical=critical) as client,
+        Client(server.url) as direct,
+    ):
+        yield World(client, direct, proxy, (await create_review_workflow(direct)).id)
+
+
+async def test_it_polls_while_upgrades_are_refused_and_goes_back_by_itself(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        updates = await builder.critical().subscribe()
+        n = 0
+        for _ in range(3):
+            assert not updates.is_polled
+            await w.publish(n, n + 1)
+            w.proxy.refuses_upgrades = True
+            w.proxy.cut()
+            await w.publish(n + 2, n + 3)
+            await until(lambda: updates.is_polled and updates.state is SubscriptionState.LIVE)
+            await w.publish(n + 4, n + 5)
+            assert [number_of(await anext(updates)) for _ in range(6)] == list(range(n, n + 6))
+            await w.publish(n + 6)
+            assert number_of(await anext(updates)) == n + 6
+            w.proxy.refuses_upgrades = False
+            await until(lambda: not updates.is_polled and updates.state is SubscriptionState.LIVE)
+            n += 7
+        assert updates.continuity is Continuity.OK
+        assert updates.stats().received == 21
+
+
+async def test_one_that_is_not_critical_ends_where_upgrades_are_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        critical = await w.client.subscriptions.resource_updates().critical().subscribe()
+        other = await w.client.subscriptions.resource_updates().subscribe()
+        w.proxy.refuses_upgrades = True
+        w.proxy.cut()
+        with pytest.raises(SubscriptionError):
+            await anext(other)
+        await until(lambda: critical.is_polled)
+
+
+async def test_a_client_can_begin_with_polling_and_several_ride_in_one_request(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        first = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+        second = await w.client.workflows.subscribe_workflow_events(workflow_id=w.workflow).subscribe()
+        assert first.is_polled
+        assert second.is_polled
+        await w.publish(1)
+        assert number_of(await anext(first)) == 1
+        assert (await anext(second)).type == "RESOURCE_CREATED"
+        await second.unsubscribe()
+        await w.publish(2)
+        assert number_of(await anext(first)) == 2
+        assert w.client.metrics.active_subscriptions == 1
+
+
+async def test_a_stream_that_ends_ends_by_polling_too(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        text = " ".join(map(str, range(500)))
+        chunks = await w.client.llm.subscribe_stream(request_id="r1").subscribe()
+        await w.direct.llm.chat_completion(
+            model="echo", messages=[ChatMessageInput(role="user", content=text)], stream=True, request_id="r1"
+        )
+        assert "".join([chunk.content async for chunk in chunks]) == text
+        assert chunks.state is SubscriptionState.COMPLETED
+
+
+async def test_refusals_and_gaps_come_by_polling_too(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        with pytest.raises(GapError, match="epoch"):
+            await w.client.subscriptions.resource_updates().after("00000000000000ff.7.0.0123abcd").subscribe()
+        with pytest.raises(SubscriptionFailed, match="NOT_FOUND"):
+            await w.client.workflows.subscribe_workflow_events(workflow_id="nobody").subscribe()
+
+
+async def test_a_slow_consumer_stops_the_polling_of_its_stream_and_loses_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        slow = await builder.buffer(BufferLimits(max_events=4)).subscribe()
+        await w.publish(*range(20))
+        await until(lambda: slow.state is SubscriptionState.PAUSED)
+        assert [number_of(await anext(slow)) for _ in range(20)] == list(range(20))
+        assert slow.continuity is Continuity.OK
+        assert slow.stats().received == 20
+
+
+async def test_a_poll_that_is_lost_is_sent_again(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        updates = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+        for n in range(5):
+            w.proxy.cut()
+            await w.publish(n)
+            assert number_of(await anext(updates)) == n
+        assert updates.continuity is Continuity.OK
+
+
+async def test_a_server_that_is_not_there_is_an_error_for_critical_ones_too() -> None:
+    async with client_of(1, critical=True) as client:
+        with pytest.raises(ConnectionFailed, match="refused"):
+            await client.subscriptions.resource_updates().subscribe()
+
+
+async def test_a_server_that_has_no_polling_says_so() -> None:
+    async with strawberry_server() as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        async with FaultProxy("127.0.0.1", port) as proxy, client_of(proxy.port, critical=True) as client:
+            proxy.refuses_upgrades = True
+            document = "subscription { ticks(upto: 3) { number label } }"
+            with pytest.raises(SubscriptionError, match="polls"):
+                await client.subscribe(document, type=TickEvent)
