@@ -19,6 +19,7 @@ from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.providers import custom
+from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
@@ -147,6 +148,15 @@ class Server:
         )
         parts.push_async_callback(gateway.aclose)
         await gateway.start()
+
+        limits = Limits(
+            seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
+        )
+        retention = Retention(
+            log, limits, engine.make_durable, gateway.advance, every_seconds=settings.trim_every_seconds
+        )
+        parts.push_async_callback(retention.aclose)
+        retention.start()
 
         async def run(
             document: Document, variables: Mapping[str, object] | None, operation_name: str | None

@@ -75,6 +75,18 @@ class ServerSettings:
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
+    :ivar keep_seconds: records of the log older than this go, by the server's clock; ``None`` keeps them.
+    :ivar keep_bytes: where the log's records take more than this, the oldest go; ``None`` keeps them. What
+        counts is the records as they are encoded, their bodies mostly; indexes (some 200 bytes a record) and
+        the state come on top. The file does not shrink: the room is used again.
+    :ivar keep_records: where the log holds more records than this, the oldest go; ``None`` keeps them.
+
+        What goes is missing for resuming only, and whoever would miss something is told (``RESUME_GAP``,
+        ``trimmed``): the state stays whole, the history of resources as well. The stream of a completion
+        that has ended can be read again from its beginning for 24 hours, and of an agent's run for ever, as
+        far as these limits leave its records; after that it is ``NOT_FOUND``.
+    :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
+        long, whatever the limits.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -108,6 +120,10 @@ class ServerSettings:
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0
     begin_seconds: float = 60.0
+    keep_seconds: float | None = None
+    keep_bytes: int | None = None
+    keep_records: int | None = None
+    trim_every_seconds: float = 60.0
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -118,7 +134,7 @@ class ServerSettings:
             and getattr(self, name) is not None
         }
         for name, value in positive.items():
-            if value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")

@@ -39,6 +39,12 @@ def test_the_version_is_printed() -> None:
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["serve", "--port", "70000"], "'--port'"),
+        (["serve", "--keep-hours", "0"], "'--keep-hours': 0.0 is not a number greater than 0"),
+        (["serve", "--keep-hours", "nan"], "'--keep-hours': nan is not a number greater than 0"),
+        (["serve", "--keep-hours", "soon"], "'--keep-hours'"),
+        (["serve", "--keep-mib", "-1"], "'--keep-mib': -1 is not a number greater than 0"),
+        (["serve", "--keep-mib", "0.5"], "'--keep-mib'"),
+        (["serve", "--keep-records", "0"], "'--keep-records': 0 is not a number greater than 0"),
         (["watch"], "Missing argument"),
         (["watch", "elephants"], "elephants"),
         (["watch", "workflow-events"], "needs --workflow-id"),

@@ -77,6 +77,8 @@ class EventLogSuite:
         async with opened(place) as log:
             assert (log.first_offset, log.last_offset) == (1, 0)
             assert await log.check(0) == "00000000"
+            assert await log.last_removed() is None
+            assert await log.size_bytes(after=0, upto=9) == 0
             assert await log.check(1) is None
             assert await log.read(after=0) == []
             assert await scanned(log) == []
@@ -491,6 +493,50 @@ class EventLogSuite:
             assert await log.check(3) is None
             assert await log.check(4) == records[3].check
 
+    async def test_the_last_record_removed_is_remembered_whole(self, place: Place) -> None:
+        async with opened(place) as log:
+            records = await fill(log, *"abcde")
+            await log.save_snapshot(records[-1].offset, [])
+            assert await log.last_removed() is None
+            await log.trim(1)
+            assert await log.last_removed() is None
+            await log.trim(3)
+            assert await log.last_removed() == records[1]
+            await log.trim(4)
+        async with opened(place) as log:
+            assert await log.last_removed() == records[2]
+            await log.trim(2)
+            assert await log.last_removed() == records[2]
+            await log.trim(6)
+            assert await log.last_removed() == records[4]
+
+    async def test_who_reads_what_a_trim_left_finds_the_first_offset_moved(self, place: Place) -> None:
+        async with opened(place) as log:
+            await asyncio.gather(*(log.append(new()) for _ in range(1200)))
+            await log.save_snapshot(1200, [])
+            trim = asyncio.create_task(log.trim(1201))
+            while not trim.done():
+                read = await log.read(after=0, limit=1)
+                first, removed = log.first_offset, await log.last_removed()
+                expected = read[0].offset if read else 1201
+                assert first >= expected
+                assert removed is not None or expected == 1
+                assert removed is None or removed.offset >= expected - 1
+            assert await trim == 1200
+
+    async def test_the_size_of_a_stretch_counts_what_is_kept_in_it(self, place: Place) -> None:
+        async with opened(place) as log:
+            records = [await log.append(new(data=b"x" * 1000)) for _ in range(5)]
+            one = await log.size_bytes(after=1, upto=2)
+            assert 1000 < one < 1500
+            assert await log.size_bytes(after=0, upto=5) == 5 * one
+            assert await log.size_bytes(after=3, upto=99) == 2 * one
+            assert await log.size_bytes(after=3, upto=3) == 0
+            assert await log.size_bytes(after=4, upto=2) == 0
+            await log.save_snapshot(records[-1].offset, [])
+            await log.trim(3)
+            assert await log.size_bytes(after=0, upto=5) == 3 * one
+
     async def test_trimming_removes_what_lies_before(self, place: Place) -> None:
         async with opened(place) as log:
             records = await fill_and_trim(log, 5, before=1)
@@ -630,6 +676,8 @@ class EventLogSuite:
             log.read(after=0),
             scanned(log),
             log.check(1),
+            log.last_removed(),
+            log.size_bytes(after=0, upto=1),
             log.trim(1),
             log.save_snapshot(1, []),
             log.load_snapshot(),

@@ -76,7 +76,7 @@ class JetStreamEventLog:
         self._epoch = ""
         self._first_offset = 1
         self._last_offset = 0
-        self._trimmed = (0, "00000000")
+        self._removed: Record | None = None
         self._snapshot = Snapshot(offset=0, entries={})
         self._ids: dict[str, int] = {}
         self._tails: list[Callable[[Sequence[Record]], None]] = []
@@ -131,7 +131,7 @@ class JetStreamEventLog:
         self._snapshot = Snapshot(offset=offset, entries=entries)
         sequence = 1
         while (message := await self._next(f"{self._name}-state", "trimmed", sequence)) is not None:
-            self._trimmed = msgspec.json.decode(message.data or b"", type=tuple[int, str])
+            self._removed = msgspec.msgpack.decode(message.data or b"", type=Record)
             sequence = _sequence(message) + 1
 
     async def _next(self, stream: str, pattern: str, sequence: int) -> RawStreamMsg | None:
@@ -260,12 +260,21 @@ class JetStreamEventLog:
         self._refuse_if_closed()
         if offset > self._last_offset:
             return None
-        if offset == self._trimmed[0]:
-            return self._trimmed[1]
+        if self._removed is None and offset == 0:
+            return "00000000"
+        if self._removed is not None and offset == self._removed.offset:
+            return self._removed.check
         try:
             return (await self._record_at(offset)).check if offset > 0 else None
         except NotFoundError:
             return None
+
+    async def last_removed(self) -> Record | None:
+        self._refuse_if_closed()
+        return self._removed
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        return sum([len(msgspec.msgpack.encode(r)) async for r in self.scan(after=after, upto=upto)])
 
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         self._tails.append(callback)
@@ -282,15 +291,13 @@ class JetStreamEventLog:
             raise ValueError(f"the snapshot covers {self._snapshot.offset}: {before} would trim above it")
         if before <= self._first_offset:
             return 0
-        count = 0
-        async for record in self.scan(after=0, upto=before - 1):
-            count += 1
-            self._trimmed = (record.offset, record.check)
+        gone = [record async for record in self.scan(after=0, upto=before - 1)]
         # Remembered first: a crash in between leaves records too many, not a cursor nobody can check.
-        await self._save_state("trimmed", msgspec.json.encode(self._trimmed))
+        await self._save_state("trimmed", msgspec.msgpack.encode(gone[-1]))
+        self._removed, self._first_offset = gone[-1], before
         await self._stream.purge_stream(self._name, seq=before)
         self._first_offset = (await self._stream.stream_info(self._name)).state.first_seq
-        return count
+        return len(gone)
 
     async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
         self._refuse_if_closed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _refuse_if_not_positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number greater than 0")
+    return value
+
+
 @app.callback()
 def options(
     _version: Annotated[
@@ -70,12 +77,48 @@ def serve(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Directory of the event log; made where there is none.")
     ] = Path("circuit-breaker-data"),
+    keep_hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H", callback=_refuse_if_not_positive, help="Let events go that are older than H hours."
+        ),
+    ] = None,
+    keep_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            callback=_refuse_if_not_positive,
+            help="Let the oldest events go above N MiB of them.",
+        ),
+    ] = None,
+    keep_records: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", callback=_refuse_if_not_positive, help="Let the oldest events go above N records."
+        ),
+    ] = None,
 ) -> None:
-    """Run a server until Ctrl-C. One line says when it is ready, and where."""
+    """Run a server until Ctrl-C. One line says when it is ready, and where.
+
+    Without a --keep option every event can be read again for ever. Whatever goes, the present state and the
+    history of resources stay; a client that would resume before the first event kept is told that it cannot.
+    """
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)
 
-    raise typer.Exit(runtime.run(lambda stop: command.serve(stop, host=host, port=port, data=data)))
+    raise typer.Exit(
+        runtime.run(
+            lambda stop: command.serve(
+                stop,
+                host=host,
+                port=port,
+                data=data,
+                keep_hours=keep_hours,
+                keep_mib=keep_mib,
+                keep_records=keep_records,
+            )
+        )
+    )
 
 
 @app.command(epilog=EXIT_CODES_HELP)

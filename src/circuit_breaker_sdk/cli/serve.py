@@ -13,15 +13,34 @@ from circuit_breaker_server import Server, ServerSettings, ServerStartError
 __all__ = ["serve"]
 
 
-async def serve(stop: asyncio.Event, *, host: str, port: int, data: Path) -> int:
+async def serve(
+    stop: asyncio.Event,
+    *,
+    host: str,
+    port: int,
+    data: Path,
+    keep_hours: float | None = None,
+    keep_mib: int | None = None,
+    keep_records: int | None = None,
+) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
     One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
 
     :param port: 0 picks a free one.
     :param data: the directory of the event log; made where there is none.
+    :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
+        by number.
     """
-    server = Server(ServerSettings(host=host, port=port, data_dir=data))
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        data_dir=data,
+        keep_seconds=None if keep_hours is None else keep_hours * 3600,
+        keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
+        keep_records=keep_records,
+    )
+    server = Server(settings)
     try:
         await server.start()
     except ServerStartError as error:

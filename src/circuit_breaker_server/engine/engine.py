@@ -148,6 +148,14 @@ class Engine:
         await self.costs.aclose()
         await self._folding.aclose()
 
+    async def make_durable(self, offset: int) -> None:
+        """Save the state if what is saved does not cover the records up to and including this one.
+
+        :raises LogError: it cannot be saved; the state saved before stands.
+        """
+        if self._folding.saved < offset:
+            await self._folding.save()
+
     def select(self, field: str, arguments: Mapping[str, object]) -> Selection:
         """Tell what a subscription reads.
 

@@ -29,7 +29,8 @@ class StreamEvent(msgspec.Struct, frozen=True):
 class Finite(msgspec.Struct, frozen=True):
     """What is known of a stream that begins and ends, such as the chunks of one completion.
 
-    Whoever subscribes gets it from its beginning. One that has not begun is waited for.
+    Whoever subscribes gets it from its beginning, as long as the log keeps that. One that has not begun is
+    waited for.
 
     :ivar start: the place before its first event; ``None`` while it has not begun.
     :ivar is_over: tells whether its last event is in the log.

@@ -95,6 +95,7 @@ class Folding:
     :ivar state: in step with the log from the end of :meth:`start` on: when an append returns, its record
         is in it.
     :ivar snapshot_every: after how many records the state is saved.
+    :ivar saved: the offset up to which the state is durable without the log's records.
 
     Example::
 
@@ -107,9 +108,11 @@ class Folding:
     def __init__(self, log: EventLog, parts: Sequence[Part], *, snapshot_every: int) -> None:
         self.state = State(parts)
         self.snapshot_every = snapshot_every
+        self.saved = 0
         self._log = log
         self._tried = 0
         self._due = asyncio.Event()
+        self._saving = asyncio.Lock()
         self._closing = False
         self._saver: asyncio.Task[None] | None = None
         self._end_tail: Callable[[], None] | None = None
@@ -125,7 +128,7 @@ class Folding:
         :raises LogCorruptError: a record or the snapshot cannot be read.
         """
         self.state.restore(await self._log.load_snapshot())
-        self._tried = self.state.applied
+        self._tried = self.saved = self.state.applied
         async for record in self._log.scan(after=self.state.applied):
             self.state.apply(record)
         self._end_tail = self._log.tail(self._follow)
@@ -162,12 +165,25 @@ class Folding:
 
     async def _save(self) -> None:
         """Save what changed; a failure is logged and tried again with the next changes."""
-        offset, changes = self.state.take_changes()
-        self._tried = offset
-        if not changes:
-            return
         try:
-            await self._log.save_snapshot(offset, changes)
+            await self.save()
         except LogError as error:
-            self.state.give_back(changes)
-            _log.warning("snapshot_not_saved", offset=offset, reason=str(error))
+            _log.warning("snapshot_not_saved", offset=self._tried, reason=str(error))
+
+    async def save(self) -> None:
+        """Save what changed.
+
+        :raises LogError: it is not saved; it is tried again with the next changes.
+        """
+        # One at a time: what one fails to save must not be missing in the next one, which covers it.
+        async with self._saving:
+            offset, changes = self.state.take_changes()
+            self._tried = offset
+            if offset == self.saved and not changes:
+                return
+            try:
+                await self._log.save_snapshot(offset, changes)
+            except BaseException:  # also when cancelled, which leaves open whether it was saved
+                self.state.give_back(changes)
+                raise
+            self.saved = offset

@@ -37,6 +37,14 @@ def resume_after(extensions: Mapping[str, object] | None) -> str | None:
     raise Refused([gap_error(GapReason.MALFORMED)])
 
 
+def _no_longer_kept(field: str) -> GraphQLError:
+    return GraphQLError(
+        message="the beginning of this stream is no longer kept: the server's event log was trimmed",
+        path=(field,),
+        extensions={"code": ErrorCode.NOT_FOUND.value},
+    )
+
+
 @final
 class Gateway:
     """Every channel, and the peers that follow them.
@@ -164,7 +172,8 @@ class Gateway:
         while, ``patience`` tells how many seconds are left of them. ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
-            out to be unusable only in the log ends the operation through ``Peer.fail``.
+            out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
+        beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
         """
         unverified = None if after is None else self._parse(after)
         known = self._channels.get(plan.key)
@@ -175,6 +184,8 @@ class Gateway:
         except EngineError as error:
             refusal = GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
             raise Refused([refusal]) from error
+        if unverified is None and begun is not None and begun.offset + 1 < self.reader.log.first_offset:
+            raise Refused([_no_longer_kept(plan.field)])
         channel = known or self._open(plan, selection)
         start = unverified or begun or self.end_cursor
         subscriber = Subscriber(

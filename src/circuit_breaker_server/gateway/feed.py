@@ -339,7 +339,8 @@ class Feed:
                 page = await self._hub.reader.read(
                     subscriber.channel, after=subscriber.position, end=self._hub.end
                 )
-                if not subscriber.ended:
+                # Another operation may have filled the socket meanwhile: then it is read again later.
+                if not subscriber.ended and self.writable:
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])

@@ -103,8 +103,8 @@ class LogReader:
         offset = self.log.last_offset
         if offset and (cursor := await self.cursor_at(offset)):
             return cursor
-        # Nothing is kept: the log still remembers the check of the record just before.
-        return Cursor(self.log.epoch, offset, 0, await self.log.check(offset) or "00000000")
+        removed = await self.log.last_removed()
+        return Cursor(self.log.epoch, 0, 0, "00000000") if removed is None else self.end_cursor(removed)
 
     async def cursor_at(self, offset: int) -> Cursor | None:
         """Return the cursor after the last event of the record at an offset; ``None`` if it is not kept.
@@ -130,6 +130,21 @@ class LogReader:
             raise Gap(GapReason.TRIMMED if cursor.offset < log.first_offset else GapReason.REWRITTEN)
         if check != cursor.check:
             raise Gap(GapReason.REWRITTEN)
+        await self._refuse_if_trimmed((cursor.offset, cursor.index))
+
+    async def _refuse_if_trimmed(self, after: Position) -> None:
+        """Make sure that no event after the place was trimmed.
+
+        :raises Gap: one was, or may have been.
+        """
+        if self.log.first_offset <= max(after[0], 1):
+            return
+        # All that is gone is at or before the end of the record removed last.
+        removed = await self.log.last_removed()
+        if removed is not None:
+            end = self.end_cursor(removed)
+            if after < (end.offset, end.index):
+                raise Gap(GapReason.TRIMMED)
 
     async def read(self, channel: Channel, *, after: Position, end: Position) -> Page:
         """Read a stretch of a channel's events after a place.
@@ -148,8 +163,7 @@ class LogReader:
             limit=self._page_records,
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
-        if self.log.first_offset > offset + 1 and await self.log.check(offset) is None:
-            raise Gap(GapReason.TRIMMED)
+        await self._refuse_if_trimmed(after)
         events = [
             event
             for record in records

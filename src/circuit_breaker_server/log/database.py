@@ -14,7 +14,12 @@ from circuit_breaker_server.log.event_log import LogCorruptError, LogError
 __all__ = ["connect", "is_corruption", "is_io_error", "open_database", "open_error", "reason"]
 
 APPLICATION_ID = 0x43424C47  # "CBLG"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# The last record removed by trimming: only its events tell which cursors inside it have missed nothing.
+# Beside `log`, not in it: a row of `log` is written again by every snapshot. Format 1 had no such table, and
+# nothing that trimmed.
+_REMOVED = "CREATE TABLE removed (one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL)"
 
 # A record's subject and id stand beside its encoded form (`body`, MessagePack of `Record`) so that they can
 # be indexed; `body` has all of it so that a batch is read as one value (see reader.py).
@@ -40,6 +45,7 @@ _SCHEMA = (
     "CREATE UNIQUE INDEX records_by_id ON records (id)",
     "CREATE INDEX records_by_subject ON records (subject, offset)",
     "CREATE TABLE snapshot (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    _REMOVED,
 )
 
 
@@ -115,7 +121,8 @@ def open_error(path: Path, error: sqlite3.Error) -> LogError:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    is_new = _is_new(connection, path)
+    version = _version(connection, path)
+    is_new = version == 0
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
@@ -126,6 +133,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(statement)
         connection.execute("INSERT INTO log (one, epoch) VALUES (1, ?)", (secrets.token_hex(8),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    elif version == 1:
+        connection.execute(_REMOVED)
+    if version != SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
     if is_new:
@@ -133,22 +143,23 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _sync_directory(path.parent.parent)
 
 
-def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the file's format, 0 for a new file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application == 0 and version == 0 and tables == 0:
-        return True
+        return 0
     if application != APPLICATION_ID:
         raise LogCorruptError(
             f"{path}: is another program's database; move it away or choose another data directory"
         )
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise LogCorruptError(
-            f"{path}: has format {version}, this version reads format {SCHEMA_VERSION}; "
+            f"{path}: has format {version}, this version reads up to format {SCHEMA_VERSION}; "
             "start the version that wrote it"
         )
-    return False
+    return int(version)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -173,7 +173,10 @@ class EventLog(Protocol):
 
     @property
     def first_offset(self) -> int:
-        """The offset of the first kept record; ``last_offset + 1`` when none is kept."""
+        """The offset of the first kept record; ``last_offset + 1`` when none is kept.
+
+        It moves before the records below it go: what a finished read missed because of a trim is below it.
+        """
         ...
 
     @property
@@ -221,6 +224,20 @@ class EventLog(Protocol):
 
         Remembered past trimming for the last record that was removed, since reading on after that one
         misses nothing. Offset 0, the start of a log that was never trimmed, has the check ``00000000``.
+        """
+        ...
+
+    async def last_removed(self) -> Record | None:
+        """Return the last record that was removed by trimming, whole; ``None`` where nothing ever was.
+
+        Whoever stands behind its last event has missed nothing; whoever stands before that has.
+        """
+        ...
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        """Return the bytes of the kept records above ``after``, up to and including ``upto``, as encoded.
+
+        At least the bytes of their bodies; indexes and snapshots do not count. Cheaper than reading them.
         """
         ...
 

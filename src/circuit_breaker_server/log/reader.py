@@ -29,6 +29,7 @@ _ENTRIES = """
         SELECT rowid, body FROM snapshot WHERE rowid > ? ORDER BY rowid LIMIT ?
     )
 """
+_SIZE = "SELECT coalesce(sum(length(body)), 0) FROM records WHERE offset > ? AND offset <= ?"
 _by_offset = attrgetter("offset")
 
 
@@ -92,6 +93,18 @@ class Reader:
                 (offset,),
             ).fetchone()
         return None if row is None else str(row[0])
+
+    def last_removed(self) -> Record | None:
+        """Return the last record that a trim removed."""
+        with self._read_errors():
+            row = self._connection.execute("SELECT count(*), max(body) FROM removed").fetchone()
+            return next(iter(decode_records(*row)), None)
+
+    def size_bytes(self, *, after: int, upto: int) -> int:
+        """Return the bytes of the encoded records in (after, upto]; long bodies are not read for it."""
+        with self._read_errors():
+            (size,) = self._connection.execute(_SIZE, (after, upto)).fetchone()
+        return int(size)
 
     def snapshot(self) -> Snapshot:
         """Read the snapshot as it stands at one moment."""

@@ -244,6 +244,20 @@ class SqliteEventLog:
             return None
         return await self._read(self._reader.check, offset)
 
+    async def last_removed(self) -> Record | None:
+        """See the port."""
+        return await self._read(self._reader.last_removed)
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        """See the port. It goes in windows, so that other reads get through."""
+        upto, size = min(upto, self._last_offset), 0
+        after = max(after, self.first_offset - 1)
+        while after < upto:
+            end = min(upto, after + _WINDOW_OFFSETS)
+            size += await self._read(self._reader.size_bytes, after=after, upto=end)
+            after = end
+        return size
+
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         """See the port."""
         self._tails.append(callback)

@@ -50,6 +50,14 @@ _PUT_ENTRIES = """
            substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]'))
     FROM json_each(?1)
 """
+_REMEMBER_CHECK = """
+    UPDATE log SET (trimmed_offset, trimmed_check) =
+        (SELECT offset, substr(id, -8) FROM records WHERE offset < ? ORDER BY offset DESC LIMIT 1)
+"""
+_REMEMBER_RECORD = """
+    INSERT OR REPLACE INTO removed (one, body)
+    SELECT 1, body FROM records WHERE offset < ? ORDER BY offset DESC LIMIT 1
+"""
 _last_offsets = msgspec.json.Decoder(dict[str, int | None])
 
 
@@ -164,15 +172,18 @@ class Writer:
         end = min(before, self.first_offset + _TRIM_STEP)
         if end <= self.first_offset:
             return 0
-        with self._write_errors("trim"), self._transaction():
-            self._connection.execute(
-                "UPDATE log SET (trimmed_offset, trimmed_check) = "
-                "(SELECT offset, substr(id, -8) FROM records WHERE offset < ? ORDER BY offset DESC LIMIT 1)",
-                (end,),
-            )
-            removed = self._connection.execute("DELETE FROM records WHERE offset < ?", (end,)).rowcount
-            (first,) = self._connection.execute("SELECT min(offset) FROM records").fetchone()
-        self.first_offset = first or self.last_offset + 1
+        first_before = self.first_offset
+        try:
+            with self._write_errors("trim"), self._transaction():
+                self._connection.execute(_REMEMBER_CHECK, (end,))
+                self._connection.execute(_REMEMBER_RECORD, (end,))
+                removed = self._connection.execute("DELETE FROM records WHERE offset < ?", (end,)).rowcount
+                (first,) = self._connection.execute("SELECT min(offset) FROM records").fetchone()
+                # Before the commit: who reads what it leaves must find the offset moved.
+                self.first_offset = first or self.last_offset + 1
+        except LogError:
+            self.first_offset = first_before
+            raise
         return removed
 
     def close(self) -> None:

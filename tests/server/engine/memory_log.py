@@ -95,6 +95,12 @@ class MemoryLog:
     async def check(self, offset: int) -> str | None:
         return "00000000" if offset == 0 else self.records[offset - 1].check
 
+    async def last_removed(self) -> Record | None:
+        return None
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        return sum(len(record.data) for record in self.records[after:upto])
+
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         self._tails.append(callback)
         return lambda: self._tails.remove(callback)

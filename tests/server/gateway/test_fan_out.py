@@ -244,6 +244,50 @@ async def test_the_cursor_just_before_the_first_kept_record_can_be_resumed_from(
         assert peer.numbers("1") == [5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("index", [0, 1])
+async def test_a_cursor_before_later_events_of_the_record_just_before_the_first_kept_is_trimmed(
+    index: int,
+) -> None:
+    log = log_of_ten()
+    after = cursor_of(log, 5, index)
+    log.trim_now(6)
+    assert await reason(log, after) == "trimmed"
+
+
+@pytest.mark.parametrize("before", [11, 12])
+async def test_the_very_end_can_be_resumed_from_when_nothing_is_kept(before: int) -> None:
+    log = log_of_ten()
+    if before == 12:
+        log.put(("other", []))
+    after = str(Cursor(log.epoch, before - 1, 2 if before == 11 else 0, log.records[before - 1].check))
+    log.trim_now(before)
+    async with running(log) as gateway:
+        assert str(gateway.end_cursor) == after
+        peer = FakePeer(gateway)
+        peer.subscribe("1", after=after)
+        await turns()
+        assert peer.signals == [("1", after)]
+        log.thing("a", 10)
+        await peer.received("1", 1)
+        assert peer.numbers("1") == [10]
+
+
+async def test_a_place_inside_a_record_that_goes_while_a_slow_peer_is_behind_is_a_gap() -> None:
+    log = ScriptedLog()
+    async with running(log, ring_size=1) as gateway:
+        peer = FakePeer(gateway, room=1)
+        peer.subscribe("1", ALL_NOTES)
+        log.put(thing_record("a", 0))
+        log.put(thing_record("a", 1))
+        log.put(thing_record("a", 2))
+        await turns()
+        assert not peer.feed.writable
+        log.trim_now(3)
+        peer.drain()
+        error = await peer.failed("1")
+        assert error.extensions == {"code": "RESUME_GAP", "reason": "trimmed"}
+
+
 async def test_a_trim_while_a_slow_peer_is_behind_is_told_as_a_gap() -> None:
     log = ScriptedLog()
     async with running(log, ring_size=2) as gateway:

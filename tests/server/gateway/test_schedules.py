@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.cursor import Cursor
@@ -155,6 +155,19 @@ async def scenario(script: list[Step], ring_size: int, page_records: int) -> Non
         await played.finish()
 
 
+FULL_WHILE_READING: list[Step] = [
+    ("put", 0, 0),
+    ("put", 0, 0),
+    ("fill", 0, 0),
+    ("subscribe", 0, 0),
+    ("resume", 0, 0),
+    ("turn", 0, 3),
+    ("put", 0, 0),
+    ("turn", 0, 1),
+]
+
+
+@example(script=FULL_WHILE_READING, ring_size=1, page_records=1)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(script=steps, ring_size=st.sampled_from([1, 2, 4, 64]), page_records=st.sampled_from([1, 2, 5, 256]))
 def test_every_operation_receives_what_matches_once_and_in_order(

@@ -58,7 +58,7 @@ class ScriptedLog:
         self.broken = False
         self.before_read: Callable[[], object] | None = None
         self.after_read: Callable[[], object] | None = None
-        self._remembered: tuple[int, str] = (0, "00000000")
+        self._removed: Record | None = None
         self._tails: list[Callable[[Sequence[Record]], None]] = []
 
     @property
@@ -109,10 +109,19 @@ class ScriptedLog:
 
     async def check(self, offset: int) -> str | None:
         await asyncio.sleep(0)
-        if offset == self._remembered[0]:
-            return self._remembered[1]
+        if self._removed is None and offset == 0:
+            return "00000000"
+        if self._removed is not None and offset == self._removed.offset:
+            return self._removed.check
         record = self.records.get(offset)
         return None if record is None else record.check
+
+    async def last_removed(self) -> Record | None:
+        await asyncio.sleep(0)
+        return self._removed
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        raise NotImplementedError("the gateway measures nothing")
 
     async def trim(self, before: int) -> int:
         return self.trim_now(before)
@@ -120,7 +129,7 @@ class ScriptedLog:
     def trim_now(self, before: int) -> int:
         gone = sorted(offset for offset in self.records if offset < before)
         if gone:
-            self._remembered = (gone[-1], self.records[gone[-1]].check)
+            self._removed = self.records[gone[-1]]
         for offset in gone:
             del self.records[offset]
         return len(gone)

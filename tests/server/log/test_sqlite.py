@@ -123,7 +123,7 @@ async def make_log(path: Path) -> None:
         (a_text_file, LogCorruptError, "events.db: .*not a database; .*choose another data directory"),
         (a_database_without_a_name, LogCorruptError, "events.db: is another program's database; move it"),
         (a_database_of_another_program, LogCorruptError, "events.db: is another program's database; move it"),
-        (a_newer_format, LogCorruptError, "events.db: has format 99, .* format 1; start the version"),
+        (a_newer_format, LogCorruptError, "events.db: has format 99, .* format 2; start the version"),
         (a_log_without_its_tables, LogCorruptError, "events.db: .*no such table: records; restore it"),
         (a_log_without_its_description, LogCorruptError, "events.db: has no description .* restore it"),
         (half_a_log, LogCorruptError, "events.db: .*malformed; restore it from a backup"),
@@ -145,6 +145,37 @@ async def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
     a_file_for_a_directory(tmp_path / "file")
     with pytest.raises(LogError, match="file/log: cannot be made a data directory"):
         await SqliteEventLog.open(tmp_path / "file" / "log")
+
+
+async def test_a_file_of_format_1_is_opened_and_can_be_trimmed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    await make_log(path)
+    write_database(path, "DROP TABLE removed", "PRAGMA user_version = 1")
+    async with opened(path) as log:
+        assert len(await log.read(after=0)) == log.last_offset
+        await log.save_snapshot(log.last_offset, [])
+        await log.trim(11)
+    async with opened(path) as log:
+        removed = await log.last_removed()
+        assert removed is not None
+        assert (removed.offset, log.first_offset) == (10, 11)
+
+
+async def test_a_trim_that_cannot_be_written_moves_nothing(tmp_path: Path) -> None:
+    await make_log(tmp_path)
+    async with opened(tmp_path) as log:
+        await log.save_snapshot(log.last_offset, [])
+        with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE DELETE ON records BEGIN SELECT RAISE(FAIL, 'full'); END"
+            )
+            with pytest.raises(LogWriteError, match="cannot trim: full"):
+                await log.trim(11)
+            assert (log.first_offset, await log.last_removed()) == (1, None)
+            assert len(await log.read(after=0)) == log.last_offset
+            other.execute("DROP TRIGGER full")
+        assert await log.trim(11) == 10
+        assert log.first_offset == 11
 
 
 async def test_a_log_is_open_once(tmp_path: Path) -> None:

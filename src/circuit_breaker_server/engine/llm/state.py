@@ -26,7 +26,7 @@ from circuit_breaker_server.log.event_log import LogCorruptError, Record
 __all__ = ["CompletionEntry", "LlmState", "ProviderEntry", "configured", "is_too_old"]
 
 KEPT: Final = timedelta(hours=24)
-"""How long a finished stream can be read again."""
+"""How long a finished stream can be read again, as far as the log's retention leaves its records."""
 
 _UNHEALTHY_AFTER = 3
 

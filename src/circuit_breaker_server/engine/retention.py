@@ -1,0 +1,199 @@
+"""What the log keeps: its oldest records go by age, by size or by number.
+
+Only records go. The state is in the snapshot, so queries answer as before: the whole history of a resource,
+runs, costs, answers under an Idempotency-Key. What is read from the log itself ends where the log begins: a
+cursor before that is a gap (``trimmed``), and a completion's or a run's stream that began before it is no
+longer read from its beginning (``NOT_FOUND``). Nothing is ever told in part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.log.event_log import EventLog, LogError
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Limits", "Retention"]
+
+BLOCK_RECORDS: Final = 4096
+"""So many records are measured as one and remembered by their size."""
+
+_log = get_logger("retention")
+
+
+@final
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is kept; ``None`` for no limit. Where any is exceeded, the oldest records go.
+
+    :ivar seconds: the age of a record by its time. Where the clock was set back, a record goes with an older
+        one that stands behind it.
+    :ivar size_bytes: the records as they are encoded, their bodies mostly.
+    :ivar records: their number.
+    """
+
+    seconds: float | None = None
+    size_bytes: int | None = None
+    records: int | None = None
+
+
+@final
+class Retention:
+    """Looks at the log now and then, and trims what its limits let go.
+
+    A record stays at least from one look to the next, whatever the limits: who was connected a moment ago
+    can resume, and a command that has read an aggregate finds whatever was written to it meanwhile.
+
+    :param make_durable: saves the state if what is saved does not cover this offset.
+    :param before_trim: called when something is about to go; moves on the cursors of those who wait for
+        events, so that they do not stand before what is trimmed.
+    :param every_seconds: between two looks; the first one is so long after the start.
+    :param now: seconds since 1970.
+
+    Example::
+
+        retention = Retention(log, Limits(records=100_000), engine.make_durable, gateway.advance)
+        retention.start()
+        await retention.aclose()
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        limits: Limits,
+        make_durable: Callable[[int], Awaitable[None]],
+        before_trim: Callable[[], None],
+        *,
+        every_seconds: float = 60.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._log = log
+        self._limits = limits
+        self._make_durable = make_durable
+        self._before_trim = before_trim
+        self._every_seconds = every_seconds
+        self._now = now
+        self._sizes = _Sizes(log)
+        self._seen = log.last_offset
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look, if there is any limit."""
+        if self._limits != Limits():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="retention")
+
+    async def aclose(self) -> None:
+        """Look no more. A trim under way ends after a few records. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            try:
+                await self.look()
+            except LogError as error:
+                _log.warning("not_trimmed", reason=str(error))
+            except Exception:  # noqa: BLE001 -- whatever it is, the server lives on and looks again
+                _log.exception("retention_failed")
+
+    async def look(self) -> int:
+        """Trim what the limits let go, up to where the log ended at the look before; return how many went.
+
+        :raises LogError: the log cannot be read, or the state or the trim cannot be written (a full disk);
+            some of the records may be gone, all that was to stay is there.
+        """
+        end, self._seen = self._seen, self._log.last_offset
+        before = min(await self._first_kept(), end + 1)
+        if before <= self._log.first_offset:
+            return 0
+        await self._make_durable(before - 1)
+        self._before_trim()
+        count = await self._log.trim(before)
+        _log.info("trimmed", records=count, first_offset=self._log.first_offset)
+        return count
+
+    async def _first_kept(self) -> int:
+        limits = self._limits
+        before = self._log.first_offset
+        if limits.records is not None:
+            before = max(before, self._log.last_offset - limits.records + 1)
+        if limits.size_bytes is not None:
+            before = max(before, await self._sizes.first_within(limits.size_bytes))
+        if limits.seconds is not None:
+            before = max(before, await self._first_since((self._now() - limits.seconds) * 1000))
+        return before
+
+    async def _first_since(self, time_ms: float) -> int:
+        """Return the offset before which all is older; found by halving, since time goes with offsets."""
+        low, high = self._log.first_offset, self._log.last_offset + 1
+        middle = low  # most looks find that not even the first is old enough
+        while low < high:
+            found = await self._log.read(after=middle - 1, limit=1)
+            if found and found[0].time_ms < time_ms:
+                low = found[0].offset + 1
+            else:
+                high = middle
+            middle = (low + high) // 2
+        return low
+
+
+@final
+class _Sizes:
+    """How many bytes are kept, measured once: a look measures what was appended since the one before.
+
+    Blocks of records with their sizes, oldest first: after, up to and including, bytes.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._blocks: deque[tuple[int, int, int]] = deque()
+
+    async def first_within(self, limit: int) -> int:
+        """Return the offset from which on all records together are not more than the limit."""
+        await self._measure()
+        excess = sum(size for _, _, size in self._blocks) - limit
+        before = self._log.first_offset
+        for after, upto, size in self._blocks:
+            if excess <= 0:
+                break
+            before = upto + 1 if size <= excess else await self._after_excess(after, upto, excess)
+            excess -= size
+        return before
+
+    async def _measure(self) -> None:
+        blocks, first, last = self._blocks, self._log.first_offset, self._log.last_offset
+        while blocks and blocks[0][1] < first:
+            blocks.popleft()
+        if blocks and blocks[0][0] < first - 1:
+            _, upto, _ = blocks.popleft()
+            blocks.appendleft((first - 1, upto, await self._size(first - 1, upto)))
+        measured = blocks[-1][1] if blocks else first - 1
+        while measured < last:
+            upto = min(last, (measured // BLOCK_RECORDS + 1) * BLOCK_RECORDS)
+            after, size = measured, await self._size(measured, upto)
+            if blocks and measured % BLOCK_RECORDS:  # the last one was not full
+                after, _, old = blocks.pop()
+                size += old
+            blocks.append((after, upto, size))
+            measured = upto
+
+    async def _after_excess(self, after: int, upto: int, excess: int) -> int:
+        """Return the offset in a block before which there are at least so many bytes."""
+        low, high = after + 1, upto + 1
+        while low < high:
+            middle = (low + high) // 2
+            if await self._size(after, middle - 1) >= excess:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    async def _size(self, after: int, upto: int) -> int:
+        return await self._log.size_bytes(after=after, upto=upto)
