@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
-__all__ = ["OAuthProviderSettings", "ServerSettings"]
+__all__ = ["TOKEN_ALGORITHMS", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
+
+TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
 
 @final
@@ -38,6 +41,40 @@ class OAuthProviderSettings:
         for url in (self.authorization_endpoint, self.token_endpoint):
             if not url.startswith(("https://", "http://")):
                 raise ValueError(f"OAuth provider {self.id}: {url!r} is no http or https URL")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """Which bearer tokens (JWT) a server takes. The key is checked when the server starts, and never shown.
+
+    :ivar key: what verifies tokens, or the file with it. HS256: a secret of 32 bytes or more; a line end
+        after a secret that is text does not belong to it. Otherwise the public key, as PEM or JWK.
+    :ivar algorithm: the only one a token may be signed with, one of :data:`TOKEN_ALGORITHMS`.
+    :ivar issuer: what ``iss`` must be; ``None`` takes any.
+    :ivar audience: what must be in ``aud``; ``None`` takes any.
+    :ivar leeway_seconds: how far the clocks of issuer and server may differ: a token is good until that long
+        after its ``exp``, and from that long before its ``nbf``.
+
+    Example::
+
+        TokenSettings(key=Path("token.key"), issuer="https://login.example.com")
+    """
+
+    key: bytes | Path = field(repr=False)
+    algorithm: str = "HS256"
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in TOKEN_ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(TOKEN_ALGORITHMS)}, not {self.algorithm}")
+        if not 0 <= self.leeway_seconds < math.inf:
+            raise ValueError(f"leeway_seconds must be 0 or more, not {self.leeway_seconds}")
+        for name in ("issuer", "audience"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} must not be empty; None takes any")
 
 
 @final
@@ -73,6 +110,7 @@ class ServerSettings:
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
+    :ivar token_keys: the bearer tokens every client has to show; ``None`` lets everybody in.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -105,13 +143,14 @@ class ServerSettings:
     shutdown_seconds: float = 5.0
     advance_seconds: float = 30.0
     begin_seconds: float = 60.0
+    token_keys: TokenSettings | None = None
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers")
+            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers", "token_keys")
         }
         for name, value in positive.items():
             if value <= 0:
