@@ -185,8 +185,16 @@ class Server:
             max_operations=settings.max_operations,
             poll_bytes=settings.poll_bytes,
             begin_seconds=settings.begin_seconds,
+            authenticator=authenticator,
         )
-        routes = HttpRoutes(documents, run, once, polls, max_body_bytes=settings.max_body_bytes)
+        routes = HttpRoutes(
+            documents,
+            run,
+            once,
+            polls,
+            max_body_bytes=settings.max_body_bytes,
+            authenticator=authenticator,
+        )
         serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
