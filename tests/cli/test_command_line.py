@@ -39,6 +39,13 @@ def test_the_version_is_printed() -> None:
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["serve", "--port", "70000"], "'--port'"),
+        (["serve", "--token-key-file", "k", "--token-algorithm", "none"], "'--token-algorithm'"),
+        (["serve", "--token-key-file", "k", "--token-leeway", "-1"], "'--token-leeway'"),
+        (["serve", "--token-key-file", "k", "--token-leeway", "nan"], "leeway"),
+        (["serve", "--token-key-file", "k", "--token-issuer", ""], "issuer"),
+        (["serve", "--token-issuer", "us"], "--token-key-file"),
+        (["serve", "--token-audience", "us"], "--token-key-file"),
+        (["serve", "--token-algorithm", "RS256"], "--token-key-file"),
         (["watch"], "Missing argument"),
         (["watch", "elephants"], "elephants"),
         (["watch", "workflow-events"], "needs --workflow-id"),

@@ -8,20 +8,53 @@ from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import print_error, settle_memory, until_stopped
-from circuit_breaker_server import Server, ServerSettings, ServerStartError
+from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
 
-__all__ = ["serve"]
+__all__ = ["serve", "token_settings"]
 
 
-async def serve(stop: asyncio.Event, *, host: str, port: int, data: Path) -> int:
+def token_settings(
+    key_file: Path | None,
+    *,
+    algorithm: str,
+    issuer: str | None,
+    audience: str | None,
+    leeway_seconds: float,
+) -> TokenSettings | None:
+    """Return which tokens to ask for, ``None`` for none.
+
+    :raises UsageError: an option has no sense, or none without a key.
+    """
+    if key_file is None:
+        # Whoever says who may issue tokens believes that they are asked for.
+        if issuer is not None or audience is not None or algorithm != "HS256":
+            raise UsageError("--token-algorithm, --token-issuer and --token-audience need --token-key-file")
+        return None
+    try:
+        return TokenSettings(
+            key=key_file,
+            algorithm=algorithm,
+            issuer=issuer,
+            audience=audience,
+            leeway_seconds=leeway_seconds,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+async def serve(
+    stop: asyncio.Event, *, host: str, port: int, data: Path, tokens: TokenSettings | None = None
+) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
     One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
 
     :param port: 0 picks a free one.
     :param data: the directory of the event log; made where there is none.
+    :param tokens: what every client has to show; ``None`` lets everybody in.
     """
-    server = Server(ServerSettings(host=host, port=port, data_dir=data))
+    server = Server(ServerSettings(host=host, port=port, data_dir=data, token_keys=tokens))
     try:
         await server.start()
     except ServerStartError as error:

@@ -82,15 +82,10 @@ class Authenticator:
     """
 
     def __init__(
-        self,
-        settings: TokenSettings | None = None,
-        key: KeyPair | OctKey | None = None,
-        *,
-        clock: Clock | None = None,
+        self, rules: tuple[TokenSettings, KeyPair | OctKey] | None = None, *, clock: Clock | None = None
     ) -> None:
-        """Hold a key that was read; :meth:`open` is the way in."""
-        self._settings = settings
-        self._key = key
+        """Hold settings and the key that was read by them; :meth:`open` is the way in."""
+        self._rules = rules
         self._clock = clock or WallClock()
 
     @classmethod
@@ -99,14 +94,14 @@ class Authenticator:
 
         :raises TokenKeyError: there is none, or it is not fit for the algorithm.
         """
-        return cls(settings, None if settings is None else _read(settings), clock=clock)
+        return cls(None if settings is None else (settings, _read(settings)), clock=clock)
 
     def of_headers(self, given: Sequence[str]) -> Principal:
         """Tell who sent these ``Authorization`` headers.
 
         :raises Unauthenticated: says why.
         """
-        if self._settings is None or self._key is None:
+        if self._rules is None:
             return ANYONE
         if not given:
             raise Unauthenticated(MISSING)
@@ -118,7 +113,7 @@ class Authenticator:
 
         :raises Unauthenticated: says why.
         """
-        if self._settings is None or self._key is None:
+        if self._rules is None:
             return ANYONE
         named = [
             value for name, value in (payload or {}).items() if name.lower() == _HEADER and value is not None
@@ -139,9 +134,9 @@ class Authenticator:
             raise Unauthenticated(INVALID) from None
 
     def _principal(self, token: str) -> Principal:
-        settings, key = self._settings, self._key
-        if settings is None or key is None:
+        if self._rules is None:
             raise RuntimeError("there is nothing to verify tokens with")
+        settings, key = self._rules
         claims = decode(token, key, settings.algorithm)
         must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}
         if settings.issuer is not None:
