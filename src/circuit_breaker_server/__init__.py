@@ -1,6 +1,6 @@
 """A Circuit Breaker server: workflows run, every change is logged, subscriptions stream it."""
 
 from circuit_breaker_server.app import Server, ServerStartError
-from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.config import ServerSettings, TokenSettings
 
-__all__ = ["Server", "ServerSettings", "ServerStartError"]
+__all__ = ["Server", "ServerSettings", "ServerStartError", "TokenSettings"]

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -30,6 +31,7 @@ from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError
+from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
     Accept,
@@ -101,24 +103,30 @@ class Server:
     async def start(self) -> None:
         """Open the log, fold the state, listen. When this returns the server answers.
 
-        :raises ServerStartError: the port, the data directory or the log in it cannot be used; nothing is
-            left open.
+        :raises ServerStartError: the port, the data directory, the log in it or the key of tokens cannot be
+            used; nothing is left open.
         """
         if self._started:
             raise RuntimeError("a server is started once: make a new one")
         self._started = True
         logs.configure(self.settings.log_level)
+        try:
+            authenticator = Authenticator.open(self.settings.token_keys)
+        except TokenKeyError as error:
+            raise ServerStartError(str(error)) from error
         async with AsyncExitStack() as parts:
             listener = parts.enter_context(_listen(self.settings))
             try:
-                await self._start_parts(parts, listener)
+                await self._start_parts(parts, listener, authenticator)
             except (LogError, SecretStoreError) as error:
                 raise ServerStartError(str(error)) from error
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
         logger.info("started", url=self.url, data_dir=str(self.settings.data_dir))
 
-    async def _start_parts(self, parts: AsyncExitStack, listener: socket.socket) -> None:
+    async def _start_parts(
+        self, parts: AsyncExitStack, listener: socket.socket, authenticator: Authenticator
+    ) -> None:
         settings = self.settings
         log = await SqliteEventLog.open(settings.data_dir)
         parts.push_async_callback(log.aclose)
@@ -173,7 +181,12 @@ class Server:
         parts.push_async_callback(once.aclose)
         documents = Documents(load_schema())
         services = Services(
-            gateway=gateway, documents=documents, execute=run, epoch=log.epoch, settings=settings
+            gateway=gateway,
+            documents=documents,
+            execute=run,
+            epoch=log.epoch,
+            settings=settings,
+            authenticator=authenticator,
         )
         sessions = Sessions(services)
         polls = Polls(
@@ -182,8 +195,16 @@ class Server:
             max_operations=settings.max_operations,
             poll_bytes=settings.poll_bytes,
             begin_seconds=settings.begin_seconds,
+            authenticator=authenticator,
         )
-        routes = HttpRoutes(documents, run, once, polls, max_body_bytes=settings.max_body_bytes)
+        routes = HttpRoutes(
+            documents,
+            run,
+            once,
+            polls,
+            max_body_bytes=settings.max_body_bytes,
+            authenticator=authenticator,
+        )
         serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
@@ -266,7 +287,8 @@ class _Serving:
             return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
-        return Accept(subprotocol=agreed, open_sink=self._sessions.open)
+        authorization = request.headers.get("Authorization")
+        return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

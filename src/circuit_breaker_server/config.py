@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
-__all__ = ["OAuthProviderSettings", "ServerSettings"]
+__all__ = ["TOKEN_ALGORITHMS", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
+
+TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
 
 @final
@@ -38,6 +41,40 @@ class OAuthProviderSettings:
         for url in (self.authorization_endpoint, self.token_endpoint):
             if not url.startswith(("https://", "http://")):
                 raise ValueError(f"OAuth provider {self.id}: {url!r} is no http or https URL")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """Which bearer tokens (JWT) a server takes. The key is checked when the server starts, and never shown.
+
+    :ivar key: what verifies tokens, or the file with it. HS256: a secret of 32 bytes or more; a line end
+        after a secret that is text does not belong to it. Otherwise the public key, as PEM or JWK.
+    :ivar algorithm: the only one a token may be signed with, one of :data:`TOKEN_ALGORITHMS`.
+    :ivar issuer: what ``iss`` must be; ``None`` takes any.
+    :ivar audience: what must be in ``aud``; ``None`` takes any.
+    :ivar leeway_seconds: how far the clocks of issuer and server may differ: a token is good until that long
+        after its ``exp``, and from that long before its ``nbf``.
+
+    Example::
+
+        TokenSettings(key=Path("token.key"), issuer="https://login.example.com")
+    """
+
+    key: bytes | Path = field(repr=False)
+    algorithm: str = "HS256"
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in TOKEN_ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(TOKEN_ALGORITHMS)}, not {self.algorithm}")
+        if not 0 <= self.leeway_seconds < math.inf:
+            raise ValueError(f"leeway_seconds must be 0 or more, not {self.leeway_seconds}")
+        for name in ("issuer", "audience"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} must not be empty; None takes any")
 
 
 @final
@@ -87,6 +124,7 @@ class ServerSettings:
         far as these limits leave its records; after that it is ``NOT_FOUND``.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
+    :ivar token_keys: the bearer tokens every client has to show; ``None`` lets everybody in.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -124,17 +162,18 @@ class ServerSettings:
     keep_bytes: int | None = None
     keep_records: int | None = None
     trim_every_seconds: float = 60.0
+    token_keys: TokenSettings | None = None
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers")
+            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers", "token_keys")
             and getattr(self, name) is not None
         }
         for name, value in positive.items():
-            if value is not None and not value > 0:
+            if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")

@@ -8,12 +8,15 @@ A mutation with an ``Idempotency-Key`` happens once, however often it is sent (:
 answer that is given again has ``Idempotency-Replayed: true``. What a key is refused for has a status of its
 own, for all clients: 400 for a key that is none, 422 for one of another request, 409 where the answer is not
 to be had.
+
+Where tokens are asked for, operations and polls need one in ``Authorization: Bearer``; without it they are
+401 for all clients, and the body is not read.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, final
 
 import msgspec
@@ -32,6 +35,7 @@ from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, PollRequest
+from circuit_breaker_server.security.authentication import Authenticator, Principal, Unauthenticated
 from circuit_breaker_server.session import Execute
 
 __all__ = ["HttpRoutes"]
@@ -96,25 +100,50 @@ class HttpRoutes:
     """
 
     def __init__(
-        self, documents: Documents, execute: Execute, once: Once, polls: Polls, *, max_body_bytes: int
+        self,
+        documents: Documents,
+        execute: Execute,
+        once: Once,
+        polls: Polls,
+        *,
+        max_body_bytes: int,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._documents = documents
         self._once = once
         self._execute = execute
         self._polls = polls
         self._max_body_bytes = max_body_bytes
+        self._authenticator = authenticator or Authenticator()
+        post = self._known(self._post)
         self.app = Starlette(
             routes=[
                 Route("/", self._page, methods=["GET"]),
-                Route("/", self._post, methods=["POST"]),
+                Route("/", post, methods=["POST"]),
                 Route("/graphql", self._get, methods=["GET"]),
-                Route("/graphql", self._post, methods=["POST"]),
+                Route("/graphql", post, methods=["POST"]),
                 Route("/graphql", self._not_allowed, methods=["PUT", "PATCH", "DELETE"]),
-                Route("/graphql/poll", self._poll, methods=["POST"]),
+                Route("/graphql/poll", self._known(self._poll), methods=["POST"]),
                 Route("/graphql/poll", self._not_allowed, methods=["GET", "PUT", "PATCH", "DELETE"]),
                 Route("/health", self._health, methods=["GET"]),
             ]
         )
+
+    def _known(
+        self, answer: Callable[[Request, Principal], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Answer those who may be let in; others are told why not."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                principal = self._authenticator.of_headers(request.headers.getlist("Authorization"))
+            except Unauthenticated as reason:
+                error = GraphQLError(message=str(reason), extensions={"code": "UNAUTHENTICATED"})
+                headers = {"WWW-Authenticate": "Bearer", **_NOT_STORED}
+                return _errors(401, _media_type(request), [error], **headers)
+            return await answer(request, principal)
+
+        return guarded
 
     async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -136,8 +165,8 @@ class HttpRoutes:
         )
         return _errors(405, JSON, [GraphQLError(message=message)], Allow="POST")
 
-    async def _post(self, request: Request) -> Response:
-        media_type = GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+    async def _post(self, request: Request, principal: Principal) -> Response:
+        media_type = _media_type(request)
         try:
             body = _decode(_body, await self._read(request))
         except _BadRequest as error:
@@ -155,7 +184,11 @@ class HttpRoutes:
             if keys:
                 # A second header makes a key with a comma and a blank in it, which is none.
                 done = await self._once.execute(
-                    document, body.variables, body.operation_name, key=", ".join(keys)
+                    document,
+                    body.variables,
+                    body.operation_name,
+                    key=", ".join(keys),
+                    principal=principal.id,
                 )
                 answer, status = done.answer, done.status
                 headers = {REPLAYED: "true"} if done.is_replayed else None
@@ -170,10 +203,10 @@ class HttpRoutes:
         is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
         return Response(answer, 400 if is_request_error else 200, headers, media_type)
 
-    async def _poll(self, request: Request) -> Response:
+    async def _poll(self, request: Request, principal: Principal) -> Response:
         try:
             asked = _decode(_poll_body, await self._read(request))
-            answer = await self._polls.answer(asked, gone=_disconnected(request))
+            answer = await self._polls.answer(asked, gone=_disconnected(request), principal=principal)
         except _BadRequest as error:
             return _errors(error.status, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
         except PollInvalid as error:
@@ -215,3 +248,7 @@ async def _disconnected(request: Request) -> None:
 
 def _errors(status: int, media_type: str, errors: Sequence[GraphQLError], **headers: str) -> Response:
     return Response(encode_errors(errors), status, headers, media_type)
+
+
+def _media_type(request: Request) -> str:
+    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON

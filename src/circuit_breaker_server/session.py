@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, final
 
 from graphql import OperationType
@@ -24,6 +24,8 @@ from circuit_breaker_server.gateway.plan import Refused, make_plan
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.authentication import EXPIRED, Authenticator, Unauthenticated
+from circuit_breaker_server.security.clock import Alarm
 
 __all__ = ["Execute", "Services", "Session", "Sessions", "text_frames"]
 
@@ -59,6 +61,7 @@ class Services:
     execute: Execute
     epoch: str
     settings: ServerSettings
+    authenticator: Authenticator = field(default_factory=Authenticator)
 
 
 @final
@@ -70,7 +73,7 @@ class Session:
 
     Example::
 
-        session = Session(socket, services, own=tasks.add, on_end=open_sessions.discard)
+        session = Session(socket, services, authorization=None, own=tasks.add, on_end=ended.add)
         session.shut_down()
         await session.wait_closed()
     """
@@ -80,21 +83,25 @@ class Session:
         socket: WebSocket,
         services: Services,
         *,
+        authorization: str | None,
         own: Callable[[asyncio.Task[None]], None],
         on_end: Callable[[Session], None],
     ) -> None:
         """Begin to wait for ``connection_init``.
 
+        ``authorization`` is the header of the upgrade, for a client that puts nothing into its payload.
         ``own`` is given every task, to await it; ``on_end`` is called once the socket is closed.
         """
         settings = services.settings
         self._socket = socket
         self._services = services
+        self._authorization = authorization
         self._own = own
         self._on_end = on_end
         self._protocol = ServerProtocol(max_operations=settings.max_operations)
         self._feed: Feed | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
         loop = asyncio.get_running_loop()
@@ -192,6 +199,13 @@ class Session:
 
     def _on_init(self, event: ConnectionInit) -> None:
         self._init_timer.cancel()
+        authenticator = self._services.authenticator
+        try:
+            principal = authenticator.of_socket(self._authorization, event.payload)
+        except Unauthenticated as refused:
+            self._protocol.send_refuse(str(refused))
+            return
+        self._authorization = None
         asked = (event.payload or {}).get("resume")
         resume = isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
         self._feed = self._services.gateway.attach(self, frame=text_frames, resume=resume)
@@ -199,7 +213,13 @@ class Session:
         answer: dict[str, object] = {"version": RESUME_VERSION, "epoch": self._services.epoch}
         self._protocol.send_ack({"resume": answer} if resume else None)
         self._pulse.start()
+        self._token_end = authenticator.at_end(principal, self._on_token_end)
         logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+
+    def _on_token_end(self) -> None:
+        """Close between two events: who comes again with a new token and the last cursor misses none."""
+        self._protocol.send_close(CloseCode.FORBIDDEN, EXPIRED)
+        self._send()
 
     def _ping(self) -> None:
         self._protocol.send_ping()
@@ -242,6 +262,8 @@ class Session:
         self._is_over = True
         self._init_timer.cancel()
         self._pulse.stop()
+        if self._token_end is not None:
+            self._token_end.cancel()
         if self._feed is not None:
             self._services.gateway.detach(self._feed)
         for operation_id in list(self._tasks):
@@ -331,9 +353,18 @@ class Sessions:
         """How many sockets are open."""
         return len(self._open)
 
-    def open(self, socket: WebSocket) -> Session:
-        """Begin a session on a socket whose handshake is done; without our subprotocol it closes 4406."""
-        session = Session(socket, self._services, own=self._own, on_end=self._open.discard)
+    def open(self, socket: WebSocket, *, authorization: str | None = None) -> Session:
+        """Begin a session on a socket whose handshake is done; without our subprotocol it closes 4406.
+
+        ``authorization`` is the header of that name.
+        """
+        session = Session(
+            socket,
+            self._services,
+            authorization=authorization,
+            own=self._own,
+            on_end=self._open.discard,
+        )
         self._open.add(session)
         logger.info("opened", remote=socket.remote, path=socket.url)
         if socket.subprotocol != SUBPROTOCOL:

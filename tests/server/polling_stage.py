@@ -17,6 +17,7 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.security.authentication import Authenticator
 from tests.server.gateway import worlds
 from tests.server.gateway.worlds import ALL_THINGS, SCHEMA, Payload, ScriptedLog
 from tests.server.stage import answer_nothing
@@ -111,6 +112,7 @@ async def polling(
     begin_seconds: float = 60.0,
     poll_bytes: int = 1024 * 1024,
     max_operations: int = 10,
+    authenticator: Authenticator | None = None,
 ) -> AsyncIterator[PollStage]:
     log = log or ScriptedLog()
     documents = Documents(SCHEMA)
@@ -123,9 +125,17 @@ async def polling(
             max_operations=max_operations,
             poll_bytes=poll_bytes,
             begin_seconds=begin_seconds,
+            authenticator=authenticator,
         )
         no_keys = cast("Once", None)  # no mutation is posted here
-        routes = HttpRoutes(documents, answer_nothing, no_keys, polls, max_body_bytes=100_000)
+        routes = HttpRoutes(
+            documents,
+            answer_nothing,
+            no_keys,
+            polls,
+            max_body_bytes=100_000,
+            authenticator=authenticator,
+        )
         with socket.create_server(("127.0.0.1", 0)) as listener:
             config = uvicorn.Config(routes.app, http="httptools", ws="none", lifespan="off", log_config=None)
             config.load()

@@ -15,6 +15,7 @@ from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.session import Services, Sessions
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
 from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_client
@@ -61,6 +62,7 @@ async def staged(
     log: ScriptedLog | None = None,
     execute: Callable[[Document, Mapping[str, object] | None, str | None], Awaitable[bytes]] = answer_nothing,
     ring_size: int = 1024,
+    authenticator: Authenticator | None = None,
     **settings: float,
 ) -> AsyncIterator[Stage]:
     log = log or ScriptedLog()
@@ -72,6 +74,7 @@ async def staged(
         execute=execute,
         epoch=log.epoch,
         settings=ServerSettings(data_dir=Path("unused"), **settings),  # type: ignore[arg-type]  # the test's numbers
+        authenticator=authenticator or Authenticator(),
     )
     sessions = Sessions(services)
     sockets: list[WebSocket] = []
@@ -159,9 +162,13 @@ class Client:
 
     async def close_code(self) -> int:
         """Read up to the close frame; return its code."""
+        return (await self.closed())[0]
+
+    async def closed(self) -> tuple[int, str]:
+        """Read up to the close frame; return its code and reason."""
         while (frame := await self.peer.read_frame()).opcode != CLOSE:
             pass
-        return frame.close_code
+        return frame.close_code, frame.payload[2:].decode()
 
     async def answers(self) -> None:
         """Prove that the socket lives: a ping is answered."""

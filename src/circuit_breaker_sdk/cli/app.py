@@ -41,6 +41,15 @@ class StreamName(enum.StrEnum):
     MCP_SESSIONS = "mcp-sessions"
 
 
+class TokenAlgorithm(enum.StrEnum):
+    """What tokens may be signed with."""
+
+    HS256 = "HS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
 def run() -> None:
     """Parse the command line, run the command, exit with its status."""
     app(prog_name="circuit-breaker")
@@ -97,6 +106,23 @@ def serve(
             metavar="N", callback=_refuse_if_not_positive, help="Let the oldest events go above N records."
         ),
     ] = None,
+    token_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ask every client for a bearer token (JWT), verified with this key: for HS256 a secret of "
+            "32 bytes or more, otherwise the public key (PEM or JWK).",
+        ),
+    ] = None,
+    token_algorithm: Annotated[
+        TokenAlgorithm, typer.Option(help="The one algorithm tokens may be signed with.")
+    ] = TokenAlgorithm.HS256,
+    token_issuer: Annotated[str | None, typer.Option(help="What `iss` of a token must be.")] = None,
+    token_audience: Annotated[str | None, typer.Option(help="What must be in `aud` of a token.")] = None,
+    token_leeway: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How far the clocks of issuer and server may differ."),
+    ] = 30.0,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -106,6 +132,16 @@ def serve(
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)
 
+    try:
+        tokens = command.token_settings(
+            token_key_file,
+            algorithm=token_algorithm.value,
+            issuer=token_issuer,
+            audience=token_audience,
+            leeway_seconds=token_leeway,
+        )
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
     raise typer.Exit(
         runtime.run(
             lambda stop: command.serve(
@@ -116,6 +152,7 @@ def serve(
                 keep_hours=keep_hours,
                 keep_mib=keep_mib,
                 keep_records=keep_records,
+                tokens=tokens,
             )
         )
     )

@@ -8,9 +8,39 @@ from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import print_error, settle_memory, until_stopped
-from circuit_breaker_server import Server, ServerSettings, ServerStartError
+from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
 
-__all__ = ["serve"]
+__all__ = ["serve", "token_settings"]
+
+
+def token_settings(
+    key_file: Path | None,
+    *,
+    algorithm: str,
+    issuer: str | None,
+    audience: str | None,
+    leeway_seconds: float,
+) -> TokenSettings | None:
+    """Return which tokens to ask for, ``None`` for none.
+
+    :raises UsageError: an option has no sense, or none without a key.
+    """
+    if key_file is None:
+        # Whoever says who may issue tokens believes that they are asked for.
+        if issuer is not None or audience is not None or algorithm != "HS256":
+            raise UsageError("--token-algorithm, --token-issuer and --token-audience need --token-key-file")
+        return None
+    try:
+        return TokenSettings(
+            key=key_file,
+            algorithm=algorithm,
+            issuer=issuer,
+            audience=audience,
+            leeway_seconds=leeway_seconds,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 async def serve(
@@ -22,6 +52,7 @@ async def serve(
     keep_hours: float | None = None,
     keep_mib: int | None = None,
     keep_records: int | None = None,
+    tokens: TokenSettings | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -31,6 +62,7 @@ async def serve(
     :param data: the directory of the event log; made where there is none.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
+    :param tokens: what every client has to show; ``None`` lets everybody in.
     """
     settings = ServerSettings(
         host=host,
@@ -39,6 +71,7 @@ async def serve(
         keep_seconds=None if keep_hours is None else keep_hours * 3600,
         keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
         keep_records=keep_records,
+        token_keys=tokens,
     )
     server = Server(settings)
     try:

@@ -103,7 +103,7 @@ class Once:
     ) -> Done:
         """Execute a mutation, unless it was executed under this key before.
 
-        :param principal: who asks; there is no authentication yet, so it is the same for all.
+        :param principal: who asks; the same for all where there is no authentication.
         """
         if not _KEY.fullmatch(key):
             return _refused(400, "IDEMPOTENCY_KEY_INVALID", _NO_KEY)

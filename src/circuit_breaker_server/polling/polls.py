@@ -22,6 +22,8 @@ from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.patience import Patience
 from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
+from circuit_breaker_server.security.authentication import ANYONE, Authenticator, Principal
+from circuit_breaker_server.security.clock import Alarm
 
 __all__ = ["Polls"]
 
@@ -73,8 +75,10 @@ class Polls:
         poll_bytes: int,
         begin_seconds: float,
         max_seconds: float = MAX_WAIT_MS / 1000,
+        authenticator: Authenticator | None = None,
     ) -> None:
         """Settings are those of ``ServerSettings``; ``max_seconds`` ends a poll that still reads the log."""
+        self._authenticator = authenticator or Authenticator()
         self.gateway = gateway
         self.documents = documents
         self.poll_bytes = poll_bytes
@@ -88,22 +92,30 @@ class Polls:
         """How many polls wait."""
         return len(self._open)
 
-    async def answer(self, request: PollRequest, *, gone: Awaitable[None]) -> bytes:
+    async def answer(
+        self, request: PollRequest, *, gone: Awaitable[None], principal: Principal = ANYONE
+    ) -> bytes:
         """Answer one poll; ``gone`` ends when its client leaves, and with it the waiting.
+
+        It waits no longer than the token of ``principal`` lasts, and tells what has come until then.
 
         :raises PollInvalid: the request is none.
         """
         leaving = asyncio.ensure_future(gone)
         poll: _Poll | None = None
+        token_end: Alarm | None = None
         try:
             poll = _Poll(self, request.asked(max_operations=self._max_operations))
             self._open.add(poll)
             leaving.add_done_callback(poll.stop)
+            token_end = self._authenticator.at_end(principal, poll.stop)
             if self._is_stopped:
                 poll.stop()
             results = await poll.results(wait_seconds=request.wait_ms / 1000)
             return results[0] if request.operations is None else b'{"results":[%b]}' % b",".join(results)
         finally:
+            if token_end is not None:
+                token_end.cancel()
             if poll is not None:
                 self._open.discard(poll)
                 poll.close()

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey, import_key
 
 from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import json_equal
 from circuit_breaker_server.engine.mcp.records import Jwt
+from circuit_breaker_server.signed_tokens import (
+    MAX_TOKEN,
+    KeyPair,
+    KeyUnusable,
+    TokenBroken,
+    decode,
+    misfit,
+    read_key,
+)
 
 __all__ = ["ALGORITHMS", "check_keys", "sign", "verify"]
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 """Of two keys only: the key of the others is shown to everyone who may read the configuration."""
-
-_MAX_TOKEN = 16 * 1024
-_LEAST_BITS = 2048  # RFC 7518, section 3.3
 
 
 def check_keys(public_key: str, private_key: str | None, algorithm: str, where: str) -> None:
@@ -35,13 +38,9 @@ def check_keys(public_key: str, private_key: str | None, algorithm: str, where: 
     public = _key(public_key, algorithm, f"{where}.publicKey")
     if public.is_private:
         refuse(f"{where}.publicKey: is a private key; give its public half only")
-    try:
-        # Its signature is none; a key of another curve shows itself before that.
-        header = urlsafe_b64encode(msgspec.json.encode({"alg": algorithm})).rstrip(b"=").decode()
-        jwt.decode(f"{header}.e30.e30", public, algorithms=[algorithm])
-    except JoseError as error:
-        if error.error != "bad_signature":
-            refuse(f"{where}.publicKey: does not fit {algorithm}: {error.description or error.error}")
+    reason = misfit(public, algorithm)
+    if reason is not None:
+        refuse(f"{where}.publicKey: does not fit {algorithm}: {reason}")
     if private_key is None:
         return
     private = _key(private_key, algorithm, f"{where}.privateKey")
@@ -52,22 +51,11 @@ def check_keys(public_key: str, private_key: str | None, algorithm: str, where: 
         refuse(f"{where}.privateKey: is not the other half of publicKey")
 
 
-def _key(text: str, algorithm: str, where: str) -> RSAKey | ECKey:
+def _key(text: str, algorithm: str, where: str) -> KeyPair:
     try:
-        data: str | dict[str, str | list[str]] = text
-        if text.lstrip().startswith("{"):
-            data = msgspec.json.decode(text, type=dict[str, str | list[str]])
-        if algorithm.startswith("ES"):
-            return import_key(data, "EC")
-        key = import_key(data, "RSA")
-        bits = key.raw_value.key_size
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise EngineError(
-            ErrorCode.INVALID_INPUT, f"{where}: is no PEM or JWK of a key for {algorithm}"
-        ) from error
-    if bits < _LEAST_BITS:
-        refuse(f"{where}: a key of {bits} bits; at least {_LEAST_BITS} are needed")
-    return key
+        return read_key(text, algorithm)
+    except KeyUnusable as error:
+        raise EngineError(ErrorCode.INVALID_INPUT, f"{where}: {error}") from error
 
 
 def verify(token: str, config: Jwt, user_id: str, *, now_seconds: int) -> Mapping[str, object]:
@@ -75,11 +63,11 @@ def verify(token: str, config: Jwt, user_id: str, *, now_seconds: int) -> Mappin
 
     :raises EngineError: ``AUTHENTICATION_FAILED``: says why.
     """
-    if len(token) > _MAX_TOKEN:
-        refuse(f"token: has at most {_MAX_TOKEN} characters")
+    if len(token) > MAX_TOKEN:
+        refuse(f"token: has at most {MAX_TOKEN} characters")
     key = _key(config.public_key, config.algorithm, "publicKey")
     try:
-        claims: dict[str, object] = jwt.decode(token, key, algorithms=[config.algorithm]).claims
+        claims = decode(token, key, config.algorithm)
         registry = jwt.JWTClaimsRegistry(
             now=now_seconds,
             iss={"essential": True, "value": config.issuer},
@@ -91,7 +79,7 @@ def verify(token: str, config: Jwt, user_id: str, *, now_seconds: int) -> Mappin
         _check_claims(claims, config.custom_claims)
     except JoseError as error:
         raise _refusal(error.description or error.error) from error
-    except (ValueError, TypeError, _Refused) as error:
+    except (ValueError, TypeError, TokenBroken, _Refused) as error:
         raise _refusal(str(error)) from error
     return claims
 

@@ -1,0 +1,1 @@
+"""Who asks: bearer tokens, what they say, and how long they hold."""

@@ -1,0 +1,221 @@
+"""Bearer tokens: who asks, told by a token that somebody with the key has signed.
+
+A token is good until its ``exp`` and the leeway after it; whatever it opened ends at that same instant
+(:meth:`Authenticator.at_end`). What is said of a token that is refused holds nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
+from circuit_breaker_server.config import TokenSettings
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
+from circuit_breaker_server.signed_tokens import (
+    KeyPair,
+    KeyUnusable,
+    TokenBroken,
+    decode,
+    misfit,
+    read_key,
+    read_secret,
+)
+
+__all__ = ["ANYONE", "EXPIRED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]
+
+MISSING: Final = "token missing"
+INVALID: Final = "token invalid"
+EXPIRED: Final = "token expired"
+
+_HEADER: Final = "authorization"
+_MAX_KEY_BYTES: Final = 64 * 1024
+_MAX_SUBJECT: Final = 255
+_LATEST: Final = 2.0**53
+
+logger = get_logger("authentication")
+
+
+class TokenKeyError(Exception):
+    """The key of tokens cannot be used. The text names the setting or the file, and nothing of the key."""
+
+
+class Unauthenticated(Exception):
+    """Nobody may be let in with this; the text is one of three reasons and holds nothing of the token."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks.
+
+    :ivar id: the ``sub`` of the token; empty for everybody where no tokens are asked for.
+    :ivar ends_at: until when, in seconds since 1970; ``None`` for ever.
+
+    Example::
+
+        Principal("user-7", 1_790_000_000.0)
+    """
+
+    id: str
+    ends_at: float | None = None
+
+
+ANYONE: Final = Principal("")
+
+
+@final
+class Authenticator:
+    """Tells who asks; without settings everybody is let in, as :data:`ANYONE`.
+
+    Example::
+
+        authenticator = Authenticator.open(TokenSettings(key=Path("token.key")))
+        principal = authenticator.of_headers(["Bearer eyJ…"])
+        alarm = authenticator.at_end(principal, socket_must_close)
+    """
+
+    def __init__(
+        self, rules: tuple[TokenSettings, KeyPair | OctKey] | None = None, *, clock: Clock | None = None
+    ) -> None:
+        """Hold settings and the key that was read by them; :meth:`open` is the way in."""
+        self._rules = rules
+        self._clock = clock or WallClock()
+
+    @classmethod
+    def open(cls, settings: TokenSettings | None, *, clock: Clock | None = None) -> Self:
+        """Read the key.
+
+        :raises TokenKeyError: there is none, or it is not fit for the algorithm.
+        """
+        return cls(None if settings is None else (settings, _read(settings)), clock=clock)
+
+    def of_headers(self, given: Sequence[str]) -> Principal:
+        """Tell who sent these ``Authorization`` headers.
+
+        :raises Unauthenticated: says why.
+        """
+        if self._rules is None:
+            return ANYONE
+        if not given:
+            raise Unauthenticated(MISSING)
+        # Two of them may be read differently by whoever stands before this server.
+        return self._verify(given[0] if len(given) == 1 else None)
+
+    def of_socket(self, header: str | None, payload: Mapping[str, object] | None) -> Principal:
+        """Tell whose socket it is: by the payload of ``connection_init``, else the header of the upgrade.
+
+        :raises Unauthenticated: says why.
+        """
+        if self._rules is None:
+            return ANYONE
+        named = [
+            value for name, value in (payload or {}).items() if name.lower() == _HEADER and value is not None
+        ]
+        if not named:
+            return self.of_headers([] if header is None else [header])
+        return self._verify(named[0] if len(named) == 1 else None)
+
+    def at_end(self, principal: Principal, callback: Callable[[], object]) -> Alarm | None:
+        """Call once a principal's token has ended; ``None`` if it never does."""
+        return None if principal.ends_at is None else self._clock.call_at(principal.ends_at, callback)
+
+    def _verify(self, authorization: object) -> Principal:
+        try:
+            return self._principal(_token(authorization))
+        except (TokenBroken, JoseError) as error:
+            logger.debug("token_refused", why=error.code if isinstance(error, TokenBroken) else error.error)
+            raise Unauthenticated(INVALID) from None
+
+    def _principal(self, token: str) -> Principal:
+        if self._rules is None:
+            raise RuntimeError("there is nothing to verify tokens with")
+        settings, key = self._rules
+        claims = decode(token, key, settings.algorithm)
+        must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}
+        if settings.issuer is not None:
+            must["iss"] = {"essential": True, "value": settings.issuer}
+        if settings.audience is not None:
+            must["aud"] = {"essential": True, "value": settings.audience}
+        jwt.JWTClaimsRegistry(0, 0, **must).validate({name: claims[name] for name in must if name in claims})
+        subject = _subject(claims["sub"])
+        # The dates are compared here: a token is taken up to the very instant at which it ends.
+        now, leeway = self._clock.now(), settings.leeway_seconds
+        ends_at = _instant(claims, "exp") + leeway
+        if "nbf" in claims and now < _instant(claims, "nbf") - leeway:
+            raise TokenBroken("not_yet_valid")
+        if now >= ends_at:
+            raise Unauthenticated(EXPIRED)
+        return Principal(subject, ends_at)
+
+
+def _token(authorization: object) -> str:
+    if not isinstance(authorization, str):
+        raise TokenBroken("not_one_text")
+    scheme, _, token = authorization.strip(" \t").partition(" ")
+    if scheme.lower() != "bearer":
+        raise TokenBroken("not_bearer")
+    token = token.strip(" ")
+    if not token:
+        raise Unauthenticated(MISSING)
+    if not token.isascii():
+        raise TokenBroken("not_ascii")
+    return token
+
+
+def _subject(value: object) -> str:
+    # It becomes part of keys in the log, where half of a surrogate pair has no place.
+    if (
+        not isinstance(value, str)
+        or len(value) > _MAX_SUBJECT
+        or any("\ud800" <= c <= "\udfff" for c in value)
+    ):
+        raise TokenBroken("no_subject")
+    return value
+
+
+def _instant(claims: Mapping[str, object], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LATEST:
+        raise TokenBroken(f"no_{name}")
+    return float(value)
+
+
+def _read(settings: TokenSettings) -> KeyPair | OctKey:
+    data, where = settings.key, "the key of tokens"
+    if isinstance(data, Path):
+        where = f"the key of tokens {data}"
+        data = _file(data, where)
+    try:
+        if settings.algorithm == "HS256":
+            return read_secret(data)
+        key = read_key(data.decode(), settings.algorithm)
+    except UnicodeDecodeError:
+        raise TokenKeyError(f"{where}: is no PEM or JWK of a key for {settings.algorithm}") from None
+    except KeyUnusable as error:
+        raise TokenKeyError(f"{where}: {error}") from None
+    if key.is_private:
+        raise TokenKeyError(f"{where}: is a private key; a server needs its public half only")
+    reason = misfit(key, settings.algorithm)
+    if reason is not None:
+        raise TokenKeyError(f"{where}: does not fit {settings.algorithm}: {reason}")
+    return key
+
+
+def _file(path: Path, where: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_KEY_BYTES + 1)
+    except OSError as error:
+        raise TokenKeyError(f"{where}: {error.strerror}; give a file this user may read") from None
+    if len(data) > _MAX_KEY_BYTES:
+        raise TokenKeyError(f"{where}: over {_MAX_KEY_BYTES} bytes: this is no key")
+    text = data.rstrip(b"\r\n")
+    # Editors and shells end a line; the bytes of a secret that is no text are all meant.
+    return text if text.isascii() and text.decode().isprintable() else data
