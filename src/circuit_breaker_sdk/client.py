@@ -24,6 +24,7 @@ from circuit_breaker_sdk.connections import (
     Credentials,
     PollConnection,
     Supervisor,
+    TokenSource,
 )
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
@@ -67,6 +68,9 @@ class Client:
     :param url: ``ws``, ``wss``, ``http`` or ``https``; without a path, ``/graphql``. Where that does not
         upgrade, ``/ws`` is tried. Of several, in order of preference, the next is tried where one fails.
     :param token: sent as ``Authorization: Bearer …`` on the upgrade, in ``connection_init`` and over HTTP.
+        Where it is a function, plain or async, that gives a fresh token each time, the client asks it before
+        the token in use ends (``exp`` of a JWT) and when a server refuses it; subscriptions go over to a new
+        connection and lose nothing.
     :param headers: of the upgrade and of HTTP requests.
     :param connection_params: the payload of ``connection_init``.
     :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
@@ -91,7 +95,7 @@ class Client:
         self,
         url: str | Sequence[str],
         *,
-        token: str | None = None,
+        token: str | TokenSource | None = None,
         headers: Mapping[str, str] | None = None,
         connection_params: Mapping[str, object] | None = None,
         ssl: tls.SSLContext | None = None,
@@ -340,7 +344,7 @@ class ClientBuilder:
 
     def __init__(self) -> None:
         self._base_url: str | Sequence[str] | None = None
-        self._token: str | None = None
+        self._token: str | TokenSource | None = None
         self._headers: dict[str, str] = {}
         self._connection_params: dict[str, object] = {}
         self._timeouts: Timeouts | None = None
@@ -354,8 +358,8 @@ class ClientBuilder:
         self._base_url = url
         return self
 
-    def token(self, token: str) -> Self:
-        """Set the bearer token."""
+    def token(self, token: str | TokenSource) -> Self:
+        """Set the bearer token, or the function that gives one."""
         self._token = token
         return self
 

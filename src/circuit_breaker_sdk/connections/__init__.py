@@ -8,6 +8,7 @@ from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
 from circuit_breaker_sdk.connections.route import Link, Route
 from circuit_breaker_sdk.connections.supervisor import Supervisor
+from circuit_breaker_sdk.connections.tokens import TokenSource
 
 __all__ = [
     "Backoff",
@@ -22,4 +23,5 @@ __all__ = [
     "PollConnection",
     "Route",
     "Supervisor",
+    "TokenSource",
 ]

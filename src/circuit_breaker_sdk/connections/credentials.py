@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import final
+from typing import TypeVar, final
 
+from circuit_breaker_sdk.connections.tokens import Tokens, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["Credentials"]
+
+V = TypeVar("V", bound=object)
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible characters, inner spaces and tabs (RFC 9110, section 5.5): above all no line break, which would
@@ -16,10 +19,10 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 
 
-def _check_header(name: str, value: str) -> None:
-    if not _NAME.fullmatch(name):
+def _check_header(name: object, value: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for an HTTP header")
-    if not _VALUE.fullmatch(value):
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
         # The value is not shown: it may be a secret.
         raise UsageError(f"the value of header {name!r} is empty or has characters that no header may have")
 
@@ -30,49 +33,55 @@ class Credentials:
 
     A token goes as ``Authorization: Bearer …`` into the headers of the upgrade and of every HTTP request,
     and under the same name into the payload of ``connection_init``, for servers that only look there.
-    Headers and parameters given by name win over it.
+    Headers and parameters given by name win over it. Where the token is a function, :attr:`tokens` asks it:
+    headers and payload then hold a token once :meth:`Tokens.ready` has been awaited.
 
     Example::
 
         Credentials(token="…", headers={"X-Tenant": "acme"}, connection_params={"locale": "en"})
     """
 
-    __slots__ = ("_connection_params", "_headers", "_token")
+    __slots__ = ("_connection_params", "_headers", "tokens")
 
     def __init__(
         self,
         *,
-        token: str | None = None,
+        token: str | TokenSource | None = None,
         headers: Mapping[str, str] | None = None,
         connection_params: Mapping[str, object] | None = None,
     ) -> None:
+        for name, value in (("headers", headers), ("connection_params", connection_params)):
+            if value is not None and not isinstance(value, Mapping):
+                raise UsageError(f"{name} must be a mapping, not {type(value).__name__}")
         self._headers = dict(headers or {})
-        for name, value in self._headers.items():
-            _check_header(name, value)
-        if token is not None:
-            if not _VALUE.fullmatch(token) or " " in token or "\t" in token:
-                raise UsageError("the token is empty, or has spaces or characters that no header may have")
-            if not any(name.lower() == "authorization" for name in self._headers):
-                self._headers["Authorization"] = f"Bearer {token}"
-        self._token = token
+        for name, text in self._headers.items():
+            _check_header(name, text)
+        self.tokens: Tokens = Tokens(token)
         self._connection_params = dict(connection_params or {})
 
     def headers(self) -> dict[str, str]:
         """Build the headers of an upgrade or an HTTP request."""
-        return dict(self._headers)
+        return self._with_token(dict(self._headers))
 
     async def http_headers(self) -> Mapping[str, str]:
-        """Build the headers of an HTTP request."""
-        return dict(self._headers)
+        """Build the headers of an HTTP request, with a token that has not expired.
+
+        :raises ConnectionFailed: there is none, because its source failed.
+        """
+        await self.tokens.ready()
+        return self.headers()
 
     def init_payload(self) -> dict[str, object]:
         """Build the payload of ``connection_init``, without the resume key."""
-        payload = dict(self._connection_params)
-        if self._token is not None and not any(name.lower() == "authorization" for name in payload):
-            payload["Authorization"] = f"Bearer {self._token}"
-        return payload
+        return self._with_token(dict(self._connection_params))
+
+    def _with_token(self, values: dict[str, V]) -> dict[str, V]:
+        token = self.tokens.current
+        if token is not None and not any(name.lower() == "authorization" for name in values):
+            values["Authorization"] = f"Bearer {token}"  # type: ignore[assignment]  # a text is an object
+        return values
 
     def __repr__(self) -> str:
-        token = "set" if self._token is not None else None
+        token = "set" if self.tokens.current is not None or self.tokens.can_refresh else None
         names = f"headers={sorted(self._headers)}, connection_params={sorted(self._connection_params)}"
         return f"Credentials(token={token}, {names})"

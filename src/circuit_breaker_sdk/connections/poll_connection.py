@@ -12,6 +12,7 @@ import msgspec
 from circuit_breaker_sdk.connections.connection import ConnectionSettings
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
     ConnectionFailed,
     GraphQLError,
     HandshakeFailed,
@@ -75,8 +76,8 @@ class PollConnection:
         connection.subscribe(Subscribe("00000001", document), route)
     """
 
-    resume_negotiated = True
-    is_usable = True
+    resume_negotiated: bool = True
+    is_usable: bool = True
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
@@ -168,6 +169,8 @@ class PollConnection:
                 answer = await self._ask(asked)
                 if answer is not None:
                     self._take(asked, answer)
+        except AuthenticationFailed as error:
+            await self._refused(error)
         except SubscriptionError as error:
             log(logging.DEBUG, "poll failed", url=self.url, error=error)
             self.drop(error)
@@ -175,6 +178,15 @@ class PollConnection:
             self._polling = None
             if self._operations and self._asked():
                 self._kick()
+
+    async def _refused(self, error: AuthenticationFailed) -> None:
+        """Poll on with a fresh token; one that is refused as well is the end."""
+        tokens = self._settings.credentials.tokens
+        try:
+            if not await tokens.replace_refused():
+                self.drop(error)
+        except (SubscriptionError, UsageError) as failure:
+            self.drop(failure if isinstance(failure, SubscriptionError) else error)
 
     def _asked(self) -> dict[str, _Polled]:
         return {id_: polled for id_, polled in self._operations.items() if polled.route not in self._held}

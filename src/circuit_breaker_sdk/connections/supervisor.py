@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 import msgspec
@@ -24,6 +24,7 @@ from circuit_breaker_sdk.connections.endpoints import Endpoint, Endpoints
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,
+    ConnectionFailed,
     HandshakeFailed,
     SubscriptionError,
     UsageError,
@@ -32,6 +33,10 @@ from circuit_breaker_sdk.observability import ConnectionCounters, log
 from circuit_breaker_sdk.urls import redacted
 
 __all__ = ["Supervisor"]
+
+# How often the token's end is looked up, and how soon a token that could not be had is asked for again.
+_LOOK_SECONDS = 60.0
+_RENEW_SECONDS = 1.0
 
 
 @final
@@ -62,12 +67,15 @@ class Supervisor:
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
         self._waiting = 0
-        self._ended: set[asyncio.Task[Connection]] = set()
+        self._ended: set[asyncio.Task[Connection] | asyncio.Task[None]] = set()
         self._closing: set[Connection] = set()
         self._loss: SubscriptionError | None = None
         self._was_connected = False
         self._listeners: list[Callable[[ConnectionStateChange], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tokens = settings.credentials.tokens
+        self._hand_over: Callable[[Connection, Connection], Awaitable[None]] | None = None
+        self._rotating: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> ConnectionState:
@@ -92,6 +100,17 @@ class Supervisor:
     def on_state(self, listener: Callable[[ConnectionStateChange], object]) -> None:
         """Call ``listener`` with every change of the state; what it raises is logged."""
         self._listeners.append(listener)
+
+    def may_mend(self, error: SubscriptionError) -> bool:
+        """Tell whether another attempt can help: it is of that kind, or a fresh token may be accepted."""
+        return error.retryable or (isinstance(error, AuthenticationFailed) and self._tokens.can_refresh)
+
+    def on_rotated(self, hand_over: Callable[[Connection, Connection], Awaitable[None]]) -> None:
+        """Call with the old connection and the new one, when a fresh token has made a new one needed.
+
+        The old one is closed when it returns.
+        """
+        self._hand_over = hand_over
 
     def proven(self) -> None:
         """Note that the present connection is good: what fails after it begins a new row of failures."""
@@ -141,9 +160,10 @@ class Supervisor:
         """Close the connection, or stop opening it, and wait for the end. Idempotent."""
         self._move(Trigger.CLOSE)
         opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.cancel()
-            self._ended.add(opening)
+        for task in (opening, self._rotating):
+            if task is not None:
+                task.cancel()
+                self._ended.add(task)
         if ended := tuple(self._ended):
             # Not `await` each: its cancellation could not be told from our caller's. Why it failed is told to
             # those who wait for the connection.
@@ -179,12 +199,15 @@ class Supervisor:
         self._was_connected = True
         self._backoff.connected()
         self._move(Trigger.OPENED)
+        if self._tokens.can_refresh and self._rotating is None:
+            self._rotating = asyncio.create_task(self._rotate(), name="circuit-breaker-token")
         return connection
 
     async def _until_open(self) -> Connection:
         loss, self._loss = self._loss, None
         attempt = 0
-        if loss is not None and (seconds := self._backoff.failed(loss)) is not None:
+        refused = isinstance(loss, AuthenticationFailed)
+        if loss is not None and (seconds := self._delay_after(loss)) is not None:
             await self._wait(seconds, attempt, loss)
         while True:
             attempt += 1
@@ -193,12 +216,69 @@ class Supervisor:
             if self._was_connected:
                 self.counters.reconnection_attempts += 1
             try:
-                return await self._try_each()
+                await self._tokens.ready()
+                if refused:
+                    refused = False
+                    await self._tokens.replace_refused()
+                return await self._try_each_with_fresh_token()
             except SubscriptionError as error:
-                seconds = self._backoff.failed(error) if self._was_connected and self._waiting else None
+                # Refused with a fresh token: another one would be refused as well.
+                is_final = isinstance(error, AuthenticationFailed)
+                may_wait = self._was_connected and self._waiting and not is_final
+                seconds = self._backoff.failed(error) if may_wait else None
                 if seconds is None:
                     raise
                 await self._wait(seconds, attempt, error)
+
+    def _delay_after(self, loss: SubscriptionError) -> float | None:
+        if isinstance(loss, AuthenticationFailed) and self._tokens.can_refresh:
+            # What the server refuses is the token, and another one is on its way; but never in a hot loop.
+            loss = ConnectionFailed(loss.message)
+        return self._backoff.failed(loss)
+
+    async def _try_each_with_fresh_token(self) -> Connection:
+        try:
+            return await self._try_each()
+        except AuthenticationFailed:
+            if not await self._tokens.replace_refused():
+                raise
+            return await self._try_each()
+
+    async def _rotate(self) -> None:
+        """Before a token ends, get the next one, connect with it, hand everything over, close the old."""
+        while True:
+            seconds = self._tokens.seconds_to_refresh()
+            if seconds is None:
+                # It has no known end, or is not ours to renew; a refused one is renewed where it is refused.
+                seconds = _LOOK_SECONDS
+            await asyncio.sleep(min(seconds, _LOOK_SECONDS))
+            due = self._tokens.seconds_to_refresh()
+            if due is None or due > 0:
+                continue
+            try:
+                await self._tokens.refresh()
+                await self._replace()
+            except (SubscriptionError, UsageError) as error:
+                log(logging.WARNING, "token not renewed yet", error=error)
+                await asyncio.sleep(_RENEW_SECONDS)
+
+    async def _replace(self) -> None:
+        old = self._connection
+        if old is None or not old.is_usable or self._opening is not None:
+            return  # who opens the next one shows the fresh token
+        new = await self._dial(self._endpoints.current)
+        if self._connection is not old:
+            # It was lost meanwhile, and another one is being opened: this one is not needed.
+            await new.aclose()
+            return
+        self._connection = new
+        self._backoff.connected()
+        self._closing.add(old)
+        log(logging.DEBUG, "connection replaced for a fresh token", url=new.url)
+        if self._hand_over is not None:
+            await self._hand_over(old, new)
+        await old.aclose()
+        self._closing.discard(old)
 
     async def _wait(self, seconds: float, attempt: int, reason: SubscriptionError) -> None:
         seconds = max(seconds, self._endpoints.wait_seconds())

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 import msgspec
 
 from circuit_breaker_sdk.connections import ConnectionSettings
-from circuit_breaker_sdk.errors import DecodeError, GraphQLError, OperationError, UsageError
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    DecodeError,
+    GraphQLError,
+    OperationError,
+    UsageError,
+)
 from circuit_breaker_sdk.subscriptions.decoding import UnfitPayloadError, check_type, read_errors
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
@@ -71,7 +77,7 @@ class Executor:
         except UnicodeEncodeError as error:
             name = operation_name or "the operation"
             raise UsageError(f"{name} cannot be sent: a text in it is no Unicode ({error})") from error
-        response = _RESPONSE.decode(await self._open().execute(data))
+        response = _RESPONSE.decode(await self._send(data))
         if response.errors or bytes(response.data) == b"null":
             raise OperationError(_errors(response.errors), operation=operation_name)
         try:
@@ -116,6 +122,16 @@ class Executor:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
+
+    async def _send(self, data: bytes) -> bytes:
+        tokens = self._settings.credentials.tokens
+        try:
+            return await self._open().execute(data)
+        except AuthenticationFailed:
+            # Refused before anything was executed: once more, with a fresh token.
+            if not await tokens.replace_refused():
+                raise
+            return await self._open().execute(data)
 
     def _open(self) -> HttpTransport:
         if self._closed:

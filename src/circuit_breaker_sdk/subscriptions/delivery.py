@@ -133,6 +133,7 @@ class Delivery(Generic[T]):
         self._has_cursors = link.resume_negotiated
         self._events_before = 0
         self._is_off = False
+        self._is_confirmed = False
         self._is_stopped = False
         self._drained: asyncio.Future[None] | None = None
         self._last_cursor: str | None = after
@@ -197,6 +198,7 @@ class Delivery(Generic[T]):
     def positioned(self, cursor: str) -> None:
         """Take the server's live signal, or its word that up to here nothing was for us."""
         self.received = cursor
+        self._is_confirmed = True
         if self.state is not _LIVE:
             if self._last_cursor is None:
                 # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
@@ -244,6 +246,7 @@ class Delivery(Generic[T]):
 
     def go_live(self) -> None:
         """Note that from here on nothing is missed; once more does nothing."""
+        self._is_confirmed = True
         if self.state is _LIVE:
             return
         self._move(Trigger.GO_LIVE)
@@ -271,6 +274,7 @@ class Delivery(Generic[T]):
         self._is_off = True
         self._events_before = self.events_received
         self._put_on_at = time.perf_counter()
+        self._is_confirmed = False
         if self._has_cursors is not link.resume_negotiated:
             self._has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
@@ -303,7 +307,7 @@ class Delivery(Generic[T]):
 
     def is_late_on(self, link: Link, *, after: float) -> bool:
         """Whether it was put on this link so many seconds ago, is there and has not come to life."""
-        is_waiting = self.state is not _LIVE and not self.state.is_end
+        is_waiting = not self.state.is_end and (self.state is not _LIVE or not self._is_confirmed)
         is_there = self._link is link and not self._is_off
         # A timer may be a little early.
         return is_waiting and is_there and time.perf_counter() - self._put_on_at >= after * 0.99

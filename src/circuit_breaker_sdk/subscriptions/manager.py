@@ -112,6 +112,7 @@ class SubscriptionManager:
             supervisor,
             poll,
             self._put_on,
+            running_on=lambda link: [d for d in self._running.values() if d.link is link],
             gives_up_at_once=policy.max_retries == 0,
             live_seconds=timeouts.subscribe_seconds,
             retry_seconds=retry_seconds,

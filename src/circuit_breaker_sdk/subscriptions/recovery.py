@@ -29,6 +29,7 @@ __all__ = ["Recovery"]
 
 # Two events of one subscription: the first may be a replay that the next loss repeats for ever.
 _PROOF_EVENTS = 2
+_HAND_OVER_AT_ONCE = 100
 
 
 @final
@@ -44,6 +45,7 @@ class Recovery:
         poll: PollConnection,
         resume: Callable[[Delivery[Any], Link], None],
         *,
+        running_on: Callable[[Link], Sequence[Delivery[Any]]],
         gives_up_at_once: bool,
         live_seconds: float,
         retry_seconds: float,
@@ -58,6 +60,8 @@ class Recovery:
         """
         self._on_unknown = on_unknown
         self._poll = poll
+        self._running_on = running_on
+        supervisor.on_rotated(self.hand_over)
         self._retry_seconds = retry_seconds
         supervisor.on_state(self._on_connection_state)
         self._supervisor = supervisor
@@ -76,7 +80,23 @@ class Recovery:
             self._supervisor.proven()
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
             return False  # nothing has ever got through: that is for who subscribes to know
-        return error.retryable and not self._closed and not self._gives_up_at_once
+        return self._supervisor.may_mend(error) and not self._closed and not self._gives_up_at_once
+
+    async def hand_over(self, old: Connection, new: Connection) -> None:
+        """Hand what runs on the old connection to the new one, one by one, while both live."""
+        handed: list[Delivery[Any]] = []
+        for delivery in self._running_on(old):
+            if delivery.link is old:
+                try:
+                    self._resume(delivery, new)
+                except SubscriptionError:
+                    self.put_back(delivery)
+                else:
+                    handed.append(delivery)
+            if not len(handed) % _HAND_OVER_AT_ONCE:
+                await asyncio.sleep(0)
+        if new.resume_negotiated:
+            self._expect_live(new, handed)
 
     def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         """Put a subscription on a connection, the present one or the next."""

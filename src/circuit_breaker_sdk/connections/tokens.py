@@ -1,0 +1,155 @@
+"""Where a client's token comes from, how long it lasts, and when it is time for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import inspect
+import re
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import msgspec
+
+from circuit_breaker_sdk.errors import CircuitBreakerError, ConnectionFailed, UsageError
+
+__all__ = ["TokenSource", "Tokens", "expiry_of"]
+
+TokenSource = Callable[[], str | Awaitable[str]]
+"""Gives a fresh token each time it is called; a plain or an async function."""
+
+# Visible characters: above all no blank and no line break.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_EARLY_SECONDS, _EARLY_PART = 60.0, 0.2
+_REPLACE_SECONDS = 10.0
+
+
+class _Claims(msgspec.Struct):
+    exp: float | None = None
+
+
+def expiry_of(token: str) -> float | None:
+    """Return ``exp`` of a JWT, seconds since 1970; ``None`` for one without, and for other tokens.
+
+    Nothing is verified: that is for the server.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        return msgspec.json.decode(claims, type=_Claims).exp
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return None
+
+
+@final
+class Tokens:
+    """The token in use, and the way to the next one.
+
+    :ivar current: ``None`` before the source was asked, and for a client without tokens.
+    """
+
+    __slots__ = ("_clock", "_fetched_at", "_fetching", "_monotonic", "_replaced_at", "_source", "current")
+
+    def __init__(
+        self,
+        token: str | TokenSource | None,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` gives seconds since 1970, ``monotonic`` seconds since whenever."""
+        self._monotonic = monotonic
+        self._replaced_at = -_REPLACE_SECONDS + monotonic()
+        self._source = token if callable(token) else None
+        self._clock = clock
+        self._fetched_at = clock()
+        self._fetching: asyncio.Task[str] | None = None
+        self.current: str | None = None
+        if token is not None and not callable(token):
+            self.current = _checked(token)
+
+    @property
+    def can_refresh(self) -> bool:
+        """Whether there is a source to ask for another token."""
+        return self._source is not None
+
+    def seconds_to_refresh(self) -> float | None:
+        """Return when to ask for the next token: a minute before the end of this one, or a fifth of its life.
+
+        ``None`` where it has no known end, or there is no source.
+        """
+        expires_at = None if self.current is None or self._source is None else expiry_of(self.current)
+        if expires_at is None:
+            return None
+        early = min(_EARLY_SECONDS, _EARLY_PART * max(0.0, expires_at - self._fetched_at))
+        return max(0.0, expires_at - early - self._clock())
+
+    async def ready(self) -> None:
+        """Make sure that there is a token, and that it has not expired by our clock.
+
+        :raises ConnectionFailed: the source failed.
+        :raises UsageError: it gave something that is no token.
+        """
+        if self._source is not None and (self.current is None or self._has_expired()):
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Ask the source for another token, once for all who wait.
+
+        :raises ConnectionFailed: the source failed.
+        :raises UsageError: it gave something that is no token, or there is no source.
+        """
+        if self._source is None:
+            raise UsageError("a token that is a plain string cannot be refreshed: give a function")
+        if self._fetching is None:
+            self._fetching = asyncio.ensure_future(self._fetch(self._source))
+            self._fetching.add_done_callback(self._fetched)
+        self.current = await asyncio.shield(self._fetching)
+
+    async def replace_refused(self) -> bool:
+        """Get another token for one that a server has refused; ``False``: that would be no use.
+
+        At most once in 10 s: what refuses a token that fresh would refuse the next one too.
+
+        :raises ConnectionFailed: the source failed.
+        :raises UsageError: it gave something that is no token.
+        """
+        now = self._monotonic()
+        if self._source is None or now - self._replaced_at < _REPLACE_SECONDS:
+            return False
+        self._replaced_at = now
+        await self.refresh()
+        return True
+
+    def _has_expired(self) -> bool:
+        expires_at = None if self.current is None else expiry_of(self.current)
+        return expires_at is not None and expires_at <= self._clock()
+
+    def _fetched(self, fetching: asyncio.Task[str]) -> None:
+        self._fetching = None
+        if not fetching.cancelled():
+            fetching.exception()  # told to those who wait, if anyone does still
+
+    async def _fetch(self, source: TokenSource) -> str:
+        try:
+            given = source()
+            token = await given if inspect.isawaitable(given) else given
+        except CircuitBreakerError:
+            raise
+        except Exception as error:
+            # The error is not shown but by its type: it may hold the secret that was sent for.
+            raise ConnectionFailed(f"the token source raised {type(error).__name__}") from error
+        self._fetched_at = self._clock()
+        return _checked(token)
+
+
+def _checked(token: object) -> str:
+    if not isinstance(token, str):
+        raise UsageError(f"a token is a text, not {type(token).__name__}")
+    if not _TOKEN.fullmatch(token):
+        raise UsageError("the token is empty, or has spaces or characters that no header may have")
+    return token

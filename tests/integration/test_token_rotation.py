@@ -1,0 +1,153 @@
+"""Tokens that end while streams run, against the real server: renewed, handed over, nothing lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from circuit_breaker_sdk import (
+    AuthenticationFailed,
+    Client,
+    Continuity,
+    ErrorRecoveryPolicy,
+    SubscriptionState,
+)
+from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_server import Server, ServerSettings, TokenSettings
+from tests.integration.test_reconnect import number_of
+from tests.integration.workflows import create_review_workflow
+from tests.waiting import until
+
+KEY = b"k" * 32
+SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
+
+
+def token(life_seconds: float, *, key: bytes = KEY) -> str:
+    # Whole seconds would make every life up to a second shorter.
+    claims = {"sub": "me", "exp": time.time() + life_seconds}
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key), algorithms=["HS256"])
+
+
+class World(NamedTuple):
+    server: Server
+    direct: Client
+    proxy: FaultProxy
+    workflow: str
+
+    def client(self, source: str | Callable[[], str], **settings: object) -> Client:
+        url = f"ws://127.0.0.1:{self.proxy.port}/graphql"
+        return Client(url, token=source, recovery=SOON, **settings)  # type: ignore[arg-type]  # by their names
+
+    async def publish(self, *numbers: int) -> None:
+        for n in numbers:
+            await self.direct.workflows.create_resource(workflow_id=self.workflow, data={"n": n})
+
+
+@asynccontextmanager
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    settings = ServerSettings(
+        port=0, data_dir=tmp_path, ring_size=8, token_keys=TokenSettings(key=KEY, leeway_seconds=0)
+    )
+    async with (
+        Server(settings) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(server.url, token=token(3600)) as direct,
+    ):
+        yield World(server, direct, proxy, (await create_review_workflow(direct)).id)
+
+
+async def test_a_token_is_renewed_before_it_ends_and_the_streams_go_over_whole(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        given: list[str] = []
+
+        def source() -> str:
+            given.append(token(1.0))
+            return given[-1]
+
+        async with w.client(source) as client:
+            seen: list[object] = []
+            others: list[object] = []
+            builder = client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+            updates = (await builder.subscribe()).on_update(lambda r: seen.append(number_of(r)))
+            (await builder.subscribe()).on_update(lambda r: others.append(number_of(r)))
+            n = 0
+            while len(given) < 4:
+                await w.publish(n)
+                n += 1
+            await until(lambda: len(seen) == len(others) == n)
+            assert seen == others == list(range(n))
+            assert updates.continuity is Continuity.OK
+            assert client.metrics.connection_failures == 0, "none was lost: each went when its time came"
+            await until(lambda: w.proxy.connections_made >= 4)
+
+
+async def test_the_server_may_close_first(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        # The client's clock believes it has time: what it is told is the close with 4403.
+        lives = iter([0.3, 3600.0])
+        async with w.client(lambda: token(next(lives))) as client:
+            client._supervisor._tokens._clock = lambda: 0.0
+            builder = client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+            updates = await builder.subscribe()
+            await w.publish(0)
+            await until(lambda: client.metrics.connection_failures == 1)
+            await w.publish(1)
+            assert [number_of(await anext(updates)) for _ in range(2)] == [0, 1]
+            assert isinstance(updates.last_error, AuthenticationFailed)
+            assert updates.state is SubscriptionState.LIVE
+
+
+async def test_a_plain_token_that_ends_is_an_error_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, w.client(token(0.3)) as client:
+        updates = await client.subscriptions.resource_updates().subscribe()
+        with pytest.raises(AuthenticationFailed, match="token expired"):
+            await anext(updates)
+        assert client.metrics.reconnection_attempts == 0
+
+
+async def test_a_fresh_token_that_is_refused_as_well_is_the_end(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        asked: list[int] = []
+
+        def source() -> str:
+            asked.append(1)
+            return token(3600, key=b"x" * 32)
+
+        async with w.client(source) as client:
+            with pytest.raises(AuthenticationFailed):
+                await client.subscriptions.resource_updates().subscribe()
+            assert len(asked) == 2
+            with pytest.raises(AuthenticationFailed):
+                await client.workflows.workflows()
+
+
+async def test_requests_and_polls_use_the_fresh_token_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        lives = iter([-5.0, 3600.0, 3600.0])
+        async with w.client(lambda: token(next(lives))) as client:
+            client._supervisor._tokens._clock = lambda: 0.0
+            # The first is refused, the second is not.
+            assert len(await client.workflows.workflows()) == 1
+        lives = iter([0.5, 0.5, 3600.0])  # the proxy's 403 might be about the token: the second
+        asked: list[int] = []
+
+        def source() -> str:
+            asked.append(1)
+            return token(next(lives))
+
+        async with w.client(source, critical=True) as client:
+            w.proxy.refuses_upgrades = True
+            client._supervisor._tokens._clock = lambda: 0.0
+            builder = client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+            updates = await builder.subscribe()
+            client._supervisor._tokens._replaced_at = 0.0
+            await until(lambda: len(asked) == 3)
+            await w.publish(7)
+            assert number_of(await anext(updates)) == 7
