@@ -16,12 +16,14 @@ from typing import Protocol
 import msgspec
 import uvloop
 
+from chaos.blocked_websocket import blocked_websocket
 from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
 from chaos.half_open import half_open
 from chaos.herd import herd
 from chaos.result import Result
 from chaos.slow_reader import slow_reader
+from chaos.token_rotation import token_rotation
 
 __all__ = ["EXPERIMENTS"]
 
@@ -37,6 +39,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "cut race": cut_race,
     "half-open": half_open,
     "slow reader": slow_reader,
+    "token rotation": token_rotation,
+    "blocked websocket": blocked_websocket,
     "herd": herd,
 }
 

@@ -7,12 +7,13 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
 
 from chaos.crash_points import install
-from circuit_breaker_server import Server, ServerSettings, ServerStartError
+from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
 
 __all__ = ["Orders"]
 
@@ -20,7 +21,7 @@ __all__ = ["Orders"]
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is told, as JSON in its first argument.
 
-    :ivar settings: of the server, beyond port and directory.
+    :ivar settings: of the server, beyond port and directory; ``token_key`` asks for tokens without leeway.
     :ivar core: the core to run on.
     :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
     :ivar crash: a point in the code and how often it is passed before the process kills itself there.
@@ -35,11 +36,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _serve(orders: Orders) -> None:
-    settings = ServerSettings(
-        port=orders.port,
-        data_dir=Path(orders.data_dir),
-        **orders.settings,  # type: ignore[arg-type]  # numbers by their names
-    )
+    given: dict[str, Any] = dict(orders.settings)  # numbers, by their names
+    if (key := given.pop("token_key", None)) is not None:
+        given["token_keys"] = TokenSettings(key=key.encode(), leeway_seconds=0)
+    settings = ServerSettings(port=orders.port, data_dir=Path(orders.data_dir), **given)
     server = Server(settings)
     try:
         await server.start()

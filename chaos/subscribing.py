@@ -96,8 +96,9 @@ async def until_all_have(subscribers: list[Subscriber], publisher: Publisher, se
     def is_whole(subscriber: Subscriber) -> bool:
         return len(subscriber.seen) >= len(wanted) and wanted <= set(subscriber.seen)
 
+    deadline = time.monotonic() + seconds
     for subscriber in subscribers:
-        await until(partial(is_whole, subscriber), seconds)
+        await until(partial(is_whole, subscriber), max(0.0, deadline - time.monotonic()))
 
 
 def judge(result: Result, publisher: Publisher, subscribers: list[Subscriber]) -> None:

@@ -141,12 +141,17 @@ class World:
     """A server with one workflow, and what an experiment needs around it."""
 
     def __init__(
-        self, directory: Path, *, seed: int, settings: Mapping[str, float | int | str] = RING
+        self,
+        directory: Path,
+        *,
+        seed: int,
+        settings: Mapping[str, float | int | str] = RING,
+        token: str | None = None,
     ) -> None:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.random = random.Random(seed)  # noqa: S311 (chance, not secrets)
         self.server = ServerProcess(directory, settings=settings, core=cores[0] if len(cores) > 1 else None)
-        self.direct = Client(self.server.url)
+        self.direct = Client(self.server.url, token=token)
         self.workflow = ""
 
     async def __aenter__(self) -> Self:

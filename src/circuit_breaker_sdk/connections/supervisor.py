@@ -206,7 +206,7 @@ class Supervisor:
     async def _until_open(self) -> Connection:
         loss, self._loss = self._loss, None
         attempt = 0
-        refused = isinstance(loss, AuthenticationFailed)
+        refused = isinstance(loss, AuthenticationFailed) and self._tokens.can_refresh
         if loss is not None and (seconds := self._delay_after(loss)) is not None:
             await self._wait(seconds, attempt, loss)
         while True:
@@ -216,10 +216,11 @@ class Supervisor:
             if self._was_connected:
                 self.counters.reconnection_attempts += 1
             try:
-                await self._tokens.ready()
                 if refused:
+                    # It was good once and has ended: another one is needed, whatever our clock says.
+                    await self._tokens.refresh()
                     refused = False
-                    await self._tokens.replace_refused()
+                await self._tokens.ready()
                 return await self._try_each_with_fresh_token()
             except SubscriptionError as error:
                 # Refused with a fresh token: another one would be refused as well.
