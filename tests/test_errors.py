@@ -15,6 +15,7 @@ from circuit_breaker_sdk.errors import (
     GraphQLError,
     HandlerError,
     HandshakeFailed,
+    OfflineQueueFull,
     OperationError,
     OperationTimeoutError,
     ProtocolError,
@@ -36,6 +37,7 @@ TEXTS: list[tuple[CircuitBreakerError, str]] = [
     (AuthenticationFailed("check the token"), "check the token"),
     (RateLimitExceeded(2.5), "rate limit exceeded: try again in 2.5 s"),
     (RateLimitExceeded(), "rate limit exceeded: try again later"),
+    (OfflineQueueFull("Pay", 3), "Pay was not sent: 3 mutations wait for the server already"),
     (OperationTimeoutError("the ack", seconds=10.0), "the ack: no answer within 10 s"),
     (ProtocolError("junk", close_code=4400), "protocol error: junk (close code 4400)"),
     (SubscriptionFailed("1", "no", errors=[NOT_FOUND]), "subscription 1 failed: no"),
@@ -50,7 +52,7 @@ TEXTS: list[tuple[CircuitBreakerError, str]] = [
         BufferOverflowError("1", events=2, size_bytes=3),
         (
             "subscription 1: buffer full (2 events, 3 bytes). "
-            "Consume faster, raise BufferLimits, or choose the overflow policy drop_oldest."
+            "Consume faster, raise BufferLimits, or choose another overflow policy."
         ),
     ),
     (HandlerError("1", "on_tick"), "subscription 1: handler on_tick raised None"),
@@ -58,7 +60,7 @@ TEXTS: list[tuple[CircuitBreakerError, str]] = [
         GapError("1", "trimmed"),
         (
             "subscription 1: events are missing (trimmed). "
-            "Read the present state with a query, then subscribe anew."
+            "Read the present state with a query and subscribe anew, or let on_gap do both."
         ),
     ),
 ]

@@ -14,6 +14,7 @@ from circuit_breaker_sdk.config import (
     ErrorRecoveryPolicy,
     Heartbeat,
     MessageLimits,
+    OfflineQueue,
     Timeouts,
 )
 from circuit_breaker_sdk.connections import (
@@ -78,6 +79,7 @@ class Client:
     :param circuit_breaker: when a URL that keeps failing is left alone.
     :param critical: poll for every subscription while no WebSocket gets through: see
         :meth:`SubscriptionBuilder.critical`.
+    :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
@@ -108,6 +110,7 @@ class Client:
         circuit_breaker: CircuitBreakerPolicy | None = None,
         heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 (frozen; None means something else)
         critical: bool = False,
+        offline_queue: OfflineQueue | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
@@ -143,7 +146,7 @@ class Client:
             critical=critical,
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
         )
-        self._executor = Executor(settings, self._url)
+        self._executor = Executor(settings, urls, offline_queue=offline_queue)
 
     @staticmethod
     def builder() -> ClientBuilder:

@@ -15,7 +15,9 @@ __all__ = [
     "ErrorRecoveryPolicy",
     "Heartbeat",
     "MessageLimits",
+    "OfflineQueue",
     "OverflowPolicy",
+    "QueueOverflow",
     "Timeouts",
 ]
 
@@ -147,6 +149,36 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _positive(interval_seconds=self.interval_seconds, timeout_seconds=self.timeout_seconds)
+
+
+class QueueOverflow(enum.StrEnum):
+    """What happens when as many mutations wait as may."""
+
+    REJECT = "reject"
+    """Refuse the new one."""
+    DROP_OLDEST = "drop_oldest"
+    """Give up the one that waits longest and is not under way."""
+
+
+@final
+class OfflineQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """How mutations wait for a server that is away, instead of failing at once.
+
+    Each is sent under an ``Idempotency-Key`` of its own, again and again, until it is answered or
+    ``deadline_seconds`` are over; while one waits, those called after it wait behind it. This needs a server
+    that honours the key, as this project's does: another one may execute a mutation twice.
+
+    Example::
+
+        Client(url, offline_queue=OfflineQueue(deadline_seconds=120.0))
+    """
+
+    max_operations: int = 1_000
+    deadline_seconds: float = 60.0
+    overflow: QueueOverflow = QueueOverflow.REJECT
+
+    def __post_init__(self) -> None:
+        _positive(max_operations=self.max_operations, deadline_seconds=self.deadline_seconds)
 
 
 @final

@@ -13,6 +13,7 @@ attributes; ``str(error)`` says what happened, to what, and what to do. No secre
         │   └── HandshakeFailed     the peer answered, but not as a GraphQL WebSocket server
         ├── AuthenticationFailed    credentials missing, wrong or expired
         ├── RateLimitExceeded       too many requests; see retry_after                   (retryable)
+        ├── OfflineQueueFull        as many mutations wait for the server as may
         ├── OperationTimeoutError   no answer in time                                    (retryable)
         ├── ProtocolError           a peer broke the protocol
         ├── SubscriptionFailed      the server refused or ended this one subscription
@@ -39,6 +40,7 @@ __all__ = [
     "GraphQLError",
     "HandlerError",
     "HandshakeFailed",
+    "OfflineQueueFull",
     "OperationError",
     "OperationTimeoutError",
     "ProtocolError",
@@ -113,13 +115,22 @@ class ConnectionFailed(SubscriptionError):
 
     :ivar url: where to, without credentials.
     :ivar close_code: the WebSocket close code, when there was one.
+    :ivar not_sent: whether it is certain that nothing was sent: there was no connection.
     """
 
     retryable: ClassVar[bool] = True
 
-    def __init__(self, message: str, *, url: str | None = None, close_code: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str | None = None,
+        close_code: int | None = None,
+        not_sent: bool = False,
+    ) -> None:
         self.message = message
         self.url = url
+        self.not_sent = not_sent
         self.close_code = close_code
         super().__init__(message)
 
@@ -167,6 +178,21 @@ class RateLimitExceeded(SubscriptionError):
     def __str__(self) -> str:
         wait = "later" if self.retry_after is None else f"in {self.retry_after:g} s"
         return f"rate limit exceeded: try again {wait}"
+
+
+class OfflineQueueFull(SubscriptionError):
+    """A mutation was given up because as many wait for the server as may; it was not sent.
+
+    :ivar max_operations: how many may wait.
+    """
+
+    def __init__(self, what: str, max_operations: int) -> None:
+        self.what = what
+        self.max_operations = max_operations
+        super().__init__(what, max_operations)
+
+    def __str__(self) -> str:
+        return f"{self.what} was not sent: {self.max_operations} mutations wait for the server already"
 
 
 class OperationTimeoutError(SubscriptionError):
@@ -257,7 +283,7 @@ class BufferOverflowError(SubscriptionError):
     def __str__(self) -> str:
         return (
             f"subscription {self.id}: buffer full ({self.events} events, {self.size_bytes} bytes). "
-            "Consume faster, raise BufferLimits, or choose the overflow policy drop_oldest."
+            "Consume faster, raise BufferLimits, or choose another overflow policy."
         )
 
 
@@ -288,5 +314,5 @@ class GapError(SubscriptionError):
     def __str__(self) -> str:
         return (
             f"subscription {self.id}: events are missing ({self.reason}). "
-            "Read the present state with a query, then subscribe anew."
+            "Read the present state with a query and subscribe anew, or let on_gap do both."
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 import msgspec
 
+from circuit_breaker_sdk.config import OfflineQueue
 from circuit_breaker_sdk.connections import ConnectionSettings
+from circuit_breaker_sdk.domains.offline_queue import MutationQueue
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
+    ConnectionFailed,
     DecodeError,
     GraphQLError,
     OperationError,
@@ -21,7 +26,7 @@ from circuit_breaker_sdk.subscriptions.variables import encode_variables
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.http import HttpTransport
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "is_mutation"]
 
 T = TypeVar("T")
 
@@ -33,22 +38,42 @@ class _Response(msgspec.Struct):
 
 _RESPONSE = msgspec.json.Decoder(_Response)
 _ENCODER = msgspec.json.Encoder()
+_KEY_HEADER = "Idempotency-Key"
+_NOT_YET = frozenset({"TIMEOUT", "UNAVAILABLE"})
+# Texts and comments are taken whole: what is in them is no document.
+_PARTS = re.compile(r'"""(?:[^"]|"(?!""))*"""|"(?:[^"\\\n]|\\.)*"|#[^\n]*|[{}]|\$\w+|\w+')
 
 
 @final
 class Executor:
-    """Send one query or mutation at a time over kept-alive HTTP; nothing is sent twice by itself.
+    """Send one query or mutation at a time over kept-alive HTTP.
+
+    Nothing is sent twice by itself: of several URLs the next is tried only where no connection could be made.
+    With an offline queue, mutations are: see :class:`~circuit_breaker_sdk.config.OfflineQueue`.
 
     Example::
 
         health = await executor.field("{ health }", type=str)
     """
 
-    def __init__(self, settings: ConnectionSettings, url: str) -> None:
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        url: str | Sequence[str],
+        *,
+        offline_queue: OfflineQueue | None = None,
+    ) -> None:
         self._settings = settings
-        self._url = url
-        self._transport: HttpTransport | None = None
+        self._urls = (url,) if isinstance(url, str) else tuple(url)
+        self._serving = 0
+        self._transports: dict[str, HttpTransport] = {}
+        self._queue = None if offline_queue is None else MutationQueue(offline_queue)
         self._closed = False
+
+    @property
+    def waiting_mutations(self) -> int:
+        """How many mutations wait for the server to answer."""
+        return 0 if self._queue is None else len(self._queue)
 
     async def execute(
         self,
@@ -77,7 +102,11 @@ class Executor:
         except UnicodeEncodeError as error:
             name = operation_name or "the operation"
             raise UsageError(f"{name} cannot be sent: a text in it is no Unicode ({error})") from error
-        response = _RESPONSE.decode(await self._send(data))
+        if self._queue is not None and is_mutation(document, operation_name):
+            answer = await self._send_until_answered(self._queue, data, operation_name)
+        else:
+            answer = await self._send(data)
+        response = _RESPONSE.decode(answer)
         if response.errors or bytes(response.data) == b"null":
             raise OperationError(_errors(response.errors), operation=operation_name)
         try:
@@ -119,35 +148,78 @@ class Executor:
     async def aclose(self) -> None:
         """Close all connections; requests under way fail. Idempotent."""
         self._closed = True
-        transport, self._transport = self._transport, None
-        if transport is not None:
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
             await transport.aclose()
 
-    async def _send(self, data: bytes) -> bytes:
+    async def _send_until_answered(self, queue: MutationQueue, data: bytes, name: str | None) -> bytes:
+        headers = {_KEY_HEADER: str(uuid.uuid4())}
+
+        async def send() -> bytes | None:
+            answer = await self._send(data, headers)
+            response = _RESPONSE.decode(answer)
+            code = _errors(response.errors)[0].code if response.errors else None
+            # These say that it may be sent again under its key.
+            return None if code in _NOT_YET else answer
+
+        return await queue.run(name or "the mutation", send)
+
+    async def _send(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         tokens = self._settings.credentials.tokens
         try:
-            return await self._open().execute(data)
+            return await self._send_to_one(data, headers)
         except AuthenticationFailed:
             # Refused before anything was executed: once more, with a fresh token.
             if not await tokens.replace_refused():
                 raise
-            return await self._open().execute(data)
+            return await self._send_to_one(data, headers)
 
-    def _open(self) -> HttpTransport:
+    async def _send_to_one(self, data: bytes, headers: Mapping[str, str] | None) -> bytes:
+        """Send to the URL that served last; to the next, where there is no connection to be had."""
+        first: ConnectionFailed | None = None
+        for _ in self._urls:
+            try:
+                return await self._open(self._urls[self._serving]).execute(data, extra_headers=headers)
+            except ConnectionFailed as error:
+                if not error.not_sent:
+                    raise
+                first = first or error
+                self._serving = (self._serving + 1) % len(self._urls)
+        if first is None:
+            raise UsageError("a client needs a URL")
+        raise first
+
+    def _open(self, url: str) -> HttpTransport:
         if self._closed:
             raise UsageError("the client is closed: make a new one")
-        if self._transport is None:
+        transport = self._transports.get(url)
+        if transport is None:
             # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
             from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
 
-            self._transport = HttpTransport(
-                self._url,
+            transport = self._transports[url] = HttpTransport(
+                url,
                 headers=self._settings.credentials.http_headers,
                 ssl=self._settings.ssl,
                 timeouts=self._settings.timeouts,
                 limits=self._settings.limits,
             )
-        return self._transport
+        return transport
+
+
+def is_mutation(document: str, operation_name: str | None = None) -> bool:
+    """Tell whether executing a document changes something: its one operation, or the one of this name."""
+    depth = 0
+    words: list[str] = []
+    for part in _PARTS.findall(document):
+        if part in "{}":
+            depth += 1 if part == "{" else -1
+        elif depth == 0 and part[0] not in '"#$':
+            words.append(part)
+    return any(
+        word == "mutation" and (operation_name is None or words[i + 1 : i + 2] == [operation_name])
+        for i, word in enumerate(words)
+    )
 
 
 def _unfit(operation_name: str | None, type_: object, detail: str) -> DecodeError:

@@ -78,13 +78,14 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
-    async def execute(self, body: bytes) -> bytes:
+    async def execute(self, body: bytes, *, extra_headers: Mapping[str, str] | None = None) -> bytes:
         """Send one request; return the body of any answer that is a GraphQL response, whatever its status.
 
         Nothing is sent twice: after a lost connection it is not known whether the operation was executed.
         Cancelling drops the connection of this request.
 
         :param body: the encoded request: ``query``, ``variables``, ``operationName``, ``extensions``.
+        :param extra_headers: of this request only.
         :raises UsageError: closed, or a header cannot be sent.
         :raises ConnectionFailed: no connection, it was lost, or the answer is not a GraphQL response.
         :raises HandshakeFailed: there is no GraphQL over HTTP at this path, or it redirects.
@@ -97,7 +98,8 @@ class HttpTransport:
         seconds = self._timeouts.execute_seconds
         try:
             async with asyncio.timeout(seconds):
-                headers = checked_headers(await self._headers(), reserved=_RESERVED_HEADERS)
+                given = {**await self._headers(), **(extra_headers or {})}
+                headers = checked_headers(given, reserved=_RESERVED_HEADERS)
                 return await self._send(body, headers, self._judge)
         except TimeoutError:
             raise OperationTimeoutError(f"{self._place}: executing over HTTP", seconds=seconds) from None
@@ -210,7 +212,7 @@ class HttpTransport:
         if not isinstance(cause, OSError):
             cause = OSError(str(cause))
         text = explain_os_error(cause, host=error.host, secure=self._url.startswith("https"))
-        return ConnectionFailed(text, url=self._place)
+        return ConnectionFailed(text, url=self._place, not_sent=True)
 
 
 def _graphql_response(body: bytes) -> _Response | None:
