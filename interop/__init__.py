@@ -1,0 +1,1 @@
+"""The SDK against servers that others have written."""

@@ -1,0 +1,124 @@
+"""``make interop``: servers by others, each cut again and again; what the client made of it, a line each."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import uvloop
+
+from circuit_breaker_sdk import Client, Continuity, ErrorRecoveryPolicy, SubscriptionState
+from circuit_breaker_sdk.testing import FaultProxy
+from tests.integration.test_strawberry_server import TickEvent, strawberry_server
+
+_HERE = Path(__file__).parent
+_DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
+_PATIENCE_SECONDS = 30.0
+
+
+def _node() -> str:
+    """Return the path of node: the machine's, or the one of the wheel."""
+    if found := shutil.which("node"):
+        return found
+    beside = Path(sys.executable).with_name("node")
+    if beside.exists():
+        return str(beside)
+    raise SystemExit("there is no node: `make interop` installs one where the machine has none")
+
+
+@contextlib.asynccontextmanager
+async def graphql_ws_server() -> AsyncIterator[str]:
+    """Run graphql-ws on Node."""
+    process = await asyncio.create_subprocess_exec(
+        _node(), "graphql_ws_server.mjs", cwd=_HERE, stdout=asyncio.subprocess.PIPE
+    )
+    if process.stdout is None:
+        raise RuntimeError("a process with a pipe has none")
+    try:
+        line = (await process.stdout.readline()).decode()
+        if not line.startswith("ready:"):
+            raise SystemExit("the graphql-ws server did not start: see above")
+        yield f"http://127.0.0.1:{line.removeprefix('ready:').strip()}/graphql"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def cut_again_and_again(server: AbstractAsyncContextManager[str], cuts: int) -> dict[str, object]:
+    """Cut so often, each time after an event; tell what came back."""
+    came_back = 0
+    ids: set[str] = set()
+    continuities: set[str] = set()
+    times: list[float] = []
+    async with server as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        policy = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
+        async with (
+            FaultProxy("127.0.0.1", port) as proxy,
+            Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=policy) as client,
+        ):
+            ticks = await client.subscribe(_DOCUMENT, {"upto": 100_000_000}, type=TickEvent)
+            for _ in range(cuts):
+                id_ = ticks.id
+                ids.add(id_)
+                if (await anext(ticks)).number < 0:
+                    raise RuntimeError("ticks count from 0")
+                began = time.perf_counter()
+                proxy.cut()
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    while ticks.id == id_ or ticks.state is not SubscriptionState.LIVE:
+                        await asyncio.sleep(0.001)
+                        if ticks.stats().buffered_events > 1_000:
+                            await anext(ticks)
+                times.append(time.perf_counter() - began)
+                came_back += 1
+                continuities.add(ticks.continuity.value)
+            ids.add(ticks.id)
+            await ticks.unsubscribe()
+    return {
+        "cuts": cuts,
+        "came_back": came_back,
+        "fresh_ids": len(ids) == cuts + 1,
+        "continuity": sorted(continuities),
+        "median_ms": round(sorted(times)[len(times) // 2] * 1000, 1),
+        "passed": came_back == cuts and len(ids) == cuts + 1 and continuities == {Continuity.UNKNOWN.value},
+    }
+
+
+SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
+    "Strawberry": strawberry_server,
+    "graphql-ws": graphql_ws_server,
+}
+
+
+def main() -> int:
+    """Run; 0 if all came back each time."""
+    parser = argparse.ArgumentParser(prog="make interop", description=__doc__)
+    parser.add_argument("--cuts", type=int, default=100)
+    arguments = parser.parse_args()
+    if not (_HERE / "node_modules").exists():
+        subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=_HERE, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
+    logging.disable(logging.ERROR)  # Strawberry logs a traceback for each connection that is cut
+    failed = False
+    for name, server in SERVERS.items():
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(cut_again_and_again(server(), arguments.cuts))
+        failed |= not found["passed"]
+        sys.stdout.write(json.dumps({"server": name, **found}) + "\n")
+        sys.stdout.flush()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
