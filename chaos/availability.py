@@ -76,7 +76,7 @@ async def _fault(world: World, subscriber: Subscriber, kind: str) -> float:
         subscriber.proxy.cut()
         subscriber.proxy.flow()
     else:
-        subscriber.proxy.cut(after_bytes=world.random.choice((None, world.random.randrange(1, 600))))
+        subscriber.proxy.cut()
     await until(lambda: subscriber.client.metrics.reconnection_attempts > attempts and subscriber.is_live, 60)
     return time.monotonic() - began
 
