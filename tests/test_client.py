@@ -7,6 +7,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from circuit_breaker_sdk import (
     BufferOverflowError,
     CircuitBreakerError,
     Client,
+    ConnectionFailed,
     Continuity,
     DecodeError,
     ErrorRecoveryPolicy,
@@ -322,3 +324,52 @@ def test_a_builder_needs_a_base_url_and_makes_a_client() -> None:
         Client.builder().build()
     client = Client.builder().base_url("http://localhost:4000").token("t").header("X-A", "b").build()
     assert client.url == "http://localhost:4000"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"url": None}, "URL is a text"),
+        ({"url": 5}, "URL is a text"),
+        ({"url": []}, "needs a URL"),
+        ({"url": ["ws://localhost", None]}, "URL is a text"),
+        ({"token": 5}, "token is a text"),
+        ({"headers": ["X: y"]}, "headers must be a mapping"),
+        ({"headers": {"X": 5}}, "header 'X'"),
+        ({"headers": {5: "x"}}, "no name for an HTTP header"),
+        ({"connection_params": "x"}, "connection_params must be a mapping"),
+        ({"timeouts": 5}, "timeouts must be of type Timeouts, not int"),
+        ({"buffer": 5}, "buffer must be of type BufferLimits"),
+        ({"limits": "x"}, "limits must be of type MessageLimits"),
+        ({"recovery": 3}, "recovery must be of type ErrorRecoveryPolicy"),
+        ({"circuit_breaker": 3}, "circuit_breaker must be of type CircuitBreakerPolicy"),
+        ({"heartbeat": 3}, "heartbeat must be of type Heartbeat"),
+        ({"offline_queue": 3}, "offline_queue must be of type OfflineQueue"),
+        ({"max_buffered_bytes": "x"}, "max_buffered_bytes must be of type int"),
+        ({"max_buffered_bytes": 0}, "max_buffered_bytes must be greater than 0"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        Client(**{"url": "ws://localhost/graphql", **arguments})
+
+
+async def test_what_is_no_document_or_no_variables_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        running = await w.client.subscriptions.resource_updates().subscribe()
+        for document in (None, 5, "", "  "):
+            with pytest.raises(UsageError, match="document must be a text"):
+                await w.client.subscribe(document, type=int)  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(UsageError, match="document must be a text"):
+                await w.client.execute(document, type=int)  # type: ignore[arg-type]  # as above
+        with pytest.raises(UsageError, match="variables must be a mapping"):
+            await w.client.execute("{ health }", ["x"], type=str)  # type: ignore[arg-type]  # as above
+        assert running.state == "live"
+
+
+def test_a_client_used_on_a_second_event_loop_says_so() -> None:
+    client = Client("ws://127.0.0.1:1/graphql")
+    with pytest.raises(ConnectionFailed):
+        asyncio.run(client.subscriptions.resource_updates().subscribe())
+    with pytest.raises(UsageError, match="make one for each loop"):
+        asyncio.run(client.subscriptions.resource_updates().subscribe())

@@ -112,9 +112,21 @@ class Client:
         critical: bool = False,
         offline_queue: OfflineQueue | None = None,
     ) -> None:
-        urls = [url] if isinstance(url, str) else list(url)
+        urls = [url] if isinstance(url, str) else list(_urls(url))
         if not urls:
             raise UsageError("a client needs a URL")
+        _check_types(
+            buffer=(buffer, BufferLimits),
+            limits=(limits, MessageLimits),
+            timeouts=(timeouts, Timeouts),
+            recovery=(recovery, ErrorRecoveryPolicy),
+            circuit_breaker=(circuit_breaker, CircuitBreakerPolicy),
+            heartbeat=(heartbeat, Heartbeat),
+            offline_queue=(offline_queue, OfflineQueue),
+            max_buffered_bytes=(max_buffered_bytes, int),
+        )
+        if max_buffered_bytes <= 0:
+            raise UsageError(f"max_buffered_bytes must be greater than 0, not {max_buffered_bytes}")
         policy = recovery or ErrorRecoveryPolicy()
         settings = ConnectionSettings(
             url=websocket_url(urls[0]),
@@ -272,8 +284,9 @@ class Client:
         :raises SubscriptionError: no connection, or the server refused it.
         :raises UsageError: the variables or the type cannot be used.
         """
+        _check_types(buffer=(buffer, BufferLimits))
         operation = Operation(
-            document=document,
+            document=_text(document, "document"),
             type=type,
             variables=variables,
             operation_name=operation_name,
@@ -300,7 +313,9 @@ class Client:
         :raises OperationError: the server answered with errors.
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
         """
-        return await self._executor.execute(document, variables, type=type, operation_name=operation_name)
+        return await self._executor.execute(
+            _text(document, "document"), variables, type=type, operation_name=operation_name
+        )
 
     async def server_health(self) -> str:
         """Ask the server whether it serves: ``ok`` (``health``).
@@ -334,6 +349,24 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {redacted(self._url)} {self.state}>"
+
+
+def _urls(given: object) -> Sequence[str]:
+    if not isinstance(given, Sequence):
+        raise UsageError(f"a URL is a text, or several in a list; not {type(given).__name__}")
+    return given
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{name} must be a text that is not empty, not {value!r:.60}")
+    return value
+
+
+def _check_types(**given: tuple[object, type]) -> None:
+    for name, (value, kind) in given.items():
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
 
 
 @final

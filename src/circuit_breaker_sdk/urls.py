@@ -55,7 +55,9 @@ def redacted(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, "", "")) if netloc else "<invalid URL>"
 
 
-def _normalised(url: str, schemes: dict[str, str]) -> str:
+def _normalised(url: object, schemes: dict[str, str]) -> str:
+    if not isinstance(url, str):
+        raise UsageError(f"a URL is a text, {_EXAMPLE}; not {type(url).__name__}")
     # urlsplit drops some of these silently, and a line break would split the request line.
     if any(character.isspace() or not character.isprintable() for character in url):
         raise UsageError("the URL contains white space or control characters: remove them")

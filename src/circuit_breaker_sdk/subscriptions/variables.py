@@ -39,6 +39,8 @@ def encode_variables(variables: Mapping[str, object] | None) -> dict[str, object
     """
     if variables is None:
         return None
+    if not isinstance(variables, Mapping):
+        raise UsageError(f"variables must be a mapping from names to values, not {type(variables).__name__}")
     try:
         return {
             str(name): _plain(value, f"${name}")
