@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 import uvloop
 
+from chaos.crash_boundaries import crash_boundaries
 from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
 from chaos.half_open import half_open
@@ -35,6 +36,7 @@ class Experiment(Protocol):
 EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm": cut_storm,
     "cut race": cut_race,
+    "crash boundaries": crash_boundaries,
     "half-open": half_open,
     "slow reader": slow_reader,
     "herd": herd,

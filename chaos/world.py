@@ -128,6 +128,11 @@ class ServerProcess:
             await self._process.wait()
 
     @property
+    def returncode(self) -> int | None:
+        """How the process ended: minus the signal's number, if one ended it; ``None`` while it lives."""
+        return None if self._process is None else self._process.returncode
+
+    @property
     def resident_bytes(self) -> int:
         """Resident memory, as the system counts it."""
         if self._process is None:
