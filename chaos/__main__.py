@@ -21,6 +21,7 @@ from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
 from chaos.half_open import half_open
 from chaos.herd import herd
+from chaos.other_logs import other_logs
 from chaos.result import Result
 from chaos.slow_reader import slow_reader
 
@@ -37,6 +38,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm": cut_storm,
     "cut race": cut_race,
     "crash boundaries": crash_boundaries,
+    "other logs": other_logs,
     "half-open": half_open,
     "slow reader": slow_reader,
     "herd": herd,
