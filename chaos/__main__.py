@@ -19,6 +19,7 @@ import uvloop
 from chaos.crash_boundaries import crash_boundaries
 from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
+from chaos.disk import disk
 from chaos.half_open import half_open
 from chaos.herd import herd
 from chaos.other_logs import other_logs
@@ -41,6 +42,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "other logs": other_logs,
     "half-open": half_open,
     "slow reader": slow_reader,
+    "disk": disk,
     "herd": herd,
 }
 
