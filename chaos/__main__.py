@@ -17,10 +17,13 @@ import msgspec
 import uvloop
 
 from chaos.blocked_websocket import blocked_websocket
+from chaos.crash_boundaries import crash_boundaries
 from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
+from chaos.disk import disk
 from chaos.half_open import half_open
 from chaos.herd import herd
+from chaos.other_logs import other_logs
 from chaos.result import Result
 from chaos.slow_reader import slow_reader
 from chaos.token_rotation import token_rotation
@@ -37,10 +40,13 @@ class Experiment(Protocol):
 EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm": cut_storm,
     "cut race": cut_race,
+    "crash boundaries": crash_boundaries,
+    "other logs": other_logs,
     "half-open": half_open,
     "slow reader": slow_reader,
     "token rotation": token_rotation,
     "blocked websocket": blocked_websocket,
+    "disk": disk,
     "herd": herd,
 }
 

@@ -27,6 +27,7 @@ class Publisher:
 
     :ivar acknowledged: numbers whose mutation was answered: they happened.
     :ivar unknown: numbers whose answer never came: each happened whole or not at all.
+    :ivar refusals: the codes of mutations that the server refused.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class Publisher:
         self.lanes = lanes
         self.acknowledged: set[int] = set()
         self.unknown: set[int] = set()
+        self.refusals: list[str | None] = []
         self.started = time.monotonic()
         self.published_at: dict[int, float] = {}
         self._padding = "x" * size
         self._next = 0
-        self._per_second = per_second
+        self.per_second = per_second
         self._stop = False
 
     async def publish(self, count: int | None = None) -> None:
@@ -65,8 +67,8 @@ class Publisher:
         while not self._stop and (end is None or self._next < end):
             numbers = range(self._next, self._next + BATCH)
             self._next += BATCH
-            if self._per_second is not None:
-                due = self.started + (numbers[0] - begin) / self._per_second
+            if self.per_second is not None:
+                due = self.started + (numbers[0] - begin) / self.per_second
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self.world.server.up.wait()
             await self._batch(numbers)
@@ -85,8 +87,9 @@ class Publisher:
         self.published_at.update(dict.fromkeys(numbers, now))
         try:
             await self.world.direct.execute(_DOCUMENT, variables, type=dict[str, Any])
-        except OperationError:
+        except OperationError as error:
             # The server answered, but not for all of them.
+            self.refusals.append(error.code)
             self.unknown.update(numbers)
             await asyncio.sleep(0.05)
         except SubscriptionError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ async def _serve(orders: Orders) -> None:
         install(*orders.crash)
     sys.stdout.write(f"ready: {server.port}\n")
     sys.stdout.flush()
-    await server.wait()
+    serving = asyncio.create_task(server.wait())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    await asyncio.wait((serving,))
+    await server.aclose()
 
 
 def main() -> None:

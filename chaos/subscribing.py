@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any, final
@@ -12,10 +14,25 @@ import msgspec
 from chaos.publishing import BATCH, Publisher
 from chaos.result import Result
 from chaos.world import World, until
-from circuit_breaker_sdk import Client, Gap, Subscription, SubscriptionState
+from circuit_breaker_sdk import (
+    CircuitBreakerPolicy,
+    Client,
+    ErrorRecoveryPolicy,
+    Gap,
+    Subscription,
+    SubscriptionState,
+)
 from circuit_breaker_sdk.testing import FaultProxy
 
-__all__ = ["Subscriber", "judge", "until_all_have"]
+__all__ = ["IMPATIENT", "Subscriber", "count_behind", "judge", "require_replay", "until_all_have"]
+
+IMPATIENT: dict[str, Any] = {
+    "recovery": ErrorRecoveryPolicy(base_delay=0.05, max_delay=0.2),
+    "circuit_breaker": CircuitBreakerPolicy(failure_threshold=1000),
+}
+"""Settings of a client that comes back at once, for experiments that do not measure how long that takes."""
+
+_QUIET_SECONDS = 0.5
 
 _DOCUMENT = "subscription Chaos($w: String) { resourceUpdates(workflowId: $w) { id data } }"
 
@@ -36,6 +53,7 @@ class Subscriber:
     :ivar seen: the numbers, in the order of their arrival.
     :ivar recoveries: seconds from each fault to the next event.
     :ivar latencies: seconds from the mutation's sending to the handler, where :attr:`publisher` is set.
+    :ivar on_event: called with the id and the number of each event.
     """
 
     def __init__(self, world: World, **settings: Any) -> None:  # of the client
@@ -47,6 +65,7 @@ class Subscriber:
         self.gaps: list[Gap] = []
         self.publisher: Publisher | None = None
         self.fault_at: float | None = None
+        self.on_event: Callable[[str, int], None] | None = None
         self.subscription: Subscription[_Event] | None = None
         self._settings = settings
         self._client: Client | None = None
@@ -61,12 +80,17 @@ class Subscriber:
     def is_live(self) -> bool:
         return self.subscription is not None and self.subscription.state is SubscriptionState.LIVE
 
-    async def start(self, **subscribe: Any) -> None:  # arguments of Client.subscribe
-        """Connect and subscribe; when this returns nothing more is missed."""
+    async def start(
+        self,
+        *,
+        everything: bool = False,
+        **subscribe: Any,  # arguments of Client.subscribe
+    ) -> None:
+        """Connect and subscribe, to all workflows or the world's; from its return on nothing is missed."""
         await self.proxy.start()
         self._client = Client(f"ws://127.0.0.1:{self.proxy.port}/graphql", **self._settings)
         self.subscription = await self._client.subscribe(
-            _DOCUMENT, {"w": self.world.workflow}, type=_Event, **subscribe
+            _DOCUMENT, {} if everything else {"w": self.world.workflow}, type=_Event, **subscribe
         )
         self.subscription.on_data(self._on_event)
 
@@ -77,6 +101,8 @@ class Subscriber:
 
     def _on_event(self, event: _Event) -> None:
         self.seen.append(event.data.n)
+        if self.on_event is not None:
+            self.on_event(event.id, event.data.n)
         if self.fault_at is not None:
             self.recoveries.append(time.monotonic() - self.fault_at)
             self.fault_at = None
@@ -120,7 +146,27 @@ def judge(result: Result, publisher: Publisher, subscribers: list[Subscriber]) -
         reference = {n: i for i, n in enumerate(dict.fromkeys(subscribers[0].seen))}
         for subscriber in subscribers:
             result.reordered += _inversions([reference[n] for n in subscriber.seen if n in reference])
-            result.reordered += _behind(subscriber.seen)
+            result.reordered += count_behind(subscriber.seen)
+
+
+async def require_replay(result: Result, cursor: str, subscribers: list[Subscriber]) -> None:
+    """Require that a replay of the log from the cursor on gives what each subscriber saw, in its order."""
+    replay = Subscriber(subscribers[0].world)
+    await replay.start(after=cursor)
+    wanted = max(len(subscriber.seen) for subscriber in subscribers)
+    await until(lambda: len(replay.seen) >= wanted, 10)
+    await asyncio.sleep(_QUIET_SECONDS)  # what the log holds and nobody has seen would come now
+    await replay.aclose()
+    held = set(replay.seen)
+    for number, subscriber in enumerate(subscribers):
+        seen = set(subscriber.seen)
+        phantoms, missing = sorted(seen - held), sorted(held - seen)
+        result.require(not phantoms, f"subscriber {number}: not in the log: {phantoms[:5]}")
+        result.require(not missing, f"subscriber {number}: in the log and not delivered: {missing[:5]}")
+        result.require(
+            subscriber.seen == replay.seen or phantoms or missing,
+            f"subscriber {number}: not in the order of the log",
+        )
 
 
 def _inversions(places: list[int]) -> int:
@@ -128,7 +174,7 @@ def _inversions(places: list[int]) -> int:
     return sum(later < earlier for earlier, later in pairwise(places))
 
 
-def _behind(seen: list[int]) -> int:
+def count_behind(seen: list[int]) -> int:
     """Count events before an earlier one of their own mutation: those are in the order of their numbers."""
     last: dict[int, int] = {}
     behind = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -112,7 +113,7 @@ class ServerProcess:
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Send SIGTERM and wait for the end."""
+        """Send SIGTERM, on which it closes its log in order, and wait for the end."""
         await self._end(signal.SIGTERM)
 
     async def wait_dead(self) -> None:
@@ -126,6 +127,19 @@ class ServerProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
             await self._process.wait()
+
+    def lift_limit(self) -> bool:
+        """Let the files of the running process grow again; ``False`` where the system cannot do that."""
+        if self._process is None or not hasattr(resource, "prlimit"):
+            return False
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, unlimited)
+        return True
+
+    @property
+    def returncode(self) -> int | None:
+        """How the process ended: minus the signal's number, if one ended it; ``None`` while it lives."""
+        return None if self._process is None else self._process.returncode
 
     @property
     def resident_bytes(self) -> int:

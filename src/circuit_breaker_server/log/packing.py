@@ -9,17 +9,50 @@ a JSON array that says where each begins, into the database, and one concatenate
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable
+from typing import TypeVar, final
 
 import msgspec
 
 from circuit_breaker_server.log.event_log import Record
 
-__all__ = ["decode_entries", "decode_records", "encode_entry", "encode_record", "json_text", "pack"]
+__all__ = [
+    "Damaged",
+    "decode_entries",
+    "decode_records",
+    "encode_entry",
+    "encode_record",
+    "json_text",
+    "pack",
+]
 
-encode_record = msgspec.msgpack.Encoder().encode
+
+T = TypeVar("T")
+
+
+class Damaged(Exception):
+    """What was read is not what was written."""
+
+
+@final
+class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record as it is encoded: SQLite has no checksums of its own in the file.
+
+    :ivar sum: ``None`` in records of the versions that wrote none.
+    """
+
+    offset: int
+    subject: str
+    id: str
+    time_ms: int
+    data: bytes
+    sum: int | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder().encode
-_records = msgspec.msgpack.Decoder(list[Record])
+_records = msgspec.msgpack.Decoder(list[_Stored])
 _entries = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
 
 
@@ -42,21 +75,47 @@ def pack(rows: Iterable[tuple[tuple[object, ...], bytes]]) -> tuple[str, bytes]:
     return json_text(elements), b"".join(bodies)
 
 
-def _as_array(count: int, bodies: bytes | None) -> bytes:
+def encode_record(record: Record) -> bytes:
+    """Encode a record with its checksum."""
+    r = record
+    return _encode(_Stored(r.offset, r.subject, r.id, r.time_ms, r.data, _sum(r)))
+
+
+def _sum(record: Record | _Stored) -> int:
+    fields = f"{record.offset} {record.subject} {record.id} {record.time_ms}"
+    return zlib.crc32(record.data, zlib.crc32(fields.encode()))
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[list[T]], count: int, bodies: bytes | None) -> list[T]:
     # MessagePack's "array 32" header turns concatenated values into one array.
-    return b"\xdd" + struct.pack(">I", count) + (bodies or b"")
+    try:
+        return decoder.decode(b"\xdd" + struct.pack(">I", count) + (bodies or b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from error
 
 
 def decode_records(count: int, bodies: bytes | None) -> list[Record]:
-    """Read ``count`` concatenated records; ``bodies`` is ``None`` where there is none."""
-    return _records.decode(_as_array(count, bodies))
+    """Read ``count`` concatenated records; ``bodies`` is ``None`` where there is none.
+
+    :raises Damaged: one is not as it was written.
+    """
+    stored = _decode(_records, count, bodies)
+    for record in stored:
+        if record.sum is not None and record.sum != _sum(record):
+            raise Damaged("its checksum is another")
+    return [
+        Record(offset=r.offset, subject=r.subject, id=r.id, time_ms=r.time_ms, data=r.data) for r in stored
+    ]
 
 
 def encode_entry(key: str, data: bytes) -> bytes:
     """Encode one entry of the snapshot."""
-    return encode_record((key, data))
+    return _encode((key, data))
 
 
 def decode_entries(count: int, bodies: bytes | None) -> list[tuple[str, bytes]]:
-    """Read ``count`` concatenated entries of the snapshot."""
-    return _entries.decode(_as_array(count, bodies))
+    """Read ``count`` concatenated entries of the snapshot.
+
+    :raises Damaged: they cannot be read.
+    """
+    return _decode(_entries, count, bodies)

@@ -9,11 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import final
 
-import msgspec
-
 from circuit_breaker_server.log.database import is_corruption, reason
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot, matches
-from circuit_breaker_server.log.packing import decode_entries, decode_records
+from circuit_breaker_server.log.packing import Damaged, decode_entries, decode_records
 
 __all__ = ["Reader", "Selector"]
 
@@ -28,6 +26,9 @@ _ENTRIES = """
     SELECT count(*), CAST(group_concat(body, '') AS BLOB), max(rowid) FROM (
         SELECT rowid, body FROM snapshot WHERE rowid > ? ORDER BY rowid LIMIT ?
     )
+"""
+_SINGLE = """
+    SELECT offset, body FROM records WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
 """
 _SIZE = "SELECT coalesce(sum(length(body)), 0) FROM records WHERE offset > ? AND offset <= ?"
 _by_offset = attrgetter("offset")
@@ -50,6 +51,7 @@ class Selector:
         self.parameters = () if self.takes_all else (*exact, *map(_glob, wild))
         condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
         self.query = _BATCH.format(condition=condition)
+        self.one_by_one = _SINGLE.format(condition=condition)
 
     def keep(self, records: list[Record]) -> list[Record]:
         """Drop what the query selected too much."""
@@ -75,14 +77,31 @@ class Reader:
     def batch(self, selector: Selector, *, after: int, upto: int, limit: int) -> tuple[list[Record], int]:
         """Return up to ``limit`` records in (after, upto] and the offset up to which that was all."""
         with self._read_errors():
-            row = self._connection.execute(
-                selector.query, (limit, after, upto, *selector.parameters)
-            ).fetchone()
-            found = decode_records(*row)
+            parameters = (limit, after, upto, *selector.parameters)
+            row = self._connection.execute(selector.query, parameters).fetchone()
+            try:
+                found = decode_records(*row)
+            except Damaged:
+                self._name_the_damaged(selector, parameters)
+                raise
         # SQLite does not promise that group_concat keeps the order of its input; sorting the sorted is cheap.
         found.sort(key=_by_offset)
         reached = found[-1].offset if len(found) == limit else upto
         return selector.keep(found), reached
+
+    def _name_the_damaged(self, selector: Selector, parameters: tuple[object, ...]) -> None:
+        """Find the first record of a batch that cannot be read.
+
+        :raises LogCorruptError: it is found.
+        """
+        for offset, body in self._connection.execute(selector.one_by_one, parameters):
+            try:
+                decode_records(1, body)
+            except Damaged as error:
+                raise LogCorruptError(
+                    f"{self._path}: holds what no log has written: record {offset} is damaged ({error}); "
+                    "restore it from a backup"
+                ) from error
 
     def check(self, offset: int) -> str | None:
         """Return the check of the record at the offset, also for the last one trimmed."""
@@ -136,5 +155,5 @@ class Reader:
         except sqlite3.Error as error:
             kind = LogCorruptError if is_corruption(error) else LogError
             raise kind(f"{self._path}: cannot be read: {reason(error)}") from error
-        except msgspec.MsgspecError as error:
+        except Damaged as error:
             raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error

@@ -21,7 +21,14 @@ from circuit_breaker_server.log.event_log import (
     Record,
     SnapshotEntry,
 )
-from circuit_breaker_server.log.packing import decode_records, encode_entry, encode_record, json_text, pack
+from circuit_breaker_server.log.packing import (
+    Damaged,
+    decode_records,
+    encode_entry,
+    encode_record,
+    json_text,
+    pack,
+)
 
 __all__ = ["Writer"]
 
@@ -204,7 +211,7 @@ class Writer:
             self._undo(error)
             kind: type[LogError] = LogCorruptError if is_corruption(error) else LogWriteError
             raise kind(f"{self._path}: cannot {doing}: {reason(error)}") from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, Damaged) as error:
             raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error
 
     def _undo(self, error: sqlite3.Error) -> None:

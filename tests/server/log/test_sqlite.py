@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from circuit_breaker_server.log import sqlite as sqlite_module
@@ -404,6 +405,29 @@ async def test_a_record_that_no_log_has_written_is_corruption(tmp_path: Path) ->
             await log.read(after=0)
         with pytest.raises(LogCorruptError, match=r"events\.db: holds what no log has written"):
             await log.append(NewRecord(subject="s", id=record.id, data=b""))
+
+
+async def test_a_flipped_bit_anywhere_in_a_record_is_noticed_and_named(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        for _ in range(3):
+            await log.append(new("resource.w.r", b'{"text":"harmless"}'))
+        connection = log._writer._connection
+        (body,) = connection.execute("SELECT body FROM records WHERE offset = 2").fetchone()
+        for bit in range(len(body) * 8):
+            flipped = bytearray(body)
+            flipped[bit // 8] ^= 1 << bit % 8
+            connection.execute("UPDATE records SET body = ? WHERE offset = 2", (bytes(flipped),))
+            with pytest.raises(LogCorruptError, match=r"events\.db: .*record 2 is damaged.*; restore it"):
+                await log.read(after=0)
+        assert [record.offset for record in await log.read(after=2)] == [3]
+
+
+async def test_records_from_before_there_were_checksums_are_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        record = await log.append(new("s", b"{}"))
+        old = msgspec.msgpack.encode(record)  # five fields, as they are
+        log._writer._connection.execute("UPDATE records SET body = ?", (old,))
+        assert await log.read(after=0) == [record]
 
 
 async def test_repeated_ids_and_conflicts_are_answered_while_the_disk_is_full(tmp_path: Path) -> None:
