@@ -6,13 +6,13 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from chaos.publishing import Publisher
 from chaos.result import Result, percentiles
+from chaos.run_publishing import RunPublisher
 from chaos.subscribing import Subscriber, judge, until_all_have
 from chaos.world import World, until
 
 _RATE = 5_000
-_SUBSCRIBERS = 25
+_SUBSCRIBERS = 10
 
 
 async def cut_race(directory: Path, seed: int, *, long: bool) -> Result:
@@ -20,10 +20,11 @@ async def cut_race(directory: Path, seed: int, *, long: bool) -> Result:
     resumes = 10_000 if long else 2_000
     result = Result(experiment="cut race", seed=seed)
     async with World(directory, seed=seed) as world:
-        publisher = Publisher(world, lanes=16, per_second=_RATE)
+        publisher = RunPublisher(world, per_second=_RATE)
+        await publisher.prepare()
         audience = [Subscriber(world) for _ in range(_SUBSCRIBERS)]
         for subscriber in audience:
-            await subscriber.start()
+            await subscriber.start_on_agent(publisher.agent_id)
         publishing = asyncio.create_task(publisher.publish())
         began = asyncio.get_running_loop().time()
         try:

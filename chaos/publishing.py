@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, final
+from typing import Any
 
 from chaos.world import World
 from circuit_breaker_sdk import OperationError, SubscriptionError
@@ -21,7 +21,6 @@ _DOCUMENT = (
 )
 
 
-@final
 class Publisher:
     """Creates numbered resources from several lanes side by side; in each lane the numbers grow.
 

@@ -46,6 +46,18 @@ class _Event(msgspec.Struct):
     data: _Data
 
 
+_RUNS = "subscription Runs($a: String) { agentExecutionStream(agentId: $a) { eventType data } }"
+
+
+class _Delta(msgspec.Struct):
+    delta: str = ""
+
+
+class _RunEvent(msgspec.Struct, rename="camel"):
+    event_type: str
+    data: _Delta | None = None
+
+
 @final
 class Subscriber:
     """One client behind a proxy of its own, with one subscription whose handler writes down the numbers.
@@ -66,7 +78,7 @@ class Subscriber:
         self.publisher: Publisher | None = None
         self.fault_at: float | None = None
         self.on_event: Callable[[str, int], None] | None = None
-        self.subscription: Subscription[_Event] | None = None
+        self.subscription: Subscription[Any] | None = None  # of numbers, or of runs
         self._settings = settings
         self._client: Client | None = None
 
@@ -94,20 +106,34 @@ class Subscriber:
         )
         self.subscription.on_data(self._on_event)
 
+    async def start_on_agent(self, agent_id: str) -> None:
+        """Connect and follow the runs of an agent that says numbers; from its return on nothing is missed."""
+        await self.proxy.start()
+        self._client = Client(f"ws://127.0.0.1:{self.proxy.port}/graphql", **self._settings)
+        runs = await self._client.subscribe(_RUNS, {"a": agent_id}, type=_RunEvent)
+        self.subscription = runs.on_data(self._on_run_event)
+
+    def _on_run_event(self, event: _RunEvent) -> None:
+        if event.event_type == "PROGRESS" and event.data is not None:
+            self._note(int(event.data.delta))
+
     def fault(self) -> None:
         """Note that something was done to it now; the time to the next event counts from the first."""
         if self.fault_at is None:
             self.fault_at = time.monotonic()
 
     def _on_event(self, event: _Event) -> None:
-        self.seen.append(event.data.n)
         if self.on_event is not None:
             self.on_event(event.id, event.data.n)
+        self._note(event.data.n)
+
+    def _note(self, n: int) -> None:
+        self.seen.append(n)
         if self.fault_at is not None:
             self.recoveries.append(time.monotonic() - self.fault_at)
             self.fault_at = None
         if self.publisher is not None:
-            self.latencies.append(time.monotonic() - self.publisher.published_at[event.data.n])
+            self.latencies.append(time.monotonic() - self.publisher.published_at[n])
 
     async def aclose(self) -> None:
         if self._client is not None:
