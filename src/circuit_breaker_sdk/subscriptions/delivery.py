@@ -277,7 +277,7 @@ class Delivery(Generic[T]):
             self._decode = self._decoder.decode
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
-        if self.state is SubscriptionState.STARTING:
+        if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:
             self.continuity = Continuity.OK if self._has_cursors else Continuity.UNKNOWN
         elif after is None and self.continuity is Continuity.OK:
             self.continuity = Continuity.UNKNOWN
