@@ -370,6 +370,20 @@ async def test_a_gap_before_it_was_live_is_remembered_when_it_goes_on() -> None:
     await rig.aclose()
 
 
+async def test_what_is_handed_over_with_a_full_buffer_stops_its_new_connection_too() -> None:
+    rig = Rig(resume=True, limits=BufferLimits(max_events=2, overflow=OverflowPolicy.BLOCK))
+    delivery = rig.delivery
+    delivery.positioned("0")
+    rig.receive_chain("1", "2", prev="0")
+    assert delivery.is_stopped
+    link = HeldLink()
+    delivery.resume(SubscriptionId("00000002"), link)
+    assert link.held == {delivery}
+    delivery.take()
+    assert link.held == set()
+    await rig.aclose()
+
+
 class HeldLink:
     """A link that notes who stops it."""
 

@@ -285,6 +285,8 @@ class Delivery(Generic[T]):
         self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
         link.subscribe(self.request, self)
         self._is_off = False
+        if self._is_stopped:
+            link.hold(self)
 
     @property
     def is_stopped(self) -> bool:
