@@ -115,7 +115,7 @@ def test_every_event_once_and_in_order_or_a_gap(
 def test_a_trim_at_any_turn_of_a_reading_is_a_gap_or_comes_too_late(turns_before: int) -> None:
     script: list[Step] = [
         *[("publish", 0, 2)] * 3,
-        ("begin after", 5, 4),
+        ("begin after", 5, 3),
         ("turn", 0, 1),
         ("to server", 0, 4),
         *[("to client", 0, 1)] * turns_before,
