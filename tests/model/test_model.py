@@ -93,7 +93,26 @@ TRIMMED_BEHIND_A_FULL_SOCKET: list[Step] = [
 # Resumed after the first event of the record that was trimmed last: its others are gone.
 TRIMMED_INSIDE_A_RECORD: list[Step] = [("publish", 0, 2), ("trim", 0, 3), ("begin after", 6, 1)]
 
+# What came before a gap waits in the buffer when the gap is noticed, and is to be taken first.
+GAP_BEHIND_WHAT_IS_BUFFERED: list[Step] = [
+    ("subscribe", 0, 1),
+    ("flow", 0, 3),
+    ("flow", 0, 3),
+    ("publish", 0, 1),
+    ("flow", 0, 3),
+    ("wipe", 0, 3),
+    ("notice", 0, 0),
+    ("dial", 0, 3),
+    ("flow", 0, 3),
+    ("flow", 0, 3),
+    ("put on", 0, 3),
+    ("flow", 0, 3),
+    ("flow", 0, 3),
+    ("flow", 0, 3),
+]
 
+
+@example(script=GAP_BEHIND_WHAT_IS_BUFFERED, ring_size=64, page_records=256, room=1000)
 @example(script=STOPPED_AND_HANDED_OVER, ring_size=64, page_records=256, room=1000)
 @example(script=ID_USED_AGAIN, ring_size=64, page_records=256, room=1000)
 @example(script=TRIMMED_BEHIND_A_FULL_SOCKET, ring_size=1, page_records=2, room=1)
