@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
+from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -17,11 +18,13 @@ from circuit_breaker_sdk.errors import (
     HandlerError,
     OperationError,
     RateLimitExceeded,
+    SubscriptionError,
     SubscriptionFailed,
     UsageError,
 )
+from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.filters import Custom
-from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionState
+from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionId, SubscriptionState
 from tests.subscriptions.deliveries import Rig, result
 
 NO = {"message": "no", "path": ["tick"]}
@@ -355,3 +358,52 @@ async def test_abandoning_ends_it_unless_a_handler_lives_on() -> None:
         rig.receive(1)
         rig.delivery.abandon()
     assert (alone.delivery.state, handled.delivery.state) == ("unsubscribed", "live")
+
+
+async def test_a_gap_before_it_was_live_is_remembered_when_it_goes_on() -> None:
+    rig = Rig(resume=True, bridges_gaps=True)
+    delivery = rig.delivery
+    delivery.failed((GraphQLError(message="gone", extensions={"code": "RESUME_GAP", "reason": "epoch"}),))
+    assert delivery.continuity is Continuity.GAP
+    delivery.resume(SubscriptionId("00000002"), HeldLink())
+    assert delivery.continuity is Continuity.GAP
+    await rig.aclose()
+
+
+async def test_what_is_handed_over_with_a_full_buffer_stops_its_new_connection_too() -> None:
+    rig = Rig(resume=True, limits=BufferLimits(max_events=2, overflow=OverflowPolicy.BLOCK))
+    delivery = rig.delivery
+    delivery.positioned("0")
+    rig.receive_chain("1", "2", prev="0")
+    assert delivery.is_stopped
+    link = HeldLink()
+    delivery.resume(SubscriptionId("00000002"), link)
+    assert link.held == {delivery}
+    delivery.take()
+    assert link.held == set()
+    await rig.aclose()
+
+
+class HeldLink:
+    """A link that notes who stops it."""
+
+    resume_negotiated = True
+    is_usable = True
+
+    def __init__(self) -> None:
+        self.held: set[object] = set()
+
+    def subscribe(self, message: Subscribe, route: Route) -> None:
+        assert route not in self.held
+
+    def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
+        assert id
+
+    def hold(self, route: Route) -> None:
+        self.held.add(route)
+
+    def release(self, route: Route) -> None:
+        self.held.discard(route)
+
+    def drop(self, error: SubscriptionError) -> None:
+        raise AssertionError(error)

@@ -281,7 +281,7 @@ class Delivery(Generic[T]):
             self._decode = self._decoder.decode
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
-        if self.state is SubscriptionState.STARTING:
+        if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:
             self.continuity = Continuity.OK if self._has_cursors else Continuity.UNKNOWN
         elif after is None and self.continuity is Continuity.OK:
             self.continuity = Continuity.UNKNOWN
@@ -289,6 +289,8 @@ class Delivery(Generic[T]):
         self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
         link.subscribe(self.request, self)
         self._is_off = False
+        if self._is_stopped:
+            link.hold(self)
 
     @property
     def is_stopped(self) -> bool:

@@ -48,12 +48,14 @@ class ScriptedLog:
 
     :ivar reads: how many readings were asked for.
     :ivar before_read: awaited before a reading looks at the records.
+    :ivar salt: goes into the ids of records: another one for a log whose offsets are used again.
     """
 
     def __init__(self) -> None:
         self.epoch = "00000000deadbeef"
         self.records: dict[int, Record] = {}
         self.last_offset = 0
+        self.salt = 0
         self.reads = 0
         self.broken = False
         self.before_read: Callable[[], object] | None = None
@@ -73,7 +75,7 @@ class ScriptedLog:
             record = Record(
                 offset=self.last_offset,
                 subject=subject,
-                id=f"{self.last_offset * 7919:032x}",
+                id=f"{self.last_offset * 7919 + self.salt:032x}",
                 time_ms=0,
                 data=msgspec.json.encode(events),
             )
