@@ -11,7 +11,7 @@ from chaos.subscribing import Subscriber, judge, until_all_have
 from chaos.world import RING, World
 from circuit_breaker_sdk import Client, Heartbeat, Subscription
 
-_EVENTS, _RATE, _SIZE = 1_000, 100, 10_000
+_EVENTS, _RATE, _SIZE = 700, 100, 15_000
 _MIB = 1024 * 1024
 
 

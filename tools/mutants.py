@@ -52,6 +52,32 @@ MUTANTS = [
         "cut race",
     ),
     Mutant(
+        "nobody is told before the commit",
+        f"{_SERVER}/log/writer.py",
+        "                self._connection.execute(_INSERT, pack(rows))\n",
+        """                if not self._connection.in_transaction:
+                    self._connection.execute("BEGIN")
+                self._connection.execute(_INSERT, pack(rows))
+                if new[-1].offset % 3 == 0:
+                    self._connection.execute("COMMIT")
+""",
+        "crash boundaries",
+    ),
+    Mutant(
+        "the check of the record that a cursor names",
+        f"{_SERVER}/gateway/log_reader.py",
+        "if check != cursor.check:",
+        "if False:",
+        "other logs",
+    ),
+    Mutant(
+        "the checksum of a record",
+        f"{_SERVER}/log/packing.py",
+        'raise Damaged("its checksum is another")',
+        "pass",
+        "disk",
+    ),
+    Mutant(
         "the deadline of a pong",
         f"{_SDK}/transports/heartbeat.py",
         "        self._after(_GRACE_SECONDS, self._silent)",
