@@ -31,6 +31,7 @@ from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
+    Changes,
     CursorStore,
     FileCursorStore,
     Gap,
@@ -155,6 +156,7 @@ class Client:
                 FileCursorStore(cursor_store) if isinstance(cursor_store, str | os.PathLike) else cursor_store
             ),
             snapshot_of=self._snapshot_of,
+            changes_of=self._changes_of,
             critical=critical,
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
         )
@@ -328,6 +330,11 @@ class Client:
         from circuit_breaker_sdk.domains.snapshots import Snapshots  # noqa: PLC0415 (loaded when it is used)
 
         return Snapshots(self._executor, self._manager).of(field, arguments)
+
+    def _changes_of(self, field: str, arguments: Mapping[str, object]) -> Changes | None:
+        from circuit_breaker_sdk.domains.snapshots import Snapshots  # noqa: PLC0415 (loaded when it is used)
+
+        return Snapshots(self._executor, self._manager).changes(field, arguments)
 
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent."""

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from circuit_breaker_sdk import (
     BufferLimits,
@@ -17,6 +19,7 @@ from circuit_breaker_sdk import (
     ConnectionFailed,
     Continuity,
     ErrorRecoveryPolicy,
+    Gap,
     GapError,
     SubscriptionError,
     SubscriptionFailed,
@@ -153,6 +156,62 @@ async def test_a_poll_that_is_lost_is_sent_again(tmp_path: Path) -> None:
             await w.publish(n)
             assert number_of(await anext(updates)) == n
         assert updates.continuity is Continuity.OK
+
+
+@asynccontextmanager
+async def only_requests(server: Server) -> AsyncIterator[int]:
+    """Let nothing through but ``POST /graphql``: no WebSocket, no polls."""
+
+    async def forward(request: web.Request) -> web.Response:
+        async with aiohttp.ClientSession() as session:
+            headers = {"Content-Type": "application/json"}
+            async with session.post(server.url, data=await request.read(), headers=headers) as answer:
+                return web.Response(body=await answer.read(), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/graphql", forward)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def test_where_there_are_no_polls_either_resources_are_asked_for_by_their_query(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        only_requests(server) as port,
+        client_of(port, critical=True) as client,
+        Client(server.url) as direct,
+    ):
+        workflow = (await create_review_workflow(direct)).id
+        old = await direct.workflows.create_resource(workflow_id=workflow, data={"n": 0})
+        told: list[Gap] = []
+        builder = client.workflows.subscribe_resource_updates(workflow_id=workflow).on_gap(told.append)
+        updates = await builder.subscribe()
+        await until(lambda: told)  # the present state, with the reason that nobody knows what was before
+        assert [resource.id for resource in told[0].snapshot] == [old.id]
+        assert (updates.continuity, updates.is_polled) == (Continuity.UNKNOWN, False)
+        seen: list[tuple[object, str]] = []
+        updates.on_update(lambda resource: seen.append((number_of(resource), resource.state)))
+        made = await direct.workflows.create_resource(workflow_id=workflow, data={"n": 1})
+        await until(lambda: (1, "draft") in seen)
+        await direct.workflows.execute_activity(resource_id=made.id, activity_id="submit", data={})
+        await until(lambda: (1, "review") in seen)
+        assert (0, "draft") not in seen
+
+
+async def test_a_stream_that_no_query_can_tell_says_so(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        only_requests(server) as port,
+        client_of(port, critical=True) as client,
+    ):
+        with pytest.raises(SubscriptionError, match="does not answer polls"):
+            await client.analytics.subscribe_cost_updates(user_id="ada").subscribe()
 
 
 async def test_a_server_that_is_not_there_is_an_error_for_critical_ones_too() -> None:

@@ -368,7 +368,7 @@ class World:
         reader.delivery = delivery
         self.readers.append(reader)
         if bridges:
-            delivery.on_gap = lambda gap: self.told(reader, gap)
+            delivery.fallbacks.on_gap = lambda gap: self.told(reader, gap)
         if after is not None:
             self.stand(reader, self.place_of(after))
         told_position = delivery.positioned
@@ -594,7 +594,7 @@ class World:
             return
         if delivery.state is SubscriptionState.FAILED:
             assert isinstance(delivery.error, GapError), delivery.error
-            assert delivery.on_gap is None, "who is told of gaps is carried over them"
+            assert delivery.fallbacks.on_gap is None, "who is told of gaps is carried over them"
             return
         assert delivery.state is SubscriptionState.LIVE
         assert reader.place is not None

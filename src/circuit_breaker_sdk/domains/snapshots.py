@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import final
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from circuit_breaker_sdk.domains.agents import AgentsClient
@@ -12,8 +14,8 @@ from circuit_breaker_sdk.domains.analytics import AnalyticsClient
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.domains.mcp import MCPClient
 from circuit_breaker_sdk.domains.workflows import WorkflowsClient
-from circuit_breaker_sdk.events import MCPServer, MCPSession, PaginationInput, Resource
-from circuit_breaker_sdk.subscriptions import SubscriptionManager
+from circuit_breaker_sdk.events import MCPServer, MCPServerStatus, MCPSession, PaginationInput, Resource
+from circuit_breaker_sdk.subscriptions import Changes, SubscriptionManager
 
 __all__ = ["Snapshots"]
 
@@ -59,6 +61,19 @@ class Snapshots:
         given = {name: value for name, value in arguments.items() if isinstance(value, str)}
         make = self._by_field.get(field)
         return None if make is None else make(given)
+
+    def changes(self, field: str, arguments: Mapping[str, object]) -> Changes | None:
+        """Return what asks for the changes of a stream by its query, ``None`` where that cannot tell them.
+
+        A query tells what is the case: of resources and of the status of MCP servers the events can be made
+        of it, of what has happened in between only the last.
+        """
+        given = {name: value for name, value in arguments.items() if isinstance(value, str)}
+        if field == "resourceUpdates":
+            return _Resources(lambda: self._resources(given)).changes
+        if field == "mcpServerStatusUpdates":
+            return _Statuses(lambda: self._servers(given.get("serverId"))).changes
+        return None
 
     def _of_run(self, given: Mapping[str, str]) -> Read | None:
         if "executionId" in given:
@@ -112,3 +127,46 @@ class Snapshots:
             if not page.page_info.has_next_page or not page.edges:
                 return sessions
             after = page.edges[-1].cursor
+
+
+@final
+class _Resources:
+    """The resources as they were told last."""
+
+    def __init__(self, read: Callable[[], Awaitable[list[Resource]]]) -> None:
+        self._read = read
+        self._known: dict[str, bytes] | None = None
+
+    async def changes(self) -> list[bytes]:
+        now = {resource.id: msgspec.json.encode(resource) for resource in await self._read()}
+        before, self._known = self._known, now
+        if before is None:
+            return []
+        changed = [data for id_, data in now.items() if before.get(id_) != data]
+        return [b'{"data":{"resourceUpdates":%b}}' % data for data in changed]
+
+
+@final
+class _Statuses:
+    """The status of each MCP server as it was told last."""
+
+    def __init__(self, read: Callable[[], Awaitable[list[MCPServer]]]) -> None:
+        self._read = read
+        self._known: dict[str, MCPServerStatus] | None = None
+
+    async def changes(self) -> list[bytes]:
+        servers = await self._read()
+        before, self._known = self._known, {server.id: server.status for server in servers}
+        if before is None:
+            return []
+        events = [
+            {
+                "serverId": server.id,
+                "oldStatus": before.get(server.id, MCPServerStatus.UNKNOWN),
+                "newStatus": server.status,
+                "timestamp": datetime.now(UTC),  # when it was learned; nobody tells when it happened
+            }
+            for server in servers
+            if before.get(server.id, MCPServerStatus.UNKNOWN) != server.status
+        ]
+        return [msgspec.json.encode({"data": {"mcpServerStatusUpdates": event}}) for event in events]

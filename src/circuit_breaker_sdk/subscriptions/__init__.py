@@ -7,6 +7,7 @@ from circuit_breaker_sdk.subscriptions.cursors import CursorStore, FileCursorSto
 from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.gaps import Gap, GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
+from circuit_breaker_sdk.subscriptions.interval_queries import Changes
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.state import (
     Continuity,
@@ -20,6 +21,7 @@ __all__ = [
     "BatchEvent",
     "BatchSubscriptionManager",
     "Batches",
+    "Changes",
     "Continuity",
     "CursorStore",
     "EventAggregator",

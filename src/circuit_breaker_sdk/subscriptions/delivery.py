@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, final
 
 import msgspec
@@ -26,7 +26,6 @@ from circuit_breaker_sdk.errors import (
     OperationError,
     RateLimitExceeded,
     SubscriptionError,
-    SubscriptionFailed,
     UsageError,
 )
 from circuit_breaker_sdk.observability import log
@@ -39,8 +38,10 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     cursor_of,
     read_errors,
 )
+from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
 from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import Handlers
+from circuit_breaker_sdk.subscriptions.server_errors import server_error
 from circuit_breaker_sdk.subscriptions.state import (
     TRANSITIONS,
     Continuity,
@@ -108,12 +109,7 @@ class Delivery(Generic[T]):
         self.last_error: CircuitBreakerError | None = None
         self.received: str | None = after
         self.handled: str | None = after
-        self.on_gap: Callable[[Any], object] | None = None
-        """Told of gaps, with a ``Gap``; ``None``: a gap ends it."""
-        self.is_critical = False
-        """Whether it is polled while no WebSocket gets through."""
-        self.snapshot: Callable[[], Awaitable[object]] | None = None
-        """Reads the present state, for who is told of a gap."""
+        self.fallbacks: Fallbacks = Fallbacks()
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.events_received: int = 0
@@ -214,7 +210,7 @@ class Delivery(Generic[T]):
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         """Take the server's ``error``: the end, but for a gap that is bridged and a rate that is obeyed."""
-        error = self._server_error(errors)
+        error = server_error(self.id, errors)
         if isinstance(error, GapError) and self._missed(error):
             return
         if isinstance(error, RateLimitExceeded) and self._owner.lost(self, error):
@@ -228,7 +224,7 @@ class Delivery(Generic[T]):
         """Take the server's ``complete``."""
         if self._only_errors and self.events_received == self.operation_errors:
             # Some servers have no `error` message: what fails is a result with errors, then `complete`.
-            self._finish(Trigger.FAIL, self._server_error(self._only_errors))
+            self._finish(Trigger.FAIL, server_error(self.id, self._only_errors))
         else:
             self._finish(Trigger.COMPLETE, None)
 
@@ -552,17 +548,6 @@ class Delivery(Generic[T]):
         self.operation_errors += 1
         self._only_errors = errors
         self.handlers.report_error(OperationError(errors, operation=self.label))
-
-    def _server_error(self, errors: Sequence[GraphQLError]) -> SubscriptionError:
-        first = errors[0] if errors else None
-        extensions = (first.extensions if first is not None else None) or {}
-        if first is not None and first.code == "RESUME_GAP":
-            return GapError(self.id, str(extensions.get("reason", "unknown")))
-        if first is not None and first.code == "RATE_LIMITED":
-            wait = extensions.get("retryAfterSeconds", extensions.get("retryAfter"))
-            return RateLimitExceeded(float(wait) if isinstance(wait, int | float) else None)
-        reason = "; ".join(map(str, errors)) or "the server gave no reason"
-        return SubscriptionFailed(self.id, reason, errors=errors)
 
     def _finish(self, trigger: Trigger, error: SubscriptionError | None) -> None:
         self._move(trigger)

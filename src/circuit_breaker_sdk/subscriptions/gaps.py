@@ -108,14 +108,14 @@ class GapRecovery:
 
     def close(self, delivery: Delivery[Any], error: GapError) -> bool:
         """Begin to carry a subscription over a gap; ``False`` if it has nobody who is told of gaps."""
-        if delivery.on_gap is None:
+        if delivery.fallbacks.on_gap is None:
             return False
         self._start(self._close(delivery, error.reason, error), delivery)
         return True
 
     def tell_unknown(self, delivery: Delivery[Any]) -> None:
         """Tell, after a reconnect without cursors, that nobody knows whether events are missing."""
-        if delivery.on_gap is not None:
+        if delivery.fallbacks.on_gap is not None:
             self._start(self._tell(delivery, "unknown", None), delivery)
 
     def _start(self, doing: Any, delivery: Delivery[Any]) -> None:  # a coroutine of ours
@@ -164,14 +164,14 @@ class GapRecovery:
 
     async def _tell(self, delivery: Delivery[Any], reason: str, cursor: str | None) -> None:
         snapshot = None
-        if delivery.snapshot is not None:
+        if delivery.fallbacks.snapshot is not None:
             try:
-                snapshot = await delivery.snapshot()
+                snapshot = await delivery.fallbacks.snapshot()
             except SubscriptionError:
                 raise
             except Exception as failure:
                 raise ConnectionFailed(f"the snapshot could not be read: {failure}") from failure
-        handler = delivery.on_gap
+        handler = delivery.fallbacks.on_gap
         if handler is None or delivery.state.is_end:
             return
         try:

@@ -24,7 +24,9 @@ from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
 from circuit_breaker_sdk.subscriptions.gaps import GapHandler, GapRecovery, Snapshot
+from circuit_breaker_sdk.subscriptions.interval_queries import Changes
 from circuit_breaker_sdk.subscriptions.recovery import Recovery
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
@@ -36,6 +38,9 @@ S = TypeVar("S")
 
 SnapshotOf = Callable[[str, Mapping[str, object]], Snapshot | None]
 """From a domain's stream and its arguments to what reads the present state."""
+
+ChangesOf = Callable[[str, Mapping[str, object]], Changes | None]
+"""From a domain's stream and its arguments to what asks for its changes by a query."""
 
 
 @final
@@ -94,6 +99,7 @@ class SubscriptionManager:
         max_buffered_bytes: int = 64 * 1024 * 1024,
         cursor_store: CursorStore | None = None,
         snapshot_of: SnapshotOf | None = None,
+        changes_of: ChangesOf | None = None,
         critical: bool = False,
         retry_seconds: float = 2.0,
     ) -> None:
@@ -120,6 +126,7 @@ class SubscriptionManager:
         )
         self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
         self._snapshot_of = snapshot_of
+        self._changes_of = changes_of
         self._received_by_ended = 0
         self._closed = False
 
@@ -171,9 +178,7 @@ class SubscriptionManager:
             tasks=self._tasks,
             after=after,
         )
-        delivery.is_critical = is_critical
-        delivery.on_gap = operation.on_gap
-        delivery.snapshot = operation.snapshot or self._domain_snapshot(operation)
+        delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.
         self._running[delivery.id] = delivery
@@ -217,10 +222,14 @@ class SubscriptionManager:
             raise UsageError("a cursor_key needs a place to keep cursors: Client(…, cursor_store=…)")
         return await self._cursors.load(key) or operation.after
 
-    def _domain_snapshot(self, operation: Operation[T]) -> Snapshot | None:
-        if self._snapshot_of is None or operation.root_field is None or operation.on_gap is None:
-            return None
-        return self._snapshot_of(operation.root_field, operation.variables or {})
+    def _fallbacks(self, operation: Operation[T], *, is_critical: bool) -> Fallbacks:
+        snapshot, changes = operation.snapshot, None
+        field, variables = operation.root_field, operation.variables or {}
+        if snapshot is None and operation.on_gap is not None and self._snapshot_of is not None and field:
+            snapshot = self._snapshot_of(field, variables)
+        if is_critical and self._changes_of is not None and field:
+            changes = self._changes_of(field, variables)
+        return Fallbacks(on_gap=operation.on_gap, snapshot=snapshot, is_critical=is_critical, changes=changes)
 
     async def _until_written(self, delivery: Delivery[T]) -> None:
         try:

@@ -23,6 +23,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.interval_queries import IntervalQueries
 from circuit_breaker_sdk.subscriptions.state import SubscriptionState
 
 __all__ = ["Recovery"]
@@ -60,6 +61,12 @@ class Recovery:
         """
         self._on_unknown = on_unknown
         self._poll = poll
+        self._queries = IntervalQueries(
+            # A route of ours is a delivery.
+            lambda route: route.fallbacks.changes if isinstance(route, Delivery) else None,
+            interval_seconds=retry_seconds,
+        )
+        self._has_no_polls = False
         self._running_on = running_on
         supervisor.on_rotated(self.hand_over)
         self._retry_seconds = retry_seconds
@@ -76,8 +83,15 @@ class Recovery:
 
     def may_go_on(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
         """Tell whether one that has lost its link is to be put on another."""
-        if delivery.link is not self._poll and delivery.events_on_connection >= _PROOF_EVENTS:
+        if isinstance(delivery.link, Connection) and delivery.events_on_connection >= _PROOF_EVENTS:
             self._supervisor.proven()
+        if (
+            delivery.link is self._poll
+            and isinstance(error, HandshakeFailed)
+            and delivery.fallbacks.changes is not None
+        ):
+            self._has_no_polls = True
+            return not self._closed
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
             return False  # nothing has ever got through: that is for who subscribes to know
         return self._supervisor.may_mend(error) and not self._closed and not self._gives_up_at_once
@@ -125,6 +139,7 @@ class Recovery:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
+        await self._queries.aclose()
 
     def _start(self) -> None:
         self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
@@ -155,8 +170,14 @@ class Recovery:
     def degrade(self) -> None:
         """Poll for the critical ones that wait: they go on waiting for a connection, but not for events."""
         for delivery in tuple(self._lost):
-            if delivery.is_critical and delivery.link is None and not delivery.is_stopped:
+            if not delivery.fallbacks.is_critical or delivery.link is not None or delivery.is_stopped:
+                continue
+            if not self._has_no_polls:
                 self._resume(delivery, self._poll)
+            elif delivery.fallbacks.changes is not None:
+                self._resume(delivery, self._queries)
+                delivery.go_live()
+                self._on_unknown(delivery)
 
     def _on_connection_state(self, change: ConnectionStateChange) -> None:
         if change.now is ConnectionState.RECONNECTING and (
@@ -167,7 +188,7 @@ class Recovery:
     def _unreachable(self, error: SubscriptionError) -> None:
         """End those that need a WebSocket; poll for the others, and try again later."""
         # Refused credentials too: middleboxes answer so, and a server that means it refuses the poll as well.
-        self._give_up(error, [delivery for delivery in self._lost if not delivery.is_critical])
+        self._give_up(error, [delivery for delivery in self._lost if not delivery.fallbacks.is_critical])
         self.degrade()
 
     async def _put_on(self, connection: Connection) -> None:

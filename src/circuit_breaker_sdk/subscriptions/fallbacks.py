@@ -1,0 +1,28 @@
+"""What the application wants of a subscription in hard times."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+import msgspec
+
+from circuit_breaker_sdk.subscriptions.interval_queries import Changes
+
+__all__ = ["Fallbacks"]
+
+
+@final
+class Fallbacks(msgspec.Struct, kw_only=True):
+    """What is done when events are missing, and when no WebSocket gets through.
+
+    :ivar on_gap: told of gaps, with a ``Gap``; ``None``: a gap ends the subscription.
+    :ivar snapshot: reads the present state, for who is told of a gap.
+    :ivar is_critical: whether it is polled for while no WebSocket gets through.
+    :ivar changes: asks a query for what has changed, where there are no polls either.
+    """
+
+    on_gap: Callable[[Any], object] | None = None  # a Gap
+    snapshot: Callable[[], Awaitable[object]] | None = None
+    is_critical: bool = False
+    changes: Changes | None = None
