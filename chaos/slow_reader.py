@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from pathlib import Path
 
 from chaos.publishing import Publisher
@@ -13,18 +14,23 @@ from circuit_breaker_sdk import Client, Heartbeat, Subscription
 
 _EVENTS, _RATE, _SIZE = 700, 100, 15_000
 _MIB = 1024 * 1024
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a directory of its own in it)
 
 
 async def slow_reader(directory: Path, seed: int, *, long: bool) -> Result:
-    """Compare memory and latencies with and without it, then let it catch up."""
+    """Compare memory and latencies with and without it, then let it catch up.
+
+    The log lies in memory where the system has a place for that: what a disk's syncs add to single latencies,
+    with the slow reader and without, is more than what is measured here.
+    """
     readers = 1_000 if long else 500
     result = Result(experiment="slow reader", seed=seed)
     p99s: dict[bool, list[float]] = {False: [], True: []}
     grown: dict[bool, list[int]] = {False: [], True: []}
-    for round_ in range(3):
+    for _ in range(3):
         for is_slow in (False, True):
-            place = directory / f"{round_}-{is_slow}"
-            latencies, memory = await _run(place, seed, readers, result, slow=is_slow)
+            with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else directory) as place:
+                latencies, memory = await _run(Path(place), seed, readers, result, slow=is_slow)
             p99s[is_slow].append(percentiles(latencies).p99 or 0.0)
             grown[is_slow].append(memory)
     without, with_it = statistics.median(p99s[False]), statistics.median(p99s[True])
@@ -73,6 +79,8 @@ async def _run(
         await publisher.publish(_EVENTS)
         memory = world.server.resident_bytes - before
         if slow:
+            behind = len(publisher.acknowledged) - len(audience[1].seen)
+            result.require(behind > _EVENTS / 2, f"the slow reader was only {behind} events behind")
             audience[1].proxy.bytes_per_second = None
         await until_all_have(audience, publisher, 60)
         one = Result(experiment="")

@@ -21,6 +21,8 @@ from circuit_breaker_sdk import (
     ErrorRecoveryPolicy,
     Gap,
     GapError,
+    MCPServerConfigInput,
+    MCPServerType,
     SubscriptionError,
     SubscriptionFailed,
     SubscriptionState,
@@ -202,6 +204,26 @@ async def test_where_there_are_no_polls_either_resources_are_asked_for_by_their_
         await direct.workflows.execute_activity(resource_id=made.id, activity_id="submit", data={})
         await until(lambda: (1, "review") in seen)
         assert (0, "draft") not in seen
+
+
+async def test_the_status_of_mcp_servers_is_asked_for_by_its_query_too(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        only_requests(server) as port,
+        client_of(port, critical=True) as client,
+        Client(server.url) as direct,
+    ):
+        changes = await client.mcp.subscribe_server_status_updates().subscribe()
+        seen: list[tuple[str, str]] = []
+        changes.on_update(lambda change: seen.append((change.server_id, change.new_status.value)))
+        made = await direct.mcp.create_server(
+            name="Nowhere",
+            type=MCPServerType.LOCAL,
+            tenant_id="acme",
+            config=MCPServerConfigInput(endpoint="http://127.0.0.1:1/mcp", timeout_seconds=2),
+        )
+        await until(lambda: (made.id, "ERROR") in seen)
+        assert changes.continuity is Continuity.UNKNOWN
 
 
 async def test_a_stream_that_no_query_can_tell_says_so(tmp_path: Path) -> None:
