@@ -17,7 +17,13 @@ from pathlib import Path
 
 import uvloop
 
-from circuit_breaker_sdk import Client, Continuity, ErrorRecoveryPolicy, SubscriptionState
+from circuit_breaker_sdk import (
+    CircuitBreakerPolicy,
+    Client,
+    Continuity,
+    ErrorRecoveryPolicy,
+    SubscriptionState,
+)
 from circuit_breaker_sdk.testing import FaultProxy
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 
@@ -66,7 +72,12 @@ async def cut_again_and_again(server: AbstractAsyncContextManager[str], cuts: in
         policy = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
         async with (
             FaultProxy("127.0.0.1", port) as proxy,
-            Client(f"ws://127.0.0.1:{proxy.port}/graphql", recovery=policy) as client,
+            Client(
+                f"ws://127.0.0.1:{proxy.port}/graphql",
+                recovery=policy,
+                # It would open: no connection here lives long enough to prove itself.
+                circuit_breaker=CircuitBreakerPolicy(failure_threshold=1_000_000),
+            ) as client,
         ):
             ticks = await client.subscribe(_DOCUMENT, {"upto": 100_000_000}, type=TickEvent)
             for _ in range(cuts):
