@@ -32,8 +32,8 @@ async def test_a_ping_without_a_pong_is_silence_once_and_the_end_of_the_pings() 
     pulse = Pulse(0.01, 0.01, ping=lambda: pings.append(None), on_silence=lambda: silences.append(None))
     pulse.start()
     await until(lambda: silences)
-    await asyncio.sleep(0.05)
     assert (len(pings), len(silences)) == (1, 1)
+    assert pulse._timer is None, "nothing more is due"
 
 
 async def test_a_pong_that_no_ping_has_asked_for_means_nothing() -> None:

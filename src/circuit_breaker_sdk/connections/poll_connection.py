@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, final
 
@@ -212,8 +211,7 @@ class PollConnection:
         finally:
             for task in (sending, changing):
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((sending, changing))
+            await asyncio.wait((sending, changing))
             if sending.done() and not sending.cancelled():
                 sending.exception()
 

@@ -52,7 +52,6 @@ class Engine:
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
     :param secrets: where keys and tokens are.
     :param provider_seconds: for each wait for a provider of language models, and for an attempt of a run.
-    :param provider_seconds: for each wait for a provider of language models.
     :param mcp_check_seconds: between two checks of an MCP server.
     :param mcp_session_seconds: how long a session of an MCP server lasts at most.
     :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
