@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import msgspec
 import uvloop
 
 from chaos.blocked_websocket import blocked_websocket
+from chaos.cores import leave_the_server_alone
 from chaos.crash_boundaries import crash_boundaries
 from chaos.cut_race import cut_race
 from chaos.cut_storm import cut_storm
@@ -83,9 +83,7 @@ def main() -> int:
     unknown = set(arguments.only or ()) - set(EXPERIMENTS)
     if unknown:
         parser.error(f"no experiment is called {sorted(unknown)[0]!r}: choose of {', '.join(EXPERIMENTS)}")
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) > 1:
-        os.sched_setaffinity(0, set(cores[1:]))  # the server has the first for itself
+    leave_the_server_alone()
     if not arguments.json:
         sys.stdout.write(
             " #  experiment            events  lost   dup  reord  gaps   recovery p50/p99 ms       s\n"
@@ -94,8 +92,6 @@ def main() -> int:
     for number, (name, experiment) in enumerate(EXPERIMENTS.items(), start=1):
         if arguments.only and name not in arguments.only:
             continue
-        if len(cores) > 1:
-            os.sched_setaffinity(0, set(cores[1:]))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))
         failed |= not result.passed

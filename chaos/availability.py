@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from chaos.cores import leave_the_server_alone
 from chaos.publishing import Publisher
 from chaos.result import Result, percentiles
 from chaos.subscribing import Subscriber, judge, until_all_have
@@ -88,6 +89,7 @@ def main() -> int:
     parser.add_argument("--every-seconds", type=float, default=60.0, help="between two cuts")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))  # noqa: S311 (chance)
     arguments = parser.parse_args()
+    leave_the_server_alone()
     with (
         tempfile.TemporaryDirectory(prefix="circuit-breaker-availability-") as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

@@ -17,6 +17,7 @@ from typing import Self, final
 
 import msgspec
 
+from chaos.cores import SERVER_CORE
 from chaos.server_process import Orders
 from circuit_breaker_sdk import Client, SubscriptionError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
@@ -162,9 +163,8 @@ class World:
         settings: Mapping[str, float | int | str] = RING,
         token: str | None = None,
     ) -> None:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.random = random.Random(seed)  # noqa: S311 (chance, not secrets)
-        self.server = ServerProcess(directory, settings=settings, core=cores[0] if len(cores) > 1 else None)
+        self.server = ServerProcess(directory, settings=settings, core=SERVER_CORE)
         self.direct = Client(self.server.url, token=token)
         self.workflow = ""
 
