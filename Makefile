@@ -27,6 +27,10 @@ $(VENV)/.dev-ready: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run-ready
 
+$(VENV)/.bench-ready: $(VENV)/.dev-ready
+	@$(PIP) install -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
 setup: $(VENV)/.dev-ready  ## make .venv with everything that development needs
 
 demo: $(VENV)/.run-ready  ## live events of real workflow runs, in a table (ARGS="--seconds 8 --json")
@@ -53,7 +57,7 @@ coverage-api: $(VENV)/.dev-ready  ## execute every field of the API through the 
 success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure, verdict of each
 	@$(BIN)/python -m tools.success
 
-bench: $(VENV)/.dev-ready  ## measure, beside the limit of the machine (ARGS=--json)
+bench: $(VENV)/.bench-ready  ## measure, beside the limit of the machine and the others (ARGS="--json", "--short", "--only client")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(VENV)/.dev-ready  ## cut, kill, stall, fill the disk, and judge what was delivered (ARGS="--long --json")

@@ -71,6 +71,7 @@ class Server:
         self.settings = settings
         self._parts = AsyncExitStack()
         self._port: int | None = None
+        self._engine: Engine | None = None
         self._started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
@@ -93,6 +94,13 @@ class Server:
         if self._port is None:
             raise RuntimeError("the server has no port before it has started")
         return self._port
+
+    @property
+    def engine(self) -> Engine:
+        """What executes commands, for a program that has the server in its own process."""
+        if self._engine is None:
+            raise RuntimeError("the server has no engine before it has started")
+        return self._engine
 
     @property
     def url(self) -> str:
@@ -143,6 +151,7 @@ class Server:
         )
         parts.push_async_callback(engine.aclose)
         await engine.start()
+        self._engine = engine
 
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = Gateway(

@@ -1,0 +1,133 @@
+"""Our server in a process of its own, with the commands of the benchmarks: publish, append, weigh."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.event import resource
+from benchmarks.machine import resident_bytes
+from benchmarks.processes import Commands, run_commands
+from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.workflows.definitions import StateType
+from circuit_breaker_server.engine.workflows.inputs import (
+    ActivityInput,
+    CreateResource,
+    CreateWorkflow,
+    StateInput,
+)
+from circuit_breaker_server.session import Session
+
+__all__ = ["make_workflow", "serve"]
+
+
+def serve(pipe: Connection, data_dir: str, settings: dict[str, Any]) -> None:
+    """Serve until the pipe is closed."""
+    run_commands(pipe, lambda: _commands(Path(data_dir), settings))
+
+
+@contextlib.asynccontextmanager
+async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[Commands]:
+    async with Server(ServerSettings(data_dir=data_dir, port=0, **settings)) as server:
+        publisher = _Publisher(server.engine)
+
+        async def port() -> int:
+            return server.port
+
+        async def weigh() -> int:
+            gc.collect()
+            return resident_bytes()
+
+        yield {
+            "port": port,
+            "weigh": weigh,
+            "make": publisher.make,
+            "publish": publisher.publish,
+            "appends": publisher.appends,
+            "writes": publisher.writes,
+            "cpu": _cpu,
+        }
+
+
+async def make_workflow(engine: Engine) -> str:
+    """Make a workflow with one state; return its id."""
+    state = StateInput(id="in_review", name="In review", workflow_id="", state_type=StateType.INITIAL)
+    stay = ActivityInput(id="stay", from_states=(state.id,), to_state=state.id, conditions=())
+    given = CreateWorkflow(name="bench", initial_state=state.id, states=(state,), activities=(stay,))
+    return str((await engine.workflows.create_workflow(given)).value["id"])
+
+
+async def _cpu() -> float:
+    return time.process_time()
+
+
+class _Publisher:
+    """Commands straight to the engine: what HTTP and GraphQL cost is no part of what is measured here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._workflows: list[str] = []
+        self._number = 0
+
+    async def make(self, workflows: int) -> list[str]:
+        """Make so many workflows; return their ids."""
+        self._workflows = await asyncio.gather(*(make_workflow(self._engine) for _ in range(workflows)))
+        return self._workflows
+
+    async def _create(self) -> None:
+        number = self._number
+        self._number += 1
+        await self._engine.workflows.create_resource(
+            CreateResource(
+                workflow_id=self._workflows[number % len(self._workflows)],
+                data=resource(number)["data"],
+                metadata={},
+            )
+        )
+
+    async def publish(self, events: int, together: int, lanes: int = 2) -> None:
+        """Create resources, so many together in a commit.
+
+        Each lane waits for its commit; with two, one is committed while the other's events are sent.
+        """
+
+        async def lane(groups: int) -> None:
+            for _ in range(groups):
+                await asyncio.gather(*(self._create() for _ in range(together)))
+
+        await asyncio.gather(*(lane(events // together // lanes) for _ in range(lanes)))
+
+    async def appends(self, count: int, lanes: int) -> float:
+        """Create resources in so many lanes; return how many a second."""
+
+        async def lane(events: int) -> None:
+            for _ in range(events):
+                await self._create()
+
+        began = time.perf_counter()
+        await asyncio.gather(*(lane(count // lanes) for _ in range(lanes)))
+        return count // lanes * lanes / (time.perf_counter() - began)
+
+    async def writes(self, events: int, together: int) -> int:
+        """Publish, and count the writes that it takes."""
+        write, count = Session.write, 0
+
+        def counting(session: Session, frames: bytes) -> None:
+            nonlocal count
+            count += 1
+            write(session, frames)
+
+        Session.write = counting  # type: ignore[method-assign, assignment]  # for this check alone
+        try:
+            await self.publish(events, together)
+            await asyncio.sleep(0.2)
+        finally:
+            Session.write = write  # type: ignore[method-assign]  # as above
+        return count

@@ -1,0 +1,1 @@
+"""Servers by others, with the same stream: Strawberry, Ariadne, and graphql-ws on Node."""

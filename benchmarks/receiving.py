@@ -1,0 +1,243 @@
+"""What a client makes of events that come as fast as it reads: ours, the others, and a bare loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import picows
+import uvloop
+import websockets.asyncio.client
+from gql import Client as GqlClient
+from gql import gql
+from gql.transport.websockets import WebsocketsTransport
+
+from benchmarks.event import DOCUMENT
+from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
+from benchmarks.processes import node_process, prepare_node, running
+from benchmarks.publisher import publish
+from benchmarks.row import Row, Scale, at_least, median
+from circuit_breaker_sdk import BufferLimits, Client, Resource
+from circuit_breaker_sdk.protocol.codec import decode_message, encode_message
+from circuit_breaker_sdk.protocol.messages import ConnectionInit, Ping, Pong, Subscribe
+
+__all__ = ["receiving"]
+
+# A client under measurement: the URL, how many events come, and what makes them come. It returns the seconds.
+Receive = Callable[[str, int, Callable[[], None]], Coroutine[Any, Any, float]]
+_SUBPROTOCOL = "graphql-transport-ws"
+
+
+class _Data(msgspec.Struct):
+    value: Resource = msgspec.field(name="resourceUpdates")
+
+
+class _Payload(msgspec.Struct):
+    data: _Data
+
+
+class _Message(msgspec.Struct):
+    type: str
+    payload: _Payload
+
+
+_decode = msgspec.json.Decoder(_Message).decode
+
+
+async def _bare(url: str, events: int, go: Callable[[], None]) -> float:
+    """A bare picows listener that decodes each message to the same event type."""
+    done = asyncio.get_running_loop().create_future()
+    seen = 0
+    started = 0.0
+
+    class Listener(picows.WSListener):
+        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            nonlocal seen, started
+            data = frame.get_payload_as_bytes()
+            if started == 0.0:
+                message = decode_message(data)
+                if isinstance(message, Ping):
+                    transport.send(picows.WSMsgType.TEXT, encode_message(Pong(message.payload)))
+                    started = time.perf_counter()
+                    go()
+                    return
+                subscribe = Subscribe("00000001", DOCUMENT, None, None, None)
+                transport.send(picows.WSMsgType.TEXT, encode_message(subscribe))
+                return
+            if seen == events:
+                if not done.done():
+                    done.set_result(time.perf_counter() - started)
+                return
+            _decode(data)
+            seen += 1
+
+    headers = {"Sec-WebSocket-Protocol": _SUBPROTOCOL}
+    transport, _ = await picows.ws_connect(Listener, url, extra_headers=headers)
+    init = ConnectionInit({"resume": {"version": 1}})
+    transport.send(picows.WSMsgType.TEXT, encode_message(init))
+    seconds: float = await done
+    transport.disconnect(graceful=False)
+    await transport.wait_disconnected()
+    return seconds
+
+
+async def _handler(url: str, events: int, go: Callable[[], None]) -> float:
+    async with Client(url) as client:
+        subscription = await client.subscribe(DOCUMENT, type=Resource)
+        subscription.on_data(lambda _: None)
+        started = time.perf_counter()
+        go()
+        await subscription.wait_closed()
+        seconds = time.perf_counter() - started
+        _require(subscription.stats().handled, events)
+        return seconds
+
+
+def _many(subscriptions: int) -> Receive:
+    """So many subscriptions on one connection, with a handler each."""
+
+    async def receive(url: str, events: int, go: Callable[[], None]) -> float:
+        async with Client(url) as client:
+            started_all = await asyncio.gather(
+                *(client.subscribe(DOCUMENT, type=Resource) for _ in range(subscriptions))
+            )
+            for subscription in started_all:
+                subscription.on_data(lambda _: None)
+            started = time.perf_counter()
+            go()
+            await asyncio.gather(*(subscription.wait_closed() for subscription in started_all))
+            seconds = time.perf_counter() - started
+            _require(sum(subscription.stats().handled for subscription in started_all), events)
+            return seconds
+
+    return receive
+
+
+async def _async_for(url: str, events: int, go: Callable[[], None]) -> float:
+    async with Client(url) as client:
+        seen = 0
+        # The publisher never waits for anybody: room for all that one turn of the loop may read.
+        room = BufferLimits(max_events=events, max_bytes=1 << 30)
+        subscription = await client.subscribe(DOCUMENT, type=Resource, buffer=room)
+        started = time.perf_counter()
+        go()
+        async for _ in subscription:
+            seen += 1
+        seconds = time.perf_counter() - started
+        _require(seen, events)
+        return seconds
+
+
+async def _gql(url: str, events: int, go: Callable[[], None]) -> float:
+    """The gql client: a dict per event."""
+    async with GqlClient(transport=WebsocketsTransport(url=url)) as session:
+        seen = 0
+        started = time.perf_counter()
+        go()
+        async for _ in session.subscribe(gql(DOCUMENT)):
+            seen += 1
+        seconds = time.perf_counter() - started
+    _require(seen, events)
+    return seconds
+
+
+async def _websockets(url: str, events: int, go: Callable[[], None]) -> float:
+    """A loop over ``websockets``, with the protocol written by hand and msgspec: no client of GraphQL."""
+    async with websockets.asyncio.client.connect(url, subprotocols=[_SUBPROTOCOL], compression=None) as peer:  # type: ignore[list-item]
+        await peer.send(json.dumps({"type": "connection_init"}))
+        await peer.recv()
+        await peer.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT}}))
+        started = time.perf_counter()
+        go()
+        for _ in range(events):
+            _decode(await peer.recv(decode=False))
+        return time.perf_counter() - started
+
+
+async def _aiohttp(url: str, events: int, go: Callable[[], None]) -> float:
+    """A loop over aiohttp's WebSocket, with the protocol written by hand and msgspec."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, protocols=[_SUBPROTOCOL]) as peer:
+        await peer.send_json({"type": "connection_init"})
+        await peer.receive()
+        await peer.send_json({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT}})
+        started = time.perf_counter()
+        go()
+        for _ in range(events):
+            _decode((await peer.receive()).data)
+        return time.perf_counter() - started
+
+
+def _require(seen: int, events: int) -> None:
+    if seen != events:
+        raise RuntimeError(f"{seen} of {events} events arrived: a figure of this would be wrong")
+
+
+def _rate(what: Receive, events: int, subscriptions: int = 1) -> float:
+    """Run once, against a publisher of its own; return events/s."""
+    with running(publish, events, subscriptions, core=LOAD_CORE) as publisher:
+        port, count = publisher.receive()
+        seconds = uvloop.run(what(f"ws://127.0.0.1:{port}/graphql", count, lambda: publisher.tell("go")))
+    return float(count / seconds)
+
+
+def _rate_on_node(events: int) -> float:
+    """The client of graphql-ws on Node."""
+    with running(publish, events, core=LOAD_CORE) as publisher:
+        port, count = publisher.receive()
+        publisher.tell("go")
+        with node_process("client.mjs", f"ws://127.0.0.1:{port}/graphql", core=MEASURED_CORE) as client:
+            found = client.receive()
+    _require(found["events"], count)
+    return float(count / found["seconds"])
+
+
+def receiving(scale: Scale) -> Iterator[Row]:
+    """Yield the rows of the client."""
+    events = scale.pick(400_000, 20_000)
+    with on_core(MEASURED_CORE):
+        bare = median(lambda: _rate(_bare, events), scale.runs)
+        peers = {
+            "gql": median(lambda: _rate(_gql, scale.pick(20_000, 2_000)), scale.runs),
+            "websockets, by hand": median(lambda: _rate(_websockets, scale.pick(100_000, 5_000)), scale.runs),
+            "aiohttp, by hand": median(lambda: _rate(_aiohttp, scale.pick(200_000, 5_000)), scale.runs),
+        }
+        if prepare_node():
+            peers["graphql-ws on Node"] = median(
+                lambda: _rate_on_node(scale.pick(200_000, 5_000)), scale.runs
+            )
+        one = median(lambda: _rate(_handler, events), scale.runs)
+        yield _row(
+            "client, plain handler", one, bare, peers, {"limit": 0.8, "gql": 10, "graphql-ws on Node": 2}
+        )
+        loop = median(lambda: _rate(_async_for, events), scale.runs)
+        yield _row("client, async for", loop, bare, peers, {"limit": 0.6, "gql": 8}).with_settings(
+            {"buffer": "as big as the run: the load never waits"}
+        )
+        many = scale.pick(10_000, 500)
+        spread = median(lambda: _rate(_many(many), events, many), scale.runs)
+        row = Row(
+            benchmark=f"client, {many:,} subscriptions on one connection",
+            unit="typed events/s",
+            ours=round(spread),
+            limit=round(bare),
+            detail={"with one subscription": round(one)},
+        )
+        yield row.aim({"share of one subscription's": at_least(0.75, round(spread / one, 2))})
+
+
+def _row(name: str, ours: float, bare: float, peers: dict[str, float], bounds: dict[str, float]) -> Row:
+    row = Row(
+        benchmark=name,
+        unit="typed events/s",
+        ours=round(ours),
+        limit=round(bare),
+        peers={peer: round(figure) for peer, figure in peers.items()},
+    )
+    targets = {"ratio to the limit": at_least(bounds.pop("limit"), row.ratio_to_limit)}
+    targets |= {f"times {peer}": at_least(bound, row.times(peer)) for peer, bound in bounds.items()}
+    return row.aim(targets)

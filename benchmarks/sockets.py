@@ -1,0 +1,142 @@
+"""Many WebSockets in one thread that count what arrives and do nothing else: the load on a server."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self, final
+
+__all__ = ["Sockets"]
+
+_MARK = b'"next"'
+_READ_BYTES = 1 << 18
+
+
+def _frame(text: str) -> bytes:
+    """Mask with zeros: legal, and nothing to compute."""
+    data = text.encode()
+    if len(data) < 126:
+        head = bytes((0x81, 0x80 | len(data)))
+    elif len(data) < 65536:
+        head = b"\x81\xfe" + len(data).to_bytes(2, "big")
+    else:
+        head = b"\x81\xff" + len(data).to_bytes(8, "big")
+    return head + b"\x00\x00\x00\x00" + data
+
+
+@final
+class Sockets:
+    """So many connections with one subscription each, and each with an operation id of its own."""
+
+    def __init__(self, port: int, count: int, *, resume: bool = False, bare: bool = False) -> None:
+        """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted."""
+        self._selector = selectors.DefaultSelector()
+        self._sockets: list[socket.socket] = []
+        self._ends: list[bytes] = []
+        self._resume = resume
+        for number in range(count):
+            opened = socket.create_connection(("127.0.0.1", port))
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not bare:
+                self._initialise(opened)
+            self._sockets.append(opened)
+            self._ends.append(b"")
+            self._selector.register(opened, selectors.EVENT_READ, number)
+
+    def _initialise(self, opened: socket.socket) -> None:
+        opened.sendall(
+            b"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+        )
+        _read_until(opened, b"\r\n\r\n")
+        init: dict[str, object] = {"type": "connection_init"}
+        if self._resume:
+            init["payload"] = {"resume": {"version": 1}}
+        opened.sendall(_frame(json.dumps(init)))
+        _read_until(opened, b"connection_ack")
+
+    def subscribe(
+        self, document: str, variables: Callable[[int], Mapping[str, object]] | None = None
+    ) -> None:
+        """Subscribe once on each; where resume was negotiated wait until each is live."""
+        for number, opened in enumerate(self._sockets):
+            payload: dict[str, object] = {"query": document}
+            if variables is not None:
+                payload["variables"] = variables(number)
+            message = {"id": f"{number:08x}", "type": "subscribe", "payload": payload}
+            opened.sendall(_frame(json.dumps(message)))
+            if self._resume:
+                _read_until(opened, b'"cursor"')
+        if not self._resume:
+            time.sleep(0.5)  # nothing says when such a server is ready
+
+    def subscribe_more(
+        self, document: str, each: Callable[[int, int], Mapping[str, object]], count: int, *, first: int = 0
+    ) -> None:
+        """Subscribe so many times on each, with variables by socket and number; ``first`` keeps ids apart."""
+        for number, opened in enumerate(self._sockets):
+            for k in range(count):
+                payload = {"query": document, "variables": each(number, k)}
+                message = {
+                    "id": f"{first * 0x1000000 + number * count + k:08x}",
+                    "type": "subscribe",
+                    "payload": payload,
+                }
+                opened.sendall(_frame(json.dumps(message)))
+            if self._resume:
+                _read_count(opened, b'"cursor"', count)
+        if not self._resume:
+            time.sleep(1.0)  # nothing says when such a server is ready
+
+    def count(self, events: int, *, seconds: float = 120.0) -> float:
+        """Read until so many events have arrived in all; return the seconds from now until then.
+
+        :raises RuntimeError: they do not come.
+        """
+        started = time.perf_counter()
+        seen, ends, keep = 0, self._ends, len(_MARK) - 1
+        while seen < events:
+            ready = self._selector.select(timeout=5.0)
+            if not ready and time.perf_counter() - started > seconds:
+                raise RuntimeError(f"{seen} of {events} events arrived")
+            for key, _ in ready:
+                number: int = key.data
+                data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]  # a socket
+                if not data:
+                    raise RuntimeError(f"socket {number} was closed after {seen} of {events} events")
+                data = ends[number] + data
+                seen += data.count(_MARK)
+                # A mark may be cut in two; one that is whole is not counted again: it is longer.
+                ends[number] = data[-keep:]
+        return time.perf_counter() - started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._selector.close()
+        for opened in self._sockets:
+            opened.close()
+
+
+def _read_until(opened: socket.socket, mark: bytes) -> None:
+    _read_count(opened, mark, 1)
+
+
+def _read_count(opened: socket.socket, mark: bytes, count: int) -> None:
+    data = b""
+    while data.count(mark) < count:
+        more = opened.recv(65536)
+        if not more:
+            raise RuntimeError(f"the server closed the connection: {data[-200:]!r}")
+        data += more

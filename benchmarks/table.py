@@ -1,0 +1,61 @@
+"""The rows as a reader sees them: lines on a terminal, a table in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.row import Row, Target
+
+__all__ = ["markdown", "text"]
+
+_BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+
+
+def text(row: Row) -> str:
+    """Return a row as lines of text."""
+    lines = [f"{row.benchmark}: {_number(row.ours)} {row.unit}"]
+    if row.limit is not None:
+        lines.append(f"    limit of the machine  {_number(row.limit)} ({row.ratio_to_limit} of it)")
+    for name, figure in row.peers.items():
+        lines.append(f"    {name:<21} {_number(figure)} ({row.times(name)} times)")
+    lines += [f"    {name}: {value}" for name, value in row.detail.items()]
+    lines += [
+        f"    {'met' if each.met else 'MISSED'}: {_target(name, each)}" for name, each in row.targets.items()
+    ]
+    return "\n".join(lines)
+
+
+def markdown(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> None:
+    """Put the table where the page has its marks."""
+    lines = [
+        "Measured on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".\n",
+        "\n",
+        "| benchmark | ours | limit of the machine | the others | targets |\n",
+        "|---|---|---|---|---|\n",
+    ]
+    for row in rows:
+        limit = "" if row.limit is None else f"{_number(row.limit)} ({row.ratio_to_limit})"
+        peers = ", ".join(f"{name} {_number(figure)}" for name, figure in row.peers.items())
+        detail = "".join(f"; {name} {value}" for name, value in row.detail.items())
+        targets = "<br>".join(
+            f"{'met' if each.met else '**missed**'}: {_target(name, each)}"
+            for name, each in row.targets.items()
+        )
+        lines.append(
+            f"| {row.benchmark} | {_number(row.ours)} {row.unit}{detail} | {limit} | {peers} | {targets} |\n"
+        )
+    before, _, rest = page.read_text().partition(_BEGIN)
+    page.write_text(before + _BEGIN + "".join(lines) + _END + rest.partition(_END)[2])
+
+
+def _target(name: str, target: Target) -> str:
+    bound = (
+        f"at least {target.at_least:,g}" if target.at_least is not None else f"at most {target.at_most:,g}"
+    )
+    measured = "not measured" if target.measured is None else f"{target.measured:,g}"
+    return f"{name} {measured} ({bound})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
