@@ -70,7 +70,8 @@ class EventBuffer(Generic[T]):
     __slots__ = ("_budget", "_items", "_max_bytes", "_max_events", "_policy", "dropped", "size_bytes")
 
     def __init__(self, limits: BufferLimits, budget: BufferBudget) -> None:
-        self._items: deque[Response[T]] = deque()
+        # A deque takes 600 bytes, and the events of most subscriptions never wait.
+        self._items: deque[Response[T]] | None = None
         self._budget = budget
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
@@ -79,7 +80,8 @@ class EventBuffer(Generic[T]):
         self.dropped: int = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        items = self._items
+        return 0 if items is None else len(items)
 
     def put(self, response: Response[T], size_bytes: int) -> bool:
         """Append an event; ``False``, with nothing changed, if it does not fit under ``fail`` or ``resume``.
@@ -96,12 +98,14 @@ class EventBuffer(Generic[T]):
         response.size_bytes = size_bytes
         self.size_bytes += size_bytes
         self._budget.used += size_bytes
+        if self._items is None:
+            self._items = deque()
         self._items.append(response)
         return True
 
     def _fits(self, size_bytes: int) -> bool:
         return (
-            len(self._items) < self._max_events
+            len(self) < self._max_events
             and self.size_bytes + size_bytes <= self._max_bytes
             and self._budget.has_room(size_bytes)
         )
@@ -120,6 +124,8 @@ class EventBuffer(Generic[T]):
 
         :raises IndexError: there is none.
         """
+        if self._items is None:
+            raise IndexError("the buffer is empty")
         response = self._items.popleft()
         self.size_bytes -= response.size_bytes
         self._budget.give_back(response.size_bytes)
@@ -133,7 +139,7 @@ class EventBuffer(Generic[T]):
     @property
     def is_low(self) -> bool:
         """Whether a flow that was stopped may go on: no bound is used by more than half."""
-        own = len(self._items) * 2 <= self._max_events and self.size_bytes * 2 <= self._max_bytes
+        own = len(self) * 2 <= self._max_events and self.size_bytes * 2 <= self._max_bytes
         return own and self._budget.is_low
 
     def fits_client(self, size_bytes: int) -> bool:
@@ -146,10 +152,10 @@ class EventBuffer(Generic[T]):
 
     def is_half_full(self) -> bool:
         """Tell whether a consumer that waits for a batch had better take what is there."""
-        return len(self._items) * 2 >= self._max_events or self.size_bytes * 2 >= self._max_bytes
+        return len(self) * 2 >= self._max_events or self.size_bytes * 2 >= self._max_bytes
 
     def clear(self) -> None:
         """Forget everything that is held."""
-        self._items.clear()
+        self._items = None
         held, self.size_bytes = self.size_bytes, 0
         self._budget.give_back(held)

@@ -129,11 +129,12 @@ class Handlers(Generic[T]):
         self.errors: int = 0
         self._source = source
         self._tasks = tasks
-        self._data: list[Callable[[T], object]] = []
-        self._error: list[Callable[[CircuitBreakerError], object]] = []
-        self._complete: list[Callable[[], object]] = []
+        # Tuples and nothing: most subscriptions have one handler, and there may be a hundred thousand.
+        self._data: tuple[Callable[[T], object], ...] = ()
+        self._error: tuple[Callable[[CircuitBreakerError], object], ...] = ()
+        self._complete: tuple[Callable[[], object], ...] = ()
         self._async = False
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_Pending] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._end_told = False
 
@@ -150,18 +151,19 @@ class Handlers(Generic[T]):
     def add_data(self, handler: Callable[[T], object]) -> None:
         """Add a handler of events; what is buffered goes to the first one at once."""
         _check_callable(handler)
-        self._data.append(handler)
+        before = self._data
+        self._data = (*before, handler)
         if not self._async:
             try:
-                self._source.set_inline(handler if len(self._data) == 1 else self._call_all)
+                self._source.set_inline(self._call_all if before else handler)
             except BaseException:
-                self._data.pop()
+                self._data = before
                 raise
 
     def add_error(self, handler: Callable[[CircuitBreakerError], object]) -> None:
         """Add a handler of errors; if the subscription has failed already it is called at once."""
         _check_callable(handler)
-        self._error.append(handler)
+        self._error = (*self._error, handler)
         error = self._source.error
         if self._end_told and error is not None:
             self._observe(handler, error)
@@ -169,7 +171,7 @@ class Handlers(Generic[T]):
     def add_complete(self, handler: Callable[[], object]) -> None:
         """Add a handler of the end; if the stream has ended already it is called at once."""
         _check_callable(handler)
-        self._complete.append(handler)
+        self._complete = (*self._complete, handler)
         if self._end_told and self._source.state is SubscriptionState.COMPLETED:
             self._observe(handler)
 
@@ -218,7 +220,7 @@ class Handlers(Generic[T]):
             operation=source.label,
             error=error,
         )
-        for handler in tuple(self._error):
+        for handler in self._error:
             self._observe(handler, error)
 
     def end(self) -> None:
@@ -242,7 +244,7 @@ class Handlers(Generic[T]):
     def _call_all(self, value: T) -> object:
         """Call several handlers as one, each isolated; return what is to be awaited."""
         awaitables = _Awaitables()
-        for handler in tuple(self._data):
+        for handler in self._data:
             try:
                 result = handler(value)
             except Exception as error:  # noqa: BLE001 (as in `call`)
@@ -273,6 +275,8 @@ class Handlers(Generic[T]):
         )
 
     def _await_later(self, pending: _Pending) -> None:
+        if self._pending is None:
+            self._pending = deque()
         self._pending.append(pending)
         self._start_pump()
         self._source.wake()
@@ -289,11 +293,11 @@ class Handlers(Generic[T]):
     def _pump_ended(self, pump: asyncio.Task[None]) -> None:
         self._tasks.discard(pump)
         # Not in the task itself: one that is cancelled before its first turn runs nothing of its own.
-        if self._pump is pump:
+        if self._pump is pump and self._pending:
             for pending in self._pending:
                 if inspect.iscoroutine(pending.awaitable):
                     pending.awaitable.close()
-            self._pending.clear()
+            self._pending = None
 
     async def _run(self) -> None:
         source = self._source
@@ -304,7 +308,7 @@ class Handlers(Generic[T]):
                 source.handled = cursor or source.handled
             elif self._async and source.buffered:
                 value = source.take_value()
-                for on_data in tuple(self._data):
+                for on_data in self._data:
                     await self._call_and_settle(on_data, value)
                 source.mark_handled()
             elif source.state.is_end and not self._end_told:
@@ -343,10 +347,10 @@ class Handlers(Generic[T]):
         self._end_told = True
         source = self._source
         if source.state is SubscriptionState.COMPLETED:
-            for handler in tuple(self._complete):
+            for handler in self._complete:
                 self._observe(handler)
         elif source.error is not None:
-            for on_error in tuple(self._error):
+            for on_error in self._error:
                 self._observe(on_error, source.error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -52,10 +51,18 @@ class Subscription(Generic[T_co]):
                 print(resource.state)
     """
 
+    __slots__ = ("__weakref__", "_delivery")
+
     def __init__(self, delivery: Delivery[T_co]) -> None:
         self._delivery = delivery
-        # The registry holds the delivery only, so this object's end is the end of the last reference.
-        weakref.finalize(self, _abandon, delivery).atexit = False
+
+    def __del__(self) -> None:
+        # The registry holds the delivery only, so this object's end is the end of the last reference. It may
+        # come in any thread, in the middle of anything.
+        delivery = self._delivery
+        if not delivery.state.is_end:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to end
+                delivery.loop.call_soon_threadsafe(delivery.abandon)
 
     # What it is ------------------------------------------------------------------------------------------
 
@@ -298,9 +305,3 @@ class Batches(Generic[T]):
     async def __anext__(self) -> list[T]:
         """Wait for the next list. Cancellation loses no event."""
         return await self._subscription._next_batch(self._max_events, self._max_wait_seconds)  # noqa: SLF001 (one class in two)
-
-
-def _abandon(delivery: Delivery[T]) -> None:
-    # The garbage collector may call this in any thread, in the middle of anything.
-    with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to end
-        delivery.loop.call_soon_threadsafe(delivery.abandon)
