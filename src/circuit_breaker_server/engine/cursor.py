@@ -7,7 +7,7 @@ from typing import Self, final
 
 import msgspec
 
-__all__ = ["Cursor"]
+__all__ = ["Cursor", "cursor_text"]
 
 _TEXT = re.compile(r"([0-9a-f]{1,32})\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{8})", re.ASCII)
 
@@ -44,4 +44,9 @@ class Cursor(msgspec.Struct, frozen=True):
         return cls(epoch, int(offset), int(index), check)
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.offset}.{self.index}.{self.check}"
+        return cursor_text(self.epoch, self.offset, self.index, self.check)
+
+
+def cursor_text(epoch: str, offset: int, index: int, check: str) -> str:
+    """Write a cursor's text, without a cursor."""
+    return f"{epoch}.{offset}.{index}.{check}"

@@ -9,20 +9,66 @@ import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor
 
-__all__ = ["Finite", "Selection", "StreamEvent"]
+__all__ = ["Finite", "Selection", "StreamEvent", "made", "whole"]
 
 
 @final
-class StreamEvent(msgspec.Struct, frozen=True):
+class StreamEvent:
     """One event of one subscription field.
 
     :ivar stream: the field's name.
-    :ivar value: in the shape of the field's type, with every field that can be selected; never changed
-        by whoever reads it.
+
+    Example::
+
+        StreamEvent("resourceUpdates", {"id": "r1", "state": "draft"})
     """
 
-    stream: str
-    value: dict[str, object]
+    __slots__ = ("_value", "stream")
+
+    def __init__(self, stream: str, value: dict[str, object] | Callable[[], dict[str, object]]) -> None:
+        """``value`` may be what makes it: it is called when the value is first asked for, if it ever is."""
+        self.stream = stream
+        self._value = value
+
+    @property
+    def value(self) -> dict[str, object]:
+        """In the shape of the field's type, with every field that can be selected; never changed.
+
+        What is JSON already may be ``msgspec.Raw``, and what is costly to make may be callable: nothing is
+        decoded or made that nobody selects.
+        """
+        value = self._value
+        if not isinstance(value, dict):
+            value = self._value = value()
+        return value
+
+    @property
+    def whole(self) -> dict[str, object]:
+        """The value with everything made that could be selected."""
+        return {key: whole(item) for key, item in self.value.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StreamEvent) and self.stream == other.stream and self.whole == other.whole
+
+    __hash__ = None  # type: ignore[assignment]  # as of a dict
+
+    def __repr__(self) -> str:
+        return f"StreamEvent({self.stream!r}, {self.whole!r})"
+
+
+def made(value: object) -> object:
+    """Make what is only made when it is selected: JSON that was not read yet, and what is callable."""
+    if callable(value):
+        value = value()
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def whole(value: object) -> object:
+    """Make all of it, all the way down."""
+    value = made(value)
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @final

@@ -268,7 +268,7 @@ class Gateway:
 
     def _offer(self, record: Record, channels: Sequence[Channel]) -> None:
         try:
-            events = self.reader.events(record)
+            events = self.reader.events(record, {channel.stream for channel in channels})
         except Exception:
             # Going on would hide an event: those who would have got it are told instead.
             logger.exception("record_unreadable", offset=record.offset, subject=record.subject)

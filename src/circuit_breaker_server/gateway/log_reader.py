@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.cursor import Cursor, cursor_text
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
@@ -80,17 +80,18 @@ class LogReader:
         self._derive = derive
         self._page_records = page_records
 
-    def events(self, record: Record) -> Sequence[LoggedEvent]:
-        """Derive a record's events.
+    def events(self, record: Record, streams: Container[str]) -> Sequence[LoggedEvent]:
+        """Derive a record's events of these streams.
 
         :raises LogCorruptError: the record cannot be read.
         """
         offset, check, epoch, size = record.offset, record.check, self.log.epoch, len(record.data)
         return [
             LoggedEvent(
-                (offset, index), str(Cursor(epoch, offset, index, check)), event.stream, event.value, size
+                (offset, index), cursor_text(epoch, offset, index, check), event.stream, event.value, size
             )
             for index, event in enumerate(self._derive(record))
+            if event.stream in streams
         ]
 
     def end_cursor(self, record: Record) -> Cursor:
@@ -164,10 +165,11 @@ class LogReader:
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await self._refuse_if_trimmed(after)
+        streams = (channel.stream,)
         events = [
             event
             for record in records
-            for event in self.events(record)
+            for event in self.events(record, streams)
             if event.position > after and channel.wants(event.stream, event.value)
         ]
         reached = (records[-1].offset, END_OF_RECORD) if records else after

@@ -29,6 +29,7 @@ from graphql.execution.collect_fields import CollectedFields, FieldDetails, coll
 from graphql.execution.execute import execute_subscription_event
 
 from circuit_breaker_sdk.errors import GraphQLError as WireError
+from circuit_breaker_server.engine.events import made, whole
 from circuit_breaker_server.graphql.errors import to_wire
 
 __all__ = ["Projection", "root_fields"]
@@ -127,7 +128,9 @@ class Projection:
         return self._execute(value)
 
     def _execute(self, value: Mapping[str, object]) -> bytes:
-        answer = execute_subscription_event(self._executor.build_per_event_executor({self._name: value}))
+        answer = execute_subscription_event(
+            self._executor.build_per_event_executor({self._name: whole(value)})
+        )
         # No resolver of ours is a coroutine: every value is already there.
         result = cast("ExecutionResult", answer)
         payload: dict[str, object] = {"data": result.data}
@@ -186,7 +189,9 @@ def _coerced(coerce: Callable[[object], object]) -> _Complete:
 def _list(nullable: bool, exact: type | None, complete_item: _Complete) -> _Complete:
     def complete(value: object) -> object:
         if not isinstance(value, (list, tuple)):
-            raise _UnfitValue
+            value = made(value)
+            if not isinstance(value, (list, tuple)):
+                raise _UnfitValue
         completed: list[object] = []
         for item in value:
             if item is None:
@@ -225,7 +230,9 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
 
     def complete(value: object) -> object:
         if not isinstance(value, dict):
-            raise _UnfitValue
+            value = made(value)
+            if not isinstance(value, dict):
+                raise _UnfitValue
         get = value.get
         completed: dict[str, object] = {}
         for field in fields:

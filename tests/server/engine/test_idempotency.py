@@ -100,7 +100,7 @@ async def test_a_replay_knows_what_the_live_state_knew_with_a_snapshot_and_witho
     for record in records:
         state_.apply(record)
     assert as_json([(name, plain(entry)) for name, entry in state_._kept.items()]) == known
-    assert msgspec.json.encode([derive(record) for record in records]) == msgspec.json.encode(live)
+    assert [derive(record) for record in records] == live
     await log.aclose()
 
 

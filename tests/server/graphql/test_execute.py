@@ -250,7 +250,7 @@ async def test_the_answer_to_a_mutation_carries_the_cursor_of_its_last_record() 
         cursor = Cursor.parse(part(part(part(answer, "extensions", dict), "resume", dict), "cursor", str))
         last = graph.log.records[-1]
         assert cursor == Cursor(graph.log.epoch, last.offset, len(derive(last)) - 1, last.check)
-        ids = [event.value["id"] for r in graph.log.records for event in derive(r) if event.stream[0] == "r"]
+        ids = [event.whole["id"] for r in graph.log.records for event in derive(r) if event.stream[0] == "r"]
         data = part(answer, "data", dict)
         assert [data["a"]["id"], data["b"]["id"]] == ids
 

@@ -6,7 +6,7 @@ a subject is the record's subject.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.log.event_log import Record
@@ -55,7 +55,7 @@ def nats_event(
     record: Record,
     event_type: str,
     resource: Mapping[str, object],
-    history: Iterable[Mapping[str, object]],
+    history: Callable[[], Iterable[Mapping[str, object]]],
     *,
     triggered_by: str | None = None,
     activity: str | None = None,
@@ -64,18 +64,24 @@ def nats_event(
     """Return the event of ``natsResourceStream`` that a record of a resource is.
 
     :param resource: after the change, as ``ResourceGQL``.
-    :param history: the resource's, as far as the record holds it.
+    :param history: returns the resource's, as far as the record holds it.
     """
-    value: dict[str, object] = {
-        "eventType": event_type,
-        "resource": nats_value(
-            resource, activity_records(history), offset=record.offset, subject=record.subject
-        ),
-        "subject": record.subject,
-        "sequence": str(record.offset),
-        "timestamp": resource["updatedAt"],
-        "activity": activity,
-        "previousState": previous_state,
-        "metadata": None if triggered_by is None else {"triggeredBy": triggered_by},
-    }
+
+    def value() -> dict[str, object]:
+        return {
+            "eventType": event_type,
+            "resource": nats_value(
+                resource,
+                lambda: activity_records(history()),
+                offset=record.offset,
+                subject=record.subject,
+            ),
+            "subject": record.subject,
+            "sequence": str(record.offset),
+            "timestamp": resource["updatedAt"],
+            "activity": activity,
+            "previousState": previous_state,
+            "metadata": None if triggered_by is None else {"triggeredBy": triggered_by},
+        }
+
     return StreamEvent(NATS_RESOURCE_STREAM, value)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, cast
+from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -75,20 +76,46 @@ class _StateUpdatedView(VersionedBody, frozen=True, kw_only=True, tag="state_upd
     state: _StateView
 
 
+class _ResourceView(msgspec.Struct, frozen=True, rename="camel"):
+    id: str
+    workflow_id: str
+    state: str
+    state_definition: msgspec.Raw
+    data: msgspec.Raw
+    metadata: msgspec.Raw
+    created_at: str
+    updated_at: str
+    history: msgspec.Raw
+
+    def value(self, history: object = None) -> dict[str, object]:
+        """Return it as ``ResourceGQL``; ``history`` in place of its own."""
+        return {
+            "id": self.id,
+            "workflowId": self.workflow_id,
+            "state": self.state,
+            "stateDefinition": self.state_definition,
+            "data": _json(self.data),
+            "metadata": _json(self.metadata),
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
+            "history": history or self.history,
+        }
+
+
 class _ResourceCreatedView(VersionedBody, frozen=True, kw_only=True, tag="resource_created"):
-    resource: dict[str, object]
+    resource: _ResourceView
     triggered_by: str | None = None
 
 
 class _ResourceChangedView(VersionedBody, frozen=True, kw_only=True, tag="resource_changed"):
-    resource: dict[str, object]
+    resource: _ResourceView
 
 
 class _ActivityExecutedView(VersionedBody, frozen=True, kw_only=True, tag="activity_executed"):
     activity_id: str
     from_state: str
     to_state: str
-    resource: dict[str, object]
+    resource: _ResourceView
     triggered_by: str | None = None
 
 
@@ -101,6 +128,8 @@ _View = (
     | _ActivityExecutedView
 )
 _VIEWS: msgspec.json.Decoder[_View] = msgspec.json.Decoder(_View)
+_HISTORY: msgspec.json.Decoder[list[dict[str, object]]] = msgspec.json.Decoder(list[dict[str, object]])
+_NULL = msgspec.Raw(b"null")
 
 
 def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per kind of record)
@@ -116,28 +145,29 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
             return (_workflow_updated(record, workflow_id, state, "STATE_CREATED"),)
         case _StateUpdatedView(workflow_id=workflow_id, state=state):
             return (_workflow_updated(record, workflow_id, state, "STATE_UPDATED"),)
-        case _ResourceCreatedView(resource=resource):
+        case _ResourceCreatedView(resource=view):
+            resource = view.value()
             return (
                 StreamEvent(RESOURCE_UPDATES, resource),
                 _resource_event(
-                    record, "RESOURCE_CREATED", resource, {"state": resource["state"]}, body.triggered_by
+                    record, "RESOURCE_CREATED", resource, {"state": view.state}, body.triggered_by
                 ),
-                nats_event(record, "CREATED", resource, (), triggered_by=body.triggered_by),
+                nats_event(record, "CREATED", resource, tuple, triggered_by=body.triggered_by),
             )
-        case _ResourceChangedView(resource=resource):
-            history = _history(resource)
+        case _ResourceChangedView(resource=view):
+            resource = view.value()
             return (
                 StreamEvent(RESOURCE_UPDATES, resource),
-                nats_event(record, "DATA_UPDATED", resource, history),
+                nats_event(record, "DATA_UPDATED", resource, partial(_entries, view.history)),
             )
-        case _ActivityExecutedView(resource=resource, from_state=from_state, to_state=to_state):
+        case _ActivityExecutedView(resource=view, from_state=from_state, to_state=to_state):
             data: dict[str, object] = {
                 "fromState": from_state,
                 "toState": to_state,
                 "activityId": body.activity_id,
             }
-            history = _history(resource)
-            history[-1]["natsSequence"] = str(record.offset)  # this record's own: it could not hold it
+            history = partial(_entries, view.history, record.offset)
+            resource = view.value(history)
             update = StreamEvent(RESOURCE_UPDATES, resource)
             executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data, body.triggered_by)
             moved = from_state != to_state
@@ -156,9 +186,17 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
             return (update, executed, changed, nats)
 
 
-def _history(resource: Mapping[str, object]) -> list[dict[str, object]]:
-    """Return the end of a resource's history; what is changed in it is changed in the resource."""
-    return cast("list[dict[str, object]]", resource["history"])
+def _json(raw: msgspec.Raw) -> msgspec.Raw | None:
+    """Return JSON as it was written; null is ``None``, which the schema may forbid."""
+    return None if raw == _NULL else raw
+
+
+def _entries(history: msgspec.Raw, last_offset: int | None = None) -> list[dict[str, object]]:
+    """Read the end of a resource's history; ``last_offset``: of the last entry, which cannot say it."""
+    entries = _HISTORY.decode(history)
+    if last_offset is not None:
+        entries[-1]["natsSequence"] = str(last_offset)
+    return entries
 
 
 def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:
@@ -181,15 +219,17 @@ def _resource_event(
     data: Mapping[str, object],
     triggered_by: str | None,
 ) -> StreamEvent:
-    value: dict[str, object] = {
-        "eventType": event_type,
-        "workflowId": resource["workflowId"],
-        "resourceId": resource["id"],
-        "timestamp": resource["updatedAt"],
-        "data": data,
-        "triggeredBy": triggered_by,
-        "natsSequence": str(record.offset),
-    }
+    def value() -> dict[str, object]:
+        return {
+            "eventType": event_type,
+            "workflowId": resource["workflowId"],
+            "resourceId": resource["id"],
+            "timestamp": resource["updatedAt"],
+            "data": data,
+            "triggeredBy": triggered_by,
+            "natsSequence": str(record.offset),
+        }
+
     return StreamEvent(WORKFLOW_EVENTS, value)
 
 

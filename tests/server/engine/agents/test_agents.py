@@ -105,7 +105,7 @@ async def world(
 
 
 def events(log: MemoryLog, stream: str = "agentExecutionStream") -> list[dict[str, object]]:
-    return [event.value for record in log.records for event in derive(record) if event.stream == stream]
+    return [event.whole for record in log.records for event in derive(record) if event.stream == stream]
 
 
 def types(log: MemoryLog) -> list[object]:

@@ -42,16 +42,16 @@ def event_of(record: Record) -> Value:
     *others, last = derive(record)
     assert last.stream == STREAM
     assert STREAM not in {event.stream for event in others}
-    return last.value
+    return last.whole
 
 
 def received(selection: Selection, records: list[Record]) -> list[Value]:
     return [
-        event.value
+        event.whole
         for record in records
         if any(matches(pattern, record.subject) for pattern in selection.subjects)
         for event in derive(record)
-        if event.stream == STREAM and (selection.matches is None or selection.matches(event.value))
+        if event.stream == STREAM and (selection.matches is None or selection.matches(event.whole))
     ]
 
 
@@ -85,7 +85,7 @@ async def test_a_new_instance_is_answered_with_its_record() -> None:
             "activityHistory": [],
         }
         assert plain(engine.nats.resource(str(value["id"]))) == value
-        created = [e.value for e in derive(made.record) if e.stream == "workflowEvents"]
+        created = [e.whole for e in derive(made.record) if e.stream == "workflowEvents"]
         assert [(e["eventType"], e["triggeredBy"]) for e in created] == [("RESOURCE_CREATED", "ada")]
 
 

@@ -32,7 +32,7 @@ def wanted(selection: Selection, stream: str, records: list[Record]) -> list[Str
         for record in records
         if any(matches(pattern, record.subject) for pattern in selection.subjects)
         for event in derive(record)
-        if event.stream == stream and (selection.matches is None or selection.matches(event.value))
+        if event.stream == stream and (selection.matches is None or selection.matches(event.whole))
     ]
 
 
@@ -52,7 +52,7 @@ async def test_creating_a_resource_is_an_update_and_an_event() -> None:
         )
         update, event, _ = derive(made.record)
         value = plain(made.value)
-        assert (update.stream, update.value) == ("resourceUpdates", value)
+        assert (update.stream, update.whole) == ("resourceUpdates", value)
         assert event == StreamEvent(
             "workflowEvents",
             {
@@ -75,9 +75,9 @@ async def test_an_activity_is_an_update_then_its_execution_then_the_change_of_st
         update, executed, changed, _ = derive(made.record)
         assert update == StreamEvent("resourceUpdates", plain(made.value))
         expected = {"fromState": "draft", "toState": "review", "activityId": "submit"}
-        assert (executed.value["eventType"], executed.value["data"]) == ("ACTIVITY_EXECUTED", expected)
-        assert (changed.value["eventType"], changed.value["data"]) == ("RESOURCE_STATE_CHANGED", expected)
-        assert executed.value["timestamp"] == plain(made.value)["updatedAt"]
+        assert (executed.whole["eventType"], executed.whole["data"]) == ("ACTIVITY_EXECUTED", expected)
+        assert (changed.whole["eventType"], changed.whole["data"]) == ("RESOURCE_STATE_CHANGED", expected)
+        assert executed.whole["timestamp"] == plain(made.value)["updatedAt"]
 
 
 async def test_an_activity_that_stays_in_its_state_changes_no_state() -> None:
@@ -85,7 +85,7 @@ async def test_an_activity_that_stays_in_its_state_changes_no_state() -> None:
         resource = await create_resource(engine, await create_workflow(engine))
         made = await engine.execute_activity(ExecuteActivity(resource_id=resource, activity_id="edit"))
         types = [
-            event.value["eventType"] for event in derive(made.record) if event.stream == "workflowEvents"
+            event.whole["eventType"] for event in derive(made.record) if event.stream == "workflowEvents"
         ]
         assert types == ["ACTIVITY_EXECUTED"]
 
@@ -97,7 +97,7 @@ async def test_a_change_of_the_definition_is_an_event_of_the_workflow_alone() ->
         updated = await engine.update_state(workflow, "archived", StateUpdate(name="Put away"))
         for made, change in ((created, "STATE_CREATED"), (updated, "STATE_UPDATED")):
             (event,) = derive(made.record)
-            assert event.value == {
+            assert event.whole == {
                 "eventType": "WORKFLOW_UPDATED",
                 "workflowId": workflow,
                 "resourceId": None,
@@ -114,10 +114,10 @@ async def test_an_event_has_the_definition_of_the_state_as_it_was_then() -> None
         made = await engine.create_resource(CreateResource(workflow_id=workflow))
         await engine.update_state(workflow, "draft", StateUpdate(name="Sketch"))
         resource = part(made.value, "id", str)
-        assert part(derive(made.record)[0].value, "stateDefinition", dict)["name"] == "Draft"
+        assert part(derive(made.record)[0].whole, "stateDefinition", dict)["name"] == "Draft"
         assert part(plain(engine.resource(resource)), "stateDefinition", dict)["name"] == "Sketch"
         later = await engine.execute_activity(ExecuteActivity(resource_id=resource, activity_id="edit"))
-        assert part(derive(later.record)[0].value, "stateDefinition", dict)["name"] == "Sketch"
+        assert part(derive(later.record)[0].whole, "stateDefinition", dict)["name"] == "Sketch"
 
 
 async def test_an_event_carries_the_end_of_the_history_and_a_query_all_of_it() -> None:
@@ -128,7 +128,7 @@ async def test_an_event_carries_the_end_of_the_history_and_a_query_all_of_it() -
             answer = await execute(engine, resource, "edit", {"i": i})
             everything = part(answer, "history", list)
             assert [entry["data"]["i"] for entry in everything] == list(range(i + 1))
-            sent = part(derive(log.records[-1])[0].value, "history", list)
+            sent = part(derive(log.records[-1])[0].whole, "history", list)
             assert sent == everything[-16:]
         assert part(plain(engine.resource(resource)), "history", list) == everything
 
@@ -148,7 +148,7 @@ async def two_workflows(engine: Workflows) -> tuple[str, str, str, str]:
 
 
 def ids_and_states(events: list[StreamEvent]) -> list[tuple[object, object]]:
-    return [(event.value["id"], event.value["state"]) for event in events]
+    return [(event.whole["id"], event.whole["state"]) for event in events]
 
 
 async def test_resource_updates_are_of_one_resource_of_a_workflow_or_of_all() -> None:
@@ -180,7 +180,7 @@ async def test_workflow_events_are_of_one_workflow_and_its_resources() -> None:
         await engine.create_state(state_input(one, "archived"))
         selection = select_workflow_events(engine, {"workflowId": one})
         events = wanted(selection, "workflowEvents", log.records)
-        assert [(e.value["eventType"], e.value["resourceId"]) for e in events] == [
+        assert [(e.whole["eventType"], e.whole["resourceId"]) for e in events] == [
             ("RESOURCE_CREATED", first),
             ("ACTIVITY_EXECUTED", first),
             ("RESOURCE_STATE_CHANGED", first),

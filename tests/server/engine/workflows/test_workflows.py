@@ -308,7 +308,7 @@ async def test_a_query_after_the_answer_sees_the_change_and_so_does_whoever_foll
         seen: list[object] = []
         end = log.tail(
             lambda records: seen.extend(
-                plain(engine.resource(str(e.value["id"])))["state"]
+                plain(engine.resource(str(e.whole["id"])))["state"]
                 for r in records
                 for e in derive(r)
                 if e.stream == "resourceUpdates"
