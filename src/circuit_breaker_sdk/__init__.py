@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from circuit_breaker_sdk._version import __version__
-from circuit_breaker_sdk.client import Client, ClientBuilder
+from circuit_breaker_sdk.client import Client
+from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
