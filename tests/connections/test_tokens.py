@@ -100,3 +100,17 @@ async def test_a_refused_one_is_replaced_but_not_again_at_once() -> None:
     clock.now += 1
     assert (await tokens.replace_refused(), tokens.current) == (True, "c")
     assert not await Tokens("plain").replace_refused()
+
+
+async def test_those_that_lost_the_same_token_ask_for_the_next_once() -> None:
+    given = iter("abcdef")
+    clock = Clock()
+    tokens = Tokens(lambda: next(given), monotonic=clock)
+    await tokens.ready()
+    await asyncio.gather(tokens.renew("a"), tokens.renew("a"))
+    await tokens.renew("a")
+    assert tokens.current == "b"
+    # Refused at the same time, and a little later: all go on with the one that was asked for.
+    assert all(await asyncio.gather(*(tokens.replace_refused("b") for _ in range(2))))
+    assert (await tokens.replace_refused("b"), tokens.current) == (True, "c")
+    assert not await tokens.replace_refused("c"), "that one is too fresh for another to be of use"
