@@ -13,10 +13,17 @@ from circuit_breaker_sdk.config import (
     MessageLimits,
     OfflineQueue,
     OverflowPolicy,
+    PoolStrategy,
     QueueOverflow,
     Timeouts,
 )
-from circuit_breaker_sdk.connections import BreakerState, ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    ConnectionHealth,
+    ConnectionState,
+    ConnectionStateChange,
+    SubscriptionConnectionPool,
+)
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -172,6 +179,7 @@ __all__ = [
     "Client",
     "ClientBuilder",
     "ConnectionFailed",
+    "ConnectionHealth",
     "ConnectionState",
     "ConnectionStateChange",
     "Continuity",
@@ -232,6 +240,7 @@ __all__ = [
     "OperationTimeoutError",
     "OverflowPolicy",
     "PaginationInput",
+    "PoolStrategy",
     "ProtocolError",
     "QueueOverflow",
     "RateLimitExceeded",
@@ -249,6 +258,7 @@ __all__ = [
     "Subscription",
     "SubscriptionBuilder",
     "SubscriptionClient",
+    "SubscriptionConnectionPool",
     "SubscriptionError",
     "SubscriptionFailed",
     "SubscriptionFilter",

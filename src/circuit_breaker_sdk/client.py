@@ -25,6 +25,7 @@ from circuit_breaker_sdk.connections import (
     ConnectionStateChange,
     Credentials,
     PollConnection,
+    SubscriptionConnectionPool,
     Supervisor,
     TokenSource,
 )
@@ -64,7 +65,7 @@ T = TypeVar("T")
 
 @final
 class Client:
-    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket.
+    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or a pool.
 
     It connects on first use and ends with its block or :meth:`aclose`. All methods belong on one event loop.
 
@@ -82,6 +83,7 @@ class Client:
     :param critical: poll for every subscription while no WebSocket gets through: see
         :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
+    :param pool: spreads subscriptions over several connections; ``None``: all share one.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
@@ -113,6 +115,7 @@ class Client:
         heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 (frozen; None means something else)
         critical: bool = False,
         offline_queue: OfflineQueue | None = None,
+        pool: SubscriptionConnectionPool | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(_urls(url))
         if not urls:
@@ -125,6 +128,7 @@ class Client:
             circuit_breaker=(circuit_breaker, CircuitBreakerPolicy),
             heartbeat=(heartbeat, Heartbeat),
             offline_queue=(offline_queue, OfflineQueue),
+            pool=(pool, SubscriptionConnectionPool),
             max_buffered_bytes=(max_buffered_bytes, int),
         )
         if max_buffered_bytes <= 0:
@@ -139,12 +143,14 @@ class Client:
             heartbeat=heartbeat,
         )
         self._url = urls[0]
-        self._supervisor = Supervisor(
-            settings,
-            urls=[websocket_url(each) for each in urls],
-            policy=policy,
-            breaker=circuit_breaker,
-        )
+        websocket_urls = [websocket_url(each) for each in urls]
+
+        def supervisor() -> Supervisor:
+            return Supervisor(settings, urls=websocket_urls, policy=policy, breaker=circuit_breaker)
+
+        pooled = None if pool is None else pool.serve(supervisor)
+        self._supervisor = supervisor() if pooled is None else pooled.first
+        self._connections = pooled or self._supervisor
         self._poll = PollConnection(settings)
         self._manager = SubscriptionManager(
             self._supervisor,
@@ -160,6 +166,7 @@ class Client:
             changes_of=self._changes_of,
             critical=critical,
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
+            pool=pooled,
         )
         self._executor = Executor(settings, urls, offline_queue=offline_queue)
 
@@ -175,33 +182,33 @@ class Client:
 
     @property
     def state(self) -> ConnectionState:
-        """Where the WebSocket connection is in its life."""
-        return self._supervisor.state
+        """Where the WebSocket connection is in its life; of a pool, ``CONNECTED`` if any is."""
+        return self._connections.state
 
     @property
     def circuit_breaker(self) -> BreakerState:
-        """What the circuit breaker of the present URL lets through."""
-        return self._supervisor.breaker_state
+        """What the circuit breaker of the present URL lets through; of a pool, the one that does most."""
+        return self._connections.breaker_state
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
         """Call ``handler`` with every change of :attr:`state`, with its reason and when the next attempt is.
 
         It is called on the loop, in the middle of things: keep it short. What it raises is logged.
         """
-        self._supervisor.on_state(handler)
+        self._connections.on_state(handler)
         return self
 
     @property
     def metrics(self) -> SubscriptionMetrics:
-        """A snapshot of the counters."""
-        counters = self._supervisor.counters
+        """A snapshot of the counters; of a pool, their sums, and the longest round trip."""
+        counters = self._connections.counters
         return SubscriptionMetrics(
             active_subscriptions=self._manager.active,
             messages_received=self._manager.messages_received,
             buffered_bytes=self._manager.buffered_bytes,
             connection_failures=counters.failures,
             reconnection_attempts=counters.reconnection_attempts,
-            round_trip_seconds=self._supervisor.round_trip_seconds,
+            round_trip_seconds=self._connections.round_trip_seconds,
         )
 
     # The domains: each is loaded when it is first used, so that importing the package stays fast.
@@ -341,7 +348,7 @@ class Client:
         """End every subscription, here and on the server, and close all connections. Idempotent."""
         await self._manager.aclose()
         await self._poll.aclose()
-        await self._supervisor.aclose()
+        await self._connections.aclose()
         await self._executor.aclose()
 
     async def __aenter__(self) -> Self:

@@ -12,7 +12,7 @@ from circuit_breaker_sdk.config import (
     Heartbeat,
     Timeouts,
 )
-from circuit_breaker_sdk.connections import TokenSource
+from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class ClientBuilder:
         self._recovery: ErrorRecoveryPolicy | None = None
         self._circuit_breaker: CircuitBreakerPolicy | None = None
         self._heartbeat: Heartbeat | None = Heartbeat()
+        self._pool: SubscriptionConnectionPool | None = None
 
     def base_url(self, url: str | Sequence[str]) -> Self:
         """Set the server's URL, or several."""
@@ -86,6 +87,11 @@ class ClientBuilder:
         self._heartbeat = heartbeat
         return self
 
+    def pool(self, pool: SubscriptionConnectionPool) -> Self:
+        """Spread subscriptions over several connections; a pool serves one client."""
+        self._pool = pool
+        return self
+
     def build(self) -> Client:
         """Make the client; nothing is connected yet.
 
@@ -105,4 +111,5 @@ class ClientBuilder:
             recovery=self._recovery,
             circuit_breaker=self._circuit_breaker,
             heartbeat=self._heartbeat,
+            pool=self._pool,
         )
