@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, final
 
+import msgspec
 import pytest
 
 from circuit_breaker_sdk import Client, PoolStrategy, SubscriptionConnectionPool, UsageError
@@ -275,11 +276,9 @@ async def test_one_that_was_lost_too_often_is_drained_and_comes_back_after_its_c
 
 async def test_where_no_other_is_healthy_nothing_is_drained() -> None:
     async with rig(size=2) as r:
-        supervisors = []
-        for _ in range(2):
-            await r.subscribe()
-        supervisors = list(LOADS)
-        for supervisor in supervisors:
+        await r.subscribe()
+        await r.subscribe()
+        for supervisor in LOADS:
             supervisor.counters.failures += 1
         await r.check()
         assert (r.counts, r.states, r.healthy) == ([1, 1], ["connected"] * 2, [False, False])
@@ -312,12 +311,8 @@ async def test_one_that_stays_away_from_check_to_check_gives_what_it_has_to_the_
 
 async def test_a_slow_round_trip_is_noticed_by_its_pong_or_by_its_absence() -> None:
     async with serve(acknowledge_and_stay) as port:  # it answers no ping
-        slow = Supervisor(settings(port))
         beating = Heartbeat(interval_seconds=0.01, timeout_seconds=1e6)
-        slow._settings = type(slow._settings)(
-            **{name: getattr(slow._settings, name) for name in slow._settings.__struct_fields__}
-            | {"heartbeat": beating}
-        )
+        slow = Supervisor(msgspec.structs.replace(settings(port), heartbeat=beating))
         pool = PoolSupervisor(pool_settings(max_round_trip_seconds=0.05), lambda: slow)
         load = Load()
         pool.on_member(lambda _supervisor: load)

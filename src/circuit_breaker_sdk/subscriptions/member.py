@@ -143,15 +143,10 @@ class Member:
         member.join(delivery)
         delivery.owner = member
         if was_on_connection:
-            try:
-                member._put_on(delivery, connection)
-            except SubscriptionError:
-                waited = True
-            else:
-                return True
-        if waited:
+            member._put_on(delivery, connection)
+        elif waited:
             member.resume(delivery)
-        return False
+        return was_on_connection
 
     def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
         delivery.resume(self._fresh_id(), link)
