@@ -294,6 +294,23 @@ async def test_one_that_keeps_its_subscriptions_keeps_its_connection() -> None:
         r.pool.first.counters.failures += 1
         await r.check()
         assert (r.counts, r.states, r.healthy) == ([1, 1], ["connected"] * 2, [False, True])
+        staying.subscriptions = 0
+        await r.check()
+        assert r.states == ["idle", "connected"], "once it has none it is closed, and not only after a while"
+
+
+async def test_one_that_cools_down_is_not_opened_while_another_can_be_had_however_it_is() -> None:
+    async with rig(size=2) as r:
+        await r.subscribe()
+        await r.subscribe()
+        r.pool.first.counters.failures += 1
+        await r.check()
+        assert r.counts == [0, 2]
+        next(each for each in LOADS if each is not r.pool.first).counters.failures += 1
+        await r.check()
+        assert r.healthy == [False, False]
+        await r.subscribe()
+        assert (r.counts, r.states) == ([0, 3], ["idle", "connected"])
 
 
 async def test_one_that_stays_away_from_check_to_check_gives_what_it_has_to_the_others() -> None:

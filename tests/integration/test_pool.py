@@ -134,11 +134,13 @@ async def test_a_slow_connection_is_drained_to_the_others_and_no_event_is_lost_o
         assert all(seen == list(range(n + 10)) for seen in all_seen)
         assert {updates.continuity for updates in both} == {Continuity.OK}
         assert w.client.metrics.connection_failures == 1, "only the attempt that was refused"
-        assert w.client.metrics.messages_received >= 2 * n
+        assert w.client.metrics.messages_received == 2 * (n + 10), "each where it came"
         await until(lambda: w.pool.health()[0].state is ConnectionState.IDLE)
         assert [connection.is_healthy for connection in w.pool.health()] == [False, True]
         both.append(await w.subscribe())
         assert w.counts == [0, 3], "the slow one carries nothing new"
+        await both[0].unsubscribe()
+        assert w.counts == [0, 2], "it had become the other's"
 
 
 async def test_one_that_waits_for_its_consumer_goes_over_too(tmp_path: Path) -> None:
@@ -184,6 +186,19 @@ async def test_what_cannot_connect_again_gives_its_subscriptions_to_the_others(t
         assert [number_of(await anext(lost)) for _ in range(3)] == [0, 1, 2]
         assert (lost.continuity, lost.state) == (Continuity.OK, SubscriptionState.LIVE)
         assert w.client.state is ConnectionState.CONNECTED
+
+
+async def test_a_new_one_does_not_wait_with_those_whose_connection_is_away(tmp_path: Path) -> None:
+    slowly = ErrorRecoveryPolicy(base_delay=1e6, max_delay=1e6)
+    async with world(tmp_path, recovery=slowly, check_seconds=1e6) as w:
+        lost, other = await w.one_each()
+        w.first.refuses = w.second.refuses = True
+        w.first.cut()
+        await until(lambda: w.pool.health()[0].state is ConnectionState.RECONNECTING)
+        new = await w.subscribe()
+        assert w.counts == [1, 2]
+        assert lost.state is SubscriptionState.RECONNECTING
+        assert new.state is other.state is SubscriptionState.LIVE
 
 
 async def test_when_all_are_lost_all_come_back_and_miss_nothing(tmp_path: Path) -> None:
