@@ -29,7 +29,7 @@ class SubscriptionConnectionPool:
     subscriptions go over to healthy ones without loss, each from its cursor, and it carries nothing new for
     ``cool_down_seconds``. Where no other one is healthy, or the server gives no cursors, they stay.
 
-    :param size: the most connections that are open at once; while one is replaced for a fresh token, both are.
+    :param size: the most connections at once; while one is replaced for a fresh token, both are open.
     :param strategy: which one carries a new subscription.
     :raises UsageError: an argument cannot be used.
 
