@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from circuit_breaker_sdk._version import __version__
-from circuit_breaker_sdk.client import Client, ClientBuilder
+from circuit_breaker_sdk.client import Client
+from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
@@ -12,10 +13,17 @@ from circuit_breaker_sdk.config import (
     MessageLimits,
     OfflineQueue,
     OverflowPolicy,
+    PoolStrategy,
     QueueOverflow,
     Timeouts,
 )
-from circuit_breaker_sdk.connections import BreakerState, ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    ConnectionHealth,
+    ConnectionState,
+    ConnectionStateChange,
+    SubscriptionConnectionPool,
+)
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -171,6 +179,7 @@ __all__ = [
     "Client",
     "ClientBuilder",
     "ConnectionFailed",
+    "ConnectionHealth",
     "ConnectionState",
     "ConnectionStateChange",
     "Continuity",
@@ -231,6 +240,7 @@ __all__ = [
     "OperationTimeoutError",
     "OverflowPolicy",
     "PaginationInput",
+    "PoolStrategy",
     "ProtocolError",
     "QueueOverflow",
     "RateLimitExceeded",
@@ -248,6 +258,7 @@ __all__ = [
     "Subscription",
     "SubscriptionBuilder",
     "SubscriptionClient",
+    "SubscriptionConnectionPool",
     "SubscriptionError",
     "SubscriptionFailed",
     "SubscriptionFilter",

@@ -8,6 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
+from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
@@ -24,6 +25,7 @@ from circuit_breaker_sdk.connections import (
     ConnectionStateChange,
     Credentials,
     PollConnection,
+    SubscriptionConnectionPool,
     Supervisor,
     TokenSource,
 )
@@ -56,14 +58,14 @@ if TYPE_CHECKING:
         WorkflowsClient,
     )
 
-__all__ = ["Client", "ClientBuilder"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 
 
 @final
 class Client:
-    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket.
+    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or a pool.
 
     It connects on first use and ends with its block or :meth:`aclose`. All methods belong on one event loop.
 
@@ -81,6 +83,7 @@ class Client:
     :param critical: poll for every subscription while no WebSocket gets through: see
         :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
+    :param pool: spreads subscriptions over several connections; ``None``: all share one.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
@@ -112,6 +115,7 @@ class Client:
         heartbeat: Heartbeat | None = Heartbeat(),  # noqa: B008 (frozen; None means something else)
         critical: bool = False,
         offline_queue: OfflineQueue | None = None,
+        pool: SubscriptionConnectionPool | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(_urls(url))
         if not urls:
@@ -124,6 +128,7 @@ class Client:
             circuit_breaker=(circuit_breaker, CircuitBreakerPolicy),
             heartbeat=(heartbeat, Heartbeat),
             offline_queue=(offline_queue, OfflineQueue),
+            pool=(pool, SubscriptionConnectionPool),
             max_buffered_bytes=(max_buffered_bytes, int),
         )
         if max_buffered_bytes <= 0:
@@ -138,12 +143,14 @@ class Client:
             heartbeat=heartbeat,
         )
         self._url = urls[0]
-        self._supervisor = Supervisor(
-            settings,
-            urls=[websocket_url(each) for each in urls],
-            policy=policy,
-            breaker=circuit_breaker,
-        )
+        websocket_urls = [websocket_url(each) for each in urls]
+
+        def supervisor() -> Supervisor:
+            return Supervisor(settings, urls=websocket_urls, policy=policy, breaker=circuit_breaker)
+
+        pooled = None if pool is None else pool.serve(supervisor)
+        self._supervisor = supervisor() if pooled is None else pooled.first
+        self._connections = pooled or self._supervisor
         self._poll = PollConnection(settings)
         self._manager = SubscriptionManager(
             self._supervisor,
@@ -159,6 +166,7 @@ class Client:
             changes_of=self._changes_of,
             critical=critical,
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
+            pool=pooled,
         )
         self._executor = Executor(settings, urls, offline_queue=offline_queue)
 
@@ -174,33 +182,33 @@ class Client:
 
     @property
     def state(self) -> ConnectionState:
-        """Where the WebSocket connection is in its life."""
-        return self._supervisor.state
+        """Where the WebSocket connection is in its life; of a pool, ``CONNECTED`` if any is."""
+        return self._connections.state
 
     @property
     def circuit_breaker(self) -> BreakerState:
-        """What the circuit breaker of the present URL lets through."""
-        return self._supervisor.breaker_state
+        """What the circuit breaker of the present URL lets through; of a pool, the one that does most."""
+        return self._connections.breaker_state
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
         """Call ``handler`` with every change of :attr:`state`, with its reason and when the next attempt is.
 
         It is called on the loop, in the middle of things: keep it short. What it raises is logged.
         """
-        self._supervisor.on_state(handler)
+        self._connections.on_state(handler)
         return self
 
     @property
     def metrics(self) -> SubscriptionMetrics:
-        """A snapshot of the counters."""
-        counters = self._supervisor.counters
+        """A snapshot of the counters; of a pool, their sums, and the longest round trip."""
+        counters = self._connections.counters
         return SubscriptionMetrics(
             active_subscriptions=self._manager.active,
             messages_received=self._manager.messages_received,
             buffered_bytes=self._manager.buffered_bytes,
             connection_failures=counters.failures,
             reconnection_attempts=counters.reconnection_attempts,
-            round_trip_seconds=self._supervisor.round_trip_seconds,
+            round_trip_seconds=self._connections.round_trip_seconds,
         )
 
     # The domains: each is loaded when it is first used, so that importing the package stays fast.
@@ -340,7 +348,7 @@ class Client:
         """End every subscription, here and on the server, and close all connections. Idempotent."""
         await self._manager.aclose()
         await self._poll.aclose()
-        await self._supervisor.aclose()
+        await self._connections.aclose()
         await self._executor.aclose()
 
     async def __aenter__(self) -> Self:
@@ -374,88 +382,3 @@ def _check_types(**given: tuple[object, type]) -> None:
     for name, (value, kind) in given.items():
         if value is not None and not isinstance(value, kind):
             raise UsageError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
-
-
-@final
-class ClientBuilder:
-    """Collect a client's settings by fluent calls.
-
-    Example::
-
-        client = Client.builder().base_url("http://localhost:4000").header("X-Tenant", "acme").build()
-    """
-
-    def __init__(self) -> None:
-        self._base_url: str | Sequence[str] | None = None
-        self._token: str | TokenSource | None = None
-        self._headers: dict[str, str] = {}
-        self._connection_params: dict[str, object] = {}
-        self._timeouts: Timeouts | None = None
-        self._buffer: BufferLimits | None = None
-        self._recovery: ErrorRecoveryPolicy | None = None
-        self._circuit_breaker: CircuitBreakerPolicy | None = None
-        self._heartbeat: Heartbeat | None = Heartbeat()
-
-    def base_url(self, url: str | Sequence[str]) -> Self:
-        """Set the server's URL, or several."""
-        self._base_url = url
-        return self
-
-    def token(self, token: str | TokenSource) -> Self:
-        """Set the bearer token, or the function that gives one."""
-        self._token = token
-        return self
-
-    def header(self, name: str, value: str) -> Self:
-        """Add a header."""
-        self._headers[name] = value
-        return self
-
-    def connection_param(self, name: str, value: object) -> Self:
-        """Add a key to the payload of ``connection_init``."""
-        self._connection_params[name] = value
-        return self
-
-    def timeouts(self, timeouts: Timeouts) -> Self:
-        """Set how long each wait on the network may last."""
-        self._timeouts = timeouts
-        return self
-
-    def buffer(self, limits: BufferLimits) -> Self:
-        """Set the bounds of each subscription's buffer."""
-        self._buffer = limits
-        return self
-
-    def recovery(self, policy: ErrorRecoveryPolicy) -> Self:
-        """Set how a lost connection is tried again."""
-        self._recovery = policy
-        return self
-
-    def circuit_breaker(self, policy: CircuitBreakerPolicy) -> Self:
-        """Set when a URL that keeps failing is left alone."""
-        self._circuit_breaker = policy
-        return self
-
-    def heartbeat(self, heartbeat: Heartbeat | None) -> Self:
-        """Set how a dead connection is noticed; ``None`` sends no pings."""
-        self._heartbeat = heartbeat
-        return self
-
-    def build(self) -> Client:
-        """Make the client; nothing is connected yet.
-
-        :raises UsageError: no base URL was given, or it cannot be used.
-        """
-        if self._base_url is None:
-            raise UsageError("Client.builder() needs base_url(…)")
-        return Client(
-            self._base_url,
-            token=self._token,
-            headers=self._headers,
-            connection_params=self._connection_params,
-            timeouts=self._timeouts,
-            buffer=self._buffer,
-            recovery=self._recovery,
-            circuit_breaker=self._circuit_breaker,
-            heartbeat=self._heartbeat,
-        )

@@ -17,6 +17,8 @@ __all__ = [
     "MessageLimits",
     "OfflineQueue",
     "OverflowPolicy",
+    "PoolSettings",
+    "PoolStrategy",
     "QueueOverflow",
     "Timeouts",
 ]
@@ -210,3 +212,44 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             execute_seconds=self.execute_seconds,
             close_seconds=self.close_seconds,
         )
+
+
+class PoolStrategy(enum.StrEnum):
+    """Which connection of a pool carries a new subscription, among the healthy ones that are open."""
+
+    LEAST_LOADED = "least_loaded"
+    """That with the fewest events a second; of equals, that with the fewest subscriptions."""
+    ROUND_ROBIN = "round_robin"
+    """Each in turn."""
+
+
+@final
+class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool was told: see :class:`~circuit_breaker_sdk.connections.SubscriptionConnectionPool`."""
+
+    size: int
+    strategy: PoolStrategy
+    subscriptions_per_connection: int
+    idle_seconds: float
+    check_seconds: float
+    max_round_trip_seconds: float
+    max_failures: int
+    cool_down_seconds: float
+
+    def __post_init__(self) -> None:
+        _positive(
+            size=self.size,
+            subscriptions_per_connection=self.subscriptions_per_connection,
+            idle_seconds=self.idle_seconds,
+            check_seconds=self.check_seconds,
+            max_round_trip_seconds=self.max_round_trip_seconds,
+            cool_down_seconds=self.cool_down_seconds,
+        )
+        for name in ("size", "subscriptions_per_connection", "max_failures"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise UsageError(f"{name} must be a whole number, not {value!r}")
+        if self.max_failures < 0:
+            raise UsageError(f"max_failures must not be negative, not {self.max_failures}")
+        if not isinstance(self.strategy, PoolStrategy):
+            raise UsageError(f"strategy must be a PoolStrategy, not {self.strategy!r}")

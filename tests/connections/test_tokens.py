@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from circuit_breaker_sdk.connections.rotation import rotate
 from circuit_breaker_sdk.connections.tokens import Tokens, expiry_of
 from circuit_breaker_sdk.errors import ConnectionFailed, UsageError
 from tests.connections.test_circuit_breaker import Clock
@@ -100,3 +101,41 @@ async def test_a_refused_one_is_replaced_but_not_again_at_once() -> None:
     clock.now += 1
     assert (await tokens.replace_refused(), tokens.current) == (True, "c")
     assert not await Tokens("plain").replace_refused()
+
+
+async def test_those_that_lost_the_same_token_ask_for_the_next_once() -> None:
+    given = iter("abcdef")
+    clock = Clock()
+    tokens = Tokens(lambda: next(given), monotonic=clock)
+    await tokens.ready()
+    await asyncio.gather(tokens.renew("a"), tokens.renew("a"))
+    await tokens.renew("a")
+    assert tokens.current == "b"
+    # Refused at the same time, and a little later: all go on with the one that was asked for.
+    assert all(await asyncio.gather(*(tokens.replace_refused("b") for _ in range(2))))
+    assert (await tokens.replace_refused("b"), tokens.current) == (True, "c")
+    assert not await tokens.replace_refused("c"), "that one is too fresh for another to be of use"
+
+
+async def test_a_connection_that_shows_another_token_than_the_present_one_is_replaced_and_none_is_asked() -> (
+    None
+):
+    asked: list[int] = []
+
+    def source() -> str:
+        asked.append(1)
+        return jwt(exp=1000)
+
+    times = iter([0.0, 0.0, 940.0])  # when it was due, another connection has asked already
+    tokens = Tokens(source, clock=lambda: next(times, 0.0))
+    await tokens.ready()
+    replaced = asyncio.Event()
+
+    async def replace() -> None:
+        replaced.set()
+
+    rotating = asyncio.create_task(rotate(tokens, lambda: "the one before", replace))
+    await asyncio.wait_for(replaced.wait(), 10)
+    rotating.cancel()
+    await asyncio.wait((rotating,))
+    assert len(asked) == 1

@@ -6,6 +6,9 @@ from circuit_breaker_sdk.connections.connection import Connection, ConnectionSet
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
+from circuit_breaker_sdk.connections.pool import SubscriptionConnectionPool
+from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
+from circuit_breaker_sdk.connections.pool_supervisor import PoolSupervisor
 from circuit_breaker_sdk.connections.route import Link, Route
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.connections.tokens import TokenSource
@@ -15,13 +18,16 @@ __all__ = [
     "BreakerState",
     "CircuitBreaker",
     "Connection",
+    "ConnectionHealth",
     "ConnectionSettings",
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
     "Link",
     "PollConnection",
+    "PoolSupervisor",
     "Route",
+    "SubscriptionConnectionPool",
     "Supervisor",
     "TokenSource",
 ]

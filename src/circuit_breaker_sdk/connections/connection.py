@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from circuit_breaker_sdk.config import Heartbeat, MessageLimits, Timeouts
+from circuit_breaker_sdk.connections.close_errors import close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
-    AuthenticationFailed,
     ConnectionFailed,
     OperationTimeoutError,
     ProtocolError,
     SubscriptionError,
 )
 from circuit_breaker_sdk.observability import log
-from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,
@@ -202,6 +202,11 @@ class Connection:
         return None if self._pulse is None else self._pulse.round_trip_seconds
 
     @property
+    def unanswered_seconds(self) -> float:
+        """For how long the latest ping has been waiting for its pong; 0 where none is waited for."""
+        return 0.0 if self._pulse is None else self._pulse.unanswered_seconds
+
+    @property
     def is_usable(self) -> bool:
         """Whether operations can be started: acknowledged, and not closing from either side."""
         socket = self._socket
@@ -282,7 +287,7 @@ class Connection:
         self._holding.clear()
         if self._pulse is not None:
             self._pulse.stop()
-        error = self._failure or _close_error(self._url, code, reason)
+        error = self._failure or close_error(self._url, code, reason)
         log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
         if not self._acknowledged.done():
             self._acknowledged.set_exception(error)
@@ -371,27 +376,3 @@ class Connection:
             self._failure = ProtocolError(close.reason, close_code=close.code)
             log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=close.reason)
             socket.close(close.code, close.reason)
-
-
-# 4401 means "subscribe before the ack", which this client never sends: a server that says it to us means
-# credentials. 3000 and 3003 are the registered codes for the same two refusals.
-_REFUSED_CREDENTIALS = frozenset({CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, 3000, 3003})
-
-
-def _close_error(url: str, code: int, reason: str) -> SubscriptionError:
-    if code in _REFUSED_CREDENTIALS:
-        return AuthenticationFailed(
-            f"{url}: the server refused the credentials: {reason or 'no reason given'} (close code {code}). "
-            "Check the token and the connection parameters."
-        )
-    if is_retryable(code):
-        return ConnectionFailed(
-            f"the connection was closed: {reason or 'no reason given'}", url=url, close_code=code
-        )
-    advice = ""
-    if code == CloseCode.MESSAGE_TOO_BIG:
-        advice = (
-            ". A message to the server was too long for it (its variables, its document), or one from it is "
-            "longer than MessageLimits allow"
-        )
-    return ProtocolError(f"{url}: {reason or 'no reason given'}{advice}", close_code=code)

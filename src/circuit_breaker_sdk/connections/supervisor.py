@@ -21,6 +21,7 @@ from circuit_breaker_sdk.connections.connection_state import (
     Trigger,
 )
 from circuit_breaker_sdk.connections.endpoints import Endpoint, Endpoints
+from circuit_breaker_sdk.connections.rotation import rotate
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,
@@ -33,10 +34,6 @@ from circuit_breaker_sdk.observability import ConnectionCounters, log
 from circuit_breaker_sdk.urls import redacted
 
 __all__ = ["Supervisor"]
-
-# How often the token's end is looked up, and how soon a token that could not be had is asked for again.
-_LOOK_SECONDS = 60.0
-_RENEW_SECONDS = 1.0
 
 
 @final
@@ -74,6 +71,7 @@ class Supervisor:
         self._listeners: list[Callable[[ConnectionStateChange], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tokens = settings.credentials.tokens
+        self._shown: str | None = None
         self._hand_over: Callable[[Connection, Connection], Awaitable[None]] | None = None
         self._rotating: asyncio.Task[None] | None = None
 
@@ -96,6 +94,16 @@ class Supervisor:
     def round_trip_seconds(self) -> float | None:
         """From the latest ping to its pong; ``None`` where none was answered yet."""
         return None if self._connection is None else self._connection.round_trip_seconds
+
+    @property
+    def url(self) -> str:
+        """Where it leads to now, without credentials."""
+        return redacted(self._endpoints.current.url)
+
+    @property
+    def present(self) -> Connection | None:
+        """The connection that stands and can be used; ``None`` where there is none."""
+        return self._connection if self._connection is not None and self._connection.is_usable else None
 
     def on_state(self, listener: Callable[[ConnectionStateChange], object]) -> None:
         """Call ``listener`` with every change of the state; what it raises is logged."""
@@ -175,6 +183,20 @@ class Supervisor:
             await closing.aclose()
         self._closing.clear()
 
+    async def disconnect(self) -> None:
+        """Close the connection, if there is one, and wait for its end; whoever asks later opens another.
+
+        That one is a first one again: an attempt at each URL, whose failure is the caller's.
+        """
+        connection = self._connection
+        if connection is None:
+            return
+        self._closing.add(connection)
+        self._was_connected = False
+        self._drop(None)
+        await connection.aclose()
+        self._closing.discard(connection)
+
     def _check_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -200,7 +222,8 @@ class Supervisor:
         self._backoff.connected()
         self._move(Trigger.OPENED)
         if self._tokens.can_refresh and self._rotating is None:
-            self._rotating = asyncio.create_task(self._rotate(), name="circuit-breaker-token")
+            rotating = rotate(self._tokens, lambda: self._shown, self._replace)
+            self._rotating = asyncio.create_task(rotating, name="circuit-breaker-token")
         return connection
 
     async def _until_open(self) -> Connection:
@@ -218,7 +241,7 @@ class Supervisor:
             try:
                 if refused:
                     # It was good once and has ended: another one is needed, whatever our clock says.
-                    await self._tokens.refresh()
+                    await self._tokens.renew(self._shown)
                     refused = False
                 await self._tokens.ready()
                 return await self._try_each_with_fresh_token()
@@ -238,30 +261,13 @@ class Supervisor:
         return self._backoff.failed(loss)
 
     async def _try_each_with_fresh_token(self) -> Connection:
+        shown = self._tokens.current
         try:
             return await self._try_each()
         except AuthenticationFailed:
-            if not await self._tokens.replace_refused():
+            if not await self._tokens.replace_refused(shown):
                 raise
             return await self._try_each()
-
-    async def _rotate(self) -> None:
-        """Before a token ends, get the next one, connect with it, hand everything over, close the old."""
-        while True:
-            seconds = self._tokens.seconds_to_refresh()
-            if seconds is None:
-                # It has no known end, or is not ours to renew; a refused one is renewed where it is refused.
-                seconds = _LOOK_SECONDS
-            await asyncio.sleep(min(seconds, _LOOK_SECONDS))
-            due = self._tokens.seconds_to_refresh()
-            if due is None or due > 0:
-                continue
-            try:
-                await self._tokens.refresh()
-                await self._replace()
-            except (SubscriptionError, UsageError) as error:
-                log(logging.WARNING, "token not renewed yet", error=error)
-                await asyncio.sleep(_RENEW_SECONDS)
 
     async def _replace(self) -> None:
         old = self._connection
@@ -322,8 +328,9 @@ class Supervisor:
 
     async def _dial(self, endpoint: Endpoint) -> Connection:
         settings = msgspec.structs.replace(self._settings, url=endpoint.url)
+        shown = self._tokens.current
         try:
-            return await Connection.open(settings, self._lost)
+            connection = await Connection.open(settings, self._lost)
         except HandshakeFailed as error:
             beside = endpoint.ws_beside_graphql
             # A status means that HTTP is spoken there: the upgrade may live at another path.
@@ -336,7 +343,8 @@ class Supervisor:
                 # What the user asked for is what the error is about.
                 raise error from None
             endpoint.url = beside
-            return connection
+        self._shown = shown
+        return connection
 
     # The end of a connection -------------------------------------------------------------------------------
 

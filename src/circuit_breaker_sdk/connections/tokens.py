@@ -110,16 +110,31 @@ class Tokens:
             self._fetching.add_done_callback(self._fetched)
         self.current = await asyncio.shield(self._fetching)
 
-    async def replace_refused(self) -> bool:
-        """Get another token for one that a server has refused; ``False``: that would be no use.
-
-        At most once in 10 s: what refuses a token that fresh would refuse the next one too.
+    async def renew(self, ended: str | None) -> None:
+        """Get another token than this one, unless there is one already: several may have lost the same.
 
         :raises ConnectionFailed: the source failed.
         :raises UsageError: it gave something that is no token.
         """
+        if self.current == ended:
+            await self.refresh()
+
+    async def replace_refused(self, refused: str | None = None) -> bool:
+        """Get another token for one that a server has refused; ``False``: that would be no use.
+
+        At most once in 10 s: what refuses a token that fresh would refuse the next one too. Whoever names
+        the ``refused`` one gets what others, refused with the same, have asked for.
+
+        :raises ConnectionFailed: the source failed.
+        :raises UsageError: it gave something that is no token.
+        """
+        if self._source is None:
+            return False
+        if refused is not None and self.current != refused:
+            return True
         now = self._monotonic()
-        if self._source is None or now - self._replaced_at < _REPLACE_SECONDS:
+        is_asked = refused is not None and self._fetching is not None
+        if not is_asked and now - self._replaced_at < _REPLACE_SECONDS:
             return False
         self._replaced_at = now
         await self.refresh()

@@ -51,7 +51,7 @@ from circuit_breaker_sdk.subscriptions.state import (
     Trigger,
 )
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Owner"]
 
 T = TypeVar("T")
 
@@ -81,6 +81,8 @@ class Owner(Protocol):
 @final
 class Delivery(Generic[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
+
+    Whoever moves it to another connection's share makes that its ``owner``.
 
     Two cursors are kept: ``received``, to resume from after a lost connection, and ``handled``, which
     advances when a handler has returned or the next event is asked for. Everything runs on one loop.
@@ -134,7 +136,7 @@ class Delivery(Generic[T]):
         self._drained: asyncio.Future[None] | None = None
         self._last_cursor: str | None = after
         self._none_allowed = decoder.none_allowed
-        self._owner = owner
+        self.owner: Owner = owner
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._inline: Callable[[T], object] | None = None
         self._started = self._put_on_at = time.perf_counter()
@@ -213,8 +215,8 @@ class Delivery(Generic[T]):
         error = server_error(self.id, errors)
         if isinstance(error, GapError) and self._missed(error):
             return
-        if isinstance(error, RateLimitExceeded) and self._owner.lost(self, error):
-            self._owner.resume(self, after_seconds=error.retry_after or 1.0)
+        if isinstance(error, RateLimitExceeded) and self.owner.lost(self, error):
+            self.owner.resume(self, after_seconds=error.retry_after or 1.0)
             self._go_off(Trigger.LOSE)
             self.handlers.report_error(error)
             return
@@ -230,10 +232,10 @@ class Delivery(Generic[T]):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
-        if not self._owner.lost(self, error):
+        if not self.owner.lost(self, error):
             self._finish(Trigger.FAIL, error)
             return
-        self._owner.resume(self)
+        self.owner.resume(self)
         self._go_off(Trigger.LOSE)
         self._log(logging.INFO, "subscription reconnecting")
         self.handlers.report_error(error)
@@ -489,7 +491,7 @@ class Delivery(Generic[T]):
             return
         self._is_stopped = False
         if self._is_off:
-            self._owner.resume(self)
+            self.owner.resume(self)
         else:
             self._link.release(self)
 
@@ -503,7 +505,7 @@ class Delivery(Generic[T]):
         """Note a gap; ``False`` if nobody wants to be carried over it."""
         self.continuity = Continuity.GAP
         self.gaps += 1
-        if not self._owner.missed(self, error):
+        if not self.owner.missed(self, error):
             return False
         self._go_off(Trigger.LOSE)
         self.last_error = error
@@ -567,7 +569,7 @@ class Delivery(Generic[T]):
         if self._is_stopped:
             self._is_stopped = False
             self._link.release(self)
-        self._owner.ended(self)
+        self.owner.ended(self)
         if self.on_ready is not None:
             self.on_ready()
         self.wake()

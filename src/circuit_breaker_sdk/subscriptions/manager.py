@@ -6,14 +6,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import BreakerState, Link, PollConnection, Supervisor
+from circuit_breaker_sdk.connections import BreakerState, Link, PollConnection, PoolSupervisor, Supervisor
 from circuit_breaker_sdk.errors import (
-    GapError,
     OperationTimeoutError,
     SubscriptionError,
     UsageError,
@@ -25,9 +24,9 @@ from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
-from circuit_breaker_sdk.subscriptions.gaps import GapHandler, GapRecovery, Snapshot
+from circuit_breaker_sdk.subscriptions.gaps import GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.interval_queries import Changes
-from circuit_breaker_sdk.subscriptions.recovery import Recovery
+from circuit_breaker_sdk.subscriptions.member import Member
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
@@ -79,9 +78,9 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 class SubscriptionManager:
     """The registry of running subscriptions, and the way into it.
 
-    It holds each subscription's inner delivery, never the public handle, so that a handle nobody references
-    any more is noticed. Every (re)started operation gets a fresh id; all ids have one length, which keeps
-    the connection on its fast route.
+    Every (re)started operation gets a fresh id; all ids have one length, which keeps the connection on its
+    fast route. All subscriptions share one connection, or those of a pool: each has an owner, the
+    :class:`Member` of that connection.
 
     Example::
 
@@ -102,38 +101,32 @@ class SubscriptionManager:
         changes_of: ChangesOf | None = None,
         critical: bool = False,
         retry_seconds: float = 2.0,
+        pool: PoolSupervisor | None = None,
     ) -> None:
-        self._supervisor = supervisor
+        """``pool``: gives the supervisor of each new subscription; without one it is always the same."""
         self._buffer = buffer
         self._budget = BufferBudget(max_buffered_bytes)
         self._timeouts = timeouts
         self._numbers = itertools.count(1)
-        # Any: deliveries of all event types live side by side.
-        self._running: dict[SubscriptionId, Delivery[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gaps = GapRecovery(supervisor, fresh_id=self._fresh_id, go_on=self.resume, tasks=self._tasks)
         self._poll = poll
         self._critical = critical
-        self._recovery = Recovery(
-            supervisor,
-            poll,
-            self._put_on,
-            running_on=lambda link: [d for d in self._running.values() if d.link is link],
-            gives_up_at_once=policy.max_retries == 0,
-            live_seconds=timeouts.subscribe_seconds,
-            retry_seconds=retry_seconds,
-            on_unknown=self._gaps.tell_unknown,
-        )
+        self._policy = policy
+        self._retry_seconds = retry_seconds
+        self._members: dict[Supervisor, Member] = {}
+        self._only = self._member_for(supervisor)
+        self._pool = pool
+        if pool is not None:
+            pool.on_member(self._member_for)
         self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
         self._snapshot_of = snapshot_of
         self._changes_of = changes_of
-        self._received_by_ended = 0
         self._closed = False
 
     @property
     def active(self) -> int:
         """How many subscriptions run."""
-        return len(self._running)
+        return sum(len(member.running) for member in self._members.values())
 
     @property
     def buffered_bytes(self) -> int:
@@ -143,7 +136,7 @@ class SubscriptionManager:
     @property
     def messages_received(self) -> int:
         """Events received by all subscriptions, ended ones included."""
-        return self._received_by_ended + sum(d.events_received for d in self._running.values())
+        return sum(member.events_received for member in self._members.values())
 
     async def subscribe(self, operation: Operation[T], into: Callable[[Delivery[T]], S]) -> S:
         """Start an operation; return once it is live: nothing that happens from then on is missed.
@@ -159,7 +152,7 @@ class SubscriptionManager:
         variables = encode_variables(operation.variables)
         after = await self._first_cursor(operation)
         is_critical = self._critical if operation.critical is None else operation.critical
-        link = await self._link(is_critical=is_critical)
+        member, link = await self._link(is_critical=is_critical)
         if self._closed:
             raise UsageError("the client is closed: make a new one")
         after = after if link.resume_negotiated else None
@@ -174,21 +167,21 @@ class SubscriptionManager:
             budget=self._budget,
             link=link,
             request=request,
-            owner=self,
+            owner=member,
             tasks=self._tasks,
             after=after,
         )
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.
-        self._running[delivery.id] = delivery
+        member.join(delivery)
         try:
             link.subscribe(request, delivery)
         except BaseException:
-            del self._running[delivery.id]
+            member.leave(delivery)
             raise
         if link is self._poll:
-            self._recovery.put_back(delivery)  # it goes over to a WebSocket as soon as one gets through
+            member.resume(delivery)  # it goes over to a WebSocket as soon as one gets through
         if link.resume_negotiated:
             await self._until_live(delivery, link)
         else:
@@ -199,20 +192,42 @@ class SubscriptionManager:
             self._cursors.keep(operation.cursor_key, delivery)
         return handle
 
-    async def _link(self, *, is_critical: bool) -> Link:
-        """Return what carries a new operation."""
-        if is_critical and self._supervisor.breaker_state is BreakerState.OPEN:
-            return self._poll
+    async def _link(self, *, is_critical: bool) -> tuple[Member, Link]:
+        """Return what carries a new operation, and who owns it then."""
+        pool = self._pool
+        member = self._only if pool is None else self._members[pool.choose()]
+        if is_critical and member.supervisor.breaker_state is BreakerState.OPEN:
+            return member, self._poll
         try:
-            while True:
-                connection = await self._supervisor.connection()
-                if connection.is_usable:  # it was not closed in the turn between
-                    return connection
+            try:
+                return member, await member.connection()
+            except SubscriptionError:
+                instead = None if pool is None else pool.instead_of(member.supervisor)
+                if instead is None:
+                    raise
+                member = self._members[instead]
+                return member, await member.connection()
         except SubscriptionError as error:
             if not is_critical:
                 raise
             log(logging.INFO, "polling instead of a WebSocket", error=error)
-            return self._poll
+            return member, self._poll
+
+    def _member_for(self, supervisor: Supervisor) -> Member:
+        """Return who owns what this supervisor's connections carry."""
+        member = self._members.get(supervisor)
+        if member is None:
+            member = self._members[supervisor] = Member(
+                supervisor,
+                self._poll,
+                member_of=self._member_for,
+                fresh_id=self._fresh_id,
+                tasks=self._tasks,
+                gives_up_at_once=self._policy.max_retries == 0,
+                live_seconds=self._timeouts.subscribe_seconds,
+                retry_seconds=self._retry_seconds,
+            )
+        return member
 
     async def _first_cursor(self, operation: Operation[T]) -> str | None:
         key = operation.cursor_key
@@ -256,37 +271,12 @@ class SubscriptionManager:
     def _fresh_id(self) -> SubscriptionId:
         return SubscriptionId(f"{next(self._numbers):08x}")
 
-    def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
-        del self._running[delivery.id]
-        id_ = self._fresh_id()
-        self._running[id_] = delivery
-        delivery.resume(id_, link)
-
-    # The owner of deliveries -------------------------------------------------------------------------------
-
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Tell whether one whose connection is gone, or that was told to wait, goes on by another attempt."""
-        return self._recovery.may_go_on(delivery, error)
-
-    def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
-        """Put one that is on no connection back on one, to go on from its cursor."""
-        self._recovery.put_back(delivery, after_seconds=after_seconds)
-
-    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
-        """Begin to carry one over a gap; ``False`` if it has nobody who is told of gaps."""
-        return not self._closed and self._gaps.close(delivery, error)
-
-    def ended(self, delivery: Delivery[Any]) -> None:
-        """Forget one."""
-        self._recovery.forget(delivery)
-        if self._running.pop(delivery.id, None) is not None:
-            self._received_by_ended += delivery.events_received
-
     async def aclose(self) -> None:
         """End every subscription and await its handlers. Idempotent."""
         self._closed = True
-        await self._recovery.aclose()
-        running = list(self._running.values())
+        for member in tuple(self._members.values()):
+            await member.aclose()
+        running = [delivery for member in self._members.values() for delivery in member.running]
         for delivery in running:
             delivery.unsubscribe()
         for delivery in running:

@@ -110,14 +110,14 @@ class Recovery:
             if not len(handed) % _HAND_OVER_AT_ONCE:
                 await asyncio.sleep(0)
         if new.resume_negotiated:
-            self._expect_live(new, handed)
+            self.expect_live(new, handed)
 
     def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         """Put a subscription on a connection, the present one or the next."""
         if self._closed:
             return
         if after_seconds:
-            self._later(after_seconds, lambda: self.put_back(delivery))
+            self._later(after_seconds, lambda: delivery.owner.resume(delivery))  # it may have moved
             return
         if delivery.state.is_end:
             return
@@ -125,11 +125,25 @@ class Recovery:
         if self._running is None:
             self._start()
 
-    def forget(self, delivery: Delivery[Any]) -> None:
-        """Note that a subscription has ended."""
+    def expect_live(self, connection: Connection, resumed: Sequence[Delivery[Any]]) -> None:
+        """Give the connection up as lost if these do not come to life on it in time."""
+        seconds = self._live_seconds
+
+        def look() -> None:
+            late = [delivery for delivery in resumed if delivery.is_late_on(connection, after=seconds)]
+            if late:
+                what = f"resuming {late[0].label}"
+                connection.drop(OperationTimeoutError(what, seconds=seconds))
+
+        self._later(seconds, look)
+
+    def forget(self, delivery: Delivery[Any]) -> bool:
+        """Note that a subscription has ended, or is for another to put back; tell whether it waited here."""
+        waited = delivery in self._lost
         self._lost.pop(delivery, None)
         if not self._lost and self._running is not None:
             self._running.cancel()
+        return waited
 
     async def aclose(self) -> None:
         """Try no more. Idempotent."""
@@ -201,7 +215,7 @@ class Recovery:
             del self._lost[delivery]
         resumed = [delivery for delivery in resumed if delivery not in self._lost]
         if connection.resume_negotiated:
-            self._expect_live(connection, resumed)
+            self.expect_live(connection, resumed)
             return
         # As for a new one: nothing will say that it is live, so it is when the message is written.
         await asyncio.sleep(0)
@@ -209,17 +223,6 @@ class Recovery:
             if delivery not in self._lost and not delivery.state.is_end:
                 delivery.go_live()
                 self._on_unknown(delivery)
-
-    def _expect_live(self, connection: Connection, resumed: list[Delivery[Any]]) -> None:
-        seconds = self._live_seconds
-
-        def look() -> None:
-            late = [delivery for delivery in resumed if delivery.is_late_on(connection, after=seconds)]
-            if late:
-                what = f"resuming {late[0].label}"
-                connection.drop(OperationTimeoutError(what, seconds=seconds))
-
-        self._later(seconds, look)
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
         def now() -> None:

@@ -60,6 +60,11 @@ class Pulse:
         self.round_trip_seconds: float | None = None
         """From the latest answered ping to its pong; ``None`` before the first."""
 
+    @property
+    def unanswered_seconds(self) -> float:
+        """For how long the latest ping has been waiting for its pong; 0 where none is waited for."""
+        return 0.0 if self._sent_at is None else self._loop.time() - self._sent_at
+
     def start(self) -> None:
         """Begin: the first ping goes out after one interval."""
         self._after(self._interval_seconds, self._beat)

@@ -1,0 +1,37 @@
+"""What the end of a connection means to those who were on it."""
+
+from __future__ import annotations
+
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    ProtocolError,
+    SubscriptionError,
+)
+from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
+
+__all__ = ["close_error"]
+
+# 4401 means "subscribe before the ack", which this client never sends: a server that says it to us means
+# credentials. 3000 and 3003 are the registered codes for the same two refusals.
+_REFUSED_CREDENTIALS = frozenset({CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, 3000, 3003})
+
+
+def close_error(url: str, code: int, reason: str) -> SubscriptionError:
+    """Return what is told to the subscriptions on a connection that was closed with this code."""
+    if code in _REFUSED_CREDENTIALS:
+        return AuthenticationFailed(
+            f"{url}: the server refused the credentials: {reason or 'no reason given'} (close code {code}). "
+            "Check the token and the connection parameters."
+        )
+    if is_retryable(code):
+        return ConnectionFailed(
+            f"the connection was closed: {reason or 'no reason given'}", url=url, close_code=code
+        )
+    advice = ""
+    if code == CloseCode.MESSAGE_TOO_BIG:
+        advice = (
+            ". A message to the server was too long for it (its variables, its document), or one from it is "
+            "longer than MessageLimits allow"
+        )
+    return ProtocolError(f"{url}: {reason or 'no reason given'}{advice}", close_code=code)

@@ -1,0 +1,180 @@
+"""The subscriptions that one supervisor's connections carry, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, final
+
+from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor
+from circuit_breaker_sdk.errors import GapError, SubscriptionError
+from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.gaps import GapRecovery
+from circuit_breaker_sdk.subscriptions.recovery import Recovery
+from circuit_breaker_sdk.subscriptions.state import SubscriptionId
+
+__all__ = ["Member"]
+
+_HAND_OVER_AT_ONCE = 100
+
+
+@final
+class Member:
+    """The owner of the deliveries on one supervisor's connections; a client without a pool has one.
+
+    It holds each subscription's inner delivery, never the public handle, so that a handle nobody references
+    any more is noticed.
+
+    :ivar starting: how many subscriptions wait for a connection of this one to begin on.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_fresh_id",
+        "_gaps",
+        "_member_of",
+        "_received_elsewhere",
+        "_recovery",
+        "running",
+        "starting",
+        "supervisor",
+    )
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        poll: PollConnection,
+        *,
+        member_of: Callable[[Supervisor], Member],
+        fresh_id: Callable[[], SubscriptionId],
+        tasks: set[asyncio.Task[None]],
+        gives_up_at_once: bool,
+        live_seconds: float,
+        retry_seconds: float,
+    ) -> None:
+        """The first three are the manager's; for the rest see :class:`Recovery`."""
+        self.supervisor: Supervisor = supervisor
+        self._member_of = member_of
+        # Any: deliveries of all event types live side by side. A dict, because they keep their order.
+        self.running: dict[Delivery[Any], None] = {}
+        self.starting: int = 0
+        self._fresh_id = fresh_id
+        self._received_elsewhere = 0
+        self._closed = False
+        # Who carries on is asked for when the gap is closed: it may have moved meanwhile.
+        self._gaps = GapRecovery(
+            supervisor, fresh_id=fresh_id, go_on=lambda delivery: delivery.owner.resume(delivery), tasks=tasks
+        )
+        self._recovery = Recovery(
+            supervisor,
+            poll,
+            self._put_on,
+            running_on=lambda link: [d for d in self.running if d.link is link],
+            gives_up_at_once=gives_up_at_once,
+            live_seconds=live_seconds,
+            retry_seconds=retry_seconds,
+            on_unknown=self._gaps.tell_unknown,
+        )
+
+    @property
+    def subscriptions(self) -> int:
+        """How many run here, or wait to begin here."""
+        return len(self.running) + self.starting
+
+    @property
+    def events_received(self) -> int:
+        """Events that came while their subscriptions were here, those of ended ones included."""
+        return self._received_elsewhere + sum(d.events_received for d in self.running)
+
+    async def connection(self) -> Connection:
+        """Return a connection for a new subscription, which is counted here while it waits.
+
+        :raises SubscriptionError: it could not be opened.
+        :raises UsageError: the client is closed.
+        """
+        self.starting += 1
+        try:
+            while True:
+                connection = await self.supervisor.connection()
+                if connection.is_usable:  # it was not closed in the turn between
+                    return connection
+        finally:
+            self.starting -= 1
+
+    def join(self, delivery: Delivery[Any]) -> None:
+        """Take one in; what it has received so far was received elsewhere."""
+        self.running[delivery] = None
+        self._received_elsewhere -= delivery.events_received
+
+    def leave(self, delivery: Delivery[Any]) -> None:
+        """Forget one; what it has received here stays counted."""
+        if delivery in self.running:
+            del self.running[delivery]
+            self._received_elsewhere += delivery.events_received
+
+    async def hand_over(self, target: Callable[[], Supervisor | None]) -> None:
+        """Hand what runs here to what ``target`` gives for each, one by one, while both connections live.
+
+        It stays where there is no target, and where a server of the two gives no cursors: events would be
+        missed. One that is on no connection goes on by one of its new owner's.
+        """
+        handed: dict[Connection, list[Delivery[Any]]] = {}
+        for number, delivery in enumerate(tuple(self.running), 1):
+            if delivery in self.running and not self._closed and _resumes(delivery.link):
+                supervisor = target()
+                connection = None if supervisor is None else supervisor.present
+                if supervisor is None or connection is None:
+                    break
+                is_moved = _resumes(connection) and self._move(
+                    delivery, self._member_of(supervisor), connection
+                )
+                if is_moved:
+                    handed.setdefault(connection, []).append(delivery)
+            if not number % _HAND_OVER_AT_ONCE:
+                await asyncio.sleep(0)
+        for connection, deliveries in handed.items():
+            self._recovery.expect_live(connection, deliveries)
+
+    def _move(self, delivery: Delivery[Any], member: Member, connection: Connection) -> bool:
+        """Move one; tell whether it is on the connection now."""
+        waited = self._recovery.forget(delivery)
+        was_on_connection = isinstance(delivery.link, Connection)
+        self.leave(delivery)
+        member.join(delivery)
+        delivery.owner = member
+        if was_on_connection:
+            member._put_on(delivery, connection)
+        elif waited:
+            member.resume(delivery)
+        return was_on_connection
+
+    def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
+        delivery.resume(self._fresh_id(), link)
+
+    # The owner of deliveries -------------------------------------------------------------------------------
+
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+        """Tell whether one whose connection is gone, or that was told to wait, goes on by another attempt."""
+        return self._recovery.may_go_on(delivery, error)
+
+    def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
+        """Put one that is on no connection back on one, to go on from its cursor."""
+        self._recovery.put_back(delivery, after_seconds=after_seconds)
+
+    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
+        """Begin to carry one over a gap; ``False`` if it has nobody who is told of gaps."""
+        return not self._closed and self._gaps.close(delivery, error)
+
+    def ended(self, delivery: Delivery[Any]) -> None:
+        """Forget one for good."""
+        self._recovery.forget(delivery)
+        self.leave(delivery)
+
+    async def aclose(self) -> None:
+        """Carry nothing on any more. Idempotent."""
+        self._closed = True
+        await self._recovery.aclose()
+
+
+def _resumes(link: Link | None) -> bool:
+    return not isinstance(link, Connection) or link.resume_negotiated
