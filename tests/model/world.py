@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast, final
+from unittest import mock
 
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
 from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Supervisor
@@ -371,17 +372,15 @@ class World:
             delivery.fallbacks.on_gap = lambda gap: self.told(reader, gap)
         if after is not None:
             self.stand(reader, self.place_of(after))
-        told_position = delivery.positioned
-
-        def positioned(cursor: str) -> None:
-            if reader.place is None and not delivery.live.done():
-                self.stand(reader, self.place_of(cursor))
-            told_position(cursor)
-
-        delivery.positioned = positioned  # type: ignore[method-assign]  # to know where it begins
         if limits is LIMITS[0]:
             delivery.handlers.add_data(lambda value: self.given(reader, value))
         connection.subscribe(request, delivery)
+
+    def positioned(self, delivery: Delivery[Any], cursor: str) -> None:
+        """Hear a live signal before the delivery does: it says where a reader begins."""
+        reader = next(each for each in self.readers if each.delivery is delivery)
+        if reader.place is None and not delivery.has_begun:
+            self.stand(reader, self.place_of(cursor))
 
     def stand(self, reader: Reader, place: Place) -> None:
         reader.place = place
@@ -631,7 +630,13 @@ async def a_world(
     """Make a world whose connections are made by ``connect``, the patched transport."""
     world = World(ring_size=ring_size, page_records=page_records, room=room)
     await world.start()
-    with connect(world.connect):
+    positioned = Delivery.positioned
+
+    def told(delivery: Delivery[Any], cursor: str) -> None:
+        world.positioned(delivery, cursor)
+        positioned(delivery, cursor)
+
+    with connect(world.connect), mock.patch.object(Delivery, "positioned", told):
         try:
             yield world
         finally:

@@ -6,8 +6,8 @@ import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.subscriptions.consumption import value_of
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
-from circuit_breaker_sdk.subscriptions.delivery import value_of
 from tests.subscriptions.deliveries import result
 
 DECODE = EventDecoder(int, "tick", with_resume=False).decode

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
+from circuit_breaker_sdk.subscriptions.consumption import value_of
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     UnfitPayloadError,
     cursor_of,
     read_errors,
 )
-from circuit_breaker_sdk.subscriptions.delivery import value_of
 from tests.subscriptions.deliveries import result
 
 

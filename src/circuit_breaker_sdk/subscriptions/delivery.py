@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Any, Protocol, TypeVar, final
 
 import msgspec
 
@@ -19,28 +18,24 @@ from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Link
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
-    CircuitBreakerError,
     DecodeError,
     GapError,
     GraphQLError,
     OperationError,
     RateLimitExceeded,
     SubscriptionError,
-    UsageError,
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
+from circuit_breaker_sdk.subscriptions.consumption import Consumption
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     Response,
     UnfitPayloadError,
-    cursor_of,
     read_errors,
 )
 from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
-from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
-from circuit_breaker_sdk.subscriptions.handlers import Handlers
 from circuit_breaker_sdk.subscriptions.server_errors import server_error
 from circuit_breaker_sdk.subscriptions.state import (
     TRANSITIONS,
@@ -79,14 +74,43 @@ class Owner(Protocol):
 
 
 @final
-class Delivery(Generic[T]):
+class Delivery(Consumption[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
 
     Whoever moves it to another connection's share makes that its ``owner``.
 
     Two cursors are kept: ``received``, to resume from after a lost connection, and ``handled``, which
     advances when a handler has returned or the next event is asked for. Everything runs on one loop.
+
+    :ivar has_begun: it was live once, or has ended.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_decode",
+        "_decoder",
+        "_events_before",
+        "_is_confirmed",
+        "_is_off",
+        "_last_cursor",
+        "_limits",
+        "_link",
+        "_none_allowed",
+        "_only_errors",
+        "_put_on_at",
+        "_started",
+        "continuity",
+        "events_received",
+        "fallbacks",
+        "gaps",
+        "has_begun",
+        "operation_errors",
+        "owner",
+        "pauses",
+        "received",
+        "request",
+    )
 
     def __init__(
         self,
@@ -102,50 +126,46 @@ class Delivery(Generic[T]):
         after: str | None = None,
     ) -> None:
         """``after``: the cursor that the request resumes from."""
-        loop = asyncio.get_running_loop()
-        self.id: SubscriptionId = SubscriptionId(request.id)
-        self.label = label
-        self.loop = loop
-        self.state: SubscriptionState = SubscriptionState.STARTING
-        self.error: SubscriptionError | None = None
-        self.last_error: CircuitBreakerError | None = None
+        super().__init__(
+            request.id,
+            label,
+            limits=limits,
+            budget=budget,
+            tasks=tasks,
+            has_cursors=link.resume_negotiated,
+            after=after,
+        )
         self.received: str | None = after
-        self.handled: str | None = after
         self.fallbacks: Fallbacks = Fallbacks()
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
-        self.handlers: Handlers[T] = Handlers(self, tasks)
         self.events_received: int = 0
-        self.events_handled: int = 0
-        self.filtered: int = 0
         self.operation_errors: int = 0
-        self.live: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
         self.pauses: int = 0
         self.gaps: int = 0
         self.request: Subscribe = request
-        self._buffer: EventBuffer[T] = EventBuffer(limits, budget)
+        self.owner: Owner = owner
+        self.has_begun: bool = False
         self._limits = limits
         self._link = link
         self._decoder = decoder
         self._decode = decoder.decode
-        self._has_cursors = link.resume_negotiated
+        self._none_allowed = decoder.none_allowed
         self._events_before = 0
         self._is_off = False
         self._is_confirmed = False
-        self._is_stopped = False
-        self._drained: asyncio.Future[None] | None = None
         self._last_cursor: str | None = after
-        self._none_allowed = decoder.none_allowed
-        self.owner: Owner = owner
-        self._predicates: tuple[Callable[[T], object], ...] = ()
-        self._inline: Callable[[T], object] | None = None
+        self._begun: asyncio.Future[None] | None = None
         self._started = self._put_on_at = time.perf_counter()
-        self._taken: str | None = None
-        self._wake_at = 1
-        self._waiter: asyncio.Future[None] | None = None
         self._only_errors: tuple[GraphQLError, ...] = ()
-        self.on_ready: Callable[[], None] | None = None
-        """For a consumer of many: called when an event is buffered, a handler attached, the end has come."""
+
+    @property
+    def begun(self) -> asyncio.Future[None]:
+        """Done when :attr:`has_begun` is set: it was live, or has ended."""
+        if self._begun is None:
+            self._begun = self.loop.create_future()
+            if self.has_begun:
+                self._begun.set_result(None)
+        return self._begun
 
     # The route ---------------------------------------------------------------------------------------------
 
@@ -248,8 +268,7 @@ class Delivery(Generic[T]):
         if self.state is _LIVE:
             return
         self._move(Trigger.GO_LIVE)
-        if not self.live.done():
-            self.live.set_result(None)
+        self._begin()
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._started, 6))
 
     def give_up(self, error: SubscriptionError) -> None:
@@ -352,95 +371,6 @@ class Delivery(Generic[T]):
             buffered_bytes=self._buffer.size_bytes,
         )
 
-    # The consumer ------------------------------------------------------------------------------------------
-
-    def add_filter(self, part: SubscriptionFilter[T]) -> None:
-        """Keep events from the consumer for which it is false, from the next event on."""
-        # A custom one is called, and named in errors, as the function that it is.
-        predicate = part.predicate if isinstance(part, Custom) else part
-        self._predicates = (*self._predicates, predicate)
-
-    def set_inline(self, handler: Callable[[T], object] | None) -> None:
-        """Call the handler inside the read callback from now on, first with all that is buffered.
-
-        ``None``: buffer from now on.
-        """
-        if self._waiter is not None and handler is not None:
-            raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
-        self._inline = handler
-        if self.on_ready is not None:
-            self.on_ready()
-        while self._buffer and self._inline is not None:
-            response = self.take()
-            if not self.handlers.call(self._inline, value_of(response), self._taken):
-                return
-            self.mark_handled()
-
-    async def wait(self, at_least: int = 1) -> None:
-        """Wait until that many events are buffered, the buffer is half full, or the end has come.
-
-        Nothing is taken: cancellation loses no event.
-
-        :raises UsageError: another task is waiting.
-        """
-        while len(self._buffer) < at_least and not self.state.is_end:
-            if at_least > 1 and self._buffer.is_half_full():
-                return
-            self._wake_at = at_least
-            await self.wait_once()
-
-    async def wait_once(self) -> None:
-        """Wait until :meth:`wake` is called, by an event, the end, or a handler that has to be awaited.
-
-        :raises UsageError: another task is waiting.
-        """
-        if self._waiter is not None:
-            raise UsageError("another task is waiting for this subscription's next event")
-        waiter = self._waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            self._wake_at = 1
-
-    def take(self) -> Response[T]:
-        """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
-        response = self._buffer.take()
-        self.events_handled += 1
-        if self._has_cursors:
-            self._taken = cursor_of(response)
-        if self._is_stopped:
-            self._flow_again()
-        if self._drained is not None and not self._buffer and not self._drained.done():
-            self._drained.set_result(None)
-        return response
-
-    async def drained(self) -> None:
-        """Wait until all that is buffered was taken, or the end has come."""
-        while self._buffer and not self.state.is_end:
-            self._drained = self.loop.create_future()
-            await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)
-        self._drained = None
-
-    def take_value(self) -> T:
-        """Take the oldest buffered event's value."""
-        return value_of(self.take())
-
-    def mark_handled(self) -> None:
-        """Note that the consumer is done with what it took."""
-        if self._taken is not None:
-            self.handled, self._taken = self._taken, None
-
-    @property
-    def buffered(self) -> int:
-        """How many events wait for a consumer."""
-        return len(self._buffer)
-
-    def wake(self) -> None:
-        """Let a waiting consumer look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     # -------------------------------------------------------------------------------------------------------
 
     def _keep(self, response: Response[T], size_bytes: int) -> None:
@@ -530,18 +460,6 @@ class Delivery(Generic[T]):
         self._last_cursor = self.received = resume.cursor
         return True
 
-    def _passes(self, value: T) -> bool:
-        for predicate in self._predicates:
-            try:
-                passes = predicate(value)
-            except Exception as error:  # noqa: BLE001 (as for handlers; an event is not lost over it)
-                self.handlers.report(predicate, error)
-                continue
-            if not passes:
-                self.filtered += 1
-                return False
-        return True
-
     def _report_operation_errors(self, response: Response[T]) -> None:
         try:
             errors = read_errors(response.errors)
@@ -556,9 +474,9 @@ class Delivery(Generic[T]):
         self.error = error
         if error is not None:
             self.last_error = error
-        for future in (self.live, self.ended):
-            if not future.done():
-                future.set_result(None)
+        self._begin()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
         self._log(
             logging.INFO if error is None else logging.WARNING,
             f"subscription {self.state}",
@@ -575,14 +493,14 @@ class Delivery(Generic[T]):
         self.wake()
         self.handlers.end()
 
+    def _begin(self) -> None:
+        self.has_begun = True
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        self._begun = None
+
     def _move(self, trigger: Trigger) -> None:
         self.state = TRANSITIONS[self.state, trigger]
 
     def _log(self, level: int, what: str, **fields: object) -> None:
         log(level, what, subscription_id=self.id, operation=self.label, **fields)
-
-
-def value_of(response: Response[T]) -> T:
-    """Return a buffered event's value."""
-    data = response.data
-    return None if data is None else data.value  # type: ignore[return-value]  # buffered: None only if T allows it

@@ -253,18 +253,18 @@ class SubscriptionManager:
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
-        if not delivery.live.done():
+        if not delivery.has_begun:
             delivery.go_live()
 
     async def _until_live(self, delivery: Delivery[T], link: Link) -> None:
         seconds = self._timeouts.subscribe_seconds
         try:
-            while not delivery.live.done() and not delivery.is_late_on(link, after=seconds):
-                await asyncio.wait((delivery.live,), timeout=seconds)
+            while not delivery.has_begun and not delivery.is_late_on(link, after=seconds):
+                await asyncio.wait((delivery.begun,), timeout=seconds)
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
-        if not delivery.live.done():
+        if not delivery.has_begun:
             delivery.unsubscribe()
             raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds)
 

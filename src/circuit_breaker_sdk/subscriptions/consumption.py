@@ -1,0 +1,206 @@
+"""The consumer's side of a subscription: events kept until they are taken, or handed to a handler at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.subscriptions.decoding import Response, cursor_of
+from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
+from circuit_breaker_sdk.subscriptions.handlers import Handlers
+from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
+
+__all__ = ["Consumption", "value_of"]
+
+T = TypeVar("T")
+
+
+class Consumption(Generic[T]):
+    """What becomes of the events of one subscription once they are here.
+
+    It is the base of :class:`~circuit_breaker_sdk.subscriptions.delivery.Delivery`, which brings them. Slots,
+    and nothing that most subscriptions do not use: there may be a hundred thousand.
+
+    :ivar handled: the cursor behind the last event that the consumer is done with.
+    :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
+        come.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_drained",
+        "_ended",
+        "_has_cursors",
+        "_inline",
+        "_is_stopped",
+        "_predicates",
+        "_taken",
+        "_waiter",
+        "_wake_at",
+        "error",
+        "events_handled",
+        "filtered",
+        "handled",
+        "handlers",
+        "id",
+        "label",
+        "last_error",
+        "loop",
+        "on_ready",
+        "state",
+    )
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 (as in the protocol)
+        label: str,
+        *,
+        limits: BufferLimits,
+        budget: BufferBudget,
+        tasks: set[asyncio.Task[None]],
+        has_cursors: bool,
+        after: str | None,
+    ) -> None:
+        self.id: SubscriptionId = SubscriptionId(id)
+        self.label = label
+        self.loop = asyncio.get_running_loop()
+        self.state: SubscriptionState = SubscriptionState.STARTING
+        self.error: SubscriptionError | None = None
+        self.last_error: CircuitBreakerError | None = None
+        self.handled: str | None = after
+        self.handlers: Handlers[T] = Handlers(self, tasks)
+        self.events_handled: int = 0
+        self.filtered: int = 0
+        self.on_ready: Callable[[], None] | None = None
+        self._buffer: EventBuffer[T] = EventBuffer(limits, budget)
+        self._has_cursors = has_cursors
+        self._is_stopped = False
+        self._inline: Callable[[T], object] | None = None
+        self._predicates: tuple[Callable[[T], object], ...] = ()
+        self._taken: str | None = None
+        self._wake_at = 1
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done at the end."""
+        if self._ended is None:
+            self._ended = self.loop.create_future()
+            if self.state.is_end:
+                self._ended.set_result(None)
+        return self._ended
+
+    def add_filter(self, part: SubscriptionFilter[T]) -> None:
+        """Keep events from the consumer for which it is false, from the next event on."""
+        # A custom one is called, and named in errors, as the function that it is.
+        predicate = part.predicate if isinstance(part, Custom) else part
+        self._predicates = (*self._predicates, predicate)
+
+    def set_inline(self, handler: Callable[[T], object] | None) -> None:
+        """Call the handler inside the read callback from now on, first with all that is buffered.
+
+        ``None``: buffer from now on.
+        """
+        if self._waiter is not None and handler is not None:
+            raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
+        self._inline = handler
+        if self.on_ready is not None:
+            self.on_ready()
+        while self._buffer and self._inline is not None:
+            response = self.take()
+            if not self.handlers.call(self._inline, value_of(response), self._taken):
+                return
+            self.mark_handled()
+
+    async def wait(self, at_least: int = 1) -> None:
+        """Wait until that many events are buffered, the buffer is half full, or the end has come.
+
+        Nothing is taken: cancellation loses no event.
+
+        :raises UsageError: another task is waiting.
+        """
+        while len(self._buffer) < at_least and not self.state.is_end:
+            if at_least > 1 and self._buffer.is_half_full():
+                return
+            self._wake_at = at_least
+            await self.wait_once()
+
+    async def wait_once(self) -> None:
+        """Wait until :meth:`wake` is called, by an event, the end, or a handler that has to be awaited.
+
+        :raises UsageError: another task is waiting.
+        """
+        if self._waiter is not None:
+            raise UsageError("another task is waiting for this subscription's next event")
+        waiter = self._waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self._wake_at = 1
+
+    def take(self) -> Response[T]:
+        """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
+        response = self._buffer.take()
+        self.events_handled += 1
+        if self._has_cursors:
+            self._taken = cursor_of(response)
+        if self._is_stopped:
+            self._flow_again()
+        if self._drained is not None and not self._buffer and not self._drained.done():
+            self._drained.set_result(None)
+        return response
+
+    async def drained(self) -> None:
+        """Wait until all that is buffered was taken, or the end has come."""
+        while self._buffer and not self.state.is_end:
+            self._drained = self.loop.create_future()
+            await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        self._drained = None
+
+    def take_value(self) -> T:
+        """Take the oldest buffered event's value."""
+        return value_of(self.take())
+
+    def mark_handled(self) -> None:
+        """Note that the consumer is done with what it took."""
+        if self._taken is not None:
+            self.handled, self._taken = self._taken, None
+
+    @property
+    def buffered(self) -> int:
+        """How many events wait for a consumer."""
+        return len(self._buffer)
+
+    def wake(self) -> None:
+        """Let a waiting consumer look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _flow_again(self) -> None:
+        """Let a stopped stream go on, if the buffers have become low."""
+        raise NotImplementedError
+
+    def _passes(self, value: T) -> bool:
+        for predicate in self._predicates:
+            try:
+                passes = predicate(value)
+            except Exception as error:  # noqa: BLE001 (as for handlers; an event is not lost over it)
+                self.handlers.report(predicate, error)
+                continue
+            if not passes:
+                self.filtered += 1
+                return False
+        return True
+
+
+def value_of(response: Response[T]) -> T:
+    """Return a buffered event's value."""
+    data = response.data
+    return None if data is None else data.value  # type: ignore[return-value]  # buffered: None only if T allows it
