@@ -62,31 +62,41 @@ Places: TypeAlias = dict[str, Counter[str]]
 async def count(path: Path, *, with_places: bool = False) -> tuple[Counts, Places]:
     """Count one path; with ``with_places`` say where allocations are, too."""
     async with path.open() as rig:
-        steps = path.events // path.events_per_step
-        await _warm_up(rig, steps)
-        places, callers = _calls(rig, steps)
-        bytecodes = _bytecodes(rig, steps)
-        allocations = None
-        if NO_ALLOCATIONS is None:
-            await _warm_up(rig, steps)
-            allocations = sum(_allocations(rig, steps, with_places=False).values())
-        if NO_ALLOCATIONS is None and with_places:
-            await _warm_up(rig, steps)
-            found = _allocations(rig, steps, with_places=True)
-            # For memray's sake the interpreter made a frame object of each call, at the caller's line.
-            found.subtract(callers)
-            places["allocations"] = +found
-        retained, cyclic = await _left_behind(rig, steps)
+        # The collector of cycles would run where the number of objects says so, and empty the free lists.
+        gc.disable()
+        try:
+            counted = await _count(path, rig, with_places=with_places)
+        finally:
+            gc.enable()
         rig.verify()
-        counts = Counts(
-            python_calls=_each(path, sum(places["python_calls"].values())),
-            c_calls=_each(path, sum(places["c_calls"].values())),
-            bytecodes=_each(path, bytecodes),
-            allocations=None if allocations is None else _each(path, allocations),
-            retained_blocks=_each(path, retained),
-            cyclic_objects=_each(path, cyclic),
-        )
-        return counts, places
+        return counted
+
+
+async def _count(path: Path, rig: Rig, *, with_places: bool) -> tuple[Counts, Places]:
+    steps = path.events // path.events_per_step
+    await _warm_up(rig, steps)
+    places, callers = _calls(rig, steps)
+    bytecodes = _bytecodes(rig, steps)
+    allocations = None
+    if NO_ALLOCATIONS is None:
+        await _warm_up(rig, steps)
+        allocations = sum(_allocations(rig, steps, with_places=False).values())
+    if NO_ALLOCATIONS is None and with_places:
+        await _warm_up(rig, steps)
+        found = _allocations(rig, steps, with_places=True)
+        # For memray's sake the interpreter made a frame object of each call, at the caller's line.
+        found.subtract(callers)
+        places["allocations"] = +found
+    retained, cyclic = await _left_behind(rig, steps)
+    counts = Counts(
+        python_calls=_each(path, sum(places["python_calls"].values())),
+        c_calls=_each(path, sum(places["c_calls"].values())),
+        bytecodes=_each(path, bytecodes),
+        allocations=None if allocations is None else _each(path, allocations),
+        retained_blocks=_each(path, retained),
+        cyclic_objects=_each(path, cyclic),
+    )
+    return counts, places
 
 
 def _each(path: Path, number: int) -> float:
@@ -165,26 +175,21 @@ def _allocations(rig: Rig, steps: int, *, with_places: bool) -> Counter[str]:
     import memray  # there is no wheel for every platform
 
     inputs = [rig.prepare() for _ in range(steps)]
-    # The collector of cycles would run where the number of objects says so, and empty the free lists.
-    gc.disable()
-    try:
-        with tempfile.TemporaryDirectory(prefix="circuit-breaker-hot-path-") as directory:
-            found: list[Counter[str]] = []
-            # First without any input: what the counting itself allocates.
-            for number, reads in enumerate(([], inputs)):
-                file = FilePath(directory) / str(number)
-                with memray.Tracker(file, trace_python_allocators=True):
-                    if not with_places:
-                        # memray follows the stack by a profile function, for which the interpreter makes a
-                        # frame object at each call: an allocation that is not ours.
-                        sys.setprofile(None)
-                    _run(rig, reads)
-                found.append(_read(file, with_places=with_places))
-            own, all_ = found
-            all_.subtract(own)
-            return all_
-    finally:
-        gc.enable()
+    found: list[Counter[str]] = []
+    with tempfile.TemporaryDirectory(prefix="circuit-breaker-hot-path-") as directory:
+        # First without any input: what the counting itself allocates.
+        for number, reads in enumerate(([], inputs)):
+            file = FilePath(directory) / str(number)
+            with memray.Tracker(file, trace_python_allocators=True):
+                if not with_places:
+                    # memray follows the stack by a profile function, for which the interpreter makes a
+                    # frame object at each call: an allocation that is not ours.
+                    sys.setprofile(None)
+                _run(rig, reads)
+            found.append(_read(file, with_places=with_places))
+    own, all_ = found
+    all_.subtract(own)
+    return all_
 
 
 def _read(file: FilePath, *, with_places: bool) -> Counter[str]:
@@ -204,25 +209,23 @@ async def _left_behind(rig: Rig, steps: int) -> tuple[int, int]:
     """Return how many blocks are in use that were not before, and how many objects hang in cycles."""
     await _warm_up(rig, steps)
     inputs = [rig.prepare() for _ in range(2 * steps)]
-    gc.disable()
-    try:
-        for _ in range(2):
-            # The first time round to have everything that this function itself makes.
-            before = sys.getallocatedblocks()
-            for read in inputs[:0]:
-                rig.step(read)
-                await asyncio.sleep(0)
-            own = sys.getallocatedblocks() - before
-        for read in inputs[:steps]:
-            rig.step(read)
-            await asyncio.sleep(0)
+    own = 0
+    for _ in range(2):
+        # What the counting itself keeps; the second time nothing is made for the first time.
         before = sys.getallocatedblocks()
-        for read in inputs[steps:]:
-            rig.step(read)
-            await asyncio.sleep(0)
-        retained = sys.getallocatedblocks() - before - own
-        gc.collect()
-        _run(rig, [rig.prepare() for _ in range(steps)])
-        return retained, gc.collect()
-    finally:
-        gc.enable()
+        await _turn_by_turn(rig, [])
+        own = sys.getallocatedblocks() - before
+    # Those to warm up were dropped after use: first take the place of what is left of them.
+    await _turn_by_turn(rig, inputs[:steps])
+    before = sys.getallocatedblocks()
+    await _turn_by_turn(rig, inputs[steps:])
+    retained = sys.getallocatedblocks() - before - own
+    gc.collect()
+    _run(rig, [rig.prepare() for _ in range(steps)])
+    return retained, gc.collect()
+
+
+async def _turn_by_turn(rig: Rig, reads: Sequence[Any]) -> None:
+    for read in reads:
+        rig.step(read)
+        await asyncio.sleep(0)

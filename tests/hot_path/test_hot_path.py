@@ -33,7 +33,9 @@ def counted() -> dict[str, Counts]:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_an_event_costs_no_more_than_it_did(counted: dict[str, Counts], name: str) -> None:
+def test_an_event_costs_no_more_than_it_did(
+    counted: dict[str, Counts], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     baseline, no_baseline = nearest()
     found = [d for d in differences(baseline, counted) if d.path == name]
     grown = [str(difference) for difference in found if difference.grown]
@@ -45,7 +47,8 @@ def test_an_event_costs_no_more_than_it_did(counted: dict[str, Counts], name: st
     )
     if found:
         text = "; ".join(str(difference) for difference in found)
-        sys.stdout.write(f"less: {text}: keep it by `make hot-path ARGS=--write`\n")
+        with capsys.disabled():  # else pytest shows it of failed tests only
+            sys.stdout.write(f"\nless: {text}: keep it by `make hot-path ARGS=--write`\n")
 
 
 @pytest.mark.parametrize("name", _NAMES)
