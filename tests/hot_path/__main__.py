@@ -39,7 +39,9 @@ def _show(path: Path, counts: Counts) -> None:
 
 def _show_places(path: Path, places: Places) -> None:
     for kind, found in places.items():
-        _say(f"    {kind} per event")
+        # To know the place memray profiles, for which the interpreter makes objects of calls of C methods.
+        about = ", about: some calls of C methods count as one" if kind == "allocations" else ""
+        _say(f"    {kind} per event{about}")
         for place, number in found.most_common(_PLACES_SHOWN):
             _say(f"    {number / path.events:10.2f}  {place}")
 
