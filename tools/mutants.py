@@ -154,6 +154,20 @@ MUTANTS = [
         "            answer = await self._send(data, {_KEY_HEADER: str(uuid.uuid4())})\n",
         "tests/integration/test_offline_queue.py",
     ),
+    Mutant(
+        "no call too many for each event received",
+        f"{_SDK}/subscriptions/delivery.py",
+        "        if self.state is not _LIVE:\n            self.go_live()\n        if self._has_cursors and",
+        "        self.go_live()\n        if self._has_cursors and",
+        "tests/hot_path",
+    ),
+    Mutant(
+        "what is framed for one peer serves all",
+        f"{_SERVER}/gateway/feed.py",
+        "            if frames is None:\n",
+        "            if True:\n",
+        "tests/hot_path",
+    ),
 ]
 
 
