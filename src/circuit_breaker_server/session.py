@@ -37,13 +37,20 @@ RESUME_VERSION: Final = 1
 logger = get_logger("session")
 
 
-def text_frames(prefix: bytes, payloads: Sequence[bytes]) -> bytes:
-    """Frame ``next`` messages of one operation: what one write to a socket carries."""
-    around = len(prefix) + 1
-    parts: list[bytes] = []
+def text_frames(prefix_bytes: int, payloads: Sequence[bytes]) -> Sequence[bytes]:
+    """Frame ``next`` messages of one operation: ``prefix.join`` of it is what one write to a socket carries.
+
+    A frame's header is in front of the prefix and tells the length of all of it, so that the pieces serve
+    every operation whose prefix is so long.
+    """
+    around = prefix_bytes + 1
+    pieces: list[bytes] = []
+    before = b""
     for payload in payloads:
-        parts += (text_frame_header(around + len(payload)), prefix, payload, b"}")
-    return b"".join(parts)
+        pieces.append(before + text_frame_header(around + len(payload)))
+        before = payload + b"}"
+    pieces.append(before)
+    return pieces
 
 
 @final

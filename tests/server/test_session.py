@@ -34,7 +34,7 @@ def quiet_logs(default_log_level: None) -> None:
 def test_frames_are_what_the_protocol_would_have_written() -> None:
     payloads = [b"{}", b'{"data":1}', b"x" * 200, b"y" * 70_000]
     expected = b"".join(frame(TEXT, b"head" + payload + b"}", masked=False) for payload in payloads)
-    assert text_frames(b"head", payloads) == expected
+    assert b"head".join(text_frames(4, payloads)) == expected
 
 
 async def test_resume_is_acknowledged_only_to_those_who_ask_for_a_version_we_speak() -> None:
@@ -408,7 +408,7 @@ async def test_a_peer_that_is_slow_to_read_is_not_taken_for_silent_until_it_take
     async with staged(stall_seconds=1e-9) as stage:
         client = await stage.open()
         (socket,) = stage.sockets
-        chunk = text_frames(b"x", [b"y" * 60_000])
+        chunk = b"x".join(text_frames(1, [b"y" * 60_000]))
         while socket.write_buffer_bytes < 500_000:
             socket.write(chunk)
         silent(stage)  # the first look: something may have been taken since

@@ -25,25 +25,21 @@ class BufferBudget:
         budget = BufferBudget(64 * 1024 * 1024)
     """
 
-    __slots__ = ("_max_bytes", "_waiting", "used")
+    __slots__ = ("_waiting", "max_bytes", "used")
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes: int = max_bytes
         self._waiting: dict[Callable[[], None], None] = {}
         self.used: int = 0
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Tell whether so much more fits."""
-        return self.used + size_bytes <= self._max_bytes
-
     def fits_alone(self, size_bytes: int) -> bool:
         """Tell whether so much would fit if nothing were held."""
-        return size_bytes <= self._max_bytes
+        return size_bytes <= self.max_bytes
 
     @property
     def is_low(self) -> bool:
         """Whether at most half of it is used."""
-        return self.used * 2 <= self._max_bytes
+        return self.used * 2 <= self.max_bytes
 
     def when_low(self, call: Callable[[], None]) -> None:
         """Call once, as soon as no more than half is used; once more for the same changes nothing."""
@@ -52,7 +48,11 @@ class BufferBudget:
     def give_back(self, size_bytes: int) -> None:
         """Note that so much is not held any more."""
         self.used -= size_bytes
-        if self._waiting and self.is_low:
+        if self._waiting:
+            self._tell_if_low()
+
+    def _tell_if_low(self) -> None:
+        if self.is_low:
             waiting, self._waiting = self._waiting, {}
             for call in waiting:
                 call()
@@ -89,30 +89,43 @@ class EventBuffer(Generic[T]):
         Under ``drop_oldest`` the oldest events make room; one for which none can be made is the one dropped.
         Under ``block`` it always fits: who calls stops the flow when :attr:`is_full`.
         """
-        if not self._fits(size_bytes) and self._policy is not OverflowPolicy.BLOCK:
+        items = self._items
+        if items is None:
+            items = self._items = deque()
+        held = self.size_bytes + size_bytes
+        budget = self._budget
+        if (
+            # `_fits`, without the call.
+            (
+                len(items) >= self._max_events
+                or held > self._max_bytes
+                or budget.used + size_bytes > budget.max_bytes
+            )
+            and self._policy is not OverflowPolicy.BLOCK
+        ):
             if self._policy is not OverflowPolicy.DROP_OLDEST:
                 return False
             if not self._make_room(size_bytes):
                 self.dropped += 1
                 return True
+            held = self.size_bytes + size_bytes
         response.size_bytes = size_bytes
-        self.size_bytes += size_bytes
-        self._budget.used += size_bytes
-        if self._items is None:
-            self._items = deque()
-        self._items.append(response)
+        self.size_bytes = held
+        budget.used += size_bytes
+        items.append(response)
         return True
 
     def _fits(self, size_bytes: int) -> bool:
         return (
             len(self) < self._max_events
             and self.size_bytes + size_bytes <= self._max_bytes
-            and self._budget.has_room(size_bytes)
+            and self._budget.used + size_bytes <= self._budget.max_bytes
         )
 
     def _make_room(self, size_bytes: int) -> bool:
         held = self.size_bytes
-        if size_bytes > self._max_bytes or not self._budget.has_room(size_bytes - held):
+        budget = self._budget
+        if size_bytes > self._max_bytes or budget.used + size_bytes - held > budget.max_bytes:
             return False  # no room that ours make is enough: they stay
         while not self._fits(size_bytes):
             self.take()

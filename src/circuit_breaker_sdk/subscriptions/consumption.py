@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
-from circuit_breaker_sdk.subscriptions.decoding import Response, cursor_of
+from circuit_breaker_sdk.subscriptions.decoding import Response
 from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.subscriptions.handlers import Handlers
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
 
-__all__ = ["Consumption", "value_of"]
+__all__ = ["NEVER", "Consumption", "value_of"]
 
 T = TypeVar("T")
+
+NEVER = sys.maxsize
+"""More events than are ever waited for."""
 
 
 class Consumption(Generic[T]):
@@ -26,12 +30,12 @@ class Consumption(Generic[T]):
     and nothing that most subscriptions do not use: there may be a hundred thousand.
 
     :ivar handled: the cursor behind the last event that the consumer is done with.
+    :ivar buffer: the events that wait.
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
     """
 
     __slots__ = (
-        "_buffer",
         "_drained",
         "_ended",
         "_has_cursors",
@@ -41,6 +45,7 @@ class Consumption(Generic[T]):
         "_taken",
         "_waiter",
         "_wake_at",
+        "buffer",
         "error",
         "events_handled",
         "filtered",
@@ -76,13 +81,13 @@ class Consumption(Generic[T]):
         self.events_handled: int = 0
         self.filtered: int = 0
         self.on_ready: Callable[[], None] | None = None
-        self._buffer: EventBuffer[T] = EventBuffer(limits, budget)
+        self.buffer: EventBuffer[T] = EventBuffer(limits, budget)
         self._has_cursors = has_cursors
         self._is_stopped = False
         self._inline: Callable[[T], object] | None = None
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._taken: str | None = None
-        self._wake_at = 1
+        self._wake_at = NEVER
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -112,7 +117,7 @@ class Consumption(Generic[T]):
         self._inline = handler
         if self.on_ready is not None:
             self.on_ready()
-        while self._buffer and self._inline is not None:
+        while self.buffer and self._inline is not None:
             response = self.take()
             if not self.handlers.call(self._inline, value_of(response), self._taken):
                 return
@@ -125,48 +130,62 @@ class Consumption(Generic[T]):
 
         :raises UsageError: another task is waiting.
         """
-        while len(self._buffer) < at_least and not self.state.is_end:
-            if at_least > 1 and self._buffer.is_half_full():
+        while len(self.buffer) < at_least and not self.state.is_end:
+            if at_least > 1 and self.buffer.is_half_full():
                 return
-            self._wake_at = at_least
-            await self.wait_once()
+            await self.wait_once(at_least)
 
-    async def wait_once(self) -> None:
-        """Wait until :meth:`wake` is called, by an event, the end, or a handler that has to be awaited.
+    async def wait_once(self, at_least: int = 1) -> None:
+        """Wait until :meth:`wake` is called: by so many events, the end, a handler that is to be awaited.
 
         :raises UsageError: another task is waiting.
         """
         if self._waiter is not None:
             raise UsageError("another task is waiting for this subscription's next event")
         waiter = self._waiter = self.loop.create_future()
+        self._wake_at = at_least
         try:
             await waiter
         finally:
             self._waiter = None
-            self._wake_at = 1
+            self._wake_at = NEVER
 
     def take(self) -> Response[T]:
         """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
-        response = self._buffer.take()
+        response = self.buffer.take()
         self.events_handled += 1
         if self._has_cursors:
-            self._taken = cursor_of(response)
+            extensions = response.extensions  # `cursor_of`, without the call
+            self._taken = (
+                None if extensions is None or extensions.resume is None else extensions.resume.cursor
+            )
         if self._is_stopped:
             self._flow_again()
-        if self._drained is not None and not self._buffer and not self._drained.done():
+        if self._drained is not None and not self.buffer and not self._drained.done():
             self._drained.set_result(None)
         return response
 
     async def drained(self) -> None:
         """Wait until all that is buffered was taken, or the end has come."""
-        while self._buffer and not self.state.is_end:
+        while self.buffer and not self.state.is_end:
             self._drained = self.loop.create_future()
             await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)
         self._drained = None
 
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
-        return value_of(self.take())
+        data = self.take().data
+        return None if data is None else data.value  # type: ignore[return-value]  # as in `value_of`
+
+    def next_value(self) -> T:
+        """Take the oldest buffered event's value; what was taken before is done with.
+
+        :raises IndexError: none is buffered.
+        """
+        if self._taken is not None:
+            self.handled, self._taken = self._taken, None
+        data = self.take().data
+        return None if data is None else data.value  # type: ignore[return-value]  # as in `value_of`
 
     def mark_handled(self) -> None:
         """Note that the consumer is done with what it took."""
@@ -176,10 +195,11 @@ class Consumption(Generic[T]):
     @property
     def buffered(self) -> int:
         """How many events wait for a consumer."""
-        return len(self._buffer)
+        return len(self.buffer)
 
     def wake(self) -> None:
         """Let a waiting consumer look again."""
+        self._wake_at = NEVER
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -28,7 +28,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
-from circuit_breaker_sdk.subscriptions.consumption import Consumption
+from circuit_breaker_sdk.subscriptions.consumption import NEVER, Consumption
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     Response,
@@ -88,6 +88,7 @@ class Delivery(Consumption[T]):
     __slots__ = (
         "__weakref__",
         "_begun",
+        "_blocks",
         "_decode",
         "_decoder",
         "_events_before",
@@ -146,6 +147,7 @@ class Delivery(Consumption[T]):
         self.owner: Owner = owner
         self.has_begun: bool = False
         self._limits = limits
+        self._blocks = limits.overflow is OverflowPolicy.BLOCK
         self._link = link
         self._decoder = decoder
         self._decode = decoder.decode
@@ -338,7 +340,7 @@ class Delivery(Consumption[T]):
 
     def unsubscribe(self) -> None:
         """End by the application's wish; the server is told, what is buffered is dropped. Idempotent."""
-        self._buffer.clear()
+        self.buffer.clear()
         if self.state.is_end:
             self._move(Trigger.UNSUBSCRIBE)
             return
@@ -362,44 +364,45 @@ class Delivery(Consumption[T]):
             received=self.events_received,
             handled=self.events_handled,
             filtered=self.filtered,
-            dropped=self._buffer.dropped,
+            dropped=self.buffer.dropped,
             pauses=self.pauses,
             gaps=self.gaps,
             operation_errors=self.operation_errors,
             handler_errors=self.handlers.errors,
-            buffered_events=len(self._buffer),
-            buffered_bytes=self._buffer.size_bytes,
+            buffered_events=len(self.buffer),
+            buffered_bytes=self.buffer.size_bytes,
         )
 
     # -------------------------------------------------------------------------------------------------------
 
     def _keep(self, response: Response[T], size_bytes: int) -> None:
-        buffer = self._buffer
+        buffer = self.buffer
         dropped = buffer.dropped
         if not buffer.put(response, size_bytes):
             self._overflow(response, size_bytes)
             return
         if buffer.dropped != dropped:
             self.continuity = Continuity.GAP
-        if self._limits.overflow is OverflowPolicy.BLOCK and not self._is_stopped and buffer.is_full:
+        if self._blocks and not self._is_stopped and buffer.is_full:
             self._is_stopped = True
             self._link.hold(self)
         if self.on_ready is not None:
             self.on_ready()
-        if self._waiter is not None and (len(buffer) >= self._wake_at or buffer.is_half_full()):
+        wake_at = self._wake_at
+        if wake_at is not NEVER and (len(buffer) >= wake_at or buffer.is_half_full()):
             self.wake()
 
     def _overflow(self, response: Response[T], size_bytes: int) -> None:
         """Stop the stream before an event that does not fit; end, where it could not go on from there."""
         resume = response.extensions.resume if self._has_cursors and response.extensions else None
-        would_ever_fit = size_bytes <= self._limits.max_bytes and self._buffer.fits_client(size_bytes)
+        would_ever_fit = size_bytes <= self._limits.max_bytes and self.buffer.fits_client(size_bytes)
         if (
             self._limits.overflow is not OverflowPolicy.RESUME
             or resume is None
             or resume.prev is None
             or not would_ever_fit
         ):
-            held = self._buffer
+            held = self.buffer
             self.fail(BufferOverflowError(self.id, events=len(held), size_bytes=held.size_bytes))
             return
         # The event comes again: it is as if it had not arrived.
@@ -409,15 +412,15 @@ class Delivery(Consumption[T]):
         self._link.complete(self.id, self)
         self._go_off(Trigger.PAUSE)
         self._is_stopped = True
-        self._log(logging.DEBUG, "subscription paused", buffered=len(self._buffer))
+        self._log(logging.DEBUG, "subscription paused", buffered=len(self.buffer))
         self._flow_again()
 
     def _flow_again(self) -> None:
         """Let a stopped stream go on, if the buffers have become low."""
         if not self._is_stopped or self.state.is_end:
             return
-        if not self._buffer.is_low:
-            self._buffer.when_client_is_low(self._flow_again)
+        if not self.buffer.is_low:
+            self.buffer.when_client_is_low(self._flow_again)
             return
         self._is_stopped = False
         if self._is_off:

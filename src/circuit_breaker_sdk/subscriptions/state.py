@@ -34,11 +34,10 @@ class SubscriptionState(enum.StrEnum):
     @property
     def is_end(self) -> bool:
         """Whether nothing more will come."""
-        return self in (
-            SubscriptionState.COMPLETED,
-            SubscriptionState.FAILED,
-            SubscriptionState.UNSUBSCRIBED,
-        )
+        return self in _ENDS
+
+
+_ENDS = frozenset((SubscriptionState.COMPLETED, SubscriptionState.FAILED, SubscriptionState.UNSUBSCRIBED))
 
 
 class Trigger(enum.Enum):

@@ -172,10 +172,10 @@ class Subscription(Generic[T_co]):
     async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
         delivery = self._delivery
-        delivery.mark_handled()
-        if not delivery.buffered or delivery.handlers.has_data:
+        if not delivery.buffer or delivery.handlers.has_data:
+            delivery.mark_handled()
             await self._wait(1)
-        return delivery.take_value()
+        return delivery.next_value()
 
     def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T_co]:
         """Iterate over lists of events.

@@ -324,7 +324,7 @@ class Gateway:
             feed.write()
 
     def _collect(self, channel: Channel, members: Iterable[Subscriber], ready: dict[Feed, None]) -> None:
-        memo: Memo = {}
+        memo: Memo = []
         try:
             for subscriber in members:
                 feed = subscriber.feed

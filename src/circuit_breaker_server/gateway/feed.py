@@ -20,8 +20,11 @@ from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Run", "Subscriber", "gap_error", "internal_error"]
 
-Frame: TypeAlias = Callable[[bytes, Sequence[bytes]], bytes]
-"""From an operation's prefix and its payloads to the bytes a socket is given."""
+Frame: TypeAlias = Callable[[int, Sequence[bytes]], Sequence[bytes]]
+"""From the length of an operation's prefix and its payloads to the pieces that the prefix stands between.
+
+``prefix.join(pieces)`` is what a socket is given: one copy of the bytes, however many events there are.
+"""
 
 
 @final
@@ -29,20 +32,32 @@ class Run:
     """A channel's events from one number on: encoded once in a flush, for all who stand there.
 
     :ivar prev: the cursor that the first event names; who received another one before gets bytes of his own.
-    :ivar framed: what was already framed, by operation prefix and frame.
+    :ivar framed: what was already framed, by the operation's prefix.
     """
 
-    __slots__ = ("framed", "last", "payloads", "prev")
+    __slots__ = ("_payloads", "_pieces", "frame", "framed", "last", "prev", "resume", "seq")
 
-    def __init__(self, channel: Channel, seq: int, *, resume: bool) -> None:
+    def __init__(self, channel: Channel, seq: int, frame: Frame, *, resume: bool) -> None:
+        self.seq = seq
+        self.frame = frame
+        self.resume = resume
         self.prev = channel.entry(seq).prev
         self.last = channel.last
-        self.payloads = channel.payloads(seq, resume=resume, prev=self.prev)
-        self.framed: dict[tuple[bytes, Frame], bytes] = {}
+        self.framed: dict[bytes, bytes] = {}
+        self._payloads = channel.payloads(seq, resume=resume, prev=self.prev)
+        self._pieces: dict[int, Sequence[bytes]] = {}
+
+    def frames(self, prefix: bytes) -> bytes:
+        """Frame for one operation; who numbers its operations alike gets the same bytes."""
+        pieces = self._pieces.get(len(prefix))
+        if pieces is None:
+            pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self._payloads)
+        frames = self.framed[prefix] = prefix.join(pieces)
+        return frames
 
 
-Memo: TypeAlias = dict[tuple[int, bool], Run]
-"""What one flush has already encoded of a channel: by number, with or without the resume extension."""
+Memo: TypeAlias = list[Run]
+"""What one flush has already encoded of a channel, the run used last in front."""
 
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
@@ -186,7 +201,9 @@ class Feed:
         self._hub = hub
         self._subscribers: dict[str, Subscriber] = {}
         self._lagging: dict[Subscriber, None] = {}
-        self._chunks: list[bytes] = []
+        # Mostly one: no list is made for it.
+        self._chunk: bytes | None = None
+        self._more_chunks: list[bytes] = []
         self._chunk_bytes = 0
         self._finished: list[Subscriber] = []
         self._is_reading = False
@@ -257,26 +274,27 @@ class Feed:
         channel = subscriber.channel
         seq = subscriber.seq
         if seq == channel.end_seq:
-            return bool(self._chunks)
+            return self._chunk is not None
         if seq < channel.first_seq:
             self._lag(subscriber)
-            return bool(self._chunks)
+            return self._chunk is not None
         if self._chunk_bytes > MAX_WRITE_BYTES:
             self._hub.schedule(self)
             return True
-        resume = self.resume
-        run = memo.get((seq, resume))
-        if run is None:
-            run = memo[seq, resume] = Run(channel, seq, resume=resume)
+        # Nearly all who follow a channel stand at the same place, and are of one kind.
+        run = memo[0] if memo else None
+        if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
+            run = self._find_run(channel, seq, memo)
         prefix = subscriber.prefix
-        if run.prev == subscriber.cursor or not resume:
-            # Many peers number their operations alike: what is framed for one serves them all.
-            frames = run.framed.get((prefix, self.frame))
-            if frames is None:
-                frames = run.framed[prefix, self.frame] = self.frame(prefix, run.payloads)
+        if run.prev == subscriber.cursor or not self.resume:
+            frames = run.framed.get(prefix) or run.frames(prefix)
         else:
-            frames = self.frame(prefix, channel.payloads(seq, resume=True, prev=subscriber.cursor))
-        self._chunks.append(frames)
+            payloads = channel.payloads(seq, resume=True, prev=subscriber.cursor)
+            frames = prefix.join(self.frame(len(prefix), payloads))
+        if self._chunk is None:
+            self._chunk = frames
+        else:
+            self._more_chunks.append(frames)
         self._chunk_bytes += len(frames)
         last = run.last
         subscriber.seq = channel.end_seq
@@ -286,16 +304,29 @@ class Feed:
             self._finished.append(subscriber)
         return True
 
+    def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:
+        for place, run in enumerate(memo):
+            if run.seq == seq and run.resume is self.resume and run.frame is self.frame:
+                memo[place], memo[0] = memo[0], run
+                return run
+        run = Run(channel, seq, self.frame, resume=self.resume)
+        memo.insert(0, run)
+        return run
+
     def write(self) -> None:
         """Write what was collected, in one write."""
-        chunks = self._chunks
-        if chunks and not self.closed:
-            self._chunks = []
+        chunk = self._chunk
+        if chunk is not None and not self.closed:
+            self._chunk = None
             self._chunk_bytes = 0
-            self.peer.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        finished, self._finished = self._finished, []
-        for subscriber in finished:
-            self._complete(subscriber)
+            if self._more_chunks:
+                chunk = b"".join((chunk, *self._more_chunks))
+                self._more_chunks = []
+            self.peer.write(chunk)
+        if self._finished:
+            finished, self._finished = self._finished, []
+            for subscriber in finished:
+                self._complete(subscriber)
 
     def unsent(self) -> Iterable[Subscriber]:
         """Return the live subscribers that are not current."""
@@ -368,7 +399,8 @@ class Feed:
             size += len(payload)
             if size > MAX_WRITE_BYTES or event is events[-1]:
                 subscriber.position, subscriber.cursor = event.position, event.cursor
-                self.peer.write(self.frame(subscriber.prefix, payloads))
+                prefix = subscriber.prefix
+                self.peer.write(prefix.join(self.frame(len(prefix), payloads)))
                 payloads, size = [], 0
                 if subscriber.channel.ends_with(event.value):
                     self._complete(subscriber)

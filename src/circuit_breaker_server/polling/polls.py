@@ -51,8 +51,8 @@ class _Event(msgspec.Struct):
 _event: Final = msgspec.json.Decoder(_Event)
 
 
-def _framed(_prefix: bytes, payloads: Sequence[bytes]) -> bytes:
-    return b"".join(payload + _END for payload in payloads)
+def _framed(_prefix_bytes: int, payloads: Sequence[bytes]) -> Sequence[bytes]:
+    return [payload + _END for payload in payloads]  # the prefix between them is empty
 
 
 @final

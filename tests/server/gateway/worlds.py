@@ -185,9 +185,9 @@ def select(field: str, arguments: Mapping[str, object]) -> Selection:
     return Selection(subjects)
 
 
-def lines(prefix: bytes, payloads: Sequence[bytes]) -> bytes:
+def lines(_prefix_bytes: int, payloads: Sequence[bytes]) -> Sequence[bytes]:
     """Frame as text lines: the operation id, a blank, the payload."""
-    return b"".join(b"%b %b\n" % (prefix, payload) for payload in payloads)
+    return [b"", *(b" %b\n" % payload for payload in payloads)]
 
 
 class FakePeer:
