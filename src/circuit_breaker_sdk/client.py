@@ -14,6 +14,7 @@ from circuit_breaker_sdk.config import (
     CircuitBreakerPolicy,
     ErrorRecoveryPolicy,
     Heartbeat,
+    MessageBatching,
     MessageLimits,
     OfflineQueue,
     Timeouts,
@@ -84,6 +85,7 @@ class Client:
         :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
     :param pool: spreads subscriptions over several connections; ``None``: all share one.
+    :param batching: how messages to the server wait for each other, to go out in one write.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
@@ -116,6 +118,7 @@ class Client:
         critical: bool = False,
         offline_queue: OfflineQueue | None = None,
         pool: SubscriptionConnectionPool | None = None,
+        batching: MessageBatching | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(_urls(url))
         if not urls:
@@ -128,6 +131,7 @@ class Client:
             circuit_breaker=(circuit_breaker, CircuitBreakerPolicy),
             heartbeat=(heartbeat, Heartbeat),
             offline_queue=(offline_queue, OfflineQueue),
+            batching=(batching, MessageBatching),
             pool=(pool, SubscriptionConnectionPool),
             max_buffered_bytes=(max_buffered_bytes, int),
         )
@@ -141,6 +145,7 @@ class Client:
             limits=limits or MessageLimits(),
             timeouts=timeouts or Timeouts(),
             heartbeat=heartbeat,
+            batching=batching or MessageBatching(),
         )
         self._url = urls[0]
         websocket_urls = [websocket_url(each) for each in urls]

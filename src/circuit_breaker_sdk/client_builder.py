@@ -10,6 +10,7 @@ from circuit_breaker_sdk.config import (
     CircuitBreakerPolicy,
     ErrorRecoveryPolicy,
     Heartbeat,
+    MessageBatching,
     Timeouts,
 )
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
@@ -41,6 +42,7 @@ class ClientBuilder:
         self._circuit_breaker: CircuitBreakerPolicy | None = None
         self._heartbeat: Heartbeat | None = Heartbeat()
         self._pool: SubscriptionConnectionPool | None = None
+        self._batching: MessageBatching | None = None
 
     def base_url(self, url: str | Sequence[str]) -> Self:
         """Set the server's URL, or several."""
@@ -87,6 +89,11 @@ class ClientBuilder:
         self._heartbeat = heartbeat
         return self
 
+    def batching(self, batching: MessageBatching) -> Self:
+        """Set how messages to the server wait for each other."""
+        self._batching = batching
+        return self
+
     def pool(self, pool: SubscriptionConnectionPool) -> Self:
         """Spread subscriptions over several connections; a pool serves one client."""
         self._pool = pool
@@ -112,4 +119,5 @@ class ClientBuilder:
             circuit_breaker=self._circuit_breaker,
             heartbeat=self._heartbeat,
             pool=self._pool,
+            batching=self._batching,
         )

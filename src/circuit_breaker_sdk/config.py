@@ -153,6 +153,33 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         _positive(interval_seconds=self.interval_seconds, timeout_seconds=self.timeout_seconds)
 
 
+@final
+class MessageBatching(msgspec.Struct, frozen=True, kw_only=True):
+    """How messages to the server wait for each other, to go out in one write.
+
+    What is sent in one turn of the event loop is one write in any case: a thousand subscribes are.
+
+    :ivar batch_size: as soon as so many messages wait they are written.
+    :ivar flush_interval: seconds that a message may wait for others; 0 waits for the end of the turn. A
+        longer one saves writes where many tasks subscribe and unsubscribe, and is added to the time that each
+        takes.
+
+    Example::
+
+        Client(url, batching=MessageBatching(batch_size=500, flush_interval=0.005))
+    """
+
+    batch_size: int = 1_000
+    flush_interval: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int):
+            raise UsageError(f"batch_size must be a whole number, not {self.batch_size!r}")
+        if self.flush_interval:
+            _positive(flush_interval=self.flush_interval)
+
+
 class QueueOverflow(enum.StrEnum):
     """What happens when as many mutations wait as may."""
 

@@ -50,11 +50,11 @@ class Wire:
 
 
 def everything_of(role: ClientProtocol | ServerProtocol) -> list[bytes]:
-    """Take what is to be sent; before and after that, the role says whether there is any."""
-    said = role.has_data_to_send
+    """Take what is to be sent; before and after that, the role says how many there are."""
+    said = role.messages_to_send
     data = role.data_to_send()
-    assert said == bool(data)
-    assert not role.has_data_to_send
+    assert said == len(data)
+    assert not role.messages_to_send
     return data
 
 

@@ -388,6 +388,7 @@ class HeldLink:
     """A link that notes who stops it."""
 
     resume_negotiated = True
+    write_delay_seconds = 0.0
     is_usable = True
 
     def __init__(self) -> None:

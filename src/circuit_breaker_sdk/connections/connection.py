@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import msgspec
 
-from circuit_breaker_sdk.config import Heartbeat, MessageLimits, Timeouts
+from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.close_errors import close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.route import Route
@@ -60,6 +60,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: MessageLimits
     timeouts: Timeouts
     heartbeat: Heartbeat | None = None
+    batching: MessageBatching = MessageBatching()
 
     def __repr__(self) -> str:
         return f"ConnectionSettings(url={redacted(self.url)!r})"
@@ -76,6 +77,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_acknowledged",
+        "_batching",
         "_closed_by_us",
         "_failure",
         "_flushing",
@@ -89,8 +91,14 @@ class Connection:
         "resume_epoch",
     )
 
-    def __init__(self, url: str, on_closed: Callable[[Connection, SubscriptionError], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        on_closed: Callable[[Connection, SubscriptionError], None],
+        batching: MessageBatching | None = None,
+    ) -> None:
         """Prepare; :meth:`open` is the way in."""
+        self._batching = batching or MessageBatching()
         self._url = redacted(url)
         self._on_closed = on_closed
         self._protocol = ClientProtocol()
@@ -121,7 +129,7 @@ class Connection:
         from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
 
         started = time.perf_counter()
-        connection = cls(settings.url, on_closed)
+        connection = cls(settings.url, on_closed, settings.batching)
         socket = await connect(
             settings.url,
             connection,
@@ -207,6 +215,11 @@ class Connection:
         return 0.0 if self._pulse is None else self._pulse.unanswered_seconds
 
     @property
+    def write_delay_seconds(self) -> float:
+        """How long a message may wait for others before it is written; 0 for the end of the turn."""
+        return self._batching.flush_interval
+
+    @property
     def is_usable(self) -> bool:
         """Whether operations can be started: acknowledged, and not closing from either side."""
         socket = self._socket
@@ -215,7 +228,8 @@ class Connection:
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation. Its route is registered before the message is written, so no event is missed.
 
-        What is started and ended in one turn of the loop is written at once, in the next.
+        What is started and ended in one turn of the loop is written at once, in the next or when
+        :class:`~circuit_breaker_sdk.config.MessageBatching` says.
 
         :raises ConnectionFailed: the connection is closing or closed.
         """
@@ -327,7 +341,7 @@ class Connection:
                 self._acknowledge(event.payload)
         if protocol.close is not None:
             self._flush()
-        elif protocol.has_data_to_send:
+        elif protocol.messages_to_send:
             # Each live signal is a ping: the pongs to all that one read brought ride in one write too.
             self._flush_soon()
 
@@ -360,8 +374,14 @@ class Connection:
             self._acknowledged.set_result(None)
 
     def _flush_soon(self) -> None:
-        if self._flushing is None:
-            self._flushing = self._acknowledged.get_loop().call_soon(self._flush)
+        if self._protocol.messages_to_send >= self._batching.batch_size:
+            self._flush()
+        elif self._flushing is None:
+            loop = self._acknowledged.get_loop()
+            interval = self._batching.flush_interval
+            self._flushing = (
+                loop.call_later(interval, self._flush) if interval else loop.call_soon(self._flush)
+            )
 
     def _flush(self) -> None:
         flushing, self._flushing = self._flushing, None

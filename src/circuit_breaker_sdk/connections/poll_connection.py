@@ -76,6 +76,7 @@ class PollConnection:
     """
 
     resume_negotiated: bool = True
+    write_delay_seconds: float = 0.0
     is_usable: bool = True
 
     def __init__(self, settings: ConnectionSettings) -> None:

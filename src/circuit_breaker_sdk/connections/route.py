@@ -63,6 +63,11 @@ class Link(Protocol):
         """Whether operations can be started."""
         ...
 
+    @property
+    def write_delay_seconds(self) -> float:
+        """How long a message may wait for others before it is written; 0 for the end of the turn."""
+        ...
+
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation.
 

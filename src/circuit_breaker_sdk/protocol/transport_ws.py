@@ -101,9 +101,9 @@ class _Role(Generic[StateT, EventT]):
         return events
 
     @property
-    def has_data_to_send(self) -> bool:
-        """Whether :meth:`data_to_send` would return any."""
-        return bool(self._outbox)
+    def messages_to_send(self) -> int:
+        """How many messages :meth:`data_to_send` would return."""
+        return len(self._outbox)
 
     def data_to_send(self) -> list[bytes]:
         """Take the text messages that have not been taken yet, in the order to write them."""

@@ -27,6 +27,7 @@ class IntervalQueries:
     """
 
     resume_negotiated: bool = False
+    write_delay_seconds: float = 0.0
     is_usable: bool = True
 
     def __init__(self, changes_of: Callable[[Route], Changes | None], *, interval_seconds: float) -> None:

@@ -185,7 +185,7 @@ class SubscriptionManager:
         if link.resume_negotiated:
             await self._until_live(delivery, link)
         else:
-            await self._until_written(delivery)
+            await self._until_written(delivery, link)
         if delivery.error is not None and not delivery.events_received:
             raise delivery.error
         if self._cursors is not None and operation.cursor_key is not None:
@@ -246,10 +246,10 @@ class SubscriptionManager:
             changes = self._changes_of(field, variables)
         return Fallbacks(on_gap=operation.on_gap, snapshot=snapshot, is_critical=is_critical, changes=changes)
 
-    async def _until_written(self, delivery: Delivery[T]) -> None:
+    async def _until_written(self, delivery: Delivery[T], link: Link) -> None:
         try:
-            # The connection writes what was sent in one turn at the beginning of the next.
-            await asyncio.sleep(0)
+            # By default the connection writes what was sent in one turn at the beginning of the next.
+            await asyncio.sleep(link.write_delay_seconds)
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise

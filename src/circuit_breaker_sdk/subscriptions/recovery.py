@@ -218,7 +218,7 @@ class Recovery:
             self.expect_live(connection, resumed)
             return
         # As for a new one: nothing will say that it is live, so it is when the message is written.
-        await asyncio.sleep(0)
+        await asyncio.sleep(connection.write_delay_seconds)
         for delivery in resumed:
             if delivery not in self._lost and not delivery.state.is_end:
                 delivery.go_live()
