@@ -85,6 +85,7 @@ class Gateway:
         self._members: dict[Channel, dict[Subscriber, None]] = {}
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._feeds: dict[Feed, None] = {}
+        self._fallbacks = 0
         self._dirty: list[Channel] = []
         self._due: dict[Feed, None] = {}
         self._flush_handle: asyncio.Handle | None = None
@@ -121,6 +122,11 @@ class Gateway:
     def channels(self) -> int:
         """How many channels there are."""
         return len(self._channels)
+
+    @property
+    def fallbacks(self) -> int:
+        """How many events graphql-core has encoded: their value or selection was not of the plain kind."""
+        return self._fallbacks + sum(channel.projection.fallbacks for channel in self._members)
 
     @property
     def end(self) -> Position:
@@ -248,6 +254,7 @@ class Gateway:
             return
         members.pop(subscriber, None)
         if not members:
+            self._fallbacks += channel.projection.fallbacks
             del self._members[channel]
             del self._channels[channel.key]
             self._index.remove(channel.selection.subjects, channel)
@@ -263,7 +270,7 @@ class Gateway:
         for record in records:
             channels = self._index.find(record.subject)
             if channels:
-                self._offer(record, tuple(channels))
+                self._offer(record, channels)
         self._end_record, self._end = records[-1], None
 
     def _offer(self, record: Record, channels: Sequence[Channel]) -> None:

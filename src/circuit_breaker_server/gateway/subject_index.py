@@ -9,6 +9,9 @@ __all__ = ["SubjectIndex"]
 
 T = TypeVar("T")
 
+_REMEMBERED = 10_000
+"""Subjects whose readers are remembered at a time."""
+
 
 class _Node(Generic[T]):
     __slots__ = ("children", "here", "rest")
@@ -37,13 +40,16 @@ class SubjectIndex(Generic[T]):
         index.find("resource.w1.r1")
     """
 
-    __slots__ = ("_root",)
+    __slots__ = ("_found", "_root")
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
+        # Subjects come again and again; the answers are forgotten with every change.
+        self._found: dict[str, tuple[T, ...]] = {}
 
     def add(self, patterns: Iterable[str], reader: T) -> None:
         """Register a reader under each of its patterns."""
+        self._found.clear()
         for pattern in patterns:
             tokens = pattern.split(".")
             is_open = tokens[-1] == ">"
@@ -54,6 +60,7 @@ class SubjectIndex(Generic[T]):
 
     def remove(self, patterns: Iterable[str], reader: T) -> None:
         """Forget a reader under each of its patterns; unknown ones are ignored."""
+        self._found.clear()
         for pattern in patterns:
             tokens = pattern.split(".")
             is_open = tokens[-1] == ">"
@@ -74,8 +81,16 @@ class SubjectIndex(Generic[T]):
                 return
             del path[depth - 1].children[tokens[depth - 1]]
 
-    def find(self, subject: str) -> Iterable[T]:
+    def find(self, subject: str) -> tuple[T, ...]:
         """Return the readers with a pattern that matches, each once."""
+        found = self._found.get(subject)
+        if found is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            found = self._found[subject] = tuple(self._look_up(subject))
+        return found
+
+    def _look_up(self, subject: str) -> Iterable[T]:
         level = [self._root]
         found: dict[T, None] = {}
         for token in subject.split("."):

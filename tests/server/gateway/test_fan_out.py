@@ -595,3 +595,18 @@ async def test_many_operations_of_one_peer_are_written_in_bounded_pieces() -> No
         assert max(map(len, peer.writes)) < 512 * 1024
         for i in range(60):
             assert [e["data"]["things"][f"n{i}"] for e in peer.events(str(i))] == list(range(20))
+
+
+async def test_what_graphql_core_has_to_encode_is_counted_also_after_its_channel_is_gone() -> None:
+    log = ScriptedLog()
+    async with running(log) as gateway:
+        peer = FakePeer(gateway)
+        peer.subscribe("1")
+        log.thing("a", 1)
+        await turns()
+        assert gateway.fallbacks == 0
+        log.put(("thing.a", [("things", {"id": None, "n": 2, "tag": None})]))
+        await turns()
+        assert gateway.fallbacks == 1
+        peer.feed.unsubscribe("1")
+        assert (gateway.channels, gateway.fallbacks) == (0, 1)

@@ -28,6 +28,10 @@ def test_the_index_agrees_with_matching_one_by_one(
     index: SubjectIndex[int] = SubjectIndex()
     for reader, own in enumerate(readers):
         index.add(own, reader)
+    for name in names:  # what was found once is remembered, and must be forgotten with every change
+        assert set(index.find(name)) == {
+            r for r, own in enumerate(readers) if any(matches(p, name) for p in own)
+        }
     for reader in removed & set(range(len(readers))):
         index.remove(readers[reader], reader)
     kept = {r: own for r, own in enumerate(readers) if r not in removed}
