@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import statistics
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from multiprocessing.connection import Connection
 
 import uvloop
 
 from benchmarks.event import DOCUMENT
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
-from benchmarks.processes import running
+from benchmarks.processes import Commands, run_commands, running
 from benchmarks.publisher import publish
 from benchmarks.row import Row, Scale, at_most
 from benchmarks.sending import our_server_process
@@ -23,6 +24,7 @@ __all__ = ["memory"]
 
 _OF_WORKFLOW = "subscription($w: String) { resourceUpdates(workflowId: $w) { id state } }"
 _KIB = 1024
+_AT_ONCE = 100
 
 
 def _weigh_client(pipe: Connection, port: int, subscriptions: int) -> None:
@@ -35,9 +37,14 @@ async def _weigh(port: int, subscriptions: int) -> float:
         held = [await client.subscribe(DOCUMENT, type=Resource)]
         gc.collect()
         before = resident_bytes()
-        held += await asyncio.gather(
-            *(client.subscribe(DOCUMENT, type=Resource) for _ in range(subscriptions - 1))
-        )
+        # A hundred at a time: ten thousand tasks at once are not what is to be weighed.
+        for first in range(1, subscriptions, _AT_ONCE):
+            held += await asyncio.gather(
+                *(
+                    client.subscribe(DOCUMENT, type=Resource)
+                    for _ in range(min(_AT_ONCE, subscriptions - first))
+                )
+            )
         gc.collect()
         grown = resident_bytes() - before
         return grown / (len(held) - 1)
@@ -63,6 +70,7 @@ def memory(scale: Scale) -> Iterator[Row]:
         yield row.aim({"KiB": at_most(2, each)})
         yield _server_subscriptions(scale)
         yield _server_connections(scale)
+        yield _soak(scale)
 
 
 def _server_subscriptions(scale: Scale) -> Row:
@@ -113,3 +121,57 @@ def _server_connections(scale: Scale) -> Row:
         detail={"connections": count, "on": "acknowledged, resume negotiated, nothing subscribed"},
     )
     return row.aim({"KiB": at_most(11, figure)})
+
+
+def _soak(scale: Scale) -> Row:
+    """Begin and end so many subscriptions, and see that both sides weigh what they did."""
+    cycles, warm_up = scale.pick(100_000, 2_000), scale.pick(10_000, 1_000)
+    with our_server_process(ping_seconds=3600.0) as server:
+        (workflow,) = server.call("make", workflows=1)
+        url = f"http://127.0.0.1:{server.call('port')}/graphql"
+        with running(_cycle_client, url, workflow, core=LOAD_CORE) as client:
+            client.receive()
+            client.call("cycle", count=warm_up)
+            before, server_before = client.call("weigh"), server.call("weigh")
+            client.call("cycle", count=cycles)
+            after, server_after = client.call("weigh"), server.call("weigh")
+    grown = (after["bytes"] - before["bytes"], server_after - server_before)
+    figure = round(max(grown) / cycles, 2)
+    row = Row(
+        benchmark=f"soak: {cycles:,} subscriptions begun and ended",
+        unit="bytes that each leaves behind, on the side where it is more",
+        ours=figure,
+        detail={
+            "client, KiB in all": round(grown[0] / _KIB),
+            "server, KiB in all": round(grown[1] / _KIB),
+            "objects more in the client": after["objects"] - before["objects"],
+        },
+        settings={"before it": f"{warm_up:,} to warm up", "at once": _AT_ONCE},
+    )
+    return row.aim(
+        {"bytes": at_most(10, figure), "objects": at_most(100, after["objects"] - before["objects"])}
+    )
+
+
+def _cycle_client(pipe: Connection, url: str, workflow: str) -> None:
+    run_commands(pipe, lambda: _cycling(url, workflow))
+
+
+@contextlib.asynccontextmanager
+async def _cycling(url: str, workflow: str) -> AsyncIterator[Commands]:
+    async with Client(url) as client:
+
+        async def one() -> None:
+            updates = client.workflows.subscribe_resource_updates(workflow_id=workflow)
+            async with updates as subscription:
+                subscription.on_data(lambda _: None)
+
+        async def cycle(count: int) -> None:
+            for _ in range(count // _AT_ONCE):
+                await asyncio.gather(*(one() for _ in range(_AT_ONCE)))
+
+        async def weigh() -> dict[str, int]:
+            gc.collect()
+            return {"bytes": resident_bytes(), "objects": len(gc.get_objects())}
+
+        yield {"cycle": cycle, "weigh": weigh}

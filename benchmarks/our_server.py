@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.event import resource
 from benchmarks.machine import resident_bytes
 from benchmarks.processes import Commands, run_commands
@@ -23,6 +25,14 @@ from circuit_breaker_server.engine.workflows.inputs import (
     CreateWorkflow,
     StateInput,
 )
+from circuit_breaker_server.engine.workflows.records import (
+    ResourceChanged,
+    ResourceCreated,
+    ResourceImage,
+    decode_body,
+)
+from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.log.event_log import EventLog, NewRecord
 from circuit_breaker_server.session import Session
 
 __all__ = ["make_workflow", "serve"]
@@ -69,17 +79,44 @@ async def _cpu() -> float:
 
 
 class _Publisher:
-    """Commands straight to the engine: what HTTP and GraphQL cost is no part of what is measured here."""
+    """Records straight into the server's log: what commands, HTTP and GraphQL cost is measured elsewhere."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._log: EventLog = engine.workflows._appender._log  # noqa: SLF001 (nobody else has to get at it)
+        self._resources: list[ResourceImage] = []
         self._workflows: list[str] = []
         self._number = 0
 
     async def make(self, workflows: int) -> list[str]:
-        """Make so many workflows; return their ids."""
+        """Make so many workflows with a resource each; return the ids of the workflows."""
         self._workflows = await asyncio.gather(*(make_workflow(self._engine) for _ in range(workflows)))
+        made = await asyncio.gather(
+            *(
+                self._engine.workflows.create_resource(
+                    CreateResource(workflow_id=id_, data=resource(0)["data"], metadata={})
+                )
+                for id_ in self._workflows
+            )
+        )
+        bodies = [decode_body(each.record) for each in made]
+        self._resources = [body.resource for body in bodies if isinstance(body, ResourceCreated)]
         return self._workflows
+
+    async def _change(self) -> None:
+        """Append a change of a resource to the log: what a command ends with, without the command."""
+        number = self._number
+        self._number += 1
+        resource = self._resources[number % len(self._resources)]
+        data = msgspec.Raw(msgspec.json.encode({"title": "Quarterly plan", "revision": number}))
+        body = ResourceChanged(resource=msgspec.structs.replace(resource, data=data))
+        await self._log.append(
+            NewRecord(
+                subject=resource_subject(resource.workflow_id, resource.id),
+                id=f"{(1_700_000_000_000 + number):012x}{number:020x}",
+                data=msgspec.json.encode(body),
+            )
+        )
 
     async def _create(self) -> None:
         number = self._number
@@ -93,16 +130,18 @@ class _Publisher:
         )
 
     async def publish(self, events: int, together: int, lanes: int = 2) -> None:
-        """Create resources, so many together in a commit.
+        """Append changes of resources, so many together in a commit.
 
         Each lane waits for its commit; with two, one is committed while the other's events are sent.
         """
 
-        async def lane(groups: int) -> None:
-            for _ in range(groups):
-                await asyncio.gather(*(self._create() for _ in range(together)))
+        async def lane(number: int) -> None:
+            # Not in step: what both append at one time is one commit, and one write.
+            await asyncio.sleep(0.002 * number)
+            for _ in range(events // together // lanes):
+                await asyncio.gather(*(self._change() for _ in range(together)))
 
-        await asyncio.gather(*(lane(events // together // lanes) for _ in range(lanes)))
+        await asyncio.gather(*map(lane, range(lanes)))
 
     async def appends(self, count: int, lanes: int) -> float:
         """Create resources in so many lanes; return how many a second."""

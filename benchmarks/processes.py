@@ -18,7 +18,16 @@ import uvloop
 
 from benchmarks.machine import node, pin
 
-__all__ = ["Commands", "NodeProcess", "Remote", "answer_commands", "node_process", "running"]
+__all__ = [
+    "Commands",
+    "NodeProcess",
+    "Remote",
+    "answer_commands",
+    "node_process",
+    "prepare_node",
+    "run_commands",
+    "running",
+]
 
 Commands = Mapping[str, Callable[..., Awaitable[Any]]]
 _PEERS = Path(__file__).parent / "peers"

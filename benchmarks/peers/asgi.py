@@ -33,6 +33,7 @@ async def _commands(make: Callable[[Broadcast], Any]) -> AsyncIterator[Commands]
         lifespan="off",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
+        ws_ping_interval=None,
     )
     server = uvicorn.Server(config)
     config.load()

@@ -85,6 +85,24 @@ class Session:
         await session.wait_closed()
     """
 
+    __slots__ = (
+        "_authorization",
+        "_feed",
+        "_init_timer",
+        "_is_over",
+        "_on_end",
+        "_own",
+        "_protocol",
+        "_pulse",
+        "_services",
+        "_socket",
+        "_tasks",
+        "_token_end",
+        "_took_at",
+        "_unsent",
+        "_writable",
+    )
+
     def __init__(
         self,
         socket: WebSocket,

@@ -102,6 +102,8 @@ def upgrade_protocol(
     """
 
     class UpgradeProtocol(_UpgradeProtocol):
+        __slots__ = ()
+
         # uvicorn passes its config and the application's state too, by name.
         def __init__(self, *, server_state: ServerState, **_unused: object) -> None:
             super().__init__(server_state, self._answer, limits.max_message_bytes, handshake_seconds)
@@ -140,6 +142,8 @@ def upgrade_protocol(
 
 class _UpgradeProtocol(FrameProtocol):
     """A socket that uvicorn gave away, and still counts."""
+
+    __slots__ = ("_connections",)
 
     def __init__(
         self,

@@ -47,7 +47,11 @@ class FrameListener(WSListener):
     :ivar closing: this side has begun to close, or has answered the peer's close.
     """
 
-    closing: bool = False
+    # A server has one for each of its connections.
+    __slots__ = ("closing",)
+
+    def __init__(self) -> None:
+        self.closing: bool = False
 
     def on_broken(self) -> None:
         """Hear that picows refused what was received: its close frame is written, nothing more is read."""
@@ -80,6 +84,8 @@ _LOGGER: Final = _DebugLogger(logging.getLogger("circuit_breaker_sdk.transports.
 
 class FrameProtocol(_PicowsProtocol):
     """One socket's reading side: picows' parser and what this package needs to know beside its frames."""
+
+    __slots__ = ("_read_on", "_view", "head", "lost_with")
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)

@@ -251,7 +251,10 @@ class WebSocket:
 class MessageListener(FrameListener):
     """What picows calls for one socket: frames in, messages and the closing handshake out."""
 
+    __slots__ = ("_assembler", "_is_whole", "_on_message", "_sink", "_socket", "_writable")
+
     def __init__(self, limits: MessageLimits) -> None:
+        super().__init__()
         self._assembler = MessageAssembler(
             max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments
         )
@@ -374,6 +377,8 @@ class ServerListener(MessageListener):
         ServerListener(open_session, limits=MessageLimits(max_message_bytes=65_536), close_seconds=2.0)
     """
 
+    __slots__ = ("_close_seconds", "_open_sink", "_subprotocol")
+
     def __init__(
         self,
         open_sink: Callable[[WebSocket], MessageSink],
@@ -383,7 +388,7 @@ class ServerListener(MessageListener):
         subprotocol: str | None = None,
     ) -> None:
         super().__init__(limits)
-        self._open_sink = open_sink
+        self._open_sink: Callable[[WebSocket], MessageSink] | None = open_sink
         self._close_seconds = close_seconds
         self._subprotocol = subprotocol
 
@@ -398,8 +403,11 @@ class ServerListener(MessageListener):
             self, transport, url=path, subprotocol=self._subprotocol, close_seconds=self._close_seconds
         )
         self._socket = socket
+        open_sink, self._open_sink = self._open_sink, None  # it holds what the handshake was about
+        if open_sink is None:
+            raise RuntimeError("a socket connects once")
         try:
-            self.attach(socket, self._open_sink(socket))
+            self.attach(socket, open_sink(socket))
         except Exception:
             _logger.exception("opening a session failed; the socket is closed with 1011")
             self.attach(socket, _NoSink())

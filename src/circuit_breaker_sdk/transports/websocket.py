@@ -201,6 +201,8 @@ class _Attempt:
 class _ClientListener(MessageListener):
     """The client's role: checks what the answer agreed on, then joins socket and sink."""
 
+    __slots__ = ("_client_sink", "_close_seconds", "_offered", "_place", "opened", "refusal")
+
     def __init__(
         self,
         sink: MessageSink,

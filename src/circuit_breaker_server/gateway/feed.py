@@ -191,6 +191,23 @@ class Feed:
         feed.close()
     """
 
+    __slots__ = (
+        "_chunk",
+        "_chunk_bytes",
+        "_finished",
+        "_hub",
+        "_is_reading",
+        "_lagging",
+        "_more_chunks",
+        "_reading",
+        "_subscribers",
+        "closed",
+        "frame",
+        "peer",
+        "resume",
+        "writable",
+    )
+
     def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool) -> None:
         """Feed ``peer``; ``resume`` tells whether it negotiated cursors."""
         self.peer = peer
