@@ -130,7 +130,9 @@ class Session:
         self._writable = True
         self._is_over = False
         loop = asyncio.get_running_loop()
-        self._init_timer = loop.call_later(settings.init_timeout_seconds, self._on_init_timeout)
+        self._init_timer: asyncio.TimerHandle | None = loop.call_later(
+            settings.init_timeout_seconds, self._on_init_timeout
+        )
         self._pulse = Pulse(
             settings.ping_seconds, settings.pong_seconds, ping=self._ping, on_silence=self._on_silence
         )
@@ -223,7 +225,7 @@ class Session:
         self._send()
 
     def _on_init(self, event: ConnectionInit) -> None:
-        self._init_timer.cancel()
+        self._end_init_timer()
         authenticator = self._services.authenticator
         try:
             principal = authenticator.of_socket(self._authorization, event.payload)
@@ -240,6 +242,11 @@ class Session:
         self._pulse.start()
         self._token_end = authenticator.at_end(principal, self._on_token_end)
         logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+
+    def _end_init_timer(self) -> None:
+        if self._init_timer is not None:
+            self._init_timer.cancel()
+            self._init_timer = None
 
     def _on_token_end(self) -> None:
         """Close between two events: who comes again with a new token and the last cursor misses none."""
@@ -285,7 +292,7 @@ class Session:
         if self._is_over:
             return
         self._is_over = True
-        self._init_timer.cancel()
+        self._end_init_timer()
         self._pulse.stop()
         if self._token_end is not None:
             self._token_end.cancel()

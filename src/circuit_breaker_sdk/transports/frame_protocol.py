@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
         def __init__(self, *arguments: object) -> None: ...
         async def wait_until_handshake_complete(self) -> None: ...
+        def get_buffer(self, sizehint: int) -> memoryview: ...
 
 else:
     from picows.picows import WSProtocol as _PicowsProtocol
@@ -38,6 +39,7 @@ else:
 
 _HEAD_BYTES: Final = 256
 _HTTP: Final = b"HTTP/1."
+_NOTHING: Final = memoryview(b"")
 _READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
 
 
@@ -93,7 +95,7 @@ class FrameProtocol(_PicowsProtocol):
         """The first bytes of the peer's answer; empty in the server's role."""
         self.lost_with: Exception | None = None
         """Why the connection was lost, where the transport said so."""
-        self._view = memoryview(b"")
+        self._view = _NOTHING
         self._read_on = True
 
     @property
@@ -102,8 +104,13 @@ class FrameProtocol(_PicowsProtocol):
         return _HTTP.startswith(self.head[: len(_HTTP)]) or self.head.startswith(_HTTP)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        self._view = view = memoryview(super().get_buffer(sizehint))
-        return view
+        buffer = super().get_buffer(sizehint)
+        if self.listener is None:
+            # Until the handshake is answered: what arrives is looked at before picows has it.
+            self._view = buffer
+        elif self._view:
+            self._view = _NOTHING
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
@@ -125,7 +132,7 @@ class FrameProtocol(_PicowsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost_with = exc
-        self._view = memoryview(b"")
+        self._view = _NOTHING
         super().connection_lost(exc)
         # picows keeps its own exception in a future. It is done by now, so that this coroutine ends without
         # waiting; unread, asyncio would report it as lost.

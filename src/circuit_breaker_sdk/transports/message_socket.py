@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, final
 
+from multidict import CIMultiDict
 from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
 
 from circuit_breaker_sdk.config import MessageLimits
@@ -29,6 +30,7 @@ from circuit_breaker_sdk.transports.frame_protocol import FrameListener
 __all__ = ["MessageListener", "MessageSink", "ServerListener", "SocketState", "WebSocket"]
 
 _logger: Final = logging.getLogger("circuit_breaker_sdk.transports")
+_NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 _TEXT: Final = WSMsgType.TEXT
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -403,7 +405,7 @@ class ServerListener(MessageListener):
             self, transport, url=path, subprotocol=self._subprotocol, close_seconds=self._close_seconds
         )
         self._socket = socket
-        open_sink, self._open_sink = self._open_sink, None  # it holds what the handshake was about
+        open_sink, self._open_sink = self._open_sink, None
         if open_sink is None:
             raise RuntimeError("a socket connects once")
         try:
@@ -412,6 +414,8 @@ class ServerListener(MessageListener):
             _logger.exception("opening a session failed; the socket is closed with 1011")
             self.attach(socket, _NoSink())
             socket.close(CloseCode.INTERNAL, "internal error")
+        # picows keeps them as long as the socket lives, and nobody asks any more what the handshake said.
+        transport.request.headers = transport.response.headers = _NO_HEADERS
 
 
 class _NoSink:
