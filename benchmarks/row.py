@@ -104,7 +104,7 @@ class Scale(msgspec.Struct, kw_only=True, frozen=True):
         return short if self.short else full
 
 
-def median(what: Callable[[], float], runs: int, *, warm_up: int = 1) -> float:
-    """Return the median of some runs, after one that does not count."""
-    figures = [what() for _ in range(runs + warm_up)]
-    return statistics.median(figures[warm_up:])
+def median(what: Callable[[], float], runs: int) -> float:
+    """Return the median of some runs, after one that does not count; a single run has none before it."""
+    figures = [what() for _ in range(runs + 1 if runs > 1 else 1)]
+    return statistics.median(figures[-runs:])

@@ -13,22 +13,19 @@ __all__ = ["Finite", "Selection", "StreamEvent", "made", "whole"]
 
 
 @final
-class StreamEvent:
+class StreamEvent(msgspec.Struct, eq=False):
     """One event of one subscription field.
 
     :ivar stream: the field's name.
+    :ivar source: its value, or what makes it: that is called when the value is first asked for, if ever.
 
     Example::
 
         StreamEvent("resourceUpdates", {"id": "r1", "state": "draft"})
     """
 
-    __slots__ = ("_value", "stream")
-
-    def __init__(self, stream: str, value: dict[str, object] | Callable[[], dict[str, object]]) -> None:
-        """``value`` may be what makes it: it is called when the value is first asked for, if it ever is."""
-        self.stream = stream
-        self._value = value
+    stream: str
+    source: dict[str, object] | Callable[[], dict[str, object]]
 
     @property
     def value(self) -> dict[str, object]:
@@ -37,10 +34,11 @@ class StreamEvent:
         What is JSON already may be ``msgspec.Raw``, and what is costly to make may be callable: nothing is
         decoded or made that nobody selects.
         """
-        value = self._value
-        if not isinstance(value, dict):
-            value = self._value = value()
-        return value
+        source = self.source
+        if isinstance(source, dict):
+            return source
+        self.source = made = source()
+        return made
 
     @property
     def whole(self) -> dict[str, object]:

@@ -7,6 +7,7 @@ a subject is the record's subject.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.log.event_log import Record
@@ -54,7 +55,7 @@ def activity_records(history: Iterable[Mapping[str, object]]) -> list[dict[str, 
 def nats_event(
     record: Record,
     event_type: str,
-    resource: Mapping[str, object],
+    resource: Callable[[], Mapping[str, object]],
     history: Callable[[], Iterable[Mapping[str, object]]],
     *,
     triggered_by: str | None = None,
@@ -63,25 +64,31 @@ def nats_event(
 ) -> StreamEvent:
     """Return the event of ``natsResourceStream`` that a record of a resource is.
 
-    :param resource: after the change, as ``ResourceGQL``.
+    :param resource: returns it after the change, as ``ResourceGQL``.
     :param history: returns the resource's, as far as the record holds it.
     """
+    about = (activity, previous_state, triggered_by)
+    return StreamEvent(NATS_RESOURCE_STREAM, partial(_event, record, event_type, resource, history, about))
 
-    def value() -> dict[str, object]:
-        return {
-            "eventType": event_type,
-            "resource": nats_value(
-                resource,
-                lambda: activity_records(history()),
-                offset=record.offset,
-                subject=record.subject,
-            ),
-            "subject": record.subject,
-            "sequence": str(record.offset),
-            "timestamp": resource["updatedAt"],
-            "activity": activity,
-            "previousState": previous_state,
-            "metadata": None if triggered_by is None else {"triggeredBy": triggered_by},
-        }
 
-    return StreamEvent(NATS_RESOURCE_STREAM, value)
+def _event(
+    record: Record,
+    event_type: str,
+    resource: Callable[[], Mapping[str, object]],
+    history: Callable[[], Iterable[Mapping[str, object]]],
+    about: tuple[str | None, str | None, str | None],
+) -> dict[str, object]:
+    activity, previous_state, triggered_by = about
+    after = resource()
+    return {
+        "eventType": event_type,
+        "resource": nats_value(
+            after, lambda: activity_records(history()), offset=record.offset, subject=record.subject
+        ),
+        "subject": record.subject,
+        "sequence": str(record.offset),
+        "timestamp": after["updatedAt"],
+        "activity": activity,
+        "previousState": previous_state,
+        "metadata": None if triggered_by is None else {"triggeredBy": triggered_by},
+    }

@@ -101,6 +101,13 @@ class _ResourceView(msgspec.Struct, frozen=True, rename="camel"):
             "history": history or self.history,
         }
 
+    def entries(self, last_offset: int | None = None) -> list[dict[str, object]]:
+        """Read the end of its history; ``last_offset``: of the last entry, which cannot say it."""
+        entries = _HISTORY.decode(self.history)
+        if last_offset is not None:
+            entries[-1]["natsSequence"] = str(last_offset)
+        return entries
+
 
 class _ResourceCreatedView(VersionedBody, frozen=True, kw_only=True, tag="resource_created"):
     resource: _ResourceView
@@ -146,19 +153,16 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
         case _StateUpdatedView(workflow_id=workflow_id, state=state):
             return (_workflow_updated(record, workflow_id, state, "STATE_UPDATED"),)
         case _ResourceCreatedView(resource=view):
-            resource = view.value()
+            created = {"state": view.state}
             return (
-                StreamEvent(RESOURCE_UPDATES, resource),
-                _resource_event(
-                    record, "RESOURCE_CREATED", resource, {"state": view.state}, body.triggered_by
-                ),
-                nats_event(record, "CREATED", resource, tuple, triggered_by=body.triggered_by),
+                StreamEvent(RESOURCE_UPDATES, view.value),
+                _resource_event(record, "RESOURCE_CREATED", view, created, body.triggered_by),
+                nats_event(record, "CREATED", view.value, tuple, triggered_by=body.triggered_by),
             )
         case _ResourceChangedView(resource=view):
-            resource = view.value()
             return (
-                StreamEvent(RESOURCE_UPDATES, resource),
-                nats_event(record, "DATA_UPDATED", resource, partial(_entries, view.history)),
+                StreamEvent(RESOURCE_UPDATES, view.value),
+                nats_event(record, "DATA_UPDATED", view.value, view.entries),
             )
         case _ActivityExecutedView(resource=view, from_state=from_state, to_state=to_state):
             data: dict[str, object] = {
@@ -166,15 +170,15 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
                 "toState": to_state,
                 "activityId": body.activity_id,
             }
-            history = partial(_entries, view.history, record.offset)
-            resource = view.value(history)
-            update = StreamEvent(RESOURCE_UPDATES, resource)
-            executed = _resource_event(record, "ACTIVITY_EXECUTED", resource, data, body.triggered_by)
+            history = partial(view.entries, record.offset)
+            value = partial(view.value, history)
+            update = StreamEvent(RESOURCE_UPDATES, value)
+            executed = _resource_event(record, "ACTIVITY_EXECUTED", view, data, body.triggered_by)
             moved = from_state != to_state
             nats = nats_event(
                 record,
                 "STATE_CHANGED" if moved else "DATA_UPDATED",
-                resource,
+                value,
                 history,
                 triggered_by=body.triggered_by,
                 activity=body.activity_id,
@@ -182,21 +186,13 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:  # noqa: PLR0911 (one per
             )
             if not moved:
                 return (update, executed, nats)
-            changed = _resource_event(record, "RESOURCE_STATE_CHANGED", resource, data, body.triggered_by)
+            changed = _resource_event(record, "RESOURCE_STATE_CHANGED", view, data, body.triggered_by)
             return (update, executed, changed, nats)
 
 
 def _json(raw: msgspec.Raw) -> msgspec.Raw | None:
     """Return JSON as it was written; null is ``None``, which the schema may forbid."""
     return None if raw == _NULL else raw
-
-
-def _entries(history: msgspec.Raw, last_offset: int | None = None) -> list[dict[str, object]]:
-    """Read the end of a resource's history; ``last_offset``: of the last entry, which cannot say it."""
-    entries = _HISTORY.decode(history)
-    if last_offset is not None:
-        entries[-1]["natsSequence"] = str(last_offset)
-    return entries
 
 
 def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:
@@ -215,22 +211,31 @@ def _workflow_updated(record: Record, workflow_id: str, state: _StateView, chang
 def _resource_event(
     record: Record,
     event_type: str,
-    resource: Mapping[str, object],
+    resource: _ResourceView,
     data: Mapping[str, object],
     triggered_by: str | None,
 ) -> StreamEvent:
-    def value() -> dict[str, object]:
-        return {
-            "eventType": event_type,
-            "workflowId": resource["workflowId"],
-            "resourceId": resource["id"],
-            "timestamp": resource["updatedAt"],
-            "data": data,
-            "triggeredBy": triggered_by,
-            "natsSequence": str(record.offset),
-        }
+    return StreamEvent(
+        WORKFLOW_EVENTS, partial(_resource_event_value, record, event_type, resource, data, triggered_by)
+    )
 
-    return StreamEvent(WORKFLOW_EVENTS, value)
+
+def _resource_event_value(
+    record: Record,
+    event_type: str,
+    resource: _ResourceView,
+    data: Mapping[str, object],
+    triggered_by: str | None,
+) -> dict[str, object]:
+    return {
+        "eventType": event_type,
+        "workflowId": resource.workflow_id,
+        "resourceId": resource.id,
+        "timestamp": resource.updated_at,
+        "data": data,
+        "triggeredBy": triggered_by,
+        "natsSequence": str(record.offset),
+    }
 
 
 # --- arguments to records --------------------------------------------------------------------------
