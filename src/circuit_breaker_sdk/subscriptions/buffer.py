@@ -19,18 +19,20 @@ class BufferBudget:
     """The bytes that all buffers of a client may hold together.
 
     :ivar used: what they hold now.
+    :ivar is_watched: someone waits for it to be low: what is taken is to be given back by the method.
 
     Example::
 
         budget = BufferBudget(64 * 1024 * 1024)
     """
 
-    __slots__ = ("_waiting", "max_bytes", "used")
+    __slots__ = ("_waiting", "is_watched", "max_bytes", "used")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes: int = max_bytes
         self._waiting: dict[Callable[[], None], None] = {}
         self.used: int = 0
+        self.is_watched: bool = False
 
     def fits_alone(self, size_bytes: int) -> bool:
         """Tell whether so much would fit if nothing were held."""
@@ -44,15 +46,13 @@ class BufferBudget:
     def when_low(self, call: Callable[[], None]) -> None:
         """Call once, as soon as no more than half is used; once more for the same changes nothing."""
         self._waiting[call] = None
+        self.is_watched = True
 
     def give_back(self, size_bytes: int) -> None:
         """Note that so much is not held any more."""
         self.used -= size_bytes
-        if self._waiting:
-            self._tell_if_low()
-
-    def _tell_if_low(self) -> None:
-        if self.is_low:
+        if self.is_watched and self.is_low:
+            self.is_watched = False
             waiting, self._waiting = self._waiting, {}
             for call in waiting:
                 call()
@@ -64,14 +64,15 @@ class EventBuffer(Generic[T]):
 
     :ivar size_bytes: encoded size of what is held; a decoded event keeps its text alive, so this bounds
         memory well.
+    :ivar items: what is held, oldest first; ``None`` or empty for nothing. To be read only.
     :ivar dropped: events dropped under ``drop_oldest``.
     """
 
-    __slots__ = ("_budget", "_items", "_max_bytes", "_max_events", "_policy", "dropped", "size_bytes")
+    __slots__ = ("_budget", "_max_bytes", "_max_events", "_policy", "dropped", "items", "size_bytes")
 
     def __init__(self, limits: BufferLimits, budget: BufferBudget) -> None:
         # A deque takes 600 bytes, and the events of most subscriptions never wait.
-        self._items: deque[Response[T]] | None = None
+        self.items: deque[Response[T]] | None = None
         self._budget = budget
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
@@ -80,7 +81,7 @@ class EventBuffer(Generic[T]):
         self.dropped: int = 0
 
     def __len__(self) -> int:
-        items = self._items
+        items = self.items
         return 0 if items is None else len(items)
 
     def put(self, response: Response[T], size_bytes: int) -> bool:
@@ -89,29 +90,36 @@ class EventBuffer(Generic[T]):
         Under ``drop_oldest`` the oldest events make room; one for which none can be made is the one dropped.
         Under ``block`` it always fits: who calls stops the flow when :attr:`is_full`.
         """
-        items = self._items
-        if items is None:
-            items = self._items = deque()
-        held = self.size_bytes + size_bytes
-        budget = self._budget
-        if (
-            # `_fits`, without the call.
-            (
-                len(items) >= self._max_events
-                or held > self._max_bytes
-                or budget.used + size_bytes > budget.max_bytes
-            )
-            and self._policy is not OverflowPolicy.BLOCK
-        ):
+        if not self._fits(size_bytes) and self._policy is not OverflowPolicy.BLOCK:
             if self._policy is not OverflowPolicy.DROP_OLDEST:
                 return False
             if not self._make_room(size_bytes):
                 self.dropped += 1
                 return True
-            held = self.size_bytes + size_bytes
+        if self.items is None:
+            self.items = deque()
+        response.size_bytes = size_bytes
+        self.size_bytes += size_bytes
+        self._budget.used += size_bytes
+        self.items.append(response)
+        return True
+
+    def add(self, response: Response[T], size_bytes: int) -> bool:
+        """Append an event if it simply fits, as most do; ``False``: :meth:`put` is to decide."""
+        items = self.items
+        held = self.size_bytes + size_bytes
+        budget = self._budget
+        used = budget.used + size_bytes
+        if (
+            items is None
+            or len(items) >= self._max_events
+            or held > self._max_bytes
+            or used > budget.max_bytes
+        ):
+            return False
         response.size_bytes = size_bytes
         self.size_bytes = held
-        budget.used += size_bytes
+        budget.used = used
         items.append(response)
         return True
 
@@ -137,11 +145,16 @@ class EventBuffer(Generic[T]):
 
         :raises IndexError: there is none.
         """
-        if self._items is None:
+        if self.items is None:
             raise IndexError("the buffer is empty")
-        response = self._items.popleft()
-        self.size_bytes -= response.size_bytes
-        self._budget.give_back(response.size_bytes)
+        response = self.items.popleft()
+        size_bytes = response.size_bytes
+        self.size_bytes -= size_bytes
+        budget = self._budget
+        if budget.is_watched:
+            budget.give_back(size_bytes)
+        else:
+            budget.used -= size_bytes
         return response
 
     @property
@@ -169,6 +182,6 @@ class EventBuffer(Generic[T]):
 
     def clear(self) -> None:
         """Forget everything that is held."""
-        self._items = None
+        self.items = None
         held, self.size_bytes = self.size_bytes, 0
         self._budget.give_back(held)

@@ -159,6 +159,8 @@ class Consumption(Generic[T]):
             self._taken = (
                 None if extensions is None or extensions.resume is None else extensions.resume.cursor
             )
+        else:
+            self._taken = None
         if self._is_stopped:
             self._flow_again()
         if self._drained is not None and not self.buffer and not self._drained.done():
@@ -183,7 +185,7 @@ class Consumption(Generic[T]):
         :raises IndexError: none is buffered.
         """
         if self._taken is not None:
-            self.handled, self._taken = self._taken, None
+            self.handled = self._taken  # `take` sets the next one
         data = self.take().data
         return None if data is None else data.value  # type: ignore[return-value]  # as in `value_of`
 

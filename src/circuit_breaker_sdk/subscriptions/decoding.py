@@ -22,13 +22,13 @@ class UnfitPayloadError(Exception):
     """An execution result does not fit the event type; the text says what and where."""
 
 
-class _Resume(msgspec.Struct, gc=False):
+class Resume(msgspec.Struct, gc=False):
     cursor: str
     prev: str | None = None
 
 
 class _Extensions(msgspec.Struct, gc=False):
-    resume: _Resume | None = None
+    resume: Resume | None = None
 
 
 class Data(Protocol[T_co]):

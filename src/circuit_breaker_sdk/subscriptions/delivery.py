@@ -32,6 +32,7 @@ from circuit_breaker_sdk.subscriptions.consumption import NEVER, Consumption
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     Response,
+    Resume,
     UnfitPayloadError,
     read_errors,
 )
@@ -184,8 +185,14 @@ class Delivery(Consumption[T]):
         self.events_received += 1
         if self.state is not _LIVE:
             self.go_live()
-        if self._has_cursors and not self._follow(response):
-            return True
+        if self._has_cursors:
+            extensions = response.extensions
+            resume = None if extensions is None else extensions.resume
+            # `_follow`, without the call, where the event comes behind the last one: as it should.
+            if resume is not None and resume.prev == self._last_cursor:
+                self._last_cursor = self.received = resume.cursor
+            elif not self._follow(resume):
+                return True
         if response.errors:
             self._report_operation_errors(response)
             if value is None:
@@ -194,7 +201,11 @@ class Delivery(Consumption[T]):
             return True
         handler = self._inline
         if handler is None:
-            self._keep(response, len(payload))
+            if self.buffer.add(response, len(payload)):
+                if self._wake_at is not NEVER or self.on_ready is not None or self._blocks:
+                    self._noticed()
+            else:
+                self._keep(response, len(payload))
             return True
         self.events_handled += 1
         try:
@@ -383,6 +394,11 @@ class Delivery(Consumption[T]):
             return
         if buffer.dropped != dropped:
             self.continuity = Continuity.GAP
+        self._noticed()
+
+    def _noticed(self) -> None:
+        """Let whoever has to know that an event was buffered know."""
+        buffer = self.buffer
         if self._blocks and not self._is_stopped and buffer.is_full:
             self._is_stopped = True
             self._link.hold(self)
@@ -445,10 +461,8 @@ class Delivery(Consumption[T]):
         self._log(logging.WARNING, "subscription has a gap", reason=error.reason)
         return True
 
-    def _follow(self, response: Response[T]) -> bool:
+    def _follow(self, resume: Resume | None) -> bool:
         """Advance the cursors; ``False`` if the chain is broken: the event is not delivered."""
-        extensions = response.extensions
-        resume = None if extensions is None else extensions.resume
         if resume is None:
             # From a cursor before this event it would come once more.
             self._last_cursor = self.received = None

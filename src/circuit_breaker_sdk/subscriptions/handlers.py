@@ -110,6 +110,7 @@ class Handlers(Generic[T]):
     awaits them: an event at a time, so order is kept and the buffer's bounds hold.
 
     :ivar errors: how often a handler raised.
+    :ivar has_data: events go to handlers: then nobody can iterate, and the subscription lives by itself.
     """
 
     __slots__ = (
@@ -123,10 +124,12 @@ class Handlers(Generic[T]):
         "_source",
         "_tasks",
         "errors",
+        "has_data",
     )
 
     def __init__(self, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
         self.errors: int = 0
+        self.has_data: bool = False
         self._source = source
         self._tasks = tasks
         # Tuples and nothing: most subscriptions have one handler, and there may be a hundred thousand.
@@ -139,11 +142,6 @@ class Handlers(Generic[T]):
         self._end_told = False
 
     @property
-    def has_data(self) -> bool:
-        """Whether events go to handlers: then nobody can iterate, and the subscription lives by itself."""
-        return bool(self._data)
-
-    @property
     def pump(self) -> asyncio.Task[None] | None:
         """The task that awaits handlers, while there is one."""
         return self._pump if self._pump is not None and not self._pump.done() else None
@@ -152,12 +150,12 @@ class Handlers(Generic[T]):
         """Add a handler of events; what is buffered goes to the first one at once."""
         _check_callable(handler)
         before = self._data
-        self._data = (*before, handler)
+        self._data, self.has_data = (*before, handler), True
         if not self._async:
             try:
                 self._source.set_inline(self._call_all if before else handler)
             except BaseException:
-                self._data = before
+                self._data, self.has_data = before, bool(before)
                 raise
 
     def add_error(self, handler: Callable[[CircuitBreakerError], object]) -> None:

@@ -172,7 +172,7 @@ class Subscription(Generic[T_co]):
     async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
         delivery = self._delivery
-        if not delivery.buffer or delivery.handlers.has_data:
+        if not delivery.buffer.items or delivery.handlers.has_data:
             delivery.mark_handled()
             await self._wait(1)
         return delivery.next_value()
