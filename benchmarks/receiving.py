@@ -21,7 +21,7 @@ from benchmarks.event import DOCUMENT
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.processes import node_process, prepare_node, running
 from benchmarks.publisher import publish
-from benchmarks.row import Row, Scale, at_least, median
+from benchmarks.row import Rounds, Row, Scale, at_least
 from circuit_breaker_sdk import BufferLimits, Client, Resource
 from circuit_breaker_sdk.protocol.codec import decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import ConnectionInit, Ping, Pong, Subscribe
@@ -205,46 +205,39 @@ def _rate_on_node(events: int) -> float:
 
 def receiving(scale: Scale) -> Iterator[Row]:
     """Yield the rows of the client."""
-    events = scale.pick(400_000, 20_000)
+    events, many = scale.pick(400_000, 20_000), scale.pick(10_000, 500)
+    measures: dict[str, Callable[[], float]] = {
+        "limit": lambda: _rate(_bare, events),
+        "handler": lambda: _rate(_handler, events),
+        "async for": lambda: _rate(_async_for, events),
+        "many": lambda: _rate(_many(many), events, many),
+        "gql": lambda: _rate(_gql, scale.pick(20_000, 2_000)),
+        "websockets, by hand": lambda: _rate(_websockets, scale.pick(100_000, 5_000)),
+        "aiohttp, by hand": lambda: _rate(_aiohttp, scale.pick(200_000, 5_000)),
+    }
+    if prepare_node():
+        measures["graphql-ws on Node"] = lambda: _rate_on_node(scale.pick(200_000, 5_000))
     with on_core(MEASURED_CORE):
-        bare = median(lambda: _rate(_bare, events), scale.runs)
-        peers = {
-            "gql": median(lambda: _rate(_gql, scale.pick(20_000, 2_000)), scale.runs),
-            "websockets, by hand": median(lambda: _rate(_websockets, scale.pick(100_000, 5_000)), scale.runs),
-            "aiohttp, by hand": median(lambda: _rate(_aiohttp, scale.pick(200_000, 5_000)), scale.runs),
+        rounds = Rounds(measures, scale.runs)
+    peers = [name for name in measures if name not in ("limit", "handler", "async for", "many")]
+    unit = "typed events/s"
+    row = rounds.row("client, plain handler", unit, ours="handler", limit="limit", peers=peers)
+    yield row.aim(
+        {
+            "of the limit": at_least(0.8, row.ratio_to_limit),
+            "times gql": at_least(10, row.times.get("gql")),
+            "times graphql-ws on Node": at_least(2, row.times.get("graphql-ws on Node")),
         }
-        if prepare_node():
-            peers["graphql-ws on Node"] = median(
-                lambda: _rate_on_node(scale.pick(200_000, 5_000)), scale.runs
-            )
-        one = median(lambda: _rate(_handler, events), scale.runs)
-        yield _row(
-            "client, plain handler", one, bare, peers, {"limit": 0.8, "gql": 10, "graphql-ws on Node": 2}
-        )
-        loop = median(lambda: _rate(_async_for, events), scale.runs)
-        yield _row("client, async for", loop, bare, peers, {"limit": 0.6, "gql": 8}).with_settings(
-            {"buffer": "as big as the run: the load never waits"}
-        )
-        many = scale.pick(10_000, 500)
-        spread = median(lambda: _rate(_many(many), events, many), scale.runs)
-        row = Row(
-            benchmark=f"client, {many:,} subscriptions on one connection",
-            unit="typed events/s",
-            ours=round(spread),
-            limit=round(bare),
-            detail={"with one subscription": round(one)},
-        )
-        yield row.aim({"share of one subscription's": at_least(0.75, round(spread / one, 2))})
-
-
-def _row(name: str, ours: float, bare: float, peers: dict[str, float], bounds: dict[str, float]) -> Row:
-    row = Row(
-        benchmark=name,
-        unit="typed events/s",
-        ours=round(ours),
-        limit=round(bare),
-        peers={peer: round(figure) for peer, figure in peers.items()},
     )
-    targets = {"ratio to the limit": at_least(bounds.pop("limit"), row.ratio_to_limit)}
-    targets |= {f"times {peer}": at_least(bound, row.times(peer)) for peer, bound in bounds.items()}
-    return row.aim(targets)
+    row = rounds.row("client, async for", unit, ours="async for", limit="limit", peers=peers)
+    row.settings = {"buffer": "as big as the run: the load never waits"}
+    yield row.aim(
+        {
+            "of the limit": at_least(0.6, row.ratio_to_limit),
+            "times gql": at_least(8, row.times.get("gql")),
+        }
+    )
+    name = f"client, {many:,} subscriptions on one connection"
+    row = rounds.row(name, unit, ours="many", limit="limit", peers=())
+    share = round(rounds.ratio("many", "handler"), 2)
+    yield row.aim({"of one subscription's": at_least(0.75, share)})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import msgspec
 
-__all__ = ["Row", "Scale", "at_least", "at_most", "median"]
+__all__ = ["Rounds", "Row", "Scale", "at_least", "at_most"]
 
 
 @final
@@ -40,7 +40,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     :ivar ours: the figure, in ``unit``.
     :ivar limit: the same without any of our code: what the machine can do.
-    :ivar peers: by name, the same of others.
+    :ivar peers: by name, the same of others; ``times`` tells how many times theirs ours is.
     :ivar settings: what was raised or chosen for the run.
     """
 
@@ -51,22 +51,11 @@ class Row(msgspec.Struct, kw_only=True):
     peers: dict[str, float] = {}
     ratio_to_limit: float | None = None
     ratio_to_best_peer: float | None = None
+    times: dict[str, float] = {}
     targets: dict[str, Target] = {}
     met: bool = True
     settings: dict[str, Any] = {}
     detail: dict[str, Any] = {}
-
-    def __post_init__(self) -> None:
-        """Work out what follows from the figures."""
-        if self.limit:
-            self.ratio_to_limit = round(self.ours / self.limit, 3)
-        if self.peers:
-            self.ratio_to_best_peer = round(self.ours / max(self.peers.values()), 2)
-
-    def times(self, peer: str) -> float | None:
-        """Return how many times the peer's figure ours is; ``None`` where it is not here."""
-        theirs = self.peers.get(peer)
-        return None if not theirs else round(self.ours / theirs, 2)
 
     def with_settings(self, settings: Mapping[str, Any]) -> Row:
         """Say what was raised or chosen for the run; return the row."""
@@ -104,7 +93,45 @@ class Scale(msgspec.Struct, kw_only=True, frozen=True):
         return short if self.short else full
 
 
-def median(what: Callable[[], float], runs: int) -> float:
-    """Return the median of some runs, after one that does not count; a single run has none before it."""
-    figures = [what() for _ in range(runs + 1 if runs > 1 else 1)]
-    return statistics.median(figures[-runs:])
+@final
+class Rounds:
+    """Figures that are measured in turns, so that a machine that becomes slower does so for all of them.
+
+    A ratio is the median of the ratios of each round, not the ratio of two medians: what is compared was
+    measured seconds apart.
+    """
+
+    def __init__(self, what: Mapping[str, Callable[[], float]], rounds: int) -> None:
+        """Measure each in turn, after one round that does not count; a single round has none before it."""
+        self._figures: dict[str, list[float]] = {name: [] for name in what}
+        for _ in range(rounds + 1 if rounds > 1 else 1):
+            for name, measure in what.items():
+                self._figures[name].append(measure())
+        for figures in self._figures.values():
+            del figures[:-rounds]
+
+    def median(self, name: str) -> float:
+        """Return the median of one figure."""
+        return statistics.median(self._figures[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Return the median of the ratios of two."""
+        pairs = zip(self._figures[name], self._figures[to], strict=True)
+        return statistics.median(one / other for one, other in pairs)
+
+    def row(self, benchmark: str, unit: str, *, ours: str, limit: str | None, peers: Sequence[str]) -> Row:
+        """Return the row of one figure beside others."""
+        there = [peer for peer in peers if peer in self._figures]
+        row = Row(
+            benchmark=benchmark,
+            unit=unit,
+            ours=round(self.median(ours)),
+            limit=None if limit is None else round(self.median(limit)),
+            peers={peer: round(self.median(peer)) for peer in there},
+            times={peer: round(self.ratio(ours, peer), 2) for peer in there},
+        )
+        if limit is not None:
+            row.ratio_to_limit = round(self.ratio(ours, limit), 3)
+        if there:
+            row.ratio_to_best_peer = min(row.times.values())
+        return row

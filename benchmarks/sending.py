@@ -6,6 +6,7 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.event import DOCUMENT, FIELDS, resource
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.peers import ariadne_server, asgi, strawberry_server
 from benchmarks.processes import NodeProcess, Remote, node_process, prepare_node, running
-from benchmarks.row import Row, Scale, Target, at_least, median
+from benchmarks.row import Rounds, Row, Scale, Target, at_least
 from benchmarks.sockets import Sockets
 from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.frames import text_frame_header
@@ -96,86 +97,66 @@ def _peers() -> dict[str, Callable[[], Any]]:
 # Fan-out ------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _subscribed(port: int, document: str, *, resume: bool) -> Iterator[Sockets]:
+    with Sockets(port, _SOCKETS, resume=resume) as sockets:
+        sockets.subscribe(document)
+        yield sockets
+
+
+def _deliver(server: Remote | NodeProcess, sockets: Sockets, events: int, **given: int) -> float:
+    """Have so many events published; return deliveries/s."""
+    server.tell("publish", events=events, **given)
+    rate = events * _SOCKETS / sockets.count(events * _SOCKETS)
+    if isinstance(server, Remote):
+        server.receive()
+    return rate
+
+
 def fan_out(scale: Scale) -> Iterator[Row]:
     """Yield the rows of one stream to 100 sockets."""
-    events = scale.pick(3_000, 200)
-    of_peers = scale.pick(600, 100)
-    figures: dict[str, dict[int, float]] = {}
-    with on_core(LOAD_CORE):
-        with running(_bare_writer, core=MEASURED_CORE) as writer:
-            figures["limit"] = _bare(writer, events, scale.runs)
-        writes: dict[int, float] = {}
-        with our_server_process() as server:
-            server.call("make", workflows=1)
-            with Sockets(server.call("port"), _SOCKETS, resume=True) as sockets:
-                sockets.subscribe(DOCUMENT)
-                figures["ours"] = {}
-                for n in _PER_WRITE:
-                    count = max(events if n > 1 else events // 3, 2 * n)
-
-                    def once(count: int = count, n: int = n) -> float:
-                        server.tell("publish", events=count, together=n)
-                        deliveries = count // (2 * n) * 2 * n * _SOCKETS
-                        rate = deliveries / sockets.count(deliveries)
-                        server.receive()
-                        return rate
-
-                    figures["ours"][n] = median(once, scale.runs)
-                    check = 20 * n
-                    server.tell("writes", events=check, together=n)
-                    sockets.count(check * _SOCKETS)
-                    writes[n] = round(check * _SOCKETS / server.receive(), 1)
+    with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
+        writer = running_.enter_context(running(_bare_writer, core=MEASURED_CORE))
+        bare = running_.enter_context(Sockets(writer.receive(), _SOCKETS, bare=True))
+        server = running_.enter_context(our_server_process())
+        server.call("make", workflows=1)
+        ours = running_.enter_context(_subscribed(server.call("port"), DOCUMENT, resume=True))
+        peers: dict[str, tuple[Any, Sockets]] = {}
         for name, start in _peers().items():
-            with start() as (port, peer), Sockets(port, _SOCKETS, resume=False) as sockets:
-                sockets.subscribe(DOCUMENT)
-                figures[name] = {}
-                for n in _PER_WRITE:
-                    count = max(of_peers // 3 if n == 1 else of_peers, n)
-
-                    def once_there(
-                        count: int = count, n: int = n, peer: Any = peer, sockets: Sockets = sockets
-                    ) -> float:
-                        peer.tell("publish", events=count, together=n)
-                        deliveries = count // n * n * _SOCKETS
-                        rate = deliveries / sockets.count(deliveries)
-                        if isinstance(peer, Remote):
-                            peer.receive()
-                        return rate
-
-                    figures[name][n] = median(once_there, scale.long_runs)
-    for n in _PER_WRITE:
-        row = Row(
-            benchmark=f"server, fan-out to {_SOCKETS} sockets, {n} event{'s' if n > 1 else ''} per write",
-            unit="deliveries/s",
-            ours=round(figures["ours"][n]),
-            limit=round(figures["limit"][n]),
-            peers={name: round(of[n]) for name, of in figures.items() if name not in ("ours", "limit")},
-            detail={"events per write, counted": writes[n]},
-            settings={
+            port, peer = running_.enter_context(start())
+            peers[name] = peer, running_.enter_context(_subscribed(port, DOCUMENT, resume=False))
+        for n in _PER_WRITE:
+            events = max(scale.pick(2_000, 200) if n > 1 else scale.pick(600, 60), 2 * n)
+            few = max(scale.pick(300, 60), n)
+            measures: dict[str, Callable[[], float]] = {
+                "limit": lambda: _deliver_bare(writer, bare, events, n),
+                "ours": lambda: _deliver(server, ours, events, together=n),
+            }
+            for name, (peer, sockets) in peers.items():
+                measures[name] = partial(_deliver, peer, sockets, few, together=n)
+            rounds = Rounds(measures, scale.runs)
+            check = 20 * n
+            server.tell("writes", events=check, together=n)
+            ours.count(check * _SOCKETS)
+            per_write = round(check * _SOCKETS / server.receive(), 1)
+            title = f"server, fan-out to {_SOCKETS} sockets, {n} event{'s' if n > 1 else ''} per write"
+            row = rounds.row(title, "deliveries/s", ours="ours", limit="limit", peers=list(peers))
+            row.detail = {"events per write, counted": per_write}
+            row.settings = {
                 "published": "records appended to the durable log in the server's process, and folded",
                 **_PATIENT,
-            },
-        )
-        targets: dict[str, Target] = {"ratio to the limit": at_least(0.5, row.ratio_to_limit)}
-        if n == 10:
-            targets["times graphql-ws on Node"] = at_least(15, row.times("graphql-ws on Node"))
-            targets["times Strawberry"] = at_least(80, row.times("Strawberry"))
-        yield row.aim(targets)
+            }
+            targets: dict[str, Target] = {"of the limit": at_least(0.5, row.ratio_to_limit)}
+            if n == 10:
+                node_times = row.times.get("graphql-ws on Node")
+                targets["times graphql-ws on Node"] = at_least(15, node_times)
+                targets["times Strawberry"] = at_least(80, row.times.get("Strawberry"))
+            yield row.aim(targets)
 
 
-def _bare(writer: Remote, events: int, runs: int) -> dict[int, float]:
-    sockets = Sockets(writer.receive(), _SOCKETS, bare=True)
-    with sockets:
-        found = {}
-        for n in _PER_WRITE:
-            count = max(events // n * n, n)
-
-            def once(count: int = count, n: int = n) -> float:
-                writer.tell("write", events=count, together=n)
-                return count * _SOCKETS / sockets.count(count * _SOCKETS)
-
-            found[n] = median(once, runs)
-        return found
+def _deliver_bare(writer: Remote, sockets: Sockets, events: int, together: int) -> float:
+    writer.tell("write", events=events, together=together)
+    return events * _SOCKETS / sockets.count(events * _SOCKETS)
 
 
 # Channels -----------------------------------------------------------------------------------------------
@@ -184,44 +165,37 @@ def _bare(writer: Remote, events: int, runs: int) -> dict[int, float]:
 def channels(scale: Scale) -> Iterator[Row]:
     """Yield the row of many channels with one subscriber each, every event for one of them."""
     count = scale.pick(1_000, 100)
-    events = scale.pick(40_000, 1_000)
+    events, few = scale.pick(40_000, 1_000), scale.pick(4_000, 500)
     each = count // _SOCKETS
-    figures: dict[str, float] = {}
-    with on_core(LOAD_CORE):
-        with our_server_process() as server:
-            workflows = server.call("make", workflows=count)
-            with Sockets(server.call("port"), _SOCKETS, resume=True) as sockets:
-                sockets.subscribe_more(_OF_WORKFLOW, lambda n, k: {"w": workflows[n * each + k]}, each)
-
-                def once() -> float:
-                    server.tell("publish", events=events, together=100)
-                    total = events // 200 * 200
-                    rate = total / sockets.count(total)
-                    server.receive()
-                    return rate
-
-                ours = median(once, scale.runs)
+    with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
+        server = running_.enter_context(our_server_process())
+        workflows = server.call("make", workflows=count)
+        ours = running_.enter_context(Sockets(server.call("port"), _SOCKETS, resume=True))
+        ours.subscribe_more(_OF_WORKFLOW, lambda n, k: {"w": workflows[n * each + k]}, each)
+        measures: dict[str, Callable[[], float]] = {
+            "ours": lambda: _events(server, ours, events, together=100)
+        }
         for name, start in _peers().items():
-            with start() as (port, peer), Sockets(port, _SOCKETS, resume=False) as sockets:
-                sockets.subscribe_more(_OF_WORKFLOW_BY_ID, lambda n, k: {"w": f"w{n * each + k}"}, each)
-                theirs = scale.pick(10_000, 500)
-
-                def once_there(peer: Any = peer, sockets: Sockets = sockets, theirs: int = theirs) -> float:
-                    peer.tell("publish", events=theirs, together=100, workflows=count)
-                    rate = theirs / sockets.count(theirs)
-                    if isinstance(peer, Remote):
-                        peer.receive()
-                    return rate
-
-                figures[name] = median(once_there, scale.long_runs)
-    row = Row(
-        benchmark=f"server, {count:,} channels with variables of their own, each event for one",
-        unit="events/s",
-        ours=round(ours),
-        peers={name: round(figure) for name, figure in figures.items()},
-        settings={
-            "published": "records appended to the durable log in the server's process, 100 in a commit",
-            **_PATIENT,
-        },
+            port, peer = running_.enter_context(start())
+            sockets = running_.enter_context(Sockets(port, _SOCKETS))
+            sockets.subscribe_more(_OF_WORKFLOW_BY_ID, lambda n, k: {"w": f"w{n * each + k}"}, each)
+            measures[name] = partial(_events, peer, sockets, few, together=100, workflows=count)
+        rounds = Rounds(measures, scale.runs)
+    title = f"server, {count:,} channels with variables of their own, each event for one"
+    row = rounds.row(
+        title, "events/s", ours="ours", limit=None, peers=[name for name in measures if name != "ours"]
     )
-    yield row.aim({"times Strawberry": at_least(20, row.times("Strawberry"))})
+    row.settings = {
+        "published": "records appended to the durable log in the server's process, 100 in a commit",
+        **_PATIENT,
+    }
+    yield row.aim({"times Strawberry": at_least(20, row.times.get("Strawberry"))})
+
+
+def _events(server: Remote | NodeProcess, sockets: Sockets, events: int, **given: int) -> float:
+    """Have so many events published, each for one; return events/s."""
+    server.tell("publish", events=events, **given)
+    rate = events / sockets.count(events)
+    if isinstance(server, Remote):
+        server.receive()
+    return rate

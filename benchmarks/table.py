@@ -18,7 +18,7 @@ def text(row: Row) -> str:
     if row.limit is not None:
         lines.append(f"    limit of the machine  {_number(row.limit)} ({row.ratio_to_limit} of it)")
     for name, figure in row.peers.items():
-        lines.append(f"    {name:<21} {_number(figure)} ({row.times(name)} times)")
+        lines.append(f"    {name:<21} {_number(figure)} ({row.times[name]} times)")
     lines += [f"    {name}: {value}" for name, value in row.detail.items()]
     lines += [
         f"    {'met' if each.met else 'MISSED'}: {_target(name, each)}" for name, each in row.targets.items()
@@ -36,7 +36,9 @@ def markdown(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> Non
     ]
     for row in rows:
         limit = "" if row.limit is None else f"{_number(row.limit)} ({row.ratio_to_limit})"
-        peers = ", ".join(f"{name} {_number(figure)}" for name, figure in row.peers.items())
+        peers = "<br>".join(
+            f"{name} {_number(figure)} (ours {row.times[name]} times)" for name, figure in row.peers.items()
+        )
         detail = "".join(f"; {name} {value}" for name, value in row.detail.items())
         targets = "<br>".join(
             f"{'met' if each.met else '**missed**'}: {_target(name, each)}"

@@ -172,7 +172,7 @@ class Delivery(Consumption[T]):
 
     # The route ---------------------------------------------------------------------------------------------
 
-    def deliver(self, payload: bytes) -> bool:  # noqa: PLR0911 (one call less per event)
+    def deliver(self, payload: bytes) -> bool:  # noqa: PLR0911, PLR0912 (one call less per event)
         """Decode one execution result and hand it over: the hot path."""
         try:
             response = self._decode(payload)
