@@ -71,7 +71,7 @@ class Appender:
         *,
         is_running: Callable[[], bool],
         now: Callable[[], datetime] = _now,
-        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+        new_id: Callable[[], uuid.UUID],
     ) -> None:
         self.now = now
         self._log = log

@@ -16,6 +16,7 @@ from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.idempotency import IdempotencyState
+from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
 from circuit_breaker_server.engine.mcp.mcp import Mcp
@@ -70,7 +71,7 @@ class Engine:
         log: EventLog,
         *,
         now: Callable[[], datetime] = _now,
-        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+        new_id: Callable[[], uuid.UUID] | None = None,
         snapshot_every: int = 10_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
@@ -90,7 +91,9 @@ class Engine:
         self.now = now
         """The clock."""
         self._folding = Folding(log, parts, snapshot_every=snapshot_every)
-        appender = Appender(log, is_running=lambda: self._folding.running, now=now, new_id=new_id)
+        appender = Appender(
+            log, is_running=lambda: self._folding.running, now=now, new_id=new_id or RandomIds()
+        )
         self.epoch = log.epoch
         """The epoch of the log."""
         self.rules = Rules(rules, appender)
