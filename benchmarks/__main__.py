@@ -31,38 +31,43 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "limit": limited,
     "memory": memory,
     "appends": appends,
-    "big-log": big_log,
     "scaling": scaling,
+    "big-log": big_log,
 }
 
-_README = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def main() -> int:
-    """Measure and print; 0 whatever was met: a figure is no test."""
+    """Measure and print; 0 whatever was met: a figure is no test. 1 if something could not be measured."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--short", action="store_true", help="see that all of it runs: the figures mean nothing"
     )
     parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="may be given again")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {_README.name} too")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {_PAGE.name} too")
     options = parser.parse_args()
     scale = Scale(short=options.short)
     rows: list[Row] = []
+    broken = False
     machine = describe()
     if not options.json:
         sys.stdout.write(", ".join(f"{name} {value}" for name, value in machine.items()) + "\n")
     for name, benchmark in BENCHMARKS.items():
         if options.only and name not in options.only:
             continue
-        for row in benchmark(scale):
-            rows.append(row)
-            sys.stdout.write((msgspec.json.encode(row).decode() if options.json else text(row)) + "\n")
-            sys.stdout.flush()
+        try:
+            for row in benchmark(scale):
+                rows.append(row)
+                sys.stdout.write((msgspec.json.encode(row).decode() if options.json else text(row)) + "\n")
+                sys.stdout.flush()
+        except Exception as error:  # noqa: BLE001 (a benchmark that is broken hides none of the others)
+            broken = True
+            sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     if options.write:
-        markdown(_README, rows, machine)
-    return 0
+        markdown(_PAGE, rows, machine)
+    return int(broken)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from benchmarks.row import Row, Scale, at_least, at_most
 from benchmarks.sending import our_server_process
 from circuit_breaker_sdk import Client, Resource
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.engine.bodies import encode_body
 from circuit_breaker_server.engine.workflows.inputs import CreateResource
 from circuit_breaker_server.engine.workflows.records import ResourceChanged, decode_body
 from circuit_breaker_server.engine.workflows.streams import resource_subject
@@ -91,9 +90,8 @@ async def _write(directory: Path, events: int) -> str:
             data = msgspec.Raw(msgspec.json.encode({"title": "Quarterly plan", "revision": written + k}))
             body = ResourceChanged(resource=msgspec.structs.replace(images[k], data=data))
             id_ = f"{(1_700_000_000_000 + written + k):012x}{written + k:020x}"
-            group.append(
-                log.append(NewRecord(subject=subjects[k], id=id_, data=encode_body(body), expected=last[k]))
-            )
+            new = NewRecord(subject=subjects[k], id=id_, data=msgspec.json.encode(body), expected=last[k])
+            group.append(log.append(new))
         for k, record in enumerate(await asyncio.gather(*group)):
             last[k] = record.offset
         written += _AT_ONCE

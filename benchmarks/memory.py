@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import statistics
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from multiprocessing.connection import Connection
 
 import uvloop
@@ -22,7 +22,7 @@ from circuit_breaker_sdk import Client, Resource
 
 __all__ = ["memory"]
 
-_OF_WORKFLOW = "subscription($w: String) { resourceUpdates(workflowId: $w) { id state } }"
+_OF_USER = "subscription($u: String) { costUpdates(userId: $u) { eventType totalCost } }"
 _KIB = 1024
 _AT_ONCE = 100
 
@@ -73,22 +73,28 @@ def memory(scale: Scale) -> Iterator[Row]:
         yield _soak(scale)
 
 
+def _subscription_weight(
+    sockets_: int, each: int, variables: Callable[[int, int], dict[str, object]]
+) -> float:
+    """Return the KiB of each subscription; a fresh server each time: what was freed before would hide it."""
+    with (
+        our_server_process(ping_seconds=3600.0) as server,
+        Sockets(server.call("port"), sockets_, resume=True) as sockets,
+    ):
+        sockets.subscribe(_OF_USER, lambda _: {"u": "u"})
+        before = server.call("weigh")
+        sockets.subscribe_more(_OF_USER, variables, each, first=1)
+        grown: int = server.call("weigh") - before
+        return grown / (sockets_ * each) / _KIB
+
+
 def _server_subscriptions(scale: Scale) -> Row:
     sockets_, each = 10, scale.pick(1_000, 100)
-    shared, own = [], []
-    for _ in range(scale.long_runs):
-        with our_server_process(ping_seconds=3600.0) as server:
-            workflows = server.call("make", workflows=sockets_ * each)
-            port = server.call("port")
-            with Sockets(port, sockets_, resume=True) as sockets:
-                sockets.subscribe(_OF_WORKFLOW, lambda _: {"w": workflows[0]})
-                before = server.call("weigh")
-                sockets.subscribe_more(_OF_WORKFLOW, lambda _n, _k: {"w": workflows[0]}, each, first=1)
-                shared.append((server.call("weigh") - before) / (sockets_ * each) / _KIB)
-            with Sockets(port, sockets_, resume=True) as sockets:
-                before = server.call("weigh")
-                sockets.subscribe_more(_OF_WORKFLOW, lambda n, k: {"w": workflows[n * each + k]}, each)
-                own.append((server.call("weigh") - before) / (sockets_ * each) / _KIB)
+    shared = [_subscription_weight(sockets_, each, lambda _n, _k: {"u": "u"}) for _ in range(scale.long_runs)]
+    own = [
+        _subscription_weight(sockets_, each, lambda n, k: {"u": f"user-{n}-{k}"})
+        for _ in range(scale.long_runs)
+    ]
     figure = round(statistics.median(shared), 2)
     row = Row(
         benchmark="memory, server, per subscription",

@@ -126,8 +126,8 @@ def fan_out(scale: Scale) -> Iterator[Row]:
             port, peer = running_.enter_context(start())
             peers[name] = peer, running_.enter_context(_subscribed(port, DOCUMENT, resume=False))
         for n in _PER_WRITE:
-            events = max(scale.pick(2_000, 200) if n > 1 else scale.pick(600, 60), 2 * n)
-            few = max(scale.pick(300, 60), n)
+            events = max(scale.pick(2_000, 200) if n > 1 else scale.pick(400, 60), 2 * n)
+            few = max(scale.pick(60, 20), n)
             measures: dict[str, Callable[[], float]] = {
                 "limit": lambda: _deliver_bare(writer, bare, events, n),
                 "ours": lambda: _deliver(server, ours, events, together=n),
