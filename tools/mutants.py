@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "the cursor moves with each event",
         f"{_SDK}/subscriptions/delivery.py",
-        "        self._last_cursor = self.received = resume.cursor\n",
-        "        self._last_cursor = resume.cursor\n",
+        "                self._last_cursor = self.received = resume.cursor\n",
+        "                self._last_cursor = resume.cursor\n",
         "cut race",
     ),
     Mutant(
@@ -157,15 +157,15 @@ MUTANTS = [
     Mutant(
         "no call too many for each event received",
         f"{_SDK}/subscriptions/delivery.py",
-        "        if self.state is not _LIVE:\n            self.go_live()\n        if self._has_cursors and",
-        "        self.go_live()\n        if self._has_cursors and",
+        "        self.events_received += 1\n        if self.state is not _LIVE:\n",
+        "        self.events_received += 1 if len(payload) else 0\n        if self.state is not _LIVE:\n",
         "tests/hot_path",
     ),
     Mutant(
         "what is framed for one peer serves all",
         f"{_SERVER}/gateway/feed.py",
-        "            if frames is None:\n",
-        "            if True:\n",
+        "frames = run.framed.get(prefix) or run.frames(prefix)",
+        "frames = run.frames(prefix)",
         "tests/hot_path",
     ),
 ]
