@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.event import resource
 from benchmarks.machine import resident_bytes
 from benchmarks.processes import Commands, run_commands
+from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.workflows.definitions import StateType
@@ -46,6 +47,7 @@ def serve(pipe: Connection, data_dir: str, settings: dict[str, Any]) -> None:
 @contextlib.asynccontextmanager
 async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[Commands]:
     async with Server(ServerSettings(data_dir=data_dir, port=0, **settings)) as server:
+        settle_memory()  # as `circuit-breaker serve` does
         publisher = _Publisher(server.engine)
 
         async def port() -> int:
