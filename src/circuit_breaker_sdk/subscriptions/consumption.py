@@ -71,8 +71,8 @@ class Consumption(Generic[T]):
         after: str | None,
     ) -> None:
         self.id: SubscriptionId = SubscriptionId(id)
-        self.label = label
-        self.loop = asyncio.get_running_loop()
+        self.label: str = label
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.state: SubscriptionState = SubscriptionState.STARTING
         self.error: SubscriptionError | None = None
         self.last_error: CircuitBreakerError | None = None

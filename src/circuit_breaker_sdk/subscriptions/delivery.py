@@ -18,6 +18,7 @@ from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Link
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
+    CircuitBreakerError,
     DecodeError,
     GapError,
     GraphQLError,
@@ -113,6 +114,13 @@ class Delivery(Consumption[T]):
         "received",
         "request",
     )
+
+    # Set here as well as there.
+    events_handled: int
+    error: SubscriptionError | None
+    handled: str | None
+    last_error: CircuitBreakerError | None
+    state: SubscriptionState
 
     def __init__(
         self,
