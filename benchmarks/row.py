@@ -57,11 +57,6 @@ class Row(msgspec.Struct, kw_only=True):
     settings: dict[str, Any] = {}
     detail: dict[str, Any] = {}
 
-    def with_settings(self, settings: Mapping[str, Any]) -> Row:
-        """Say what was raised or chosen for the run; return the row."""
-        self.settings = dict(settings)
-        return self
-
     def aim(self, targets: Mapping[str, Target]) -> Row:
         """Set the targets; return the row."""
         self.targets = dict(targets)
