@@ -88,22 +88,22 @@ def main() -> int:
         sys.stdout.write(
             " #  experiment            events  lost   dup  reord  gaps   recovery p50/p99 ms       s\n"
         )
-    failed = False
+    failures: list[str] = []
     for number, (name, experiment) in enumerate(EXPERIMENTS.items(), start=1):
         if arguments.only and name not in arguments.only:
             continue
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))
-        failed |= not result.passed
+        failures += [f"{name}: {failure} (seed {result.seed})" for failure in result.failures]
         line = msgspec.json.encode(result).decode() if arguments.json else _row(number, result, seconds)
         sys.stdout.write(line + "\n")
         if not arguments.json:
             for name_, value in result.detail.items():
                 sys.stdout.write(f"      {name_}: {msgspec.json.encode(value).decode()}\n")
-        for failure in result.failures if not arguments.json else ():
-            sys.stdout.write(f"      failed: {failure} (seed {result.seed})\n")
         sys.stdout.flush()
-    return int(failed)
+    # At the end, where a log that was cut still shows them.
+    sys.stderr.writelines(f"failed: {failure}\n" for failure in failures)
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

@@ -29,14 +29,42 @@ def backoff(clock: Clock, policy: ErrorRecoveryPolicy, *, part: float = 1.0) -> 
     return Backoff(policy, clock=clock, part=lambda: part)
 
 
+def delays_of_slow_attempts(under_test: Backoff, clock: Clock, number: int, *, each: float) -> list[float | None]:
+    """Fail so many times, each attempt ``each`` seconds after the last."""
+    delays = []
+    for _ in range(number):
+        delays.append(under_test.failed(LOST))
+        clock.now += each
+    return delays
+
+
 def test_at_once_then_after_bounds_that_grow_to_the_greatest() -> None:
-    under_test = backoff(Clock(), ErrorRecoveryPolicy(base_delay=1.0, max_delay=5.0, backoff_multiplier=2.0))
-    assert [under_test.failed(LOST) for _ in range(6)] == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0]
+    clock = Clock()
+    policy = ErrorRecoveryPolicy(base_delay=1.0, max_delay=5.0, backoff_multiplier=2.0)
+    delays = delays_of_slow_attempts(backoff(clock, policy), clock, 6, each=100.0)
+    assert delays == [0.0, 1.0, 2.0, 4.0, 5.0, 5.0]
 
 
 def test_the_delay_is_a_random_part_of_its_bound() -> None:
-    under_test = backoff(Clock(), ErrorRecoveryPolicy(base_delay=1.0), part=0.25)
-    assert [under_test.failed(LOST) for _ in range(3)] == [0.0, 0.25, 0.5]
+    clock = Clock()
+    under_test = backoff(clock, ErrorRecoveryPolicy(base_delay=1.0), part=0.25)
+    assert delays_of_slow_attempts(under_test, clock, 3, each=100.0) == [0.0, 0.25, 0.5]
+
+
+def test_no_delay_is_longer_than_the_row_of_failures_has_lasted() -> None:
+    clock = Clock()
+    under_test = backoff(clock, ErrorRecoveryPolicy(base_delay=1.0))
+    delays = []
+    for _ in range(6):  # each attempt fails at once, at the end of the delay before it
+        delay = under_test.failed(LOST)
+        assert delay is not None
+        delays.append(delay)
+        clock.now += delay
+    assert delays == [0.0, 1.0, 1.0, 2.0, 4.0, 8.0]
+    under_test.connected()
+    under_test.proven()  # the next row begins anew, however long the last one was
+    clock.now += 1.0
+    assert [under_test.failed(LOST), under_test.failed(LOST)] == [0.0, 1.0]
 
 
 def test_only_a_connection_that_lived_for_five_seconds_ends_the_row() -> None:

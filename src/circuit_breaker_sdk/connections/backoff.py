@@ -23,7 +23,8 @@ class Backoff:
 
     A connection ends the row once it has proven itself: it has lived for 5 s, or delivered two events to one
     subscription. One that is made and lost at once, over and over, is no success. At most 3 attempts in 10 s
-    are made without a delay, whatever happens.
+    are made without a delay, whatever happens. No delay is longer than the row has lasted (or the base delay,
+    if that is more), so a server that was away for a second is found again a second later at the latest.
 
     Example::
 
@@ -42,6 +43,7 @@ class Backoff:
         self._clock = clock
         self._part = part
         self._failures = 0
+        self._began_at = 0.0
         self._connected_at: float | None = None
         self._was_proven = False
         self._at_once: deque[float] = deque(maxlen=_AT_ONCE)
@@ -69,6 +71,8 @@ class Backoff:
         self._connected_at, self._was_proven = None, False
         if not error.retryable or (policy.max_retries is not None and self._failures >= policy.max_retries):
             return None
+        if not self._failures:
+            self._began_at = now
         self._failures += 1
         delay = self._delay(now)
         if isinstance(error, RateLimitExceeded) and error.retry_after is not None:
@@ -86,4 +90,4 @@ class Backoff:
             bound = min(policy.max_delay, policy.base_delay * policy.backoff_multiplier**growths)
         except OverflowError:
             bound = policy.max_delay
-        return self._part() * bound
+        return self._part() * min(bound, max(policy.base_delay, now - self._began_at))
