@@ -39,8 +39,9 @@ demo: $(VENV)/.run-ready  ## live events of real workflow runs, in a table (ARGS
 serve: $(VENV)/.run-ready  ## run a server (ARGS="--port 4000 --data ./circuit-breaker-data")
 	@$(BIN)/circuit-breaker serve $(ARGS)
 
+# All of them in a few processes, some of them in one, where -x, --pdb and what is printed make sense.
 test: $(VENV)/.dev-ready  ## run the tests (ARGS="tests/protocol -x")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n auto --maxprocesses 4 --dist worksteal)
 
 check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 	@$(BIN)/ruff format --check .

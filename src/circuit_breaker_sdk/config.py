@@ -87,10 +87,10 @@ class ErrorRecoveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When a lost connection is tried again: at once, then after a random part of a delay that grows.
 
     The random part is anything from 0 to the whole delay ("full jitter"), so that many clients that lost one
-    server do not all come back in the same moment. No delay is longer than the failures have lasted so far (or
-    ``base_delay``), so whoever was away for two seconds is found again two seconds later at the latest, unless
-    a circuit breaker is open. A server that says how long to wait is obeyed. What a new
-    attempt cannot mend (credentials refused, a peer that speaks another protocol) is not tried again.
+    server do not all come back in the same moment. No delay is longer than the failures have lasted so far
+    (or ``base_delay``): whoever was away for two seconds is found again two seconds later at the latest,
+    unless a circuit breaker is open. A server that says how long to wait is obeyed. What a new attempt cannot
+    mend (credentials refused, a peer that speaks another protocol) is not tried again.
 
     :ivar max_retries: attempts in a row that fail before the subscriptions end with the last error; ``None``,
         the default, never gives up; 0 never tries.

@@ -29,7 +29,9 @@ def backoff(clock: Clock, policy: ErrorRecoveryPolicy, *, part: float = 1.0) -> 
     return Backoff(policy, clock=clock, part=lambda: part)
 
 
-def delays_of_slow_attempts(under_test: Backoff, clock: Clock, number: int, *, each: float) -> list[float | None]:
+def delays_of_slow_attempts(
+    under_test: Backoff, clock: Clock, number: int, *, each: float
+) -> list[float | None]:
     """Fail so many times, each attempt ``each`` seconds after the last."""
     delays = []
     for _ in range(number):
