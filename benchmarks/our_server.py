@@ -86,7 +86,7 @@ class _Publisher:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._log: EventLog = engine.workflows._appender._log  # noqa: SLF001 (nobody else has to get at it)
-        self._resources: list[ResourceImage] = []
+        self._resources: list[tuple[str, ResourceImage]] = []
         self._workflows: list[str] = []
         self._number = 0
 
@@ -102,19 +102,23 @@ class _Publisher:
             )
         )
         bodies = [decode_body(each.record) for each in made]
-        self._resources = [body.resource for body in bodies if isinstance(body, ResourceCreated)]
+        self._resources = [
+            (resource_subject(body.resource.workflow_id, body.resource.id), body.resource)
+            for body in bodies
+            if isinstance(body, ResourceCreated)
+        ]
         return self._workflows
 
     async def _change(self) -> None:
         """Append a change of a resource to the log: what a command ends with, without the command."""
         number = self._number
         self._number += 1
-        resource = self._resources[number % len(self._resources)]
+        subject, resource = self._resources[number % len(self._resources)]
         data = msgspec.Raw(msgspec.json.encode({"title": "Quarterly plan", "revision": number}))
         body = ResourceChanged(resource=msgspec.structs.replace(resource, data=data))
         await self._log.append(
             NewRecord(
-                subject=resource_subject(resource.workflow_id, resource.id),
+                subject=subject,
                 id=f"{(1_700_000_000_000 + number):012x}{number:020x}",
                 data=msgspec.json.encode(body),
             )

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+import msgspec
+
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
 
@@ -16,6 +18,7 @@ __all__ = [
     "check_range",
     "check_unique",
     "check_url",
+    "encoded_object",
     "json_kind",
     "json_object",
     "refuse",
@@ -32,18 +35,25 @@ def refuse(message: str, **facts: object) -> NoReturn:
 
 def json_object(value: object, what: str, *, max_bytes: int) -> dict[str, object]:
     """Check that a JSON value is an object of bounded size; ``None`` stands for an empty one."""
+    encoded_object(value, what, max_bytes=max_bytes)
+    return value if isinstance(value, dict) else {}
+
+
+def encoded_object(value: object, what: str, *, max_bytes: int) -> msgspec.Raw:
+    """Check as :func:`json_object` does, and return the object as it is written."""
     if value is None:
-        return {}
+        value = {}
     if not isinstance(value, dict):
         refuse(f"{what} must be an object, not {json_kind(value)}")
     try:
         check_json(value)
     except InvalidJSON as error:
         refuse(f"{what}.{error}")
-    size = len(bytes(encode(value)))
+    encoded = encode(value)
+    size = memoryview(encoded).nbytes
     if size > max_bytes:
         refuse(f"{what} takes {size} bytes as JSON; at most {max_bytes} are allowed")
-    return value
+    return encoded
 
 
 def check_name(text: str, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import final
 
 import msgspec
@@ -58,21 +57,24 @@ def _check(value: object, depth: int) -> None:
     elif isinstance(value, float):
         if value - value != 0.0:  # infinities and NaN, which JSON does not have
             raise InvalidJSON("not a finite number")
-    elif isinstance(value, (Mapping, list, tuple)):
+    elif isinstance(value, (dict, list, tuple)):
         _check_items(value, depth)
     else:
         raise InvalidJSON("not a JSON value")
 
 
-def _check_items(value: Mapping[object, object] | list[object] | tuple[object, ...], depth: int) -> None:
+def _check_items(value: dict[object, object] | list[object] | tuple[object, ...], depth: int) -> None:
     if depth == 0:
         raise InvalidJSON(f"nested more than {MAX_DEPTH} levels deep")
     at: object = None
     try:
-        for at, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            if isinstance(value, Mapping):
+        if isinstance(value, dict):
+            for at, item in value.items():
                 _check_key(at)
-            _check(item, depth - 1)
+                _check(item, depth - 1)
+        else:
+            for at, item in enumerate(value):  # noqa: B007 (as above)
+                _check(item, depth - 1)
     except InvalidJSON as error:
         if isinstance(at, (str, int)):
             error.path.append(at)
@@ -98,7 +100,7 @@ def json_equal(a: object, b: object) -> bool:
     """Compare as JSON: numbers by value (``1`` is ``1.0``), ``true`` is no number, keys in any order."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
+    if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(json_equal(item, b[key]) for key, item in a.items())
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(json_equal, a, b))

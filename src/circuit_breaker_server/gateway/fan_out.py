@@ -336,7 +336,11 @@ class Gateway:
             for subscriber in members:
                 feed = subscriber.feed
                 if subscriber.live and feed.writable and feed.collect(subscriber, memo):
-                    ready[feed] = None
+                    if feed.has_one and not feed.finished:
+                        # Nothing can be added to it, and written now, its bytes are still in the cache.
+                        feed.write()
+                    else:
+                        ready[feed] = None
         except Exception:
             logger.exception("projection_failed", field=channel.stream)
             self._fail(channel)

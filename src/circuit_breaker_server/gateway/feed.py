@@ -185,6 +185,9 @@ class Subscriber:
 class Feed:
     """The subscriptions of one peer.
 
+    :ivar has_one: whether it is one subscription only: a write holds nothing of others.
+    :ivar finished: the subscriptions that end with what was collected.
+
     Example::
 
         feed = gateway.attach(session, frame=text_frames, resume=True)
@@ -194,7 +197,6 @@ class Feed:
     __slots__ = (
         "_chunk",
         "_chunk_bytes",
-        "_finished",
         "_hub",
         "_is_reading",
         "_lagging",
@@ -202,7 +204,9 @@ class Feed:
         "_reading",
         "_subscribers",
         "closed",
+        "finished",
         "frame",
+        "has_one",
         "peer",
         "resume",
         "writable",
@@ -215,6 +219,7 @@ class Feed:
         self.resume = resume
         self.writable = True
         self.closed = False
+        self.has_one = False
         self._hub = hub
         self._subscribers: dict[str, Subscriber] = {}
         self._lagging: dict[Subscriber, None] = {}
@@ -222,7 +227,7 @@ class Feed:
         self._chunk: bytes | None = None
         self._more_chunks: list[bytes] = []
         self._chunk_bytes = 0
-        self._finished: list[Subscriber] = []
+        self.finished: list[Subscriber] = []
         self._is_reading = False
         self._reading: asyncio.Task[None] | None = None
 
@@ -235,6 +240,7 @@ class Feed:
     def add(self, subscriber: Subscriber) -> None:
         """Take a subscriber that the gateway has put in its channel; signal it if its place is known."""
         self._subscribers[subscriber.id] = subscriber
+        self.has_one = len(self._subscribers) == 1
         if subscriber.unverified is None and self.resume:
             self.peer.signal([(subscriber.id, subscriber.cursor)])
         if not subscriber.live:
@@ -243,6 +249,7 @@ class Feed:
     def unsubscribe(self, operation_id: str) -> None:
         """Forget one operation; unknown ids are ignored."""
         subscriber = self._subscribers.pop(operation_id, None)
+        self.has_one = len(self._subscribers) == 1
         if subscriber is not None:
             self._end(subscriber)
 
@@ -318,7 +325,7 @@ class Feed:
         subscriber.position = last.position
         subscriber.cursor = last.cursor
         if last.is_last:
-            self._finished.append(subscriber)
+            self.finished.append(subscriber)
         return True
 
     def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:
@@ -340,8 +347,8 @@ class Feed:
                 chunk = b"".join((chunk, *self._more_chunks))
                 self._more_chunks = []
             self.peer.write(chunk)
-        if self._finished:
-            finished, self._finished = self._finished, []
+        if self.finished:
+            finished, self.finished = self.finished, []
             for subscriber in finished:
                 self._complete(subscriber)
 

@@ -162,32 +162,35 @@ class SqliteEventLog:
             self._loop.call_soon(self._start_group)
 
     def _start_group(self) -> None:
-        group: list[_Waiting] = []
-        written = self._loop.run_in_executor(self._writing, self._commit_waiting, group)
-        written.add_done_callback(partial(self._deliver, group))
+        self._writing.submit(self._commit_waiting)
 
-    def _commit_waiting(self, group: list[_Waiting]) -> list[Record | ExpectationFailed]:
+    def _commit_waiting(self) -> None:
         # On the writer thread. The flag goes down before the first look: what is appended after the last look
         # finds it down and starts another group.
         self._group_is_due = False
+        group: list[_Waiting] = []
         size = 0
         while self._waiting and size < _MAX_GROUP_BYTES:
             group.append(self._waiting.popleft())
             size += len(group[-1][0].data)
-        return self._writer.append([record for record, _ in group]) if group else []
+        if not group:
+            return
+        outcomes: list[Record | ExpectationFailed] | Exception
+        try:
+            outcomes = self._writer.append([record for record, _ in group])
+        except Exception as error:  # noqa: BLE001 (each caller of the group is told)
+            outcomes = error
+        self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
 
-    def _deliver(
-        self, group: list[_Waiting], written: asyncio.Future[list[Record | ExpectationFailed]]
-    ) -> None:
+    def _deliver(self, group: list[_Waiting], outcomes: list[Record | ExpectationFailed] | Exception) -> None:
         for _ in group:
             self._slots.release()
         if self._waiting:
             self._schedule_group()
-        if (error := written.exception()) is not None:
+        if isinstance(outcomes, Exception):
             for _, answer in group:
-                _settle(answer, _refusal(error))
+                _settle(answer, _refusal(outcomes))
             return
-        outcomes = written.result()
         # A repeated id's record has been to the tails before, or comes twice in this group.
         new: list[Record] = []
         for outcome in outcomes:

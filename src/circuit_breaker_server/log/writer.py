@@ -36,14 +36,14 @@ __all__ = ["Writer"]
 _TRIM_STEP = 500
 _SNAPSHOT_CHUNK = 2000
 
-_KNOWN = """
-    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM records
-    WHERE id IN (SELECT value FROM json_each(?))
-"""
-# One look into the index per subject: GROUP BY would walk over all records of each.
-_LAST = """
-    SELECT json_group_object(value, (SELECT max(offset) FROM records WHERE subject = value))
-    FROM json_each(?)
+# The records that have one of the ids, and the last offset of each subject, with one look into the index per
+# subject: GROUP BY would walk over all records of each.
+_LOOK_UP = """
+    SELECT count(*), CAST(group_concat(body, '') AS BLOB), (
+        SELECT json_group_object(value, (SELECT max(offset) FROM records WHERE subject = value))
+        FROM json_each(?2)
+    )
+    FROM records WHERE id IN (SELECT value FROM json_each(?1))
 """
 _INSERT = """
     INSERT INTO records (offset, subject, id, body)
@@ -95,8 +95,7 @@ class Writer:
         :raises LogError: nothing of the group was appended.
         """
         with self._write_errors("append"):
-            known = self._known(group)
-            last = self._last_offsets(group)
+            known, last = self._look_up(group)
             outcomes, new = self._decide(group, known, last)
             if new:
                 # One statement in autocommit mode is one transaction, synced when it returns.
@@ -105,16 +104,13 @@ class Writer:
                 self.last_offset = new[-1].offset
         return outcomes
 
-    def _known(self, group: Sequence[NewRecord]) -> dict[str, Record]:
-        ids = json_text([record.id for record in group])
-        return {r.id: r for r in decode_records(*self._connection.execute(_KNOWN, (ids,)).fetchone())}
-
-    def _last_offsets(self, group: Sequence[NewRecord]) -> dict[str, int | None]:
+    def _look_up(self, group: Sequence[NewRecord]) -> tuple[dict[str, Record], dict[str, int | None]]:
+        """Return what is there already of the group's ids, and the last offset of each expected subject."""
+        ids = [record.id for record in group]
         subjects = {record.subject for record in group if record.expected is not None}
-        if not subjects:
-            return {}
-        (found,) = self._connection.execute(_LAST, (json_text(list(subjects)),)).fetchone()
-        return _last_offsets.decode(found)
+        parameters = (json_text(ids), json_text(list(subjects)))
+        count, bodies, last = self._connection.execute(_LOOK_UP, parameters).fetchone()
+        return {r.id: r for r in decode_records(count, bodies)}, _last_offsets.decode(last)
 
     def _decide(
         self, group: Sequence[NewRecord], known: dict[str, Record], last: dict[str, int | None]

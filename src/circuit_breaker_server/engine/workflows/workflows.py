@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
 from circuit_breaker_server.engine.bodies import VersionedBody
-from circuit_breaker_server.engine.checks import json_object, refuse
+from circuit_breaker_server.engine.checks import encoded_object, json_object, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
@@ -126,8 +126,8 @@ class Workflows(Queries):
             workflow_id=given.workflow_id,
             state=state,
             state_definition=workflow.state_encoded(state),
-            data=encode(json_object(given.data, "data", max_bytes=MAX_DATA_BYTES)),
-            metadata=encode(json_object(given.metadata, "metadata", max_bytes=MAX_METADATA_BYTES)),
+            data=encoded_object(given.data, "data", max_bytes=MAX_DATA_BYTES),
+            metadata=encoded_object(given.metadata, "metadata", max_bytes=MAX_METADATA_BYTES),
             created_at=at,
             updated_at=at,
             history=(),
@@ -180,7 +180,7 @@ class Workflows(Queries):
         data = old.data
         if added:
             merged = {**decode_object(old.data), **added}
-            data = encode(json_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES))
+            data = encoded_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES)
         at = self._appender.at()
         entry: Value = {
             "timestamp": at,
@@ -239,7 +239,7 @@ class Workflows(Queries):
             workflow_id=old.workflow_id,
             state=old.state,
             state_definition=workflow.state_encoded(old.state),
-            data=encode(json_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES)),
+            data=encoded_object(merged, "data of the resource", max_bytes=MAX_DATA_BYTES),
             metadata=old.metadata,
             created_at=old.created_at,
             updated_at=self._appender.at(),
