@@ -18,7 +18,7 @@ from benchmarks.receiving import receiving
 from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
 from benchmarks.sending import channels, fan_out
-from benchmarks.table import markdown, text
+from benchmarks.table import markdown, summary, text
 
 __all__ = ["BENCHMARKS"]
 
@@ -35,7 +35,9 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "big-log": big_log,
 }
 
-_PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_ROOT = Path(__file__).parents[1]
+_PAGE = _ROOT / "docs" / "benchmarks.md"
+_README = _ROOT / "README.md"
 
 
 def main() -> int:
@@ -46,7 +48,9 @@ def main() -> int:
         "--short", action="store_true", help="see that all of it runs: the figures mean nothing"
     )
     parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="may be given again")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {_PAGE.name} too")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put the table into {_PAGE.name} and {_README.name}"
+    )
     options = parser.parse_args()
     scale = Scale(short=options.short)
     rows: list[Row] = []
@@ -67,6 +71,7 @@ def main() -> int:
             sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     if options.write:
         markdown(_PAGE, rows, machine)
+        summary(_README, rows, machine)
     return int(broken)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.row import Row, Target
 
-__all__ = ["markdown", "text"]
+__all__ = ["markdown", "summary", "text"]
 
 _BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
@@ -27,7 +27,7 @@ def text(row: Row) -> str:
 
 
 def markdown(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> None:
-    """Put the table where the page has its marks."""
+    """Put the whole table where the page has its marks."""
     lines = [
         "Measured on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".\n",
         "\n",
@@ -47,8 +47,36 @@ def markdown(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> Non
         lines.append(
             f"| {row.benchmark} | {_number(row.ours)} {row.unit}{detail} | {limit} | {peers} | {targets} |\n"
         )
+    _put(page, lines)
+
+
+def summary(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> None:
+    """Put the table in short where the page has its marks: the figures, the ratios, what was missed."""
+    lines = [
+        f"Measured on {machine['processor']}, {machine['cores']} cores, Python {machine['python']}; ",
+        "ratios are medians of pairs from one run.\n",
+        "\n",
+        "| benchmark | ours | of the limit | times the others | targets |\n",
+        "|---|---|---|---|---|\n",
+    ]
+    for row in rows:
+        share = "" if row.ratio_to_limit is None else f"{row.ratio_to_limit:.2f}"
+        times = ", ".join(f"{name} {_ratio(ratio)}" for name, ratio in row.times.items())
+        missed = "; ".join(_target(name, each) for name, each in row.targets.items() if not each.met)
+        verdict = f"**missed**: {missed}" if missed else "met" if row.targets else ""
+        lines.append(
+            f"| {row.benchmark} | {_number(row.ours)} {row.unit} | {share} | {times} | {verdict} |\n"
+        )
+    _put(page, lines)
+
+
+def _put(page: Path, lines: Sequence[str]) -> None:
     before, _, rest = page.read_text().partition(_BEGIN)
     page.write_text(before + _BEGIN + "".join(lines) + _END + rest.partition(_END)[2])
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _target(name: str, target: Target) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar, final
@@ -15,6 +14,7 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.idempotency import CLAIM, Effect
+from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     EventLog,
@@ -62,7 +62,6 @@ class Appender:
 
     :param is_running: tells whether the state follows the log; commands are refused where not.
     :param now: the clock.
-    :param new_id: makes random ids.
     """
 
     def __init__(
@@ -71,12 +70,11 @@ class Appender:
         *,
         is_running: Callable[[], bool],
         now: Callable[[], datetime] = _now,
-        new_id: Callable[[], uuid.UUID],
     ) -> None:
         self.now = now
         self._log = log
         self._is_running = is_running
-        self._new_id = new_id
+        self._ids = RandomIds()
 
     @property
     def epoch(self) -> str:
@@ -89,12 +87,12 @@ class Appender:
 
     def new_id(self) -> str:
         """Make an id for something new: a UUID."""
-        return str(self._new_id())
+        return self._ids.uuid()
 
     def record_id(self) -> str:
         """Make an id that begins with the time: a log that indexes ids appends to the end of its index."""
         milliseconds = int(self.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
-        return f"{milliseconds:012x}{self._new_id().hex[12:]}"
+        return f"{milliseconds:012x}{self._ids.hex()[12:]}"
 
     @staticmethod
     def follow_up_id(*cause: str) -> str:

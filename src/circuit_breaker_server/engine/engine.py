@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
@@ -16,7 +15,6 @@ from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding
 from circuit_breaker_server.engine.idempotency import IdempotencyState
-from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
 from circuit_breaker_server.engine.mcp.mcp import Mcp
@@ -71,7 +69,6 @@ class Engine:
         log: EventLog,
         *,
         now: Callable[[], datetime] = _now,
-        new_id: Callable[[], uuid.UUID] | None = None,
         snapshot_every: int = 10_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
@@ -91,9 +88,7 @@ class Engine:
         self.now = now
         """The clock."""
         self._folding = Folding(log, parts, snapshot_every=snapshot_every)
-        appender = Appender(
-            log, is_running=lambda: self._folding.running, now=now, new_id=new_id or RandomIds()
-        )
+        appender = Appender(log, is_running=lambda: self._folding.running, now=now)
         self.epoch = log.epoch
         """The epoch of the log."""
         self.rules = Rules(rules, appender)

@@ -9,7 +9,9 @@ __all__ = ["parse_timestamp", "timestamp"]
 
 def timestamp(moment: datetime) -> str:
     """Write a moment as RFC 3339: UTC, ``Z``, milliseconds. All such texts sort by time."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_timestamp(text: str) -> datetime:

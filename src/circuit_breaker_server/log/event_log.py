@@ -7,7 +7,6 @@ Offsets start at 1 and grow; holes are legal. An implementation must pass ``test
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol, final
@@ -34,14 +33,12 @@ __all__ = [
 MAX_DATA_BYTES = 4 * 1024 * 1024
 """The largest body of a record; a message broker under the port has to be set up for as much."""
 
-# Subjects come again and again: what was found out about the last of them is remembered.
-_REMEMBERED = 4096
 _SUBJECT = re.compile(r"[^.*> \t\r\n\x00]+(?:\.[^.*> \t\r\n\x00]+)*")
 _ID = re.compile(r"[0-9a-f]{32}")
+_is_plain = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 _ESCAPED = str.maketrans({c: f"%{ord(c):02X}" for c in ".*>% \t\r\n\x00/"})
 
 
-@functools.lru_cache(_REMEMBERED)
 def subject(*tokens: str) -> str:
     """Join tokens to a subject; dots, wildcards and blanks inside a token are percent-encoded.
 
@@ -49,7 +46,7 @@ def subject(*tokens: str) -> str:
     """
     if not all(tokens):
         raise ValueError(f"a subject has no empty tokens: {tokens!r}")
-    return ".".join(token.translate(_ESCAPED) for token in tokens)
+    return ".".join([token if _is_plain(token) else token.translate(_ESCAPED) for token in tokens])
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -87,18 +84,13 @@ def validate(record: NewRecord) -> None:
     :raises ValueError: the subject has empty tokens, wildcards or blanks or is not encodable, the id is not
         32 lower-case hex digits, or the data is longer than :data:`MAX_DATA_BYTES`.
     """
-    _validate_subject(record.subject)
+    if not _SUBJECT.fullmatch(record.subject):
+        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {record.subject!r}")
+    record.subject.encode()
     if not _ID.fullmatch(record.id):
         raise ValueError(f"a record's id is 32 lower-case hex digits, not {record.id!r}")
     if len(record.data) > MAX_DATA_BYTES:
         raise ValueError(f"a record holds {MAX_DATA_BYTES} bytes at most, not {len(record.data)}")
-
-
-@functools.lru_cache(_REMEMBERED)
-def _validate_subject(name: str) -> None:
-    if not _SUBJECT.fullmatch(name):
-        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {name!r}")
-    name.encode()
 
 
 # An array, not a map, where it is encoded: the order of the fields is a storage format. A new field goes to
