@@ -243,8 +243,9 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
                 found = msgspec.convert(value, leaves)
             except msgspec.ValidationError as error:
                 raise _UnfitValue from error
-            if present and any(value.get(key) is None for key in present):
-                raise _UnfitValue
+            for key in present:
+                if value.get(key) is None:
+                    raise _UnfitValue
             return found
         get = value.get
         completed: dict[str, object] = {}
