@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias, final
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
-from circuit_breaker_server.gateway.log_reader import Gap, GapReason, LoggedEvent, LogReader
+from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
@@ -409,26 +409,28 @@ class Feed:
             logger.exception("catch_up_failed", operation=subscriber.id, field=subscriber.channel.stream)
             self.fail(subscriber, [internal_error()])
 
-    def _send(self, subscriber: Subscriber, events: Sequence[LoggedEvent], reached: Position) -> None:
+    def _send(self, subscriber: Subscriber, events: Sequence[Found], reached: Position) -> None:
         """Write a page; stop inside it when the socket is full."""
-        encode = subscriber.channel.projection.encode
+        encode, resume = subscriber.channel.projection.encode, self.resume
         payloads: list[bytes] = []
         size = 0
         prev = subscriber.cursor
-        for event in events:
-            head = encode(event.value)
-            payload = with_resume(head, event.cursor, prev) if self.resume else head + b"}"
-            prev = event.cursor
+        left = len(events)
+        for position, cursor, value in events:
+            left -= 1
+            head = encode(value)
+            payload = with_resume(head, cursor, prev) if resume else head + b"}"
+            prev = cursor
             payloads.append(payload)
             size += len(payload)
-            if size > MAX_WRITE_BYTES or event is events[-1]:
-                subscriber.position, subscriber.cursor = event.position, event.cursor
+            if size > MAX_WRITE_BYTES or not left:
+                subscriber.position, subscriber.cursor = position, cursor
                 prefix = subscriber.prefix
                 self.peer.write(prefix.join(self.frame(len(prefix), payloads)))
                 payloads, size = [], 0
-                if subscriber.channel.ends_with(event.value):
+                if subscriber.channel.ends_with(value):
                     self._complete(subscriber)
-                if subscriber.ended or (not self.writable and event is not events[-1]):
+                if subscriber.ended or (not self.writable and left):
                     return
         subscriber.position = reached
         self._rejoin(subscriber)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Container, Sequence
-from typing import final
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
 
-__all__ = ["Gap", "GapReason", "LogReader", "LoggedEvent", "Page"]
+__all__ = ["Found", "Gap", "GapReason", "LogReader", "LoggedEvent", "Page"]
 
 
 class GapReason(enum.StrEnum):
@@ -49,11 +49,15 @@ class LoggedEvent(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int
 
 
+Found: TypeAlias = tuple[Position, str, dict[str, object]]
+"""Of an event that was read again: its place in the log, the text of its cursor, its value."""
+
+
 @final
 class Page(msgspec.Struct, frozen=True):
     """What matched in a stretch of the log, and the place up to which that is everything."""
 
-    events: Sequence[LoggedEvent]
+    events: Sequence[Found]
     position: Position
 
 
@@ -86,13 +90,12 @@ class LogReader:
         :raises LogCorruptError: the record cannot be read.
         """
         offset, check, epoch, size = record.offset, record.check, self.log.epoch, len(record.data)
-        return [
-            LoggedEvent(
-                (offset, index), cursor_text(epoch, offset, index, check), event.stream, event.value, size
-            )
-            for index, event in enumerate(self._derive(record))
-            if event.stream in streams
-        ]
+        events = []
+        for index, event in enumerate(self._derive(record)):
+            if event.stream in streams:
+                cursor = cursor_text(epoch, offset, index, check)
+                events.append(LoggedEvent((offset, index), cursor, event.stream, event.value, size))
+        return events
 
     def end_cursor(self, record: Record) -> Cursor:
         """Return the cursor of a record's last event; of the record itself if it has none."""
@@ -165,14 +168,28 @@ class LogReader:
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await self._refuse_if_trimmed(after)
-        streams = (channel.stream,)
-        events = [
-            event
-            for record in records
-            for event in self.events(record, streams)
-            if event.position > after and channel.wants(event.stream, event.value)
-        ]
+        events = self._matching(channel, records, after)
         reached = (records[-1].offset, END_OF_RECORD) if records else after
         if len(records) < self._page_records:
             reached = max(reached, end)
         return Page(events, max(reached, after))
+
+    def _matching(self, channel: Channel, records: Sequence[Record], after: Position) -> list[Found]:
+        """Derive a channel's events after a place; as few calls for each as there can be."""
+        stream, matches, epoch, derive = (
+            channel.stream,
+            channel.selection.matches,
+            self.log.epoch,
+            self._derive,
+        )
+        found: list[Found] = []
+        for record in records:
+            for index, event in enumerate(derive(record)):
+                if event.stream == stream:
+                    position = (record.offset, index)
+                    value = event.value
+                    if position > after and (matches is None or matches(value)):
+                        found.append(
+                            (position, cursor_text(epoch, record.offset, index, record.check), value)
+                        )
+        return found

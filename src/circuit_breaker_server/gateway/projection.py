@@ -7,6 +7,7 @@ and how nulls propagate; so the two never answer differently, and a property tes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, cast, final
 
@@ -31,6 +32,7 @@ from graphql.execution.execute import execute_subscription_event
 from circuit_breaker_sdk.errors import GraphQLError as WireError
 from circuit_breaker_server.engine.events import made, whole
 from circuit_breaker_server.graphql.errors import to_wire
+from circuit_breaker_server.graphql.schema import give
 
 __all__ = ["Projection", "root_fields"]
 
@@ -168,7 +170,7 @@ def _as_it_is(value: object) -> object:
 
 
 def _scalar(scalar: GraphQLScalarType) -> _Complete:
-    if scalar.coerce_output_value is GraphQLScalarType.serialize:
+    if scalar.coerce_output_value in (GraphQLScalarType.serialize, give):
         return _as_it_is
     return _coerced(scalar.coerce_output_value)
 
@@ -227,12 +229,24 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
     if collected.new_defer_usages:
         raise _UnfitSelection
     fields = tuple(_field(executor, type_, key, group) for key, group in collected.grouped_field_set.items())
+    leaves = _leaves(fields) if all(_is_leaf(field) for field in fields) else None
+    # As JSON they may be null, which their type does not tell.
+    present = [field.key for field in fields if field.exact is None and not field.nullable]
 
     def complete(value: object) -> object:
         if not isinstance(value, dict):
             value = made(value)
             if not isinstance(value, dict):
                 raise _UnfitValue
+        if leaves is not None:
+            try:
+                found = msgspec.convert(value, leaves)
+            except msgspec.ValidationError as error:
+                raise _UnfitValue from error
+            for key in present:
+                if value.get(key) is None:
+                    raise _UnfitValue
+            return found
         get = value.get
         completed: dict[str, object] = {}
         for field in fields:
@@ -253,6 +267,29 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
         return completed
 
     return complete
+
+
+def _is_leaf(field: _Field) -> bool:
+    """Tell whether a field goes out as it is, under its own name, if its type fits."""
+    return field.key == field.name and (field.exact is not None or field.complete is _as_it_is)
+
+
+def _leaves(fields: Sequence[_Field]) -> type[msgspec.Struct]:
+    """Make the type of an object of which only leaves are selected: msgspec checks them all in one call."""
+    return _struct(tuple((field.key, field.exact or object, field.nullable) for field in fields))
+
+
+@functools.lru_cache(maxsize=256)
+def _struct(fields: tuple[tuple[str, type, bool], ...]) -> type[msgspec.Struct]:
+    # Names of no meaning: a field of the schema may be called as a method of the struct.
+    names = [f"field_{place}" for place in range(len(fields))]
+    keys = {name: key for name, (key, _, _) in zip(names, fields, strict=True)}
+    # What has to be there comes before what may be missing, but for keyword-only fields.
+    typed = [
+        (name, type_ | None, None) if nullable else (name, type_)
+        for name, (_, type_, nullable) in zip(names, fields, strict=True)
+    ]
+    return msgspec.defstruct("Leaves", typed, rename=keys, kw_only=True, gc=False)
 
 
 def _field(

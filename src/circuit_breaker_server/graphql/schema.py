@@ -22,7 +22,7 @@ from graphql import (
 
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json
 
-__all__ = ["load_schema", "schema_text"]
+__all__ = ["give", "load_schema", "schema_text"]
 
 _BASE = "base.graphql"
 _INTEGER_DIGITS = 20  # of the greatest 64-bit integer; int() of very many digits is slow
@@ -42,13 +42,14 @@ def load_schema() -> GraphQLSchema:
     scalar = schema.type_map["JSON"]
     if not isinstance(scalar, GraphQLScalarType):
         raise TypeError("the schema's JSON is not a scalar")
-    scalar.coerce_output_value = _give
+    scalar.coerce_output_value = give
     scalar.coerce_input_value = _take
     scalar.coerce_input_literal = _take_literal
     return schema
 
 
-def _give(value: object) -> object:
+def give(value: object) -> object:
+    """Give a value of the scalar JSON, as it is."""
     return value
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import final
 
 from circuit_breaker_server.log.database import is_corruption, reason
-from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot, matches
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot
 from circuit_breaker_server.log.packing import Damaged, decode_entries, decode_records
 
 __all__ = ["Reader", "Selector"]
@@ -44,7 +46,7 @@ class Selector:
         self.takes_all = ">" in patterns
         self.is_indexed = not wild
         """Whether SQLite finds the records by subject; otherwise it walks over all offsets."""
-        self._patterns = () if self.takes_all or not wild else tuple(patterns)
+        self._keeps = None if self.takes_all or not wild else _one_of(tuple(patterns))
         # GLOB's * crosses dots: it selects somewhat more than wanted, `keep` is exact. (A Python function in
         # the query would need the interpreter's lock for every row.)
         terms = ["subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
@@ -55,9 +57,21 @@ class Selector:
 
     def keep(self, records: list[Record]) -> list[Record]:
         """Drop what the query selected too much."""
-        if not self._patterns:
-            return records
-        return [r for r in records if any(matches(pattern, r.subject) for pattern in self._patterns)]
+        keeps = self._keeps
+        return records if keeps is None else [r for r in records if keeps(r.subject)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _one_of(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Return what tells whether a subject fits one of the patterns: ``matches``, many times faster."""
+    return re.compile("|".join(map(_expression, patterns)), re.DOTALL).fullmatch
+
+
+def _expression(pattern: str) -> str:
+    *parts, last = pattern.split(".")
+    wild = {"*": "[^.]*"}
+    expressions = [wild.get(part, re.escape(part)) for part in parts]
+    return r"\.".join((*expressions, (wild | {">": ".*"}).get(last, re.escape(last))))
 
 
 def _glob(pattern: str) -> str:

@@ -92,6 +92,26 @@ def test_a_null_where_none_may_be_is_an_error_with_its_path_and_counts_as_fallba
     assert projection.fallbacks == 1
 
 
+def test_leaves_keep_their_order_their_names_and_what_may_be_missing() -> None:
+    schema = build_schema(
+        """
+        scalar JSON
+        type Thing { name: String extra: JSON! encode: ID! }
+        type Query { nothing: String }
+        type Subscription { things: Thing }
+        """
+    )
+    projection = Projection(build("subscription { things { extra encode name } }", schema))
+    raw = msgspec.Raw(b'{"b":1, "a":2}')
+    assert projection.encode({"encode": "e", "extra": raw}) == (
+        b'{"data":{"things":{"extra":{"b":1, "a":2},"encode":"e","name":null}}'
+    )
+    assert projection.fallbacks == 0
+    for unfit in ({"encode": "e", "extra": None}, {"encode": "e"}, {"encode": 1.5, "extra": raw}):
+        assert b"errors" in projection.encode(unfit)
+    assert projection.fallbacks == 3
+
+
 def test_raw_json_inside_a_value_goes_through_untouched() -> None:
     projection = Projection(build("subscription { wholes { extra } }"))
     encoded = projection.encode({"extra": msgspec.Raw(b'{"b":1, "a":2}')})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.workflows import streams
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -34,6 +37,10 @@ def wanted(selection: Selection, stream: str, records: list[Record]) -> list[Str
         for event in derive(record)
         if event.stream == stream and (selection.matches is None or selection.matches(event.whole))
     ]
+
+
+def test_every_kind_of_record_says_what_its_events_are() -> None:
+    assert set(streams._EVENTS) == set(get_args(streams._View))
 
 
 async def test_creating_a_workflow_is_no_event() -> None:
