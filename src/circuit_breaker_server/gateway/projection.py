@@ -229,7 +229,12 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
     if collected.new_defer_usages:
         raise _UnfitSelection
     fields = tuple(_field(executor, type_, key, group) for key, group in collected.grouped_field_set.items())
-    leaves = _leaves(fields) if all(_is_leaf(field) for field in fields) else None
+    return _leaves(fields) if all(_is_leaf(field) for field in fields) else _branches(fields)
+
+
+def _leaves(fields: Sequence[_Field]) -> _Complete:
+    """Check an object of which only leaves are selected: msgspec looks at all of them in one call."""
+    leaves = _struct(tuple((field.key, field.exact or object, field.nullable) for field in fields))
     # As JSON they may be null, which their type does not tell.
     present = [field.key for field in fields if field.exact is None and not field.nullable]
 
@@ -238,15 +243,24 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
             value = made(value)
             if not isinstance(value, dict):
                 raise _UnfitValue
-        if leaves is not None:
-            try:
-                found = msgspec.convert(value, leaves)
-            except msgspec.ValidationError as error:
-                raise _UnfitValue from error
-            for key in present:
-                if value.get(key) is None:
-                    raise _UnfitValue
-            return found
+        try:
+            found = msgspec.convert(value, leaves)
+        except msgspec.ValidationError as error:
+            raise _UnfitValue from error
+        for key in present:
+            if value.get(key) is None:
+                raise _UnfitValue
+        return found
+
+    return complete
+
+
+def _branches(fields: Sequence[_Field]) -> _Complete:
+    def complete(value: object) -> object:
+        if not isinstance(value, dict):
+            value = made(value)
+            if not isinstance(value, dict):
+                raise _UnfitValue
         get = value.get
         completed: dict[str, object] = {}
         for field in fields:
@@ -272,11 +286,6 @@ def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[Fi
 def _is_leaf(field: _Field) -> bool:
     """Tell whether a field goes out as it is, under its own name, if its type fits."""
     return field.key == field.name and (field.exact is not None or field.complete is _as_it_is)
-
-
-def _leaves(fields: Sequence[_Field]) -> type[msgspec.Struct]:
-    """Make the type of an object of which only leaves are selected: msgspec checks them all in one call."""
-    return _struct(tuple((field.key, field.exact or object, field.nullable) for field in fields))
 
 
 @functools.lru_cache(maxsize=256)
