@@ -96,7 +96,7 @@ def latency(scale: Scale) -> Iterator[Row]:
         detail={"p99 ms": p99},
         settings={
             "published": "createResource over HTTP; each is an update and a workflow event",
-            "client process": "gc.freeze() once all are subscribed, as the server does at its start",
+            "client process": "gc.freeze() and rare full collections once all are subscribed, as the server",
         },
     )
     yield row.aim({"p50 ms": at_most(3, p50), "p99 ms": at_most(10, p99)})
