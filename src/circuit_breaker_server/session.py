@@ -20,7 +20,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
-from circuit_breaker_server.gateway.plan import Refused, make_plan
+from circuit_breaker_server.gateway.plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
@@ -80,7 +80,7 @@ class Session:
 
     Example::
 
-        session = Session(socket, services, authorization=None, own=tasks.add, on_end=ended.add)
+        session = Session(socket, services, plans, authorization=None, own=tasks.add, on_end=ended.add)
         session.shut_down()
         await session.wait_closed()
     """
@@ -92,8 +92,10 @@ class Session:
         "_is_over",
         "_on_end",
         "_own",
+        "_plans",
         "_protocol",
         "_pulse",
+        "_sending",
         "_services",
         "_socket",
         "_tasks",
@@ -107,6 +109,7 @@ class Session:
         self,
         socket: WebSocket,
         services: Services,
+        plans: Plans,
         *,
         authorization: str | None,
         own: Callable[[asyncio.Task[None]], None],
@@ -120,6 +123,7 @@ class Session:
         settings = services.settings
         self._socket = socket
         self._services = services
+        self._plans = plans
         self._authorization = authorization
         self._own = own
         self._on_end = on_end
@@ -129,6 +133,7 @@ class Session:
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
+        self._sending: asyncio.Handle | None = None
         loop = asyncio.get_running_loop()
         self._init_timer: asyncio.TimerHandle | None = loop.call_later(
             settings.init_timeout_seconds, self._on_init_timeout
@@ -142,7 +147,7 @@ class Session:
     # --- the sink of the socket's messages ---------------------------------------------------------
 
     def on_message(self, data: bytes) -> None:
-        """Handle one message and write what it is answered with."""
+        """Handle one message; what it is answered with is written in the next turn of the loop."""
         self._protocol.receive_message(data)
         try:
             for event in self._protocol.events_received():
@@ -158,7 +163,7 @@ class Session:
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
             self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
-        self._send()
+        self._send_soon()
 
     def on_writable(self, writable: bool) -> None:
         """Stop or go on feeding the socket."""
@@ -176,14 +181,16 @@ class Session:
     # --- the peer of the feed ----------------------------------------------------------------------
 
     def write(self, frames: bytes) -> None:
-        """Write events, framed by :func:`text_frames`."""
+        """Write events, framed by :func:`text_frames`, behind what is queued: a live signal goes first."""
+        if self._sending is not None:
+            self._send()
         self._socket.write(frames)
 
     def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
         """Send the live signal of operations (the resume protocol's section 3), in one write."""
         for operation_id, cursor in cursors:
             self._protocol.send_ping({"resume": {"id": operation_id, "cursor": cursor}})
-        self._send()
+        self._send_soon()
 
     def caught_up(self, operation_id: str) -> None:
         """Say nothing: the live signal has told where the operation stands."""
@@ -269,8 +276,16 @@ class Session:
         self._wind_up()
         self._socket.abort()
 
+    def _send_soon(self) -> None:
+        """Write in the next turn of the loop: what one read brings is answered in one write."""
+        if self._protocol.close is not None:
+            self._send()
+        elif self._sending is None and self._protocol.messages_to_send:
+            self._sending = asyncio.get_running_loop().call_soon(self._send)
+
     def _send(self) -> None:
         """Write what the protocol has queued, in one write; then close, if that is due."""
+        self._end_sending()
         socket = self._socket
         messages = self._protocol.data_to_send()
         if messages:
@@ -287,11 +302,17 @@ class Session:
             self._wind_up()
             socket.abort()
 
+    def _end_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
     def _wind_up(self) -> None:
         """End the operations; the socket may still be open to write what is queued. Idempotent."""
         if self._is_over:
             return
         self._is_over = True
+        self._end_sending()
         self._end_init_timer()
         self._pulse.stop()
         if self._token_end is not None:
@@ -323,12 +344,7 @@ class Session:
             raise RuntimeError("the protocol lets no subscribe through before the ack")
         services = self._services
         try:
-            plan = make_plan(
-                services.documents.schema,
-                document,
-                variables=event.variables,
-                operation_name=event.operation_name,
-            )
+            plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
             services.gateway.subscribe(
                 feed, event.id, plan, prefix=next_prefix(event.id), after=resume_after(event.extensions)
             )
@@ -378,6 +394,7 @@ class Sessions:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._plans = Plans(services.documents.schema)
         self._open: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -393,6 +410,7 @@ class Sessions:
         session = Session(
             socket,
             self._services,
+            self._plans,
             authorization=authorization,
             own=self._own,
             on_end=self._open.discard,

@@ -24,12 +24,14 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
 from circuit_breaker_sdk.subscriptions.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.plan import Plans
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.session import Services, Session
@@ -297,6 +299,7 @@ class World:
         wire.server.sink = Session(
             wire.server_socket,
             self.services,
+            Plans(self.services.documents.schema),
             authorization=None,
             own=self.tasks.add,
             on_end=lambda _session: None,
@@ -369,7 +372,7 @@ class World:
         reader.delivery = delivery
         self.readers.append(reader)
         if bridges:
-            delivery.fallbacks.on_gap = lambda gap: self.told(reader, gap)
+            delivery.fallbacks = Fallbacks(on_gap=lambda gap: self.told(reader, gap))
         if after is not None:
             self.stand(reader, self.place_of(after))
         if limits is LIMITS[0]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
+from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.session import text_frames
 from tests.server.gateway.worlds import (
@@ -101,6 +103,42 @@ async def test_the_live_signal_comes_first_and_names_where_the_events_begin() ->
         event = await client.next_of("1")
         assert event["data"]["things"] == {"id": "a", "n": 1}
         assert_chained([event], start)
+
+
+async def test_what_one_read_brings_is_answered_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        written: list[bytes] = []
+        write = WebSocket.write
+
+        def noted(socket: WebSocket, frames: bytes) -> None:
+            written.append(frames)
+            write(socket, frames)
+
+        monkeypatch.setattr(WebSocket, "write", noted)
+        for number in "123":
+            client.subscribe(number, ALL_THINGS)
+        for number in "123":
+            await client.live(number)
+        assert len(written) == 1
+
+
+async def test_the_live_signal_comes_before_an_event_of_the_same_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        subscribe = Gateway.subscribe
+
+        def overtaken(gateway: Gateway, *arguments: Any, **named: Any) -> None:
+            subscribe(gateway, *arguments, **named)
+            stage.log.thing("a", 1)
+            gateway.flush()
+
+        monkeypatch.setattr(Gateway, "subscribe", overtaken)
+        client.subscribe("1", ALL_THINGS)
+        start = await client.live("1")
+        assert_chained([await client.next_of("1")], start)
 
 
 async def test_a_peer_without_resume_gets_events_as_any_graphql_server_sends_them() -> None:

@@ -13,6 +13,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
     UnfitPayloadError,
     cursor_of,
+    event_decoder,
     read_errors,
 )
 from tests.subscriptions.deliveries import result
@@ -50,18 +51,34 @@ def test_null_fits_only_a_type_that_allows_it() -> None:
 def test_a_root_field_is_learned_only_from_one_identifier() -> None:
     decoder = EventDecoder(int, None, with_resume=False)
     for unfit in (b"{", b'{"data":{"a":1,"b":2}}', b'{"data":{"a b":1}}', b'{"data":3}'):
-        decoder.learn(unfit)
+        assert decoder.learn(unfit) is decoder
         with pytest.raises(UnfitPayloadError):
             decoder.decode(result(1))
-    decoder.learn(result(1))
-    assert value_of(decoder.decode(result(2))) == 2
+    learned = decoder.learn(result(1))
+    assert value_of(learned.decode(result(2))) == 2
+    with pytest.raises(UnfitPayloadError):
+        decoder.decode(result(1))
 
 
 def test_errors_without_data_can_be_read_before_the_root_field_is_known() -> None:
     decoder = EventDecoder(int, None, with_resume=False)
     payload = b'{"data":null,"errors":[{"message":"no"}]}'
-    decoder.learn(payload)
-    assert read_errors(decoder.decode(payload).errors) == (GraphQLError(message="no"),)
+    learned = decoder.learn(payload)
+    assert read_errors(learned.decode(payload).errors) == (GraphQLError(message="no"),)
+    assert value_of(learned.learn(result(1)).decode(result(2))) == 2
+
+
+def test_subscriptions_to_the_same_share_a_decoder() -> None:
+    decoder = event_decoder(One, "tick", with_resume=True)
+    assert event_decoder(One, "tick", with_resume=True) is decoder
+    plain = decoder.reading_cursors(False)
+    assert plain is event_decoder(One, "tick", with_resume=False)
+    others = (
+        plain,
+        event_decoder(Other, "tick", with_resume=True),
+        event_decoder(One, "x", with_resume=True),
+    )
+    assert all(other is not decoder for other in others)
 
 
 @pytest.mark.parametrize("errors", ["no", {"message": "no"}, [{"text": "no"}], 3])

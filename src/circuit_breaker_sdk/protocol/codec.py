@@ -48,14 +48,14 @@ class InvalidMessage(Exception):
 _ABSENT: Final = msgspec.Raw()
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     type: str
     # Only some messages have an id; in the others a stray one of any type does no harm.
     id: object = None
     payload: msgspec.Raw = _ABSENT
 
 
-class _SubscribePayload(msgspec.Struct, rename={"operation_name": "operationName"}):
+class _SubscribePayload(msgspec.Struct, gc=False, rename={"operation_name": "operationName"}):
     query: str
     variables: dict[str, object] | None = None
     operation_name: str | None = None

@@ -2,7 +2,8 @@
 
 A message says what crossed the wire, not whether it was allowed to: that is
 :mod:`circuit_breaker_sdk.protocol.transport_ws`. Optional payloads are ``None`` where the peer sent
-``null`` or nothing: the specification makes no difference between the two.
+``null`` or nothing: the specification makes no difference between the two. What a message holds is JSON,
+which cannot lead back to it: the garbage collector need not look at it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SUBPROTOCOL: Final = "graphql-transport-ws"
 """The name offered and answered in ``Sec-WebSocket-Protocol``."""
 
 
-class ConnectionInit(msgspec.Struct, frozen=True):
+class ConnectionInit(msgspec.Struct, frozen=True, gc=False):
     """Open the conversation (client to server).
 
     Example::
@@ -41,7 +42,7 @@ class ConnectionInit(msgspec.Struct, frozen=True):
     payload: dict[str, object] | None = None
 
 
-class ConnectionAck(msgspec.Struct, frozen=True):
+class ConnectionAck(msgspec.Struct, frozen=True, gc=False):
     """Accept the conversation (server to client).
 
     Example::
@@ -52,7 +53,7 @@ class ConnectionAck(msgspec.Struct, frozen=True):
     payload: dict[str, object] | None = None
 
 
-class Ping(msgspec.Struct, frozen=True):
+class Ping(msgspec.Struct, frozen=True, gc=False):
     """Ask for a :class:`Pong` (either direction, at any time).
 
     Example::
@@ -63,7 +64,7 @@ class Ping(msgspec.Struct, frozen=True):
     payload: dict[str, object] | None = None
 
 
-class Pong(msgspec.Struct, frozen=True):
+class Pong(msgspec.Struct, frozen=True, gc=False):
     """Answer a :class:`Ping`, or be a one-way sign of life.
 
     Example::
@@ -74,7 +75,7 @@ class Pong(msgspec.Struct, frozen=True):
     payload: dict[str, object] | None = None
 
 
-class Subscribe(msgspec.Struct, frozen=True):
+class Subscribe(msgspec.Struct, frozen=True, gc=False):
     """Start one operation: a subscription, query or mutation (client to server).
 
     Example::

@@ -12,7 +12,15 @@ from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
 from circuit_breaker_sdk.protocol.messages import Error
 
-__all__ = ["EventDecoder", "Response", "UnfitPayloadError", "check_type", "cursor_of", "read_errors"]
+__all__ = [
+    "EventDecoder",
+    "Response",
+    "UnfitPayloadError",
+    "check_type",
+    "cursor_of",
+    "event_decoder",
+    "read_errors",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -119,10 +127,11 @@ def _not_learned(_payload: bytes) -> Response[T]:
 
 @final
 class EventDecoder(Generic[T]):
-    """Decode the execution results of one subscription.
+    """Decode the execution results of subscriptions with one root field and one type.
 
     A GraphQL subscription has exactly one root field. Where its name is not given it is learned from the
-    first result; ``decode`` is then replaced, so look the attribute up again after :meth:`learn`.
+    first result: :meth:`learn` returns the decoder that knows it. None ever changes, and
+    :func:`event_decoder` shares them: there may be a hundred thousand subscriptions.
 
     :raises UsageError: msgspec cannot decode the type.
     """
@@ -137,7 +146,8 @@ class EventDecoder(Generic[T]):
         self.none_allowed: bool = _allows_none(event_type)
         self.decode: Callable[[bytes], Response[T]] = _not_learned
         if root_field is not None:
-            self._build(root_field)
+            decode = _response_decoder(cast("Hashable", event_type), root_field, with_resume)
+            self.decode = cast("Callable[[bytes], Response[T]]", decode)
 
     @property
     def event_type(self) -> type[T]:
@@ -146,28 +156,28 @@ class EventDecoder(Generic[T]):
 
     def reading_cursors(self, with_resume: bool) -> EventDecoder[T]:
         """Return a decoder of the same, with or without what the resume extension adds."""
-        return EventDecoder(self._type, self._root_field, with_resume=with_resume)
+        return event_decoder(self._type, self._root_field, with_resume=with_resume)
 
     @property
     def type_name(self) -> str:
         """The event type's name, for messages."""
         return getattr(self._type, "__name__", None) or str(self._type)
 
-    def learn(self, payload: bytes) -> None:
-        """Learn the root field from a result, if it is not known or is another one than before."""
+    def learn(self, payload: bytes) -> EventDecoder[T]:
+        """Learn the root field from a result; return the decoder that knows it, which may be this one."""
         try:
             data = msgspec.json.decode(payload, type=_Peek).data
         except (msgspec.DecodeError, RecursionError):
-            return
+            return self
         if data is None:
             # Nothing to learn, but errors without data can be read under any name.
-            if self._root_field is None:
-                self.decode = self._decoder(_ANY_NAME)
-        elif len(data) == 1:
+            return self._reading(_ANY_NAME) if self._root_field is None else self
+        if len(data) == 1:
             (name,) = data
             # Names of GraphQL are identifiers; whatever else stands there is not learned, and so never fits.
             if name != self._root_field and name.isidentifier():
-                self._build(name)
+                return self._reading(name)
+        return self
 
     def explain(self, payload: bytes) -> str:
         """Say why a result does not fit."""
@@ -179,13 +189,21 @@ class EventDecoder(Generic[T]):
             return "neither data nor errors are in it - at `$.data`"
         return f"null where {self.type_name} was expected - at `$.data.{self._root_field}`"
 
-    def _build(self, root_field: str) -> None:
-        self._root_field = root_field
-        self.decode = self._decoder(root_field)
+    def _reading(self, root_field: str) -> EventDecoder[T]:
+        return event_decoder(self._type, root_field, with_resume=self._with_resume)
 
-    def _decoder(self, root_field: str) -> Callable[[bytes], Response[T]]:
-        decode = _response_decoder(cast("Hashable", self._type), root_field, self._with_resume)
-        return cast("Callable[[bytes], Response[T]]", decode)
+
+def event_decoder(event_type: type[T], root_field: str | None, *, with_resume: bool) -> EventDecoder[T]:
+    """Return the decoder of a type under a root field; it is made once.
+
+    :raises UsageError: msgspec cannot decode the type.
+    """
+    return _event_decoder(cast("Hashable", event_type), root_field, with_resume)
+
+
+@functools.lru_cache(maxsize=256)
+def _event_decoder(event_type: Hashable, root_field: str | None, with_resume: bool) -> EventDecoder[Any]:
+    return EventDecoder(cast("type[Any]", event_type), root_field, with_resume=with_resume)
 
 
 def check_type(event_type: object) -> None:

@@ -37,7 +37,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     UnfitPayloadError,
     read_errors,
 )
-from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
+from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.subscriptions.server_errors import server_error
 from circuit_breaker_sdk.subscriptions.state import (
     TRANSITIONS,
@@ -146,7 +146,7 @@ class Delivery(Consumption[T]):
             after=after,
         )
         self.received: str | None = after
-        self.fallbacks: Fallbacks = Fallbacks()
+        self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.events_received: int = 0
         self.operation_errors: int = 0
@@ -169,14 +169,18 @@ class Delivery(Consumption[T]):
         self._started = self._put_on_at = time.perf_counter()
         self._only_errors: tuple[GraphQLError, ...] = ()
 
-    @property
-    def begun(self) -> asyncio.Future[None]:
-        """Done when :attr:`has_begun` is set: it was live, or has ended."""
-        if self._begun is None:
-            self._begun = self.loop.create_future()
-            if self.has_begun:
-                self._begun.set_result(None)
-        return self._begun
+    async def wait_begun(self, seconds: float) -> None:
+        """Wait until :attr:`has_begun` is set, at most so long; for one task."""
+        if self.has_begun:
+            return
+        # A future and a timer: `asyncio.wait` makes three times the objects, and many may begin at once.
+        begun = self._begun = self.loop.create_future()
+        timer = self.loop.call_later(seconds, self._end_wait_for_begin)
+        try:
+            await begun
+        finally:
+            timer.cancel()
+            self._begun = None
 
     # The route ---------------------------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class Delivery(Consumption[T]):
 
     def deliver_checked(self, payload: bytes) -> None:
         """Decode one execution result that the full codec has cut out; what does not fit ends us."""
-        self._decoder.learn(payload)
+        self._decoder = self._decoder.learn(payload)
         self._decode = self._decoder.decode
         if not self.deliver(payload):
             detail = self._decoder.explain(payload)
@@ -520,9 +524,11 @@ class Delivery(Consumption[T]):
 
     def _begin(self) -> None:
         self.has_begun = True
+        self._end_wait_for_begin()
+
+    def _end_wait_for_begin(self) -> None:
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
-        self._begun = None
 
     def _move(self, trigger: Trigger) -> None:
         self.state = TRANSITIONS[self.state, trigger]

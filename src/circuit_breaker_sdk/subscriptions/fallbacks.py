@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 
 from circuit_breaker_sdk.subscriptions.interval_queries import Changes
 
-__all__ = ["Fallbacks"]
+__all__ = ["NO_FALLBACKS", "Fallbacks"]
 
 
 @final
-class Fallbacks(msgspec.Struct, kw_only=True):
+class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
     """What is done when events are missing, and when no WebSocket gets through.
 
     :ivar on_gap: told of gaps, with a ``Gap``; ``None``: a gap ends the subscription.
@@ -26,3 +26,7 @@ class Fallbacks(msgspec.Struct, kw_only=True):
     snapshot: Callable[[], Awaitable[object]] | None = None
     is_critical: bool = False
     changes: Changes | None = None
+
+
+NO_FALLBACKS: Final = Fallbacks()
+"""What most subscriptions have."""

@@ -21,9 +21,9 @@ from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
-from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
+from circuit_breaker_sdk.subscriptions.decoding import event_decoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
+from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.subscriptions.gaps import GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.interval_queries import Changes
 from circuit_breaker_sdk.subscriptions.member import Member
@@ -162,7 +162,7 @@ class SubscriptionManager:
         )
         delivery: Delivery[T] = Delivery(
             label=operation.label,
-            decoder=EventDecoder(operation.type, operation.root_field, with_resume=link.resume_negotiated),
+            decoder=event_decoder(operation.type, operation.root_field, with_resume=link.resume_negotiated),
             limits=operation.buffer or self._buffer,
             budget=self._budget,
             link=link,
@@ -238,6 +238,8 @@ class SubscriptionManager:
         return await self._cursors.load(key) or operation.after
 
     def _fallbacks(self, operation: Operation[T], *, is_critical: bool) -> Fallbacks:
+        if operation.on_gap is None and operation.snapshot is None and not is_critical:
+            return NO_FALLBACKS
         snapshot, changes = operation.snapshot, None
         field, variables = operation.root_field, operation.variables or {}
         if snapshot is None and operation.on_gap is not None and self._snapshot_of is not None and field:
@@ -260,7 +262,7 @@ class SubscriptionManager:
         seconds = self._timeouts.subscribe_seconds
         try:
             while not delivery.has_begun and not delivery.is_late_on(link, after=seconds):
-                await asyncio.wait((delivery.begun,), timeout=seconds)
+                await delivery.wait_begun(seconds)
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise

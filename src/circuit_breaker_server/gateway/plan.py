@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import graphql
 import msgspec
@@ -14,12 +15,15 @@ from circuit_breaker_server.gateway.projection import Projection, root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
 
-__all__ = ["Plan", "PlanKey", "Refused", "make_plan"]
+__all__ = ["Plan", "PlanKey", "Plans", "Refused", "make_plan"]
 
 _KEYS: Final = msgspec.json.Encoder(order="deterministic")
 
 PlanKey = tuple[str, str | None, bytes]
 """Document, operation name, coerced variables: what makes two subscriptions the same channel."""
+
+_AskedFor: TypeAlias = tuple[str, str | None, bytes]
+"""Document, operation name, variables as they came."""
 
 
 class Refused(Exception):
@@ -108,3 +112,68 @@ def _only_field(schema: GraphQLSchema, names: Sequence[str]) -> graphql.GraphQLF
         shown = ", ".join(names) or "none"
         raise graphql.GraphQLError(f"a subscription selects exactly one field of the schema, not: {shown}")
     return fields[names[0]]
+
+
+@final
+class Plans:
+    """Makes plans, and keeps those used last: what many ask for is coerced once.
+
+    :ivar max_entries: how many plans are kept.
+    :ivar max_characters: how much text their documents and variables may have together; one that is shared
+        counts for each.
+
+    Example::
+
+        plans = Plans(documents.schema)
+        plans.get(documents.get(query), variables={"id": "r1"})
+    """
+
+    def __init__(
+        self, schema: GraphQLSchema, *, max_entries: int = 4096, max_characters: int = 1024 * 1024
+    ) -> None:
+        self.max_entries = max_entries
+        self.max_characters = max_characters
+        self._schema = schema
+        self._kept: OrderedDict[_AskedFor, Plan] = OrderedDict()
+        self._characters = 0
+
+    def __len__(self) -> int:
+        """Tell how many plans are kept."""
+        return len(self._kept)
+
+    def get(
+        self,
+        document: Document,
+        *,
+        variables: Mapping[str, object] | None = None,
+        operation_name: str | None = None,
+    ) -> Plan:
+        """Return the plan of a validated document's subscription.
+
+        :raises Refused: as :func:`make_plan`.
+        """
+        try:
+            asked_for = (document.query, operation_name, _KEYS.encode(variables or {}))
+        except RecursionError:
+            # Nested so deep that it could just be read: what it is refused with is worded there.
+            return make_plan(self._schema, document, variables=variables, operation_name=operation_name)
+        plan = self._kept.get(asked_for)
+        if plan is not None:
+            self._kept.move_to_end(asked_for)
+            return plan
+        plan = make_plan(self._schema, document, variables=variables, operation_name=operation_name)
+        if _characters(asked_for) <= self.max_characters // 8:
+            self._keep(asked_for, plan)
+        return plan
+
+    def _keep(self, asked_for: _AskedFor, plan: Plan) -> None:
+        self._kept[asked_for] = plan
+        self._characters += _characters(asked_for)
+        while len(self._kept) > self.max_entries or self._characters > self.max_characters:
+            oldest, _ = self._kept.popitem(last=False)
+            self._characters -= _characters(oldest)
+
+
+def _characters(asked_for: _AskedFor) -> int:
+    query, _, variables = asked_for
+    return len(query) + len(variables)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from graphql import parse
 
-from circuit_breaker_server.gateway.plan import Refused, make_plan
-from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.gateway.plan import Plans, Refused, make_plan
+from circuit_breaker_server.graphql.documents import Document, Documents
 from tests.server.gateway.worlds import SCHEMA, plan
 
 QUERY = 'subscription($id: String, $tag: String = "t") { things(id: $id, tag: $tag) { n } }'
@@ -67,3 +69,49 @@ def test_a_root_field_that_directives_take_away_is_refused() -> None:
     query = "subscription { things @skip(if: true) { n } }"
     with pytest.raises(Refused, match="exactly one field"):
         make_plan(SCHEMA, Document(query, parse(query)))
+
+
+def test_what_was_asked_for_before_is_the_same_plan() -> None:
+    plans, document = Plans(SCHEMA), Documents(SCHEMA).get(QUERY)
+    first = plans.get(document, variables={"id": "a", "tag": "u"})
+    assert first.arguments == {"id": "a", "tag": "u"}
+    assert plans.get(document, variables={"tag": "u", "id": "a"}) is first
+    assert plans.get(document, variables={"id": "b"}).arguments == {"id": "b", "tag": "t"}
+    assert plans.get(document).key == plans.get(document, variables={}).key == plan(QUERY).key
+
+
+def test_a_plan_is_of_its_operation() -> None:
+    query = "subscription A { things { n } } subscription B { notes { text } }"
+    plans, document = Plans(SCHEMA), Documents(SCHEMA).get(query)
+    assert [plans.get(document, operation_name=name).field for name in "ABA"] == ["things", "notes", "things"]
+
+
+def test_what_is_refused_is_refused_each_time_and_not_kept() -> None:
+    plans, document = Plans(SCHEMA), Documents(SCHEMA).get(QUERY)
+    for wrong in (1, True, 1.0):
+        with pytest.raises(Refused, match=r"\$id.*String"):
+            plans.get(document, variables={"id": wrong})
+    nested: Any = "a"
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(Refused):
+        plans.get(document, variables={"id": nested})
+    assert not len(plans)
+
+
+def test_the_plans_used_last_are_kept_within_bounds() -> None:
+    document = Documents(SCHEMA).get(QUERY)
+    plans = Plans(SCHEMA, max_entries=2)
+    a, b = (plans.get(document, variables={"id": id_}) for id_ in "ab")
+    assert plans.get(document, variables={"id": "a"}) is a
+    plans.get(document, variables={"id": "c"})
+    assert len(plans) == 2
+    assert plans.get(document, variables={"id": "a"}) is a
+    assert plans.get(document, variables={"id": "b"}) is not b
+
+    plans = Plans(SCHEMA, max_characters=20 * len(QUERY))
+    plans.get(document, variables={"id": "x" * 2 * len(QUERY)})
+    assert not len(plans)
+    for number in range(30):
+        plans.get(document, variables={"id": f"{number:02}" + "x" * (len(QUERY) // 2)})
+    assert 10 < len(plans) < 20
