@@ -136,18 +136,13 @@ class _Publisher:
         )
 
     async def publish(self, events: int, together: int, lanes: int = 2) -> None:
-        """Append changes of resources, so many together in a commit.
+        """Append changes of resources, so many together; each lane waits until they are committed."""
 
-        Each lane waits for its commit; with two, one is committed while the other's events are sent.
-        """
-
-        async def lane(number: int) -> None:
-            # Not in step: what both append at one time is one commit, and one write.
-            await asyncio.sleep(0.002 * number)
+        async def lane() -> None:
             for _ in range(events // together // lanes):
                 await asyncio.gather(*(self._change() for _ in range(together)))
 
-        await asyncio.gather(*map(lane, range(lanes)))
+        await asyncio.gather(*(lane() for _ in range(lanes)))
 
     async def appends(self, count: int, lanes: int) -> float:
         """Create resources in so many lanes; return how many a second."""
