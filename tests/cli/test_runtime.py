@@ -139,11 +139,13 @@ def test_each_kind_of_error_has_its_status(error: CircuitBreakerError, before: i
 
 
 def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
-    before = gc.get_freeze_count()
+    before, thresholds = gc.get_freeze_count(), gc.get_threshold()
     kept = [object()]
     try:
         settle_memory()
         assert gc.get_freeze_count() > before
         assert not any(it is kept for it in gc.get_objects())
+        assert gc.get_threshold() == (*thresholds[:2], 100)
     finally:
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
