@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 
@@ -98,6 +100,29 @@ async def test_it_connects_on_first_use_and_once_for_all_who_wait() -> None:
         states.append(owner.state)
     assert states == ["idle", "connecting", "connected"]
     assert len(connections) == len(opened) == 1
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_nobodys_error() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await go.wait()
+        peer.vanish()
+
+    async with supervisor(script) as owner:
+        waiting = asyncio.create_task(owner.connection())
+        await until(lambda: owner.state is ConnectionState.CONNECTING)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go.set()
+        await until(lambda: owner.state is ConnectionState.IDLE)
+        await asyncio.sleep(0)
+        gc.collect()
+    assert not told
 
 
 async def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_again() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import final
 
 import msgspec
@@ -63,7 +64,7 @@ class Supervisor:
         self._state = ConnectionState.IDLE
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
-        self._waiting = 0
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._ended: set[asyncio.Task[Connection] | asyncio.Task[None]] = set()
         self._closing: set[Connection] = set()
         self._loss: SubscriptionError | None = None
@@ -146,17 +147,22 @@ class Supervisor:
         opening = self._opening
         if opening is None:
             opening = self._opening = asyncio.create_task(self._open(), name="circuit-breaker-connect")
-        self._waiting += 1
+            self._waiters = {}
+            opening.add_done_callback(functools.partial(_wake, self._waiters))
+        # As `asyncio.shield`, which makes many more objects for each of those who wait.
+        waiters, waiter = self._waiters, asyncio.get_running_loop().create_future()
+        waiters[waiter] = None
         # Whether the waiting caller or the opening was cancelled is told apart by who ended.
         try:
-            return await asyncio.shield(opening)
+            await waiter
+            return opening.result()
         except asyncio.CancelledError:
             if opening.cancelled():
                 raise UsageError("the client was closed while it connected") from None
             raise
         finally:
-            self._waiting -= 1
-            if not self._waiting and opening is self._opening and self._state is ConnectionState.RECONNECTING:
+            del waiters[waiter]
+            if not waiters and opening is self._opening and self._state is ConnectionState.RECONNECTING:
                 # It only waits for its next attempt, and nobody wants that any more.
                 opening.cancel()
                 self._ended.add(opening)
@@ -248,7 +254,7 @@ class Supervisor:
             except SubscriptionError as error:
                 # Refused with a fresh token: another one would be refused as well.
                 is_final = isinstance(error, AuthenticationFailed)
-                may_wait = self._was_connected and self._waiting and not is_final
+                may_wait = self._was_connected and self._waiters and not is_final
                 seconds = self._backoff.failed(error) if may_wait else None
                 if seconds is None:
                     raise
@@ -388,3 +394,11 @@ class Supervisor:
                 listener(change)
             except Exception as error:  # noqa: BLE001 (a listener may raise anything; it stops nothing)
                 log(logging.ERROR, "a listener of the connection's state raised", error=error)
+
+
+def _wake(waiters: Iterable[asyncio.Future[None]], opening: asyncio.Task[Connection]) -> None:
+    if not opening.cancelled():
+        opening.exception()  # it counts as looked at, also where nobody waits any more
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -147,13 +147,13 @@ class SubscriptionBuilder(Generic[T, S]):
     def __aiter__(self) -> _Events[T]:
         return _Events(self._subscribe_plain)
 
-    async def _subscribe_plain(self) -> Subscription[T]:
-        return await self._start(Subscription)
+    def _subscribe_plain(self) -> Awaitable[Subscription[T]]:
+        return self._start(Subscription)
 
-    async def _start(self, into: Callable[[Delivery[T]], R]) -> R:
+    def _start(self, into: Callable[[Delivery[T]], R]) -> Awaitable[R]:
         operation = self._operation
         if self._filter is None:
-            return await self._manager.subscribe(operation, into)
+            return self._manager.subscribe(operation, into)
         # Split here and not in `filter`: an argument set after it must not take a pushed part's place.
         given = {k: v for k, v in (operation.variables or {}).items() if v is not msgspec.UNSET}
         pushed, rest = split(self._filter, operation.filter_arguments - given.keys())
@@ -165,7 +165,7 @@ class SubscriptionBuilder(Generic[T, S]):
                 delivery.add_filter(part)
             return into(delivery)
 
-        return await self._manager.subscribe(operation, filtered)
+        return self._manager.subscribe(operation, filtered)
 
 
 @final

@@ -169,18 +169,10 @@ class Delivery(Consumption[T]):
         self._started = self._put_on_at = time.perf_counter()
         self._only_errors: tuple[GraphQLError, ...] = ()
 
-    async def wait_begun(self, seconds: float) -> None:
-        """Wait until :attr:`has_begun` is set, at most so long; for one task."""
-        if self.has_begun:
-            return
-        # A future and a timer: `asyncio.wait` makes three times the objects, and many may begin at once.
-        begun = self._begun = self.loop.create_future()
-        timer = self.loop.call_later(seconds, self._end_wait_for_begin)
-        try:
-            await begun
-        finally:
-            timer.cancel()
-            self._begun = None
+    def awaiting_begin(self) -> asyncio.Future[None]:
+        """Return a future that is done when :attr:`has_begun` is set; it is not yet, and one task waits."""
+        self._begun = self.loop.create_future()
+        return self._begun
 
     # The route ---------------------------------------------------------------------------------------------
 
@@ -524,11 +516,9 @@ class Delivery(Consumption[T]):
 
     def _begin(self) -> None:
         self.has_begun = True
-        self._end_wait_for_begin()
-
-    def _end_wait_for_begin(self) -> None:
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
+        self._begun = None
 
     def _move(self, trigger: Trigger) -> None:
         self.state = TRANSITIONS[self.state, trigger]

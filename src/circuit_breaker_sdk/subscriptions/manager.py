@@ -21,6 +21,7 @@ from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
+from circuit_breaker_sdk.subscriptions.deadlines import Deadlines
 from circuit_breaker_sdk.subscriptions.decoding import event_decoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
@@ -107,6 +108,7 @@ class SubscriptionManager:
         self._buffer = buffer
         self._budget = BufferBudget(max_buffered_bytes)
         self._timeouts = timeouts
+        self._deadlines = Deadlines(timeouts.subscribe_seconds)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._poll = poll
@@ -262,7 +264,12 @@ class SubscriptionManager:
         seconds = self._timeouts.subscribe_seconds
         try:
             while not delivery.has_begun and not delivery.is_late_on(link, after=seconds):
-                await delivery.wait_begun(seconds)
+                begun = delivery.awaiting_begin()
+                self._deadlines.add(begun)
+                try:
+                    await begun
+                finally:
+                    self._deadlines.discard(begun)
         except asyncio.CancelledError:
             delivery.unsubscribe()
             raise
