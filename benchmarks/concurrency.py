@@ -68,6 +68,8 @@ async def _hold(url: str, workflows: list[str], connections: int, *, events: int
                 workflow_id=workflows[number % len(workflows)], data={"n": number}
             )
 
+        # The first mutation of a client makes its HTTP connection.
+        await publisher.workflows.create_resource(workflow_id=workflows[0], data={"n": -1})
         # At 1,000 deliveries a second in all.
         began = time.perf_counter()
         for number in range(events):
@@ -77,7 +79,7 @@ async def _hold(url: str, workflows: list[str], connections: int, *, events: int
         steady = list(taken)
         # Whoever got nothing so far gets something now.
         await asyncio.gather(*(publish(events + k) for k in range(len(workflows))))
-        await _until(lambda: len(got) >= (events + len(workflows)) * followers)
+        await _until(lambda: len(got) >= (1 + events + len(workflows)) * followers)
         reached = sum(subscription.stats().handled > 0 for subscription in subscriptions)
     finally:
         await publisher.aclose()
