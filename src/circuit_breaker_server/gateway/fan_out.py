@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.cursor import Cursor
@@ -21,6 +21,9 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Gateway", "resume_after"]
 
 logger = get_logger("gateway")
+
+_ADVANCED_AT_ONCE: Final = 200
+_ADVANCE_PAUSE_SECONDS: Final = 0.01
 
 
 def resume_after(extensions: Mapping[str, object] | None) -> str | None:
@@ -356,15 +359,31 @@ class Gateway:
         self._advance_handle = loop.call_later(self._advance_seconds, self._on_advance)
 
     def _on_advance(self) -> None:
+        self._advance_some(iter(list(self._feeds)))
+
+    def _advance_some(self, feeds: Iterator[Feed]) -> None:
+        """Move cursors on a few at a time: telling a hundred thousand at once would stop everything else."""
+        told = 0
+        for feed in feeds:
+            told += self._advance(feed)
+            if told >= _ADVANCED_AT_ONCE:
+                loop = asyncio.get_running_loop()
+                self._advance_handle = loop.call_later(_ADVANCE_PAUSE_SECONDS, self._advance_some, feeds)
+                return
         self._arm_advance()
-        self.advance()
 
     def advance(self) -> None:
         """Move on the cursors of the subscriptions for which nothing matched since their last event."""
-        end, cursor = self.end, str(self.end_cursor)
         for feed in list(self._feeds):
-            moved = [s for s in feed.subscribers.values() if s.is_current and s.position < end]
-            for subscriber in moved:
-                subscriber.position = end
-            if moved and feed.resume and feed.writable:
-                feed.peer.signal([(subscriber.id, cursor) for subscriber in moved])
+            self._advance(feed)
+
+    def _advance(self, feed: Feed) -> int:
+        """Move on the cursors of one peer; return how many."""
+        end = self.end
+        moved = [s for s in feed.subscribers.values() if s.is_current and s.position < end]
+        for subscriber in moved:
+            subscriber.position = end
+        if moved and feed.resume and feed.writable:
+            cursor = str(self.end_cursor)
+            feed.peer.signal([(subscriber.id, cursor) for subscriber in moved])
+        return len(moved)

@@ -550,6 +550,26 @@ async def test_a_cursor_moves_on_where_nothing_matched_and_prev_does_not_know_of
         assert not plain.signals
 
 
+async def test_many_cursors_move_on_a_few_at_a_time_and_none_is_forgotten() -> None:
+    log = ScriptedLog()
+    async with running(log, advance_seconds=0.05) as gateway:
+        peers = [FakePeer(gateway) for _ in range(9)]
+        for peer in peers:
+            for k in range(50):
+                peer.subscribe(str(k), ONE_THING, {"id": "a"})
+            peer.signals.clear()
+        log.thing("b", 1)
+        told: list[int] = []
+        async with asyncio.timeout(5):
+            while sum(told[-1:]) < 9 * 50:
+                await asyncio.sleep(0.001)
+                told.append(sum(len(peer.signals) for peer in peers))
+    # A peer's are told together, four peers' of 50 at a time.
+    assert {count for count in told if count} == {200, 400, 450}
+    for peer in peers:
+        assert [id_ for id_, _ in peer.signals] == [str(k) for k in range(50)]
+
+
 async def test_a_gateway_begins_at_the_end_of_a_log_that_is_there_already() -> None:
     log = log_of_ten()
     async with running(log) as gateway:

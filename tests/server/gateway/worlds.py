@@ -334,6 +334,7 @@ async def running(
     page_records: int = 256,
     select: Callable[[str, Mapping[str, object]], Selection] = select,
     begin_seconds: float = 60.0,
+    advance_seconds: float = 30.0,
 ) -> AsyncIterator[Gateway]:
     gateway = Gateway(
         log,
@@ -342,6 +343,7 @@ async def running(
         ring_size=ring_size,
         page_records=page_records,
         begin_seconds=begin_seconds,
+        advance_seconds=advance_seconds,
     )
     await gateway.start()
     try:
