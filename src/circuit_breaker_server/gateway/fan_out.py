@@ -104,7 +104,7 @@ class Gateway:
         end = await self.reader.present_end()
         if self._end_record is None:  # nothing was appended meanwhile
             self._end = end
-        self._arm_advance()
+        self._arm_advance(asyncio.get_running_loop().time() + self._advance_seconds)
 
     async def aclose(self) -> None:
         """Leave the log, forget every peer, end and await the readers. Idempotent."""
@@ -354,23 +354,24 @@ class Gateway:
 
     # --- cursors of those who receive nothing ------------------------------------------------------
 
-    def _arm_advance(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._advance_handle = loop.call_later(self._advance_seconds, self._on_advance)
+    def _arm_advance(self, due: float) -> None:
+        """Begin the next round at a time of the loop's clock."""
+        self._advance_handle = asyncio.get_running_loop().call_at(due, self._on_advance, due)
 
-    def _on_advance(self) -> None:
-        self._advance_some(iter(list(self._feeds)))
+    def _on_advance(self, due: float) -> None:
+        self._advance_some(iter(list(self._feeds)), due + self._advance_seconds)
 
-    def _advance_some(self, feeds: Iterator[Feed]) -> None:
+    def _advance_some(self, feeds: Iterator[Feed], next_due: float) -> None:
         """Move cursors on a few at a time: telling a hundred thousand at once would stop everything else."""
-        told = 0
+        loop, told = asyncio.get_running_loop(), 0
         for feed in feeds:
             told += self._advance(feed)
             if told >= _ADVANCED_AT_ONCE:
-                loop = asyncio.get_running_loop()
-                self._advance_handle = loop.call_later(_ADVANCE_PAUSE_SECONDS, self._advance_some, feeds)
+                self._advance_handle = loop.call_later(
+                    _ADVANCE_PAUSE_SECONDS, self._advance_some, feeds, next_due
+                )
                 return
-        self._arm_advance()
+        self._arm_advance(max(next_due, loop.time()))
 
     def advance(self) -> None:
         """Move on the cursors of the subscriptions for which nothing matched since their last event."""
