@@ -30,7 +30,7 @@ _FIRST_PROBE = 10**9
 
 async def disk(directory: Path, seed: int, *, long: bool) -> Result:
     """Nothing acknowledged is lost while the disk refuses or tears; damage behind that is never served."""
-    rounds = 15 if long else 3
+    rounds = 15 if long else 2
     result = Result(experiment="disk", seed=seed)
     recoveries: list[float] = []
     for name, case in (("full", _full), ("torn", _torn), ("damaged", _damaged)):
