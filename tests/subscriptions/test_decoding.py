@@ -11,8 +11,8 @@ from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.subscriptions.consumption import value_of
 from circuit_breaker_sdk.subscriptions.decoding import (
     EventDecoder,
+    Response,
     UnfitPayloadError,
-    cursor_of,
     event_decoder,
     read_errors,
 )
@@ -25,6 +25,11 @@ class One(msgspec.Struct):
 
 class Other(msgspec.Struct):
     x: int
+
+
+def cursor_of(response: Response[object]) -> str | None:
+    extensions = response.extensions
+    return None if extensions is None or extensions.resume is None else extensions.resume.cursor
 
 
 def test_a_type_that_json_cannot_tell_apart_is_refused_at_once() -> None:

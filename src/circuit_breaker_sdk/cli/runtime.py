@@ -103,12 +103,12 @@ def settle_memory() -> None:
     """Take what is loaded by now out of the collector's sight, for the life of this process.
 
     It stays anyway, and looking through all of it for garbage stops everything for up to 100 ms at a time.
-    What is made later is looked through whole (generation 2) only after 20 million new objects: the garbage
+    What is made later is looked through whole (generation 2) only after 4 million new objects: the garbage
     of a mutation is young, and is found among the young.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(2_000, 10, 1_000)
+    gc.set_threshold(2_000, 10, 200)
 
 
 def one_line(text: object) -> str:

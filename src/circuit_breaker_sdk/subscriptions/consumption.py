@@ -155,7 +155,7 @@ class Consumption(Generic[T]):
         response = self.buffer.take()
         self.events_handled += 1
         if self._has_cursors:
-            extensions = response.extensions  # `cursor_of`, without the call
+            extensions = response.extensions
             self._taken = (
                 None if extensions is None or extensions.resume is None else extensions.resume.cursor
             )

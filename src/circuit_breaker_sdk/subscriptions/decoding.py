@@ -17,7 +17,6 @@ __all__ = [
     "Response",
     "UnfitPayloadError",
     "check_type",
-    "cursor_of",
     "event_decoder",
     "read_errors",
 ]
@@ -71,12 +70,6 @@ class Response(Protocol[T_co]):
 
 class _Peek(msgspec.Struct):
     data: dict[str, msgspec.Raw] | None = None
-
-
-def cursor_of(response: Response[object]) -> str | None:
-    """Return the position of an event in the server's log, where the server gives one."""
-    extensions = response.extensions
-    return extensions.resume.cursor if extensions is not None and extensions.resume is not None else None
 
 
 def read_errors(errors: object) -> tuple[GraphQLError, ...]:

@@ -257,7 +257,7 @@ class Gateway:
             return
         members.pop(subscriber, None)
         if not members:
-            self._fallbacks += channel.projection.fallbacks
+            self._fallbacks += channel.projection.take_fallbacks()
             del self._members[channel]
             del self._channels[channel.key]
             self._index.remove(channel.selection.subjects, channel)

@@ -51,7 +51,7 @@ class Plan:
         plan.projection().encode({"id": "r1"})
     """
 
-    __slots__ = ("_executor", "arguments", "field", "key")
+    __slots__ = ("_executor", "_projection", "arguments", "field", "key")
 
     def __init__(
         self, field: str, arguments: Mapping[str, object], key: PlanKey, executor: Executor[None]
@@ -60,10 +60,13 @@ class Plan:
         self.arguments = arguments
         self.key = key
         self._executor = executor
+        self._projection: Projection | None = None
 
     def projection(self) -> Projection:
-        """Compile the selection set; done once per channel."""
-        return Projection(self._executor)
+        """Compile the selection set, once: each time graphql-core keeps more in the executor."""
+        if self._projection is None:
+            self._projection = Projection(self._executor)
+        return self._projection
 
 
 def make_plan(

@@ -118,6 +118,11 @@ class Projection:
     def compiled(self) -> bool:
         return self._complete is not None
 
+    def take_fallbacks(self) -> int:
+        """Return :attr:`fallbacks` and count from 0 again, for the next channel of the same plan."""
+        taken, self.fallbacks = self.fallbacks, 0
+        return taken
+
     def encode(self, value: Mapping[str, object]) -> bytes:
         """Return the payload of one event, without its closing brace."""
         if self._complete is not None:

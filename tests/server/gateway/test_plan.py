@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def test_a_root_field_that_directives_take_away_is_refused() -> None:
     query = "subscription { things @skip(if: true) { n } }"
     with pytest.raises(Refused, match="exactly one field"):
         make_plan(SCHEMA, Document(query, parse(query)))
+
+
+def test_a_plan_is_compiled_once_and_channels_that_come_and_go_leave_nothing_behind() -> None:
+    made = plan(QUERY, {"id": "a"})
+    first = made.projection()
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(100):
+        assert made.projection() is first
+    gc.collect()
+    assert len(gc.get_objects()) - before < 10
 
 
 def test_what_was_asked_for_before_is_the_same_plan() -> None:
