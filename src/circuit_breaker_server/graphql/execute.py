@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import CoroutineType
+from typing import TypeGuard
 
 import graphql
 import msgspec
@@ -94,7 +96,13 @@ def _start(
         variable_values=dict(variables or {}),
         operation_name=operation_name or None,
         field_resolver=resolve,
+        is_awaitable=_is_coroutine,
     )
+
+
+def _is_coroutine(value: object) -> TypeGuard[Awaitable[object]]:
+    # Nothing else that can be awaited comes from our resolvers, and each field of each answer is asked.
+    return type(value) is CoroutineType
 
 
 _WEBSOCKET_ONLY = (

@@ -63,12 +63,12 @@ class Told:
 
 def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: object) -> object:
     """Resolve any field: the engine's answers hold every field by its name; see ``Value``."""
+    if isinstance(source, dict):
+        value = source[info.field_name]
+        return value() if callable(value) else value
     if isinstance(source, (Root, Told)):
         return source.field(info.field_name, arguments)
-    if not isinstance(source, Mapping):
-        raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")
-    value = source[info.field_name]
-    return value() if callable(value) else value
+    raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")
 
 
 _DOMAINS = (workflows, rules, nats, agents, llm, analytics, mcp)
