@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, UsageError
-from circuit_breaker_sdk.testing import Direction, FaultProxy
+from circuit_breaker_sdk.testing import Direction, FaultProxy, fault_proxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until
@@ -165,6 +166,18 @@ async def test_wrong_uses_say_what_is_wrong() -> None:
     await proxy.start()
     await proxy.aclose()
     await proxy.aclose()
+
+
+async def test_a_connection_that_is_closed_already_can_be_cut() -> None:
+    async with joined() as (proxy, pair):
+        writer = pair.client_writer
+        plug = writer.get_extra_info("socket")
+        writer.transport.abort()
+        await asyncio.sleep(0.01)
+        with pytest.raises((OSError, ValueError)):  # the event loop has given it up
+            plug.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER)
+        fault_proxy._reset(writer)
+        assert proxy.cut() <= 1
 
 
 async def test_our_client_and_server_work_a_byte_at_a_time(tmp_path: Path) -> None:

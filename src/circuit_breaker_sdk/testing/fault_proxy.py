@@ -278,6 +278,7 @@ class _Link:
 def _reset(writer: asyncio.StreamWriter) -> None:
     plug: socket.socket | None = writer.get_extra_info("socket")
     if plug is not None:
-        with contextlib.suppress(OSError):  # closed already
+        # Closed already: uvloop has no descriptor for it then, which is a ValueError.
+        with contextlib.suppress(OSError, ValueError):
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
