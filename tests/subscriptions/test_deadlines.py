@@ -14,7 +14,7 @@ async def test_each_is_done_in_its_time_and_those_in_time_are_left_alone() -> No
     began = loop.time()
     for future in (first, in_time, cancelled):
         deadlines.add(future)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # what is tested is that the last one's time begins later
     deadlines.add(last)
     last_began = loop.time()
     deadlines.discard(in_time)

@@ -562,7 +562,7 @@ async def test_many_cursors_move_on_a_few_at_a_time_and_none_is_forgotten() -> N
         told: list[int] = []
         async with asyncio.timeout(5):
             while sum(told[-1:]) < 9 * 50:
-                await asyncio.sleep(0.001)
+                await turns()
                 told.append(sum(len(peer.signals) for peer in peers))
     # A peer's are told together, four peers' of 50 at a time.
     assert {count for count in told if count} == {200, 400, 450}
