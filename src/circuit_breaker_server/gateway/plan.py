@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, final
 
@@ -14,6 +13,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.gateway.projection import Projection, root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.recently_used import RecentlyUsed
 
 __all__ = ["Plan", "PlanKey", "Plans", "Refused", "make_plan"]
 
@@ -121,8 +121,8 @@ def _only_field(schema: GraphQLSchema, names: Sequence[str]) -> graphql.GraphQLF
 class Plans:
     """Makes plans, and keeps those used last: what many ask for is coerced once.
 
-    :ivar max_entries: how many plans are kept.
-    :ivar max_characters: how much text their documents and variables may have together; one that is shared
+    :param max_entries: how many plans are kept.
+    :param max_characters: how much text their documents and variables may have together; one that is shared
         counts for each.
 
     Example::
@@ -134,11 +134,10 @@ class Plans:
     def __init__(
         self, schema: GraphQLSchema, *, max_entries: int = 4096, max_characters: int = 1024 * 1024
     ) -> None:
-        self.max_entries = max_entries
-        self.max_characters = max_characters
         self._schema = schema
-        self._kept: OrderedDict[_AskedFor, Plan] = OrderedDict()
-        self._characters = 0
+        self._kept: RecentlyUsed[_AskedFor, Plan] = RecentlyUsed(
+            max_entries=max_entries, max_characters=max_characters
+        )
 
     def __len__(self) -> int:
         """Tell how many plans are kept."""
@@ -161,22 +160,8 @@ class Plans:
             # Nested so deep that it could just be read: what it is refused with is worded there.
             return make_plan(self._schema, document, variables=variables, operation_name=operation_name)
         plan = self._kept.get(asked_for)
-        if plan is not None:
-            self._kept.move_to_end(asked_for)
-            return plan
-        plan = make_plan(self._schema, document, variables=variables, operation_name=operation_name)
-        if _characters(asked_for) <= self.max_characters // 8:
-            self._keep(asked_for, plan)
+        if plan is None:
+            plan = make_plan(self._schema, document, variables=variables, operation_name=operation_name)
+            query, _, given = asked_for
+            self._kept.put(asked_for, plan, characters=len(query) + len(given))
         return plan
-
-    def _keep(self, asked_for: _AskedFor, plan: Plan) -> None:
-        self._kept[asked_for] = plan
-        self._characters += _characters(asked_for)
-        while len(self._kept) > self.max_entries or self._characters > self.max_characters:
-            oldest, _ = self._kept.popitem(last=False)
-            self._characters -= _characters(oldest)
-
-
-def _characters(asked_for: _AskedFor) -> int:
-    query, _, variables = asked_for
-    return len(query) + len(variables)

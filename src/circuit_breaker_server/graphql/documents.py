@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import final
 
 import graphql
@@ -10,6 +9,7 @@ from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDe
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.recently_used import RecentlyUsed
 
 __all__ = ["Document", "Documents"]
 
@@ -57,8 +57,8 @@ class Document:
 class Documents:
     """Parses and validates; keeps the documents used last.
 
-    :ivar max_entries: how many documents are kept.
-    :ivar max_characters: how much text they may have together; what they take in memory follows from it.
+    :param max_entries: how many documents are kept.
+    :param max_characters: how much text they may have together; what they take in memory follows from it.
     :ivar max_tokens: how many tokens one document may have: validation can take time that grows with the
         square of it.
 
@@ -76,11 +76,10 @@ class Documents:
         max_tokens: int = 5_000,
     ) -> None:
         self.schema = schema
-        self.max_entries = max_entries
-        self.max_characters = max_characters
         self.max_tokens = max_tokens
-        self._kept: OrderedDict[str, Document] = OrderedDict()
-        self._characters = 0
+        self._kept: RecentlyUsed[str, Document] = RecentlyUsed(
+            max_entries=max_entries, max_characters=max_characters
+        )
 
     def __len__(self) -> int:
         """Tell how many documents are kept."""
@@ -92,20 +91,10 @@ class Documents:
         :raises DocumentInvalid: it does not parse, does not fit the schema, or is too large.
         """
         document = self._kept.get(query)
-        if document is not None:
-            self._kept.move_to_end(query)
-            return document
-        document = Document(query, self._parse(query))
-        if len(query) <= self.max_characters // 8:
-            self._keep(document)
+        if document is None:
+            document = Document(query, self._parse(query))
+            self._kept.put(query, document, characters=len(query))
         return document
-
-    def _keep(self, document: Document) -> None:
-        self._kept[document.query] = document
-        self._characters += len(document.query)
-        while len(self._kept) > self.max_entries or self._characters > self.max_characters:
-            query, _ = self._kept.popitem(last=False)
-            self._characters -= len(query)
 
     def _parse(self, query: str) -> DocumentNode:
         try:
