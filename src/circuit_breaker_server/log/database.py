@@ -6,23 +6,37 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError
 
-__all__ = ["connect", "is_corruption", "is_io_error", "open_database", "open_error", "reason"]
+__all__ = ["connect", "is_corruption", "is_io_error", "open_database", "open_error", "reason", "subject_key"]
 
 APPLICATION_ID = 0x43424C47  # "CBLG"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # The last record removed by trimming: only its events tell which cursors inside it have missed nothing.
 # Beside `log`, not in it: a row of `log` is written again by every snapshot. Format 1 had no such table, and
 # nothing that trimmed.
 _REMOVED = "CREATE TABLE removed (one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL)"
 
+# The offset is the row's number, which every index entry ends with.
+_BY_SUBJECT = "CREATE INDEX records_by_subject_key ON records (subject_key)"
+
+# From the formats that indexed the subjects themselves.
+_KEY_SUBJECTS = (
+    "ALTER TABLE records ADD COLUMN subject_key INTEGER NOT NULL DEFAULT 0",
+    "UPDATE records SET subject_key = subject_key(subject)",
+    "DROP INDEX records_by_subject",
+    _BY_SUBJECT,
+)
+
 # A record's subject and id stand beside its encoded form (`body`, MessagePack of `Record`) so that they can
-# be indexed; `body` has all of it so that a batch is read as one value (see reader.py).
+# be looked for; `body` has all of it so that a batch is read as one value (see reader.py). What is indexed of
+# the subject is a number made of it: entries go into the index in no order, each commit writes again every
+# page that it touches, and an index of the subjects themselves has six times the pages.
 _SCHEMA = (
     """
     CREATE TABLE log (
@@ -37,16 +51,22 @@ _SCHEMA = (
     """
     CREATE TABLE records (
         offset INTEGER PRIMARY KEY,
+        subject_key INTEGER NOT NULL,
         subject TEXT NOT NULL,
         id TEXT NOT NULL,
         body BLOB NOT NULL
     )
     """,
     "CREATE UNIQUE INDEX records_by_id ON records (id)",
-    "CREATE INDEX records_by_subject ON records (subject, offset)",
+    _BY_SUBJECT,
     "CREATE TABLE snapshot (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
     _REMOVED,
 )
+
+
+def subject_key(subject: str) -> int:
+    """Return the number that a subject is indexed by; others may have the same. 31 bits: four bytes a value."""
+    return zlib.crc32(subject.encode()) & 0x7FFF_FFFF
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
@@ -133,8 +153,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(statement)
         connection.execute("INSERT INTO log (one, epoch) VALUES (1, ?)", (secrets.token_hex(8),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    elif version == 1:
+    if version == 1:
         connection.execute(_REMOVED)
+    if version in (1, 2):
+        connection.create_function("subject_key", 1, subject_key, deterministic=True)
+        for statement in _KEY_SUBJECTS:
+            connection.execute(statement)
     if version != SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import final
 
-from circuit_breaker_server.log.database import is_corruption, reason
+from circuit_breaker_server.log.database import is_corruption, reason, subject_key
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot
 from circuit_breaker_server.log.packing import Damaged, decode_entries, decode_records
 
@@ -49,8 +49,9 @@ class Selector:
         self._keeps = None if self.takes_all or not wild else _one_of(tuple(patterns))
         # GLOB's * crosses dots: it selects somewhat more than wanted, `keep` is exact. (A Python function in
         # the query would need the interpreter's lock for every row.)
-        terms = ["subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
-        self.parameters = () if self.takes_all else (*exact, *map(_glob, wild))
+        terms = ["subject_key = ? AND subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
+        keyed = (parameter for subject in exact for parameter in (subject_key(subject), subject))
+        self.parameters: tuple[object, ...] = () if self.takes_all else (*keyed, *map(_glob, wild))
         condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
         self.query = _BATCH.format(condition=condition)
         self.one_by_one = _SINGLE.format(condition=condition)

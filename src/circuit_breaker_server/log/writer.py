@@ -11,7 +11,7 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.log.database import is_corruption, is_io_error, reason
+from circuit_breaker_server.log.database import is_corruption, is_io_error, reason, subject_key
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogCorruptError,
@@ -36,19 +36,26 @@ __all__ = ["Writer"]
 _TRIM_STEP = 500
 _SNAPSHOT_CHUNK = 2000
 
-# The records that have one of the ids, and the last offset of each subject, with one look into the index per
-# subject: GROUP BY would walk over all records of each.
+# The records that have one of the ids, and the last offset of each subject, from the end of its part of the
+# index: max() would walk over all of it, because other subjects may have the same key.
 _LOOK_UP = """
     SELECT count(*), CAST(group_concat(body, '') AS BLOB), (
-        SELECT json_group_object(value, (SELECT max(offset) FROM records WHERE subject = value))
-        FROM json_each(?2)
+        SELECT json_group_object(wanted.subject, (
+            SELECT offset FROM records
+            WHERE subject_key = wanted.subject_key AND subject = wanted.subject
+            ORDER BY offset DESC LIMIT 1
+        ))
+        FROM (
+            SELECT json_extract(value, '$[0]') AS subject_key, json_extract(value, '$[1]') AS subject
+            FROM json_each(?2)
+        ) AS wanted
     )
     FROM records WHERE id IN (SELECT value FROM json_each(?1))
 """
 _INSERT = """
-    INSERT INTO records (offset, subject, id, body)
+    INSERT INTO records (offset, subject_key, subject, id, body)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-           substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
+           json_extract(value, '$[3]'), substr(?2, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
     FROM json_each(?1)
 """
 _PUT_ENTRIES = """
@@ -99,7 +106,7 @@ class Writer:
             outcomes, new = self._decide(group, known, last)
             if new:
                 # One statement in autocommit mode is one transaction, synced when it returns.
-                rows = (((r.offset, r.subject, r.id), encode_record(r)) for r in new)
+                rows = (((r.offset, subject_key(r.subject), r.subject, r.id), encode_record(r)) for r in new)
                 self._connection.execute(_INSERT, pack(rows))
                 self.last_offset = new[-1].offset
         return outcomes
@@ -108,7 +115,7 @@ class Writer:
         """Return what is there already of the group's ids, and the last offset of each expected subject."""
         ids = [record.id for record in group]
         subjects = {record.subject for record in group if record.expected is not None}
-        parameters = (json_text(ids), json_text(list(subjects)))
+        parameters = (json_text(ids), json_text([(subject_key(each), each) for each in subjects]))
         count, bodies, last = self._connection.execute(_LOOK_UP, parameters).fetchone()
         return {r.id: r for r in decode_records(count, bodies)}, _last_offsets.decode(last)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circuit_breaker_server.log.database import subject_key
 from circuit_breaker_server.log.event_log import Record, matches
 from circuit_breaker_server.log.packing import encode_record
 from circuit_breaker_server.log.reader import Reader, Selector
@@ -36,10 +37,10 @@ def test_a_batch_is_what_matches_up_to_where_it_reached(
     ]
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute(
-            "CREATE TABLE records (offset INTEGER PRIMARY KEY, subject TEXT, id TEXT, body BLOB)"
+            "CREATE TABLE records (offset INTEGER PRIMARY KEY, subject_key, subject TEXT, id TEXT, body BLOB)"
         )
-        rows = [(r.offset, r.subject, r.id, encode_record(r)) for r in records]
-        connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", rows)
+        rows = [(r.offset, subject_key(r.subject), r.subject, r.id, encode_record(r)) for r in records]
+        connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
         found, reached = Reader(connection, Path("events.db")).batch(
             Selector(patterns), after=after, upto=11, limit=limit
         )

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.log import sqlite as sqlite_module
-from circuit_breaker_server.log.database import open_database
+from circuit_breaker_server.log.database import open_database, subject_key
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogCorruptError,
@@ -124,7 +124,7 @@ async def make_log(path: Path) -> None:
         (a_text_file, LogCorruptError, "events.db: .*not a database; .*choose another data directory"),
         (a_database_without_a_name, LogCorruptError, "events.db: is another program's database; move it"),
         (a_database_of_another_program, LogCorruptError, "events.db: is another program's database; move it"),
-        (a_newer_format, LogCorruptError, "events.db: has format 99, .* format 2; start the version"),
+        (a_newer_format, LogCorruptError, "events.db: has format 99, .* format 3; start the version"),
         (a_log_without_its_tables, LogCorruptError, "events.db: .*no such table: records; restore it"),
         (a_log_without_its_description, LogCorruptError, "events.db: has no description .* restore it"),
         (half_a_log, LogCorruptError, "events.db: .*malformed; restore it from a backup"),
@@ -148,18 +148,49 @@ async def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
         await SqliteEventLog.open(tmp_path / "file" / "log")
 
 
-async def test_a_file_of_format_1_is_opened_and_can_be_trimmed(tmp_path: Path) -> None:
+FORMAT_2 = (
+    "DROP INDEX records_by_subject_key",
+    "ALTER TABLE records DROP COLUMN subject_key",
+    "CREATE INDEX records_by_subject ON records (subject, offset)",
+    "PRAGMA user_version = 2",
+)
+FORMAT_1 = (*FORMAT_2, "DROP TABLE removed", "PRAGMA user_version = 1")
+
+
+@pytest.mark.parametrize("back_to", [FORMAT_1, FORMAT_2])
+async def test_a_file_of_an_older_format_is_opened_and_can_be_trimmed(
+    tmp_path: Path, back_to: Sequence[str]
+) -> None:
     path = tmp_path / "log"
     await make_log(path)
-    write_database(path, "DROP TABLE removed", "PRAGMA user_version = 1")
+    async with opened(path) as log:
+        other = await log.append(new("another"))
+    write_database(path, *back_to)
     async with opened(path) as log:
         assert len(await log.read(after=0)) == log.last_offset
+        assert await log.read(after=0, subjects=("another",)) == [other]
+        with pytest.raises(ExpectationFailed):
+            await log.append(new("another", expected=0))
+        assert (await log.append(new("another", expected=other.offset))).offset == other.offset + 1
         await log.save_snapshot(log.last_offset, [])
         await log.trim(11)
     async with opened(path) as log:
         removed = await log.last_removed()
         assert removed is not None
         assert (removed.offset, log.first_offset) == (10, 11)
+
+
+async def test_subjects_with_the_same_key_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    one, other = "resource.w.r4420602", "resource.w.r3985819"
+    assert subject_key(one) == subject_key(other)
+    async with opened(tmp_path) as log:
+        first = await log.append(new(one, expected=0))
+        second = await log.append(new(other, expected=0))
+        third = await log.append(new(one, expected=first.offset))
+        assert await log.read(after=0, subjects=(one,)) == [first, third]
+        assert await log.read(after=0, subjects=(other,)) == [second]
+        with pytest.raises(ExpectationFailed, match=str(third.offset)):
+            await log.append(new(one, expected=first.offset))
 
 
 async def test_a_trim_that_cannot_be_written_moves_nothing(tmp_path: Path) -> None:
