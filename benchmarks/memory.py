@@ -131,7 +131,7 @@ def _server_connections(scale: Scale) -> Row:
 
 def _soak(scale: Scale) -> Row:
     """Begin and end so many subscriptions, and see that both sides weigh what they did."""
-    cycles, warm_up = scale.pick(100_000, 2_000), scale.pick(10_000, 1_000)
+    cycles, warm_up = scale.pick(100_000, 2_000), scale.pick(40_000, 1_000)
     with our_server_process(ping_seconds=3600.0) as server:
         (workflow,) = server.call("make", workflows=1)
         url = f"http://127.0.0.1:{server.call('port')}/graphql"

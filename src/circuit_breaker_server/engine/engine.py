@@ -69,7 +69,7 @@ class Engine:
         log: EventLog,
         *,
         now: Callable[[], datetime] = _now,
-        snapshot_every: int = 10_000,
+        snapshot_every: int = 1_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
         mcp_check_seconds: float = 30.0,

@@ -99,7 +99,7 @@ class Folding:
 
     Example::
 
-        folding = Folding(log, [workflows], snapshot_every=10_000)
+        folding = Folding(log, [workflows], snapshot_every=1_000)
         await folding.start()
         ...
         await folding.aclose()

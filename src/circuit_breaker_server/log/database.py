@@ -65,7 +65,7 @@ _SCHEMA = (
 
 
 def subject_key(subject: str) -> int:
-    """Return the number that a subject is indexed by; others may have the same. 31 bits: four bytes a value."""
+    """Return the number that a subject is indexed by, of 31 bits; others may have the same."""
     return zlib.crc32(subject.encode()) & 0x7FFF_FFFF
 
 
