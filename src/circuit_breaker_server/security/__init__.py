@@ -1,1 +1,1 @@
-"""Who asks: bearer tokens, what they say, and how long they hold."""
+"""Who asks, how long that holds, and what they may do: bearer tokens, API keys, the access policy."""
