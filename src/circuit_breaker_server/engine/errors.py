@@ -27,6 +27,8 @@ class ErrorCode(enum.StrEnum):
     """A provider of language models, or an MCP server, failed; ``kind`` says how."""
     RATE_LIMITED = "RATE_LIMITED"
     """Too many requests; ``retryAfter`` says in how many seconds to try again, if it is known."""
+    FORBIDDEN = "FORBIDDEN"
+    """The caller's rights do not allow it."""
     AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
     """A sign-in to an MCP server was refused."""
     UNAVAILABLE = "UNAVAILABLE"

@@ -108,6 +108,10 @@ class Rights:
         _, names, match = self._compiled[kind][action]
         return bool(names) or match is not None
 
+    def part(self, kind: Kind, action: Action) -> _Effective:
+        """Return names and globs by which something may be done: equal for all who may do the same of it."""
+        return self._effective[KINDS.index(kind) * len(ACTIONS) + ACTIONS.index(action)]
+
     def in_tenant(self, tenant: str) -> bool:
         """Tell whether anything is allowed in this tenant."""
         return self.tenant in (EVERY_TENANT, tenant)

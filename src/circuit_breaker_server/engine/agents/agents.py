@@ -133,6 +133,11 @@ class Agents:
         entries = self._state.executions.values()
         return [entry.value() for entry in entries if entry.resource_id == resource_id]
 
+    def agent_of(self, execution_id: str) -> str | None:
+        """Return the id of a run's agent, ``None`` if there is no such run."""
+        entry = self._state.executions.get(execution_id)
+        return None if entry is None else entry.agent_id
+
     def select_executions(self, arguments: Mapping[str, object]) -> Selection:
         """Tell what ``agentExecutionStream`` reads.
 

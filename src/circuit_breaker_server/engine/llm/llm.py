@@ -7,6 +7,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.checks import (
     check_name,
     refuse,
@@ -114,6 +115,11 @@ class Llm:
         entry = ECHO if provider_id == ECHO.id else self._state.providers.get(provider_id)
         return None if entry is None else _provider_value(entry)
 
+    def asked_by(self, request_id: str) -> str | None:
+        """Return who asked for a completion, empty if nobody was asked who he is; ``None``: there is none."""
+        entry = self._state.completions.get(request_id)
+        return None if entry is None else entry.asked_by
+
     def select_stream(self, request_id: str) -> Selection:
         """Tell what ``llmStream`` reads.
 
@@ -219,6 +225,7 @@ class Llm:
             model=given.model,
             provider_id=route.provider.id,
             streaming=bool(given.stream),
+            asked_by=ASKER.get(),
         )
         record = await self._appender.append_own(
             completion_subject(request_id),

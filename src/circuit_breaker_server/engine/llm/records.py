@@ -61,6 +61,7 @@ class CompletionRequested(_OfCompletion, frozen=True, kw_only=True, tag="complet
     model: str
     provider_id: str
     streaming: bool
+    asked_by: str = ""
 
 
 @final

@@ -98,6 +98,7 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
     :ivar check: of that record.
     :ivar last: the offset of its last record so far.
     :ivar ended_at: when it ended; ``None`` while it runs.
+    :ivar asked_by: the id of the principal whose it is.
     """
 
     check: str
@@ -106,6 +107,7 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
     provider_id: str
     streaming: bool
     ended_at: str | None = None
+    asked_by: str = ""
 
 
 @final
@@ -138,6 +140,7 @@ class LlmState(TablePart):
                     request_id=body.request_id,
                     provider_id=body.provider_id,
                     streaming=body.streaming,
+                    asked_by=body.asked_by,
                 )
                 self.completions.put(body.request_id, entry)
             case CompletionStarted() | PiecesAdded():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from circuit_breaker_server.engine.command import Appender, Committed, Value
@@ -19,6 +19,10 @@ from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
 
 __all__ = ["Mcp"]
+
+
+def _all(_of: str, _tenant_id: str) -> bool:
+    return True
 
 
 @final
@@ -82,38 +86,59 @@ class Mcp:
         entry = self._state.servers.get(server_id)
         return None if entry is None else self.servers.value(entry)
 
+    def tenant_of(self, server_id: str) -> str | None:
+        """Return whose an MCP server is, or was; ``None``: there never was one of that id."""
+        entry = self._state.tenants.get(server_id)
+        return None if entry is None else entry.tenant_id
+
+    def owner_of_session(self, session_id: str) -> tuple[str, str] | None:
+        """Return the user of a session and the tenant of its MCP server; ``None``: there is none."""
+        entry = self._state.sessions.get(session_id)
+        return None if entry is None else (entry.session.user_id, entry.server.tenant_id)
+
     def server_page(
         self,
         given: Pagination | None,
         *,
+        is_seen: Callable[[str, str], bool] = _all,
         type: str | None = None,  # noqa: A002 (the schema's own)
         status: str | None = None,
         tenant_id: str | None = None,
     ) -> Value:
         """Return ``McpServerConnection``.
 
+        :param is_seen: tells by id and tenant which MCP servers there are, for who asks.
         :raises EngineError: ``INVALID_INPUT``.
         """
         found = [
             entry
             for entry in self._state.servers.values()
-            if type in (None, entry.server.type)
+            if is_seen(entry.server.id, entry.server.tenant_id)
+            and type in (None, entry.server.type)
             and status in (None, entry.server.status)
             and tenant_id in (None, entry.server.tenant_id)
         ]
         return page_of(found, given, place=lambda entry: entry.created, node=self.servers.value)
 
     def session_page(
-        self, given: Pagination | None, *, user_id: str | None = None, server_id: str | None = None
+        self,
+        given: Pagination | None,
+        *,
+        is_seen: Callable[[str, str], bool] = _all,
+        user_id: str | None = None,
+        server_id: str | None = None,
     ) -> Value:
         """Return ``McpSessionConnection``.
 
+        :param is_seen: tells by user and tenant which sessions there are, for who asks.
         :raises EngineError: ``INVALID_INPUT``.
         """
         found = [
             entry
             for entry in self._state.sessions.values()
-            if user_id in (None, entry.session.user_id) and server_id in (None, entry.session.server_id)
+            if is_seen(entry.session.user_id, entry.server.tenant_id)
+            and user_id in (None, entry.session.user_id)
+            and server_id in (None, entry.session.server_id)
         ]
         return page_of(found, given, place=lambda entry: entry.created, node=self._session_value)
 

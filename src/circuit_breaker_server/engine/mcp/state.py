@@ -75,6 +75,13 @@ class SignInEntry(Entry, frozen=True, kw_only=True):
 
 
 @final
+class TenantEntry(Entry, frozen=True, kw_only=True):
+    """Whose an MCP server is: kept when the server is deleted, for its events can still be read."""
+
+    tenant_id: str
+
+
+@final
 class McpState(TablePart):
     """MCP servers, sessions, sign-ins."""
 
@@ -84,13 +91,17 @@ class McpState(TablePart):
         self.servers: Table[ServerEntry] = Table("mcp-server", ServerEntry)
         self.sessions: Table[SessionEntry] = Table("mcp-session", SessionEntry)
         self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
+        self.tenants: Table[TenantEntry] = Table("mcp-tenant", TenantEntry)
         self._active: Counter[str] = Counter()
         self._ended: dict[str, str] = {}
-        super().__init__(self.servers, self.sessions, self.sign_ins)
+        super().__init__(self.servers, self.sessions, self.sign_ins, self.tenants)
 
     def restore(self, snapshot: Snapshot) -> None:
         """See :class:`Part`."""
         super().restore(snapshot)
+        for server_id, each in self.servers.items():  # a state that was saved before tenants were kept
+            if server_id not in self.tenants:
+                self._keep_tenant(each.server, each.created)
         ended: list[tuple[str, str]] = []
         for session_id, entry in self.sessions.items():
             if entry.ended_at is None:
@@ -112,6 +123,8 @@ class McpState(TablePart):
                 entry = ServerEntry(created=record.offset, last=record.offset, server=server)
                 if old is not None:
                     entry = msgspec.structs.replace(old, last=record.offset, server=server)
+                else:
+                    self._keep_tenant(server, record.offset)
                 self._put(entry, body.at)
             case ServerChecked(health=health, offer=offer):
                 old = self._server(body.id, record)
@@ -141,6 +154,9 @@ class McpState(TablePart):
                 self.sign_ins.put(key, SignInEntry(created=record.offset, last=record.offset, begun=body))
             case SignInUsed(key=key):
                 self.sign_ins.remove(key)
+
+    def _keep_tenant(self, server: ServerImage, created: int) -> None:
+        self.tenants.put(server.id, TenantEntry(created=created, tenant_id=server.tenant_id))
 
     def _server(self, server_id: str, record: Record) -> ServerEntry:
         entry = self.servers.get(server_id)

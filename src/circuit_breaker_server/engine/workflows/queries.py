@@ -134,6 +134,11 @@ class Queries:
         """
         return self._resource(resource_id).workflow_id
 
+    def owner_of(self, resource_id: str) -> str | None:
+        """Return the id of a resource's workflow, ``None`` if there is no such resource."""
+        resource = self._state.resource(resource_id)
+        return None if resource is None else resource.workflow_id
+
     def state_ids(self, workflow_id: str) -> Collection[str]:
         """Return the ids of a workflow's states.
 

@@ -1,0 +1,247 @@
+"""What somebody may ask of the root fields of queries and mutations.
+
+What one may not see is not there: whoever names it is answered as if it did not exist, and lists are without
+it. What one may see and not change is refused with ``FORBIDDEN``. A field without a rule here is refused.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast, final
+
+from circuit_breaker_server.access.things import (
+    Find,
+    Given,
+    Thing,
+    account,
+    agent,
+    agent_of_execution,
+    given_input,
+    named,
+    resource,
+    server,
+    session,
+    text,
+)
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.security.rights import Rights
+from circuit_breaker_server.security.scopes import Action, Kind
+
+__all__ = ["MUTATION_RULES", "QUERY_RULES", "Rule", "Sees", "Verdict", "judge", "keep"]
+
+# Any: an answer is JSON.
+_Item: TypeAlias = Mapping[str, Any]
+Sees: TypeAlias = Callable[[str, str], bool]
+"""Of a page of MCP servers or sessions: whether there is, for who asks, the one of this name and tenant."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a root field needs.
+
+    :ivar action: what it does to the things it names.
+    :ivar things: the things that its arguments name: it must be allowed for each that there is.
+    :ivar some: kinds: a scope for something of each is needed, whatever it is.
+    :ivar item: the thing that an item of its answer is: items that may not be read are left out.
+    :ivar page: tells of which things the answer is a page.
+    :ivar check: refuses what the others cannot say.
+    """
+
+    action: Action = "read"
+    things: tuple[Find, ...] = ()
+    some: tuple[Kind, ...] = ()
+    item: Callable[[_Item], Thing] | None = None
+    page: Callable[[Rights], Sees] | None = None
+    check: Callable[[Rights, Given, str], None] | None = None
+
+
+class Verdict(enum.Enum):
+    """What becomes of a field that is asked for."""
+
+    ALLOWED = enum.auto()
+    HIDDEN = enum.auto()
+    """It names what is not there for who asks."""
+
+
+def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, *, asker: str) -> Verdict:
+    """Tell what becomes of a root field.
+
+    :param asker: the id of the principal.
+    :raises EngineError: ``FORBIDDEN``.
+    """
+    refused: Thing | None = None
+    for find in rule.things:
+        thing = find(engine, given)
+        if thing is None or thing.may(rights, rule.action):
+            continue
+        if thing.kind == "cost":  # whose accounts there are is known to all: their users' and projects' names
+            raise _forbidden(field, thing.kind, rule.action, thing.names[0])
+        if not thing.may(rights, "read"):
+            return Verdict.HIDDEN
+        refused = thing
+    if refused is not None:
+        raise _forbidden(field, refused.kind, rule.action, refused.names[0])
+    for kind in rule.some:
+        if not rights.allows_any(kind, rule.action):
+            raise _forbidden(field, kind, rule.action, "*")
+    if rule.check is not None:
+        rule.check(rights, given, asker)
+    return Verdict.ALLOWED
+
+
+def keep(rule: Rule, rights: Rights, answer: object) -> object:
+    """Leave out of a list what may not be read."""
+    of_item = rule.item
+    if of_item is None:
+        return answer
+
+    def is_seen(item: _Item) -> bool:
+        return of_item(item).may(rights, "read")
+
+    if isinstance(answer, AsyncIterator):
+        return _kept(answer, is_seen)
+    return [item for item in cast("Iterable[_Item]", answer) if is_seen(item)]
+
+
+async def _kept(items: AsyncIterator[_Item], is_seen: Callable[[_Item], bool]) -> AsyncIterator[_Item]:
+    async for item in items:
+        if is_seen(item):
+            yield item
+
+
+def _forbidden(field: str, kind: str, action: str, name: str) -> EngineError:
+    return EngineError(
+        ErrorCode.FORBIDDEN, f"{field} needs the scope {kind}:{action}:{name[:80]}; ask who keeps the policy"
+    )
+
+
+def _by(kind: Kind, key: str) -> Callable[[_Item], Thing]:
+    return lambda item: Thing(kind, (item[key],))
+
+
+def _servers_seen(rights: Rights) -> Sees:
+    return lambda id_, tenant: Thing("mcp", (f"server/{id_}",), tenant).may(rights, "read")
+
+
+def _sessions_seen(rights: Rights) -> Sees:
+    return lambda user, tenant: Thing("mcp", (f"session/{user}",), tenant).may(rights, "read")
+
+
+def _session_to_be(engine: Engine, given: Given) -> Thing | None:
+    """Take the session that a sign-in makes, by its user and its MCP server."""
+    id_, user = text(given, "serverId"), text(given, "userId")
+    tenant = None if id_ is None else engine.mcp.tenant_of(id_)
+    return None if tenant is None else Thing("mcp", (f"session/{user}",), tenant)
+
+
+def _check_completion(rights: Rights, given: Given, asker: str) -> None:
+    """Refuse a completion that is not for who asks, or that others would pay for."""
+    if not rights.allows("llm", "write", asker):
+        raise _forbidden("llmChatCompletion", "llm", "write", asker or "*")
+    inner = given.get("input")
+    inner = inner if isinstance(inner, Mapping) else {}
+    user, project = text(inner, "user"), text(inner, "projectId")
+    if user not in (None, asker) and not rights.allows("cost", "write", f"user/{user}"):
+        raise _forbidden("llmChatCompletion", "cost", "write", f"user/{user}")
+    if project is not None and not rights.allows("cost", "write", f"project/{project}"):
+        raise _forbidden("llmChatCompletion", "cost", "write", f"project/{project}")
+
+
+def _check_new_server(rights: Rights, given: Given, _asker: str) -> None:
+    inner = given.get("input")
+    tenant = text(inner, "tenantId") if isinstance(inner, Mapping) else None
+    if tenant is None or not rights.in_tenant(tenant):
+        raise EngineError(
+            ErrorCode.FORBIDDEN, f"createMcpServer is not for you in tenant {shown(str(tenant))}"
+        )
+
+
+_workflow = named("workflow", "workflowId")
+_config_of_agent = given_input(named("agent", "agentId"))
+_in_input = {
+    name: given_input(find)
+    for name, find in {
+        "workflow": _workflow,
+        "resource": resource("resourceId"),
+        "nats workflow": named("nats", "workflowId"),
+        "nats resource": resource("resourceId", kind="nats"),
+        "server": server("serverId"),
+        "session": _session_to_be,
+        "account": account,
+        "rule": named("rule", "ruleId"),
+    }.items()
+}
+
+QUERY_RULES: Final[Mapping[str, Rule]] = {
+    "health": Rule(),
+    "workflow": Rule(things=(named("workflow", "id"),)),
+    "workflows": Rule(item=_by("workflow", "id")),
+    "resource": Rule(things=(resource("id"),)),
+    "resources": Rule(things=(_workflow,), item=_by("workflow", "workflowId")),
+    "availableActivities": Rule(things=(resource("resourceId"),)),
+    "state": Rule(things=(_workflow,)),
+    "workflowStates": Rule(things=(_workflow,)),
+    "rule": Rule(things=(named("rule", "id"),)),
+    "rules": Rule(item=_by("rule", "id")),
+    "workflowRules": Rule(things=(_workflow,), item=_by("rule", "id")),
+    "natsResource": Rule(things=(resource("id", kind="nats"),)),
+    "resourcesInState": Rule(things=(named("nats", "workflowId"),)),
+    "findResource": Rule(things=(named("nats", "workflowId"), resource("resourceId", kind="nats"))),
+    "agent": Rule(things=(agent(),)),
+    "agents": Rule(item=_by("agent", "id")),
+    "stateAgentConfigs": Rule(item=_by("agent", "agentId")),
+    "agentExecution": Rule(things=(agent_of_execution("id"),)),
+    "resourceExecutions": Rule(things=(resource("resourceId"),), item=_by("agent", "agentId")),
+    "budgetStatus": Rule(things=(account,)),
+    "costAnalytics": Rule(things=(given_input(account),)),
+    "llmProviders": Rule(some=("llm",)),
+    "llmProvider": Rule(some=("llm",)),
+    "mcpServers": Rule(page=_servers_seen),
+    "mcpServer": Rule(things=(server("id"),)),
+    "mcpServersByTenant": Rule(page=_servers_seen),
+    "mcpOAuthProviders": Rule(some=("mcp",)),
+    "mcpServerCapabilities": Rule(things=(server("serverId"),)),
+    "mcpServerHealth": Rule(things=(server("serverId"),)),
+    "mcpSessions": Rule(page=_sessions_seen),
+}
+"""Every root field of queries."""
+
+MUTATION_RULES: Final[Mapping[str, Rule]] = {
+    "createWorkflow": Rule("admin", some=("workflow",)),
+    "createResource": Rule("write", (_in_input["workflow"],)),
+    "executeActivity": Rule("write", (_in_input["resource"],)),
+    "createState": Rule("admin", (_in_input["workflow"],)),
+    "updateState": Rule("admin", (_workflow,)),
+    "createRule": Rule("admin", some=("rule",)),
+    "updateRule": Rule("admin", (named("rule", "id"),)),
+    "deleteRule": Rule("admin", (named("rule", "id"),)),
+    "evaluateRule": Rule("read", (_in_input["rule"],)),
+    "createWorkflowInstance": Rule("write", (_in_input["nats workflow"],)),
+    "executeActivityWithNats": Rule("write", (_in_input["nats resource"],)),
+    "createAgent": Rule("admin", some=("agent",)),
+    "createStateAgentConfig": Rule("write", (_config_of_agent,)),
+    "triggerStateAgents": Rule("write", (_in_input["resource"],)),
+    "cancelAgentExecution": Rule("write", (agent_of_execution("executionId"),)),
+    "setBudget": Rule("admin", (_in_input["account"],)),
+    "applyCredit": Rule("admin", (account,)),
+    "llmChatCompletion": Rule("write", check=_check_completion),
+    "configureLlmProvider": Rule("admin", some=("llm",)),
+    "createMcpServer": Rule("admin", some=("mcp",), check=_check_new_server),
+    "updateMcpServer": Rule("admin", (server("id"),)),
+    "deleteMcpServer": Rule("admin", (server("id"),)),
+    "configureMcpOAuth": Rule("admin", (_in_input["server"],)),
+    "configureMcpJwt": Rule("admin", (_in_input["server"],)),
+    "initiateMcpOAuth": Rule("write", (_in_input["session"],)),
+    "completeMcpOAuth": Rule("write", (_in_input["session"],)),
+    "authenticateMcpJwt": Rule("write", (_in_input["session"],)),
+    "refreshMcpSession": Rule("write", (session,)),
+    "revokeMcpSession": Rule("write", (session,)),
+    "registerMcpCapabilities": Rule("admin", (_in_input["server"],)),
+    "toggleMcpServer": Rule("admin", (server("id"),)),
+    "testMcpConnection": Rule("write", (server("serverId"),)),
+}
+"""Every root field of mutations."""
