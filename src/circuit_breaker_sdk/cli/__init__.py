@@ -1,4 +1,4 @@
-"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``."""
+"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``, ``audit``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _USAGE = 2
 def main() -> NoReturn:
     """Run the command line and exit with its status (see ``circuit-breaker --help``).
 
-    What the command needs beyond the core comes with the extras ``cli`` and, for ``serve`` and ``demo``,
-    ``server``; where one is missing, one line says what to install.
+    What the command needs beyond the core comes with the extras ``cli`` and, for ``serve``, ``demo`` and
+    ``audit``, ``server``; where one is missing, one line says what to install.
     """
     try:
         # By name, because this module must load without the extras to be able to say that they are missing.

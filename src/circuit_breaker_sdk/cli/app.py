@@ -11,6 +11,7 @@ import typer
 
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import runtime
+from circuit_breaker_sdk.cli.audit import audit_app
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
 from circuit_breaker_sdk.errors import UsageError
 
@@ -27,6 +28,7 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(audit_app, name="audit")
 
 
 class StreamName(enum.StrEnum):

@@ -1,0 +1,38 @@
+"""The audit log: who did what and what was decided, in lines that cannot be changed without a trace.
+
+:class:`AuditLog` writes, :func:`verify` and :func:`read` check. Each line is sealed (HMAC-SHA256) over its
+text and the seal of the line before; the last seal that is on the disk is kept elsewhere too, as the anchor.
+Without the key nobody can edit, drop, repeat or reorder lines, and with the anchor nobody can cut the end.
+Whoever holds the key and can write both files can forge both: keep the key and the anchor away from the log.
+"""
+
+from circuit_breaker_server.security.audit.anchor import Anchor
+from circuit_breaker_server.security.audit.log import AuditLog
+from circuit_breaker_server.security.audit.paths import KEY_VARIABLE, AuditLogError, AuditPaths, read_key
+from circuit_breaker_server.security.audit.records import AuditEvent, AuditRecord, instant
+from circuit_breaker_server.security.audit.verification import (
+    AuditLine,
+    Finding,
+    FindingKind,
+    Verification,
+    read,
+    verify,
+)
+
+__all__ = [
+    "KEY_VARIABLE",
+    "Anchor",
+    "AuditEvent",
+    "AuditLine",
+    "AuditLog",
+    "AuditLogError",
+    "AuditPaths",
+    "AuditRecord",
+    "Finding",
+    "FindingKind",
+    "Verification",
+    "instant",
+    "read",
+    "read_key",
+    "verify",
+]

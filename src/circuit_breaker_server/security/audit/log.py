@@ -1,0 +1,355 @@
+"""Writes the audit log: lines are sealed when appended, and a thread brings them to the disk in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self, final
+
+from circuit_breaker_server.log.directory_lock import DirectoryLock
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.audit.anchor import Anchor
+from circuit_breaker_server.security.audit.paths import AuditLogError, AuditPaths, make_key, sync_directory
+from circuit_breaker_server.security.audit.records import (
+    MAX_LINE_BYTES,
+    OWN_ACTIONS,
+    AuditEvent,
+    AuditRecord,
+    Seal,
+    Timestamps,
+    event_members,
+    open_line,
+    own_members,
+    seal_line,
+)
+from circuit_breaker_server.security.audit.verification import Finding, read
+from circuit_breaker_server.security.clock import Clock, WallClock
+
+__all__ = ["AuditLog"]
+
+_FLUSH_SECONDS: Final = 0.2
+_MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+_RETRY_SECONDS: Final = 1.0
+
+logger = get_logger("audit")
+
+
+@final
+class AuditLog:
+    """The one writer of an audit log.
+
+    :meth:`append` seals a line and keeps it; a thread writes what is kept, makes it durable and moves the
+    anchor, at most once every ``flush_seconds``. What a killed process had not written by then is not in the
+    log. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works again;
+    what comes above that is counted, and a line ``lost`` says how much is missing at that place.
+
+    Example::
+
+        log = await AuditLog.open(AuditPaths.of(Path("data")))
+        log.append(
+            AuditEvent(action="query", principal="u-7", address="::1", what="health", decision="allowed")
+        )
+        await log.aclose()
+    """
+
+    def __init__(
+        self,
+        paths: AuditPaths,
+        fd: int,
+        seal: Seal,
+        end: tuple[Anchor, int],
+        *,
+        lock: DirectoryLock,
+        clock: Clock,
+        flush_seconds: float,
+        max_pending_bytes: int,
+    ) -> None:
+        """Hold an open file that ends as said; :meth:`open` is the way in."""
+        self._paths = paths
+        self._fd = fd
+        self._seal = seal
+        self._lock = lock
+        self._clock = clock
+        self._flush_seconds = flush_seconds
+        self._max_pending_bytes = max_pending_bytes
+        # The chain, and the lines that wait; under `_chain`, which nobody holds while the disk works.
+        self._chain = threading.Lock()
+        self._times = Timestamps()
+        self._seq, self._mac = end[0].seq, end[0].mac.encode()
+        self._pending: list[bytes] = []
+        self._held_bytes = 0
+        self._missing = 0
+        self._lost = 0
+        self._closed = False
+        # What is being written, and where; under `_disk`.
+        self._disk = threading.Lock()
+        self._size = end[1]
+        self._chunk = b""
+        self._chunk_end = self._anchored = end[0]
+        self._failing = False
+        self._wanted = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
+
+    @classmethod
+    async def open(
+        cls,
+        paths: AuditPaths,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        clock: Clock | None = None,
+        flush_seconds: float = _FLUSH_SECONDS,
+        max_pending_bytes: int = _MAX_PENDING_BYTES,
+    ) -> Self:
+        """Open a log, making its files where there are none, and say so in it (``start``).
+
+        A line that a crash has cut short is replaced by a line ``restart``. Whatever else is not as it was
+        written stays as it is, and the log is not opened: new lines would cover it up. After a crash all
+        lines may be read for this; otherwise the last one is.
+
+        :param environment: may have the key (:data:`KEY_VARIABLE`).
+        :raises AuditLogError: another process writes it, it has been tampered with, it is sealed with another
+            key, or a file cannot be used.
+        """
+        return await asyncio.to_thread(
+            cls._open, paths, environment, clock or WallClock(), flush_seconds, max_pending_bytes
+        )
+
+    @classmethod
+    def _open(
+        cls,
+        paths: AuditPaths,
+        environment: Mapping[str, str],
+        clock: Clock,
+        flush_seconds: float,
+        max_pending_bytes: int,
+    ) -> Self:
+        key = make_key(paths.key, environment)
+        seal = Seal(key)
+        try:
+            paths.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths.anchor.parent.mkdir(parents=True, exist_ok=True)
+            lock = DirectoryLock(paths.log.parent)
+        except OSError as error:
+            raise AuditLogError(f"{error.filename}: cannot be made ({error.strerror})") from error
+        except LogError as error:
+            raise AuditLogError(str(error)) from error
+        try:
+            fd = os.open(paths.log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                sync_directory(paths.log.parent)
+                end, size, torn = _find_end(paths, fd, key, seal)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            lock.release()
+            raise AuditLogError(
+                f"{error.filename or paths.log}: cannot be used ({error.strerror}); "
+                "the audit log and its anchor have to be writable for this user"
+            ) from error
+        except BaseException:
+            lock.release()
+            raise
+        log = cls(
+            paths,
+            fd,
+            seal,
+            (end, size),
+            lock=lock,
+            clock=clock,
+            flush_seconds=flush_seconds,
+            max_pending_bytes=max_pending_bytes,
+        )
+        if torn:
+            log._add(own_members("restart", "a line was cut short, and is dropped", torn))
+        log._add(own_members("start", f"pid {os.getpid()}"))
+        log.flush()
+        log._thread.start()
+        return log
+
+    @property
+    def lost(self) -> int:
+        """How many events were not kept since the log was opened, because the disk failed for too long."""
+        return self._lost
+
+    @property
+    def pending_bytes(self) -> int:
+        """What is kept in memory because it is not on the disk yet."""
+        return self._held_bytes
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write failed; it is tried again each second."""
+        return self._failing
+
+    def append(self, event: AuditEvent) -> None:
+        """Seal an event and keep it to be written. Never waits for the disk; any thread may call it.
+
+        :raises ValueError: the action is one of the log's own.
+        :raises RuntimeError: the log is closed.
+        """
+        if event.action in OWN_ACTIONS:
+            raise ValueError(f"{event.action!r} is what the audit log says of itself")
+        members = event_members(event)
+        with self._chain:
+            if self._closed:
+                raise RuntimeError("the audit log is closed")
+            if self._held_bytes >= self._max_pending_bytes:
+                first = not self._missing
+                self._missing += 1
+                self._lost += 1
+            else:
+                first = False
+                self._add_missing()
+                self._add(members)
+        if first:
+            logger.error("audit_events_lost", pending_bytes=self._held_bytes, file=str(self._paths.log))
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def flush(self) -> bool:
+        """Write what is kept and move the anchor; blocks on the disk. Tell whether all is durable now."""
+        with self._disk:
+            try:
+                while self._take():
+                    self._write()
+                if self._anchored.seq < self._chunk_end.seq:
+                    self._chunk_end.write(self._paths.anchor, self._seal)
+                    self._anchored = self._chunk_end
+            except OSError as error:
+                if not self._failing:
+                    self._failing = True
+                    logger.error(  # noqa: TRY400 (the reason says all that a traceback would)
+                        "audit_write_failed",
+                        file=str(error.filename or self._paths.log),
+                        why=error.strerror,
+                        pending_bytes=self._held_bytes,
+                    )
+                return False
+            if self._failing:
+                self._failing = False
+                logger.warning("audit_written_again", lost=self._lost)
+            return True
+
+    async def aclose(self) -> None:
+        """Say so in the log (``stop``), write everything and let the next writer in. Idempotent.
+
+        Where the disk fails to the end, what is kept is lost: the log has no ``stop`` then, and one error is
+        logged.
+        """
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._chain:
+            if self._closed:
+                return
+            self._add_missing()
+            self._add(own_members("stop", f"pid {os.getpid()}"))
+            self._closed = True
+        self._closing.set()
+        self._wanted.set()
+        self._thread.join()
+        if not self.flush():
+            logger.error("audit_not_closed", pending_bytes=self._held_bytes, file=str(self._paths.log))
+        os.close(self._fd)
+        self._fd = -1
+        self._lock.release()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            if self._closing.wait(self._flush_seconds):
+                return
+            self._wanted.clear()
+            if not self.flush():
+                self._wanted.set()
+                if self._closing.wait(_RETRY_SECONDS):
+                    return
+
+    def _add(self, members: bytes) -> None:
+        line, self._mac = seal_line(
+            self._seal, self._seq + 1, self._times.write(self._clock.now()), members, self._mac
+        )
+        self._seq += 1
+        self._pending.append(line)
+        self._held_bytes += len(line)
+
+    def _add_missing(self) -> None:
+        if self._missing:
+            members = own_members("lost", "the disk failed, and memory was full", self._missing)
+            self._missing = 0
+            self._add(members)
+
+    def _take(self) -> bool:
+        """Take the lines that wait, unless some are being written; tell whether there is any to write."""
+        if not self._chunk:
+            with self._chain:
+                self._add_missing()
+                lines, self._pending = self._pending, []
+                if lines:
+                    self._chunk_end = Anchor(self._seq, self._mac.decode())
+            self._chunk = b"".join(lines)
+        return bool(self._chunk)
+
+    def _write(self) -> None:
+        # The same bytes at the same place, however often it is tried; half a try is written over.
+        view, at = memoryview(self._chunk), self._size
+        while view:
+            written = os.pwrite(self._fd, view, at)
+            view, at = view[written:], at + written
+        os.ftruncate(self._fd, at)
+        os.fsync(self._fd)
+        with self._chain:
+            self._held_bytes -= len(self._chunk)
+        self._size, self._chunk = at, b""
+
+
+def _find_end(paths: AuditPaths, fd: int, key: bytes, seal: Seal) -> tuple[Anchor, int, int]:
+    """Return the last line, the size up to its end, and how many bytes of an unfinished line follow."""
+    last, size, torn = _last_line(paths.log, fd, seal)
+    anchor = Anchor.read(paths.anchor, seal)
+    end = Anchor() if last is None else Anchor(last.seq, last.mac)
+    if anchor is None and last is None:
+        # Before the first line: from now on, a log without an anchor is one whose anchor was taken away.
+        anchor = Anchor()
+        anchor.write(paths.anchor, seal)
+    if anchor is None:
+        raise _refused(paths, f"there is no anchor {paths.anchor}")
+    if anchor.seq > end.seq:
+        raise _refused(paths, f"it ends with seq {end.seq}, and its anchor has seen {anchor.seq}")
+    if anchor.seq == end.seq and anchor.mac != end.mac:
+        raise _refused(paths, f"its seq {end.seq} is another line than its anchor's")
+    if anchor.seq < end.seq:
+        for each in read(paths.log, key, paths.anchor):
+            if isinstance(each, Finding):
+                raise _refused(paths, str(each))
+    return end, size, torn
+
+
+def _last_line(path: Path, fd: int, seal: Seal) -> tuple[AuditRecord | None, int, int]:
+    whole = os.fstat(fd).st_size
+    begin = max(0, whole - 2 * MAX_LINE_BYTES)
+    window = os.pread(fd, whole - begin, begin)
+    end = window.rfind(b"\n") + 1
+    torn = len(window) - end
+    if not end and not begin:
+        return None, 0, torn
+    record = open_line(seal, window[window.rfind(b"\n", 0, max(0, end - 1)) + 1 : end])
+    if record is None or torn > MAX_LINE_BYTES:
+        raise AuditLogError(
+            f"{path}: was not opened: its last line was edited, or sealed with another key; "
+            "run `circuit-breaker audit verify`, and move the log and its anchor away to begin anew"
+        )
+    return record, begin + end, torn
+
+
+def _refused(paths: AuditPaths, why: str) -> AuditLogError:
+    return AuditLogError(
+        f"{paths.log}: was not opened: {why}; run `circuit-breaker audit verify`, "
+        "and move the log and its anchor away to begin anew"
+    )

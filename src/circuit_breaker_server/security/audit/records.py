@@ -1,0 +1,225 @@
+"""What a line of the audit log says, how it is written and how it is sealed.
+
+A line is printable ASCII: whatever else a text holds is written as JSON's ``\\uXXXX``, so that no text can
+end a line, begin another or steer a terminal.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal, final
+
+import msgspec
+
+__all__ = [
+    "GENESIS",
+    "MAX_LINE_BYTES",
+    "MAX_TEXT",
+    "OWN_ACTIONS",
+    "AuditEvent",
+    "AuditRecord",
+    "Seal",
+    "Timestamps",
+    "event_members",
+    "instant",
+    "open_line",
+    "own_members",
+    "seal_line",
+]
+
+MAX_TEXT: Final = 512
+"""Characters of one text; a longer one is cut there, and ends in ``…``."""
+
+MAX_LINE_BYTES: Final = 128 * 1024
+"""More than the longest line: eleven texts of :data:`MAX_TEXT` characters of twelve bytes each."""
+
+GENESIS: Final = b"0" * 64
+"""What stands for the seal of the line before the first."""
+
+OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost"})
+"""What the log says of itself; no event may."""
+
+_SEAL_NAME: Final = b',"mac":"'
+_SEAL_END: Final = b'"}\n'
+_TAIL: Final = len(_SEAL_NAME) + len(GENESIS) + len(_SEAL_END)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+@final
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What somebody did, or was refused. It never holds a token or a payload.
+
+    :ivar action: ``connect``, ``refuse``, ``subscribe``, ``resume``, ``revoke``, ``mutate``, ``query``,
+        ``poll``, ``denied``, ``close``, ``policy`` …; not ``start``, ``stop``, ``restart``, ``lost``.
+    :ivar principal: who; empty where nobody is asked who he is.
+    :ivar tenant: whose data; ``None`` where there are no tenants.
+    :ivar address: where it came from.
+    :ivar what: for example the root field and its ids.
+    :ivar decision: what was decided.
+    :ivar reason: why.
+    :ivar policy: the version of the policy that decided.
+    :ivar first_cursor: of the events this is about.
+    :ivar last_cursor: likewise.
+    :ivar count: how many events were delivered or denied.
+
+    Example::
+
+        AuditEvent(action="query", principal="u-7", address="::1", what="health", decision="allowed")
+    """
+
+    action: str
+    principal: str
+    tenant: str | None = None
+    address: str
+    what: str
+    decision: Literal["allowed", "refused", "ended"]
+    reason: str | None = None
+    policy: str | None = None
+    first_cursor: str | None = None
+    last_cursor: str | None = None
+    count: int | None = None
+
+
+@final
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A line as read: an :class:`AuditEvent`, or what the log says of itself (``decision`` is ``None`` then).
+
+    :ivar seq: 1 for the first line, and one more for each.
+    :ivar at: RFC 3339, UTC, microseconds; always of one length, so that it sorts as text.
+    :ivar count: of ``lost`` the number of events that are missing here; of ``restart`` the bytes of a line
+        that a crash had cut short.
+    :ivar previous: the seal of the line before.
+    :ivar mac: the seal of this line.
+    """
+
+    seq: int
+    at: str
+    action: str
+    principal: str = ""
+    tenant: str | None = None
+    address: str = ""
+    what: str = ""
+    decision: str | None = None
+    reason: str | None = None
+    policy: str | None = None
+    first_cursor: str | None = None
+    last_cursor: str | None = None
+    count: int | None = None
+    previous: str
+    mac: str
+
+
+@final
+class Seal:
+    """Seals texts with a key; what is sealed as a line is worth nothing as an anchor.
+
+    Example::
+
+        Seal(key).line(b'{"seq":1')
+    """
+
+    __slots__ = ("_anchor", "_line")
+
+    def __init__(self, key: bytes) -> None:
+        self._line = hmac.new(key, b"circuit-breaker audit line\n", "sha256")
+        self._anchor = hmac.new(key, b"circuit-breaker audit anchor\n", "sha256")
+
+    def line(self, body: bytes) -> bytes:
+        """Seal a line's text; 64 hexadecimal digits."""
+        mac = self._line.copy()
+        mac.update(body)
+        return mac.hexdigest().encode()
+
+    def anchor(self, body: bytes) -> bytes:
+        """Seal an anchor's text; 64 hexadecimal digits."""
+        mac = self._anchor.copy()
+        mac.update(body)
+        return mac.hexdigest().encode()
+
+
+@final
+class Timestamps:
+    """Writes instants; within one second only the fraction is new."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def write(self, seconds: float) -> bytes:
+        """Write seconds since 1970, for example ``2026-07-01T12:00:00.000001Z``."""
+        whole, micro = divmod(int(seconds * 1_000_000), 1_000_000)
+        if whole != self._second:
+            self._second = whole
+            self._text = f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}".encode()
+        return b"%b.%06dZ" % (self._text, micro)
+
+
+def instant(moment: datetime) -> str:
+    """Write a moment as :attr:`AuditRecord.at` is written; without an offset it is UTC."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return f"{aware.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(AuditRecord).decode
+
+
+def event_members(event: AuditEvent) -> bytes:
+    """Write the members of an event without the braces; every text bounded, everything printable ASCII."""
+    try:
+        text = _encode(event)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return _members(msgspec.structs.asdict(event))
+    # What is this short as a whole has no text that is too long. Of ASCII's controls, JSON leaves DEL alone.
+    short = len(text) <= MAX_TEXT or not any(
+        isinstance(value, str) and len(value) > MAX_TEXT for value in msgspec.structs.astuple(event)
+    )
+    if short and text.isascii() and b"\x7f" not in text:
+        return text[1:-1]
+    return _members(msgspec.structs.asdict(event))
+
+
+def own_members(action: str, what: str, count: int | None = None) -> bytes:
+    """Write the members of what the log says of itself."""
+    return _members({"action": action, "what": what, "count": count})
+
+
+def seal_line(seal: Seal, seq: int, at: bytes, members: bytes, previous: bytes) -> tuple[bytes, bytes]:
+    """Return a line with its newline, and its seal."""
+    body = b'{"seq":%d,"at":"%b",%b,"previous":"%b"' % (seq, at, members, previous)
+    mac = seal.line(body)
+    return b"%b%b%b%b" % (body, _SEAL_NAME, mac, _SEAL_END), mac
+
+
+def open_line(seal: Seal, line: bytes) -> AuditRecord | None:
+    """Read a line; ``None`` if any of its bytes, the newline too, is not as it was sealed."""
+    body, tail = line[:-_TAIL], line[-_TAIL:]
+    if not hmac.compare_digest(tail, b"%b%b%b" % (_SEAL_NAME, seal.line(body), _SEAL_END)):
+        return None
+    try:
+        return _decode(line)
+    except msgspec.DecodeError:  # sealed with this key, but not by this code
+        return None
+
+
+def _members(values: Mapping[str, object]) -> bytes:
+    whole = {
+        name: _bounded(value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None
+    }
+    # The standard library writes all that is not ASCII as escapes; msgspec does not.
+    text = json.dumps(whole, separators=(",", ":")).replace("\x7f", "\\u007f")
+    return text[1:-1].encode("ascii")
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT - 1] + "…"
+    return _SURROGATE.sub("\ufffd", text)
