@@ -1,4 +1,4 @@
-"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``."""
+"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``, ``keys``, ``policy``."""
 
 from __future__ import annotations
 
