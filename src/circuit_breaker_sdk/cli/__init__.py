@@ -1,4 +1,4 @@
-"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``, ``audit``."""
+"""The command ``circuit-breaker``: ``serve``, ``watch``, ``demo``, ``keys``, ``policy``, ``audit``."""
 
 from __future__ import annotations
 

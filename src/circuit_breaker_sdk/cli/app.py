@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from circuit_breaker_sdk._version import __version__
-from circuit_breaker_sdk.cli import runtime
+from circuit_breaker_sdk.cli import keys, policy, runtime
 from circuit_breaker_sdk.cli.audit import audit_app
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
 from circuit_breaker_sdk.errors import UsageError
@@ -28,6 +28,8 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(keys.app, name="keys")
+app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
 
 

@@ -34,9 +34,9 @@ class ExitCode(enum.IntEnum):
 
 EXIT_CODES_HELP = (
     "Exit status: 0 done; 1 the demo found an event lost, duplicated or reordered, or an operation "
-    "without events, or the audit log is not as it was written; 2 wrong usage; "
-    "3 no connection, or the server could not start; 4 not authenticated; "
-    "5 the server refused the operation; 6 the stream broke after it was live; 7 no event within --wait; "
+    "without events, a policy is not valid, or the audit log is not as it was written; 2 wrong usage; "
+    "3 no connection, or the server could not start, or its files cannot be used; 4 not authenticated; "
+    "5 the operation was refused; 6 the stream broke after it was live; 7 no event within --wait; "
     "130 interrupted."
 )
 

@@ -150,7 +150,7 @@ class Rights:
 def _effective(names: set[str], globs: set[str]) -> _Effective:
     if not names and not globs:
         return _NONE
-    widest = widest_globs(globs)
+    widest = widest_globs(frozenset(globs))
     if not widest:
         return frozenset(names), widest
     matches = compile_globs(widest).fullmatch

@@ -9,7 +9,7 @@ has ``user/ID`` and ``project/ID``, ``mcp`` has ``server/ID`` and ``session/USER
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -136,7 +136,8 @@ def _expression(glob: str) -> str:
     return first + "".join(f"(?>.*?{part})" for part in parts[:-1]) + ".*" + parts[-1]
 
 
-def widest_globs(globs: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=256)
+def widest_globs(globs: frozenset[str]) -> frozenset[str]:
     """Leave out every glob that another one includes; what is left is the same for the same set of names.
 
     A glob includes another exactly if it matches its text, since only a ``*`` matches a ``*``. And what
@@ -144,7 +145,7 @@ def widest_globs(globs: Iterable[str]) -> frozenset[str]:
     ``*``.
     """
     kept: list[str] = []
-    for glob in sorted(set(globs), key=lambda glob: (len(glob) - glob.count("*"), -glob.count("*"))):
+    for glob in sorted(globs, key=lambda glob: (len(glob) - glob.count("*"), -glob.count("*"))):
         if not any(compile_globs(frozenset((wider,))).fullmatch(glob) for wider in kept):
             kept.append(glob)
     return frozenset(kept)

@@ -1,0 +1,161 @@
+"""``circuit-breaker keys``: make, list and revoke API keys, also while the server runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from circuit_breaker_sdk.cli.runtime import one_line, print_error, print_marker
+from circuit_breaker_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from circuit_breaker_server.security.api_keys import ApiKey
+
+__all__ = ["app"]
+
+app: typer.Typer = typer.Typer(
+    help="API keys: make, list, revoke. A running server sees it within a second.",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+_LONGEST_SECONDS: Final = 36_525 * 86_400
+
+Data = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the server's data.")]
+_DATA: Final = Path("circuit-breaker-data")
+
+
+def duration(text: str) -> int:
+    """Read a duration as ``90d``, in seconds.
+
+    :raises UsageError: it is none, or longer than a hundred years.
+    """
+    parts = _DURATION.fullmatch(text)
+    seconds = 0 if parts is None else int(parts[1]) * _SECONDS[parts[2]]
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise UsageError("a duration is a number with s, m, h, d or w, as 90d, of up to a hundred years")
+    return seconds
+
+
+@app.command(epilog=EXIT_CODES_HELP)
+def create(
+    *,
+    principal: Annotated[str, typer.Option(help="Who asks with it.", show_default=False)],
+    label: Annotated[str, typer.Option(help="What it is for.")] = "",
+    expires_in: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long it is good for, as 90d; for ever if not given."),
+    ] = None,
+    data: Data = _DATA,
+) -> None:
+    """Make a key. stdout has its text and nothing else; it is shown this once, and kept nowhere."""
+    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
+
+    with _failures():
+        seconds = None if expires_in is None else duration(expires_in)
+        made = ApiKeyFile(data).create(principal, label=label, expires_in_seconds=seconds)
+    until = "for ever" if made.key.expires_at is None else f"until {_date(made.key.expires_at)}"
+    print_marker("created", f"key {made.key.id} for {principal}, {until}; its text is not shown again")
+    sys.stdout.write(made.text + "\n")
+
+
+@app.command(name="list", epilog=EXIT_CODES_HELP)
+def list_keys(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    data: Data = _DATA,
+) -> None:
+    """List the keys, the oldest first, with those that have expired or were revoked; never their text."""
+    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
+
+    with _failures():
+        keys = ApiKeyFile(data).list()
+    now = time.time()
+    if as_json:
+        _print_json(keys, now)
+        return
+    rows = [("ID", "STATE", "CREATED", "EXPIRES", "PRINCIPAL", "LABEL")]
+    for key in keys:
+        expires = "never" if key.expires_at is None else _date(key.expires_at)
+        rows.append(
+            (
+                key.id,
+                key.state(now),
+                _date(key.created_at),
+                expires,
+                one_line(key.principal),
+                one_line(key.label),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+@app.command(epilog=EXIT_CODES_HELP)
+def revoke(
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of the key (keys list).", show_default=False)
+    ],
+    *,
+    data: Data = _DATA,
+) -> None:
+    """Revoke a key for good. What was opened with it ends within a second."""
+    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
+
+    with _failures():
+        key = ApiKeyFile(data).revoke(id_)
+    print_marker("revoked", f"key {key.id} of {key.principal}")
+
+
+def _print_json(keys: tuple[ApiKey, ...], now: float) -> None:
+    import msgspec  # noqa: PLC0415 (slow to load: not for --help)
+
+    for key in keys:
+        shown = {
+            "id": key.id,
+            "state": key.state(now),
+            "principal": key.principal,
+            "label": key.label,
+            "created_at": _date(key.created_at),
+            "expires_at": None if key.expires_at is None else _date(key.expires_at),
+            "revoked_at": None if key.revoked_at is None else _date(key.revoked_at),
+        }
+        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell what went wrong in one line or as wrong usage, with its exit status."""
+    from circuit_breaker_server.security.api_keys import (  # noqa: PLC0415 (the server is an extra)
+        ApiKeyFileError,
+        NoSuchKey,
+    )
+
+    try:
+        yield
+    except (UsageError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except NoSuchKey as error:
+        print_error(f"{error}; `circuit-breaker keys list` shows the ids")
+        raise typer.Exit(ExitCode.REFUSED) from error
+    except ApiKeyFileError as error:
+        print_error(error)
+        raise typer.Exit(ExitCode.UNREACHABLE) from error
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
