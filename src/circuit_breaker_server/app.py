@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -16,7 +18,11 @@ import uvicorn
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_server import logs
+from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.access.nothing import engine_of_nothing
+from circuit_breaker_server.access.streams import Views
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.providers import custom
@@ -30,8 +36,11 @@ from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.secrets import SecretStore, SecretStoreError
+from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
+from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
+from circuit_breaker_server.security.policy import Policy, PolicySource
+from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
     Accept,
@@ -118,26 +127,30 @@ class Server:
             raise RuntimeError("a server is started once: make a new one")
         self._started = True
         logs.configure(self.settings.log_level)
-        try:
-            authenticator = Authenticator.open(self.settings.token_keys)
-        except TokenKeyError as error:
-            raise ServerStartError(str(error)) from error
         async with AsyncExitStack() as parts:
             listener = parts.enter_context(_listen(self.settings))
             try:
-                await self._start_parts(parts, listener, authenticator)
-            except (LogError, SecretStoreError) as error:
+                await self._start_parts(parts, listener)
+            except (LogError, SecretStoreError, TokenKeyError, FileRefused) as error:
                 raise ServerStartError(str(error)) from error
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
         logger.info("started", url=self.url, data_dir=str(self.settings.data_dir))
 
-    async def _start_parts(
-        self, parts: AsyncExitStack, listener: socket.socket, authenticator: Authenticator
-    ) -> None:
+    async def _start_parts(self, parts: AsyncExitStack, listener: socket.socket) -> None:
         settings = self.settings
+        Authenticator.open(settings.token_keys)  # before anything is made: the key may be unfit
         log = await SqliteEventLog.open(settings.data_dir)
         parts.push_async_callback(log.aclose)
+        keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
+        if keys is not None:
+            parts.push_async_callback(keys.aclose)
+        policy = None if settings.policy_file is None else await PolicySource.open(settings.policy_file)
+        if policy is not None:
+            parts.push_async_callback(policy.aclose)
+        authenticator = Authenticator.open(settings.token_keys, keys=keys)
+        permissions = Permissions(policy)
+        cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
         secrets = await SecretStore.open(settings.data_dir)
         engine = Engine(
             log,
@@ -153,6 +166,8 @@ class Server:
         await engine.start()
         self._engine = engine
 
+        nothing = engine_of_nothing(log.epoch)
+
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = Gateway(
             log,
@@ -162,6 +177,9 @@ class Server:
             ring_bytes=settings.ring_bytes,
             advance_seconds=settings.advance_seconds,
             begin_seconds=settings.begin_seconds,
+            cursors=cursors,
+            look=Views(engine).of,
+            select_nothing=nothing.select,
         )
         parts.push_async_callback(gateway.aclose)
         await gateway.start()
@@ -176,7 +194,10 @@ class Server:
         retention.start()
 
         async def run(
-            document: Document, variables: Mapping[str, object] | None, operation_name: str | None
+            document: Document,
+            variables: Mapping[str, object] | None,
+            operation_name: str | None,
+            caller: Caller,
         ) -> bytes:
             return await execute(
                 document,
@@ -184,9 +205,12 @@ class Server:
                 operation_name=operation_name,
                 engine=engine,
                 timeout_seconds=settings.execute_seconds,
+                caller=caller,
+                nothing=nothing,
+                cursors=cursors,
             )
 
-        once = Once(engine, timeout_seconds=settings.execute_seconds)
+        once = Once(engine, timeout_seconds=settings.execute_seconds, nothing=nothing, cursors=cursors)
         parts.push_async_callback(once.aclose)
         documents = Documents(load_schema())
         services = Services(
@@ -196,6 +220,7 @@ class Server:
             epoch=log.epoch,
             settings=settings,
             authenticator=authenticator,
+            permissions=permissions,
         )
         sessions = Sessions(services)
         polls = Polls(
@@ -213,7 +238,16 @@ class Server:
             polls,
             max_body_bytes=settings.max_body_bytes,
             authenticator=authenticator,
+            permissions=permissions,
         )
+
+        def review(_: Policy) -> None:
+            sessions.review()
+            polls.review()
+
+        parts.callback(permissions.on_change(review))
+        if keys is not None:
+            parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
         serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
@@ -298,6 +332,14 @@ class _Serving:
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")
         return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
+
+
+def _cursor_key(data_dir: Path) -> bytes:
+    path = data_dir / "cursors.key"
+    try:
+        return key_file(path, lambda: os.urandom(32))
+    except OSError as error:
+        raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -125,7 +125,12 @@ class ServerSettings:
         far as these limits leave its records; after that it is ``NOT_FOUND``.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
-    :ivar token_keys: the bearer tokens every client has to show; ``None`` lets everybody in.
+    :ivar token_keys: the bearer tokens every client has to show; ``None`` takes none. Without tokens and API
+        keys everybody is let in.
+    :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
+        them.
+    :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
+        is read again when it changes.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -164,18 +169,21 @@ class ServerSettings:
     keep_records: int | None = None
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
+    api_keys: bool = False
+    policy_file: Path | None = None
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers", "token_keys")
-            and getattr(self, name) is not None
+            if isinstance(getattr(self, name), int | float) and name not in ("port", "api_keys")
         }
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
+        if self.policy_file is not None and self.token_keys is None and not self.api_keys:
+            raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():

@@ -27,6 +27,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
@@ -35,7 +36,7 @@ from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, PollRequest
-from circuit_breaker_server.security.authentication import Authenticator, Principal, Unauthenticated
+from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
 from circuit_breaker_server.session import Execute
 
 __all__ = ["HttpRoutes"]
@@ -108,7 +109,9 @@ class HttpRoutes:
         *,
         max_body_bytes: int,
         authenticator: Authenticator | None = None,
+        permissions: Permissions | None = None,
     ) -> None:
+        self._permissions = permissions or Permissions()
         self._documents = documents
         self._once = once
         self._execute = execute
@@ -130,7 +133,7 @@ class HttpRoutes:
         )
 
     def _known(
-        self, answer: Callable[[Request, Principal], Awaitable[Response]]
+        self, answer: Callable[[Request, Caller], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         """Answer those who may be let in; others are told why not."""
 
@@ -141,7 +144,7 @@ class HttpRoutes:
                 error = GraphQLError(message=str(reason), extensions={"code": "UNAUTHENTICATED"})
                 headers = {"WWW-Authenticate": "Bearer", **_NOT_STORED}
                 return _errors(401, _media_type(request), [error], **headers)
-            return await answer(request, principal)
+            return await answer(request, Caller(principal, self._permissions))
 
         return guarded
 
@@ -165,7 +168,7 @@ class HttpRoutes:
         )
         return _errors(405, JSON, [GraphQLError(message=message)], Allow="POST")
 
-    async def _post(self, request: Request, principal: Principal) -> Response:
+    async def _post(self, request: Request, caller: Caller) -> Response:
         media_type = _media_type(request)
         try:
             body = _decode(_body, await self._read(request))
@@ -188,12 +191,12 @@ class HttpRoutes:
                     body.variables,
                     body.operation_name,
                     key=", ".join(keys),
-                    principal=principal.id,
+                    caller=caller,
                 )
                 answer, status = done.answer, done.status
                 headers = {REPLAYED: "true"} if done.is_replayed else None
             else:
-                answer = await self._execute(document, body.variables, body.operation_name)
+                answer = await self._execute(document, body.variables, body.operation_name, caller)
         except Exception:
             logger.exception("execute_failed")
             return _errors(500, media_type, [internal_error()])
@@ -203,10 +206,10 @@ class HttpRoutes:
         is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
         return Response(answer, 400 if is_request_error else 200, headers, media_type)
 
-    async def _poll(self, request: Request, principal: Principal) -> Response:
+    async def _poll(self, request: Request, caller: Caller) -> Response:
         try:
             asked = _decode(_poll_body, await self._read(request))
-            answer = await self._polls.answer(asked, gone=_disconnected(request), principal=principal)
+            answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)
         except _BadRequest as error:
             return _errors(error.status, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
         except PollInvalid as error:

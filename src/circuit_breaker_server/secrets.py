@@ -7,13 +7,13 @@ import contextlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self, final
 
 from cryptography.fernet import Fernet, InvalidToken
 
-__all__ = ["KEY_VARIABLE", "SecretStore", "SecretStoreError", "api_key_variable"]
+__all__ = ["KEY_VARIABLE", "SecretStore", "SecretStoreError", "api_key_variable", "key_file"]
 
 KEY_VARIABLE: Final = "CIRCUIT_BREAKER_SECRET_KEY"
 """The environment variable with the key of the store; without it the key is a file beside the store."""
@@ -58,7 +58,8 @@ class SecretStore:
     def _open(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
         path = data_dir / "secrets.db"
         try:
-            fernet = Fernet(environment.get(KEY_VARIABLE) or _key_file(data_dir))
+            key = environment.get(KEY_VARIABLE) or key_file(data_dir / "secrets.key", Fernet.generate_key)
+            fernet = Fernet(key)
         except ValueError as error:
             raise SecretStoreError(
                 f"the key of {path} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe base64"
@@ -128,14 +129,17 @@ def api_key_variable(id: str) -> str:  # noqa: A002 (as above)
     return _API_KEY_PREFIX + re.sub(r"[^A-Z0-9]", "_", id.upper())
 
 
-def _key_file(data_dir: Path) -> bytes:
-    path = data_dir / "secrets.key"
+def key_file(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Read a key from its file; make both if there is no file. Only its owner may read it.
+
+    :raises OSError: it cannot be read or written.
+    """
     try:
         made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return path.read_bytes()
     with os.fdopen(made, "wb") as file:
-        file.write(Fernet.generate_key())
+        file.write(make())
         file.flush()
         os.fsync(file.fileno())
     return path.read_bytes()

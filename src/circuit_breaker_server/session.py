@@ -17,6 +17,7 @@ from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, Connect
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
@@ -24,12 +25,18 @@ from circuit_breaker_server.gateway.plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.security.authentication import EXPIRED, Authenticator, Unauthenticated
+from circuit_breaker_server.security.authentication import (
+    EXPIRED,
+    REVOKED,
+    Authenticator,
+    Principal,
+    Unauthenticated,
+)
 from circuit_breaker_server.security.clock import Alarm
 
 __all__ = ["Execute", "Services", "Session", "Sessions", "text_frames"]
 
-Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None], Awaitable[bytes]]
+Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None, Caller], Awaitable[bytes]]
 """Runs a query or mutation; returns the encoded execution result, errors included."""
 
 RESUME_VERSION: Final = 1
@@ -69,6 +76,7 @@ class Services:
     epoch: str
     settings: ServerSettings
     authenticator: Authenticator = field(default_factory=Authenticator)
+    permissions: Permissions = field(default_factory=Permissions)
 
 
 @final
@@ -87,6 +95,7 @@ class Session:
 
     __slots__ = (
         "_authorization",
+        "_caller",
         "_feed",
         "_init_timer",
         "_is_over",
@@ -95,6 +104,7 @@ class Session:
         "_plans",
         "_protocol",
         "_pulse",
+        "_rights",
         "_sending",
         "_services",
         "_socket",
@@ -129,6 +139,8 @@ class Session:
         self._on_end = on_end
         self._protocol = ServerProtocol(max_operations=settings.max_operations)
         self._feed: Feed | None = None
+        self._caller = OPEN
+        self._rights = OPEN.rights
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._token_end: Alarm | None = None
         self._writable = True
@@ -239,10 +251,17 @@ class Session:
         except Unauthenticated as refused:
             self._protocol.send_refuse(str(refused))
             return
+        if self._services.permissions.is_disabled(principal):
+            self._protocol.send_refuse(REVOKED)
+            return
         self._authorization = None
         asked = (event.payload or {}).get("resume")
         resume = isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
-        self._feed = self._services.gateway.attach(self, frame=text_frames, resume=resume)
+        self._caller = Caller(principal, self._services.permissions)
+        self._rights = self._caller.rights
+        self._feed = self._services.gateway.attach(
+            self, frame=text_frames, resume=resume, caller=self._caller
+        )
         self._feed.set_writable(self._writable)
         answer: dict[str, object] = {"version": RESUME_VERSION, "epoch": self._services.epoch}
         self._protocol.send_ack({"resume": answer} if resume else None)
@@ -254,6 +273,28 @@ class Session:
         if self._init_timer is not None:
             self._init_timer.cancel()
             self._init_timer = None
+
+    def review(self) -> None:
+        """Look again at what the peer may see; close if its principal may do nothing any more."""
+        if self._feed is None or self._is_over:
+            return
+        if self._services.permissions.is_disabled(self._caller.principal):
+            self.revoke()
+            return
+        rights = self._caller.rights
+        if rights != self._rights:
+            self._rights = rights
+            self._services.gateway.review(self._feed)
+
+    def revoke(self) -> None:
+        """Close: who the peer is, or the key it showed, is not let in any more."""
+        self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
+        self._send()
+
+    @property
+    def principal(self) -> Principal:
+        """Who the peer is."""
+        return self._caller.principal
 
     def _on_token_end(self) -> None:
         """Close between two events: who comes again with a new token and the last cursor misses none."""
@@ -356,7 +397,9 @@ class Session:
 
     async def _execute(self, event: Subscribe, document: Document) -> None:
         try:
-            payload = await self._services.execute(document, event.variables, event.operation_name)
+            payload = await self._services.execute(
+                document, event.variables, event.operation_name, self._caller
+            )
             if self._is_mine(event.id):
                 self._protocol.send_next(event.id, payload)
                 self._protocol.send_complete(event.id)
@@ -420,6 +463,17 @@ class Sessions:
         if socket.subprotocol != SUBPROTOCOL:
             session.refuse_subprotocol()
         return session
+
+    def review(self) -> None:
+        """Look again at what every peer may see: the policy has changed."""
+        for session in list(self._open):
+            session.review()
+
+    def revoke(self, key_id: str) -> None:
+        """Close the sockets that were opened with an API key."""
+        for session in list(self._open):
+            if session.principal.key_id == key_id:
+                session.revoke()
 
     async def aclose(self) -> None:
         """Close every socket with 1012 after what is due on it; abort those that do not end in time."""

@@ -136,7 +136,7 @@ class World:
     """Plays steps; is the owner of all deliveries, as the SDK's manager is."""
 
     def __init__(self, *, ring_size: int, page_records: int, room: int) -> None:
-        self.sizes = {"ring_size": ring_size, "page_records": page_records}
+        self.ring_size, self.page_records = ring_size, page_records
         self.room = room
         self.network = Network()
         self.log = ScriptedLog()
@@ -258,7 +258,8 @@ class World:
             select=select,
             advance_seconds=NEVER,
             begin_seconds=NEVER,
-            **self.sizes,
+            ring_size=self.ring_size,
+            page_records=self.page_records,
         )
         await self.gateway.start()
         self.services = Services(

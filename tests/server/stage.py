@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -12,11 +12,12 @@ from typing import final
 import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
+from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.security.authentication import Authenticator
-from circuit_breaker_server.session import Services, Sessions
+from circuit_breaker_server.session import Execute, Services, Sessions
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
 from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_client
 
@@ -24,7 +25,7 @@ Message = dict[str, object]
 
 
 async def answer_nothing(
-    _document: Document, _variables: Mapping[str, object] | None, _operation_name: str | None
+    _document: Document, _variables: Mapping[str, object] | None, _operation_name: str | None, _caller: Caller
 ) -> bytes:
     return b'{"data":{"nothing":null}}'
 
@@ -60,7 +61,7 @@ class Stage:
 async def staged(
     *,
     log: ScriptedLog | None = None,
-    execute: Callable[[Document, Mapping[str, object] | None, str | None], Awaitable[bytes]] = answer_nothing,
+    execute: Execute = answer_nothing,
     ring_size: int = 1024,
     authenticator: Authenticator | None = None,
     **settings: float,

@@ -228,7 +228,7 @@ async def test_a_query_is_answered_by_one_next_and_complete_and_its_id_is_free()
 async def test_a_query_that_is_completed_or_whose_socket_goes_is_cancelled_and_never_answered() -> None:
     started: asyncio.Queue[asyncio.Event] = asyncio.Queue()
 
-    async def execute(_document: Document, _variables: object, _name: object) -> bytes:
+    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
         cancelled = asyncio.Event()
         started.put_nowait(cancelled)
         try:
@@ -251,7 +251,7 @@ async def test_a_query_that_is_completed_or_whose_socket_goes_is_cancelled_and_n
 
 
 async def test_a_query_that_fails_inside_tells_nothing_of_the_inside() -> None:
-    async def execute(_document: Document, _variables: object, _name: object) -> bytes:
+    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
         raise RuntimeError("the password is swordfish")
 
     async with staged(execute=execute) as stage:

@@ -127,6 +127,13 @@ def serve(
         float,
         typer.Option(min=0, metavar="SECONDS", help="How far the clocks of issuer and server may differ."),
     ] = 30.0,
+    api_keys: Annotated[
+        bool, typer.Option("--api-keys", help="Take API keys too: `circuit-breaker keys` makes them.")
+    ] = False,
+    policy_file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Who may do what; without it, all who are let in may."),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -146,6 +153,8 @@ def serve(
         )
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
+    if policy_file is not None and tokens is None and not api_keys:
+        raise typer.BadParameter("--policy needs --token-key-file or --api-keys: who asks must be known")
     raise typer.Exit(
         runtime.run(
             lambda stop: command.serve(
@@ -157,6 +166,8 @@ def serve(
                 keep_mib=keep_mib,
                 keep_records=keep_records,
                 tokens=tokens,
+                api_keys=api_keys,
+                policy_file=policy_file,
             )
         )
     )

@@ -53,6 +53,8 @@ async def serve(
     keep_mib: int | None = None,
     keep_records: int | None = None,
     tokens: TokenSettings | None = None,
+    api_keys: bool = False,
+    policy_file: Path | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -62,7 +64,9 @@ async def serve(
     :param data: the directory of the event log; made where there is none.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
-    :param tokens: what every client has to show; ``None`` lets everybody in.
+    :param tokens: what every client has to show. Without tokens and API keys everybody is let in.
+    :param api_keys: whether API keys are taken.
+    :param policy_file: who may do what; ``None``: all who are let in.
     """
     settings = ServerSettings(
         host=host,
@@ -72,6 +76,8 @@ async def serve(
         keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
         keep_records=keep_records,
         token_keys=tokens,
+        api_keys=api_keys,
+        policy_file=policy_file,
     )
     server = Server(settings)
     try:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Self, final
+import struct
+from typing import Final, Self, final
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-__all__ = ["Cursor", "cursor_text"]
+__all__ = ["Cursor", "Cursors"]
 
 _TEXT = re.compile(r"([0-9a-f]{1,32})\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{8})", re.ASCII)
+_SEALED = re.compile(r"([0-9a-f]{1,32})~([0-9a-f]{32})", re.ASCII)
+_PLACE: Final = struct.Struct(">QII")
+_MAX_OFFSET: Final = 2**48 - 1
+_MAX_INDEX: Final = 2**24 - 1
+_NONE_OF_OURS: Final = "not a cursor of this server"
 
 
 @final
 class Cursor(msgspec.Struct, frozen=True):
-    """The place just after one event; clients hold its text and look not inside.
+    """The place just after one event.
 
     :ivar epoch: names the life of the log.
     :ivar offset: the record; 0 is the start of a log that was never trimmed.
@@ -23,7 +30,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
     Example::
 
-        Cursor.parse(str(cursor)) == cursor
+        Cursor("9f2c41d07be3a856", 7, 0, "7d3e9a10")
     """
 
     epoch: str
@@ -33,20 +40,68 @@ class Cursor(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a cursor's text; exactly what ``str`` writes is accepted.
+        """Read what ``str`` writes, and nothing else.
 
         :raises ValueError: the text is not a cursor.
         """
         found = _TEXT.fullmatch(text)
         if found is None:
-            raise ValueError("not a cursor of this server")
+            raise ValueError(_NONE_OF_OURS)
         epoch, offset, index, check = found.groups()
         return cls(epoch, int(offset), int(index), check)
 
     def __str__(self) -> str:
-        return cursor_text(self.epoch, self.offset, self.index, self.check)
+        return f"{self.epoch}.{self.offset}.{self.index}.{self.check}"
 
 
-def cursor_text(epoch: str, offset: int, index: int, check: str) -> str:
-    """Write a cursor's text, without a cursor."""
-    return f"{epoch}.{offset}.{index}.{check}"
+@final
+class Cursors:
+    """Writes and reads the texts of cursors; clients hold them and look not inside.
+
+    With a key they are sealed: one block of AES each, so that the same place has the same text for everybody,
+    nobody learns from it how much happens elsewhere, and a text that was not written here is no cursor but
+    for one in 2^56, which the record's check then finds out.
+
+    :ivar epoch: of the log.
+    :param key: 16 or 32 bytes; ``None`` writes cursors that can be read by people.
+
+    Example::
+
+        cursors = Cursors(log.epoch, key)
+        cursors.parse(cursors.of(cursor)) == cursor
+    """
+
+    def __init__(self, epoch: str, key: bytes | None = None) -> None:
+        self.epoch = epoch
+        self._head = f"{epoch}~"
+        self._seal = self._open = None
+        if key is not None:
+            cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 (one block, and no two are the same)
+            self._seal, self._open = cipher.encryptor().update, cipher.decryptor().update
+
+    def text(self, offset: int, index: int, check: str) -> str:
+        """Write the text of a place in this log, without a cursor."""
+        if self._seal is None:
+            return f"{self.epoch}.{offset}.{index}.{check}"
+        return self._head + self._seal(_PLACE.pack(offset, index, int(check, 16))).hex()
+
+    def of(self, cursor: Cursor) -> str:
+        """Write a cursor of this log."""
+        return self.text(cursor.offset, cursor.index, cursor.check)
+
+    def parse(self, text: str) -> Cursor:
+        """Read a cursor's text; exactly what :meth:`text` writes is accepted, of whatever epoch.
+
+        :raises ValueError: the text is not a cursor.
+        """
+        if self._open is None:
+            return Cursor.parse(text)
+        found = _SEALED.fullmatch(text)
+        if found is None:
+            raise ValueError(_NONE_OF_OURS)
+        epoch, block = found.groups()
+        place, index_, check_ = _PLACE.unpack(self._open(bytes.fromhex(block)))
+        # Of another life of the log nothing but that is told: what its key was is not known.
+        if epoch == self.epoch and (place > _MAX_OFFSET or index_ > _MAX_INDEX):
+            raise ValueError(_NONE_OF_OURS)
+        return Cursor(epoch, place, index_, f"{check_:08x}")

@@ -35,7 +35,7 @@ from urllib.parse import quote
 import msgspec
 
 from circuit_breaker_server.engine.bodies import NO_ANSWER, Idempotency, VersionedBody
-from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
@@ -78,11 +78,11 @@ def _key(principal: str, key: str) -> str:
     return f"{quote(principal, safe='')}/{key}"
 
 
-def _whole(answer: bytes, mark: str, cursor: Cursor) -> bytes:
+def _whole(answer: bytes, mark: str, cursor: Cursor, cursors: Cursors) -> bytes:
     """Return an answer's bytes with what only its record knows: the offset, and the place after it."""
     if mark:
         answer = answer.replace(mark.encode(), b"%d" % cursor.offset)
-    return answer[:-1] + b',"extensions":{"resume":{"cursor":"%s"}}}' % str(cursor).encode()
+    return answer[:-1] + b',"extensions":{"resume":{"cursor":"%s"}}}' % cursors.of(cursor).encode()
 
 
 def _last_index(record: Record) -> int:
@@ -128,15 +128,15 @@ class Claim:
         if self._done is None and self._pending is not None and effect.answers is not None:
             self._done = self._pending, record
 
-    def answer(self, epoch: str) -> bytes | None:
+    def answer(self, cursors: Cursors) -> bytes | None:
         """Return the answer as whoever asks again will get it; ``None`` where none is kept."""
         if self._done is None:
             return None
         kept, record = self._done
         if kept.withheld is not None:
             return None
-        cursor = Cursor(epoch, record.offset, _last_index(record), record.check)
-        return _whole(bytes(kept.answer), kept.mark, cursor)
+        cursor = Cursor(cursors.epoch, record.offset, _last_index(record), record.check)
+        return _whole(bytes(kept.answer), kept.mark, cursor, cursors)
 
     def release(self) -> None:
         """Let go of the request and its answer: the mutation is over.
@@ -189,9 +189,10 @@ class Kept(Entry, frozen=True, kw_only=True):
     mark: str = ""
     withheld: str | None = None
 
-    def whole(self, epoch: str) -> bytes:
+    def whole(self, cursors: Cursors) -> bytes:
         """Return the answer, where it is not withheld."""
-        return _whole(bytes(self.answer), self.mark, Cursor(epoch, self.created, self.index, self.check))
+        cursor = Cursor(cursors.epoch, self.created, self.index, self.check)
+        return _whole(bytes(self.answer), self.mark, cursor, cursors)
 
 
 class _Enveloped(msgspec.Struct, frozen=True):

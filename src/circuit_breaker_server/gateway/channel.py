@@ -1,19 +1,23 @@
-"""A channel: one document with one set of variables, its last events encoded once for all who follow it."""
+"""A channel: one document with one set of variables and one view, its last events encoded once for all."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final, TypeAlias, final
 
+from circuit_breaker_server.access.streams import View
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.gateway.plan import PlanKey
+from circuit_breaker_server.gateway.plan import Plan, PlanKey
 from circuit_breaker_server.gateway.projection import Projection
 
-__all__ = ["END_OF_RECORD", "Channel", "Entry", "Position", "with_resume"]
+__all__ = ["END_OF_RECORD", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
 
 Position: TypeAlias = tuple[int, int]
 """Offset of a record, index of the event in it: the place just after that event."""
+
+ChannelKey: TypeAlias = tuple[PlanKey, Hashable]
+"""What is asked for, and what of it may be seen."""
 
 END_OF_RECORD: Final = 2**31
 """An index after every event of a record."""
@@ -80,12 +84,15 @@ class Channel:
     Events have a running number; a subscriber that keeps up is only such a number. The ring holds
     ``first_seq`` up to, not including, ``end_seq``, and everything that matched after ``base``.
 
+    :ivar plan: what its subscribers ask for.
+    :ivar view: what of it they may see.
+    :ivar denied: how many events they might not.
     :ivar base: every matching event after this place is in the ring.
     :ivar last_cursor: of the newest event, at first of the place where the channel began.
 
     Example::
 
-        channel = Channel(plan.key, plan.field, selection, projection, base=(7, 0), base_cursor="…")
+        channel = Channel(plan, EVERYTHING_SEEN, selection, base=(7, 0), base_cursor="…")
     """
 
     __slots__ = (
@@ -95,32 +102,37 @@ class Channel:
         "_ring_size",
         "_size_bytes",
         "base",
+        "denied",
         "dirty",
         "end_seq",
         "first_seq",
         "key",
         "last_cursor",
+        "plan",
         "projection",
         "selection",
         "stream",
+        "view",
     )
 
     def __init__(
         self,
-        key: PlanKey,
-        stream: str,
+        plan: Plan,
+        view: View,
         selection: Selection,
-        projection: Projection,
         *,
         base: Position,
         base_cursor: str,
         ring_size: int = 1024,
         ring_bytes: int = 256 * 1024,
     ) -> None:
-        self.key = key
-        self.stream = stream
+        self.plan = plan
+        self.view = view
+        self.key: ChannelKey = (plan.key, view.key)
+        self.stream = plan.field
         self.selection = selection
-        self.projection = projection
+        self.projection = plan.projection(view.withheld)
+        self.denied = 0
         self.base = base
         self.last_cursor = base_cursor
         self.first_seq = 0
@@ -137,7 +149,17 @@ class Channel:
         if stream != self.stream:
             return False
         matches = self.selection.matches
-        return matches is None or matches(value)
+        if matches is not None and not matches(value):
+            return False
+        return self.view.permits is None or self.shows(value)
+
+    def shows(self, value: dict[str, object]) -> bool:
+        """Tell whether an event may be seen; count it if not."""
+        permits = self.view.permits
+        if permits is None or permits(value):
+            return True
+        self.denied += 1
+        return False
 
     def ends_with(self, value: dict[str, object]) -> bool:
         """Tell whether the stream ends with this event."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
+from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
-from circuit_breaker_server.gateway.channel import Channel, Position
+from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
 from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
-from circuit_breaker_server.gateway.plan import Plan, PlanKey, Refused
+from circuit_breaker_server.gateway.plan import Plan, Refused
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.rights import Rights
 
 __all__ = ["Gateway", "resume_after"]
 
@@ -24,6 +27,7 @@ logger = get_logger("gateway")
 
 _ADVANCED_AT_ONCE: Final = 200
 _ADVANCE_PAUSE_SECONDS: Final = 0.01
+_NO_LONGER_KEPT: Final = "the beginning of this stream is no longer kept: the server's event log was trimmed"
 
 
 def resume_after(extensions: Mapping[str, object] | None) -> str | None:
@@ -40,12 +44,15 @@ def resume_after(extensions: Mapping[str, object] | None) -> str | None:
     raise Refused([gap_error(GapReason.MALFORMED)])
 
 
-def _no_longer_kept(field: str) -> GraphQLError:
-    return GraphQLError(
-        message="the beginning of this stream is no longer kept: the server's event log was trimmed",
-        path=(field,),
-        extensions={"code": ErrorCode.NOT_FOUND.value},
-    )
+Look: TypeAlias = Callable[[Rights, str, Mapping[str, object]], View]
+
+
+def _see_everything(_rights: Rights, _field: str, _arguments: Mapping[str, object]) -> View:
+    return EVERYTHING_SEEN
+
+
+def _refusal(plan: Plan, error: EngineError) -> GraphQLError:
+    return GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
 
 
 @final
@@ -76,15 +83,25 @@ class Gateway:
         advance_seconds: float = 30.0,
         begin_seconds: float = 60.0,
         page_records: int = 256,
+        cursors: Cursors | None = None,
+        look: Look = _see_everything,
+        select_nothing: Callable[[str, Mapping[str, object]], Selection] | None = None,
     ) -> None:
-        self.reader = LogReader(log, derive, page_records=page_records)
+        """Hold the parts; :meth:`start` follows the log.
+
+        :param look: tells what of a subscription somebody may see; raises ``EngineError``.
+        :param select_nothing: as ``select``, where what the arguments name is not to be seen.
+        """
+        self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors)
+        self._look = look
+        self._select_nothing = select_nothing or select
         self._log_tail = log.tail
         self._select = select
         self._ring_size = ring_size
         self._ring_bytes = ring_bytes
         self._advance_seconds = advance_seconds
         self._begin_seconds = begin_seconds
-        self._channels: dict[PlanKey, Channel] = {}
+        self._channels: dict[ChannelKey, Channel] = {}
         self._members: dict[Channel, dict[Subscriber, None]] = {}
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._feeds: dict[Feed, None] = {}
@@ -151,9 +168,9 @@ class Gateway:
                 self._end = Cursor(self.reader.log.epoch, record.offset, 0, record.check)
         return self._end
 
-    def attach(self, peer: Peer, *, frame: Frame, resume: bool) -> Feed:
+    def attach(self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> Feed:
         """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors."""
-        feed = Feed(self, peer, frame=frame, resume=resume)
+        feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
         self._feeds[feed] = None
         return feed
 
@@ -185,17 +202,18 @@ class Gateway:
         beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
         """
         unverified = None if after is None else self._parse(after)
-        known = self._channels.get(plan.key)
         try:
-            selection = self._select(plan.field, plan.arguments) if known is None else known.selection
-            finite = selection.finite
-            begun = None if finite is None else finite.start()
+            channel = self._channel(plan, self._look(feed.caller.rights, plan.field, plan.arguments))
         except EngineError as error:
-            refusal = GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
-            raise Refused([refusal]) from error
-        if unverified is None and begun is not None and begun.offset + 1 < self.reader.log.first_offset:
-            raise Refused([_no_longer_kept(plan.field)])
-        channel = known or self._open(plan, selection)
+            raise Refused([_refusal(plan, error)]) from error
+        finite = channel.selection.finite
+        try:
+            begun = None if finite is None else finite.start()
+            if unverified is None and begun is not None and begun.offset + 1 < self.reader.log.first_offset:
+                raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
+        except EngineError as error:
+            self._close_if_empty(channel)
+            raise Refused([_refusal(plan, error)]) from error
         start = unverified or begun or self.end_cursor
         subscriber = Subscriber(
             feed,
@@ -203,7 +221,7 @@ class Gateway:
             prefix,
             channel,
             position=(start.offset, start.index),
-            cursor=after or str(start),
+            cursor=after or self.reader.cursors.of(start),
             live=unverified is None and begun is None,
             unverified=unverified,
         )
@@ -211,40 +229,79 @@ class Gateway:
         if finite is not None and begun is None:
             loop = asyncio.get_running_loop()
             seconds = self._begin_seconds if patience is None else patience()
-            subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber, finite)
+            subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber)
         feed.add(subscriber)
 
-    def _give_up(self, subscriber: Subscriber, finite: Finite) -> None:
-        if finite.start() is None:
+    def _give_up(self, subscriber: Subscriber) -> None:
+        """End a finite stream that has not begun, or that has begun and is not to be seen."""
+        plan, finite = subscriber.channel.plan, subscriber.channel.selection.finite
+        if finite is None:
+            return
+        try:
+            is_there = finite.start() is not None
+            view = self._look(subscriber.feed.caller.rights, plan.field, plan.arguments)
+        except EngineError as error:
+            subscriber.feed.fail(subscriber, [_refusal(plan, error)])
+            return
+        if not is_there or view.hides:
             missing = GraphQLError(
-                message=finite.missing,
-                path=(subscriber.channel.stream,),
-                extensions={"code": ErrorCode.NOT_FOUND.value},
+                message=finite.missing, path=(plan.field,), extensions={"code": ErrorCode.NOT_FOUND.value}
             )
             subscriber.feed.fail(subscriber, [missing])
 
+    def review(self, feed: Feed) -> None:
+        """Look again at what a peer may see: its rights have changed.
+
+        Its subscriptions go on from where they are; those of which it may see nothing any more are failed.
+        """
+        rights = feed.caller.rights
+        for subscriber in list(feed.subscribers.values()):
+            channel = subscriber.channel
+            plan = channel.plan
+            try:
+                view = self._look(rights, plan.field, plan.arguments)
+                if view.key == channel.view.key:
+                    continue
+                other = self._channel(plan, view)
+            except EngineError as error:
+                feed.fail(subscriber, [_refusal(plan, error)])
+                continue
+            if subscriber.is_current:
+                subscriber.position = max(subscriber.position, self.end)
+            self.leave(subscriber)
+            self._members[other][subscriber] = None
+            feed.move(subscriber, other)
+
     def _parse(self, after: str) -> Cursor:
         try:
-            cursor = Cursor.parse(after)
+            cursor = self.reader.cursors.parse(after)
         except ValueError as error:
             raise Refused([gap_error(GapReason.MALFORMED)]) from error
         if cursor.epoch != self.reader.log.epoch:
             raise Refused([gap_error(GapReason.EPOCH)])
         return cursor
 
-    def _open(self, plan: Plan, selection: Selection) -> Channel:
+    def _channel(self, plan: Plan, view: View) -> Channel:
+        """Return the channel of a plan and a view; who has it opened joins or closes it.
+
+        :raises EngineError: the arguments name nothing.
+        """
+        known = self._channels.get((plan.key, view.key))
+        if known is not None:
+            return known
+        select = self._select_nothing if view.hides else self._select
+        selection = select(plan.field, plan.arguments)
         end = self.end_cursor
         channel = Channel(
-            plan.key,
-            plan.field,
+            plan,
+            view,
             selection,
-            plan.projection(),
             base=(end.offset, end.index),
-            base_cursor=str(end),
+            base_cursor=self.reader.cursors.of(end),
             ring_size=self._ring_size,
             ring_bytes=self._ring_bytes,
         )
-        self._channels[plan.key] = channel
+        self._channels[channel.key] = channel
         self._members[channel] = {}
         self._index.add(selection.subjects, channel)
         return channel
@@ -253,10 +310,12 @@ class Gateway:
         """Take a subscriber out of its channel; the last one takes the channel with it."""
         channel = subscriber.channel
         members = self._members.get(channel)
-        if members is None:
-            return
-        members.pop(subscriber, None)
-        if not members:
+        if members is not None:
+            members.pop(subscriber, None)
+            self._close_if_empty(channel)
+
+    def _close_if_empty(self, channel: Channel) -> None:
+        if not self._members[channel]:
             self._fallbacks += channel.projection.take_fallbacks()
             del self._members[channel]
             del self._channels[channel.key]
@@ -385,6 +444,6 @@ class Gateway:
         for subscriber in moved:
             subscriber.position = end
         if moved and feed.resume and feed.writable:
-            cursor = str(self.end_cursor)
+            cursor = self.reader.cursors.of(self.end_cursor)
             feed.peer.signal([(subscriber.id, cursor) for subscriber in moved])
         return len(moved)

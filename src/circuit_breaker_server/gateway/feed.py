@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
 from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
@@ -185,6 +186,7 @@ class Subscriber:
 class Feed:
     """The subscriptions of one peer.
 
+    :ivar caller: who it is, and what he may see.
     :ivar has_one: whether it is one subscription only: a write holds nothing of others.
     :ivar finished: the subscriptions that end with what was collected.
 
@@ -203,6 +205,7 @@ class Feed:
         "_more_chunks",
         "_reading",
         "_subscribers",
+        "caller",
         "closed",
         "finished",
         "frame",
@@ -212,9 +215,10 @@ class Feed:
         "writable",
     )
 
-    def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool) -> None:
+    def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> None:
         """Feed ``peer``; ``resume`` tells whether it negotiated cursors."""
         self.peer = peer
+        self.caller = caller
         self.frame = frame
         self.resume = resume
         self.writable = True
@@ -252,6 +256,11 @@ class Feed:
         self.has_one = len(self._subscribers) == 1
         if subscriber is not None:
             self._end(subscriber)
+
+    def move(self, subscriber: Subscriber, channel: Channel) -> None:
+        """Go on in another channel of the same plan, from where the subscriber stands."""
+        subscriber.channel = channel
+        self._lag(subscriber)
 
     def set_writable(self, writable: bool) -> None:
         """Hear that the socket's buffer is full, or has room again."""
@@ -391,11 +400,11 @@ class Feed:
                 if self.resume:
                     self.peer.signal([(subscriber.id, subscriber.cursor)])
             if not self._rejoin(subscriber):
-                page = await self._hub.reader.read(
-                    subscriber.channel, after=subscriber.position, end=self._hub.end
-                )
-                # Another operation may have filled the socket meanwhile: then it is read again later.
-                if not subscriber.ended and self.writable:
+                channel = subscriber.channel
+                page = await self._hub.reader.read(channel, after=subscriber.position, end=self._hub.end)
+                # Another operation may have filled the socket meanwhile, or rights may have changed: then it
+                # is read again.
+                if not subscriber.ended and self.writable and subscriber.channel is channel:
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])

@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 
 import msgspec
 
-from circuit_breaker_server.engine.cursor import Cursor, cursor_text
+from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
@@ -65,6 +65,7 @@ class Page(msgspec.Struct, frozen=True):
 class LogReader:
     """Reads a channel's events from the log.
 
+    :ivar cursors: writes and reads the texts of cursors.
     :ivar derive: from a record to its events, a pure function.
     :ivar page_records: how many records are read at once.
 
@@ -79,8 +80,10 @@ class LogReader:
         derive: Callable[[Record], Sequence[StreamEvent]],
         *,
         page_records: int = 256,
+        cursors: Cursors | None = None,
     ) -> None:
         self.log = log
+        self.cursors = cursors or Cursors(log.epoch)
         self._derive = derive
         self._page_records = page_records
 
@@ -89,11 +92,11 @@ class LogReader:
 
         :raises LogCorruptError: the record cannot be read.
         """
-        offset, check, epoch, size = record.offset, record.check, self.log.epoch, len(record.data)
+        offset, check, size, text = record.offset, record.check, len(record.data), self.cursors.text
         events = []
         for index, event in enumerate(self._derive(record)):
             if event.stream in streams:
-                cursor = cursor_text(epoch, offset, index, check)
+                cursor = text(offset, index, check)
                 events.append(LoggedEvent((offset, index), cursor, event.stream, event.value, size))
         return events
 
@@ -176,20 +179,23 @@ class LogReader:
 
     def _matching(self, channel: Channel, records: Sequence[Record], after: Position) -> list[Found]:
         """Derive a channel's events after a place; as few calls for each as there can be."""
-        stream, matches, epoch, derive = (
+        stream, matches, derive, text = (
             channel.stream,
             channel.selection.matches,
-            self.log.epoch,
             self._derive,
+            self.cursors.text,
         )
+        shows = None if channel.view.permits is None else channel.shows
         found: list[Found] = []
         for record in records:
             for index, event in enumerate(derive(record)):
                 if event.stream == stream:
                     position = (record.offset, index)
                     value = event.value
-                    if position > after and (matches is None or matches(value)):
-                        found.append(
-                            (position, cursor_text(epoch, record.offset, index, record.check), value)
-                        )
+                    if (
+                        position > after
+                        and (matches is None or matches(value))
+                        and (shows is None or shows(value))
+                    ):
+                        found.append((position, text(record.offset, index, record.check), value))
         return found

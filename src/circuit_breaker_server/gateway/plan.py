@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias, cast, final
 
 import graphql
 import msgspec
@@ -51,22 +51,31 @@ class Plan:
         plan.projection().encode({"id": "r1"})
     """
 
-    __slots__ = ("_executor", "_projection", "arguments", "field", "key")
+    __slots__ = ("_executor", "_projections", "arguments", "field", "key")
 
     def __init__(
-        self, field: str, arguments: Mapping[str, object], key: PlanKey, executor: Executor[None]
+        self,
+        field: str,
+        arguments: Mapping[str, object],
+        key: PlanKey,
+        executor: Callable[[frozenset[str]], Executor[None]],
     ) -> None:
+        """``executor``: makes one that withholds fields with these scopes."""
         self.field = field
         self.arguments = arguments
         self.key = key
         self._executor = executor
-        self._projection: Projection | None = None
+        self._projections: dict[frozenset[str], Projection] = {}
 
-    def projection(self) -> Projection:
-        """Compile the selection set, once: each time graphql-core keeps more in the executor."""
-        if self._projection is None:
-            self._projection = Projection(self._executor)
-        return self._projection
+    def projection(self, withheld: frozenset[str] = frozenset()) -> Projection:
+        """Compile the selection set, once: each time graphql-core keeps more in the executor.
+
+        :param withheld: scopes whose fields are withheld.
+        """
+        projection = self._projections.get(withheld)
+        if projection is None:
+            projection = self._projections[withheld] = Projection(self._executor(withheld))
+        return projection
 
 
 def make_plan(
@@ -87,9 +96,17 @@ def make_plan(
         raise Refused(error.errors) from error
     if operation.operation is not OperationType.SUBSCRIPTION:
         raise Refused([GraphQLError(message="the operation is not a subscription")])
-    executor = Executor.build(
-        schema, document.ast, raw_variable_values=dict(variables or {}), operation_name=operation_name or None
-    )
+
+    def build(withheld: frozenset[str]) -> Executor[None] | list[graphql.GraphQLError]:
+        return Executor.build(
+            schema,
+            document.ast,
+            context_value=withheld,
+            raw_variable_values=dict(variables or {}),
+            operation_name=operation_name or None,
+        )
+
+    executor = build(frozenset())
     if isinstance(executor, list):
         raise Refused([to_wire(error, "INVALID_INPUT") for error in executor])
     try:
@@ -105,7 +122,12 @@ def make_plan(
         operation.name.value if operation.name else None,
         _KEYS.encode(executor.variable_values.coerced),
     )
-    return Plan(node.name.value, arguments, key, executor)
+    whole = executor
+
+    def executor_for(withheld: frozenset[str]) -> Executor[None]:
+        return cast("Executor[None]", build(withheld)) if withheld else whole
+
+    return Plan(node.name.value, arguments, key, executor_for)
 
 
 def _only_field(schema: GraphQLSchema, names: Sequence[str]) -> graphql.GraphQLField:

@@ -32,7 +32,7 @@ from graphql.execution.execute import execute_subscription_event
 from circuit_breaker_sdk.errors import GraphQLError as WireError
 from circuit_breaker_server.engine.events import made, whole
 from circuit_breaker_server.graphql.errors import to_wire
-from circuit_breaker_server.graphql.schema import give
+from circuit_breaker_server.graphql.schema import REDACTION, Redaction, give
 
 __all__ = ["Projection", "root_fields"]
 
@@ -53,7 +53,7 @@ class _UnfitSelection(Exception):
 class _Field(msgspec.Struct, frozen=True):
     """One selected field: where its value comes from and how it is completed.
 
-    :ivar name: the value's key; ``None`` for ``__typename``, whose answer is ``constant``.
+    :ivar name: the value's key; ``None`` for ``__typename`` and what is withheld: the answer is ``constant``.
     :ivar exact: the type of a leaf that stands as it is; ``None`` where ``complete`` must look.
     """
 
@@ -314,6 +314,12 @@ def _field(
     if name == "__typename":
         return _Field(key, None, False, None, _as_it_is, parent.name)
     definition = parent.fields.get(name)
+    redaction = None if definition is None else definition.extensions.get(REDACTION)
+    if isinstance(redaction, Redaction) and redaction.withholds(executor.context_value):
+        return _Field(key, None, True, None, _as_it_is, redaction.instead)
+    if isinstance(redaction, Redaction) and definition is not None and not definition.args:
+        nullable, exact, complete = _compile(executor, definition.type, group)
+        return _Field(key, name, nullable, exact, complete)
     if definition is None or definition.resolve is not None or definition.args or node.arguments:
         raise _UnfitSelection
     nullable, exact, complete = _compile(executor, definition.type, group)

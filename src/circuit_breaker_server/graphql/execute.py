@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
 from typing import TypeGuard
 
@@ -13,12 +13,15 @@ import msgspec
 from graphql import ExecutionResult, OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.streams import withheld_from
+from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
-from circuit_breaker_server.graphql.resolvers import Root, Told, resolve
+from circuit_breaker_server.graphql.resolvers import Judging, Root, Told, resolve
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.security.rights import Rights
 
 __all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project", "run"]
 
@@ -32,6 +35,9 @@ async def execute(
     operation_name: str | None,
     engine: Engine,
     timeout_seconds: float = 30.0,
+    caller: Caller = OPEN,
+    nothing: Engine | None = None,
+    cursors: Cursors | None = None,
 ) -> bytes:
     """Execute a query or a mutation; return the answer as JSON: ``data``, ``errors``, ``extensions``.
 
@@ -41,6 +47,9 @@ async def execute(
     has already handed to the log.
 
     :param operation_name: ``None`` where the document has one operation only.
+    :param caller: who asks: by his rights it is answered.
+    :param nothing: an engine in which nothing is; needed unless the caller may do everything.
+    :param cursors: writes them; ``None`` writes such as people can read.
     """
     try:
         operation = document.operation(operation_name)
@@ -48,7 +57,8 @@ async def execute(
         return encode_errors(error.errors)
     if operation.operation is OperationType.SUBSCRIPTION:
         return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
-    root = Root(engine, is_mutation=operation.operation is OperationType.MUTATION)
+    is_mutation = operation.operation is OperationType.MUTATION
+    root = Root(engine, is_mutation=is_mutation, caller=caller, nothing=nothing, cursors=cursors)
     try:
         async with asyncio.timeout(timeout_seconds):
             return await run(document, variables=variables, operation_name=operation_name, root=root)
@@ -63,10 +73,10 @@ async def run(
     document: Document, *, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
 ) -> bytes:
     """Execute on a root; return the answer as :func:`execute` does."""
-    result = _start(document, variables, operation_name, root)
+    result = _start(document, variables, operation_name, root, root.caller.rights)
     if inspect.isawaitable(result):
         result = await result
-    return _encode(result, root.cursor)
+    return _encode(result, None if root.cursor is None else root.cursors.of(root.cursor))
 
 
 def project(
@@ -74,25 +84,28 @@ def project(
     *,
     variables: Mapping[str, object] | None,
     operation_name: str | None,
-    answers: Callable[[], object],
+    root: Told | Judging,
+    rights: Rights,
 ) -> bytes:
-    """Return the answer to a mutation with one root field whose value is known, without ``extensions``.
-
-    :param answers: makes the value, or raises what the field is refused by.
-    """
-    result = _start(document, variables, operation_name, Told(answers))
+    """Return the answer to a mutation that is not executed, without ``extensions``."""
+    result = _start(document, variables, operation_name, root, rights)
     if inspect.isawaitable(result):
         raise TypeError("the answer to a mutation is made at once")
     return _encode(result, None)
 
 
 def _start(
-    document: Document, variables: Mapping[str, object] | None, operation_name: str | None, root: Root | Told
+    document: Document,
+    variables: Mapping[str, object] | None,
+    operation_name: str | None,
+    root: Root | Told | Judging,
+    rights: Rights,
 ) -> Awaitable[ExecutionResult] | ExecutionResult:
     return graphql.execute(
         load_schema(),
         document.ast,
         root_value=root,
+        context_value=withheld_from(rights),
         variable_values=dict(variables or {}),
         operation_name=operation_name or None,
         field_resolver=resolve,
@@ -121,7 +134,7 @@ def encode_refusal(code: str, message: str) -> bytes:
     return encode_errors([GraphQLError(message=message, extensions={"code": code})])
 
 
-def _encode(result: ExecutionResult, cursor: Cursor | None) -> bytes:
+def _encode(result: ExecutionResult, cursor: str | None) -> bytes:
     answer: dict[str, object] = {}
     errors = result.errors or []
     if result.data is not None or any(error.path is not None for error in errors):
@@ -131,7 +144,7 @@ def _encode(result: ExecutionResult, cursor: Cursor | None) -> bytes:
             error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
         ]
     if cursor is not None:
-        answer["extensions"] = {"resume": {"cursor": str(cursor)}}
+        answer["extensions"] = {"resume": {"cursor": cursor}}
     return _ENCODER.encode(answer)
 
 

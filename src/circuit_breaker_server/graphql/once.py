@@ -25,11 +25,13 @@ from graphql import (
     VariableNode,
 )
 
+from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import encode_refusal, project, run
-from circuit_breaker_server.graphql.resolvers import Root
+from circuit_breaker_server.graphql.resolvers import Judging, Root, Told
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Done", "Once"]
@@ -73,14 +75,24 @@ class Once:
     sends it again waits for it.
 
     :param timeout_seconds: how long a caller waits.
+    :param nothing: an engine in which nothing is, for callers who may not do everything.
 
     Example::
 
         done = await once.execute(document, {"input": {...}}, None, key="8e03978e-40d5")
     """
 
-    def __init__(self, engine: Engine, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        timeout_seconds: float,
+        nothing: Engine | None = None,
+        cursors: Cursors | None = None,
+    ) -> None:
+        self._cursors = cursors or Cursors(engine.epoch)
         self._engine = engine
+        self._nothing = nothing
         self._timeout_seconds = timeout_seconds
         self._running: dict[tuple[str, str], _Running] = {}
 
@@ -99,12 +111,13 @@ class Once:
         operation_name: str | None,
         *,
         key: str,
-        principal: str = "",
+        caller: Caller = OPEN,
     ) -> Done:
         """Execute a mutation, unless it was executed under this key before.
 
-        :param principal: who asks; the same for all where there is no authentication.
+        :param caller: who asks; the same for all where there is no authentication.
         """
+        principal = caller.principal.id
         if not _KEY.fullmatch(key):
             return _refused(400, "IDEMPOTENCY_KEY_INVALID", _NO_KEY)
         operation = document.operation(operation_name)
@@ -125,21 +138,43 @@ class Once:
             return msgspec.structs.replace(done, is_replayed=running.task.done())
         kept = self._engine.idempotency.find(principal, key, now=self._engine.now())
         if kept is not None:
-            return self._again(kept, request_hash)
+            # An answer is told again only to whom it would be given now.
+            refused = self._judged_again(document, variables, operation_name, caller)
+            return self._again(kept, request_hash) if refused is None else Done(refused)
         claim = Claim(
             principal=principal,
             key=key,
             request_hash=request_hash,
             encode=lambda answers: project(
-                document, variables=variables, operation_name=operation_name, answers=answers
+                document,
+                variables=variables,
+                operation_name=operation_name,
+                root=Told(answers),
+                rights=caller.rights,
             ),
         )
         task = asyncio.get_running_loop().create_task(
-            self._run(claim, document, variables, operation_name), name="graphql-once"
+            self._run(claim, document, variables, operation_name, caller), name="graphql-once"
         )
         self._running[principal, key] = _Running(request_hash, task)
         task.add_done_callback(lambda task: self._ended((principal, key), task))
         return await self._wait(task)
+
+    def _judged_again(
+        self,
+        document: Document,
+        variables: Mapping[str, object] | None,
+        operation_name: str | None,
+        caller: Caller,
+    ) -> bytes | None:
+        """Return the refusal of a mutation that was executed before, ``None`` if it would be allowed now."""
+        if caller.rights.is_unlimited:
+            return None
+        judging = Judging(self._engine, caller)
+        answer = project(
+            document, variables=variables, operation_name=operation_name, root=judging, rights=caller.rights
+        )
+        return None if judging.is_allowed else answer
 
     async def _wait(self, task: asyncio.Task[Done]) -> Done:
         await asyncio.wait((task,), timeout=self._timeout_seconds)
@@ -157,12 +192,15 @@ class Once:
         document: Document,
         variables: Mapping[str, object] | None,
         operation_name: str | None,
+        caller: Caller,
     ) -> Done:
         CLAIM.set(claim)
-        root = Root(self._engine, is_mutation=True)
+        root = Root(
+            self._engine, is_mutation=True, caller=caller, nothing=self._nothing, cursors=self._cursors
+        )
         answer = await run(document, variables=variables, operation_name=operation_name, root=root)
         # From the record, as for whoever asks again: the same bytes.
-        done = Done(claim.answer(self._engine.epoch) or answer)
+        done = Done(claim.answer(self._cursors) or answer)
         claim.release()
         return done
 
@@ -176,7 +214,7 @@ class Once:
             return _REUSED
         match kept.withheld:
             case None:
-                return Done(kept.whole(self._engine.epoch), is_replayed=True)
+                return Done(kept.whole(self._cursors), is_replayed=True)
             case Withheld.TOO_LARGE:
                 text = f"the mutation happened; its answer had over {MAX_ANSWER_BYTES} bytes and was not kept"
                 return _refused(409, "IDEMPOTENCY_ANSWER_TOO_LARGE", text)

@@ -3,40 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import final
+from typing import Final, final
 
 from graphql import GraphQLResolveInfo
 
+from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES, Rule, Verdict, judge, keep
+from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.command import Committed, Value
-from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
+from circuit_breaker_server.security.rights import Rights
 
-__all__ = ["MUTATIONS", "QUERIES", "Root", "Told", "resolve"]
+__all__ = ["MUTATIONS", "QUERIES", "Judging", "Root", "Told", "resolve"]
 
 
 @final
 class Root:
     """The value at the root of one operation.
 
+    :ivar caller: who asks: by his rights a field is answered, refused, or answered as if nothing were there.
+    :ivar cursors: writes them.
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
     """
 
-    __slots__ = ("cursor", "engine", "is_mutation")
+    __slots__ = ("caller", "cursor", "cursors", "engine", "is_mutation", "nothing")
 
-    def __init__(self, engine: Engine, *, is_mutation: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        is_mutation: bool,
+        caller: Caller = OPEN,
+        nothing: Engine | None = None,
+        cursors: Cursors | None = None,
+    ) -> None:
+        """``nothing``: an engine in which nothing is; needed unless the caller may do everything."""
+        self.cursors = cursors or Cursors(engine.epoch)
         self.engine = engine
         self.is_mutation = is_mutation
+        self.caller = caller
+        self.nothing = nothing
         self.cursor: Cursor | None = None
 
     def field(self, name: str, arguments: Arguments) -> object:
-        """Answer a root field: its value, or the promise of it."""
+        """Answer a root field: its value, or the promise of it.
+
+        :raises EngineError: as the engine does; ``FORBIDDEN``.
+        """
+        rights = self.caller.rights
         if self.is_mutation:
-            return self._mutate(MUTATIONS[name](self.engine, arguments))
-        return QUERIES[name](self.engine, arguments)
+            if rights.is_unlimited:
+                return self._mutate(MUTATIONS[name](self.engine, arguments))
+            engine = self._engine_for(MUTATION_RULES, name, rights, arguments)
+            return self._mutate(MUTATIONS[name](engine, arguments))
+        if rights.is_unlimited:
+            return QUERIES[name](self.engine, arguments)
+        engine = self._engine_for(QUERY_RULES, name, rights, arguments)
+        rule = QUERY_RULES[name]
+        if rule.page is not None:
+            return PAGES[name](engine, arguments, rule.page(rights))
+        answer = QUERIES[name](engine, arguments)
+        return answer if engine is not self.engine else keep(rule, rights, answer)
+
+    def _engine_for(
+        self, rules: Mapping[str, Rule], name: str, rights: Rights, arguments: Arguments
+    ) -> Engine:
+        verdict = judge(rules[name], name, self.engine, rights, arguments, asker=self.caller.principal.id)
+        if verdict is Verdict.ALLOWED:
+            return self.engine
+        if self.nothing is None:
+            raise RuntimeError("there is no engine to answer those who may not see")
+        return self.nothing
 
     async def _mutate(self, command: Awaitable[Committed[object] | Value]) -> object:
+        ASKER.set(self.caller.principal.id)
         done = await command
         if not isinstance(done, Committed):
             return done
@@ -61,17 +105,43 @@ class Told:
         return self._answers()
 
 
+@final
+class Judging:
+    """The value at the root of a mutation that is not executed: it is only told whether it would be.
+
+    :ivar is_allowed: whether it would.
+    """
+
+    __slots__ = ("_caller", "_engine", "is_allowed")
+
+    def __init__(self, engine: Engine, caller: Caller) -> None:
+        self._engine = engine
+        self._caller = caller
+        self.is_allowed = False
+
+    def field(self, name: str, arguments: Arguments) -> object:
+        """Refuse the root field, or note that it is allowed."""
+        asker = self._caller.principal.id
+        verdict = judge(MUTATION_RULES[name], name, self._engine, self._caller.rights, arguments, asker=asker)
+        if verdict is Verdict.HIDDEN:
+            raise EngineError(ErrorCode.FORBIDDEN, f"{name} is not for you any more")
+        self.is_allowed = True
+        return None
+
+
 def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: object) -> object:
     """Resolve any field: the engine's answers hold every field by its name; see ``Value``."""
     if isinstance(source, dict):
         value = source[info.field_name]
         return value() if callable(value) else value
-    if isinstance(source, (Root, Told)):
+    if isinstance(source, (Root, Told, Judging)):
         return source.field(info.field_name, arguments)
     raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")
 
 
 _DOMAINS = (workflows, rules, nats, agents, llm, analytics, mcp)
+
+PAGES: Final = mcp.PAGES
 
 QUERIES: Mapping[str, Query] = {
     "health": lambda _engine, _given: "ok",

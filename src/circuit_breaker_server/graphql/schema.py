@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+from functools import partial
 from importlib import resources
+from typing import Final, final
 
 from graphql import (
     BooleanValueNode,
     ConstValueNode,
     FloatValueNode,
     GraphQLError,
+    GraphQLField,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLResolveInfo,
     GraphQLScalarType,
     GraphQLSchema,
     IntValueNode,
@@ -18,11 +24,15 @@ from graphql import (
     ObjectValueNode,
     StringValueNode,
     build_schema,
+    value_from_ast_untyped,
 )
 
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json
 
-__all__ = ["give", "load_schema", "schema_text"]
+__all__ = ["REDACTION", "Redaction", "give", "load_schema", "schema_text"]
+
+REDACTION: Final = "redaction"
+"""Among the extensions of a field: its :class:`Redaction`."""
 
 _BASE = "base.graphql"
 _INTEGER_DIGITS = 20  # of the greatest 64-bit integer; int() of very many digits is slow
@@ -45,7 +55,50 @@ def load_schema() -> GraphQLSchema:
     scalar.coerce_output_value = give
     scalar.coerce_input_value = _take
     scalar.coerce_input_literal = _take_literal
+    _redact(schema)
     return schema
+
+
+def _redact(schema: GraphQLSchema) -> None:
+    """Give the fields with ``@secret`` and ``@needs`` a resolver that withholds them."""
+    for type_ in schema.type_map.values():
+        for name, field in type_.fields.items() if isinstance(type_, GraphQLObjectType) else ():
+            for directive in (field.ast_node.directives or ()) if field.ast_node else ():
+                if directive.name.value == "secret":
+                    redaction = Redaction(None, field)
+                elif directive.name.value == "needs":
+                    scope = next(iter(directive.arguments))
+                    redaction = Redaction(str(value_from_ast_untyped(scope.value)), field)
+                else:
+                    continue
+                field.extensions = {**field.extensions, REDACTION: redaction}
+                field.resolve = partial(_withhold, redaction, name)
+
+
+@final
+class Redaction:
+    """How a field is withheld.
+
+    :ivar scope: who has it sees the field; ``None``: nobody does.
+    :ivar instead: what stands there instead.
+    """
+
+    def __init__(self, scope: str | None, field: GraphQLField) -> None:
+        self.scope = scope
+        self.instead = "" if isinstance(field.type, GraphQLNonNull) else None
+
+    def withholds(self, withheld: object) -> bool:
+        """Tell whether it withholds the field from who lacks these scopes; whoever is not known lacks all."""
+        return self.scope is None or not isinstance(withheld, frozenset) or self.scope in withheld
+
+
+def _withhold(
+    redaction: Redaction, name: str, source: object, info: GraphQLResolveInfo[object], **_: object
+) -> object:
+    if redaction.withholds(info.context):
+        return redaction.instead
+    value = source[name] if isinstance(source, dict) else None
+    return value() if callable(value) else value
 
 
 def give(value: object) -> object:

@@ -10,6 +10,7 @@ import msgspec
 from graphql import OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
@@ -22,7 +23,7 @@ from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.patience import Patience
 from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
-from circuit_breaker_server.security.authentication import ANYONE, Authenticator, Principal
+from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.security.clock import Alarm
 
 __all__ = ["Polls"]
@@ -92,12 +93,10 @@ class Polls:
         """How many polls wait."""
         return len(self._open)
 
-    async def answer(
-        self, request: PollRequest, *, gone: Awaitable[None], principal: Principal = ANYONE
-    ) -> bytes:
+    async def answer(self, request: PollRequest, *, gone: Awaitable[None], caller: Caller = OPEN) -> bytes:
         """Answer one poll; ``gone`` ends when its client leaves, and with it the waiting.
 
-        It waits no longer than the token of ``principal`` lasts, and tells what has come until then.
+        It waits no longer than the token of ``caller`` lasts, and tells what has come until then.
 
         :raises PollInvalid: the request is none.
         """
@@ -105,10 +104,10 @@ class Polls:
         poll: _Poll | None = None
         token_end: Alarm | None = None
         try:
-            poll = _Poll(self, request.asked(max_operations=self._max_operations))
+            poll = _Poll(self, request.asked(max_operations=self._max_operations), caller)
             self._open.add(poll)
             leaving.add_done_callback(poll.stop)
-            token_end = self._authenticator.at_end(principal, poll.stop)
+            token_end = self._authenticator.at_end(caller.principal, poll.stop)
             if self._is_stopped:
                 poll.stop()
             results = await poll.results(wait_seconds=request.wait_ms / 1000)
@@ -122,6 +121,11 @@ class Polls:
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
 
+    def review(self) -> None:
+        """Look again at what those who wait may see: rights have changed."""
+        for poll in list(self._open):
+            poll.review()
+
     def stop(self) -> None:
         """Answer every poll at once, those to come too: the server closes."""
         self._is_stopped = True
@@ -133,8 +137,9 @@ class Polls:
 class _Poll:
     """One request: its operations, and the bytes they may take together."""
 
-    def __init__(self, polls: Polls, asked: Sequence[PollOperation]) -> None:
+    def __init__(self, polls: Polls, asked: Sequence[PollOperation], caller: Caller) -> None:
         self.polls = polls
+        self.caller = caller
         self._taken_bytes = 0
         self._is_full = False
         self._is_due = False
@@ -162,6 +167,11 @@ class _Poll:
         """Wait no longer."""
         self._is_stopped = True
         self._changed.set()
+
+    def review(self) -> None:
+        """Look again at what may be seen."""
+        for operation in self._operations:
+            self.polls.gateway.review(operation.feed)
 
     def close(self) -> None:
         """Leave every channel. Idempotent."""
@@ -228,11 +238,11 @@ class _Operation:
         self._is_cut = False
         self.settled = False
         self.place: Position = (0, 0)
-        self.feed = self._polls.gateway.attach(self, frame=_framed, resume=True)
+        self.feed = self._polls.gateway.attach(self, frame=_framed, resume=True, caller=poll.caller)
         try:
             self._after = resume_after(asked.extensions)
             if self._after is not None:
-                cursor = Cursor.parse(self._after)
+                cursor = self._polls.gateway.reader.cursors.parse(self._after)
                 self.place = (cursor.offset, cursor.index)
         except (Refused, ValueError):
             pass  # said when it subscribes
@@ -338,14 +348,14 @@ class _Operation:
     async def move_to(self, place: Cursor | Position) -> None:
         """Move the cursor on."""
         if isinstance(place, Cursor):
-            self._cursor = str(place)
+            self._cursor = self._polls.gateway.reader.cursors.of(place)
             return
         try:
             cursor = await self._polls.gateway.reader.cursor_at(place[0])
         except LogError:
             return  # from where it was, then
         if cursor is not None:
-            self._cursor = str(cursor)
+            self._cursor = self._polls.gateway.reader.cursors.of(cursor)
 
     def result(self) -> bytes:
         """Return what the client is told of this operation."""

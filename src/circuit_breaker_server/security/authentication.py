@@ -1,4 +1,4 @@
-"""Bearer tokens: who asks, told by a token that somebody with the key has signed.
+"""Who asks: told by a token that somebody with the key has signed, or by an API key.
 
 A token is good until its ``exp`` and the leeway after it; whatever it opened ends at that same instant
 (:meth:`Authenticator.at_end`). What is said of a token that is refused holds nothing of it.
@@ -17,6 +17,7 @@ from joserfc.jwk import OctKey
 
 from circuit_breaker_server.config import TokenSettings
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
 from circuit_breaker_server.signed_tokens import (
     KeyPair,
@@ -28,11 +29,12 @@ from circuit_breaker_server.signed_tokens import (
     read_secret,
 )
 
-__all__ = ["ANYONE", "EXPIRED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]
+__all__ = ["ANYONE", "EXPIRED", "REVOKED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]
 
 MISSING: Final = "token missing"
 INVALID: Final = "token invalid"
 EXPIRED: Final = "token expired"
+REVOKED: Final = "access revoked"
 
 _HEADER: Final = "authorization"
 _MAX_KEY_BYTES: Final = 64 * 1024
@@ -57,6 +59,7 @@ class Principal:
 
     :ivar id: the ``sub`` of the token; empty for everybody where no tokens are asked for.
     :ivar ends_at: until when, in seconds since 1970; ``None`` for ever.
+    :ivar key_id: of the API key that was shown; ``None`` for a token.
 
     Example::
 
@@ -65,6 +68,7 @@ class Principal:
 
     id: str
     ends_at: float | None = None
+    key_id: str | None = None
 
 
 ANYONE: Final = Principal("")
@@ -82,26 +86,40 @@ class Authenticator:
     """
 
     def __init__(
-        self, rules: tuple[TokenSettings, KeyPair | OctKey] | None = None, *, clock: Clock | None = None
+        self,
+        rules: tuple[TokenSettings, KeyPair | OctKey] | None = None,
+        *,
+        keys: ApiKeys | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Hold settings and the key that was read by them; :meth:`open` is the way in."""
         self._rules = rules
+        self._keys = keys
         self._clock = clock or WallClock()
 
     @classmethod
-    def open(cls, settings: TokenSettings | None, *, clock: Clock | None = None) -> Self:
+    def open(
+        cls, settings: TokenSettings | None, *, keys: ApiKeys | None = None, clock: Clock | None = None
+    ) -> Self:
         """Read the key.
+
+        :param keys: API keys that are let in as well; ``None``: none are.
 
         :raises TokenKeyError: there is none, or it is not fit for the algorithm.
         """
-        return cls(None if settings is None else (settings, _read(settings)), clock=clock)
+        return cls(None if settings is None else (settings, _read(settings)), keys=keys, clock=clock)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in."""
+        return self._rules is None and self._keys is None
 
     def of_headers(self, given: Sequence[str]) -> Principal:
         """Tell who sent these ``Authorization`` headers.
 
         :raises Unauthenticated: says why.
         """
-        if self._rules is None:
+        if self.is_open:
             return ANYONE
         if not given:
             raise Unauthenticated(MISSING)
@@ -113,7 +131,7 @@ class Authenticator:
 
         :raises Unauthenticated: says why.
         """
-        if self._rules is None:
+        if self.is_open:
             return ANYONE
         named = [
             value for name, value in (payload or {}).items() if name.lower() == _HEADER and value is not None
@@ -128,14 +146,27 @@ class Authenticator:
 
     def _verify(self, authorization: object) -> Principal:
         try:
-            return self._principal(_token(authorization))
+            token = _token(authorization)
+            if token.startswith(KEY_PREFIX):
+                return self._of_key(token)
+            return self._principal(token)
         except (TokenBroken, JoseError) as error:
             logger.debug("token_refused", why=error.code if isinstance(error, TokenBroken) else error.error)
             raise Unauthenticated(INVALID) from None
 
+    def _of_key(self, text: str) -> Principal:
+        if self._keys is None:
+            raise TokenBroken("no_keys_taken")
+        try:
+            key = self._keys.verify(text)
+        except ApiKeyRefused as refused:
+            logger.debug("key_refused", why=str(refused))
+            raise Unauthenticated(str(refused)) from None
+        return Principal(key.principal, key.expires_at, key.id)
+
     def _principal(self, token: str) -> Principal:
         if self._rules is None:
-            raise RuntimeError("there is nothing to verify tokens with")
+            raise TokenBroken("no_tokens_taken")
         settings, key = self._rules
         claims = decode(token, key, settings.algorithm)
         must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}

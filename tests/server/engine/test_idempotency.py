@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import IdempotencyState, Kept
@@ -20,6 +21,7 @@ from circuit_breaker_server.graphql.once import Done, Once
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import EventLog, LogCorruptError, NewRecord, Record, Snapshot
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.security.authentication import Principal
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import review, state
 
@@ -44,7 +46,9 @@ class Run:
 
     async def send(self, query: str, given: object, key: str, principal: str = "") -> Done:
         document = self._documents.get(query)
-        return await self.once.execute(document, {"i": given}, None, key=key, principal=principal)
+        return await self.once.execute(
+            document, {"i": given}, None, key=key, caller=Caller(Principal(principal), Permissions())
+        )
 
     async def made(self, query: str, given: object, key: str) -> dict[str, str]:
         answer = msgspec.json.decode((await self.send(query, given, key)).answer, type=dict[str, object])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from circuit_breaker_server.access.streams import EVERYTHING_SEEN
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from tests.server.gateway.worlds import ALL_THINGS, plan
@@ -10,10 +11,9 @@ from tests.server.gateway.worlds import ALL_THINGS, plan
 def channel(*, ring_size: int = 4, ring_bytes: int = 10_000, base: Position = (10, 2)) -> Channel:
     made = plan(ALL_THINGS)
     return Channel(
-        made.key,
-        made.field,
+        made,
+        EVERYTHING_SEEN,
         Selection(("thing.*",)),
-        made.projection(),
         base=base,
         base_cursor="start",
         ring_size=ring_size,

@@ -59,14 +59,20 @@ class Story:
 
     def __init__(self, directory: Path, ring_size: int, page_records: int) -> None:
         self.directory = directory
-        self.sizes = {"ring_size": ring_size, "page_records": page_records}
+        self.ring_size, self.page_records = ring_size, page_records
         self.notes: list[Cursor] = []
         self.places: list[Cursor] = []
         self.operations: list[Operation] = []
 
     async def open(self) -> None:
         self.log = await SqliteEventLog.open(self.directory)
-        self.gateway = Gateway(self.log, derive=derive, select=select, **self.sizes)
+        self.gateway = Gateway(
+            self.log,
+            derive=derive,
+            select=select,
+            ring_size=self.ring_size,
+            page_records=self.page_records,
+        )
         await self.gateway.start()
 
     async def close(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from circuit_breaker_server.access.fields import Sees
+from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.inputs import (
     AuthenticateJwt,
     CompleteOAuth,
@@ -26,27 +28,47 @@ from circuit_breaker_server.graphql.roots.arguments import (
     text,
 )
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["MUTATIONS", "PAGES", "QUERIES"]
 
 
 def _pagination(given: Arguments) -> Pagination | None:
     return msgspec.convert(given.get("pagination"), Pagination | None)
 
 
+PAGES: Mapping[str, Callable[[Engine, Arguments, Sees], object]] = {
+    "mcpServers": lambda engine, given, is_seen: engine.mcp.server_page(
+        _pagination(given),
+        is_seen=is_seen,
+        type=optional_text(given, "type"),
+        status=optional_text(given, "status"),
+    ),
+    "mcpServersByTenant": lambda engine, given, is_seen: engine.mcp.server_page(
+        _pagination(given), is_seen=is_seen, tenant_id=text(given, "tenantId")
+    ),
+    "mcpSessions": lambda engine, given, is_seen: engine.mcp.session_page(
+        _pagination(given),
+        is_seen=is_seen,
+        user_id=optional_text(given, "userId"),
+        server_id=optional_text(given, "serverId"),
+    ),
+}
+"""The queries that are answered by pages of what is seen, in which what is not seen does not count."""
+
+
+def _all(_of: str, _tenant_id: str) -> bool:
+    return True
+
+
+def _whole(page: Callable[[Engine, Arguments, Sees], object]) -> Query:
+    return lambda engine, given: page(engine, given, _all)
+
+
 QUERIES: Mapping[str, Query] = {
-    "mcpServers": lambda engine, given: engine.mcp.server_page(
-        _pagination(given), type=optional_text(given, "type"), status=optional_text(given, "status")
-    ),
+    **{name: _whole(page) for name, page in PAGES.items()},
     "mcpServer": lambda engine, given: engine.mcp.server(text(given, "id")),
-    "mcpServersByTenant": lambda engine, given: engine.mcp.server_page(
-        _pagination(given), tenant_id=text(given, "tenantId")
-    ),
     "mcpOAuthProviders": lambda engine, _given: engine.mcp.providers(),
     "mcpServerCapabilities": lambda engine, given: engine.mcp.servers.capabilities(text(given, "serverId")),
     "mcpServerHealth": lambda engine, given: engine.mcp.servers.health(text(given, "serverId")),
-    "mcpSessions": lambda engine, given: engine.mcp.session_page(
-        _pagination(given), user_id=optional_text(given, "userId"), server_id=optional_text(given, "serverId")
-    ),
 }
 
 MUTATIONS: Mapping[str, Mutation] = {
