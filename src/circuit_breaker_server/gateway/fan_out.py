@@ -11,7 +11,7 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
 from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
 from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
@@ -208,9 +208,7 @@ class Gateway:
             raise Refused([_refusal(plan, error)]) from error
         finite = channel.selection.finite
         try:
-            begun = None if finite is None else finite.start()
-            if unverified is None and begun is not None and begun.offset + 1 < self.reader.log.first_offset:
-                raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
+            begun = None if finite is None else self._beginning(finite, is_resumed=unverified is not None)
         except EngineError as error:
             self._close_if_empty(channel)
             raise Refused([_refusal(plan, error)]) from error
@@ -231,6 +229,16 @@ class Gateway:
             seconds = self._begin_seconds if patience is None else patience()
             subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber)
         feed.add(subscriber)
+
+    def _beginning(self, finite: Finite, *, is_resumed: bool) -> Cursor | None:
+        """Return where a finite stream begins, ``None`` if it has not begun.
+
+        :raises EngineError: it cannot be read, or not from there.
+        """
+        begun = finite.start()
+        if begun is not None and not is_resumed and begun.offset + 1 < self.reader.log.first_offset:
+            raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
+        return begun
 
     def _give_up(self, subscriber: Subscriber) -> None:
         """End a finite stream that has not begun, or that has begun and is not to be seen."""
