@@ -18,6 +18,7 @@ import uvicorn
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_server import logs
+from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.nothing import engine_of_nothing
 from circuit_breaker_server.access.streams import Views
@@ -38,6 +39,7 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
+from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.watched_file import FileRefused
@@ -131,7 +133,7 @@ class Server:
             listener = parts.enter_context(_listen(self.settings))
             try:
                 await self._start_parts(parts, listener)
-            except (LogError, SecretStoreError, TokenKeyError, FileRefused) as error:
+            except (LogError, SecretStoreError, TokenKeyError, FileRefused, AuditLogError) as error:
                 raise ServerStartError(str(error)) from error
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
@@ -150,6 +152,7 @@ class Server:
             parts.push_async_callback(policy.aclose)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
         permissions = Permissions(policy)
+        audit = await self._audit(parts, is_open=authenticator.is_open)
         cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
         secrets = await SecretStore.open(settings.data_dir)
         engine = Engine(
@@ -221,6 +224,7 @@ class Server:
             settings=settings,
             authenticator=authenticator,
             permissions=permissions,
+            audit=audit,
         )
         sessions = Sessions(services)
         polls = Polls(
@@ -239,9 +243,11 @@ class Server:
             max_body_bytes=settings.max_body_bytes,
             authenticator=authenticator,
             permissions=permissions,
+            audit=audit,
         )
 
-        def review(_: Policy) -> None:
+        def review(policy: Policy) -> None:
+            audit.changed(policy.version)
             sessions.review()
             polls.review()
 
@@ -251,6 +257,17 @@ class Server:
         serving = _Serving(settings, routes, sessions, polls, gateway)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
+
+    async def _audit(self, parts: AsyncExitStack, *, is_open: bool) -> Auditor:
+        settings = self.settings
+        if not (settings.audit or (settings.audit is None and not is_open)):
+            return NO_AUDIT
+        paths = AuditPaths.of(
+            settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file
+        )
+        log = await AuditLog.open(paths)
+        parts.push_async_callback(log.aclose)
+        return Auditor(log)
 
     async def aclose(self) -> None:
         """Stop: no new sockets, the open ones flushed and closed with 1012, then the parts. Idempotent.

@@ -131,6 +131,11 @@ class ServerSettings:
         them.
     :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
         is read again when it changes.
+    :ivar audit: whether what callers do is written to the audit log; ``None``: where callers are known.
+    :ivar audit_key_file: seals its lines; made if it is missing. ``None`` is ``audit.key`` in the data
+        directory: whoever can write there can forge the log, so keep it elsewhere.
+    :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
+        directory.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -171,13 +176,16 @@ class ServerSettings:
     token_keys: TokenSettings | None = None
     api_keys: bool = False
     policy_file: Path | None = None
+    audit: bool | None = None
+    audit_key_file: Path | None = None
+    audit_anchor_file: Path | None = None
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if isinstance(getattr(self, name), int | float) and name not in ("port", "api_keys")
+            if isinstance(getattr(self, name), int | float) and name not in ("port", "api_keys", "audit")
         }
         for name, value in positive.items():
             if not value > 0:

@@ -27,6 +27,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
@@ -110,7 +111,9 @@ class HttpRoutes:
         max_body_bytes: int,
         authenticator: Authenticator | None = None,
         permissions: Permissions | None = None,
+        audit: Auditor = NO_AUDIT,
     ) -> None:
+        self._audit = audit
         self._permissions = permissions or Permissions()
         self._documents = documents
         self._once = once
@@ -141,10 +144,12 @@ class HttpRoutes:
             try:
                 principal = self._authenticator.of_headers(request.headers.getlist("Authorization"))
             except Unauthenticated as reason:
+                self._audit.refused(_host(request), request.url.path, str(reason))
                 error = GraphQLError(message=str(reason), extensions={"code": "UNAUTHENTICATED"})
                 headers = {"WWW-Authenticate": "Bearer", **_NOT_STORED}
                 return _errors(401, _media_type(request), [error], **headers)
-            return await answer(request, Caller(principal, self._permissions))
+            caller = Caller(principal, self._permissions, address=_host(request), audit=self._audit)
+            return await answer(request, caller)
 
         return guarded
 
@@ -241,6 +246,10 @@ def _decode(decoder: msgspec.json.Decoder[_Body], raw: bytes) -> _Body:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
+
+
+def _host(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 async def _disconnected(request: Request) -> None:

@@ -17,6 +17,7 @@ from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, Connect
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
@@ -77,6 +78,7 @@ class Services:
     settings: ServerSettings
     authenticator: Authenticator = field(default_factory=Authenticator)
     permissions: Permissions = field(default_factory=Permissions)
+    audit: Auditor = NO_AUDIT
 
 
 @final
@@ -186,6 +188,8 @@ class Session:
     def on_closed(self, code: int, reason: str) -> None:
         """End everything that ran on the socket."""
         logger.info("closed", remote=self._socket.remote, code=code, reason=reason)
+        if self._feed is not None:
+            self._services.audit.note(self._caller, "close", "websocket", "ended", reason=str(code))
         self._protocol.receive_closed()
         self._wind_up()
         self._on_end(self)
@@ -249,15 +253,19 @@ class Session:
         try:
             principal = authenticator.of_socket(self._authorization, event.payload)
         except Unauthenticated as refused:
-            self._protocol.send_refuse(str(refused))
+            self._refuse(str(refused))
             return
         if self._services.permissions.is_disabled(principal):
-            self._protocol.send_refuse(REVOKED)
+            self._refuse(REVOKED)
             return
         self._authorization = None
         asked = (event.payload or {}).get("resume")
         resume = isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
-        self._caller = Caller(principal, self._services.permissions)
+        services = self._services
+        self._caller = Caller(
+            principal, services.permissions, address=_host(self._socket.remote), audit=services.audit
+        )
+        services.audit.note(self._caller, "connect", "websocket", "allowed")
         self._rights = self._caller.rights
         self._feed = self._services.gateway.attach(
             self, frame=text_frames, resume=resume, caller=self._caller
@@ -268,6 +276,10 @@ class Session:
         self._pulse.start()
         self._token_end = authenticator.at_end(principal, self._on_token_end)
         logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+
+    def _refuse(self, reason: str) -> None:
+        self._services.audit.refused(_host(self._socket.remote), "websocket", reason)
+        self._protocol.send_refuse(reason)
 
     def _end_init_timer(self) -> None:
         if self._init_timer is not None:
@@ -288,6 +300,7 @@ class Session:
 
     def revoke(self) -> None:
         """Close: who the peer is, or the key it showed, is not let in any more."""
+        self._services.audit.note(self._caller, "revoke", "websocket", "ended", reason=REVOKED)
         self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
         self._send()
 
@@ -422,6 +435,11 @@ class Session:
         task = self._tasks.pop(operation_id, None)
         if task is not None:
             task.cancel()
+
+
+def _host(remote: str) -> str:
+    """Take the port off an address."""
+    return remote.rpartition(":")[0] or remote
 
 
 @final

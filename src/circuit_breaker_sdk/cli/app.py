@@ -134,6 +134,14 @@ def serve(
         Path | None,
         typer.Option("--policy", metavar="FILE", help="Who may do what; without it, all who are let in may."),
     ] = None,
+    audit_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Seals the audit log; by default audit.key of the data directory."),
+    ] = None,
+    audit_anchor: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its last seal, to find a cut end; by default beside the data."),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -168,6 +176,8 @@ def serve(
                 tokens=tokens,
                 api_keys=api_keys,
                 policy_file=policy_file,
+                audit_key_file=audit_key_file,
+                audit_anchor=audit_anchor,
             )
         )
     )

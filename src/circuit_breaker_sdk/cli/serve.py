@@ -55,6 +55,8 @@ async def serve(
     tokens: TokenSettings | None = None,
     api_keys: bool = False,
     policy_file: Path | None = None,
+    audit_key_file: Path | None = None,
+    audit_anchor: Path | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -67,6 +69,8 @@ async def serve(
     :param tokens: what every client has to show. Without tokens and API keys everybody is let in.
     :param api_keys: whether API keys are taken.
     :param policy_file: who may do what; ``None``: all who are let in.
+    :param audit_key_file: seals the audit log, which there is where callers are known.
+    :param audit_anchor: holds its last seal.
     """
     settings = ServerSettings(
         host=host,
@@ -78,6 +82,8 @@ async def serve(
         token_keys=tokens,
         api_keys=api_keys,
         policy_file=policy_file,
+        audit_key_file=audit_key_file,
+        audit_anchor_file=audit_anchor,
     )
     server = Server(settings)
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.security.authentication import ANYONE, Principal
 from circuit_breaker_server.security.policy import Policy, PolicySource
-from circuit_breaker_server.security.rights import EVERYTHING, Rights
+from circuit_breaker_server.security.rights import EVERY_TENANT, EVERYTHING, Rights
 
 __all__ = ["OPEN", "Caller", "Permissions"]
 
@@ -48,22 +49,39 @@ class Caller:
     """A principal whose rights are looked up each time they are asked for.
 
     :ivar principal: who asks.
+    :ivar address: where from; empty where that is not known.
+    :ivar audit: where what he does is written down.
 
     Example::
 
-        Caller(principal, permissions).rights
+        Caller(principal, permissions, address="192.0.2.7").rights
     """
 
-    __slots__ = ("_permissions", "principal")
+    __slots__ = ("_permissions", "address", "audit", "principal")
 
-    def __init__(self, principal: Principal, permissions: Permissions) -> None:
+    def __init__(
+        self, principal: Principal, permissions: Permissions, *, address: str = "", audit: Auditor = NO_AUDIT
+    ) -> None:
         self.principal = principal
+        self.address = address
+        self.audit = audit
         self._permissions = permissions
+
+    @property
+    def id(self) -> str:
+        """The principal's id."""
+        return self.principal.id
 
     @property
     def rights(self) -> Rights:
         """What he may do now."""
         return self._permissions.rights_of(self.principal)
+
+    @property
+    def tenant(self) -> str | None:
+        """The one tenant that he is of, ``None`` for none and for every one."""
+        tenant = self.rights.tenant
+        return None if tenant == EVERY_TENANT else tenant
 
     @property
     def policy(self) -> str | None:

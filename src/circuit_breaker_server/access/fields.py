@@ -30,7 +30,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.security.rights import Rights
 from circuit_breaker_server.security.scopes import Action, Kind
 
-__all__ = ["MUTATION_RULES", "QUERY_RULES", "Rule", "Sees", "Verdict", "judge", "keep"]
+__all__ = ["MUTATION_RULES", "QUERY_RULES", "Rule", "Sees", "Verdict", "judge", "keep", "names_of"]
 
 # Any: an answer is JSON.
 _Item: TypeAlias = Mapping[str, Any]
@@ -91,6 +91,12 @@ def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, 
     if rule.check is not None:
         rule.check(rights, given, asker)
     return Verdict.ALLOWED
+
+
+def names_of(rule: Rule, engine: Engine, given: Given) -> list[str]:
+    """Return the names of the things that a root field's arguments name."""
+    found = (find(engine, given) for find in rule.things)
+    return [f"{thing.kind} {name}" for thing in found if thing is not None for name in thing.names]
 
 
 def keep(rule: Rule, rights: Rights, answer: object) -> object:

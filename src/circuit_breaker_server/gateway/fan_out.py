@@ -201,6 +201,27 @@ class Gateway:
             out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
         beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
         """
+        caller, action = feed.caller, "subscribe" if after is None else "resume"
+        what = caller.audit.named(plan.field, plan.arguments)
+        try:
+            subscriber = self._join(feed, operation_id, plan, prefix=prefix, after=after, patience=patience)
+        except Refused as refused:
+            code = (refused.errors[0].extensions or {}).get("code")
+            caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
+            raise
+        caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+        feed.add(subscriber)
+
+    def _join(
+        self,
+        feed: Feed,
+        operation_id: str,
+        plan: Plan,
+        *,
+        prefix: bytes,
+        after: str | None,
+        patience: Callable[[], float] | None,
+    ) -> Subscriber:
         unverified = None if after is None else self._parse(after)
         try:
             channel = self._channel(plan, self._look(feed.caller.rights, plan.field, plan.arguments))
@@ -228,7 +249,7 @@ class Gateway:
             loop = asyncio.get_running_loop()
             seconds = self._begin_seconds if patience is None else patience()
             subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber)
-        feed.add(subscriber)
+        return subscriber
 
     def _beginning(self, finite: Finite, *, is_resumed: bool) -> Cursor | None:
         """Return where a finite stream begins, ``None`` if it has not begun.

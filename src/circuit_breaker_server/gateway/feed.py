@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.auditing import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
@@ -136,12 +137,15 @@ class Subscriber:
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: the cursor to resume after, until it was looked up in the log.
     :ivar deadline: by when its stream has to begin.
+    :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
     __slots__ = (
         "channel",
         "cursor",
         "deadline",
+        "denied",
+        "denied_before",
         "ended",
         "feed",
         "id",
@@ -175,6 +179,14 @@ class Subscriber:
         self.deadline: asyncio.TimerHandle | None = None
         self.seq = channel.end_seq
         self.ended = False
+        self.denied = 0
+        self.denied_before = channel.denied
+
+    def count_denied(self) -> None:
+        """Take over what its channel has counted while it was live."""
+        if self.live:
+            self.denied += self.channel.denied - self.denied_before
+            self.denied_before = self.channel.denied
 
     @property
     def is_current(self) -> bool:
@@ -259,7 +271,9 @@ class Feed:
 
     def move(self, subscriber: Subscriber, channel: Channel) -> None:
         """Go on in another channel of the same plan, from where the subscriber stands."""
+        subscriber.count_denied()
         subscriber.channel = channel
+        subscriber.live = False
         self._lag(subscriber)
 
     def set_writable(self, writable: bool) -> None:
@@ -296,6 +310,17 @@ class Feed:
             subscriber.deadline.cancel()
         self._lagging.pop(subscriber, None)
         self._hub.leave(subscriber)
+        caller, plan = self.caller, subscriber.channel.plan
+        if caller.audit is not NO_AUDIT:
+            subscriber.count_denied()
+            caller.audit.note(
+                caller,
+                "end",
+                caller.audit.named(plan.field, plan.arguments),
+                "ended",
+                last_cursor=subscriber.cursor,
+                count=subscriber.denied,
+            )
 
     # --- from the ring -----------------------------------------------------------------------------
 
@@ -368,6 +393,7 @@ class Feed:
     # --- from the log ------------------------------------------------------------------------------
 
     def _lag(self, subscriber: Subscriber) -> None:
+        subscriber.count_denied()
         subscriber.live = False
         self._lagging[subscriber] = None
         self.read_on()
@@ -405,6 +431,7 @@ class Feed:
                 # Another operation may have filled the socket meanwhile, or rights may have changed: then it
                 # is read again.
                 if not subscriber.ended and self.writable and subscriber.channel is channel:
+                    subscriber.denied += page.denied
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])
@@ -451,6 +478,7 @@ class Feed:
         self._lagging.pop(subscriber, None)
         subscriber.seq = seq
         subscriber.live = True
+        subscriber.denied_before = subscriber.channel.denied
         finite = subscriber.channel.selection.finite
         if not subscriber.is_current:
             self._hub.schedule(self)

@@ -55,10 +55,14 @@ Found: TypeAlias = tuple[Position, str, dict[str, object]]
 
 @final
 class Page(msgspec.Struct, frozen=True):
-    """What matched in a stretch of the log, and the place up to which that is everything."""
+    """What matched in a stretch of the log, and the place up to which that is everything.
+
+    :ivar denied: how many more matched and may not be seen.
+    """
 
     events: Sequence[Found]
     position: Position
+    denied: int = 0
 
 
 @final
@@ -171,13 +175,15 @@ class LogReader:
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await self._refuse_if_trimmed(after)
-        events = self._matching(channel, records, after)
+        events, denied = self._matching(channel, records, after)
         reached = (records[-1].offset, END_OF_RECORD) if records else after
         if len(records) < self._page_records:
             reached = max(reached, end)
-        return Page(events, max(reached, after))
+        return Page(events, max(reached, after), denied)
 
-    def _matching(self, channel: Channel, records: Sequence[Record], after: Position) -> list[Found]:
+    def _matching(
+        self, channel: Channel, records: Sequence[Record], after: Position
+    ) -> tuple[list[Found], int]:
         """Derive a channel's events after a place; as few calls for each as there can be."""
         stream, matches, derive, text = (
             channel.stream,
@@ -185,17 +191,16 @@ class LogReader:
             self._derive,
             self.cursors.text,
         )
-        shows = None if channel.view.permits is None else channel.shows
+        permits, denied = channel.view.permits, 0
         found: list[Found] = []
         for record in records:
             for index, event in enumerate(derive(record)):
                 if event.stream == stream:
                     position = (record.offset, index)
                     value = event.value
-                    if (
-                        position > after
-                        and (matches is None or matches(value))
-                        and (shows is None or shows(value))
-                    ):
-                        found.append((position, text(record.offset, index, record.check), value))
-        return found
+                    if position > after and (matches is None or matches(value)):
+                        if permits is None or permits(value):
+                            found.append((position, text(record.offset, index, record.check), value))
+                        else:
+                            denied += 1
+        return found, denied

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, final
+from typing import Final, Literal, final
 
 from graphql import GraphQLResolveInfo
 
+from circuit_breaker_server.access.auditing import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
-from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES, Rule, Verdict, judge, keep
+from circuit_breaker_server.access.fields import (
+    MUTATION_RULES,
+    QUERY_RULES,
+    Rule,
+    Verdict,
+    judge,
+    keep,
+    names_of,
+)
 from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
@@ -56,10 +65,8 @@ class Root:
         """
         rights = self.caller.rights
         if self.is_mutation:
-            if rights.is_unlimited:
-                return self._mutate(MUTATIONS[name](self.engine, arguments))
             engine = self._engine_for(MUTATION_RULES, name, rights, arguments)
-            return self._mutate(MUTATIONS[name](engine, arguments))
+            return self._mutate(name, arguments, MUTATIONS[name](engine, arguments))
         if rights.is_unlimited:
             return QUERIES[name](self.engine, arguments)
         engine = self._engine_for(QUERY_RULES, name, rights, arguments)
@@ -72,16 +79,45 @@ class Root:
     def _engine_for(
         self, rules: Mapping[str, Rule], name: str, rights: Rights, arguments: Arguments
     ) -> Engine:
-        verdict = judge(rules[name], name, self.engine, rights, arguments, asker=self.caller.principal.id)
+        if rights.is_unlimited:
+            return self.engine
+        caller = self.caller
+        try:
+            verdict = judge(rules[name], name, self.engine, rights, arguments, asker=caller.id)
+        except EngineError as error:
+            self._note(name, arguments, "refused", error.code.value)
+            raise
         if verdict is Verdict.ALLOWED:
             return self.engine
+        self._note(name, arguments, "refused", "hidden")
         if self.nothing is None:
             raise RuntimeError("there is no engine to answer those who may not see")
         return self.nothing
 
-    async def _mutate(self, command: Awaitable[Committed[object] | Value]) -> object:
-        ASKER.set(self.caller.principal.id)
-        done = await command
+    def _note(
+        self,
+        name: str,
+        arguments: Arguments,
+        decision: Literal["allowed", "refused"],
+        reason: str | None = None,
+    ) -> None:
+        caller = self.caller
+        if caller.audit is not NO_AUDIT:
+            rules = MUTATION_RULES if self.is_mutation else QUERY_RULES
+            names = names_of(rules[name], self.engine, arguments)
+            action = "mutate" if self.is_mutation else "query"
+            caller.audit.note(caller, action, f"{name}({', '.join(names)})", decision, reason=reason)
+
+    async def _mutate(
+        self, name: str, arguments: Arguments, command: Awaitable[Committed[object] | Value]
+    ) -> object:
+        ASKER.set(self.caller.id)
+        try:
+            done = await command
+        except EngineError as error:
+            self._note(name, arguments, "refused", error.code.value)
+            raise
+        self._note(name, arguments, "allowed")
         if not isinstance(done, Committed):
             return done
         self.cursor = done.cursor
@@ -121,7 +157,7 @@ class Judging:
 
     def field(self, name: str, arguments: Arguments) -> object:
         """Refuse the root field, or note that it is allowed."""
-        asker = self._caller.principal.id
+        asker = self._caller.id
         verdict = judge(MUTATION_RULES[name], name, self._engine, self._caller.rights, arguments, asker=asker)
         if verdict is Verdict.HIDDEN:
             raise EngineError(ErrorCode.FORBIDDEN, f"{name} is not for you any more")

@@ -98,8 +98,13 @@ def test_every_root_field_has_a_rule_and_no_rule_is_of_a_field_that_is_not() -> 
 
 
 CREATE_SERVER = "mutation($input: CreateMcpServerInput!) { createMcpServer(input: $input) { id } }"
-CREATE_RULE = "mutation($input: RuleInput!) { createRule(input: $input) { id } }"
-CREATE_AGENT = "mutation($input: AgentDefinitionInput!) { createAgent(input: $input) { id } }"
+TOOLS = {
+    "name": "tools",
+    "type": "LOCAL",
+    "tenantId": "acme",
+    "config": {"endpoint": "http://127.0.0.1:9/mcp"},
+    "enabled": False,
+}
 
 OF_WORKFLOW = [
     "query($id: String!) { workflow(id: $id) { id name } }",

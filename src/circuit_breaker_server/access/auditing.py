@@ -1,0 +1,119 @@
+"""What callers do, as lines of the audit log: names and decisions, never tokens, never payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol, final
+
+from circuit_breaker_server.security.audit import AuditEvent
+
+__all__ = ["NO_AUDIT", "Auditor", "Who"]
+
+_MAX_SHOWN: Final = 128
+
+
+class Sink(Protocol):
+    """Where lines go."""
+
+    def append(self, event: AuditEvent) -> None: ...
+
+
+class Who(Protocol):
+    """What a line says of a caller."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def tenant(self) -> str | None: ...
+
+    @property
+    def policy(self) -> str | None: ...
+
+
+@final
+class Auditor:
+    """Writes lines, if there is an audit log to write them to.
+
+    Example::
+
+        auditor = Auditor(await AuditLog.open(paths))
+        auditor.note(caller, "connect", "websocket", "allowed")
+    """
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._sink = sink
+
+    def note(
+        self,
+        who: Who,
+        action: str,
+        what: str,
+        decision: Literal["allowed", "refused", "ended"],
+        *,
+        reason: str | None = None,
+        first_cursor: str | None = None,
+        last_cursor: str | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Write what a caller did, or was refused: see :class:`AuditEvent`."""
+        if self._sink is not None:
+            event = AuditEvent(
+                action=action,
+                principal=who.id,
+                tenant=who.tenant,
+                address=who.address,
+                what=what,
+                decision=decision,
+                reason=reason,
+                policy=who.policy,
+                first_cursor=first_cursor,
+                last_cursor=last_cursor,
+                count=count,
+            )
+            self._sink.append(event)
+
+    def refused(self, address: str, what: str, reason: str) -> None:
+        """Write that somebody was not let in: who it is, is not known."""
+        if self._sink is not None:
+            self._sink.append(
+                AuditEvent(
+                    action="refuse",
+                    principal="",
+                    address=address,
+                    what=what,
+                    decision="refused",
+                    reason=reason,
+                )
+            )
+
+    def changed(self, policy: str) -> None:
+        """Write that another policy has come into force."""
+        if self._sink is not None:
+            self._sink.append(
+                AuditEvent(
+                    action="policy",
+                    principal="",
+                    address="",
+                    what="policy",
+                    decision="allowed",
+                    policy=policy,
+                )
+            )
+
+    def named(self, field: str, arguments: Mapping[str, object]) -> str:
+        """Write a stream with its arguments, which are names only; empty where nothing is written."""
+        if self._sink is None:
+            return ""
+        given = (
+            f"{name}: {str(value)[:_MAX_SHOWN]}" for name, value in arguments.items() if value is not None
+        )
+        return f"{field}({', '.join(given)})"
+
+
+NO_AUDIT: Final = Auditor()
