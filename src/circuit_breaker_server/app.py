@@ -42,6 +42,7 @@ from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
+from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
@@ -152,6 +153,7 @@ class Server:
             parts.push_async_callback(policy.aclose)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
         permissions = Permissions(policy)
+        rates = Rates(settings.rates)
         audit = await self._audit(parts, is_open=authenticator.is_open)
         cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
         secrets = await SecretStore.open(settings.data_dir)
@@ -181,6 +183,7 @@ class Server:
             advance_seconds=settings.advance_seconds,
             begin_seconds=settings.begin_seconds,
             cursors=cursors,
+            pace=settings.rates.events_per_second,
             look=Views(engine).of,
             select_nothing=nothing.select,
         )
@@ -225,6 +228,7 @@ class Server:
             authenticator=authenticator,
             permissions=permissions,
             audit=audit,
+            rates=rates,
         )
         sessions = Sessions(services)
         polls = Polls(
@@ -244,6 +248,7 @@ class Server:
             authenticator=authenticator,
             permissions=permissions,
             audit=audit,
+            rates=rates,
         )
 
         def review(policy: Policy) -> None:

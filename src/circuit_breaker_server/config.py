@@ -79,6 +79,36 @@ class TokenSettings:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateSettings:
+    """How often one principal, or where nobody is asked who he is one address, may ask; ``None``: any time.
+
+    :ivar connects_per_second: sockets, by address.
+    :ivar subscribes_per_second: subscriptions begun or resumed.
+    :ivar operations_per_second: queries and mutations.
+    :ivar polls_per_second: polls.
+    :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
+        what comes at once within a second is let through.
+
+    Example::
+
+        RateSettings(operations_per_second=100, events_per_second=1_000)
+    """
+
+    connects_per_second: int | None = 500
+    subscribes_per_second: int | None = 5_000
+    operations_per_second: int | None = 2_000
+    polls_per_second: int | None = 2_000
+    events_per_second: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be greater than 0, not {value}; None sets no limit")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What a server is started with.
 
@@ -136,6 +166,7 @@ class ServerSettings:
         directory: whoever can write there can forge the log, so keep it elsewhere.
     :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
         directory.
+    :ivar rates: how often clients may ask.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -179,6 +210,7 @@ class ServerSettings:
     audit: bool | None = None
     audit_key_file: Path | None = None
     audit_anchor_file: Path | None = None
+    rates: RateSettings = RateSettings()
     log_level: str = "warning"
 
     def __post_init__(self) -> None:

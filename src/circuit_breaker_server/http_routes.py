@@ -16,6 +16,7 @@ Where tokens are asked for, operations and polls need one in ``Authorization: Be
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, final
 
@@ -29,6 +30,7 @@ from starlette.routing import Route
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
@@ -38,6 +40,7 @@ from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, PollRequest
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
+from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
 from circuit_breaker_server.session import Execute
 
 __all__ = ["HttpRoutes"]
@@ -112,7 +115,9 @@ class HttpRoutes:
         authenticator: Authenticator | None = None,
         permissions: Permissions | None = None,
         audit: Auditor = NO_AUDIT,
+        rates: Rates | None = None,
     ) -> None:
+        self._rates = rates or Rates(RateSettings())
         self._audit = audit
         self._permissions = permissions or Permissions()
         self._documents = documents
@@ -121,7 +126,7 @@ class HttpRoutes:
         self._polls = polls
         self._max_body_bytes = max_body_bytes
         self._authenticator = authenticator or Authenticator()
-        post = self._known(self._post)
+        post = self._known(self._post, "operations")
         self.app = Starlette(
             routes=[
                 Route("/", self._page, methods=["GET"]),
@@ -129,14 +134,14 @@ class HttpRoutes:
                 Route("/graphql", self._get, methods=["GET"]),
                 Route("/graphql", post, methods=["POST"]),
                 Route("/graphql", self._not_allowed, methods=["PUT", "PATCH", "DELETE"]),
-                Route("/graphql/poll", self._known(self._poll), methods=["POST"]),
+                Route("/graphql/poll", self._known(self._poll, "polls"), methods=["POST"]),
                 Route("/graphql/poll", self._not_allowed, methods=["GET", "PUT", "PATCH", "DELETE"]),
                 Route("/health", self._health, methods=["GET"]),
             ]
         )
 
     def _known(
-        self, answer: Callable[[Request, Caller], Awaitable[Response]]
+        self, answer: Callable[[Request, Caller], Awaitable[Response]], asked: Asked
     ) -> Callable[[Request], Awaitable[Response]]:
         """Answer those who may be let in; others are told why not."""
 
@@ -149,9 +154,19 @@ class HttpRoutes:
                 headers = {"WWW-Authenticate": "Bearer", **_NOT_STORED}
                 return _errors(401, _media_type(request), [error], **headers)
             caller = Caller(principal, self._permissions, address=_host(request), audit=self._audit)
+            wait = self._rates.take(asked, caller.id or caller.address)
+            if wait is not None:
+                return self._too_often(request, caller, asked, wait)
             return await answer(request, caller)
 
         return guarded
+
+    def _too_often(self, request: Request, caller: Caller, asked: Asked, wait: float) -> Response:
+        text, extensions = too_often(asked, wait)
+        self._audit.note(caller, "refuse", request.url.path, "refused", reason=RATE_LIMITED)
+        headers = {"Retry-After": str(math.ceil(wait)), **_NOT_STORED}
+        error = GraphQLError(message=text, extensions=extensions)
+        return _errors(429, _media_type(request), [error], **headers)
 
     async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("ok")

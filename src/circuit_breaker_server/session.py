@@ -19,7 +19,7 @@ from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
-from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
 from circuit_breaker_server.gateway.plan import Plans, Refused
@@ -34,6 +34,7 @@ from circuit_breaker_server.security.authentication import (
     Unauthenticated,
 )
 from circuit_breaker_server.security.clock import Alarm
+from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
 
 __all__ = ["Execute", "Services", "Session", "Sessions", "text_frames"]
 
@@ -79,6 +80,7 @@ class Services:
     authenticator: Authenticator = field(default_factory=Authenticator)
     permissions: Permissions = field(default_factory=Permissions)
     audit: Auditor = NO_AUDIT
+    rates: Rates = field(default_factory=lambda: Rates(RateSettings()))
 
 
 @final
@@ -385,7 +387,14 @@ class Session:
         except DocumentInvalid as error:
             self._protocol.send_error(event.id, error.errors)
             return
-        if operation.operation is OperationType.SUBSCRIPTION:
+        is_subscription = operation.operation is OperationType.SUBSCRIPTION
+        asked: Asked = "subscribes" if is_subscription else "operations"
+        wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
+        if wait is not None:
+            text, extensions = too_often(asked, wait)
+            self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
+            self._protocol.send_error(event.id, [GraphQLError(message=text, extensions=extensions)])
+        elif is_subscription:
             self._subscribe(event, document)
         else:
             task = asyncio.get_running_loop().create_task(self._execute(event, document))

@@ -84,15 +84,18 @@ class Gateway:
         begin_seconds: float = 60.0,
         page_records: int = 256,
         cursors: Cursors | None = None,
+        pace: float | None = None,
         look: Look = _see_everything,
         select_nothing: Callable[[str, Mapping[str, object]], Selection] | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
+        :param pace: how many events of one subscription are sent in a second; ``None``: as there are.
         :param look: tells what of a subscription somebody may see; raises ``EngineError``.
         :param select_nothing: as ``select``, where what the arguments name is not to be seen.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors)
+        self.pace = pace
         self._look = look
         self._select_nothing = select_nothing or select
         self._log_tail = log.tail

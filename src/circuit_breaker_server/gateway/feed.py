@@ -61,6 +61,8 @@ class Run:
 Memo: TypeAlias = list[Run]
 """What one flush has already encoded of a channel, the run used last in front."""
 
+_BURST_SECONDS: Final = 1.0
+
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
 
@@ -96,6 +98,11 @@ class Hub(Protocol):
 
     @property
     def reader(self) -> LogReader: ...
+
+    @property
+    def pace(self) -> float | None:
+        """How many events of one subscription are sent in a second; ``None``: as many as there are."""
+        ...
 
     @property
     def end(self) -> Position:
@@ -137,6 +144,8 @@ class Subscriber:
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: the cursor to resume after, until it was looked up in the log.
     :ivar deadline: by when its stream has to begin.
+    :ivar due: where its events are paced: when those that were sent would have come at their pace.
+    :ivar resting: wakes it, where it has got too much too soon.
     :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
@@ -146,12 +155,14 @@ class Subscriber:
         "deadline",
         "denied",
         "denied_before",
+        "due",
         "ended",
         "feed",
         "id",
         "live",
         "position",
         "prefix",
+        "resting",
         "seq",
         "unverified",
     )
@@ -181,6 +192,8 @@ class Subscriber:
         self.ended = False
         self.denied = 0
         self.denied_before = channel.denied
+        self.due = 0.0
+        self.resting: asyncio.TimerHandle | None = None
 
     def count_denied(self) -> None:
         """Take over what its channel has counted while it was live."""
@@ -274,7 +287,8 @@ class Feed:
         subscriber.count_denied()
         subscriber.channel = channel
         subscriber.live = False
-        self._lag(subscriber)
+        if subscriber.resting is None:
+            self._lag(subscriber)
 
     def set_writable(self, writable: bool) -> None:
         """Hear that the socket's buffer is full, or has room again."""
@@ -306,8 +320,9 @@ class Feed:
 
     def _end(self, subscriber: Subscriber) -> None:
         subscriber.ended = True
-        if subscriber.deadline is not None:
-            subscriber.deadline.cancel()
+        for timer in (subscriber.deadline, subscriber.resting):
+            if timer is not None:
+                timer.cancel()
         self._lagging.pop(subscriber, None)
         self._hub.leave(subscriber)
         caller, plan = self.caller, subscriber.channel.plan
@@ -339,6 +354,11 @@ class Feed:
         if self._chunk_bytes > MAX_WRITE_BYTES:
             self._hub.schedule(self)
             return True
+        pace = self._hub.pace
+        if pace is not None:
+            if self._rests(subscriber):
+                return self._chunk is not None
+            subscriber.due += (channel.end_seq - seq) / pace
         # Nearly all who follow a channel stand at the same place, and are of one kind.
         run = memo[0] if memo else None
         if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
@@ -405,6 +425,23 @@ class Feed:
             self._reading = asyncio.get_running_loop().create_task(self._catch_up())
             self._hub.own(self._reading)
 
+    def _rests(self, subscriber: Subscriber) -> bool:
+        """Let one rest that has got more than a second's events ahead of its pace; tell whether it does."""
+        now = asyncio.get_running_loop().time()
+        subscriber.due = max(subscriber.due, now)
+        seconds = subscriber.due - now - _BURST_SECONDS
+        if seconds <= 0:
+            return False
+        subscriber.count_denied()
+        subscriber.live = False
+        self._lagging.pop(subscriber, None)
+        subscriber.resting = asyncio.get_running_loop().call_later(seconds, self._wake, subscriber)
+        return True
+
+    def _wake(self, subscriber: Subscriber) -> None:
+        subscriber.resting = None
+        self._lag(subscriber)
+
     async def _catch_up(self) -> None:
         try:
             while self._lagging and self.writable and not self.closed:
@@ -417,6 +454,8 @@ class Feed:
             self._is_reading = False
 
     async def _read_some(self, subscriber: Subscriber) -> None:
+        if self._hub.pace is not None and self._rests(subscriber):
+            return
         try:
             if subscriber.unverified is not None:
                 await self._hub.reader.verify(subscriber.unverified)
@@ -432,6 +471,8 @@ class Feed:
                 # is read again.
                 if not subscriber.ended and self.writable and subscriber.channel is channel:
                     subscriber.denied += page.denied
+                    if self._hub.pace is not None:
+                        subscriber.due += len(page.events) / self._hub.pace
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])

@@ -1,0 +1,127 @@
+"""Rates: counted in a moving window by who asks, told with a time to wait; a stream is slowed, not broken."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from circuit_breaker_sdk import Client, RateLimitExceeded
+from circuit_breaker_server import Server, ServerSettings, logs
+from circuit_breaker_server.config import RateSettings
+from circuit_breaker_server.security.rates import Rates, _Windows
+from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs(default_log_level: None) -> None:
+    logs.configure("critical")
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
+    hand = Hand()
+    monkeypatch.setattr(time, "time", hand.time)
+    return hand
+
+
+def test_a_window_moves_and_is_of_one_who_asks(hand: Hand) -> None:
+    rates = Rates(RateSettings(polls_per_second=2))
+    assert [rates.take("polls", "a") for _ in range(2)] == [None, None]
+    hand.now += 0.4
+    wait = rates.take("polls", "a")
+    assert wait == pytest.approx(0.6)
+    assert rates.take("polls", "b") is None
+    assert rates.take("operations", "a") is None
+    hand.now += 0.61
+    assert rates.take("polls", "a") is None
+
+
+def test_without_a_limit_everything_is_taken() -> None:
+    rates = Rates(RateSettings(operations_per_second=None))
+    assert {rates.take("operations", "a") for _ in range(10_000)} == {None}
+
+
+def test_addresses_without_end_take_no_memory_without_end(hand: Hand) -> None:
+    windows = _Windows()
+    for number in range(10_000):
+        hand.now += 0.01
+        assert windows.acquire_entry(f"address-{number}", 5, 1)
+    assert len(windows._taken) < 250
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_rate_that_lets_nothing_through_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="polls_per_second must be greater than 0"):
+        RateSettings(polls_per_second=count)
+
+
+@contextlib.asynccontextmanager
+async def serving(tmp_path: Path, rates: RateSettings) -> AsyncIterator[Server]:
+    async with Server(ServerSettings(data_dir=tmp_path, port=0, log_level="critical", rates=rates)) as server:
+        yield server
+
+
+async def test_over_http_it_is_429_with_when_to_try_again(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, RateSettings(operations_per_second=2, polls_per_second=1)) as server,
+        aiohttp.ClientSession() as http,
+    ):
+        body = {"query": "{ health }"}
+        statuses = []
+        for _ in range(3):
+            async with http.post(server.url, json=body) as answer:
+                statuses.append(answer.status)
+                said = await answer.json(content_type=None)
+        assert statuses == [200, 200, 429]
+        (error,) = said["errors"]
+        assert answer.headers["Retry-After"] == "1"
+        assert error["extensions"]["code"] == "RATE_LIMITED"
+        assert 0 < error["extensions"]["retryAfterSeconds"] <= 1
+        async with Client(server.url) as client:
+            with pytest.raises(RateLimitExceeded) as refused:
+                await client.execute("{ health }", type=dict[str, str])
+            assert refused.value.retry_after == 1.0
+
+
+async def test_the_client_obeys_the_rate_of_subscribes(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, RateSettings(subscribes_per_second=3)) as server,
+        Client(server.url) as client,
+    ):
+        all_of_them = [await client.workflows.subscribe_resource_updates().subscribe() for _ in range(5)]
+        assert len({each.id for each in all_of_them}) == 5
+
+
+@pytest.mark.parametrize(("pace", "count", "is_held"), [(1, 20, True), (200, 400, False)])
+async def test_a_stream_above_its_pace_is_slowed_and_whole(
+    tmp_path: Path, pace: int, count: int, is_held: bool
+) -> None:
+    async with (
+        serving(tmp_path, RateSettings(events_per_second=pace)) as server,
+        Client(server.url) as client,
+    ):
+        made = await client.execute(CREATE_WORKFLOW, {"input": WORKFLOW}, type=dict[str, dict[str, str]])
+        ((thing),) = made.values()
+        updates = await client.workflows.subscribe_resource_updates().subscribe()
+        for number in range(count):
+            await client.workflows.create_resource(workflow_id=thing["id"], data={"n": number})
+        if is_held:
+            assert updates.stats().received < count
+        else:
+            seen = [(await anext(updates)).data for _ in range(count)]
+            assert seen == [{"n": number} for number in range(count)]
