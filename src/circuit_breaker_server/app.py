@@ -188,7 +188,7 @@ class Server:
 
         once = Once(engine, timeout_seconds=settings.execute_seconds)
         parts.push_async_callback(once.aclose)
-        documents = Documents(load_schema())
+        documents = Documents(load_schema(), limits=settings.document_limits)
         services = Services(
             gateway=gateway,
             documents=documents,

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-__all__ = ["TOKEN_ALGORITHMS", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
+__all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+
+_NO_NUMBERS: Final = frozenset(
+    {"data_dir", "host", "port", "log_level", "oauth_providers", "token_keys", "document_limits"}
+)
 
 
 @final
@@ -79,6 +83,46 @@ class TokenSettings:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentLimits:
+    """How much one operation may ask for. What is over a limit is refused before it is validated.
+
+    The code is ``DOCUMENT_TOO_COMPLEX``, or ``INVALID_INPUT``; the message has the limit and what was
+    found.
+
+    :ivar max_characters: of the document's text.
+    :ivar max_tokens: of the document; validation can take time that grows with the square of it.
+    :ivar max_depth: levels of selections, fragments written out. What is inside of ``__schema`` and
+        ``__type`` does not count: validation bounds that.
+    :ivar max_aliases: in the document.
+    :ivar max_root_fields: in one operation, fragments written out.
+    :ivar max_directives: in the document, on whatever.
+    :ivar max_fields: in one operation, fragments written out.
+    :ivar max_variables: how many values come with one operation.
+    :ivar max_variables_bytes: all of them, as JSON without blanks.
+
+    Example::
+
+        ServerSettings(data_dir=Path("data"), document_limits=DocumentLimits(max_depth=20))
+    """
+
+    max_characters: int = 64 * 1024
+    max_tokens: int = 5_000
+    max_depth: int = 15
+    max_aliases: int = 100
+    max_root_fields: int = 100
+    max_directives: int = 100
+    max_fields: int = 10_000
+    max_variables: int = 200
+    max_variables_bytes: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)}")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What a server is started with.
 
@@ -92,6 +136,9 @@ class ServerSettings:
     :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
     :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
     :ivar max_operations: operations in use at once on one socket, or in one poll.
+    :ivar max_operation_id_bytes: the id that a client gives an operation, in UTF-8; a longer one closes the
+        socket with 4400.
+    :ivar document_limits: how much one operation may ask for.
     :ivar poll_bytes: events in one answer to a poll, all its operations together; the rest comes with the
         next. One event that is bigger goes alone.
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
@@ -142,6 +189,8 @@ class ServerSettings:
     max_message_bytes: int = 64 * 1024
     max_body_bytes: int = 1024 * 1024
     max_operations: int = 2000
+    max_operation_id_bytes: int = 128
+    document_limits: DocumentLimits = field(default_factory=DocumentLimits)
     poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
     send_buffer_bytes: int | None = None
@@ -170,8 +219,7 @@ class ServerSettings:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("data_dir", "host", "port", "log_level", "oauth_providers", "token_keys")
-            and getattr(self, name) is not None
+            if name not in _NO_NUMBERS and getattr(self, name) is not None
         }
         for name, value in positive.items():
             if not value > 0:
