@@ -17,6 +17,7 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.cross_origin import CrossOrigin
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.providers import custom
@@ -29,6 +30,7 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.origins import Origins
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
@@ -254,8 +256,9 @@ class _Serving:
         self._sessions = sessions
         self._polls = polls
         self._gateway = gateway
+        self._origins = Origins(settings.allowed_origins)
         self._config = uvicorn.Config(
-            routes.app,
+            CrossOrigin(routes.app, self._origins),
             http="httptools",
             ws=upgrade_protocol(
                 self._decide,
@@ -294,6 +297,12 @@ class _Serving:
     def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
         if request.path not in UPGRADE_PATHS:
             return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
+        headers = request.headers
+        refusal = self._origins.refusal(
+            headers.get("Origin"), host=headers.get("Host"), secure=self._config.is_ssl
+        )
+        if refusal is not None:
+            return Refuse(status=403, body=refusal + "\n")
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")

@@ -8,12 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from circuit_breaker_server.origins import origin_parts
+
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
 _NO_NUMBERS: Final = frozenset(
-    {"data_dir", "host", "port", "log_level", "oauth_providers", "token_keys", "document_limits"}
+    {
+        "data_dir",
+        "host",
+        "port",
+        "log_level",
+        "oauth_providers",
+        "token_keys",
+        "document_limits",
+        "allowed_origins",
+    }
 )
 
 
@@ -173,6 +184,8 @@ class ServerSettings:
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: the bearer tokens every client has to show; ``None`` lets everybody in.
+    :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
+        as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -213,6 +226,7 @@ class ServerSettings:
     keep_records: int | None = None
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
+    allowed_origins: tuple[str, ...] = ()
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -224,6 +238,11 @@ class ServerSettings:
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
+        for origin in self.allowed_origins:
+            try:
+                origin_parts(origin)
+            except ValueError as error:
+                raise ValueError(f"allowed_origins: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():

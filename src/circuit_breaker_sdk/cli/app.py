@@ -127,6 +127,14 @@ def serve(
         float,
         typer.Option(min=0, metavar="SECONDS", help="How far the clocks of issuer and server may differ."),
     ] = 30.0,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of this origin use the server from a browser, as https://app.example.com; "
+            "may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -157,6 +165,7 @@ def serve(
                 keep_mib=keep_mib,
                 keep_records=keep_records,
                 tokens=tokens,
+                allowed_origins=allowed_origin or (),
             )
         )
     )

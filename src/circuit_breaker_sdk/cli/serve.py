@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
@@ -53,6 +54,7 @@ async def serve(
     keep_mib: int | None = None,
     keep_records: int | None = None,
     tokens: TokenSettings | None = None,
+    allowed_origins: Sequence[str] = (),
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -63,16 +65,22 @@ async def serve(
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
     :param tokens: what every client has to show; ``None`` lets everybody in.
+    :param allowed_origins: of pages in browsers that may use the server, besides its own.
     """
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        data_dir=data,
-        keep_seconds=None if keep_hours is None else keep_hours * 3600,
-        keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
-        keep_records=keep_records,
-        token_keys=tokens,
-    )
+    try:
+        settings = ServerSettings(
+            host=host,
+            port=port,
+            data_dir=data,
+            keep_seconds=None if keep_hours is None else keep_hours * 3600,
+            keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
+            keep_records=keep_records,
+            token_keys=tokens,
+            allowed_origins=tuple(allowed_origins),
+        )
+    except ValueError as error:
+        print_error(error)
+        return ExitCode.USAGE
     server = Server(settings)
     try:
         await server.start()
