@@ -27,10 +27,12 @@ from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.http_protocol import guarded_protocol
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
@@ -259,7 +261,16 @@ class _Serving:
         self._origins = Origins(settings.allowed_origins)
         self._config = uvicorn.Config(
             CrossOrigin(routes.app, self._origins),
-            http="httptools",
+            http=guarded_protocol(
+                Peers(
+                    max_per_address=settings.max_connections_per_address,
+                    max_in_all=settings.max_connections,
+                    trusted=settings.trusted_proxies,
+                ),
+                head_seconds=settings.head_seconds,
+                body_seconds=settings.body_seconds,
+            ),
+            timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
                 self._decide,
                 limits=MessageLimits(max_message_bytes=settings.max_message_bytes),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, final
 
 from circuit_breaker_server.origins import origin_parts
+from circuit_breaker_server.peers import network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
@@ -24,6 +25,7 @@ _NO_NUMBERS: Final = frozenset(
         "token_keys",
         "document_limits",
         "allowed_origins",
+        "trusted_proxies",
     }
 )
 
@@ -156,6 +158,15 @@ class ServerSettings:
         Events never count here: a socket that is full is not written to.
     :ivar send_buffer_bytes: the system's buffer of each socket; ``None`` leaves it to the system, which may
         give a slow peer some megabytes.
+    :ivar max_connections_per_address: open connections of one address, HTTP and WebSocket together, from
+        this machine too; of IPv6, of one network of 64 bits. One more is answered 429 and closed.
+    :ivar max_connections: open connections of all; one more is answered 503 and closed. ``None``: no bound.
+    :ivar trusted_proxies: addresses and networks, as ``10.0.0.0/8``, that may hold any number: behind a proxy
+        all clients have its address.
+    :ivar head_seconds: from the beginning of a connection or a request to the end of its headers; after it
+        the connection is closed, with 408 where something came.
+    :ivar body_seconds: from the headers of a request to the end of its body, likewise.
+    :ivar keep_alive_seconds: how long an HTTP connection is kept that is between two requests.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
     :ivar ping_seconds: between two pings to a peer.
     :ivar pong_seconds: from a ping to its pong; a peer that does not answer is dropped.
@@ -207,6 +218,12 @@ class ServerSettings:
     poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
     send_buffer_bytes: int | None = None
+    max_connections_per_address: int = 200
+    max_connections: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    keep_alive_seconds: int = 5
     init_timeout_seconds: float = 3.0
     ping_seconds: float = 12.0
     pong_seconds: float = 10.0
@@ -243,6 +260,11 @@ class ServerSettings:
                 origin_parts(origin)
             except ValueError as error:
                 raise ValueError(f"allowed_origins: {error}") from error
+        for proxy in self.trusted_proxies:
+            try:
+                network(proxy)
+            except ValueError as error:
+                raise ValueError(f"trusted_proxies: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
