@@ -20,7 +20,11 @@ from circuit_breaker_sdk.subscriptions import Subscription
 __all__ = ["concurrent", "limited"]
 
 _EACH = 100
-_PATIENT: dict[str, Any] = {"ping_seconds": 60.0, "pong_seconds": 60.0}
+_PATIENT: dict[str, Any] = {
+    "ping_seconds": 60.0,
+    "pong_seconds": 60.0,
+    "max_connections_per_address": 100_000,
+}
 
 
 async def _hold(url: str, workflows: list[str], connections: int, *, events: int) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _server_subscriptions(scale: Scale) -> Row:
             "subscriptions": sockets_ * each,
             "each in a channel of its own, KiB": round(statistics.median(own), 2),
         },
-        settings={"channels": "one that all share"},
+        settings={"channels": "one that all share", "max_connections_per_address": 100_000},
     )
     return row.aim({"KiB": at_most(2, figure)})
 
@@ -152,7 +152,11 @@ def _soak(scale: Scale) -> Row:
             "server, KiB in all": round(grown[1] / _KIB),
             "objects more in the client": after["objects"] - before["objects"],
         },
-        settings={"before it": f"{warm_up:,} to warm up", "at once": _AT_ONCE},
+        settings={
+            "before it": f"{warm_up:,} to warm up",
+            "at once": _AT_ONCE,
+            "max_connections_per_address": 100_000,
+        },
     )
     return row.aim(
         {"bytes": at_most(10, figure), "objects": at_most(100, after["objects"] - before["objects"])}

@@ -76,7 +76,11 @@ def scaling(scale: Scale) -> Iterator[Row]:
                     "until the last of them has it, ms p50": round(p50, 2),
                     "p99": round(p99, 2),
                 },
-                settings={"events per write": 10, "latency": "one event at a time"},
+                settings={
+                    "events per write": 10,
+                    "latency": "one event at a time",
+                    "max_connections_per_address": 100_000,
+                },
             )
     if not scale.short:
         _draw(subscribers, costs, p50s, p99s)

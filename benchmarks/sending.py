@@ -26,7 +26,7 @@ __all__ = ["channels", "fan_out", "our_server_process"]
 
 _SOCKETS = 100
 _PER_WRITE = (1, 10, 100)
-_PATIENT: dict[str, Any] = {"ping_seconds": 3600.0}
+_PATIENT: dict[str, Any] = {"ping_seconds": 3600.0, "max_connections_per_address": 100_000}
 _OF_WORKFLOW = f"subscription($w: String) {{ resourceUpdates(workflowId: $w) {{ {FIELDS} }} }}"
 _OF_WORKFLOW_BY_ID = _OF_WORKFLOW.replace("$w: String", "$w: ID")
 

@@ -19,7 +19,9 @@ async def herd(directory: Path, seed: int, *, long: bool) -> Result:
     """Kill the server under thousands of subscriptions and start it again."""
     subscriptions, bound = (10_000, 30.0) if long else (2_000, 10.0)
     result = Result(experiment="herd", seed=seed)
-    async with World(directory, seed=seed, settings=RING) as world:
+    # All clients of the long form are one address.
+    settings = {**RING, "max_connections_per_address": 10_000}
+    async with World(directory, seed=seed, settings=settings) as world:
         publisher = Publisher(world, lanes=4)
         clients = [Client(world.server.url) for _ in range(subscriptions // _PER_CLIENT)]
         seen: list[list[str]] = []

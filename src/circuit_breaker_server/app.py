@@ -23,6 +23,7 @@ from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.nothing import engine_of_nothing
 from circuit_breaker_server.access.streams import Views
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.cross_origin import CrossOrigin
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
@@ -33,9 +34,12 @@ from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.http_protocol import guarded_protocol
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
@@ -218,7 +222,7 @@ class Server:
 
         once = Once(engine, timeout_seconds=settings.execute_seconds, nothing=nothing, cursors=cursors)
         parts.push_async_callback(once.aclose)
-        documents = Documents(load_schema())
+        documents = Documents(load_schema(), limits=settings.document_limits)
         services = Services(
             gateway=gateway,
             documents=documents,
@@ -310,9 +314,19 @@ class _Serving:
         self._sessions = sessions
         self._polls = polls
         self._gateway = gateway
+        self._origins = Origins(settings.allowed_origins)
         self._config = uvicorn.Config(
-            routes.app,
-            http="httptools",
+            CrossOrigin(routes.app, self._origins),
+            http=guarded_protocol(
+                Peers(
+                    max_per_address=settings.max_connections_per_address,
+                    max_in_all=settings.max_connections,
+                    trusted=settings.trusted_proxies,
+                ),
+                head_seconds=settings.head_seconds,
+                body_seconds=settings.body_seconds,
+            ),
+            timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
                 self._decide,
                 limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
@@ -350,6 +364,12 @@ class _Serving:
     def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
         if request.path not in UPGRADE_PATHS:
             return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
+        headers = request.headers
+        refusal = self._origins.refusal(
+            headers.get("Origin"), host=headers.get("Host"), secure=self._config.is_ssl
+        )
+        if refusal is not None:
+            return Refuse(status=403, body=refusal + "\n")
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")

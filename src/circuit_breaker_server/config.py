@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-__all__ = ["TOKEN_ALGORITHMS", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
+from circuit_breaker_server.origins import origin_parts
+from circuit_breaker_server.peers import network
+
+__all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
@@ -109,6 +112,46 @@ class RateSettings:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentLimits:
+    """How much one operation may ask for. What is over a limit is refused before it is validated.
+
+    The code is ``DOCUMENT_TOO_COMPLEX``, or ``INVALID_INPUT``; the message has the limit and what was
+    found.
+
+    :ivar max_characters: of the document's text.
+    :ivar max_tokens: of the document; validation can take time that grows with the square of it.
+    :ivar max_depth: levels of selections, fragments written out. What is inside of ``__schema`` and
+        ``__type`` does not count: validation bounds that.
+    :ivar max_aliases: in the document.
+    :ivar max_root_fields: in one operation, fragments written out.
+    :ivar max_directives: in the document, on whatever.
+    :ivar max_fields: in one operation, fragments written out.
+    :ivar max_variables: how many values come with one operation.
+    :ivar max_variables_bytes: all of them, as JSON without blanks.
+
+    Example::
+
+        ServerSettings(data_dir=Path("data"), document_limits=DocumentLimits(max_depth=20))
+    """
+
+    max_characters: int = 64 * 1024
+    max_tokens: int = 5_000
+    max_depth: int = 15
+    max_aliases: int = 100
+    max_root_fields: int = 100
+    max_directives: int = 100
+    max_fields: int = 10_000
+    max_variables: int = 200
+    max_variables_bytes: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)}")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What a server is started with.
 
@@ -122,12 +165,24 @@ class ServerSettings:
     :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
     :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
     :ivar max_operations: operations in use at once on one socket, or in one poll.
+    :ivar max_operation_id_bytes: the id that a client gives an operation, in UTF-8; a longer one closes the
+        socket with 4400.
+    :ivar document_limits: how much one operation may ask for.
     :ivar poll_bytes: events in one answer to a poll, all its operations together; the rest comes with the
         next. One event that is bigger goes alone.
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
         Events never count here: a socket that is full is not written to.
     :ivar send_buffer_bytes: the system's buffer of each socket; ``None`` leaves it to the system, which may
         give a slow peer some megabytes.
+    :ivar max_connections_per_address: open connections of one address, HTTP and WebSocket together, from
+        this machine too; of IPv6, of one network of 64 bits. One more is answered 429 and closed.
+    :ivar max_connections: open connections of all; one more is answered 503 and closed. ``None``: no bound.
+    :ivar trusted_proxies: addresses and networks, as ``10.0.0.0/8``, that may hold any number: behind a proxy
+        all clients have its address.
+    :ivar head_seconds: from the beginning of a connection or a request to the end of its headers; after it
+        the connection is closed, with 408 where something came.
+    :ivar body_seconds: from the headers of a request to the end of its body, likewise.
+    :ivar keep_alive_seconds: how long an HTTP connection is kept that is between two requests.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
     :ivar ping_seconds: between two pings to a peer.
     :ivar pong_seconds: from a ping to its pong; a peer that does not answer is dropped.
@@ -167,6 +222,8 @@ class ServerSettings:
     :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
         directory.
     :ivar rates: how often clients may ask.
+    :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
+        as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -183,9 +240,17 @@ class ServerSettings:
     max_message_bytes: int = 64 * 1024
     max_body_bytes: int = 1024 * 1024
     max_operations: int = 2000
+    max_operation_id_bytes: int = 128
+    document_limits: DocumentLimits = field(default_factory=DocumentLimits)
     poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
     send_buffer_bytes: int | None = None
+    max_connections_per_address: int = 200
+    max_connections: int | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    keep_alive_seconds: int = 5
     init_timeout_seconds: float = 3.0
     ping_seconds: float = 12.0
     pong_seconds: float = 10.0
@@ -211,6 +276,7 @@ class ServerSettings:
     audit_key_file: Path | None = None
     audit_anchor_file: Path | None = None
     rates: RateSettings = RateSettings()
+    allowed_origins: tuple[str, ...] = ()
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -224,6 +290,16 @@ class ServerSettings:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
         if self.policy_file is not None and self.token_keys is None and not self.api_keys:
             raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
+        for origin in self.allowed_origins:
+            try:
+                origin_parts(origin)
+            except ValueError as error:
+                raise ValueError(f"allowed_origins: {error}") from error
+        for proxy in self.trusted_proxies:
+            try:
+                network(proxy)
+            except ValueError as error:
+                raise ValueError(f"trusted_proxies: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():

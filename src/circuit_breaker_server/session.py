@@ -141,7 +141,9 @@ class Session:
         self._authorization = authorization
         self._own = own
         self._on_end = on_end
-        self._protocol = ServerProtocol(max_operations=settings.max_operations)
+        self._protocol = ServerProtocol(
+            max_operations=settings.max_operations, max_id_bytes=settings.max_operation_id_bytes
+        )
         self._feed: Feed | None = None
         self._caller = OPEN
         self._rights = OPEN.rights
@@ -382,7 +384,7 @@ class Session:
 
     def _on_subscribe(self, event: Subscribe) -> None:
         try:
-            document = self._services.documents.get(event.query)
+            document = self._services.documents.get(event.query, event.variables)
             operation = document.operation(event.operation_name)
         except DocumentInvalid as error:
             self._protocol.send_error(event.id, error.errors)

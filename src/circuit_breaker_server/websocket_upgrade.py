@@ -143,7 +143,7 @@ def upgrade_protocol(
 class _UpgradeProtocol(FrameProtocol):
     """A socket that uvicorn gave away, and still counts."""
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_connections", "_on_lost")
 
     def __init__(
         self,
@@ -157,6 +157,7 @@ class _UpgradeProtocol(FrameProtocol):
                 answer, max_frame_bytes=max_frame_bytes, handshake_seconds=handshake_seconds
             )
         )
+        self._on_lost: Callable[[], None] | None = None
         self._connections: set[object] = cast(set[object], server_state.connections)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -165,7 +166,13 @@ class _UpgradeProtocol(FrameProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        if self._on_lost is not None:
+            self._on_lost()
         super().connection_lost(exc)
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Call back when the connection is gone."""
+        self._on_lost = callback
 
     def data_received(self, data: bytes) -> None:
         """Take the request as uvicorn writes it out again; the buffer may be smaller than the request."""

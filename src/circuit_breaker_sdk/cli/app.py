@@ -142,6 +142,14 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Its last seal, to find a cut end; by default beside the data."),
     ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of this origin use the server from a browser, as https://app.example.com; "
+            "may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -178,6 +186,7 @@ def serve(
                 policy_file=policy_file,
                 audit_key_file=audit_key_file,
                 audit_anchor=audit_anchor,
+                allowed_origins=allowed_origin or (),
             )
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
@@ -57,6 +58,7 @@ async def serve(
     policy_file: Path | None = None,
     audit_key_file: Path | None = None,
     audit_anchor: Path | None = None,
+    allowed_origins: Sequence[str] = (),
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -71,20 +73,26 @@ async def serve(
     :param policy_file: who may do what; ``None``: all who are let in.
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
+    :param allowed_origins: of pages in browsers that may use the server, besides its own.
     """
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        data_dir=data,
-        keep_seconds=None if keep_hours is None else keep_hours * 3600,
-        keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
-        keep_records=keep_records,
-        token_keys=tokens,
-        api_keys=api_keys,
-        policy_file=policy_file,
-        audit_key_file=audit_key_file,
-        audit_anchor_file=audit_anchor,
-    )
+    try:
+        settings = ServerSettings(
+            host=host,
+            port=port,
+            data_dir=data,
+            keep_seconds=None if keep_hours is None else keep_hours * 3600,
+            keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
+            keep_records=keep_records,
+            token_keys=tokens,
+            api_keys=api_keys,
+            policy_file=policy_file,
+            audit_key_file=audit_key_file,
+            audit_anchor_file=audit_anchor,
+            allowed_origins=tuple(allowed_origins),
+        )
+    except ValueError as error:
+        print_error(error)
+        return ExitCode.USAGE
     server = Server(settings)
     try:
         await server.start()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from typing import Final, final
 
 import graphql
 from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.limits import (
+    check_characters,
+    check_document,
+    check_variables,
+    too_many_tokens,
+)
 from circuit_breaker_server.graphql.recently_used import RecentlyUsed
 
 __all__ = ["Document", "Documents"]
+
+_TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
+"""How graphql-core's parser says it; it has no code for it."""
 
 
 @final
@@ -59,8 +70,7 @@ class Documents:
 
     :param max_entries: how many documents are kept.
     :param max_characters: how much text they may have together; what they take in memory follows from it.
-    :ivar max_tokens: how many tokens one document may have: validation can take time that grows with the
-        square of it.
+    :ivar limits: how large one document and its variables may be.
 
     Example::
 
@@ -73,10 +83,10 @@ class Documents:
         *,
         max_entries: int = 1000,
         max_characters: int = 512 * 1024,
-        max_tokens: int = 5_000,
+        limits: DocumentLimits | None = None,
     ) -> None:
         self.schema = schema
-        self.max_tokens = max_tokens
+        self.limits = limits or DocumentLimits()
         self._kept: RecentlyUsed[str, Document] = RecentlyUsed(
             max_entries=max_entries, max_characters=max_characters
         )
@@ -85,11 +95,13 @@ class Documents:
         """Tell how many documents are kept."""
         return len(self._kept)
 
-    def get(self, query: str) -> Document:
-        """Return the document with this text.
+    def get(self, query: str, variables: Mapping[str, object] | None = None) -> Document:
+        """Return the document with this text, for an operation with these variables.
 
-        :raises DocumentInvalid: it does not parse, does not fit the schema, or is too large.
+        :raises DocumentInvalid: it does not parse, does not fit the schema, or is too large; or its variables
+            are.
         """
+        check_variables(variables, self.limits)
         document = self._kept.get(query)
         if document is None:
             document = Document(query, self._parse(query))
@@ -97,10 +109,14 @@ class Documents:
         return document
 
     def _parse(self, query: str) -> DocumentNode:
+        check_characters(query, self.limits)
         try:
-            ast = graphql.parse(query, max_tokens=self.max_tokens, allow_empty_selection_sets=False)
+            ast = graphql.parse(query, max_tokens=self.limits.max_tokens, allow_empty_selection_sets=False)
+            check_document(ast, self.limits)
             errors = graphql.validate(self.schema, ast, max_errors=20, allow_empty_selection_sets=False)
         except GraphQLSyntaxError as error:
+            if error.message.endswith(_TOO_MANY_TOKENS):
+                raise too_many_tokens(self.limits) from error
             raise DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")]) from error
         except RecursionError as error:
             nested = GraphQLError(

@@ -281,7 +281,7 @@ class _Operation:
 
     def _plan(self) -> Plan:
         asked, documents = self._asked, self._polls.documents
-        document = documents.get(asked.query)
+        document = documents.get(asked.query, asked.variables)
         operation = document.operation(asked.operation_name)
         if operation.operation is not OperationType.SUBSCRIPTION:
             message = f"only subscriptions are polled: post this {operation.operation.value} to /graphql"

@@ -1,0 +1,169 @@
+"""uvicorn's HTTP, with an end to waiting for a request, and a bound for how many connections there are.
+
+uvicorn waits for ever for a request that has begun, and for the first one of a connection. Here a head and a
+body have a deadline each, whatever trickles in meanwhile. Between two requests it is uvicorn's
+``timeout_keep_alive`` that counts, and once the connection is a WebSocket it is the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.peers import Peers
+
+__all__ = ["RETRY_SECONDS", "guarded_protocol"]
+
+RETRY_SECONDS = 5
+"""What ``Retry-After`` says to a connection that is one too many."""
+
+logger = get_logger("http")
+
+
+class _Stage(enum.Enum):
+    """What of a request is awaited from the peer."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    NOTHING = enum.auto()
+
+
+class _Upgraded(Protocol):
+    """What the WebSocket's protocol has, that takes over the connection."""
+
+    def when_lost(self, callback: Callable[[], None], /) -> None:
+        """Call back when the connection is gone."""
+
+
+def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) -> type[asyncio.Protocol]:
+    """Return the class for uvicorn's ``http=``.
+
+    :param peers: counts the connections of all.
+    :param head_seconds: from the beginning of a connection or a request to the end of its headers.
+    :param body_seconds: from there to the end of its body.
+
+    Example::
+
+        uvicorn.Config(app, http=guarded_protocol(peers, head_seconds=10, body_seconds=30))
+    """
+    seconds = {_Stage.HEAD: head_seconds, _Stage.BODY: body_seconds}
+
+    class GuardedProtocol(HttpToolsProtocol):
+        _stage = _Stage.HEAD
+        _armed = _Stage.NOTHING
+        _deadline: asyncio.TimerHandle | None = None
+        _is_counted = False
+        _is_upgraded = False
+        _has_received = False
+        _host = ""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+            super().connection_made(transport)
+            peer = transport.get_extra_info("peername")
+            self._host = peer[0] if isinstance(peer, tuple) else ""
+            refusal = peers.enter(self._host)
+            if refusal is not None:
+                logger.info("connection_refused", remote=self._host, status=refusal[0])
+                self._refuse(*refusal)
+                return
+            self._is_counted = True
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            self._leave()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            self._has_received = True
+            super().data_received(data)
+            if self._is_upgraded or self.transport.is_closing():
+                self._disarm()
+                return
+            cycle = self._cycle()
+            if (
+                self._stage is _Stage.NOTHING
+                and cycle is not None
+                and cycle.response_complete
+                and self.timeout_keep_alive_task is None
+            ):
+                # Line ends before a request, which uvicorn waits behind without a limit.
+                self._stage = _Stage.HEAD
+            self._watch()
+
+        def handle_websocket_upgrade(self) -> None:
+            self._is_upgraded = True
+            self._disarm()
+            super().handle_websocket_upgrade()
+            cast(_Upgraded, self.transport.get_protocol()).when_lost(self._leave)
+
+        def on_message_begin(self) -> None:
+            self._stage = _Stage.HEAD
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._stage = _Stage.BODY
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._stage = _Stage.NOTHING
+            super().on_message_complete()
+
+        def _watch(self) -> None:
+            """Set the deadline of what is awaited; one that runs for the same goes on."""
+            if self._stage is self._armed:
+                return
+            self._disarm()
+            if self._stage is not _Stage.NOTHING:
+                self._armed = self._stage
+                self._deadline = self.loop.call_later(seconds[self._stage], self._on_deadline)
+
+        def _disarm(self) -> None:
+            self._armed = _Stage.NOTHING
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _on_deadline(self) -> None:
+            stage = self._armed
+            self._disarm()
+            if self.flow.read_paused:
+                self._watch()  # it is we who do not read: the requests before it are not answered yet
+                return
+            logger.info("request_unfinished", remote=self._host, awaited=stage.name.lower())
+            cycle = self._cycle()
+            answering = cycle is not None and cycle.response_started and stage is _Stage.BODY
+            waiting = cycle is not None and not cycle.response_complete and stage is _Stage.HEAD
+            if not self._has_received or answering or waiting:
+                self.transport.abort()
+            else:
+                self._refuse(408, f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s")
+
+        def _refuse(self, status: int, text: str) -> None:
+            body = text.encode() + b"\n"
+            retry = "" if status == HTTPStatus.REQUEST_TIMEOUT else f"Retry-After: {RETRY_SECONDS}\r\n"
+            head = (
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+                "Content-Type: text/plain; charset=utf-8\r\n"
+                f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+        def _cycle(self) -> RequestResponseCycle | None:
+            return self.cycle  # uvicorn says that there is always one
+
+        def _leave(self) -> None:
+            if self._is_counted:
+                self._is_counted = False
+                peers.leave(self._host)
+
+    return GuardedProtocol

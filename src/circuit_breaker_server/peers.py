@@ -1,0 +1,102 @@
+"""How many connections there are, and from where: one address must not take all of them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Final, TypeAlias, final
+
+__all__ = ["Peers", "address_key", "network"]
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_V6_PREFIX_BITS: Final = 64
+"""One subscriber of a provider has so many addresses of IPv6 at least: they count as one."""
+
+
+def network(text: str) -> Network:
+    """Return an address or a network, as ``10.0.0.7`` or ``10.0.0.0/8``.
+
+    :raises ValueError: it is neither.
+    """
+    return ipaddress.ip_network(text, strict=False)
+
+
+def address_key(host: str) -> str:
+    """Return what is counted for an address: itself, of IPv6 its network of 64 bits."""
+    try:
+        address = _address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(address), _V6_PREFIX_BITS), strict=False))
+    return str(address)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@final
+class Peers:
+    """Counts the open connections, HTTP and WebSocket together.
+
+    :param max_per_address: connections of one address; of IPv6, of one network of 64 bits.
+    :param max_in_all: ``None`` for no bound.
+    :param trusted: addresses and networks that may hold any number, as far as the bound in all allows.
+
+    Example::
+
+        peers = Peers(max_per_address=200, trusted=["10.0.0.0/8"])
+        if (refusal := peers.enter("192.0.2.7")) is None:
+            peers.leave("192.0.2.7")
+    """
+
+    def __init__(
+        self, *, max_per_address: int, max_in_all: int | None = None, trusted: Sequence[str] = ()
+    ) -> None:
+        self._max_per_address = max_per_address
+        self._max_in_all = max_in_all
+        self._trusted = tuple(map(network, trusted))
+        self._of: dict[str, int] = {}
+        self._in_all = 0
+
+    def __len__(self) -> int:
+        """How many connections are counted."""
+        return self._in_all
+
+    def enter(self, host: str) -> tuple[int, str] | None:
+        """Count a connection, or return the HTTP status and the text that it is refused with.
+
+        :param host: the peer's address, empty where it is not known.
+        """
+        if self._max_in_all is not None and self._in_all >= self._max_in_all:
+            return 503, f"the server has {self._max_in_all} connections, which is all it may have; try again"
+        key = address_key(host)
+        count = self._of.get(key, 0)
+        if count >= self._max_per_address and not self._is_trusted(host):
+            return 429, (
+                f"{self._max_per_address} connections are open from {key}, all that one address may have; "
+                "close some (max_connections_per_address, trusted_proxies)"
+            )
+        self._of[key] = count + 1
+        self._in_all += 1
+        return None
+
+    def leave(self, host: str) -> None:
+        """Count a connection no more that was let in."""
+        key = address_key(host)
+        self._in_all -= 1
+        self._of[key] -= 1
+        if not self._of[key]:
+            del self._of[key]
+
+    def _is_trusted(self, host: str) -> bool:
+        try:
+            address = _address(host)
+        except ValueError:
+            return False
+        return any(address in each for each in self._trusted)
