@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate coverage-api success bench hot-path chaos availability interop mutants build clean
+.PHONY: help setup demo serve test check generate coverage-api success bench hot-path chaos attack availability interop mutants build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ hot-path: $(VENV)/.dev-ready  ## count calls and allocations per event, beside t
 
 chaos: $(VENV)/.dev-ready  ## cut, kill, stall, fill the disk, and judge what was delivered (ARGS="--long --json")
 	@$(BIN)/python -m chaos $(ARGS)
+
+attack: $(VENV)/.dev-ready  ## attack a server with everything on, beside victims who must feel nothing (ARGS="--short")
+	@$(BIN)/python -m attack $(ARGS)
 
 availability: $(VENV)/.dev-ready  ## share of the time a subscription is live while it is cut once a minute (ARGS="--minutes 10")
 	@$(BIN)/python -m chaos.availability $(ARGS)

@@ -1,0 +1,156 @@
+"""``make attack``: every attack on a server with everything on, beside victims who must feel nothing.
+
+A line per attack, and a last line. The status is 0 only if all were refused, nothing leaked and nothing
+crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import uvloop
+
+from attack.attacks import ATTACKS, Attack, Breach, Scale
+from attack.rights import rights_under_load
+from attack.victims import Victims, victims_of
+from attack.world import ATTACKER, LIMITS, World, opened
+from circuit_breaker_server.security.audit import AuditPaths, read_key, verify
+
+__all__ = ["main"]
+
+_MEMORY_TIMES: Final = 2.0
+_LATENCY_TIMES: Final = 1.5
+
+
+@final
+class Line(msgspec.Struct, kw_only=True):
+    """What came of one attack.
+
+    :ivar victims_p99_ms: from a mutation to the handlers of the others meanwhile; ``None``: too short.
+    """
+
+    attack: str
+    outcome: str
+    refused: bool
+    seconds: float
+    victims_p99_ms: float | None
+    memory_mib: float
+
+
+def p99_ms(taken: Sequence[float]) -> float | None:
+    """Return the 99th percentile, ``None`` of too few."""
+    return round(statistics.quantiles(taken, n=100)[98] * 1000, 2) if len(taken) >= 200 else None
+
+
+async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: Victims) -> Line:
+    victims.take()
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(120):
+            outcome, refused = await attack(world, scale), True
+    except Breach as breach:
+        outcome, refused = str(breach), False
+    except Exception as error:  # noqa: BLE001 (an attack that breaks proves nothing)
+        outcome, refused = f"the attack broke: {type(error).__name__}: {error}", False
+    return Line(
+        attack=name,
+        outcome=outcome,
+        refused=refused,
+        seconds=round(time.monotonic() - began, 2),
+        victims_p99_ms=p99_ms(victims.take()),
+        memory_mib=round(world.weigh() / 2**20, 1),
+    )
+
+
+def _show(line: Line, *, as_json: bool) -> None:
+    if as_json:
+        text = msgspec.json.encode(line).decode()
+    else:
+        p99 = "" if line.victims_p99_ms is None else f"victims p99 {line.victims_p99_ms} ms"
+        verdict = "refused" if line.refused else "BREACH "
+        text = f"{line.attack:<34} {verdict}  {line.seconds:>6.2f} s  {p99:<24} {line.outcome}"
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int, list[str]]:
+    scale = Scale(short=arguments.short)
+    people = {
+        "victim": ("*", ["workflow:read:*"]),
+        "eve": ("other", ["workflow:read:nothing", "nats:read:nothing"]),
+    }
+    problems: list[str] = []
+    lines: list[Line] = []
+    with opened(directory, people) as world, victims_of(world) as victims:
+        await asyncio.sleep(2)
+        victims.take()
+        await asyncio.sleep(5 if arguments.short else 15)
+        quiet = p99_ms(victims.take()) or 0.0
+        before = world.weigh()
+        chosen = {n: a for n, a in ATTACKS.items() if not arguments.only or n in arguments.only}
+        for name, attack in chosen.items():
+            line = await _try(world, name, attack, scale, victims)
+            lines.append(line)
+            _show(line, as_json=arguments.json)
+        after = world.weigh()
+        async with world.http("127.0.0.1") as http:
+            if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:
+                problems.append("the server does not answer any more")
+        problems += [f"a victim felt it: {error}" for error in victims.errors()]
+        worst = max((line.victims_p99_ms or 0.0 for line in lines), default=0.0)
+        sys.stdout.write(
+            f"victims: p99 {quiet} ms in quiet, {worst} ms at worst; server memory {before / 2**20:.0f} MiB, "
+            f"then {after / 2**20:.0f}; settings that are not the defaults: {dict(LIMITS)}; from {ATTACKER}\n"
+        )
+        if worst > _LATENCY_TIMES * quiet:
+            problems.append(f"victims' p99 {worst} ms is over {_LATENCY_TIMES} times {quiet} ms")
+        if after > _MEMORY_TIMES * before:
+            problems.append(f"memory grew from {before} to {after} bytes")
+    paths = AuditPaths.of(directory / "data")
+    found = verify(paths.log, read_key(paths.key), paths.anchor)
+    sys.stdout.write(f"audit log: {found.records} records, {'whole' if found.whole else found.findings}\n")
+    if not found.whole:
+        problems.append("the audit log does not verify")
+    return len(lines), sum(line.refused for line in lines), problems
+
+
+async def _all(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="circuit-breaker-attack-") as directory:
+        made, refused, problems = await _run(Path(directory), arguments)
+    leaked = 0
+    if not arguments.only or "rights" in arguments.only:
+        with tempfile.TemporaryDirectory(prefix="circuit-breaker-attack-") as directory:
+            text, leaked, rights_problems = await rights_under_load(
+                Path(directory), arguments.seed, short=arguments.short
+            )
+        sys.stdout.write(text + "\n")
+        problems += rights_problems
+    for problem in problems:
+        sys.stdout.write(f"! {problem}\n")
+    crashed = sum("crash" in problem or "does not answer" in problem for problem in problems)
+    leaked += sum("leak" in problem for problem in problems)
+    sys.stdout.write(f"{made} attacks, {refused} refused, {leaked} leaked, {crashed} crashed\n")
+    return 0 if refused == made and not problems and not leaked else 1
+
+
+def main() -> int:
+    """Attack; 0 if nothing came of it."""
+    parser = argparse.ArgumentParser(prog="make attack", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="fewer of each, for CI")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--only", action="append", help="an attack's name, or rights; may be given again")
+    parser.add_argument("--seed", type=int, default=4711)
+    return uvloop.run(_all(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

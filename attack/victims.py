@@ -1,0 +1,98 @@
+"""Others who use the server while it is attacked, in a process of their own, and measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, Final, final
+
+from attack.attacks import workflow_of
+from attack.world import World, token
+from benchmarks.machine import LOAD_CORE
+from benchmarks.processes import Commands, Remote, run_commands, running
+from circuit_breaker_sdk import Client
+
+__all__ = ["VICTIMS", "Victims", "victims_of"]
+
+VICTIMS: Final = 20
+_EVERY_SECONDS: Final = 0.02
+
+
+@final
+class Victims:
+    """The process of the victims."""
+
+    def __init__(self, process: Remote) -> None:
+        self._process = process
+
+    def take(self) -> list[float]:
+        """Return the seconds that events took since this was last asked."""
+        taken: list[float] = self._process.call("take")
+        return taken
+
+    def errors(self) -> list[str]:
+        """Return what went wrong for them."""
+        errors: list[str] = self._process.call("errors")
+        return errors
+
+
+@contextlib.contextmanager
+def victims_of(world: World) -> Iterator[Victims]:
+    """Have a stream of events go to all of them."""
+    with running(_suffer, world.url, core=LOAD_CORE) as process:
+        process.receive()
+        yield Victims(process)
+        process.stop()
+
+
+def _suffer(pipe: Connection, url: str) -> None:
+    run_commands(pipe, lambda: _at_work(url))
+
+
+@contextlib.asynccontextmanager
+async def _at_work(url: str) -> AsyncIterator[Commands]:
+    sent: dict[int, float] = {}
+    taken: list[float] = []
+    errors: list[str] = []
+
+    def client(who: str) -> Client:
+        return Client(url, token=lambda: token(who))
+
+    def arrived(resource: Any) -> None:
+        taken.append(time.perf_counter() - sent[int(resource.data["n"])])
+
+    async def publish(boss: Client, own: str) -> None:
+        number = 0
+        while True:
+            sent[number] = time.perf_counter()
+            await boss.workflows.create_resource(workflow_id=own, data={"n": number})
+            number += 1
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def take() -> list[float]:
+        found = list(taken)
+        taken.clear()
+        return found
+
+    async def told() -> list[str]:
+        if publishing.done():
+            errors.append(f"the publisher has ended: {publishing.exception()!r}")
+        return errors
+
+    async with contextlib.AsyncExitStack() as stack:
+        boss = await stack.enter_async_context(client("boss"))
+        own = await workflow_of(boss)
+        for _ in range(VICTIMS):
+            victim = await stack.enter_async_context(client("victim"))
+            updates = await victim.workflows.subscribe_resource_updates(workflow_id=own).subscribe()
+            updates.on_data(arrived)
+            updates.on_error(lambda error: errors.append(f"{type(error).__name__}: {error}"))
+        publishing = asyncio.create_task(publish(boss, own))
+        try:
+            yield {"take": take, "errors": told}
+        finally:
+            publishing.cancel()
+            await asyncio.wait((publishing,))
