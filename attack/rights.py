@@ -127,7 +127,7 @@ async def rights_under_load(directory: Path, seed: int, *, short: bool) -> tuple
         f"rights: {count} principals, {len(load.events)} events, "
         f"{sum(len(p.allowed) for p in principals) // 2} changes of rights, "
         f"{sum(len(p.seen) for p in principals)} deliveries: {forbidden} forbidden later than 1 s, "
-        f"{missed} permitted missed, {twice} twice; replayed {replayed}: {wrong} wrong; {ended} streams ended; "
+        f"{missed} permitted missed, {twice} twice; replayed {replayed}: {wrong} wrong; {ended} ended; "
         f"raised: {dict(_LIMITS)}"
     )
     problems = [
