@@ -123,6 +123,10 @@ class PollConnection:
             self._held.discard(route)
             self._kick()
 
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return a server's errors without what this client keeps secret."""
+        return self._settings.credentials.redaction.errors(errors)
+
     def hold(self, route: Route) -> None:
         """Poll nothing for this route for now."""
         self._held.add(route)
@@ -170,8 +174,9 @@ class PollConnection:
                 if answer is not None:
                     self._take(asked, answer)
         except AuthenticationFailed as error:
-            await self._refused(error)
+            await self._refused(self._settings.credentials.redaction.error(error))
         except SubscriptionError as error:
+            self._settings.credentials.redaction.error(error)
             log(logging.DEBUG, "poll failed", url=self.url, error=error)
             self.drop(error)
         finally:
@@ -219,7 +224,7 @@ class PollConnection:
     def _read(self, body: bytes, count: int) -> _Answer:
         try:
             answer = _ANSWER.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HandshakeFailed(f"the answer is not that of a poll: {error}", url=self.url) from error
         if len(answer.results) != count:
             raise ProtocolError("a poll was answered for other operations", close_code=CloseCode.BAD_RESPONSE)
@@ -251,7 +256,7 @@ class PollConnection:
             del self._operations[id_]
             errors = _errors(bytes(result.errors)) if result.has_errors else ()
             if errors:
-                route.failed(errors)
+                route.failed(self.redacted(errors))
             else:
                 route.completed()
 

@@ -77,12 +77,14 @@ def read_errors(errors: object) -> tuple[GraphQLError, ...]:
 
     :raises UnfitPayloadError: not a list of objects with a message.
     """
-    payload = msgspec.json.encode(errors)
     try:
+        payload = msgspec.json.encode(errors)
         # The codec knows how to read errors that are not quite as the specification says.
         message = decode_message(b'{"id":"-","type":"error","payload":' + payload + b"}")
     except InvalidMessage as error:
         raise UnfitPayloadError(f"the response's errors cannot be read: {error.reason}") from None
+    except RecursionError:
+        raise UnfitPayloadError("the response's errors cannot be read: they are nested too deep") from None
     return message.errors if isinstance(message, Error) else ()
 
 
