@@ -95,10 +95,8 @@ class Redaction:
         for secret in known:
             if secret in text:
                 text = text.replace(secret, _SHOWN)
-            written = (
-                msgspec.json.encode(secret)[1:-1].decode() if '"' in secret or "\\" in secret else secret
-            )
-            if written is not secret and written in text:
+            written = secret.replace("\\", "\\\\").replace('"', '\\"')  # as in JSON
+            if written != secret:
                 text = text.replace(written, _SHOWN)
             if len(secret) > _BEGINNING:
                 text = _without_beginning(text, secret)
@@ -108,15 +106,20 @@ class Redaction:
 def _without_beginning(text: str, secret: str) -> str:
     beginning = secret[:_BEGINNING]
     at = text.find(beginning)
+    if at < 0:
+        return text
+    # In one pass: a server that knows the secret may repeat its beginning a million times.
+    parts: list[str] = []
+    end = 0
     while at >= 0:
+        parts += (text[end:at], _SHOWN)
         end = at + _BEGINNING
         for character in secret[_BEGINNING:]:
             if text[end : end + 1] != character:
                 break
             end += 1
-        text = text[:at] + _SHOWN + text[end:]
-        at = text.find(beginning, at + len(_SHOWN))
-    return text
+        at = text.find(beginning, end)
+    return "".join((*parts, text[end:]))
 
 
 def texts_in(value: object, depth: int = _MAX_DEPTH) -> Iterable[str]:
