@@ -25,6 +25,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.messages import (
+    MAX_CURSOR_CHARACTERS,
     SUBPROTOCOL,
     Complete,
     Error,
@@ -331,7 +332,8 @@ class Connection:
             self._on_closed(self, error)
 
     def on_writable(self, writable: bool) -> None:
-        """Note it: what a client writes is small, and bounded by its subscriptions."""
+        """Answer pings only while the server reads: all else that a client writes, it bounds itself."""
+        self._protocol.answers_pings = writable
         log(logging.DEBUG, "connection writable" if writable else "connection not writable", url=self._url)
 
     # The full codec ----------------------------------------------------------------------------------------
@@ -375,7 +377,11 @@ class Connection:
         if not self.resume_negotiated or not isinstance(resume, dict):
             return
         id_, cursor = resume.get("id"), resume.get("cursor")
-        if isinstance(id_, str) and isinstance(cursor, str):
+        if isinstance(cursor, str) and len(cursor) > MAX_CURSOR_CHARACTERS:
+            self._protocol.send_close(
+                CloseCode.BAD_REQUEST, f"a cursor is over {MAX_CURSOR_CHARACTERS} characters"
+            )
+        elif isinstance(id_, str) and isinstance(cursor, str):
             route = self._routes.get(id_)
             if route is not None:
                 route.positioned(cursor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.messages import Error, Subscribe
+from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error, Subscribe
 from circuit_breaker_sdk.urls import http_url, redacted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SLACK_SECONDS = 10.0
 
 class _Result(msgspec.Struct):
     events: list[msgspec.Raw] = []
-    cursor: str | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARACTERS)] | None = None
     done: bool = False
     errors: msgspec.Raw = msgspec.Raw(b"null")
 
