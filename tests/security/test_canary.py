@@ -340,13 +340,12 @@ def test_a_token_in_a_query_is_refused_and_the_error_says_where_it_belongs(name:
 
 @pytest.mark.parametrize("token", [f"{CANARY} two", f"{CANARY}\r\nX: y", f"{CANARY}ä"])
 def test_a_token_that_cannot_be_sent_is_not_repeated(token: str) -> None:
-    for make in (
-        lambda: Client("ws://localhost", token=token),
-        lambda: Client("ws://localhost", headers={"X-Key": token.replace(" ", "\n")}),
-    ):
-        with pytest.raises(UsageError) as caught:
-            make()
-        assert_clean(shown(caught.value), "the error")
+    with pytest.raises(UsageError) as caught:
+        Client("ws://localhost", token=token)
+    assert_clean(shown(caught.value), "the error")
+    with pytest.raises(UsageError) as caught:
+        Client("ws://localhost", headers={"X-Key": token.replace(" ", "\n")})
+    assert_clean(shown(caught.value), "the error")
 
 
 async def test_a_parameter_that_has_no_json_form_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
