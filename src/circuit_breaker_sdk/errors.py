@@ -71,6 +71,19 @@ class GraphQLError(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.message}{where}{code}"
 
 
+_SHOWN_ERRORS = 10
+_SHOWN_CHARACTERS = 2_000
+
+
+def joined(errors: Sequence[GraphQLError]) -> str:
+    """Join errors for people: the first ten, each cut to 2,000 characters, whatever a server sends."""
+    shown = [str(error) for error in errors[:_SHOWN_ERRORS]]
+    text = "; ".join(
+        each if len(each) <= _SHOWN_CHARACTERS else f"{each[:_SHOWN_CHARACTERS]}…" for each in shown
+    )
+    return text if len(errors) <= _SHOWN_ERRORS else f"{text}; and {len(errors) - _SHOWN_ERRORS} more"
+
+
 class CircuitBreakerError(Exception):
     """Base of all errors of this package.
 
@@ -103,7 +116,7 @@ class OperationError(CircuitBreakerError):
         return self.errors[0].code if self.errors else None
 
     def __str__(self) -> str:
-        return f"{self.operation or 'the operation'} failed: " + "; ".join(map(str, self.errors))
+        return f"{self.operation or 'the operation'} failed: " + joined(self.errors)
 
 
 class SubscriptionError(CircuitBreakerError):

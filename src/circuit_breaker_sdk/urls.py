@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 from circuit_breaker_sdk.errors import UsageError
 
@@ -13,6 +13,21 @@ __all__ = ["http_url", "redacted", "websocket_url"]
 _WEBSOCKET_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+")
+_SECRET_NAMES: Final = frozenset(
+    {
+        "access_token",
+        "accesstoken",
+        "auth_token",
+        "authorization",
+        "authtoken",
+        "bearer",
+        "id_token",
+        "jwt",
+        "password",
+        "refresh_token",
+        "token",
+    }
+)
 _DEFAULT_PATH: Final = "/graphql"
 _EXAMPLE: Final = "for example ws://localhost:4000/graphql"
 # RFC 3986: what a path or query may hold as it stands; "%" stays, it introduces what is already quoted.
@@ -48,6 +63,7 @@ def redacted(url: str) -> str:
     """Return ``url`` without user, password, query and fragment, for messages and logs; never raises."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # of "user:password", where the host is missing, it is none
     except ValueError:
         return "<invalid URL>"
     netloc = parts.netloc.rpartition("@")[2]
@@ -61,11 +77,11 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
     # urlsplit drops some of these silently, and a line break would split the request line.
     if any(character.isspace() or not character.isprintable() for character in url):
         raise UsageError("the URL contains white space or control characters: remove them")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"not a URL ({error}): write the full address, {_EXAMPLE}") from None
+    split = _split(url)
+    if split is None:
+        # Why is not said, and the error not chained: it repeats what may be a password.
+        raise UsageError(f"not a URL, its host or port cannot be read: write the full address, {_EXAMPLE}")
+    parts, port = split
     scheme = schemes.get(parts.scheme)
     if scheme is None or not parts.netloc:
         raise UsageError(
@@ -74,6 +90,11 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
     if "@" in parts.netloc:
         raise UsageError(
             f"{redacted(url)}: user and password do not belong into the URL; give a token or a header"
+        )
+    if any(name.lower() in _SECRET_NAMES for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise UsageError(
+            f"{redacted(url)}: a token does not belong into the URL, which logs and proxies keep: give it as "
+            "token=, or as a header"
         )
     if parts.fragment:
         raise UsageError(f"{redacted(url)}: a URL to connect to has no fragment: remove what follows '#'")
@@ -89,6 +110,15 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
             "",
         )
     )
+
+
+def _split(url: str) -> tuple[SplitResult, int | None] | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts, port
 
 
 def _ascii_host(parts: SplitResult) -> str:

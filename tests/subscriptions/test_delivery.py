@@ -400,6 +400,9 @@ class HeldLink:
     def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
         assert id
 
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        return errors
+
     def hold(self, route: Route) -> None:
         self.held.add(route)
 

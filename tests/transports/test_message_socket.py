@@ -170,6 +170,36 @@ async def test_a_violation_is_closed_with_its_code_and_nothing_behind_it_is_deli
         assert pair.socket.state is SocketState.CLOSED
 
 
+class _Answering:
+    """Answers every message at once."""
+
+    socket: WebSocket
+
+    def on_message(self, _data: bytes) -> None:
+        self.socket.send_message(b"one")
+        self.socket.send_messages([b"two", b"three"])
+        self.socket.write(frame(TEXT, b"four", masked=False))
+
+    def on_closed(self, code: int, reason: str) -> None:
+        pass
+
+    def on_writable(self, writable: bool) -> None:
+        pass
+
+
+@both_roles
+async def test_no_answer_follows_the_close_that_a_broken_frame_behind_the_message_has_caused(
+    role: str,
+) -> None:
+    sink = _Answering()
+    async with open_pair(role, sink=sink) as pair:
+        sink.socket = pair.socket
+        # In one read: the message, and behind it a frame with an opcode that does not exist.
+        pair.peer.send(pair.peer.frame(TEXT, b"{}") + pair.peer.frame(0x3, b"x"))
+        assert (await pair.peer.read_frame()).close_code == 1002
+        assert await pair.peer.read_to_end() == b""
+
+
 @both_roles
 async def test_is_closing_is_true_before_the_socket_is_gone_after_a_broken_frame(role: str) -> None:
     async with open_pair(role) as pair:

@@ -13,9 +13,11 @@ import msgspec
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.close_errors import close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
+    GraphQLError,
     OperationTimeoutError,
     ProtocolError,
     SubscriptionError,
@@ -23,6 +25,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.messages import (
+    MAX_CURSOR_CHARACTERS,
     SUBPROTOCOL,
     Complete,
     Error,
@@ -85,6 +88,7 @@ class Connection:
         "_on_closed",
         "_protocol",
         "_pulse",
+        "_redaction",
         "_routes",
         "_socket",
         "_url",
@@ -96,8 +100,10 @@ class Connection:
         url: str,
         on_closed: Callable[[Connection, SubscriptionError], None],
         batching: MessageBatching | None = None,
+        redaction: Redaction = NOTHING_TO_REDACT,
     ) -> None:
         """Prepare; :meth:`open` is the way in."""
+        self._redaction = redaction
         self._batching = batching or MessageBatching()
         self._url = redacted(url)
         self._on_closed = on_closed
@@ -129,16 +135,21 @@ class Connection:
         from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
 
         started = time.perf_counter()
-        connection = cls(settings.url, on_closed, settings.batching)
-        socket = await connect(
-            settings.url,
-            connection,
-            subprotocols=[SUBPROTOCOL],
-            headers=settings.credentials.headers(),
-            ssl=settings.ssl,
-            limits=settings.limits,
-            timeouts=settings.timeouts,
-        )
+        redaction = settings.credentials.redaction
+        connection = cls(settings.url, on_closed, settings.batching, redaction)
+        try:
+            socket = await connect(
+                settings.url,
+                connection,
+                subprotocols=[SUBPROTOCOL],
+                headers=settings.credentials.headers(),
+                ssl=settings.ssl,
+                limits=settings.limits,
+                timeouts=settings.timeouts,
+            )
+        except SubscriptionError as error:
+            redaction.error(error)
+            raise
         connection._socket = socket
         upgraded = time.perf_counter()
         log(logging.DEBUG, "connection upgraded", url=connection._url, seconds=round(upgraded - started, 6))
@@ -249,6 +260,10 @@ class Connection:
             self._protocol.send_complete(id)
             self._flush_soon()
 
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return a server's errors without what this client keeps secret."""
+        return self._redaction.errors(errors)
+
     def hold(self, route: Route) -> None:
         """Read nothing more for now, for the sake of this route; until :meth:`release`."""
         if not self._holding and self._socket is not None:
@@ -301,6 +316,7 @@ class Connection:
         self._holding.clear()
         if self._pulse is not None:
             self._pulse.stop()
+        reason = self._redaction.text(reason)
         error = self._failure or close_error(self._url, code, reason)
         log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
         if not self._acknowledged.done():
@@ -316,7 +332,8 @@ class Connection:
             self._on_closed(self, error)
 
     def on_writable(self, writable: bool) -> None:
-        """Note it: what a client writes is small, and bounded by its subscriptions."""
+        """Answer pings only while the server reads: all else that a client writes, it bounds itself."""
+        self._protocol.answers_pings = writable
         log(logging.DEBUG, "connection writable" if writable else "connection not writable", url=self._url)
 
     # The full codec ----------------------------------------------------------------------------------------
@@ -351,7 +368,7 @@ class Connection:
             return
         self._routes.remove(event.id, route)
         if isinstance(event, Error):
-            route.failed(event.errors)
+            route.failed(self._redaction.errors(event.errors))
         else:
             route.completed()
 
@@ -360,7 +377,11 @@ class Connection:
         if not self.resume_negotiated or not isinstance(resume, dict):
             return
         id_, cursor = resume.get("id"), resume.get("cursor")
-        if isinstance(id_, str) and isinstance(cursor, str):
+        if isinstance(cursor, str) and len(cursor) > MAX_CURSOR_CHARACTERS:
+            self._protocol.send_close(
+                CloseCode.BAD_REQUEST, f"a cursor is over {MAX_CURSOR_CHARACTERS} characters"
+            )
+        elif isinstance(id_, str) and isinstance(cursor, str):
             route = self._routes.get(id_)
             if route is not None:
                 route.positioned(cursor)
@@ -393,6 +414,7 @@ class Connection:
         socket.send_messages(self._protocol.data_to_send())
         close = self._protocol.close
         if close is not None and not socket.is_closing:
-            self._failure = ProtocolError(close.reason, close_code=close.code)
-            log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=close.reason)
+            reason = self._redaction.text(close.reason)
+            self._failure = ProtocolError(reason, close_code=close.code)
+            log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=reason)
             socket.close(close.code, close.reason)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar, final
 
+from circuit_breaker_sdk.connections.redaction import Redaction, texts_in
 from circuit_breaker_sdk.connections.tokens import Tokens, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 
@@ -17,6 +18,10 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible characters, inner spaces and tabs (RFC 9110, section 5.5): above all no line break, which would
 # let a value add headers of its own.
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+
+
+# What these say is no secret, and errors about them would be riddles.
+_HARMLESS = frozenset({"accept", "accept-language", "host", "locale", "origin", "referer", "user-agent"})
 
 
 def _check_header(name: object, value: object) -> None:
@@ -41,7 +46,7 @@ class Credentials:
         Credentials(token="…", headers={"X-Tenant": "acme"}, connection_params={"locale": "en"})
     """
 
-    __slots__ = ("_connection_params", "_headers", "tokens")
+    __slots__ = ("_connection_params", "_headers", "redaction", "tokens")
 
     def __init__(
         self,
@@ -58,6 +63,8 @@ class Credentials:
             _check_header(name, text)
         self.tokens: Tokens = Tokens(token)
         self._connection_params = dict(connection_params or {})
+        self.redaction: Redaction = Redaction(self._secrets)
+        """Takes all of these out of texts that a server may have written."""
 
     def headers(self) -> dict[str, str]:
         """Build the headers of an upgrade or an HTTP request."""
@@ -74,6 +81,13 @@ class Credentials:
     def init_payload(self) -> dict[str, object]:
         """Build the payload of ``connection_init``, without the resume key."""
         return self._with_token(dict(self._connection_params))
+
+    def _secrets(self) -> Iterable[str]:
+        yield from self.tokens.recent
+        for values in (self._headers, self._connection_params):
+            for name, value in values.items():
+                if name.lower() not in _HARMLESS:
+                    yield from texts_in(value)
 
     def _with_token(self, values: dict[str, V]) -> dict[str, V]:
         token = self.tokens.current

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Annotated, final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.messages import Error, Subscribe
+from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error, Subscribe
 from circuit_breaker_sdk.urls import http_url, redacted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SLACK_SECONDS = 10.0
 
 class _Result(msgspec.Struct):
     events: list[msgspec.Raw] = []
-    cursor: str | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARACTERS)] | None = None
     done: bool = False
     errors: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -123,6 +123,10 @@ class PollConnection:
             self._held.discard(route)
             self._kick()
 
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return a server's errors without what this client keeps secret."""
+        return self._settings.credentials.redaction.errors(errors)
+
     def hold(self, route: Route) -> None:
         """Poll nothing for this route for now."""
         self._held.add(route)
@@ -170,8 +174,9 @@ class PollConnection:
                 if answer is not None:
                     self._take(asked, answer)
         except AuthenticationFailed as error:
-            await self._refused(error)
+            await self._refused(self._settings.credentials.redaction.error(error))
         except SubscriptionError as error:
+            self._settings.credentials.redaction.error(error)
             log(logging.DEBUG, "poll failed", url=self.url, error=error)
             self.drop(error)
         finally:
@@ -219,7 +224,7 @@ class PollConnection:
     def _read(self, body: bytes, count: int) -> _Answer:
         try:
             answer = _ANSWER.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HandshakeFailed(f"the answer is not that of a poll: {error}", url=self.url) from error
         if len(answer.results) != count:
             raise ProtocolError("a poll was answered for other operations", close_code=CloseCode.BAD_RESPONSE)
@@ -251,7 +256,7 @@ class PollConnection:
             del self._operations[id_]
             errors = _errors(bytes(result.errors)) if result.has_errors else ()
             if errors:
-                route.failed(errors)
+                route.failed(self.redacted(errors))
             else:
                 route.completed()
 

@@ -79,6 +79,10 @@ class Link(Protocol):
         """End an operation from our side; nothing happens if it is over already."""
         ...
 
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return a server's errors without what this client keeps secret."""
+        ...
+
     def hold(self, route: Route) -> None:
         """Bring nothing more for now, for the sake of this route."""
         ...

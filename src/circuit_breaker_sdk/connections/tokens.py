@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import binascii
 import inspect
+import os.path
 import re
 import time
 from base64 import urlsafe_b64decode
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import final
 
@@ -24,6 +26,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _EARLY_SECONDS, _EARLY_PART = 60.0, 0.2
 _REPLACE_SECONDS = 10.0
+_REMEMBERED = 4
 
 
 class _Claims(msgspec.Struct):
@@ -52,7 +55,16 @@ class Tokens:
     :ivar current: ``None`` before the source was asked, and for a client without tokens.
     """
 
-    __slots__ = ("_clock", "_fetched_at", "_fetching", "_monotonic", "_replaced_at", "_source", "current")
+    __slots__ = (
+        "_clock",
+        "_fetched_at",
+        "_fetching",
+        "_monotonic",
+        "_replaced_at",
+        "_source",
+        "current",
+        "recent",
+    )
 
     def __init__(
         self,
@@ -69,8 +81,11 @@ class Tokens:
         self._fetched_at = clock()
         self._fetching: asyncio.Task[str] | None = None
         self.current: str | None = None
+        self.recent: deque[str] = deque(maxlen=_REMEMBERED)
+        """The latest tokens, that in use among them: a server may speak of one that was replaced."""
         if token is not None and not callable(token):
             self.current = _checked(token)
+            self.recent.append(self.current)
 
     @property
     def can_refresh(self) -> bool:
@@ -150,16 +165,33 @@ class Tokens:
             fetching.exception()  # told to those who wait, if anyone does still
 
     async def _fetch(self, source: TokenSource) -> str:
+        failure: ConnectionFailed | None = None
+        token: object = None
         try:
             given = source()
             token = await given if inspect.isawaitable(given) else given
         except CircuitBreakerError:
             raise
-        except Exception as error:
-            # The error is not shown but by its type: it may hold the secret that was sent for.
-            raise ConnectionFailed(f"the token source raised {type(error).__name__}") from error
+        except Exception as error:  # noqa: BLE001 (a source may raise anything)
+            # The error is not shown but by its type and place, nor chained: it may hold the secret that was
+            # sent for, and whoever logs a traceback logs the whole chain.
+            failure = ConnectionFailed(f"the token source raised {type(error).__name__}{_place(error)}")
+        if failure is not None:
+            raise failure
         self._fetched_at = self._clock()
-        return _checked(token)
+        checked = _checked(token)
+        self.recent.append(checked)
+        return checked
+
+
+def _place(error: BaseException) -> str:
+    """Name the file and line that raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return ""
+    return f" ({os.path.basename(traceback.tb_frame.f_code.co_filename)}, line {traceback.tb_lineno})"
 
 
 def _checked(token: object) -> str:

@@ -18,6 +18,7 @@ from circuit_breaker_sdk.errors import (
     DecodeError,
     GraphQLError,
     OperationError,
+    SubscriptionError,
     UsageError,
 )
 from circuit_breaker_sdk.subscriptions.decoding import UnfitPayloadError, check_type, read_errors
@@ -106,12 +107,13 @@ class Executor:
             answer = await self._send_until_answered(self._queue, data, operation_name)
         else:
             answer = await self._send(data)
-        response = _RESPONSE.decode(answer)
+        response = _read(answer)
         if response.errors or bytes(response.data) == b"null":
-            raise OperationError(_errors(response.errors), operation=operation_name)
+            errors = self._settings.credentials.redaction.errors(_errors(response.errors))
+            raise OperationError(errors, operation=operation_name)
         try:
             return msgspec.json.decode(response.data, type=type)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _unfit(operation_name, type, str(error)) from error
 
     async def optional(
@@ -157,7 +159,7 @@ class Executor:
 
         async def send() -> bytes | None:
             answer = await self._send(data, headers)
-            response = _RESPONSE.decode(answer)
+            response = _read(answer)
             code = _errors(response.errors)[0].code if response.errors else None
             # These say that it may be sent again under its key.
             return None if code in _NOT_YET else answer
@@ -180,8 +182,9 @@ class Executor:
         for _ in self._urls:
             try:
                 return await self._open(self._urls[self._serving]).execute(data, extra_headers=headers)
-            except ConnectionFailed as error:
-                if not error.not_sent:
+            except SubscriptionError as error:
+                self._settings.credentials.redaction.error(error)
+                if not isinstance(error, ConnectionFailed) or not error.not_sent:
                     raise
                 first = first or error
                 self._serving = (self._serving + 1) % len(self._urls)
@@ -205,6 +208,17 @@ class Executor:
                 limits=self._settings.limits,
             )
         return transport
+
+
+def _read(answer: bytes) -> _Response:
+    """Read what the transport has already seen to be a GraphQL response.
+
+    :raises ConnectionFailed: its details are not text, or nested beyond reason.
+    """
+    try:
+        return _RESPONSE.decode(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConnectionFailed(f"the answer cannot be read: {error}") from error
 
 
 def is_mutation(document: str, operation_name: str | None = None) -> bool:

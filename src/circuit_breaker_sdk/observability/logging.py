@@ -25,6 +25,14 @@ def log(level: int, what: str, **fields: object) -> None:
     """
     if logger.isEnabledFor(level):
         facts = {name: value for name, value in fields.items() if value is not None}
-        text = "".join(f" {name}={value}" for name, value in facts.items())
+        text = "".join(f" {name}={_on_one_line(value)}" for name, value in facts.items())
         # stacklevel: the record names the caller, not this function.
         logger.log(level, "%s%s", what, text, extra=facts, stacklevel=2)
+
+
+def _on_one_line(value: object) -> str:
+    """Write a value so that what a server says cannot begin a line of its own, nor command a terminal."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

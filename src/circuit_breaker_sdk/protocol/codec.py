@@ -115,8 +115,9 @@ def encode_message(message: Message) -> bytes:
     try:
         return _encode(message)
     except (TypeError, ValueError, RecursionError) as error:
-        kind = type(message).__name__
-        raise UsageError(f"{kind} cannot be written as JSON: {error}") from error
+        why = str(error)
+    # Not chained: the error of a text that is no Unicode holds that text, which may be a token.
+    raise UsageError(f"{type(message).__name__} cannot be written as JSON: {why}")
 
 
 def next_prefix(id: str) -> bytes:  # noqa: A002 (the protocol's own word)

@@ -15,6 +15,7 @@ import msgspec
 from circuit_breaker_sdk.errors import GraphQLError
 
 __all__ = [
+    "MAX_CURSOR_CHARACTERS",
     "SUBPROTOCOL",
     "Complete",
     "ConnectionAck",
@@ -29,6 +30,10 @@ __all__ = [
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 """The name offered and answered in ``Sec-WebSocket-Protocol``."""
+
+
+MAX_CURSOR_CHARACTERS: Final = 4_096
+"""A cursor is kept by each subscription, sent back and written to files: no server needs a longer one."""
 
 
 class ConnectionInit(msgspec.Struct, frozen=True, gc=False):

@@ -72,7 +72,7 @@ EventT = TypeVar("EventT", bound=ServerEvent | ClientEvent)
 class _Role(Generic[StateT, EventT]):
     """What both roles have: a state, an inbox, an outbox, and one way to close."""
 
-    __slots__ = ("_closed_state", "_events", "_operations", "_outbox", "_state", "close")
+    __slots__ = ("_closed_state", "_events", "_operations", "_outbox", "_state", "answers_pings", "close")
 
     def __init__(self, initial: StateT, closed: StateT) -> None:
         self._state = initial
@@ -80,6 +80,8 @@ class _Role(Generic[StateT, EventT]):
         self._events: list[EventT] = []
         self._outbox: list[bytes] = []
         self._operations: set[str] = set()
+        self.answers_pings: bool = True
+        """False while what is written is not read: a peer that pings and does not read gets no pongs."""
         self.close: Close | None = None
 
     @property
@@ -131,6 +133,8 @@ class _Role(Generic[StateT, EventT]):
             self._state = self._closed_state
 
     def _answer(self, ping: Ping) -> None:
+        if not self.answers_pings:
+            return
         try:
             pong = encode_message(Pong(ping.payload))
         except UsageError:
@@ -167,7 +171,7 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
         """Take one text message. Never raises: a peer's mistake sets ``close``.
 
         A ``subscribe`` is reported with its id already reserved, a ``complete`` only for an active id, which
-        is free by then, a ``ping`` when its pong is already queued.
+        is free by then, a ``ping`` when its pong is already queued (see ``answers_pings``).
         """
         if self._state is ServerState.CLOSED:
             return

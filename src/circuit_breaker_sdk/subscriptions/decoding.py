@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, Protocol, TypeVar, cast, final
+from typing import Annotated, Any, Generic, Protocol, TypeVar, cast, final
 
 import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.messages import Error
+from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error
 
 __all__ = [
     "EventDecoder",
@@ -30,7 +30,7 @@ class UnfitPayloadError(Exception):
 
 
 class Resume(msgspec.Struct, gc=False):
-    cursor: str
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARACTERS)]
     prev: str | None = None
 
 
@@ -77,12 +77,14 @@ def read_errors(errors: object) -> tuple[GraphQLError, ...]:
 
     :raises UnfitPayloadError: not a list of objects with a message.
     """
-    payload = msgspec.json.encode(errors)
     try:
+        payload = msgspec.json.encode(errors)
         # The codec knows how to read errors that are not quite as the specification says.
         message = decode_message(b'{"id":"-","type":"error","payload":' + payload + b"}")
     except InvalidMessage as error:
         raise UnfitPayloadError(f"the response's errors cannot be read: {error.reason}") from None
+    except RecursionError:
+        raise UnfitPayloadError("the response's errors cannot be read: they are nested too deep") from None
     return message.errors if isinstance(message, Error) else ()
 
 

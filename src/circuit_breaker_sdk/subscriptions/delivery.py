@@ -486,6 +486,7 @@ class Delivery(Consumption[T]):
             errors = read_errors(response.errors)
         except UnfitPayloadError as error:
             errors = (GraphQLError(message=str(error)),)
+        errors = self._link.redacted(errors)
         self.operation_errors += 1
         self._only_errors = errors
         self.handlers.report_error(OperationError(errors, operation=self.label))

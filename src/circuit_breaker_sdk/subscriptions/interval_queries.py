@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 from circuit_breaker_sdk.connections import Route
-from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError
+from circuit_breaker_sdk.errors import CircuitBreakerError, GraphQLError, SubscriptionError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
@@ -55,6 +55,10 @@ class IntervalQueries:
             task.cancel()
             self._ended.add(task)
             task.add_done_callback(self._ended.discard)
+
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return errors as they are: those of a query have gone through the executor."""
+        return errors
 
     def hold(self, route: Route) -> None:
         """Ask nothing for this route for now."""

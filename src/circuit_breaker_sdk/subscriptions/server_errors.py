@@ -10,9 +10,12 @@ from circuit_breaker_sdk.errors import (
     RateLimitExceeded,
     SubscriptionError,
     SubscriptionFailed,
+    joined,
 )
 
 __all__ = ["server_error"]
+
+_MAX_REASON = 100
 
 
 def server_error(id: str, errors: Sequence[GraphQLError]) -> SubscriptionError:  # noqa: A002 (the protocol's own word)
@@ -20,9 +23,9 @@ def server_error(id: str, errors: Sequence[GraphQLError]) -> SubscriptionError: 
     first = errors[0] if errors else None
     extensions = (first.extensions if first is not None else None) or {}
     if first is not None and first.code == "RESUME_GAP":
-        return GapError(id, str(extensions.get("reason", "unknown")))
+        return GapError(id, str(extensions.get("reason", "unknown"))[:_MAX_REASON])
     if first is not None and first.code == "RATE_LIMITED":
         wait = extensions.get("retryAfterSeconds", extensions.get("retryAfter"))
         return RateLimitExceeded(float(wait) if isinstance(wait, int | float) else None)
-    reason = "; ".join(map(str, errors)) or "the server gave no reason"
+    reason = joined(errors) or "the server gave no reason"
     return SubscriptionFailed(id, reason, errors=errors)

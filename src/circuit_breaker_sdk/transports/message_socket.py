@@ -147,7 +147,9 @@ class WebSocket:
 
     def send_message(self, data: bytes) -> None:
         """Write one text message; ``data`` is UTF-8."""
-        if self._state is not SocketState.OPEN:
+        # picows looks at the frame behind the one that we are answering: where that is broken, its close
+        # frame is written already, and nothing may follow it (RFC 6455, section 5.5.1).
+        if self._state is not SocketState.OPEN or self._transport.is_close_frame_sent:
             return
         if self._transport.is_client_side:
             self._transport.send(_TEXT, data)
@@ -161,7 +163,7 @@ class WebSocket:
         if len(messages) < 2:
             for data in messages:
                 self.send_message(data)
-        elif self._state is SocketState.OPEN:
+        elif self._state is SocketState.OPEN and not self._transport.is_close_frame_sent:
             if self._transport.is_client_side:
                 keys = os.urandom(4 * len(messages))
                 frames = [masked_text_frame(m, keys[4 * i : 4 * i + 4]) for i, m in enumerate(messages)]
@@ -174,7 +176,7 @@ class WebSocket:
 
         In the server's role only: a client's frames are masked. Order with :meth:`send_message` is kept.
         """
-        if self._state is SocketState.OPEN:
+        if self._state is SocketState.OPEN and not self._transport.is_close_frame_sent:
             self._underlying.write(frames)
 
     def close(self, code: int, reason: str = "") -> None:

@@ -126,13 +126,17 @@ class _Attempt:
         )
         protocol = await self._connect(listener, ssl)
         self.phase = "waiting for the answer to the WebSocket handshake"
+        refused: SubscriptionError | None = None
         try:
             await protocol.wait_until_handshake_complete()
         except WSHandshakeError as error:
-            raise self._refused(error) from None
+            refused = self._refused(error)
         except BaseException:
             protocol.transport.disconnect(graceful=False)
             raise
+        if refused is not None:
+            # Not chained: picows' own error repeats the whole answer.
+            raise refused
         if listener.refusal is not None:
             raise listener.refusal
         if listener.opened is None:
