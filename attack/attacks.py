@@ -10,6 +10,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
 from attack.world import SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.security.api_keys import ApiKeyFile
@@ -25,16 +26,22 @@ class Scale:
     """How much of each there is.
 
     :ivar connections: half-open handshakes.
+    :ivar frames: of a flood.
+    :ivar fuzzed: messages for each side's protocol.
+    :ivar fuzzed_frames: malformed frames on sockets.
     """
 
     def __init__(self, *, short: bool) -> None:
         self.connections = 2_000 if short else 10_000
         self.frames = 300 if short else 2_000
+        self.fuzzed = 5_000 if short else 100_000
+        self.fuzzed_frames = 500 if short else 10_000
 
 
 Attack: TypeAlias = Callable[[World, Scale], Awaitable[str]]
 """Attacks; returns how it was refused, and raises :class:`Breach` if it was not."""
 
+SEED: Final = 4711
 WORKFLOW: Final = "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id } }"
 _ANYTHING: Final = {"query": "{ workflows { id } }"}
 _UPDATES: Final = "subscription { resourceUpdates { id } }"
@@ -511,6 +518,22 @@ async def forbidden_body(world: World, _scale: Scale) -> str:
     return "HTTP 413, 415, 400"
 
 
+def _fuzzed(fuzz: Callable[[int, int], FuzzResult]) -> Attack:
+    async def attack(_world: World, scale: Scale) -> str:
+        result = await asyncio.to_thread(fuzz, SEED, scale.fuzzed)
+        must(result.passed, f"crashed: {result.line()}")
+        return f"{result.messages} messages on {result.connections} connections, closes {dict(result.closes)}"
+
+    return attack
+
+
+async def fuzzed_sockets(world: World, scale: Scale) -> str:
+    headers = {"Authorization": f"Bearer {token('eve')}"}
+    result = await fuzz_server_socket(world.url, SEED, scale.fuzzed_frames, headers=headers)
+    must(result.passed, f"crashed: {result.line()}")
+    return f"{result.messages} frames on {result.connections} connections, closes {dict(result.closes)}"
+
+
 async def _settled(world: World, id_: str, **people: tuple[str, list[str]]) -> None:
     """Change the policy, and wait until it lets somebody see a workflow."""
     world.allow(**people)
@@ -534,6 +557,9 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "frame of 2^62 bytes": announced_size,
     "flood of fragments": fragments,
     "flood of pings": endless_pings,
+    "fuzzed server protocol": _fuzzed(fuzz_server_protocol),
+    "fuzzed client protocol": _fuzzed(fuzz_client_protocol),
+    "fuzzed frames": fuzzed_sockets,
     "bomb of aliases": _too_complex("{ " + " ".join(f"a{n}: health" for n in range(500)) + " }"),
     "bomb of depth": _too_complex("{ workflows " + "{ states " * 40 + "{ id }" + " }" * 41),
     "bomb of fragments": _too_complex(_bomb()),

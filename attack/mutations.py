@@ -113,7 +113,7 @@ class Mutator:
     """
 
     def __init__(self, seed: int, valid: Sequence[bytes]) -> None:
-        self.random: random.Random = random.Random(seed)  # noqa: S311 (chance that can be repeated)
+        self.random: random.Random = random.Random(seed)
         self._valid = valid
         self._mutations: Sequence[Callable[[bytes], bytes]] = (
             self._flip,

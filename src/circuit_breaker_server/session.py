@@ -186,6 +186,7 @@ class Session:
     def on_writable(self, writable: bool) -> None:
         """Stop or go on feeding the socket."""
         self._writable = writable
+        self._protocol.answers_pings = writable
         if self._feed is not None:
             self._feed.set_writable(writable)
 
