@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
-from circuit_breaker_server.security.rates import Rates
+from circuit_breaker_server.security.rates import Rates, too_often
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.session import Services, Sessions
 from circuit_breaker_server.websocket_upgrade import (
@@ -263,7 +264,7 @@ class Server:
         parts.callback(permissions.on_change(review))
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
-        serving = _Serving(settings, routes, sessions, polls, gateway)
+        serving = _Serving(settings, routes, sessions, polls, gateway, rates=rates)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
@@ -310,7 +311,10 @@ class _Serving:
         sessions: Sessions,
         polls: Polls,
         gateway: Gateway,
+        *,
+        rates: Rates,
     ) -> None:
+        self._rates = rates
         self._sessions = sessions
         self._polls = polls
         self._gateway = gateway
@@ -370,6 +374,10 @@ class _Serving:
         )
         if refusal is not None:
             return Refuse(status=403, body=refusal + "\n")
+        wait = self._rates.take("connects", request.remote.rpartition(":")[0])
+        if wait is not None:
+            text, _ = too_often("connects", wait)
+            return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")

@@ -222,6 +222,8 @@ class ServerSettings:
     :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
         directory.
     :ivar rates: how often clients may ask.
+    :ivar max_connections_per_principal: sockets of one principal, where callers are known. For 30 s there may
+        be twice as many: each of them may be replaced by one with a fresh token.
     :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
         as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
@@ -276,6 +278,7 @@ class ServerSettings:
     audit_key_file: Path | None = None
     audit_anchor_file: Path | None = None
     rates: RateSettings = RateSettings()
+    max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()
     log_level: str = "warning"
 

@@ -42,6 +42,9 @@ Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None
 """Runs a query or mutation; returns the encoded execution result, errors included."""
 
 RESUME_VERSION: Final = 1
+TOO_MANY: Final = "too many connections of one principal"
+ROTATION_SECONDS: Final = 30.0
+"""How long a principal may have twice as many connections, to replace each of them."""
 
 logger = get_logger("session")
 
@@ -98,6 +101,7 @@ class Session:
     """
 
     __slots__ = (
+        "_admit",
         "_authorization",
         "_caller",
         "_feed",
@@ -128,11 +132,13 @@ class Session:
         authorization: str | None,
         own: Callable[[asyncio.Task[None]], None],
         on_end: Callable[[Session], None],
+        admit: Callable[[Session], bool] = lambda _: True,
     ) -> None:
         """Begin to wait for ``connection_init``.
 
         ``authorization`` is the header of the upgrade, for a client that puts nothing into its payload.
-        ``own`` is given every task, to await it; ``on_end`` is called once the socket is closed.
+        ``own`` is given every task, to await it; ``on_end`` is called once the socket is closed; ``admit``
+        tells, once it is known who the peer is, whether he may have one more.
         """
         settings = services.settings
         self._socket = socket
@@ -140,6 +146,7 @@ class Session:
         self._plans = plans
         self._authorization = authorization
         self._own = own
+        self._admit = admit
         self._on_end = on_end
         self._protocol = ServerProtocol(
             max_operations=settings.max_operations, max_id_bytes=settings.max_operation_id_bytes
@@ -270,6 +277,10 @@ class Session:
         self._caller = Caller(
             principal, services.permissions, address=_host(self._socket.remote), audit=services.audit
         )
+        if not self._admit(self):
+            services.audit.note(self._caller, "connect", "websocket", "refused", reason=TOO_MANY)
+            self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
+            return
         services.audit.note(self._caller, "connect", "websocket", "allowed")
         self._rights = self._caller.rights
         self._feed = self._services.gateway.attach(
@@ -307,6 +318,11 @@ class Session:
         """Close: who the peer is, or the key it showed, is not let in any more."""
         self._services.audit.note(self._caller, "revoke", "websocket", "ended", reason=REVOKED)
         self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
+        self._send()
+
+    def end_surplus(self) -> None:
+        """Close: its principal has too many, and has not given one up for it."""
+        self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
         self._send()
 
     @property
@@ -469,6 +485,8 @@ class Sessions:
         self._services = services
         self._plans = Plans(services.documents.schema)
         self._open: set[Session] = set()
+        # Of each principal the sessions in the order in which they began.
+        self._of: dict[str, dict[Session, None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -486,13 +504,41 @@ class Sessions:
             self._plans,
             authorization=authorization,
             own=self._own,
-            on_end=self._open.discard,
+            on_end=self._ended,
+            admit=self._admit,
         )
         self._open.add(session)
         logger.info("opened", remote=socket.remote, path=socket.url)
         if socket.subprotocol != SUBPROTOCOL:
             session.refuse_subprotocol()
         return session
+
+    def _admit(self, session: Session) -> bool:
+        """Count a session for its principal; ``False``: there are too many of them."""
+        principal = session.principal.id
+        if not principal:
+            return True
+        allowed = self._services.settings.max_connections_per_principal
+        own = self._of.setdefault(principal, {})
+        if len(own) >= 2 * allowed:
+            return False
+        own[session] = None
+        if len(own) > allowed:
+            asyncio.get_running_loop().call_later(ROTATION_SECONDS, self._end_surplus, principal)
+        return True
+
+    def _end_surplus(self, principal: str) -> None:
+        allowed = self._services.settings.max_connections_per_principal
+        for session in list(self._of.get(principal, ()))[allowed:]:
+            session.end_surplus()
+
+    def _ended(self, session: Session) -> None:
+        self._open.discard(session)
+        own = self._of.get(session.principal.id)
+        if own is not None:
+            own.pop(session, None)
+            if not own:
+                del self._of[session.principal.id]
 
     def review(self) -> None:
         """Look again at what every peer may see: the policy has changed."""

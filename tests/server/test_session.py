@@ -378,13 +378,29 @@ async def receive_all(client: Client, count: int) -> list[Payload]:
 
 
 async def test_a_peer_that_asks_and_never_reads_is_dropped() -> None:
-    async with staged(max_unsent_bytes=100_000) as stage:
+    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
+        return b'{"data":"' + b"y" * 20_000 + b'"}'
+
+    async with staged(max_unsent_bytes=100_000, execute=execute) as stage:
         client = await stage.open()
-        payload = {"type": "ping", "payload": {"x": "y" * 20_000}}
         async with asyncio.timeout(10):
+            number = 0
             while len(stage.sessions):
-                client.send(payload)
+                client.subscribe(f"q{number}", "{ nothing }")
+                number += 1
                 await asyncio.sleep(0)
+
+
+async def test_a_peer_that_pings_and_never_reads_gets_no_pongs_to_pile_up() -> None:
+    async with staged(max_unsent_bytes=10_000_000) as stage:
+        client = await stage.open()
+        (socket,) = stage.sockets
+        payload = {"type": "ping", "payload": {"x": "y" * 20_000}}
+        for _ in range(2_000):
+            client.send(payload)
+            await asyncio.sleep(0)
+        assert socket.write_buffer_bytes < 1_000_000
+        assert len(stage.sessions) == 1
 
 
 async def test_shutting_down_writes_what_is_due_then_closes_with_1012_and_completes_nothing() -> None:

@@ -72,7 +72,9 @@ def policy_of(people: Mapping[str, tuple[str, list[str]]]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_office(tmp_path: Path, **people: tuple[str, list[str]]) -> AsyncIterator[Office]:
+async def open_office(
+    tmp_path: Path, settings_: Mapping[str, Any] | None = None, **people: tuple[str, list[str]]
+) -> AsyncIterator[Office]:
     policy = tmp_path / "policy.toml"
     policy.write_text(policy_of(people))
     settings = ServerSettings(
@@ -81,6 +83,7 @@ async def open_office(tmp_path: Path, **people: tuple[str, list[str]]) -> AsyncI
         log_level="critical",
         token_keys=TokenSettings(key=SECRET),
         policy_file=policy,
+        **(settings_ or {}),
     )
     async with Server(settings) as server, aiohttp.ClientSession() as http:
         yield Office(server, http, policy)
