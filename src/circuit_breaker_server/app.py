@@ -128,12 +128,15 @@ class Server:
         """Open the log, fold the state, listen. When this returns the server answers.
 
         :raises ServerStartError: the port, the data directory, the log in it or the key of tokens cannot be
-            used; nothing is left open.
+            used, or other machines would reach a server that asks nobody who he is
+            (:attr:`ServerSettings.insecure`); nothing is left open.
         """
         if self._started:
             raise RuntimeError("a server is started once: make a new one")
         self._started = True
         logs.configure(self.settings.log_level)
+        if (exposure := self.settings.exposure()) is not None:
+            raise ServerStartError(exposure)
         async with AsyncExitStack() as parts:
             listener = parts.enter_context(_listen(self.settings))
             try:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Final, final
 
 from circuit_breaker_server.origins import origin_parts
-from circuit_breaker_server.peers import network
+from circuit_breaker_server.peers import is_loopback, network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+
+_NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit"})
 
 
 @final
@@ -212,6 +214,8 @@ class ServerSettings:
         long, whatever the limits.
     :ivar token_keys: the bearer tokens every client has to show; ``None`` takes none. Without tokens and API
         keys everybody is let in.
+    :ivar insecure: without tokens and API keys a server listens on loopback only, which no other machine
+        reaches; this lets it listen elsewhere, and everybody who reaches it may do everything.
     :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
         them.
     :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
@@ -270,6 +274,7 @@ class ServerSettings:
     keep_records: int | None = None
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
+    insecure: bool = False
     api_keys: bool = False
     policy_file: Path | None = None
     audit: bool | None = None
@@ -283,7 +288,7 @@ class ServerSettings:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if isinstance(getattr(self, name), int | float) and name not in ("port", "api_keys", "audit")
+            if isinstance(getattr(self, name), int | float) and name not in _NOT_POSITIVE
         }
         for name, value in positive.items():
             if not value > 0:
@@ -304,3 +309,18 @@ class ServerSettings:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is asked who he is."""
+        return self.token_keys is None and not self.api_keys
+
+    def exposure(self) -> str | None:
+        """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""
+        if not self.is_open or self.insecure or is_loopback(self.host):
+            return None
+        return (
+            f"{self.host or 'every address'} is reached from other machines, and nobody would be asked who "
+            "he is: set token_keys or api_keys (--token-key-file, --api-keys), listen on 127.0.0.1, or let "
+            "everybody do everything with insecure (--insecure)"
+        )

@@ -130,6 +130,13 @@ def serve(
     api_keys: Annotated[
         bool, typer.Option("--api-keys", help="Take API keys too: `circuit-breaker keys` makes them.")
     ] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen on an address that other machines reach, and let everybody do everything.",
+        ),
+    ] = False,
     policy_file: Annotated[
         Path | None,
         typer.Option("--policy", metavar="FILE", help="Who may do what; without it, all who are let in may."),
@@ -155,6 +162,9 @@ def serve(
 
     Without a --keep option every event can be read again for ever. Whatever goes, the present state and the
     history of resources stay; a client that would resume before the first event kept is told that it cannot.
+
+    Without --token-key-file and --api-keys nobody is asked who he is: the server then listens on loopback
+    only, unless told --insecure.
     """
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)
@@ -183,6 +193,7 @@ def serve(
                 keep_records=keep_records,
                 tokens=tokens,
                 api_keys=api_keys,
+                insecure=insecure,
                 policy_file=policy_file,
                 audit_key_file=audit_key_file,
                 audit_anchor=audit_anchor,
