@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Final, final
 
 from circuit_breaker_server.origins import origin_parts
-from circuit_breaker_server.peers import network
+from circuit_breaker_server.peers import is_loopback, network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+
+_NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit"})
 
 
 @final
@@ -158,6 +160,9 @@ class ServerSettings:
     :ivar data_dir: where the event log lives; made if it is missing.
     :ivar host: the address to listen on.
     :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
+    :ivar tls_cert: serves HTTPS and WSS, TLS 1.2 and later, with this certificate in PEM, first of the file;
+        those between it and the authority follow. It is read once, at the start. ``None``: without TLS.
+    :ivar tls_key: its private key in PEM, without a password.
     :ivar ring_size: events a channel keeps encoded; a subscriber further behind is read from the log.
     :ivar ring_bytes: encoded bytes a channel keeps; the older events are dropped first.
     :ivar snapshot_every: records between two snapshots of the folded state. Mutations wait while one is
@@ -176,11 +181,12 @@ class ServerSettings:
         give a slow peer some megabytes.
     :ivar max_connections_per_address: open connections of one address, HTTP and WebSocket together, from
         this machine too; of IPv6, of one network of 64 bits. One more is answered 429 and closed.
+        Handshakes of TLS that are not over count apart, by the same bounds; one more is closed.
     :ivar max_connections: open connections of all; one more is answered 503 and closed. ``None``: no bound.
     :ivar trusted_proxies: addresses and networks, as ``10.0.0.0/8``, that may hold any number: behind a proxy
         all clients have its address.
     :ivar head_seconds: from the beginning of a connection or a request to the end of its headers; after it
-        the connection is closed, with 408 where something came.
+        the connection is closed, with 408 where something came. A handshake of TLS has as long again.
     :ivar body_seconds: from the headers of a request to the end of its body, likewise.
     :ivar keep_alive_seconds: how long an HTTP connection is kept that is between two requests.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
@@ -212,6 +218,8 @@ class ServerSettings:
         long, whatever the limits.
     :ivar token_keys: the bearer tokens every client has to show; ``None`` takes none. Without tokens and API
         keys everybody is let in.
+    :ivar insecure: without tokens and API keys a server listens on loopback only, which no other machine
+        reaches; this lets it listen elsewhere, and everybody who reaches it may do everything.
     :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
         them.
     :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
@@ -236,6 +244,8 @@ class ServerSettings:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 4000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     ring_size: int = 1024
     ring_bytes: int = 256 * 1024
     snapshot_every: int = 1_000
@@ -272,6 +282,7 @@ class ServerSettings:
     keep_records: int | None = None
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
+    insecure: bool = False
     api_keys: bool = False
     policy_file: Path | None = None
     audit: bool | None = None
@@ -286,11 +297,13 @@ class ServerSettings:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if isinstance(getattr(self, name), int | float) and name not in ("port", "api_keys", "audit")
+            if isinstance(getattr(self, name), int | float) and name not in _NOT_POSITIVE
         }
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key (--tls-cert, --tls-key) go together: set both or none")
         if self.policy_file is not None and self.token_keys is None and not self.api_keys:
             raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
         for origin in self.allowed_origins:
@@ -307,3 +320,18 @@ class ServerSettings:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is asked who he is."""
+        return self.token_keys is None and not self.api_keys
+
+    def exposure(self) -> str | None:
+        """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""
+        if not self.is_open or self.insecure or is_loopback(self.host):
+            return None
+        return (
+            f"{self.host or 'every address'} is reached from other machines, and nobody would be asked who "
+            "he is: set token_keys or api_keys (--token-key-file, --api-keys), listen on 127.0.0.1, or let "
+            "everybody do everything with insecure (--insecure)"
+        )

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final, TypeAlias, final
 
-__all__ = ["Peers", "address_key", "network"]
+__all__ = ["Peers", "address_key", "is_loopback", "network"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,6 +31,19 @@ def address_key(host: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(address), _V6_PREFIX_BITS), strict=False))
     return str(address)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a server at an address: of 127.0.0.0/8, ``::1``, ``localhost``.
+
+    Any other name counts as reached by others, whatever it is looked up as; so do the addresses for all.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return _address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

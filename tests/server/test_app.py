@@ -297,7 +297,7 @@ async def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
 async def test_a_host_that_is_not_this_machine_is_named(tmp_path: Path, host: str) -> None:
-    text = await start_error(ServerSettings(data_dir=tmp_path, port=0, host=host))
+    text = await start_error(ServerSettings(data_dir=tmp_path, port=0, host=host, insecure=True))
     assert host in text
 
 
@@ -342,7 +342,9 @@ async def test_a_server_that_stops_closes_its_sockets_with_1012_and_sends_what_w
 
 
 async def test_a_server_knows_its_url_once_it_has_started(tmp_path: Path) -> None:
-    server = Server(ServerSettings(data_dir=tmp_path, port=0, host="0.0.0.0", log_level="critical"))  # noqa: S104 (never started)
+    server = Server(
+        ServerSettings(data_dir=tmp_path, port=0, host="0.0.0.0", insecure=True, log_level="critical")  # noqa: S104 (no data)
+    )
     with pytest.raises(RuntimeError, match="started"):
         _ = server.url
     async with server:

@@ -110,6 +110,16 @@ def serve(
             metavar="N", callback=_refuse_if_not_positive, help="Let the oldest events go above N records."
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Serve https and wss with this certificate, and those above it (PEM)."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate's private key (PEM, without a password)."),
+    ] = None,
     token_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +139,13 @@ def serve(
     ] = 30.0,
     api_keys: Annotated[
         bool, typer.Option("--api-keys", help="Take API keys too: `circuit-breaker keys` makes them.")
+    ] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen on an address that other machines reach, and let everybody do everything.",
+        ),
     ] = False,
     policy_file: Annotated[
         Path | None,
@@ -155,6 +172,9 @@ def serve(
 
     Without a --keep option every event can be read again for ever. Whatever goes, the present state and the
     history of resources stay; a client that would resume before the first event kept is told that it cannot.
+
+    Without --token-key-file and --api-keys nobody is asked who he is: the server then listens on loopback
+    only, unless told --insecure.
     """
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)
@@ -177,12 +197,15 @@ def serve(
                 stop,
                 host=host,
                 port=port,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
                 data=data,
                 keep_hours=keep_hours,
                 keep_mib=keep_mib,
                 keep_records=keep_records,
                 tokens=tokens,
                 api_keys=api_keys,
+                insecure=insecure,
                 policy_file=policy_file,
                 audit_key_file=audit_key_file,
                 audit_anchor=audit_anchor,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
-from circuit_breaker_sdk.cli.runtime import print_error, settle_memory, until_stopped
+from circuit_breaker_sdk.cli.runtime import print_error, print_marker, settle_memory, until_stopped
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
+from circuit_breaker_server.peers import is_loopback
 
 __all__ = ["serve", "token_settings"]
 
@@ -50,11 +51,14 @@ async def serve(
     host: str,
     port: int,
     data: Path,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     keep_hours: float | None = None,
     keep_mib: int | None = None,
     keep_records: int | None = None,
     tokens: TokenSettings | None = None,
     api_keys: bool = False,
+    insecure: bool = False,
     policy_file: Path | None = None,
     audit_key_file: Path | None = None,
     audit_anchor: Path | None = None,
@@ -63,13 +67,17 @@ async def serve(
     """Serve until the event is set; then end every connection properly and close the log.
 
     One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
+    One on stderr before it says where nobody is asked who he is.
 
     :param port: 0 picks a free one.
     :param data: the directory of the event log; made where there is none.
+    :param tls_cert: serves ``https`` and ``wss`` with this certificate and its key; ``None``: without TLS.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
     :param tokens: what every client has to show. Without tokens and API keys everybody is let in.
     :param api_keys: whether API keys are taken.
+    :param insecure: whether without tokens and API keys other machines may reach the server; else it is wrong
+        usage.
     :param policy_file: who may do what; ``None``: all who are let in.
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
@@ -80,11 +88,14 @@ async def serve(
             host=host,
             port=port,
             data_dir=data,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             keep_seconds=None if keep_hours is None else keep_hours * 3600,
             keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
             keep_records=keep_records,
             token_keys=tokens,
             api_keys=api_keys,
+            insecure=insecure,
             policy_file=policy_file,
             audit_key_file=audit_key_file,
             audit_anchor_file=audit_anchor,
@@ -92,6 +103,10 @@ async def serve(
         )
     except ValueError as error:
         print_error(error)
+        return ExitCode.USAGE
+    if (exposure := settings.exposure()) is not None:
+        # Not UNREACHABLE as what else stops the start: no later try would do better.
+        print_error(exposure)
         return ExitCode.USAGE
     server = Server(settings)
     try:
@@ -101,9 +116,16 @@ async def serve(
         return ExitCode.UNREACHABLE
     try:
         settle_memory()
+        if settings.is_open:
+            print_marker("open", _everybody(settings))
         sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
         sys.stdout.flush()
         await until_stopped(stop, server.wait())
     finally:
         await server.aclose()
     return ExitCode.OK
+
+
+def _everybody(settings: ServerSettings) -> str:
+    who = "on this machine" if is_loopback(settings.host) else "who reaches this server"
+    return f"everybody {who} may do everything; ask who it is with --token-key-file or --api-keys"
