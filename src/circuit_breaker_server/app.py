@@ -6,7 +6,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.session import Services, Sessions
+from circuit_breaker_server.tls import SecureListener, TlsError, server_context
 from circuit_breaker_server.websocket_upgrade import (
     Accept,
     Refuse,
@@ -122,13 +124,14 @@ class Server:
     def url(self) -> str:
         """Where operations are posted and WebSockets are opened, for a client on this machine."""
         host = _ANY_ADDRESS.get(self.settings.host, self.settings.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
+        scheme = "http" if self.settings.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
 
     async def start(self) -> None:
         """Open the log, fold the state, listen. When this returns the server answers.
 
-        :raises ServerStartError: the port, the data directory, the log in it or the key of tokens cannot be
-            used, or other machines would reach a server that asks nobody who he is
+        :raises ServerStartError: the port, the data directory, the log in it, the key of tokens or the
+            certificate cannot be used, or other machines would reach a server that asks nobody who he is
             (:attr:`ServerSettings.insecure`); nothing is left open.
         """
         if self._started:
@@ -141,7 +144,14 @@ class Server:
             listener = parts.enter_context(_listen(self.settings))
             try:
                 await self._start_parts(parts, listener)
-            except (LogError, SecretStoreError, TokenKeyError, FileRefused, AuditLogError) as error:
+            except (
+                LogError,
+                SecretStoreError,
+                TokenKeyError,
+                TlsError,
+                FileRefused,
+                AuditLogError,
+            ) as error:
                 raise ServerStartError(str(error)) from error
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
@@ -149,7 +159,9 @@ class Server:
 
     async def _start_parts(self, parts: AsyncExitStack, listener: socket.socket) -> None:
         settings = self.settings
-        Authenticator.open(settings.token_keys)  # before anything is made: the key may be unfit
+        # Before anything is made: the keys may be unfit.
+        Authenticator.open(settings.token_keys)
+        tls = _tls(settings)
         log = await SqliteEventLog.open(settings.data_dir)
         parts.push_async_callback(log.aclose)
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
@@ -266,7 +278,7 @@ class Server:
         parts.callback(permissions.on_change(review))
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
-        serving = _Serving(settings, routes, sessions, polls, gateway)
+        serving = _Serving(settings, routes, sessions, polls, gateway, tls=tls)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
@@ -313,22 +325,19 @@ class _Serving:
         sessions: Sessions,
         polls: Polls,
         gateway: Gateway,
+        *,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self._sessions = sessions
         self._polls = polls
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
+        http = guarded_protocol(
+            _peers(settings), head_seconds=settings.head_seconds, body_seconds=settings.body_seconds
+        )
         self._config = uvicorn.Config(
             CrossOrigin(routes.app, self._origins),
-            http=guarded_protocol(
-                Peers(
-                    max_per_address=settings.max_connections_per_address,
-                    max_in_all=settings.max_connections,
-                    trusted=settings.trusted_proxies,
-                ),
-                head_seconds=settings.head_seconds,
-                body_seconds=settings.body_seconds,
-            ),
+            http=http,
             timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
                 self._decide,
@@ -342,6 +351,16 @@ class _Serving:
             timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
         )
         self._server = uvicorn.Server(self._config)
+        self._http: Callable[..., asyncio.Protocol] = http
+        self._secure: SecureListener | None = None
+        if tls is not None:
+            self._secure = SecureListener(
+                tls,
+                _peers(settings),
+                self._speak,
+                handshake_seconds=settings.head_seconds,
+                close_seconds=settings.close_seconds,
+            )
         self._listener: socket.socket | None = None
         self._ticking: asyncio.Task[None] | None = None
 
@@ -349,12 +368,16 @@ class _Serving:
         self._listener = listener
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
-        await self._server.startup(sockets=[listener])
+        await self._server.startup(sockets=[listener] if self._secure is None else [])
+        if self._secure is not None:
+            self._secure.start(listener)
         self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
 
     async def aclose(self) -> None:
         for server in self._server.servers:
             server.close()
+        if self._secure is not None:
+            await self._secure.aclose()
         # What was committed reaches the sockets before their close frame.
         self._gateway.flush()
         self._polls.stop()
@@ -364,12 +387,20 @@ class _Serving:
             await self._ticking
         await self._server.shutdown(sockets=[self._listener] if self._listener else None)
 
+    def _speak(self) -> asyncio.Protocol:
+        """Make the HTTP of one connection, as uvicorn does for those it accepts."""
+        return self._http(
+            config=self._config,
+            server_state=self._server.server_state,
+            app_state=self._server.lifespan.state,
+        )
+
     def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
         if request.path not in UPGRADE_PATHS:
             return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
         headers = request.headers
         refusal = self._origins.refusal(
-            headers.get("Origin"), host=headers.get("Host"), secure=self._config.is_ssl
+            headers.get("Origin"), host=headers.get("Host"), secure=self._secure is not None
         )
         if refusal is not None:
             return Refuse(status=403, body=refusal + "\n")
@@ -377,6 +408,20 @@ class _Serving:
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")
         return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
+
+
+def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return server_context(settings.tls_cert, settings.tls_key)
+
+
+def _peers(settings: ServerSettings) -> Peers:
+    return Peers(
+        max_per_address=settings.max_connections_per_address,
+        max_in_all=settings.max_connections,
+        trusted=settings.trusted_proxies,
+    )
 
 
 def _cursor_key(data_dir: Path) -> bytes:

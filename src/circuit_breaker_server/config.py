@@ -160,6 +160,9 @@ class ServerSettings:
     :ivar data_dir: where the event log lives; made if it is missing.
     :ivar host: the address to listen on.
     :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
+    :ivar tls_cert: serves HTTPS and WSS, TLS 1.2 and later, with this certificate in PEM, first of the file;
+        those between it and the authority follow. It is read once, at the start. ``None``: without TLS.
+    :ivar tls_key: its private key in PEM, without a password.
     :ivar ring_size: events a channel keeps encoded; a subscriber further behind is read from the log.
     :ivar ring_bytes: encoded bytes a channel keeps; the older events are dropped first.
     :ivar snapshot_every: records between two snapshots of the folded state. Mutations wait while one is
@@ -178,11 +181,12 @@ class ServerSettings:
         give a slow peer some megabytes.
     :ivar max_connections_per_address: open connections of one address, HTTP and WebSocket together, from
         this machine too; of IPv6, of one network of 64 bits. One more is answered 429 and closed.
+        Handshakes of TLS that are not over count apart, by the same bounds; one more is closed.
     :ivar max_connections: open connections of all; one more is answered 503 and closed. ``None``: no bound.
     :ivar trusted_proxies: addresses and networks, as ``10.0.0.0/8``, that may hold any number: behind a proxy
         all clients have its address.
     :ivar head_seconds: from the beginning of a connection or a request to the end of its headers; after it
-        the connection is closed, with 408 where something came.
+        the connection is closed, with 408 where something came. A handshake of TLS has as long again.
     :ivar body_seconds: from the headers of a request to the end of its body, likewise.
     :ivar keep_alive_seconds: how long an HTTP connection is kept that is between two requests.
     :ivar init_timeout_seconds: from the handshake to ``connection_init``; after it the close is 4408.
@@ -238,6 +242,8 @@ class ServerSettings:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 4000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     ring_size: int = 1024
     ring_bytes: int = 256 * 1024
     snapshot_every: int = 1_000
@@ -293,6 +299,8 @@ class ServerSettings:
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key (--tls-cert, --tls-key) go together: set both or none")
         if self.policy_file is not None and self.token_keys is None and not self.api_keys:
             raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
         for origin in self.allowed_origins:

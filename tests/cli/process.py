@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-READY = re.compile(r"ready: (http://\S+/graphql)")
+READY = re.compile(r"ready: (https?://\S+/graphql)")
 TIMEOUT_SECONDS = 30
 
 

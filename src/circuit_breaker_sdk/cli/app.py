@@ -110,6 +110,16 @@ def serve(
             metavar="N", callback=_refuse_if_not_positive, help="Let the oldest events go above N records."
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Serve https and wss with this certificate, and those above it (PEM)."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate's private key (PEM, without a password)."),
+    ] = None,
     token_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -187,6 +197,8 @@ def serve(
                 stop,
                 host=host,
                 port=port,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
                 data=data,
                 keep_hours=keep_hours,
                 keep_mib=keep_mib,

@@ -51,6 +51,8 @@ async def serve(
     host: str,
     port: int,
     data: Path,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     keep_hours: float | None = None,
     keep_mib: int | None = None,
     keep_records: int | None = None,
@@ -69,6 +71,7 @@ async def serve(
 
     :param port: 0 picks a free one.
     :param data: the directory of the event log; made where there is none.
+    :param tls_cert: serves ``https`` and ``wss`` with this certificate and its key; ``None``: without TLS.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
     :param tokens: what every client has to show. Without tokens and API keys everybody is let in.
@@ -85,6 +88,8 @@ async def serve(
             host=host,
             port=port,
             data_dir=data,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             keep_seconds=None if keep_hours is None else keep_hours * 3600,
             keep_bytes=None if keep_mib is None else keep_mib * 1024 * 1024,
             keep_records=keep_records,

@@ -40,8 +40,11 @@ def explain_os_error(error: OSError, *, host: str, secure: bool) -> str:
     if isinstance(error, ConnectionRefusedError) or error.errno == errno.ECONNREFUSED:
         return "the connection was refused: is the server running, and is the port right?"
     if isinstance(error, ConnectionError):
-        advice = "; if the server does not speak TLS at this port, use ws:// or http://" if secure else ""
-        return f"the peer closed the connection before it was established{advice}"
+        does, schemes = ("does not speak", "ws:// or http://") if secure else ("speaks", "wss:// or https://")
+        return (
+            "the peer closed the connection before it was established; if the server "
+            f"{does} TLS at this port, use {schemes}"
+        )
     return f"cannot connect: {error.strerror or error}"
 
 

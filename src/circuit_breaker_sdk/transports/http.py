@@ -73,6 +73,7 @@ class HttpTransport:
         self._place = redacted(self._url)
         self._headers = headers
         self._ssl = ssl
+        self._has_answered = False
         self._timeouts = timeouts
         self._limits = limits or MessageLimits()
         self._session: aiohttp.ClientSession | None = None
@@ -141,6 +142,7 @@ class HttpTransport:
             async with self._open_session().post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
+                self._has_answered = True
                 return judge(response, await self._read(response))
         except aiohttp.ClientConnectorError as error:
             raise self._not_connected(error) from error
@@ -151,7 +153,7 @@ class HttpTransport:
         except aiohttp.ClientError as error:
             raise ConnectionFailed(
                 "the connection was lost before the whole answer came; whether the operation was executed is "
-                f"not known ({error})",
+                f"not known ({error}){self._advice()}",
                 url=self._place,
             ) from error
         except OSError as error:
@@ -204,6 +206,12 @@ class HttpTransport:
                 url=self._place,
             )
         return body
+
+    def _advice(self) -> str:
+        # A server of TLS hangs up on a plain request; one that has answered before speaks what we speak.
+        if self._has_answered or self._url.startswith("https"):
+            return ""
+        return "; if the server speaks TLS at this port, use https://"
 
     def _not_connected(self, error: aiohttp.ClientConnectorError) -> ConnectionFailed:
         cause: Exception = error.os_error

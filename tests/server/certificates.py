@@ -1,0 +1,69 @@
+"""An authority of this test, and certificates it signs for this machine."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+
+_DAY = datetime.timedelta(days=1)
+
+
+@final
+class Authority:
+    """Signs certificates for 127.0.0.1 and localhost.
+
+    :ivar certificate: in PEM, for those who trust it.
+    """
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "The authority of a test")])
+        extension = x509.BasicConstraints(ca=True, path_length=0)
+        made = self._builder(self._name, self._key).add_extension(extension, critical=True)
+        self.certificate = made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a client needs that trusts this authority alone."""
+        return ssl.create_default_context(cadata=self.certificate.decode())
+
+    def write(
+        self, directory: Path, name: str = "server", *, password: bytes | None = None
+    ) -> tuple[Path, Path]:
+        """Write a certificate and its key; return their files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        made = self._builder(subject, key).add_extension(x509.SubjectAlternativeName(names), critical=False)
+        cert_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
+        cert_file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        sealed: KeySerializationEncryption = NoEncryption()
+        if password is not None:
+            sealed = BestAvailableEncryption(password)
+        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed))
+        return cert_file, key_file
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _DAY)
+            .not_valid_after(now + _DAY)
+        )
