@@ -55,6 +55,8 @@ class TokenSettings:
 
     :ivar key: what verifies tokens, or the file with it. HS256: a secret of 32 bytes or more; a line end
         after a secret that is text does not belong to it. Otherwise the public key, as PEM or JWK.
+        Or several of either (JWKS), of which a token names its own by ``kid``; one that names none is taken
+        where one key alone is for the algorithm.
     :ivar algorithm: the only one a token may be signed with, one of :data:`TOKEN_ALGORITHMS`.
     :ivar issuer: what ``iss`` must be; ``None`` takes any.
     :ivar audience: what must be in ``aud``; ``None`` takes any.

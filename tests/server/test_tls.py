@@ -1,4 +1,4 @@
-"""HTTPS and WSS on one port: all works for who trusts the authority; others and bad files get a clear error."""
+"""HTTPS and WSS on one port: who trusts the authority gets through; others and bad files get clear errors."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def serve(
         typer.Option(
             metavar="FILE",
             help="Ask every client for a bearer token (JWT), verified with this key: for HS256 a secret of "
-            "32 bytes or more, otherwise the public key (PEM or JWK).",
+            "32 bytes or more, otherwise the public key (PEM or JWK); or several, as JWKS.",
         ),
     ] = None,
     token_algorithm: Annotated[

@@ -21,12 +21,13 @@ from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, 
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
 from circuit_breaker_server.signed_tokens import (
     KeyPair,
+    KeySet,
     KeyUnusable,
     TokenBroken,
     decode,
-    misfit,
-    read_key,
+    read_public,
     read_secret,
+    read_set,
 )
 
 __all__ = ["ANYONE", "EXPIRED", "REVOKED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]
@@ -87,7 +88,7 @@ class Authenticator:
 
     def __init__(
         self,
-        rules: tuple[TokenSettings, KeyPair | OctKey] | None = None,
+        rules: tuple[TokenSettings, KeyPair | OctKey | KeySet] | None = None,
         *,
         keys: ApiKeys | None = None,
         clock: Clock | None = None,
@@ -218,25 +219,22 @@ def _instant(claims: Mapping[str, object], name: str) -> float:
     return float(value)
 
 
-def _read(settings: TokenSettings) -> KeyPair | OctKey:
+def _read(settings: TokenSettings) -> KeyPair | OctKey | KeySet:
     data, where = settings.key, "the key of tokens"
     if isinstance(data, Path):
         where = f"the key of tokens {data}"
         data = _file(data, where)
     try:
+        keys = read_set(data, settings.algorithm)
+        if keys is not None:
+            return keys
         if settings.algorithm == "HS256":
             return read_secret(data)
-        key = read_key(data.decode(), settings.algorithm)
+        return read_public(data.decode(), settings.algorithm)
     except UnicodeDecodeError:
         raise TokenKeyError(f"{where}: is no PEM or JWK of a key for {settings.algorithm}") from None
     except KeyUnusable as error:
         raise TokenKeyError(f"{where}: {error}") from None
-    if key.is_private:
-        raise TokenKeyError(f"{where}: is a private key; a server needs its public half only")
-    reason = misfit(key, settings.algorithm)
-    if reason is not None:
-        raise TokenKeyError(f"{where}: does not fit {settings.algorithm}: {reason}")
-    return key
 
 
 def _file(path: Path, where: str) -> bytes:
