@@ -17,6 +17,7 @@ from benchmarks.memory import memory
 from benchmarks.receiving import receiving
 from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
+from benchmarks.securing import securing
 from benchmarks.sending import channels, fan_out
 from benchmarks.table import markdown, summary, text
 
@@ -32,6 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "memory": memory,
     "appends": appends,
     "scaling": scaling,
+    "security": securing,
     "big-log": big_log,
 }
 

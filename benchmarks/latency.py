@@ -17,7 +17,7 @@ from benchmarks.sending import our_server_process
 from circuit_breaker_sdk import Client, Resource
 from circuit_breaker_sdk.cli.runtime import settle_memory
 
-__all__ = ["latency", "number_of", "percentile"]
+__all__ = ["latency", "measure", "number_of", "percentile"]
 
 
 def number_of(resource: Resource) -> int:
@@ -31,7 +31,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-async def _measure(url: str, workflows: list[str], *, per_second: int, seconds: float) -> list[float]:
+async def measure(
+    url: str, workflows: list[str], *, per_second: int, seconds: float, token: str | None = None
+) -> list[float]:
     """Create resources, each of them two events; return the seconds from each mutation to its handlers."""
     taken: list[float] = []
     # By stream and workflow: when the mutations were sent whose events have not come yet.
@@ -40,7 +42,7 @@ async def _measure(url: str, workflows: list[str], *, per_second: int, seconds: 
     def on_event(stream: str, workflow: str) -> None:
         taken.append(time.perf_counter() - sent[stream, workflow].popleft())
 
-    async with Client(url) as client, Client(url) as publisher:
+    async with Client(url, token=token) as client, Client(url, token=token) as publisher:
         for workflow in workflows:
             updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
             updates.on_data(lambda resource: on_event("updates", resource.workflow_id))
@@ -85,7 +87,7 @@ def latency(scale: Scale) -> Iterator[Row]:
             with our_server_process() as server:
                 workflows = server.call("make", workflows=subscriptions // 2)
                 url = f"http://127.0.0.1:{server.call('port')}/graphql"
-                taken = uvloop.run(_measure(url, workflows, per_second=per_second, seconds=seconds))
+                taken = uvloop.run(measure(url, workflows, per_second=per_second, seconds=seconds))
             p50s.append(percentile(taken, 0.5) * 1000)
             p99s.append(percentile(taken, 0.99) * 1000)
     p50, p99 = round(statistics.median(p50s), 2), round(statistics.median(p99s), 2)

@@ -17,7 +17,7 @@ from benchmarks.event import resource
 from benchmarks.machine import resident_bytes
 from benchmarks.processes import Commands, run_commands
 from circuit_breaker_sdk.cli.runtime import settle_memory
-from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server import Server, ServerSettings, TokenSettings
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.workflows.definitions import StateType
 from circuit_breaker_server.engine.workflows.inputs import (
@@ -36,7 +36,15 @@ from circuit_breaker_server.engine.workflows.streams import resource_subject
 from circuit_breaker_server.log.event_log import EventLog, NewRecord
 from circuit_breaker_server.session import Session
 
-__all__ = ["make_workflow", "serve"]
+__all__ = ["SECRET", "make_workflow", "serve"]
+
+SECRET = b"the benchmark and its server know it"
+# Not everything: each event has to be looked at.
+POLICY = """
+[principals.bench]
+tenant = "bench"
+scopes = ["workflow:admin:*-*", "nats:read:*-*", "cost:read:self"]
+"""
 
 
 def serve(pipe: Connection, data_dir: str, settings: dict[str, Any]) -> None:
@@ -46,6 +54,8 @@ def serve(pipe: Connection, data_dir: str, settings: dict[str, Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[Commands]:
+    if settings.pop("secured", False):
+        settings |= _everything_on(data_dir)
     async with Server(ServerSettings(data_dir=data_dir, port=0, **settings)) as server:
         settle_memory()  # as `circuit-breaker serve` does
         publisher = _Publisher(server.engine)
@@ -66,6 +76,17 @@ async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[C
             "writes": publisher.writes,
             "cpu": _cpu,
         }
+
+
+def _everything_on(data_dir: Path) -> dict[str, Any]:
+    policy = data_dir / "policy.toml"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    policy.write_text(POLICY)
+    return {
+        "token_keys": TokenSettings(key=SECRET),
+        "policy_file": policy,
+        "max_connections_per_principal": 10_000,
+    }
 
 
 async def make_workflow(engine: Engine) -> str:

@@ -32,8 +32,11 @@ def _frame(text: str) -> bytes:
 class Sockets:
     """So many connections with one subscription each, and each with an operation id of its own."""
 
-    def __init__(self, port: int, count: int, *, resume: bool = False, bare: bool = False) -> None:
+    def __init__(
+        self, port: int, count: int, *, resume: bool = False, bare: bool = False, token: str | None = None
+    ) -> None:
         """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted."""
+        self._token = token
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
         self._ends: list[bytes] = []
@@ -57,6 +60,8 @@ class Sockets:
         init: dict[str, object] = {"type": "connection_init"}
         if self._resume:
             init["payload"] = {"resume": {"version": 1}}
+        if self._token is not None:
+            init["payload"] = {**(init.get("payload") or {}), "Authorization": f"Bearer {self._token}"}  # type: ignore[dict-item]  # of our making
         opened.sendall(_frame(json.dumps(init)))
         _read_until(opened, b"connection_ack")
 
