@@ -18,6 +18,7 @@ from circuit_breaker_server.access.fields import (
     keep,
     names_of,
 )
+from circuit_breaker_server.access.pages import opened, sealed
 from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
@@ -67,6 +68,10 @@ class Root:
         if self.is_mutation:
             engine = self._engine_for(MUTATION_RULES, name, rights, arguments)
             return self._mutate(name, arguments, MUTATIONS[name](engine, arguments))
+        rule = QUERY_RULES[name]
+        if rule.page is not None:
+            page = PAGES[name](self.engine, opened(self.cursors, arguments), rule.page(rights))
+            return sealed(self.cursors, page)
         if rights.is_unlimited:
             return QUERIES[name](self.engine, arguments)
         engine = self._engine_for(QUERY_RULES, name, rights, arguments)
