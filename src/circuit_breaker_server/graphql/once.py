@@ -26,6 +26,7 @@ from graphql import (
 )
 
 from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.streams import withheld_from
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
@@ -140,7 +141,7 @@ class Once:
         if kept is not None:
             # An answer is told again only to whom it would be given now.
             refused = self._judged_again(document, variables, operation_name, caller)
-            return self._again(kept, request_hash) if refused is None else Done(refused)
+            return self._again(kept, request_hash, caller) if refused is None else Done(refused)
         claim = Claim(
             principal=principal,
             key=key,
@@ -212,6 +213,10 @@ class Once:
     def _again(self, kept: Kept, request_hash: str) -> Done:
         if kept.hash != request_hash:
             return _REUSED
+        if kept.mark and withheld_from(caller.rights):
+            # It was written for one who might see numbers of the log.
+            text = "the mutation happened; its answer has what needs the scope log:read:sequence by now"
+            return Done(encode_refusal("FORBIDDEN", text))
         match kept.withheld:
             case None:
                 return Done(kept.whole(self._cursors), is_replayed=True)
