@@ -150,7 +150,7 @@ class Once:
                 document,
                 variables=variables,
                 operation_name=operation_name,
-                root=Told(answers),
+                root=Told(answers, caller.rights),
                 rights=caller.rights,
             ),
         )
@@ -210,7 +210,7 @@ class Once:
         if not task.cancelled() and task.exception() is not None:
             _log.error("mutation_failed", exc_info=task.exception())
 
-    def _again(self, kept: Kept, request_hash: str) -> Done:
+    def _again(self, kept: Kept, request_hash: str, caller: Caller) -> Done:
         if kept.hash != request_hash:
             return _REUSED
         if kept.mark and withheld_from(caller.rights):
