@@ -19,6 +19,7 @@ from graphql import (
     GraphQLInputType,
     GraphQLList,
     GraphQLNamedOutputType,
+    GraphQLNamedType,
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLOutputType,
@@ -97,7 +98,7 @@ class Stage:
         found = field.extensions.get(REDACTION)
         return found if isinstance(found, Redaction) else None
 
-    def leads_to_withheld(self, type_: GraphQLNamedOutputType) -> bool:
+    def leads_to_withheld(self, type_: GraphQLNamedType) -> bool:
         known = self._leading.get(type_.name)
         if known is None:
             known = self._leading[type_.name] = any(
@@ -108,7 +109,7 @@ class Stage:
             )
         return known
 
-    def _reachable(self, type_: GraphQLNamedOutputType, seen: set[str]) -> Iterator[GraphQLNamedOutputType]:
+    def _reachable(self, type_: GraphQLNamedType, seen: set[str]) -> Iterator[GraphQLNamedType]:
         if type_.name in seen or not is_composite_type(type_):
             return
         seen.add(type_.name)
@@ -151,8 +152,9 @@ def literal(type_: GraphQLInputType) -> str:
         given_ = {n: f for n, f in type_.fields.items() if isinstance(f.type, GraphQLNonNull)}
         return "{" + ", ".join(f"{name}: {literal(field.type)}" for name, field in given_.items()) + "}"
     if isinstance(type_, GraphQLEnumType):
-        return next(iter(type_.values))
-    return {"Int": "1", "Float": "1.5", "Boolean": "true"}.get(type_.name, '"x"')
+        return str(next(iter(type_.values)))
+    plain = {"Int": "1", "Float": "1.5", "Boolean": "true"}
+    return plain.get(type_.name, '"x"')
 
 
 def arguments(field: GraphQLField) -> str:
@@ -162,7 +164,7 @@ def arguments(field: GraphQLField) -> str:
 
 @st.composite
 def selections(
-    draw: st.DrawFn, stage: Stage, type_: GraphQLNamedOutputType, fragments: dict[str, str], depth: int
+    draw: st.DrawFn, stage: Stage, type_: GraphQLNamedType, fragments: dict[str, str], depth: int
 ) -> str:
     parts = [
         draw(_selection(stage, type_, fragments, depth, likely=place == 0))
@@ -175,7 +177,7 @@ def selections(
 def _selection(
     draw: st.DrawFn,
     stage: Stage,
-    type_: GraphQLNamedOutputType,
+    type_: GraphQLNamedType,
     fragments: dict[str, str],
     depth: int,
     *,
@@ -286,7 +288,7 @@ class Maker:
                 left[name] = "" if isinstance(field.type, GraphQLNonNull) else None
         return made, left
 
-    def _leaf(self, type_: GraphQLNamedOutputType) -> tuple[object, object]:
+    def _leaf(self, type_: GraphQLNamedType) -> tuple[object, object]:
         if isinstance(type_, GraphQLEnumType):
             name = self._random.choice(list(type_.values))
             return name, name
