@@ -279,6 +279,7 @@ class Server:
         parts.callback(permissions.on_change(review))
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
+            parts.callback(keys.on_revoked(lambda key: polls.revoke(key.id)))
         serving = _Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=tls)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)

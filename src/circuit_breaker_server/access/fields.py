@@ -157,7 +157,34 @@ def _check_completion(rights: Rights, given: Given, asker: str) -> None:
         raise _forbidden("llmChatCompletion", "cost", "write", f"project/{project}")
 
 
+def _check_conditions(rights: Rights, given: Given, _asker: str) -> None:
+    """Refuse activities with rules that who asks may not read: what comes of them tells what they say.
+
+    By the names alone: whether there is such a rule makes no difference.
+    """
+    inner = given.get("input")
+    activities = inner.get("activities") if isinstance(inner, Mapping) else None
+    for activity in cast("Iterable[_Item]", activities or ()):
+        for condition in cast("Iterable[str]", activity.get("conditions") or ()):
+            kind, _, name = condition.removeprefix("not:").partition(":")
+            if kind == "rule" and not rights.allows("rule", "read", name):
+                raise _forbidden("createWorkflow", "rule", "read", name)
+
+
+def _check_state_config(rights: Rights, _given: Given, _asker: str) -> None:
+    """Refuse a configuration to who may not change every workflow: it holds for the state in all of them.
+
+    Its agent is told the data of their resources, and executes activities on them.
+    """
+    if not rights.allows_all("workflow", "write"):
+        raise _forbidden("createStateAgentConfig", "workflow", "write", "*")
+
+
 def _check_new_server(rights: Rights, given: Given, _asker: str) -> None:
+    if not any(
+        each == "*" or each.startswith("server/") for part in rights.part("mcp", "admin") for each in part
+    ):
+        raise _forbidden("createMcpServer", "mcp", "admin", "server/*")  # of sessions is not enough
     inner = given.get("input")
     tenant = text(inner, "tenantId") if isinstance(inner, Mapping) else None
     if tenant is None or not rights.in_tenant(tenant):
@@ -217,7 +244,7 @@ QUERY_RULES: Final[Mapping[str, Rule]] = {
 """Every root field of queries."""
 
 MUTATION_RULES: Final[Mapping[str, Rule]] = {
-    "createWorkflow": Rule("admin", some=("workflow",)),
+    "createWorkflow": Rule("admin", some=("workflow",), check=_check_conditions),
     "createResource": Rule("write", (_in_input["workflow"],)),
     "executeActivity": Rule("write", (_in_input["resource"],)),
     "createState": Rule("admin", (_in_input["workflow"],)),
@@ -229,8 +256,8 @@ MUTATION_RULES: Final[Mapping[str, Rule]] = {
     "createWorkflowInstance": Rule("write", (_in_input["nats workflow"],)),
     "executeActivityWithNats": Rule("write", (_in_input["nats resource"],)),
     "createAgent": Rule("admin", some=("agent",)),
-    "createStateAgentConfig": Rule("write", (_config_of_agent,)),
-    "triggerStateAgents": Rule("write", (_in_input["resource"],)),
+    "createStateAgentConfig": Rule("write", (_config_of_agent,), check=_check_state_config),
+    "triggerStateAgents": Rule("write", (_in_input["resource"],), item=_by("agent", "agentId")),
     "cancelAgentExecution": Rule("write", (agent_of_execution("executionId"),)),
     "setBudget": Rule("admin", (_in_input["account"],)),
     "applyCredit": Rule("admin", (account,)),

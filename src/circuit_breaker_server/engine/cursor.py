@@ -16,6 +16,7 @@ _SEALED = re.compile(r"([0-9a-f]{1,32})~([0-9a-f]{32})", re.ASCII)
 _PLACE: Final = struct.Struct(">QII")
 _MAX_OFFSET: Final = 2**48 - 1
 _MAX_INDEX: Final = 2**24 - 1
+_OF_PAGE: Final = 2**32 - 1  # where an index stands: no cursor of a stream has it
 _NONE_OF_OURS: Final = "not a cursor of this server"
 
 
@@ -88,6 +89,29 @@ class Cursors:
     def of(self, cursor: Cursor) -> str:
         """Write a cursor of this log."""
         return self.text(cursor.offset, cursor.index, cursor.check)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether texts tell nothing."""
+        return self._seal is not None
+
+    def seal_place(self, place: int) -> str:
+        """Write the cursor of a place in a list such that it is sealed, and no cursor of a stream."""
+        return self.text(place, _OF_PAGE, "00000000")
+
+    def open_place(self, text: str) -> int:
+        """Read what :meth:`seal_place` writes.
+
+        :raises ValueError: the text is no such cursor.
+        """
+        found = _SEALED.fullmatch(text)
+        if found is None or self._open is None:
+            raise ValueError(_NONE_OF_OURS)
+        epoch, block = found.groups()
+        place, index, check = _PLACE.unpack(self._open(bytes.fromhex(block)))
+        if (epoch, index, check) != (self.epoch, _OF_PAGE, 0) or place > _MAX_OFFSET:
+            raise ValueError(_NONE_OF_OURS)
+        return int(place)
 
     def parse(self, text: str) -> Cursor:
         """Read a cursor's text; exactly what :meth:`text` writes is accepted, of whatever epoch.

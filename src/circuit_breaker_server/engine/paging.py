@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import shown
 
-__all__ = ["MAX_PAGE", "Pagination", "page_of"]
+__all__ = ["MAX_PAGE", "Pagination", "cursor_of", "page_of", "place_of"]
 
 MAX_PAGE: Final = 100
 """Items of a page."""
@@ -62,7 +62,7 @@ def page_of(
         page = found[: MAX_PAGE if given.first is None else given.first]
     else:
         page = found[max(0, len(found) - given.last) :]
-    edges = [{"node": node(item), "cursor": _cursor(place(item))} for item in page]
+    edges = [{"node": node(item), "cursor": cursor_of(place(item))} for item in page]
     beside = [place(item) for item in page]
     return {
         "edges": edges,
@@ -77,7 +77,8 @@ def page_of(
     }
 
 
-def _cursor(place: int) -> str:
+def cursor_of(place: int) -> str:
+    """Write the cursor of a place."""
     return urlsafe_b64encode(b"at:%d" % place).decode()
 
 
@@ -85,9 +86,17 @@ def _place(cursor: str | None, where: str) -> int | None:
     if cursor is None:
         return None
     try:
-        found = _PLACE.fullmatch(urlsafe_b64decode(cursor))
+        return place_of(cursor)
     except ValueError:
-        found = None
-    if found is None:
         refuse(f"pagination.{where}: {shown(cursor)} is no cursor of a page")
+
+
+def place_of(cursor: str) -> int:
+    """Read what :func:`cursor_of` writes.
+
+    :raises ValueError: the text is no cursor of a page.
+    """
+    found = _PLACE.fullmatch(urlsafe_b64decode(cursor))
+    if found is None:
+        raise ValueError("not a cursor of a page")
     return int(found[1])

@@ -51,6 +51,12 @@ def _see_everything(_rights: Rights, _field: str, _arguments: Mapping[str, objec
     return EVERYTHING_SEEN
 
 
+def _missing(plan: Plan, finite: Finite) -> GraphQLError:
+    return GraphQLError(
+        message=finite.missing, path=(plan.field,), extensions={"code": ErrorCode.NOT_FOUND.value}
+    )
+
+
 def _refusal(plan: Plan, error: EngineError) -> GraphQLError:
     return GraphQLError(message=error.message, path=(plan.field,), extensions=error.extensions)
 
@@ -276,10 +282,7 @@ class Gateway:
             subscriber.feed.fail(subscriber, [_refusal(plan, error)])
             return
         if not is_there or view.hides:
-            missing = GraphQLError(
-                message=finite.missing, path=(plan.field,), extensions={"code": ErrorCode.NOT_FOUND.value}
-            )
-            subscriber.feed.fail(subscriber, [missing])
+            subscriber.feed.fail(subscriber, [_missing(plan, finite)])
 
     def review(self, feed: Feed) -> None:
         """Look again at what a peer may see: its rights have changed.
@@ -298,7 +301,17 @@ class Gateway:
             except EngineError as error:
                 feed.fail(subscriber, [_refusal(plan, error)])
                 continue
-            if subscriber.is_current:
+            finite = other.selection.finite
+            if view.hides and finite is not None:
+                feed.fail(subscriber, [_missing(plan, finite)])
+                self._close_if_empty(other)
+                continue
+            begun = None if finite is None else finite.start()
+            if begun is not None:
+                # It is told whole: from the last event that was seen, or from its beginning.
+                last = self.reader.cursors.parse(subscriber.cursor)
+                subscriber.position = max((begun.offset, begun.index), (last.offset, last.index))
+            elif subscriber.is_current:
                 subscriber.position = max(subscriber.position, self.end)
             self.leave(subscriber)
             self._members[other][subscriber] = None

@@ -26,6 +26,7 @@ from graphql import (
 )
 
 from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.streams import withheld_from
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
@@ -140,7 +141,7 @@ class Once:
         if kept is not None:
             # An answer is told again only to whom it would be given now.
             refused = self._judged_again(document, variables, operation_name, caller)
-            return self._again(kept, request_hash) if refused is None else Done(refused)
+            return self._again(kept, request_hash, caller) if refused is None else Done(refused)
         claim = Claim(
             principal=principal,
             key=key,
@@ -149,7 +150,7 @@ class Once:
                 document,
                 variables=variables,
                 operation_name=operation_name,
-                root=Told(answers),
+                root=Told(answers, caller.rights),
                 rights=caller.rights,
             ),
         )
@@ -209,9 +210,13 @@ class Once:
         if not task.cancelled() and task.exception() is not None:
             _log.error("mutation_failed", exc_info=task.exception())
 
-    def _again(self, kept: Kept, request_hash: str) -> Done:
+    def _again(self, kept: Kept, request_hash: str, caller: Caller) -> Done:
         if kept.hash != request_hash:
             return _REUSED
+        if kept.mark and withheld_from(caller.rights):
+            # It was written for one who might see numbers of the log.
+            text = "the mutation happened; its answer has what needs the scope log:read:sequence by now"
+            return Done(encode_refusal("FORBIDDEN", text))
         match kept.withheld:
             case None:
                 return Done(kept.whole(self._cursors), is_replayed=True)

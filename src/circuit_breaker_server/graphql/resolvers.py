@@ -18,6 +18,7 @@ from circuit_breaker_server.access.fields import (
     keep,
     names_of,
 )
+from circuit_breaker_server.access.pages import opened, sealed
 from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
@@ -25,7 +26,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
-from circuit_breaker_server.security.rights import Rights
+from circuit_breaker_server.security.rights import EVERYTHING, Rights
 
 __all__ = ["MUTATIONS", "QUERIES", "Judging", "Root", "Told", "resolve"]
 
@@ -67,12 +68,13 @@ class Root:
         if self.is_mutation:
             engine = self._engine_for(MUTATION_RULES, name, rights, arguments)
             return self._mutate(name, arguments, MUTATIONS[name](engine, arguments))
+        rule = QUERY_RULES[name]
+        if rule.page is not None:
+            page = PAGES[name](self.engine, opened(self.cursors, arguments), rule.page(rights))
+            return sealed(self.cursors, page)
         if rights.is_unlimited:
             return QUERIES[name](self.engine, arguments)
         engine = self._engine_for(QUERY_RULES, name, rights, arguments)
-        rule = QUERY_RULES[name]
-        if rule.page is not None:
-            return PAGES[name](engine, arguments, rule.page(rights))
         answer = QUERIES[name](engine, arguments)
         return answer if engine is not self.engine else keep(rule, rights, answer)
 
@@ -121,7 +123,7 @@ class Root:
         if not isinstance(done, Committed):
             return done
         self.cursor = done.cursor
-        return done.value
+        return keep(MUTATION_RULES[name], self.caller.rights, done.value)
 
 
 @final
@@ -129,16 +131,18 @@ class Told:
     """The value at the root of a mutation that is not executed: its only field's value is given.
 
     :param answers: makes the value, or raises what the field is refused by.
+    :param rights: of who asks: what he may not read is left out.
     """
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "_rights")
 
-    def __init__(self, answers: Callable[[], object]) -> None:
+    def __init__(self, answers: Callable[[], object], rights: Rights = EVERYTHING) -> None:
         self._answers = answers
+        self._rights = rights
 
-    def field(self, _name: str, _arguments: Arguments) -> object:
+    def field(self, name: str, _arguments: Arguments) -> object:
         """Answer the root field."""
-        return self._answers()
+        return keep(MUTATION_RULES[name], self._rights, self._answers())
 
 
 @final

@@ -23,7 +23,7 @@ from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.patience import Patience
 from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
-from circuit_breaker_server.security.authentication import Authenticator
+from circuit_breaker_server.security.authentication import REVOKED, Authenticator
 from circuit_breaker_server.security.clock import Alarm
 
 __all__ = ["Polls"]
@@ -125,6 +125,13 @@ class Polls:
         """Look again at what those who wait may see: rights have changed."""
         for poll in list(self._open):
             poll.review()
+
+    def revoke(self, key_id: str) -> None:
+        """Answer those who wait and showed an API key that is not let in any more."""
+        for poll in list(self._open):
+            if poll.caller.principal.key_id == key_id:
+                poll.caller.audit.note(poll.caller, "revoke", "poll", "ended", reason=REVOKED)
+                poll.stop()
 
     def stop(self) -> None:
         """Answer every poll at once, those to come too: the server closes."""

@@ -307,3 +307,26 @@ async def test_a_cursor_that_was_changed_is_no_cursor(tmp_path: Path) -> None:
                 await (
                     boss.workflows.subscribe_resource_updates(workflow_id=workflow).after(changed).subscribe()
                 )
+
+
+async def test_a_completion_is_its_askers_and_ends_for_others_when_they_may_not_see_it_any_more(
+    tmp_path: Path,
+) -> None:
+    mine, all_of_them = ["llm:write:self"], ["llm:read:*"]
+    async with open_office(tmp_path, ann=("acme", mine), bob=("acme", all_of_them)) as office:
+        complete = "mutation($i: LlmChatCompletionInput!) { llmChatCompletion(input: $i) { id } }"
+        asked = {"model": "echo", "messages": [{"role": "USER", "content": "a b"}], "stream": True}
+        document = 'subscription { llmStream(requestId: "r-1") { eventType isComplete } }'
+        async with office.client("ann") as ann, office.client("bob") as bob:
+            waiting = await bob.subscribe(document, type=dict[str, Any])
+            office.policy.write_text(policy_of({"ann": ("acme", mine), "bob": ("acme", ["llm:read:bob"])}))
+            own = await ann.subscribe(document, type=dict[str, Any])
+            answer = await office.ask("ann", complete, i={**asked, "requestId": "r-1"})
+            assert "errors" not in answer, answer
+            seen = [event["eventType"] async for event in own]
+            assert seen[-1] == "STREAM_END"
+            again = await ann.subscribe(document, type=dict[str, Any])
+            assert [event["eventType"] async for event in again] == seen
+            office.policy.write_text(policy_of({"ann": ("acme", mine), "bob": ("acme", all_of_them)}))
+            found = [event["eventType"] async for event in waiting]
+            assert found == seen

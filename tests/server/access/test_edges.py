@@ -1,0 +1,354 @@
+"""Ways round the rules: what is foreign is as what is unknown, for every id; nothing is told by the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    get_named_type,
+    is_composite_type,
+)
+
+from circuit_breaker_server import Server, ServerSettings, logs
+from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
+from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.polling.request import PollRequest
+from circuit_breaker_server.security.api_keys import ApiKeyFile
+from tests.server.access.test_rules import CREATE_SERVER, TOOLS, UNKNOWN, Office, open_office, policy_of
+from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
+
+MINE: Final = [
+    "workflow:admin:mine*",
+    "nats:admin:mine*",
+    "agent:admin:mine*",
+    "rule:admin:mine*",
+    "mcp:admin:server/mine*",
+    "mcp:admin:session/mine*",
+    "llm:admin:mine*",
+]
+CREATE_AGENT: Final = "mutation($input: AgentDefinitionInput!) { createAgent(input: $input) { id } }"
+CREATE_CONFIG: Final = (
+    "mutation($input: StateAgentConfigInput!) { createStateAgentConfig(input: $input) { id } }"
+)
+TRIGGER: Final = (
+    "mutation($id: String!) { triggerStateAgents(input: {resourceId: $id}) { id agentId inputData } }"
+)
+CREATE_RULE: Final = "mutation($input: RuleInput!) { createRule(input: $input) { id } }"
+AGENT: Final = {
+    "name": "a",
+    "description": "",
+    "llmProvider": {"providerType": "echo", "model": "echo", "apiKey": ""},
+    "llmConfig": {"temperature": 0.0, "stopSequences": []},
+    "prompts": {"system": "", "userTemplate": "look"},
+    "capabilities": [],
+    "tools": [],
+}
+RULE: Final = {
+    "name": "r",
+    "description": "",
+    "condition": {"conditionType": "FieldExists", "field": "n"},
+}
+
+
+def config_of(agent: str) -> dict[str, object]:
+    mapping: dict[str, object] = {"inputMapping": {"n": "$.n"}, "outputMapping": {}}
+    return {"stateId": "left", "agentId": agent, **mapping, "enabled": True}
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs(default_log_level: None) -> None:
+    logs.configure("critical")
+
+
+# --- foreign is unknown ----------------------------------------------------------------------------
+
+OF_ID: Final = {
+    "workflow": "workflow",
+    "resource": "resource",
+    "natsResource": "resource",
+    "rule": "rule",
+    "updateRule": "rule",
+    "deleteRule": "rule",
+    "agent": "agent",
+    "agentExecution": "execution",
+    "mcpServer": "server",
+    "updateMcpServer": "server",
+    "deleteMcpServer": "server",
+    "toggleMcpServer": "server",
+}
+"""Root fields whose argument is only called id: what it is the id of."""
+NAMED: Final = {
+    "workflowId": "workflow",
+    "resourceId": "resource",
+    "ruleId": "rule",
+    "agentId": "agent",
+    "executionId": "execution",
+    "serverId": "server",
+    "sessionId": "session",
+}
+WORDS: Final = {
+    "stateId": "left",
+    "newState": "right",
+    "activityId": "ping",
+    "conditionType": "FieldExists",
+    "field": "n",
+    "algorithm": "RS256",
+}
+
+
+class Writer:
+    """Writes root fields with ids in them."""
+
+    def __init__(self, field: str, ids: Mapping[str, str]) -> None:
+        self.field = field
+        self.ids = ids
+        self.used: set[str] = set()
+
+    def arguments(self, field: GraphQLField) -> str:
+        written = self._members({name: arg.type for name, arg in field.args.items()})
+        return f"({', '.join(written)})" if written else ""
+
+    def _members(self, types: Mapping[str, GraphQLInputType]) -> list[str]:
+        return [
+            f"{name}: {self._value(name, type_)}"
+            for name, type_ in types.items()
+            if isinstance(type_, GraphQLNonNull) or name in NAMED or name in WORDS
+        ]
+
+    def _value(self, name: str, type_: GraphQLInputType) -> str:
+        if isinstance(type_, GraphQLNonNull):
+            return self._value(name, type_.of_type)
+        if isinstance(type_, GraphQLList):
+            return "[]"
+        if isinstance(type_, GraphQLEnumType):
+            return str(next(iter(type_.values)))
+        if isinstance(type_, GraphQLInputObjectType):
+            return "{" + ", ".join(self._members({n: f.type for n, f in type_.fields.items()})) + "}"
+        kind = OF_ID.get(self.field) if name == "id" else NAMED.get(name)
+        if kind is not None:
+            self.used.add(kind)
+            return json.dumps(self.ids[kind])
+        plain = {"Int": "1", "Float": "1.5", "Boolean": "true", "JSON": "{}"}
+        return plain.get(type_.name, json.dumps(WORDS.get(name, "x")))
+
+
+def written(kind: str, name: str, ids: Mapping[str, str]) -> tuple[str, set[str]]:
+    root = load_schema().query_type if kind == "query" else load_schema().mutation_type
+    assert root is not None
+    field = root.fields[name]
+    writer = Writer(name, ids)
+    inner = " { __typename }" if is_composite_type(get_named_type(field.type)) else ""
+    return f"{kind} {{ {name}{writer.arguments(field)}{inner} }}", writer.used
+
+
+def with_ids() -> list[tuple[str, str]]:
+    """Return every root field that takes an id, with its kind of operation."""
+    nobodys = dict.fromkeys({*NAMED.values(), *OF_ID.values()}, UNKNOWN)
+    fields = [*(("query", name) for name in QUERY_RULES), *(("mutation", name) for name in MUTATION_RULES)]
+    return [each for each in fields if written(*each, nobodys)[1]]
+
+
+async def all_of_it(office: Office) -> dict[str, str]:
+    """Make one of everything, foreign to all but the boss."""
+    workflow = await office.workflow()
+    resource = await office.resource(workflow)
+    agent = await office.made(CREATE_AGENT, AGENT)
+    await office.made(CREATE_CONFIG, config_of(agent))
+    started = await office.ask("boss", TRIGGER, id=resource)
+    return {
+        "workflow": workflow,
+        "resource": resource,
+        "agent": agent,
+        "execution": started["data"]["triggerStateAgents"][0]["id"],
+        "rule": await office.made(CREATE_RULE, RULE),
+        "server": await office.made(CREATE_SERVER, TOOLS),
+        "session": UNKNOWN,
+    }
+
+
+async def test_every_field_answers_of_what_is_foreign_as_of_what_is_unknown(tmp_path: Path) -> None:
+    fields = with_ids()
+    assert len(fields) > 35
+    async with open_office(tmp_path, eve=("other", MINE)) as office:
+        ids = await all_of_it(office)
+        nobodys = dict.fromkeys(ids, UNKNOWN)
+        for kind, name in fields:
+            foreign = json.dumps(await office.ask("eve", written(kind, name, ids)[0]))
+            unknown = json.dumps(await office.ask("eve", written(kind, name, nobodys)[0]))
+            assert "Syntax Error" not in foreign, foreign
+            for id_ in ids.values():
+                foreign = foreign.replace(id_, UNKNOWN)
+            assert foreign == unknown, name
+
+
+# --- what agents are started for -------------------------------------------------------------------
+
+
+async def test_a_configuration_for_all_workflows_is_not_made_by_who_may_not_change_them(
+    tmp_path: Path,
+) -> None:
+    scopes = ["agent:admin:*", "workflow:admin:mine*"]
+    async with open_office(tmp_path, eve=("other", scopes)) as office:
+        agent = await office.made(CREATE_AGENT, AGENT)
+        answer = await office.ask("eve", CREATE_CONFIG, input=config_of(agent))
+        assert answer["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        assert "workflow:write:*" in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_who_starts_agents_hears_of_those_he_may_see(tmp_path: Path, key: str | None) -> None:
+    async with open_office(
+        tmp_path, eve=("other", ["workflow:write:*"]), ann=("other", ["workflow:write:*", "agent:read:*"])
+    ) as office:
+        resource = await office.resource(await office.workflow())
+        await office.made(CREATE_CONFIG, config_of(await office.made(CREATE_AGENT, AGENT)))
+        for who, count in (("eve", 0), ("ann", 1)):
+            answer = await asked_once(office, who, TRIGGER, {"id": resource}, key)
+            assert len(answer["data"]["triggerStateAgents"]) == count, who
+
+
+async def test_a_rule_that_one_may_not_read_is_no_condition(tmp_path: Path) -> None:
+    async with open_office(tmp_path, eve=("other", MINE)) as office:
+        rule = await office.made(CREATE_RULE, RULE)
+        for condition in (f"rule:{rule}", f"not:rule:{rule}", f"rule:{UNKNOWN}"):
+            activity = {"id": "a", "fromStates": ["left"], "toState": "right", "conditions": [condition]}
+            given = {**WORKFLOW, "activities": [activity]}
+            answer = await office.ask("eve", CREATE_WORKFLOW, input=given)
+            assert answer["errors"][0]["extensions"]["code"] == "FORBIDDEN", condition
+
+
+async def test_who_may_only_rule_sessions_makes_no_servers(tmp_path: Path) -> None:
+    async with open_office(
+        tmp_path, eve=("acme", ["mcp:admin:self"]), ann=("acme", ["mcp:admin:server/*"])
+    ) as office:
+        refused = await office.ask("eve", CREATE_SERVER, input=TOOLS)
+        assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        assert "errors" not in await office.ask("ann", CREATE_SERVER, input=TOOLS)
+
+
+# --- numbers of the log ----------------------------------------------------------------------------
+
+
+async def asked_once(
+    office: Office, who: str, query: str, variables: Mapping[str, object], key: str | None
+) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {office.token_of(who)}"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    body = {"query": query, "variables": variables}
+    async with office.http.post(office.server.url, json=body, headers=headers) as answer:
+        found: dict[str, Any] = await answer.json(content_type=None)
+        return found
+
+
+async def test_an_answer_is_not_told_again_once_its_numbers_are_withheld(tmp_path: Path) -> None:
+    scopes = ["workflow:write:*", "nats:write:*"]
+    async with open_office(tmp_path, ann=("acme", [*scopes, "log:read:sequence"])) as office:
+        workflow = await office.workflow()
+        make = (
+            "mutation($id: String!) { createWorkflowInstance(input: {workflowId: $id}) { id natsSequence } }"
+        )
+        plain = "mutation($id: String!) { createWorkflowInstance(input: {workflowId: $id}) { id } }"
+        first = await asked_once(office, "ann", make, {"id": workflow}, "k")
+        other = await asked_once(office, "ann", plain, {"id": workflow}, "other")
+        made = first["data"]["createWorkflowInstance"]
+        assert made["natsSequence"] is not None
+        assert await asked_once(office, "ann", make, {"id": workflow}, "k") == first
+        office.policy.write_text(policy_of({"ann": ("acme", scopes)}))
+        query = "query($id: String!) { natsResource(id: $id) { natsSequence } }"
+        while (await office.ask("ann", query, id=made["id"]))["data"]["natsResource"]["natsSequence"]:
+            pass
+        again = await asked_once(office, "ann", make, {"id": workflow}, "k")
+        assert again["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        assert "data" not in again
+        assert await asked_once(office, "ann", plain, {"id": workflow}, "other") == other
+
+
+async def test_cursors_of_pages_tell_nothing_and_lead_on(tmp_path: Path) -> None:
+    page = (
+        "query($p: PaginationInput) { mcpServers(pagination: $p) "
+        "{ edges { cursor node { id } } pageInfo { startCursor endCursor } } }"
+    )
+    async with open_office(tmp_path, ann=("acme", ["mcp:read:*"])) as office:
+        made = [await office.made(CREATE_SERVER, {**TOOLS, "name": name}) for name in ("a", "b", "c")]
+        for who in ("ann", "boss"):
+            found: list[str] = []
+            after: str | None = None
+            for _ in made:
+                answer = await office.ask(who, page, p={"first": 1, "after": after})
+                (edge,) = answer["data"]["mcpServers"]["edges"]
+                found.append(edge["node"]["id"])
+                after = edge["cursor"]
+                assert after is not None
+                assert "~" in after
+                assert answer["data"]["mcpServers"]["pageInfo"] == {"startCursor": after, "endCursor": after}
+            assert found == made
+            for forged in ("YXQ6Mw==", f"{str(after)[:-1]}{'0' if str(after)[-1] != '0' else '1'}"):
+                refused = await office.ask(who, page, p={"after": forged})
+                assert refused["errors"][0]["extensions"]["code"] == "INVALID_INPUT"
+        query = "subscription { resourceUpdates { id } }"
+        asked = {"query": query, "extensions": {"resume": {"after": after}}, "waitMs": 0}
+        headers = {"Authorization": f"Bearer {office.token_of('boss')}"}
+        async with office.http.post(f"{office.server.url}/poll", json=asked, headers=headers) as answered:
+            assert "RESUME_GAP" in await answered.text()
+
+
+# --- keys that are revoked -------------------------------------------------------------------------
+
+
+async def polled(http: aiohttp.ClientSession, url: str, key: str, **more: object) -> dict[str, Any]:
+    asked = {"query": "subscription { resourceUpdates { id } }", **more}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with http.post(f"{url}/poll", json=asked, headers=headers) as answer:
+        found: dict[str, Any] = await answer.json(content_type=None)
+        return found
+
+
+async def test_a_poll_that_waits_ends_when_its_key_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Polls] = []
+    answer = Polls.answer
+
+    def noted(
+        polls: Polls, request: PollRequest, *, gone: Awaitable[None], caller: Caller
+    ) -> Awaitable[bytes]:
+        begun.append(polls)
+        return answer(polls, request, gone=gone, caller=caller)
+
+    monkeypatch.setattr(Polls, "answer", noted)
+    file = ApiKeyFile(tmp_path)
+    mine, other = file.create("ann"), file.create("bob")
+    settings = ServerSettings(data_dir=tmp_path, port=0, log_level="critical", api_keys=True)
+    async with Server(settings) as server, aiohttp.ClientSession() as http:
+        start = (await polled(http, server.url, mine.text))["cursor"]
+        resume = {"resume": {"after": start}}
+        # Were they to wait to their end, the other one would come first.
+        waiting = [
+            asyncio.create_task(polled(http, server.url, key.text, extensions=resume, waitMs=wait_ms))
+            for key, wait_ms in ((mine, 25_000), (other, 20_000))
+        ]
+        while len(begun) < 3 or len(begun[0]) < 2:
+            await http.get(server.url.replace("/graphql", "/health"))
+        file.revoke(mine.key.id)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {waiting[0]}
+        assert (await waiting[0])["events"] == []
+        refused = await polled(http, server.url, mine.text, extensions=resume)
+        assert refused["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        waiting[1].cancel()
+        await asyncio.gather(waiting[1], return_exceptions=True)
