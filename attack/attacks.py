@@ -521,7 +521,7 @@ async def forbidden_body(world: World, _scale: Scale) -> str:
 def _fuzzed(fuzz: Callable[[int, int], FuzzResult]) -> Attack:
     async def attack(_world: World, scale: Scale) -> str:
         result = await asyncio.to_thread(fuzz, SEED, scale.fuzzed)
-        must(result.passed, f"crashed: {result.line()}")
+        must(result.passed, f"crashed: {result.line()} {str(result.findings)[:2000]}")
         return f"{result.messages} messages on {result.connections} connections, closes {dict(result.closes)}"
 
     return attack
@@ -530,7 +530,7 @@ def _fuzzed(fuzz: Callable[[int, int], FuzzResult]) -> Attack:
 async def fuzzed_sockets(world: World, scale: Scale) -> str:
     headers = {"Authorization": f"Bearer {token('eve')}"}
     result = await fuzz_server_socket(world.url, SEED, scale.fuzzed_frames, headers=headers)
-    must(result.passed, f"crashed: {result.line()}")
+    must(result.passed, f"crashed: {result.line()} {str(result.findings)[:2000]}")
     return f"{result.messages} frames on {result.connections} connections, closes {dict(result.closes)}"
 
 

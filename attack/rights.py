@@ -96,7 +96,7 @@ async def rights_under_load(directory: Path, seed: int, *, short: bool) -> tuple
         principals = [_Principal(name) for name in people]
 
         def change(some: list[_Principal]) -> None:
-            new = {p.name: frozenset(chance.sample(workflows, chance.randint(1, 8))) for p in some}
+            new = {p.name: frozenset(chance.sample(workflows, chance.randint(1, 4))) for p in some}
             # Noted before and after the writing: in between either is true.
             for p in some:
                 last = p.allowed[-1][1] if p.allowed else frozenset()
@@ -114,7 +114,7 @@ async def rights_under_load(directory: Path, seed: int, *, short: bool) -> tuple
                 p.start = p.updates.cursor
                 p.updates.on_data(p.arrived)
             load = _Load(world, workflows, seed)
-            publishing = asyncio.create_task(load.publish(seconds, 50))
+            publishing = asyncio.create_task(load.publish(seconds, 20))
             while not publishing.done():
                 change(chance.sample(principals, max(1, count // 20)))
                 await asyncio.sleep(0.5)

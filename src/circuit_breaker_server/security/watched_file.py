@@ -1,4 +1,4 @@
-"""A file that takes effect when it is written: looked at four times a second, read when it has changed."""
+"""A file that takes effect when it is written: looked at ten times a second, read when it has changed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class WatchedFile(Generic[T]):
         max_bytes: int,
         may_be_missing: bool = False,
         is_written_whole: bool = False,
-        interval_seconds: float = 0.25,
+        interval_seconds: float = 0.1,
     ) -> None:
         """Hold what to do; :meth:`start` does it.
 
