@@ -20,6 +20,7 @@ import msgspec
 import uvloop
 
 from attack.attacks import ATTACKS, Attack, Breach, Scale
+from attack.audit_log import tamper
 from attack.rights import rights_under_load
 from attack.victims import Victims, victims_of
 from attack.world import ATTACKER, LIMITS, World, opened
@@ -111,7 +112,8 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
             f"victims: p99 {quiet} ms in quiet, {worst} ms at worst; server memory {before / 2**20:.0f} MiB, "
             f"then {after / 2**20:.0f}; settings that are not the defaults: {dict(LIMITS)}; from {ATTACKER}\n"
         )
-        if worst > _LATENCY_TIMES * quiet:
+        # In the short form the percentiles are of a few hundred events: shown, and not judged.
+        if worst > _LATENCY_TIMES * quiet and not arguments.short:
             problems.append(f"victims' p99 {worst} ms is over {_LATENCY_TIMES} times {quiet} ms")
         if after > _MEMORY_TIMES * before:
             problems.append(f"memory grew from {before} to {after} bytes")
@@ -120,6 +122,10 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
     sys.stdout.write(f"audit log: {found.records} records, {'whole' if found.whole else found.findings}\n")
     if not found.whole:
         problems.append("the audit log does not verify")
+    tampered, unnoticed = tamper(directory / "data", arguments.seed)
+    sys.stdout.write(f"audit log tampered with {tampered} times: {tampered - unnoticed} found\n")
+    if unnoticed:
+        problems.append(f"{unnoticed} changes of the audit log were not found")
     return len(lines), sum(line.refused for line in lines), problems
 
 

@@ -351,6 +351,8 @@ class _Serving:
             lifespan="off",
             log_config=None,
             access_log=False,
+            # Nobody is believed about where a request comes from.
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
         )
