@@ -61,3 +61,15 @@ async def test_who_connects_too_often_is_told_when_to_come_again(tmp_path: Path)
         assert refused.value.status == 429
         assert refused.value.headers is not None
         assert refused.value.headers["Retry-After"] == "1"
+
+
+async def test_a_principal_that_is_disabled_loses_its_live_streams(tmp_path: Path) -> None:
+    async with open_office(tmp_path, ann=("acme", ["workflow:read:*"])) as office:
+        socket, said = await connected(office, office.http, "ann")
+        assert said is not None
+        office.policy.write_text("[principals.ann]\ndisabled = true\n")
+        closed = await socket.receive()
+        assert (closed.data, closed.extra) == (4403, "access revoked")
+        again, said = await connected(office, office.http, "ann")
+        assert said is None
+        assert again.close_code == 4403
