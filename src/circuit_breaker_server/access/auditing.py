@@ -80,31 +80,34 @@ class Auditor:
 
     def refused(self, address: str, what: str, reason: str) -> None:
         """Write that somebody was not let in: who it is, is not known."""
-        if self._sink is not None:
-            self._sink.append(
-                AuditEvent(
-                    action="refuse",
-                    principal="",
-                    address=address,
-                    what=what,
-                    decision="refused",
-                    reason=reason,
-                )
-            )
+        self._say("refuse", address, what, "refused", reason=reason)
 
     def changed(self, policy: str) -> None:
         """Write that another policy has come into force."""
+        self._say("policy", "", "policy", "allowed", policy=policy)
+
+    def _say(
+        self,
+        action: str,
+        address: str,
+        what: str,
+        decision: Literal["allowed", "refused"],
+        *,
+        reason: str | None = None,
+        policy: str | None = None,
+    ) -> None:
+        """Write what is of no principal."""
         if self._sink is not None:
-            self._sink.append(
-                AuditEvent(
-                    action="policy",
-                    principal="",
-                    address="",
-                    what="policy",
-                    decision="allowed",
-                    policy=policy,
-                )
+            event = AuditEvent(
+                action=action,
+                principal="",
+                address=address,
+                what=what,
+                decision=decision,
+                reason=reason,
+                policy=policy,
             )
+            self._sink.append(event)
 
     def named(self, field: str, arguments: Mapping[str, object]) -> str:
         """Write a stream with its arguments, which are names only; empty where nothing is written."""
