@@ -8,11 +8,13 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
 from attack.world import SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
+from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.security.api_keys import ApiKeyFile
 
 __all__ = ["ATTACKS", "Attack", "Breach", "Scale", "workflow", "workflow_of"]
@@ -26,7 +28,8 @@ class Scale:
     """How much of each there is.
 
     :ivar connections: half-open handshakes.
-    :ivar frames: of a flood.
+    :ivar frames: of a flood of parts of messages.
+    :ivar flood_seconds: how long whole frames are sent without end.
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
     """
@@ -34,6 +37,7 @@ class Scale:
     def __init__(self, *, short: bool) -> None:
         self.connections = 2_000 if short else 10_000
         self.frames = 300 if short else 2_000
+        self.flood_seconds = 1.0 if short else 5.0
         self.fuzzed = 5_000 if short else 100_000
         self.fuzzed_frames = 500 if short else 10_000
 
@@ -215,16 +219,37 @@ async def fragments(world: World, _scale: Scale) -> str:
     return f"{closed['close']} {closed['reason']}"
 
 
-async def endless_pings(world: World, scale: Scale) -> str:
-    async with Peer.open(world) as peer:
-        await peer.let_in("eve")
-        with contextlib.suppress(ConnectionError):
-            for _ in range(scale.frames * 20):
-                peer.frame(b"p" * 100, first=0x89)
-        peer.text({"type": "ping"})
-        last = await peer.read_until("pong")
-    must(last.get("type") == "pong" or "close" in last, str(last))
-    return "answered or closed, nothing piled up"
+def _flood(first: int, payload: bytes) -> Attack:
+    """Send one frame again and again: what is taken is bounded, and the rest stays with the sender."""
+    hundred = Peer.framed(payload, first=first) * 100
+
+    async def attack(world: World, scale: Scale) -> str:
+        loop = asyncio.get_running_loop()
+        async with Peer.open(world) as peer:
+            await peer.let_in("eve")
+            began, sent, answers = loop.time(), 0, 0
+
+            async def count() -> None:
+                nonlocal answers
+                while "close" not in await peer.read():
+                    answers += 1
+
+            counting = asyncio.create_task(count())
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(scale.flood_seconds):
+                    while True:
+                        peer.writer.write(hundred)
+                        sent += 100
+                        await peer.writer.drain()
+            counting.cancel()
+            seconds = loop.time() - began
+        settings = ServerSettings(data_dir=Path())
+        allowed = 2 * settings.max_operations + (settings.rates.frames_per_second or 0) * seconds
+        # A read brings 2 KiB, whatever is allowed.
+        must(answers <= allowed + 2_048 / 6, f"{answers} answers, {allowed:.0f} allowed")
+        return f"{sent:,} sent in {seconds:.1f} s, {answers:,} answered"
+
+    return attack
 
 
 def _too_complex(query: str) -> Attack:
@@ -556,7 +581,9 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "message over the limit": oversized,
     "frame of 2^62 bytes": announced_size,
     "flood of fragments": fragments,
-    "flood of pings": endless_pings,
+    "flood of pings": _flood(0x89, b"p" * 100),
+    "flood of small pings": _flood(0x89, b""),
+    "flood of messages": _flood(0x81, b'{"type":"ping"}'),
     "fuzzed server protocol": _fuzzed(fuzz_server_protocol),
     "fuzzed client protocol": _fuzzed(fuzz_client_protocol),
     "fuzzed frames": fuzzed_sockets,

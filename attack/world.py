@@ -200,8 +200,9 @@ class Peer:
         """The status of the handshake's answer; 0 for none."""
         return int(self.answer.split(b" ", 2)[1]) if self.answer else 0
 
-    def frame(self, payload: bytes, *, first: int = 0x81) -> None:
-        """Write one masked frame."""
+    @staticmethod
+    def framed(payload: bytes, *, first: int = 0x81) -> bytes:
+        """Build one masked frame."""
         size = len(payload)
         if size < 126:
             head = bytes((first, 0x80 | size))
@@ -209,7 +210,11 @@ class Peer:
             head = bytes((first, 0x80 | 126)) + size.to_bytes(2, "big")
         else:
             head = bytes((first, 0x80 | 127)) + size.to_bytes(8, "big")
-        self.writer.write(head + b"\0\0\0\0" + payload)
+        return head + b"\0\0\0\0" + payload
+
+    def frame(self, payload: bytes, *, first: int = 0x81) -> None:
+        """Write one masked frame."""
+        self.writer.write(self.framed(payload, first=first))
 
     def text(self, message: object) -> None:
         """Write a message."""
@@ -227,7 +232,10 @@ class Peer:
             raise RuntimeError(f"not let in: {first}")
 
     async def read(self) -> dict[str, Any]:
-        """Read one message; ``{"close": code, "reason": …}`` for the end, code 1006 if none was said."""
+        """Read one message; ``{"close": code, "reason": …}`` for the end, code 1006 if none was said.
+
+        A WebSocket pong is ``{"type": "WebSocket pong"}``.
+        """
         while True:
             try:
                 async with asyncio.timeout(15):
@@ -236,6 +244,8 @@ class Peer:
                 return {"close": 1006, "reason": ""}
             if first & 0x0F == 8:
                 return {"close": int.from_bytes(data[:2], "big"), "reason": data[2:].decode()}
+            if first & 0x0F == 10:
+                return {"type": "WebSocket pong"}
             if first & 0x0F == 1:
                 message: dict[str, Any] = json.loads(data)
                 return message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -27,8 +28,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     threads_before = set(threading.enumerate())
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
         runner.run(_run_and_check_tasks(pyfuncitem.obj, arguments))
+    finally:
+        # As errors, these would stop uvloop half-way: it would wait for ever for what it has not closed.
+        with warnings.catch_warnings(record=True) as unclosed:
+            warnings.simplefilter("always", ResourceWarning)
+            runner.close()
+    assert not unclosed, f"left open by the test: {[str(warning.message) for warning in unclosed]}"
     left = [t for t in threading.enumerate() if t not in threads_before and t.is_alive() and not t.daemon]
     assert not left, f"threads outlive the test: {left}"
     return True

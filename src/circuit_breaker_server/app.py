@@ -19,6 +19,7 @@ import uvicorn
 
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
+from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
@@ -347,6 +348,11 @@ class _Serving:
                 self._decide,
                 limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
                 close_seconds=settings.close_seconds,
+                pacing=Pacing(
+                    frames_per_second=settings.rates.frames_per_second,
+                    # A client begins all its operations at once, and answers as many live signals.
+                    at_once=2 * settings.max_operations,
+                ),
             ),
             lifespan="off",
             log_config=None,

@@ -93,6 +93,8 @@ class RateSettings:
     :ivar subscribes_per_second: subscriptions begun or resumed.
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
+    :ivar frames_per_second: what one socket sends, pings as well. Above it the socket is read more slowly and
+        nothing is lost; twice as many as it may have operations may come at once.
     :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
         what comes at once within a second is let through.
 
@@ -105,6 +107,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
+    frames_per_second: int | None = 2_000
     events_per_second: int | None = None
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
 __all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "upgrade_protocol"]
@@ -86,6 +87,7 @@ def upgrade_protocol(
     *,
     limits: MessageLimits,
     close_seconds: float = 2.0,
+    pacing: Pacing | None = None,
     handshake_seconds: float = 5.0,
 ) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``ws=``.
@@ -94,6 +96,7 @@ def upgrade_protocol(
         answered with 500.
     :param limits: what a client may send; more is closed with 1009.
     :param close_seconds: how long a client has to answer a close frame.
+    :param pacing: how fast a client's frames are taken; ``None`` takes them as they come.
     :param handshake_seconds: how long the rest of a handshake may last.
 
     Example::
@@ -131,7 +134,11 @@ def upgrade_protocol(
                 return WSUpgradeResponseWithListener(response, None)
             named = {"Sec-WebSocket-Protocol": answer.subprotocol} if answer.subprotocol else {}
             listener = ServerListener(
-                answer.open_sink, limits=limits, close_seconds=close_seconds, subprotocol=answer.subprotocol
+                answer.open_sink,
+                limits=limits,
+                close_seconds=close_seconds,
+                subprotocol=answer.subprotocol,
+                pacing=pacing,
             )
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(named), listener)
 

@@ -15,6 +15,7 @@ from typing import final
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket, connect
 
 TEXT, CONTINUATION, BINARY, CLOSE, PING, PONG = 0x1, 0x0, 0x2, 0x8, 0x9, 0xA
@@ -277,6 +278,7 @@ async def listen(
     *,
     close_seconds: float = 5.0,
     limits: MessageLimits = LIMITS,
+    pacing: Pacing | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve WebSockets with the server's role of this package alone; yield the port."""
@@ -284,7 +286,9 @@ async def listen(
     def new_protocol() -> FrameProtocol:
         return FrameProtocol(
             *frame_protocol_arguments(
-                lambda _request: ServerListener(open_sink, limits=limits, close_seconds=close_seconds),
+                lambda _request: ServerListener(
+                    open_sink, limits=limits, close_seconds=close_seconds, pacing=pacing
+                ),
                 max_frame_bytes=limits.max_message_bytes,
                 handshake_seconds=PATIENCE_SECONDS,
             )

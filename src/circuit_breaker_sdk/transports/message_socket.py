@@ -26,6 +26,7 @@ from circuit_breaker_sdk.protocol.frames import (
     text_frame_header,
 )
 from circuit_breaker_sdk.transports.frame_protocol import FrameListener
+from circuit_breaker_sdk.transports.pace import Pace, Pacing
 
 __all__ = ["MessageListener", "MessageSink", "ServerListener", "SocketState", "WebSocket"]
 
@@ -179,6 +180,11 @@ class WebSocket:
         if self._state is SocketState.OPEN and not self._transport.is_close_frame_sent:
             self._underlying.write(frames)
 
+    def send_pong(self, payload: bytes) -> None:
+        """Answer a ping; nothing follows a close frame."""
+        if self._state is not SocketState.CLOSED and not self._transport.is_close_frame_sent:
+            self._transport.send_pong(payload)
+
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake: write a close frame, wait for the echo at most ``close_seconds``.
 
@@ -255,7 +261,7 @@ class WebSocket:
 class MessageListener(FrameListener):
     """What picows calls for one socket: frames in, messages and the closing handshake out."""
 
-    __slots__ = ("_assembler", "_is_whole", "_on_message", "_sink", "_socket", "_writable")
+    __slots__ = ("_assembler", "_is_whole", "_on_message", "_pong", "_sink", "_socket", "_writable")
 
     def __init__(self, limits: MessageLimits) -> None:
         super().__init__()
@@ -267,6 +273,8 @@ class MessageListener(FrameListener):
         self._socket: WebSocket | None = None
         self._sink: MessageSink | None = None
         self._on_message: Callable[[bytes], None] = _ignore
+        # What the next pong carries, if one is due.
+        self._pong: bytes | None = None
         self._writable = True
 
     def attach(self, socket: WebSocket, sink: MessageSink) -> None:
@@ -284,7 +292,7 @@ class MessageListener(FrameListener):
         self.closing = True
         self._on_message = _ignore
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+    def on_ws_frame(self, _transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         try:
             if kind is _TEXT or kind is _CONTINUATION or kind is _BINARY:
@@ -302,7 +310,7 @@ class MessageListener(FrameListener):
                 else:
                     self._receive_data(frame, kind.value, payload)
             else:
-                self._receive_control(transport, frame, kind)
+                self._receive_control(frame, kind)
         except FrameError as error:
             self._close(error.close_code, error.reason)
         except Exception:
@@ -343,16 +351,24 @@ class MessageListener(FrameListener):
         if message is not None:
             self._on_message(message)
 
-    def _receive_control(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
+    def _receive_control(self, frame: WSFrame, kind: WSMsgType) -> None:
         self._assembler.check_control(bool(frame.rsv1 or frame.rsv2 or frame.rsv3))
         if kind is _CLOSE:
             code, reason = parse_close(frame.get_payload_as_bytes())
             if self._socket is not None:
                 self._socket.receive_close(code, reason)
-        elif kind is _PING and self._writable:
-            # A peer that sends pings and reads nothing must not fill the write buffer with pongs; answering
-            # only some pings is allowed (RFC 6455, section 5.5.3).
-            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind is _PING:
+            # Only the last ping of a loop turn is answered (RFC 6455, section 5.5.3): a flood of them costs
+            # little more than reading it.
+            if self._pong is None:
+                asyncio.get_running_loop().call_soon(self._send_pong)
+            self._pong = frame.get_payload_as_bytes()
+
+    def _send_pong(self) -> None:
+        payload, self._pong = self._pong, None
+        # A peer that sends pings and reads nothing must not fill the write buffer with pongs.
+        if payload is not None and self._writable and self._socket is not None:
+            self._socket.send_pong(payload)
 
     def _close(self, code: int, reason: str) -> None:
         if self._socket is not None:
@@ -375,13 +391,14 @@ class ServerListener(MessageListener):
 
     :param open_sink: called once, with the open socket; it may already send and close.
     :param subprotocol: what the handshake's answer named.
+    :param pacing: how fast the peer's frames are taken; ``None`` takes them as they come.
 
     Example::
 
         ServerListener(open_session, limits=MessageLimits(max_message_bytes=65_536), close_seconds=2.0)
     """
 
-    __slots__ = ("_close_seconds", "_open_sink", "_subprotocol")
+    __slots__ = ("_close_seconds", "_open_sink", "_pace", "_pacing", "_subprotocol")
 
     def __init__(
         self,
@@ -390,8 +407,11 @@ class ServerListener(MessageListener):
         limits: MessageLimits,
         close_seconds: float,
         subprotocol: str | None = None,
+        pacing: Pacing | None = None,
     ) -> None:
         super().__init__(limits)
+        self._pacing = pacing
+        self._pace: Pace | None = None
         self._open_sink: Callable[[WebSocket], MessageSink] | None = open_sink
         self._close_seconds = close_seconds
         self._subprotocol = subprotocol
@@ -401,12 +421,24 @@ class ServerListener(MessageListener):
         """The socket while it is connected."""
         return self._socket
 
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._pace is not None:
+            self._pace.take()
+        super().on_ws_frame(transport, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._pace is not None:
+            self._pace.end()
+        super().on_ws_disconnected(transport)
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         path = transport.request.path.decode("latin-1").partition("?")[0]
         socket = WebSocket(
             self, transport, url=path, subprotocol=self._subprotocol, close_seconds=self._close_seconds
         )
         self._socket = socket
+        if self._pacing is not None:
+            self._pace = Pace(self._pacing, transport.underlying_transport)
         open_sink, self._open_sink = self._open_sink, None
         if open_sink is None:
             raise RuntimeError("a socket connects once")
