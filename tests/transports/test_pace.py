@@ -89,7 +89,7 @@ async def test_a_peer_that_is_ahead_is_read_no_faster_than_its_pace_and_loses_no
         peer.send(b"".join(peer.frame(TEXT, b"%d" % n) for n in range(2_000)))
         await room.sinks[0].wait_until(lambda: len(room.sinks[0].messages) == 2_000)
         assert room.sinks[0].messages == [b"%d" % n for n in range(2_000)]
-        # Some hundreds that are read at once may be ahead; the others take their time, half a second and more.
+        # Some hundreds that are read at once may be ahead; the others take more than half a second.
         assert time.monotonic() - began >= 0.3
         await room.leave()
 

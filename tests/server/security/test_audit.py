@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -154,6 +155,24 @@ async def test_lines_reach_the_disk_without_being_asked_for(paths: AuditPaths) -
         os.sched_yield()
     assert [r.action for r in records(paths)] == ["start", "subscribe"]
     await log.aclose()
+
+
+async def test_a_log_that_is_closed_just_when_a_group_ends_does_close(paths: AuditPaths) -> None:
+    class SetTooLate(threading.Event):
+        """Is set just after the first wait for it has timed out."""
+
+        waits = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.waits += 1
+            return super().wait(10 if self.waits == 1 else timeout) and self.waits > 1
+
+    log = await AuditLog.open(paths, {}, flush_seconds=NEVER)
+    log._closing = SetTooLate()
+    log.append(event())
+    async with asyncio.timeout(10):
+        await log.aclose()
+    assert [r.action for r in records(paths)] == ["start", "subscribe", "stop"]
 
 
 async def test_threads_append_to_one_chain_while_it_is_written(paths: AuditPaths) -> None:

@@ -263,9 +263,10 @@ class AuditLog:
     def _run(self) -> None:
         while True:
             self._wanted.wait()
+            # First of all: what is set from here on, by a close as well, is seen in the next round.
+            self._wanted.clear()
             if self._closing.wait(self._flush_seconds):
                 return
-            self._wanted.clear()
             if not self.flush():
                 self._wanted.set()
                 if self._closing.wait(_RETRY_SECONDS):
