@@ -242,11 +242,14 @@ def _flood(first: int, payload: bytes) -> Attack:
                         sent += 100
                         await peer.writer.drain()
             counting.cancel()
+            await asyncio.wait((counting,))
             seconds = loop.time() - began
+            # Closing would first send the rest.
+            peer.writer.transport.abort()
         settings = ServerSettings(data_dir=Path())
         allowed = 2 * settings.max_operations + (settings.rates.frames_per_second or 0) * seconds
-        # A read brings 2 KiB, whatever is allowed.
-        must(answers <= allowed + 2_048 / 6, f"{answers} answers, {allowed:.0f} allowed")
+        # What one read has brought is taken, whatever is allowed.
+        must(answers <= allowed + 500, f"{answers} answers, {allowed:.0f} allowed")
         return f"{sent:,} sent in {seconds:.1f} s, {answers:,} answered"
 
     return attack

@@ -40,6 +40,8 @@ else:
 _HEAD_BYTES: Final = 256
 _HTTP: Final = b"HTTP/1."
 _NOTHING: Final = memoryview(b"")
+# What a server reads of one socket in a row.
+_MOST_AT_ONCE_BYTES: Final = 16 * 1024
 _READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
 
 
@@ -108,8 +110,13 @@ class FrameProtocol(_PicowsProtocol):
         if self.listener is None:
             # Until the handshake is answered: what arrives is looked at before picows has it.
             self._view = buffer
-        elif self._view:
-            self._view = _NOTHING
+        else:
+            if self._view:
+                self._view = _NOTHING
+            if not self.transport.is_client_side:
+                # picows doubles its buffer when a read has filled it, for good: for long messages that is
+                # needed and still happens, a flood of short ones would have ever more taken in one turn.
+                return buffer[: min(len(buffer) + 1 >> 1, _MOST_AT_ONCE_BYTES)]
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
