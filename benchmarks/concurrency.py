@@ -12,7 +12,7 @@ import uvloop
 from benchmarks.latency import number_of, percentile
 from benchmarks.machine import LOAD_CORE, on_core
 from benchmarks.row import Row, Scale, at_least, at_most
-from benchmarks.sending import our_server_process
+from benchmarks.sending import PATIENT, our_server_process
 from circuit_breaker_sdk import Client, Heartbeat, Resource, SubscriptionFailed, Timeouts
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_sdk.subscriptions import Subscription
@@ -20,11 +20,7 @@ from circuit_breaker_sdk.subscriptions import Subscription
 __all__ = ["concurrent", "limited"]
 
 _EACH = 100
-_PATIENT: dict[str, Any] = {
-    "ping_seconds": 60.0,
-    "pong_seconds": 60.0,
-    "max_connections_per_address": 100_000,
-}
+_PATIENT: dict[str, Any] = {**PATIENT, "ping_seconds": 60.0, "pong_seconds": 60.0}
 
 
 async def _hold(url: str, workflows: list[str], connections: int, *, events: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
 from benchmarks.processes import Commands, run_commands, running
 from benchmarks.publisher import publish
 from benchmarks.row import Row, Scale, at_most
-from benchmarks.sending import our_server_process
+from benchmarks.sending import PATIENT, our_server_process
 from benchmarks.sockets import Sockets
 from circuit_breaker_sdk import Client, Resource
 
@@ -78,7 +78,7 @@ def _subscription_weight(
 ) -> float:
     """Return the KiB of each subscription; a fresh server each time: what was freed before would hide it."""
     with (
-        our_server_process(ping_seconds=3600.0) as server,
+        our_server_process() as server,
         Sockets(server.call("port"), sockets_, resume=True) as sockets,
     ):
         sockets.subscribe(_OF_USER, lambda _: {"u": "u"})
@@ -104,7 +104,10 @@ def _server_subscriptions(scale: Scale) -> Row:
             "subscriptions": sockets_ * each,
             "each in a channel of its own, KiB": round(statistics.median(own), 2),
         },
-        settings={"channels": "one that all share", "max_connections_per_address": 100_000},
+        settings={
+            "channels": "one that all share",
+            **PATIENT,
+        },
     )
     return row.aim({"KiB": at_most(2, figure)})
 
@@ -113,7 +116,7 @@ def _server_connections(scale: Scale) -> Row:
     count = scale.pick(10_000, 500)
     figures = []
     for _ in range(scale.long_runs):
-        with our_server_process(ping_seconds=3600.0) as server:
+        with our_server_process() as server:
             port = server.call("port")
             with Sockets(port, 10, resume=True):
                 before = server.call("weigh")
@@ -125,6 +128,7 @@ def _server_connections(scale: Scale) -> Row:
         unit="KiB",
         ours=figure,
         detail={"connections": count, "on": "acknowledged, resume negotiated, nothing subscribed"},
+        settings=PATIENT,
     )
     return row.aim({"KiB": at_most(11, figure)})
 
@@ -132,7 +136,7 @@ def _server_connections(scale: Scale) -> Row:
 def _soak(scale: Scale) -> Row:
     """Begin and end so many subscriptions, and see that both sides weigh what they did."""
     cycles, warm_up = scale.pick(100_000, 2_000), scale.pick(40_000, 1_000)
-    with our_server_process(ping_seconds=3600.0) as server:
+    with our_server_process() as server:
         (workflow,) = server.call("make", workflows=1)
         url = f"http://127.0.0.1:{server.call('port')}/graphql"
         with running(_cycle_client, url, workflow, core=LOAD_CORE) as client:

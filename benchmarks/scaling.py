@@ -11,7 +11,7 @@ from benchmarks.event import DOCUMENT
 from benchmarks.latency import percentile
 from benchmarks.machine import LOAD_CORE, on_core
 from benchmarks.row import Row, Scale
-from benchmarks.sending import our_server_process
+from benchmarks.sending import PATIENT, our_server_process
 from benchmarks.sockets import Sockets
 
 __all__ = ["scaling"]
@@ -79,7 +79,7 @@ def scaling(scale: Scale) -> Iterator[Row]:
                 settings={
                     "events per write": 10,
                     "latency": "one event at a time",
-                    "max_connections_per_address": 100_000,
+                    **PATIENT,
                 },
             )
     if not scale.short:

@@ -21,6 +21,7 @@ from benchmarks.processes import Remote
 from benchmarks.row import Rounds, Row, Scale, at_least, at_most
 from benchmarks.sending import our_server_process
 from benchmarks.sockets import Sockets
+from circuit_breaker_server import RateSettings
 
 __all__ = ["securing"]
 
@@ -44,7 +45,9 @@ def _fan_out(scale: Scale) -> Iterator[Row]:
     with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
         placed: dict[str, tuple[Remote, Sockets]] = {}
         for name, token in (("open", None), ("secured", _token())):
-            server = running_.enter_context(our_server_process(secured=token is not None))
+            server = running_.enter_context(
+                our_server_process(secured=token is not None, rates=RateSettings())
+            )
             server.call("make", workflows=1)
             port = server.call("port")
             sockets = running_.enter_context(Sockets(port, _SOCKETS, resume=True, token=token))
@@ -79,7 +82,7 @@ def _latency(scale: Scale) -> Iterator[Row]:
     with on_core(LOAD_CORE):
         for _ in range(scale.long_runs):
             for name, token in (("open", None), ("secured", _token())):
-                with our_server_process(secured=token is not None) as server:
+                with our_server_process(secured=token is not None, rates=RateSettings()) as server:
                     workflows = server.call("make", workflows=subscriptions // 2)
                     url = f"http://127.0.0.1:{server.call('port')}/graphql"
                     taken = uvloop.run(

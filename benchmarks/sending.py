@@ -21,12 +21,18 @@ from benchmarks.row import Rounds, Row, Scale, Target, at_least
 from benchmarks.sockets import Sockets
 from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_server import RateSettings
 
-__all__ = ["channels", "fan_out", "our_server_process"]
+__all__ = ["PATIENT", "channels", "fan_out", "our_server_process"]
 
 _SOCKETS = 100
 _PER_WRITE = (1, 10, 100)
-_PATIENT: dict[str, Any] = {"ping_seconds": 3600.0, "max_connections_per_address": 100_000}
+PATIENT: dict[str, Any] = {
+    "ping_seconds": 3600.0,
+    "max_connections_per_address": 100_000,
+    "rates": RateSettings(connects_per_second=None, subscribes_per_second=None),
+}
+"""What is raised for the load: it comes from one address, and begins all at once."""
 _OF_WORKFLOW = f"subscription($w: String) {{ resourceUpdates(workflowId: $w) {{ {FIELDS} }} }}"
 _OF_WORKFLOW_BY_ID = _OF_WORKFLOW.replace("$w: String", "$w: ID")
 
@@ -65,7 +71,7 @@ def our_server_process(**settings: Any) -> Iterator[Remote]:
     """Run our server in a process of its own, on the measured core, with an empty log."""
     with (
         tempfile.TemporaryDirectory(prefix="circuit-breaker-bench-") as directory,
-        running(our_server.serve, directory, {**_PATIENT, **settings}, core=MEASURED_CORE) as server,
+        running(our_server.serve, directory, {**PATIENT, **settings}, core=MEASURED_CORE) as server,
     ):
         server.receive()
         yield server
@@ -146,7 +152,7 @@ def fan_out(scale: Scale) -> Iterator[Row]:
             row.detail = {"events per write, counted, the limit's as well": round(per_write, 1)}
             row.settings = {
                 "published": "records appended to the durable log in the server's process, and folded",
-                **_PATIENT,
+                **PATIENT,
             }
             targets: dict[str, Target] = {"of the limit": at_least(0.5, row.ratio_to_limit)}
             if n == 10:
@@ -191,7 +197,7 @@ def channels(scale: Scale) -> Iterator[Row]:
     )
     row.settings = {
         "published": "records appended to the durable log in the server's process, 8 x 100 side by side",
-        **_PATIENT,
+        **PATIENT,
     }
     yield row.aim({"times Strawberry": at_least(20, row.times.get("Strawberry"))})
 

@@ -140,6 +140,7 @@ def _read_until(opened: socket.socket, mark: bytes) -> None:
 
 def _read_count(opened: socket.socket, mark: bytes, count: int) -> None:
     data = b""
+    opened.settimeout(60)  # an answer that is a refusal is not the mark that is waited for
     while data.count(mark) < count:
         more = opened.recv(65536)
         if not more:

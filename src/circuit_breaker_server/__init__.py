@@ -1,6 +1,20 @@
 """A Circuit Breaker server: workflows run, every change is logged, subscriptions stream it."""
 
 from circuit_breaker_server.app import Server, ServerStartError
-from circuit_breaker_server.config import DocumentLimits, ServerSettings, TokenSettings
+from circuit_breaker_server.config import (
+    DocumentLimits,
+    OAuthProviderSettings,
+    RateSettings,
+    ServerSettings,
+    TokenSettings,
+)
 
-__all__ = ["DocumentLimits", "Server", "ServerSettings", "ServerStartError", "TokenSettings"]
+__all__ = [
+    "DocumentLimits",
+    "OAuthProviderSettings",
+    "RateSettings",
+    "Server",
+    "ServerSettings",
+    "ServerStartError",
+    "TokenSettings",
+]

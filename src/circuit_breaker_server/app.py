@@ -51,7 +51,8 @@ from circuit_breaker_server.security.authentication import Authenticator, TokenK
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rates import Rates, too_often
 from circuit_breaker_server.security.watched_file import FileRefused
-from circuit_breaker_server.session import Services, Sessions
+from circuit_breaker_server.session import Services
+from circuit_breaker_server.sessions import Sessions
 from circuit_breaker_server.tls import SecureListener, TlsError, server_context
 from circuit_breaker_server.websocket_upgrade import (
     Accept,

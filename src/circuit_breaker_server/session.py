@@ -36,15 +36,14 @@ from circuit_breaker_server.security.authentication import (
 from circuit_breaker_server.security.clock import Alarm
 from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
 
-__all__ = ["Execute", "Services", "Session", "Sessions", "text_frames"]
+__all__ = ["TOO_MANY", "Execute", "Services", "Session", "text_frames"]
 
 Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None, Caller], Awaitable[bytes]]
 """Runs a query or mutation; returns the encoded execution result, errors included."""
 
 RESUME_VERSION: Final = 1
 TOO_MANY: Final = "too many connections of one principal"
-ROTATION_SECONDS: Final = 30.0
-"""How long a principal may have twice as many connections, to replace each of them."""
+"""Why a session of a principal that has too many is closed."""
 
 logger = get_logger("session")
 
@@ -468,106 +467,3 @@ class Session:
 def _host(remote: str) -> str:
     """Take the port off an address."""
     return remote.rpartition(":")[0] or remote
-
-
-@final
-class Sessions:
-    """All open sessions of a server.
-
-    Example::
-
-        sessions = Sessions(services)
-        Accept(subprotocol=SUBPROTOCOL, open_sink=sessions.open)
-        await sessions.aclose()
-    """
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._plans = Plans(services.documents.schema)
-        self._open: set[Session] = set()
-        # Of each principal the sessions in the order in which they began.
-        self._of: dict[str, dict[Session, None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        """How many sockets are open."""
-        return len(self._open)
-
-    def open(self, socket: WebSocket, *, authorization: str | None = None) -> Session:
-        """Begin a session on a socket whose handshake is done; without our subprotocol it closes 4406.
-
-        ``authorization`` is the header of that name.
-        """
-        session = Session(
-            socket,
-            self._services,
-            self._plans,
-            authorization=authorization,
-            own=self._own,
-            on_end=self._ended,
-            admit=self._admit,
-        )
-        self._open.add(session)
-        logger.info("opened", remote=socket.remote, path=socket.url)
-        if socket.subprotocol != SUBPROTOCOL:
-            session.refuse_subprotocol()
-        return session
-
-    def _admit(self, session: Session) -> bool:
-        """Count a session for its principal; ``False``: there are too many of them."""
-        principal = session.principal.id
-        if not principal:
-            return True
-        allowed = self._services.settings.max_connections_per_principal
-        own = self._of.setdefault(principal, {})
-        if len(own) >= 2 * allowed:
-            return False
-        own[session] = None
-        if len(own) > allowed:
-            asyncio.get_running_loop().call_later(ROTATION_SECONDS, self._end_surplus, principal)
-        return True
-
-    def _end_surplus(self, principal: str) -> None:
-        allowed = self._services.settings.max_connections_per_principal
-        for session in list(self._of.get(principal, ()))[allowed:]:
-            session.end_surplus()
-
-    def _ended(self, session: Session) -> None:
-        self._open.discard(session)
-        own = self._of.get(session.principal.id)
-        if own is not None:
-            own.pop(session, None)
-            if not own:
-                del self._of[session.principal.id]
-
-    def review(self) -> None:
-        """Look again at what every peer may see: the policy has changed."""
-        for session in list(self._open):
-            session.review()
-
-    def revoke(self, key_id: str) -> None:
-        """Close the sockets that were opened with an API key."""
-        for session in list(self._open):
-            if session.principal.key_id == key_id:
-                session.revoke()
-
-    async def aclose(self) -> None:
-        """Close every socket with 1012 after what is due on it; abort those that do not end in time."""
-        sessions = list(self._open)
-        for session in sessions:
-            session.shut_down()
-        try:
-            async with asyncio.timeout(self._services.settings.shutdown_seconds):
-                for session in sessions:
-                    await session.wait_closed()
-        except TimeoutError:
-            for session in sessions:
-                session.abort()
-            for session in sessions:
-                await session.wait_closed()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _own(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

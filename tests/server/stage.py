@@ -17,7 +17,8 @@ from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.security.authentication import Authenticator
-from circuit_breaker_server.session import Execute, Services, Sessions
+from circuit_breaker_server.session import Execute, Services
+from circuit_breaker_server.sessions import Sessions
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
 from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_client
 

@@ -10,7 +10,8 @@ import msgspec
 from graphql import Executor, GraphQLSchema, OperationType, get_argument_values
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.gateway.projection import Projection, root_fields
+from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
 from circuit_breaker_server.graphql.recently_used import RecentlyUsed

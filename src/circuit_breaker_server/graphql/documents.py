@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import graphql
 from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode
@@ -19,6 +19,9 @@ from circuit_breaker_server.graphql.limits import (
 )
 from circuit_breaker_server.graphql.recently_used import RecentlyUsed
 
+if TYPE_CHECKING:
+    from circuit_breaker_server.graphql.compiled import CompiledOperation
+
 __all__ = ["Document", "Documents"]
 
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
@@ -32,13 +35,15 @@ class Document:
     :ivar query: its text.
     :ivar ast: parsed, with locations.
     :ivar operations: by name; an anonymous operation's name is ``None``.
+    :ivar compiled: what :func:`.compiled.compiled_operation` has made of them.
     """
 
-    __slots__ = ("__weakref__", "ast", "operations", "query")
+    __slots__ = ("__weakref__", "ast", "compiled", "operations", "query")
 
     def __init__(self, query: str, ast: DocumentNode) -> None:
         self.query = query
         self.ast = ast
+        self.compiled: dict[tuple[str | None, frozenset[str]], CompiledOperation | None] = {}
         self.operations: dict[str | None, OperationDefinitionNode] = {
             node.name.value if node.name else None: node
             for node in ast.definitions

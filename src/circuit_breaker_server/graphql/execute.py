@@ -17,9 +17,10 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import withheld_from
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.graphql.compiled import compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
-from circuit_breaker_server.graphql.resolvers import Judging, Root, Told, resolve
+from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.security.rights import Rights
 
@@ -73,7 +74,22 @@ async def run(
     document: Document, *, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
 ) -> bytes:
     """Execute on a root; return the answer as :func:`execute` does."""
-    result = _start(document, variables, operation_name, root, root.caller.rights)
+    rights = root.caller.rights
+    operation = compiled_operation(document, operation_name, withheld_from(rights))
+    arguments = None if operation is None else operation.arguments(variables)
+    again: Root | Answered = root
+    if operation is not None and arguments is not None:
+        try:
+            value = root.field(operation.name, arguments)
+            if _is_coroutine(value):
+                value = await value
+        except Exception as error:  # noqa: BLE001 (graphql-core makes an error of the answer of each)
+            value = error
+        encoded = None if isinstance(value, Exception) else operation.encode(value)
+        if encoded is not None:
+            return encoded + (b"}" if root.cursor is None else _resume(root.cursors.of(root.cursor)))
+        again = Answered(value)
+    result = _start(document, variables, operation_name, again, rights)
     if inspect.isawaitable(result):
         result = await result
     return _encode(result, None if root.cursor is None else root.cursors.of(root.cursor))
@@ -94,11 +110,15 @@ def project(
     return _encode(result, None)
 
 
+def _resume(cursor: str) -> bytes:
+    return b',"extensions":{"resume":{"cursor":' + _ENCODER.encode(cursor) + b"}}}"
+
+
 def _start(
     document: Document,
     variables: Mapping[str, object] | None,
     operation_name: str | None,
-    root: Root | Told | Judging,
+    root: Root | Told | Judging | Answered,
     rights: Rights,
 ) -> Awaitable[ExecutionResult] | ExecutionResult:
     return graphql.execute(

@@ -28,7 +28,7 @@ from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, na
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 from circuit_breaker_server.security.rights import EVERYTHING, Rights
 
-__all__ = ["MUTATIONS", "QUERIES", "Judging", "Root", "Told", "resolve"]
+__all__ = ["MUTATIONS", "QUERIES", "Answered", "Judging", "Root", "Told", "resolve"]
 
 
 @final
@@ -146,6 +146,25 @@ class Told:
 
 
 @final
+class Answered:
+    """The value at the root of an operation whose only field was answered already.
+
+    :param value: the answer, or what the field was refused by.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def field(self, _name: str, _arguments: Arguments) -> object:
+        """Answer the root field."""
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+
+@final
 class Judging:
     """The value at the root of a mutation that is not executed: it is only told whether it would be.
 
@@ -174,7 +193,7 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
     if isinstance(source, dict):
         value = source[info.field_name]
         return value() if callable(value) else value
-    if isinstance(source, (Root, Told, Judging)):
+    if isinstance(source, (Root, Told, Judging, Answered)):
         return source.field(info.field_name, arguments)
     raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")
 

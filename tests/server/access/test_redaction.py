@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Iterator
 from typing import Any, Final, cast, final
 
@@ -39,6 +40,8 @@ from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.events import whole
 from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.graphql.compiled import compile_operation
+from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import _encode as encode_answer
 from circuit_breaker_server.graphql.resolvers import resolve
 from circuit_breaker_server.graphql.schema import (
@@ -399,6 +402,31 @@ def test_no_answer_has_what_is_withheld_and_each_has_the_rest(schema: str) -> No
         assert answer == plainly(stage, document, {name: whole(left)}, event=False)
 
     check()
+
+
+@pytest.mark.parametrize("schema", ["ours", "nested"])
+def test_no_compiled_answer_has_what_is_withheld_and_each_has_the_rest(schema: str) -> None:
+    stage = stage_of(schema)
+    compiled = 0
+
+    @_settings
+    @given(asked=documents(stage, ("query", "mutation")), withheld=_views, seed=_seeds)
+    def check(asked: tuple[str, str], withheld: frozenset[str], seed: int) -> None:
+        nonlocal compiled
+        name, document = asked[0], re.sub(r" @\w+\([^)]*\)", "", asked[1])
+        assume(not validate(stage.redacting, parse(document), RULES))
+        maker = Maker(stage, seed, withheld, unfit=False)
+        value, left = maker.value(stage.root(document.partition(" ")[0])[name].type)
+        operation = compile_operation(stage.redacting, Document(document, parse(document)), None, withheld)
+        if operation is not None:
+            encoded = operation.encode(value)
+            assert encoded is not None
+            check_hides(encoded, maker)
+            assert encoded + b"}" == plainly(stage, document, {name: whole(left)}, event=False)
+            compiled += 1
+
+    check()
+    assert compiled > 20
 
 
 def test_every_field_that_is_withheld_is_reached_by_a_root_field() -> None:

@@ -13,7 +13,8 @@ from graphql.validation import NoUnusedFragmentsRule, NoUnusedVariablesRule, spe
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from circuit_breaker_server.gateway.projection import Projection, root_fields
+from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.errors import to_wire
 from tests.server.gateway.documents import SCHEMA, documents, values
 
