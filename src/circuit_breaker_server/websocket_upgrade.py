@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
@@ -147,7 +147,7 @@ def upgrade_protocol(
     return cast(type[asyncio.Protocol], UpgradeProtocol)
 
 
-class _UpgradeProtocol(FrameProtocol):
+class _UpgradeProtocol(ServerFrameProtocol):
     """A socket that uvicorn gave away, and still counts."""
 
     __slots__ = ("_connections", "_on_lost")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import final
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
-from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket, connect
 
@@ -283,8 +283,8 @@ async def listen(
 ) -> AsyncIterator[int]:
     """Serve WebSockets with the server's role of this package alone; yield the port."""
 
-    def new_protocol() -> FrameProtocol:
-        return FrameProtocol(
+    def new_protocol() -> ServerFrameProtocol:
+        return ServerFrameProtocol(
             *frame_protocol_arguments(
                 lambda _request: ServerListener(
                     open_sink, limits=limits, close_seconds=close_seconds, pacing=pacing

@@ -15,7 +15,7 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Subscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
-from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
 __all__ = ["FakeServer"]
@@ -82,7 +82,7 @@ class FakeServer:
                 handshake_seconds=_HANDSHAKE_SECONDS,
             )
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(lambda: FrameProtocol(*arguments), "127.0.0.1", 0)
+            self._listener = await loop.create_server(lambda: ServerFrameProtocol(*arguments), "127.0.0.1", 0)
 
     async def aclose(self) -> None:
         """Drop what is open and stop listening. Safe to call twice."""

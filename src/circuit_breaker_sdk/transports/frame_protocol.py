@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from picows import WSAutoPingStrategy, WSListener, WSTransport
 
-__all__ = ["FrameListener", "FrameProtocol", "frame_protocol_arguments"]
+__all__ = ["FrameListener", "FrameProtocol", "ServerFrameProtocol", "frame_protocol_arguments"]
 
 if TYPE_CHECKING:
     _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
@@ -110,13 +110,8 @@ class FrameProtocol(_PicowsProtocol):
         if self.listener is None:
             # Until the handshake is answered: what arrives is looked at before picows has it.
             self._view = buffer
-        else:
-            if self._view:
-                self._view = _NOTHING
-            if not self.transport.is_client_side:
-                # picows doubles its buffer when a read has filled it, for good: for long messages that is
-                # needed and still happens, a flood of short ones would have ever more taken in one turn.
-                return buffer[: min(len(buffer) + 1 >> 1, _MOST_AT_ONCE_BYTES)]
+        elif self._view:
+            self._view = _NOTHING
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -154,6 +149,18 @@ class FrameProtocol(_PicowsProtocol):
         # Waiting for the end of a header that never comes would only end in a timeout.
         self.transport.disconnect(graceful=False)
         return False
+
+
+class ServerFrameProtocol(FrameProtocol):
+    """The reading side of a server's socket: what it takes of one peer in a row stays small."""
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = super().get_buffer(sizehint)
+        # picows doubles its buffer, for good, when a read has filled it. For a long message that is needed,
+        # and still happens; with a flood of short ones ever more would be taken in one turn.
+        return buffer[: min(len(buffer) + 1 >> 1, _MOST_AT_ONCE_BYTES)]
 
 
 def frame_protocol_arguments(
