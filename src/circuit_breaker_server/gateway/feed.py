@@ -34,10 +34,11 @@ class Run:
     """A channel's events from one number on: encoded once in a flush, for all who stand there.
 
     :ivar prev: the cursor that the first event names; who received another one before gets bytes of his own.
-    :ivar framed: what was already framed, by the operation's prefix.
+    :ivar prefix: of the operation framed last, ``framed`` what came of it. No more is kept: bytes that are
+        let go leave their place in the processor's cache to the next ones.
     """
 
-    __slots__ = ("_payloads", "_pieces", "frame", "framed", "last", "prev", "resume", "seq")
+    __slots__ = ("_payloads", "_pieces", "frame", "framed", "last", "prefix", "prev", "resume", "seq")
 
     def __init__(self, channel: Channel, seq: int, frame: Frame, *, resume: bool) -> None:
         self.seq = seq
@@ -45,7 +46,8 @@ class Run:
         self.resume = resume
         self.prev = channel.entry(seq).prev
         self.last = channel.last
-        self.framed: dict[bytes, bytes] = {}
+        self.prefix = b""
+        self.framed = b""
         self._payloads = channel.payloads(seq, resume=resume, prev=self.prev)
         self._pieces: dict[int, Sequence[bytes]] = {}
 
@@ -54,7 +56,8 @@ class Run:
         pieces = self._pieces.get(len(prefix))
         if pieces is None:
             pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self._payloads)
-        frames = self.framed[prefix] = prefix.join(pieces)
+        self.prefix, self.framed = prefix, b""
+        frames = self.framed = prefix.join(pieces)
         return frames
 
 
@@ -365,7 +368,7 @@ class Feed:
             run = self._find_run(channel, seq, memo)
         prefix = subscriber.prefix
         if run.prev == subscriber.cursor or not self.resume:
-            frames = run.framed.get(prefix) or run.frames(prefix)
+            frames = run.framed if run.prefix == prefix else run.frames(prefix)
         else:
             payloads = channel.payloads(seq, resume=True, prev=subscriber.cursor)
             frames = prefix.join(self.frame(len(prefix), payloads))
