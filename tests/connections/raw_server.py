@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, final
 
@@ -113,6 +113,8 @@ def subscribe(id_: str) -> Subscribe:
 class RecordingRoute:
     """Keeps its calls as ``(method, argument)``; their number can be waited for."""
 
+    decode_run = None
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, object]] = []
         self._changed = asyncio.Event()
@@ -127,6 +129,12 @@ class RecordingRoute:
         except msgspec.DecodeError:
             return False
         return True
+
+    def receive(self, payload: object, size_bytes: int) -> bool:
+        raise AssertionError("nothing is decoded for it")
+
+    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
+        raise AssertionError("nothing is decoded for it")
 
     def deliver_checked(self, payload: bytes) -> None:
         self._note("deliver_checked", msgspec.json.decode(payload))

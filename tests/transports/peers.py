@@ -16,7 +16,13 @@ from typing import final
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.pace import Pacing
-from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket, connect
+from circuit_breaker_sdk.transports.websocket import (
+    ClientSink,
+    MessageSink,
+    ServerListener,
+    WebSocket,
+    connect,
+)
 
 TEXT, CONTINUATION, BINARY, CLOSE, PING, PONG = 0x1, 0x0, 0x2, 0x8, 0x9, 0xA
 SUBPROTOCOL = "graphql-transport-ws"
@@ -176,6 +182,10 @@ class RecordingSink:
         self.messages.append(data)
         self._changed.set()
 
+    def on_messages(self, messages: list[bytes]) -> None:
+        for data in messages:
+            self.on_message(data)
+
     def on_closed(self, code: int, reason: str) -> None:
         self.closed.append((code, reason))
         self._changed.set()
@@ -211,7 +221,7 @@ LIMITS = MessageLimits(max_message_bytes=65_536, max_fragments=8)
 
 @asynccontextmanager
 async def open_pair(
-    role: str, *, close_seconds: float = 5.0, limits: MessageLimits = LIMITS, sink: MessageSink | None = None
+    role: str, *, close_seconds: float = 5.0, limits: MessageLimits = LIMITS, sink: ClientSink | None = None
 ) -> AsyncIterator[Pair]:
     """Yield a joined pair; ``role`` is what the socket under test plays: ``client`` or ``server``.
 
@@ -229,7 +239,7 @@ async def open_pair(
 
 @asynccontextmanager
 async def _client_under_test(
-    sink: MessageSink, recording: RecordingSink, close_seconds: float, limits: MessageLimits
+    sink: ClientSink, recording: RecordingSink, close_seconds: float, limits: MessageLimits
 ) -> AsyncIterator[Pair]:
     accepted: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
     over = asyncio.Event()

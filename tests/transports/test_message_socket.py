@@ -180,6 +180,10 @@ class _Answering:
         self.socket.send_messages([b"two", b"three"])
         self.socket.write(frame(TEXT, b"four", masked=False))
 
+    def on_messages(self, messages: list[bytes]) -> None:
+        for data in messages:
+            self.on_message(data)
+
     def on_closed(self, code: int, reason: str) -> None:
         pass
 
@@ -467,6 +471,9 @@ class FailingSink:
     def on_message(self, data: bytes) -> None:
         self.seen.on_message(data)
         raise RuntimeError("the message handler is broken")
+
+    def on_messages(self, messages: list[bytes]) -> None:
+        self.on_message(messages[0])
 
     def on_closed(self, code: int, reason: str) -> None:
         self.seen.on_closed(code, reason)

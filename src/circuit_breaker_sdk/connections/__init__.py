@@ -9,7 +9,7 @@ from circuit_breaker_sdk.connections.poll_connection import PollConnection
 from circuit_breaker_sdk.connections.pool import SubscriptionConnectionPool
 from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
 from circuit_breaker_sdk.connections.pool_supervisor import PoolSupervisor
-from circuit_breaker_sdk.connections.route import Link, Route
+from circuit_breaker_sdk.connections.route import Envelope, Link, Route
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.connections.tokens import TokenSource
 
@@ -23,6 +23,7 @@ __all__ = [
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Envelope",
     "Link",
     "PollConnection",
     "PoolSupervisor",

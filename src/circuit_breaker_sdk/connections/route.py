@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from circuit_breaker_sdk.errors import GraphQLError, SubscriptionError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["Link", "Route"]
+__all__ = ["Envelope", "Link", "Route"]
+
+
+class Envelope(Protocol):
+    """A ``next`` message, decoded whole. Any: what its payload is, only its route knows."""
+
+    @property
+    def id(self) -> str:
+        """The operation's."""
+        ...
+
+    @property
+    def payload(self) -> Any:
+        """Its execution result."""
+        ...
 
 
 class Route(Protocol):
@@ -17,11 +32,33 @@ class Route(Protocol):
     route and calls nothing more. No method may raise.
     """
 
+    @property
+    def decode_run(self) -> Callable[[bytes], Sequence[Envelope]] | None:
+        """Decodes ``next`` messages, one a line, of the route's type; raises anything where one is not.
+
+        It is the same object for all routes of one type; ``None`` where each is to be delivered alone.
+        """
+        ...
+
     def deliver(self, payload: bytes) -> bool:
         """Take the execution result of one ``next``: the hot path.
 
         Return ``False``, with nothing changed, if it could not be decoded: the connection then reads the
         whole message with the full codec and calls :meth:`deliver_checked`.
+        """
+        ...
+
+    def receive(self, payload: Any, size_bytes: int) -> bool:
+        """Take the payload of a message that ``decode_run`` has decoded, as :meth:`deliver`."""
+        ...
+
+    def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
+        """Take the payloads of the first messages of a run, as many as are this route's and as they should.
+
+        Return how many: the next one is not of this route, or for :meth:`receive`.
+
+        :param messages: as they came.
+        :param around: bytes of a message that are not its payload.
         """
         ...
 

@@ -37,8 +37,9 @@ _LAYOUT: Final = re.compile(
 class PrefixRoutes(Generic[R]):
     """Routes of a connection's operations, by id and, once learned, by the first bytes of their events.
 
-    The caller inlines the look-up; both attributes are read-only to it:
+    The caller inlines the look-up; the attributes are read-only to it:
 
+    :ivar by_id: the routes by the ids of their operations.
     :ivar prefix_length: bytes to cut off the front of a message; 0 while nothing is learned.
     :ivar by_prefix: the routes by exactly that many bytes; empty while nothing is learned.
 
@@ -58,41 +59,41 @@ class PrefixRoutes(Generic[R]):
             payload = data[routes.prefix_length : -1]               # if this is no JSON object: likewise
     """
 
-    __slots__ = ("_by_id", "_head", "_id_length", "_tail", "by_prefix", "prefix_length")
+    __slots__ = ("_head", "_id_length", "_tail", "by_id", "by_prefix", "prefix_length")
 
     def __init__(self) -> None:
         self.prefix_length: int = 0
         self.by_prefix: dict[bytes, R] = {}
-        self._by_id: dict[str, R] = {}
+        self.by_id: dict[str, R] = {}
         self._head = b""
         self._tail = b""
         self._id_length = 0
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self.by_id)
 
     def add(self, id: str, route: R) -> None:  # noqa: A002 (the protocol's own word)
         """Register a route; one that was registered under the same id is replaced."""
-        self._by_id[id] = route
+        self.by_id[id] = route
         if self.prefix_length:
             self._add_prefix(id, route)
 
     def remove(self, id: str, route: R) -> bool:  # noqa: A002 (the protocol's own word)
         """Remove this very route; one that has taken the id over meanwhile stays. Tell whether it was."""
-        if self._by_id.get(id) is not route:
+        if self.by_id.get(id) is not route:
             return False
-        del self._by_id[id]
+        del self.by_id[id]
         if self.prefix_length:
             self.by_prefix.pop(self._prefix(id), None)
         return True
 
     def get(self, id: str) -> R | None:  # noqa: A002 (the protocol's own word)
         """Return the route of an operation, or ``None``."""
-        return self._by_id.get(id)
+        return self.by_id.get(id)
 
     def routes(self) -> tuple[R, ...]:
         """Return all routes in the order of their registration."""
-        return tuple(self._by_id.values())
+        return tuple(self.by_id.values())
 
     def learn(self, data: bytes, message: Next) -> None:
         """Learn the server's layout from a message that the full codec has decoded.
@@ -111,7 +112,7 @@ class PrefixRoutes(Generic[R]):
         self._head, encoded_id, self._tail = match.groups()
         self._id_length = len(encoded_id)
         self.prefix_length = match.end()
-        for id_, route in self._by_id.items():
+        for id_, route in self.by_id.items():
             self._add_prefix(id_, route)
 
     def _add_prefix(self, id_: str, route: R) -> None:

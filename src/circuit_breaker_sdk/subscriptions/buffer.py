@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
@@ -123,9 +123,21 @@ class EventBuffer(Generic[T]):
         items.append(response)
         return True
 
-    def _fits(self, size_bytes: int) -> bool:
+    def has_room(self, events: int, size_bytes: int) -> bool:
+        """Tell whether so many events of so much in all would simply fit."""
+        return self._fits(size_bytes, events)
+
+    def extend(self, responses: Iterable[Response[T]], size_bytes: int) -> None:
+        """Append events that fit, as :meth:`has_room` has told; each knows its size."""
+        if self.items is None:
+            self.items = deque()
+        self.items.extend(responses)
+        self.size_bytes += size_bytes
+        self._budget.used += size_bytes
+
+    def _fits(self, size_bytes: int, events: int = 1) -> bool:
         return (
-            len(self) < self._max_events
+            len(self) + events <= self._max_events
             and self.size_bytes + size_bytes <= self._max_bytes
             and self._budget.used + size_bytes <= self._budget.max_bytes
         )

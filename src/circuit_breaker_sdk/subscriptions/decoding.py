@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
-from typing import Annotated, Any, Generic, Protocol, TypeVar, cast, final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast, final
 
 import msgspec
 
+from circuit_breaker_sdk.connections import Envelope
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error
@@ -96,7 +97,9 @@ _ANY_NAME = "?"
 
 
 @functools.lru_cache(maxsize=256)
-def _response_decoder(event_type: Hashable, root_field: str, with_resume: bool) -> Callable[[bytes], object]:
+def _decoders(
+    event_type: Hashable, root_field: str, with_resume: bool
+) -> tuple[Callable[[bytes], object], Callable[[bytes], object]]:
     # Any: this is the JSON codec's edge, the types below are made at run time.
     value_type: Any = cast("Any", event_type) | None
     data: Any = msgspec.defstruct("Data", [("value", value_type)], rename={"value": root_field}, gc=False)
@@ -113,10 +116,13 @@ def _response_decoder(event_type: Hashable, root_field: str, with_resume: bool) 
     response = msgspec.defstruct(
         "Response", fields, rename={"size_bytes": _RENAMED_SIZE}, namespace=namespace, gc=False
     )
-    return msgspec.json.Decoder(response).decode
+    envelope = msgspec.defstruct(
+        "Envelope", [("id", str), ("type", Literal["next"]), ("payload", response)], gc=False
+    )
+    return msgspec.json.Decoder(response).decode, msgspec.json.Decoder(envelope).decode_lines
 
 
-def _not_learned(_payload: bytes) -> Response[T]:
+def _not_learned(_payload: bytes) -> Any:
     raise UnfitPayloadError("the root field is not known yet")
 
 
@@ -131,7 +137,7 @@ class EventDecoder(Generic[T]):
     :raises UsageError: msgspec cannot decode the type.
     """
 
-    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "none_allowed")
+    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "decode_run", "none_allowed")
 
     def __init__(self, event_type: type[T], root_field: str | None, *, with_resume: bool) -> None:
         check_type(event_type)
@@ -140,9 +146,12 @@ class EventDecoder(Generic[T]):
         self._with_resume = with_resume
         self.none_allowed: bool = _allows_none(event_type)
         self.decode: Callable[[bytes], Response[T]] = _not_learned
+        self.decode_run: Callable[[bytes], Sequence[Envelope]] = _not_learned
+        """Whole messages, one a line, each checked to be a ``next``."""
         if root_field is not None:
-            decode = _response_decoder(cast("Hashable", event_type), root_field, with_resume)
-            self.decode = cast("Callable[[bytes], Response[T]]", decode)
+            one, run = _decoders(cast("Hashable", event_type), root_field, with_resume)
+            self.decode = cast("Callable[[bytes], Response[T]]", one)
+            self.decode_run = cast("Callable[[bytes], Sequence[Envelope]]", run)
 
     @property
     def event_type(self) -> type[T]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.connections import Link
+from circuit_breaker_sdk.connections import Envelope, Link
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -104,6 +105,7 @@ class Delivery(Consumption[T]):
         "_put_on_at",
         "_started",
         "continuity",
+        "decode_run",
         "events_received",
         "fallbacks",
         "gaps",
@@ -160,6 +162,7 @@ class Delivery(Consumption[T]):
         self._link = link
         self._decoder = decoder
         self._decode = decoder.decode
+        self.decode_run: Callable[[bytes], Sequence[Envelope]] = decoder.decode_run
         self._none_allowed = decoder.none_allowed
         self._events_before = 0
         self._is_off = False
@@ -176,12 +179,16 @@ class Delivery(Consumption[T]):
 
     # The route ---------------------------------------------------------------------------------------------
 
-    def deliver(self, payload: bytes) -> bool:  # noqa: PLR0911, PLR0912 (one call less per event)
-        """Decode one execution result and hand it over: the hot path."""
+    def deliver(self, payload: bytes) -> bool:
+        """Decode one execution result and hand it over."""
         try:
             response = self._decode(payload)
         except Exception:  # noqa: BLE001 (whatever it was, the full codec looks at the message again)
             return False
+        return self.receive(response, len(payload))
+
+    def receive(self, response: Response[T], size_bytes: int) -> bool:  # noqa: PLR0911, PLR0912 (one call less per event)
+        """Hand one execution result over: the hot path."""
         data = response.data
         value = None if data is None else data.value
         if value is None and not response.errors and (data is None or not self._none_allowed):
@@ -205,11 +212,11 @@ class Delivery(Consumption[T]):
             return True
         handler = self._inline
         if handler is None:
-            if self.buffer.add(response, len(payload)):
+            if self.buffer.add(response, size_bytes):
                 if self._wake_at is not NEVER or self.on_ready is not None or self._blocks:
                     self._noticed()
             else:
-                self._keep(response, len(payload))
+                self._keep(response, size_bytes)
             return True
         self.events_handled += 1
         try:
@@ -222,10 +229,76 @@ class Delivery(Consumption[T]):
         self.handled = self._last_cursor
         return True
 
+    def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
+        """Hand over the first messages of a run that come as they should; return how many.
+
+        All of it is what :meth:`receive` does with each, where nothing has to be looked at more closely.
+        """
+        if self._predicates or not self._has_cursors or self.state is not _LIVE:
+            return 0
+        if self._inline is not None:
+            return self._handle_run(run, self._inline)
+        if (
+            self._blocks
+            or self.on_ready is not None
+            or not self.buffer.has_room(len(run), sum(map(len, messages)))
+        ):
+            return 0
+        return self._buffer_run(run, messages, around)
+
+    def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
+        taken, id_, cursor = 0, self.id, self._last_cursor
+        for envelope in run:
+            response: Response[T] = envelope.payload
+            data, extensions = response.data, response.extensions
+            if envelope.id != id_ or data is None or extensions is None or response.errors:
+                break
+            value, resume = data.value, extensions.resume
+            if value is None or resume is None or resume.prev != cursor:
+                break
+            self._last_cursor = self.received = cursor = resume.cursor
+            self.events_received += 1
+            self.events_handled += 1
+            taken += 1
+            try:
+                result = handler(value)
+            except Exception as error:  # noqa: BLE001 (as in `receive`)
+                self.handlers.report(handler, error)
+            else:
+                if result is not None and self.handlers.take_awaitable(handler, result, cursor):
+                    break
+            self.handled = cursor
+            if self._inline is not handler or self.state is not _LIVE or self._predicates:
+                break
+        return taken
+
+    def _buffer_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
+        fit: list[Response[T]] = []
+        size_bytes, id_, cursor = 0, self.id, self._last_cursor
+        for envelope, message in zip(run, messages, strict=True):
+            response: Response[T] = envelope.payload
+            data, extensions = response.data, response.extensions
+            if envelope.id != id_ or data is None or extensions is None or response.errors:
+                break
+            resume = extensions.resume
+            if data.value is None or resume is None or resume.prev != cursor:
+                break
+            cursor = resume.cursor
+            response.size_bytes = size = len(message) - around
+            size_bytes += size
+            fit.append(response)
+        if fit:
+            self._last_cursor = self.received = cursor
+            self.events_received += len(fit)
+            self.buffer.extend(fit, size_bytes)
+            if self._wake_at is not NEVER:
+                self._noticed()
+        return len(fit)
+
     def deliver_checked(self, payload: bytes) -> None:
         """Decode one execution result that the full codec has cut out; what does not fit ends us."""
         self._decoder = self._decoder.learn(payload)
-        self._decode = self._decoder.decode
+        self._decode, self.decode_run = self._decoder.decode, self._decoder.decode_run
         if not self.deliver(payload):
             detail = self._decoder.explain(payload)
             self.fail(DecodeError(self.id, type_name=self._decoder.type_name, detail=detail))
@@ -312,7 +385,7 @@ class Delivery(Consumption[T]):
         if self._has_cursors is not link.resume_negotiated:
             self._has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
-            self._decode = self._decoder.decode
+            self._decode, self.decode_run = self._decoder.decode, self._decoder.decode_run
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
         if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:

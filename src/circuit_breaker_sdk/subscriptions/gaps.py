@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, final
 
 import msgspec
@@ -56,12 +56,20 @@ GapHandler = Callable[[Gap], object]
 class _Position:
     """A route that wants nothing but the live signal: the place where the server stands now."""
 
+    decode_run = None
+
     def __init__(self, id: str) -> None:  # noqa: A002 (the protocol's own word)
         self._id = id
         self.found: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def deliver(self, payload: bytes) -> bool:  # noqa: ARG002 (an event before the signal is not for us)
         return True
+
+    def receive(self, payload: object, size_bytes: int) -> bool:
+        raise NotImplementedError("nothing is decoded for it")
+
+    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
+        raise NotImplementedError("nothing is decoded for it")
 
     def deliver_checked(self, payload: bytes) -> None:
         """Ignore an event: the stream is read from the position on, by another operation."""

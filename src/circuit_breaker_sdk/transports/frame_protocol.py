@@ -57,6 +57,9 @@ class FrameListener(WSListener):
     def __init__(self) -> None:
         self.closing: bool = False
 
+    def on_read_end(self) -> None:
+        """Hear that all frames of one read were handed on."""
+
     def on_broken(self) -> None:
         """Hear that picows refused what was received: its close frame is written, nothing more is read."""
 
@@ -120,9 +123,10 @@ class FrameProtocol(_PicowsProtocol):
         if not self._read_on:
             return
         super().buffer_updated(nbytes)
-        if self.transport.is_close_frame_sent:
-            listener = self.listener
-            if isinstance(listener, FrameListener) and not listener.closing:
+        listener = self.listener
+        if isinstance(listener, FrameListener):
+            listener.on_read_end()
+            if self.transport.is_close_frame_sent and not listener.closing:
                 # picows would go on parsing until its delayed disconnect.
                 self._read_on = False
                 listener.on_broken()

@@ -28,7 +28,15 @@ from circuit_breaker_sdk.protocol.frames import (
 from circuit_breaker_sdk.transports.frame_protocol import FrameListener
 from circuit_breaker_sdk.transports.pace import Pace, Pacing
 
-__all__ = ["MessageListener", "MessageSink", "ServerListener", "SocketState", "WebSocket"]
+__all__ = [
+    "ClientListener",
+    "ClientSink",
+    "MessageListener",
+    "MessageSink",
+    "ServerListener",
+    "SocketState",
+    "WebSocket",
+]
 
 _logger: Final = logging.getLogger("circuit_breaker_sdk.transports")
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
@@ -38,6 +46,8 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _BINARY: Final = WSMsgType.BINARY
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
+_TOGETHER: Final = 32
+"""Messages that are handed on together at most: what they become stays in the processor's cache."""
 
 
 class MessageSink(Protocol):
@@ -61,6 +71,13 @@ class MessageSink(Protocol):
 
         May be called from within :meth:`WebSocket.send_message` and :meth:`WebSocket.write`.
         """
+
+
+class ClientSink(MessageSink, Protocol):
+    """The client's: many messages that one read has brought are handed on together."""
+
+    def on_messages(self, messages: list[bytes]) -> None:
+        """Receive two or more whole text messages, ASCII, in their order; as ``on_message`` for each."""
 
 
 class SocketState(enum.Enum):
@@ -385,6 +402,59 @@ class MessageListener(FrameListener):
             self._close(CloseCode.INTERNAL, "internal error")
 
 
+class ClientListener(MessageListener):
+    """The client's role: the messages of one read are collected, and handed on at its end."""
+
+    __slots__ = ("_on_messages", "_read")
+
+    def __init__(self, limits: MessageLimits) -> None:
+        super().__init__(limits)
+        self._read: list[bytes] = []
+        self._on_messages: Callable[[list[bytes]], None] = _ignore
+
+    def join(self, socket: WebSocket, sink: ClientSink) -> None:
+        """Join the socket and who receives its messages, as ``attach``."""
+        self.attach(socket, sink)
+        if not self.closing:
+            self._on_messages = sink.on_messages
+
+    def begin_close(self) -> None:
+        super().begin_close()
+        self._on_messages = _ignore
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        # The hot path: as in the base, and the message is only put aside.
+        if (
+            frame.msg_type is _TEXT
+            and frame.fin
+            and self._is_whole
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        ):
+            payload = frame.get_payload_as_bytes()
+            if payload.isascii():
+                read = self._read
+                read.append(payload)
+                if len(read) >= _TOGETHER:
+                    self.on_read_end()
+                return
+        # What came before it goes first.
+        self.on_read_end()
+        super().on_ws_frame(transport, frame)
+
+    def on_read_end(self) -> None:
+        messages = self._read
+        if messages:
+            self._read = []
+            try:
+                if len(messages) == 1:
+                    self._on_message(messages[0])
+                else:
+                    self._on_messages(messages)
+            except Exception:
+                _logger.exception("receiving messages failed; the socket is closed with 1011")
+                self._close(CloseCode.INTERNAL, "internal error")
+
+
 @final
 class ServerListener(MessageListener):
     """The server's role: makes the :class:`WebSocket` and its sink once the handshake is answered.
@@ -465,7 +535,7 @@ class _NoSink:
         """Ignore it."""
 
 
-def _ignore(_data: bytes) -> None:
+def _ignore(_data: object) -> None:
     """Drop a message nobody is there for."""
 
 

@@ -21,7 +21,8 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.message_socket import (
-    MessageListener,
+    ClientListener,
+    ClientSink,
     MessageSink,
     ServerListener,
     SocketState,
@@ -29,7 +30,7 @@ from circuit_breaker_sdk.transports.message_socket import (
 )
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
-__all__ = ["MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]
+__all__ = ["ClientSink", "MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]
 
 _RESERVED_HEADERS: Final = frozenset(
     {
@@ -49,7 +50,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: |$)")
 
 async def connect(
     url: str,
-    sink: MessageSink,
+    sink: ClientSink,
     *,
     subprotocols: Sequence[str],
     headers: Mapping[str, str] | None = None,
@@ -99,7 +100,7 @@ class _Attempt:
     def __init__(
         self,
         target: str,
-        sink: MessageSink,
+        sink: ClientSink,
         *,
         subprotocols: tuple[str, ...],
         headers: dict[str, str],
@@ -202,14 +203,14 @@ class _Attempt:
 
 
 @final
-class _ClientListener(MessageListener):
+class _ClientListener(ClientListener):
     """The client's role: checks what the answer agreed on, then joins socket and sink."""
 
     __slots__ = ("_client_sink", "_close_seconds", "_offered", "_place", "opened", "refusal")
 
     def __init__(
         self,
-        sink: MessageSink,
+        sink: ClientSink,
         *,
         place: str,
         offered: tuple[str, ...],
@@ -240,7 +241,7 @@ class _ClientListener(MessageListener):
             self.opened = WebSocket(
                 self, transport, url=self._place, subprotocol=agreed[0], close_seconds=self._close_seconds
             )
-            self.attach(self.opened, self._client_sink)
+            self.join(self.opened, self._client_sink)
 
     def _refuse(self, transport: WSTransport, message: str) -> None:
         self.refusal = HandshakeFailed(message, url=self._place, status=101)

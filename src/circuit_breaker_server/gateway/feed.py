@@ -46,7 +46,7 @@ class Run:
         self.resume = resume
         self.prev = channel.entry(seq).prev
         self.last = channel.last
-        self.prefix = b""
+        self.prefix: bytes | None = None
         self.framed = b""
         self._payloads = channel.payloads(seq, resume=resume, prev=self.prev)
         self._pieces: dict[int, Sequence[bytes]] = {}
