@@ -239,7 +239,11 @@ def documents(draw: st.DrawFn, stage: Stage, kinds: tuple[str, ...]) -> tuple[st
 class Maker:
     """Makes a value in which every text is another one, and its like for who may not see all of it."""
 
-    def __init__(self, stage: Stage, seed: int, withheld: frozenset[str], *, unfit: bool) -> None:
+    def __init__(
+        self, stage: Stage, seed: int, withheld: frozenset[str], *, unfit: bool, share: float = 0.03
+    ) -> None:
+        """``unfit``: so great a share of what must not be null is."""
+        self._share = share
         self._stage = stage
         self._random = random.Random(seed)  # noqa: S311 (data of a test)
         self._withheld = withheld
@@ -252,7 +256,7 @@ class Maker:
     def value(self, output: GraphQLOutputType, depth: int = 3) -> tuple[object, object]:
         """Return a value and what is left of it."""
         if isinstance(output, GraphQLNonNull):
-            if self._unfit and self._random.random() < 0.03:
+            if self._unfit and self._random.random() < self._share:
                 return None, None
             return self._fitting(output.of_type, depth)
         if self._random.random() < 0.1:

@@ -74,7 +74,9 @@ def test_whatever_the_document_and_the_value_both_answer_the_same(unfit: bool) -
     def check(asked: tuple[str, str], seed: int) -> None:
         name, document = asked[0], re.sub(r" @\w+\([^)]*\)", "", asked[1])
         assume(not validate(stage.redacting, parse(document), RULES) and QUERY_RULES[name].page is None)
-        value, _ = Maker(stage, seed, frozenset(), unfit=unfit).value(stage.root("query")[name].type)
+        value, _ = Maker(stage, seed, frozenset(), unfit=unfit, share=0.3).value(
+            stage.root("query")[name].type
+        )
         operation = compile_operation(load_schema(), Document(document, parse(document)), None, frozenset())
         met["compiled"] += operation is not None
         met["unfit"] += operation is not None and operation.encode(value) is None
