@@ -13,7 +13,7 @@ __all__ = ["Finite", "Selection", "StreamEvent", "made", "whole"]
 
 
 @final
-class StreamEvent(msgspec.Struct, eq=False):
+class StreamEvent(msgspec.Struct, eq=False, gc=False):
     """One event of one subscription field.
 
     :ivar stream: the field's name.

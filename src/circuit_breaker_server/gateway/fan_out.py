@@ -88,7 +88,7 @@ class Gateway:
         ring_bytes: int = 256 * 1024,
         advance_seconds: float = 30.0,
         begin_seconds: float = 60.0,
-        page_records: int = 256,
+        page_records: int = 512,
         cursors: Cursors | None = None,
         pace: float | None = None,
         look: Look = _see_everything,

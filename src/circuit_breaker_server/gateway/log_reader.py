@@ -83,7 +83,7 @@ class LogReader:
         log: EventLog,
         derive: Callable[[Record], Sequence[StreamEvent]],
         *,
-        page_records: int = 256,
+        page_records: int = 512,
         cursors: Cursors | None = None,
     ) -> None:
         self.log = log

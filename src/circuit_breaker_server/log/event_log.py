@@ -96,7 +96,7 @@ def validate(record: NewRecord) -> None:
 # An array, not a map, where it is encoded: the order of the fields is a storage format. A new field goes to
 # the end, with a default.
 @final
-class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A record as the log holds it. ``time_ms`` is when it was appended, milliseconds since 1970 UTC."""
 
     offset: int

@@ -57,26 +57,26 @@ def resource_subject(workflow_id: str, resource_id: str) -> str:
 # --- records to events -----------------------------------------------------------------------------
 
 
-class _WorkflowCreatedView(VersionedBody, frozen=True, kw_only=True, tag="workflow_created"):
+class _WorkflowCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="workflow_created"):
     pass
 
 
-class _StateView(msgspec.Struct, frozen=True, rename="camel"):
+class _StateView(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     id: str
     updated_at: str
 
 
-class _StateCreatedView(VersionedBody, frozen=True, kw_only=True, tag="state_created"):
+class _StateCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="state_created"):
     workflow_id: str
     state: _StateView
 
 
-class _StateUpdatedView(VersionedBody, frozen=True, kw_only=True, tag="state_updated"):
+class _StateUpdatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="state_updated"):
     workflow_id: str
     state: _StateView
 
 
-class _ResourceView(msgspec.Struct, frozen=True, rename="camel"):
+class _ResourceView(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     id: str
     workflow_id: str
     state: str
@@ -109,16 +109,16 @@ class _ResourceView(msgspec.Struct, frozen=True, rename="camel"):
         return entries
 
 
-class _ResourceCreatedView(VersionedBody, frozen=True, kw_only=True, tag="resource_created"):
+class _ResourceCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="resource_created"):
     resource: _ResourceView
     triggered_by: str | None = None
 
 
-class _ResourceChangedView(VersionedBody, frozen=True, kw_only=True, tag="resource_changed"):
+class _ResourceChangedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="resource_changed"):
     resource: _ResourceView
 
 
-class _ActivityExecutedView(VersionedBody, frozen=True, kw_only=True, tag="activity_executed"):
+class _ActivityExecutedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="activity_executed"):
     activity_id: str
     from_state: str
     to_state: str
