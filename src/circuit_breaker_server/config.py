@@ -93,8 +93,9 @@ class RateSettings:
     :ivar subscribes_per_second: subscriptions begun or resumed.
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
-    :ivar frames_per_second: what one socket sends, pings as well. Above it the socket is read more slowly and
-        nothing is lost; twice as many as it may have operations may come at once.
+    :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
+        more slowly; twice as many as it may have operations may come at once. A subscription is two: it is
+        asked for, and its live signal is answered.
     :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
         what comes at once within a second is let through.
 
@@ -107,7 +108,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
-    frames_per_second: int | None = 2_000
+    frames_per_second: int | None = 10_000
     events_per_second: int | None = None
 
     def __post_init__(self) -> None:
@@ -115,6 +116,11 @@ class RateSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value}; None sets no limit")
+        if self.frames_per_second is not None and self.frames_per_second < 100:
+            raise ValueError(
+                f"frames_per_second must be 100 at least, not {self.frames_per_second}: sockets would be "
+                "read so seldom that they seem dead; None sets no limit"
+            )
 
 
 @final

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -103,7 +104,11 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
             self._is_upgraded = True
             self._disarm()
             super().handle_websocket_upgrade()
-            cast(_Upgraded, self.transport.get_protocol()).when_lost(self._leave)
+            if self._is_counted:
+                # The socket takes over the count, and nothing else of this: it may live for days.
+                self._is_counted = False
+                lost = partial(peers.leave, self._host)
+                cast(_Upgraded, self.transport.get_protocol()).when_lost(lost)
 
         def on_message_begin(self) -> None:
             self._stage = _Stage.HEAD

@@ -183,6 +183,7 @@ class Session:
                     self._on_init(event)
                 elif isinstance(event, Pong):
                     self._pulse.pong()
+                    self._took_at = asyncio.get_running_loop().time()
                 # A ping is answered already.
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
@@ -339,11 +340,16 @@ class Session:
         self._send()
 
     def _on_silence(self) -> None:
-        """Drop a peer that does not answer; one that is slow to read has the ping still before it."""
+        """Drop a peer that does not answer.
+
+        One that is slow to read has the ping still before it, and of one that sends more than it may the pong
+        is not read yet: they have more time.
+        """
         now, unsent = asyncio.get_running_loop().time(), self._socket.write_buffer_bytes
-        if not unsent or unsent != self._unsent:
+        is_held_back = self._socket.holds_back
+        if unsent != self._unsent or not (unsent or is_held_back):
             self._unsent, self._took_at = unsent, now
-        if unsent and now - self._took_at < self._services.settings.stall_seconds:
+        if (unsent or is_held_back) and now - self._took_at < self._services.settings.stall_seconds:
             self._pulse.start()
             return
         logger.info("peer_silent", remote=self._socket.remote, unsent_bytes=unsent)

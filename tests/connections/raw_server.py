@@ -113,7 +113,7 @@ def subscribe(id_: str) -> Subscribe:
 class RecordingRoute:
     """Keeps its calls as ``(method, argument)``; their number can be waited for."""
 
-    decode_run = None
+    decode_next = None
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, object]] = []

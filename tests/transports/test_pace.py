@@ -7,6 +7,7 @@ import pytest
 from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from tests.transports.peers import CLOSE, PING, PONG, TEXT, Peer, RecordingSink, listen, open_pair, raw_client
+from tests.waiting import until
 
 FREE = Pacing(frames_per_second=None, at_once=1)
 
@@ -100,6 +101,34 @@ async def test_a_quiet_peer_may_send_so_many_at_once() -> None:
         peer = await room.enter(port)
         peer.send(b"".join(peer.frame(TEXT, b"%d" % n) for n in range(500)))
         await room.sinks[0].wait_until(lambda: len(room.sinks[0].messages) == 500)
+        await room.leave()
+
+
+async def test_who_is_ahead_is_held_back_until_it_has_waited() -> None:
+    room = Room()
+    async with listen(room.open_sink, pacing=Pacing(frames_per_second=1_000, at_once=100)) as port:
+        peer = await room.enter(port)
+        peer.send(b"".join(peer.frame(TEXT, b"x") for _ in range(500)))
+        await room.sinks[0].wait_until(lambda: room.sockets[0].holds_back)
+        await room.sinks[0].wait_until(lambda: len(room.sinks[0].messages) == 500)
+        await until(lambda: not room.sockets[0].holds_back)
+        await room.leave()
+
+
+async def test_the_answer_to_a_close_is_read_behind_all_that_was_sent_before() -> None:
+    room = Room()
+    pacing = Pacing(frames_per_second=100, at_once=64)
+    async with listen(room.open_sink, pacing=pacing, close_seconds=30) as port:
+        peer = await room.enter(port)
+        peer.send(b"".join(peer.frame(TEXT, b"x") for _ in range(5_000)))
+        await room.sinks[0].wait_until(lambda: room.sinks[0].messages)
+        room.sockets[0].close(4400, "enough")
+        close = await peer.read_frame()
+        assert close.close_code == 4400
+        peer.send_frame(CLOSE, close.payload)
+        # At its pace that would take 50 s, and end without an answer.
+        assert await room.sinks[0].close_code() == 4400
+        assert await peer.read_to_end() == b""
         await room.leave()
 
 

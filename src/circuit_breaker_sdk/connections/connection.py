@@ -324,35 +324,29 @@ class Connection:
             self.on_message(data)
 
     def _receive_run(self, messages: list[bytes]) -> int:
-        """Decode events of one type together; return how many messages were such, and are handed on.
-
-        Only a server that means to could send what is no JSON, and is JSON in one text with what follows. It
-        can say nothing by it that it could not say plainly.
-        """
+        """Decode events of one type together; return how many messages were such, and are handed on."""
         if self._apart:
             self._apart -= 1
             return 0
         routes = self._routes
         length = routes.prefix_length
         first = routes.by_prefix.get(messages[0][:length])
-        decode = None if first is None else first.decode_run
+        decode = None if first is None else first.decode_next
         if first is None or decode is None:
             return 0
         try:
-            run = decode(b"\n".join(messages))
+            run = [*map(decode, messages)]
         except Exception:  # noqa: BLE001 (each is looked at alone, by who knows what to make of it)
             self._apart = _READS_APART
-            return 0
-        if len(run) != len(messages):
             return 0
         around = length + 1
         taken = first.receive_run(run, messages, around) if run[0].id == run[-1].id else 0
         get = routes.by_id.get
         for envelope in run[taken:]:
             route = get(envelope.id)
-            if route is None or route.decode_run is not decode:
+            if route is None or route.decode_next is not decode:
                 break
-            if not route.receive(envelope.payload, len(messages[taken]) - around):
+            if not route.receive(envelope.payload, max(len(messages[taken]) - around, 1)):
                 break
             taken += 1
         return taken

@@ -33,8 +33,8 @@ class Route(Protocol):
     """
 
     @property
-    def decode_run(self) -> Callable[[bytes], Sequence[Envelope]] | None:
-        """Decodes ``next`` messages, one a line, of the route's type; raises anything where one is not.
+    def decode_next(self) -> Callable[[bytes], Envelope] | None:
+        """Decodes a whole ``next`` message of the route's type; raises anything where it is none.
 
         It is the same object for all routes of one type; ``None`` where each is to be delivered alone.
         """
@@ -49,7 +49,7 @@ class Route(Protocol):
         ...
 
     def receive(self, payload: Any, size_bytes: int) -> bool:
-        """Take the payload of a message that ``decode_run`` has decoded, as :meth:`deliver`."""
+        """Take the payload of a message that ``decode_next`` has decoded, as :meth:`deliver`."""
         ...
 
     def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:

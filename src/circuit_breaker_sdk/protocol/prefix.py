@@ -33,6 +33,9 @@ _LAYOUT: Final = re.compile(
 )
 
 
+_MAX_LAYOUT_BYTES: Final = 256
+
+
 @final
 class PrefixRoutes(Generic[R]):
     """Routes of a connection's operations, by id and, once learned, by the first bytes of their events.
@@ -109,6 +112,8 @@ class PrefixRoutes(Generic[R]):
         match = _LAYOUT.match(data)
         if match is None or data[match.end() :] != message.payload + b"}":
             return
+        if match.end() - len(match[2]) > _MAX_LAYOUT_BYTES:
+            return  # blanks without end: sizes of payloads are reckoned by it
         self._head, encoded_id, self._tail = match.groups()
         self._id_length = len(encoded_id)
         self.prefix_length = match.end()

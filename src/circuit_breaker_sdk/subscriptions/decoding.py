@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast, final
 
 import msgspec
@@ -119,10 +119,10 @@ def _decoders(
     envelope = msgspec.defstruct(
         "Envelope", [("id", str), ("type", Literal["next"]), ("payload", response)], gc=False
     )
-    return msgspec.json.Decoder(response).decode, msgspec.json.Decoder(envelope).decode_lines
+    return msgspec.json.Decoder(response).decode, msgspec.json.Decoder(envelope).decode
 
 
-def _not_learned(_payload: bytes) -> Any:
+def _not_learned(_payload: bytes) -> Response[T]:
     raise UnfitPayloadError("the root field is not known yet")
 
 
@@ -137,7 +137,7 @@ class EventDecoder(Generic[T]):
     :raises UsageError: msgspec cannot decode the type.
     """
 
-    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "decode_run", "none_allowed")
+    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "decode_next", "none_allowed")
 
     def __init__(self, event_type: type[T], root_field: str | None, *, with_resume: bool) -> None:
         check_type(event_type)
@@ -146,12 +146,12 @@ class EventDecoder(Generic[T]):
         self._with_resume = with_resume
         self.none_allowed: bool = _allows_none(event_type)
         self.decode: Callable[[bytes], Response[T]] = _not_learned
-        self.decode_run: Callable[[bytes], Sequence[Envelope]] = _not_learned
-        """Whole messages, one a line, each checked to be a ``next``."""
+        self.decode_next: Callable[[bytes], Envelope] | None = None
+        """Decodes a whole message, and checks that it is a ``next``; ``None`` while nothing is learned."""
         if root_field is not None:
-            one, run = _decoders(cast("Hashable", event_type), root_field, with_resume)
-            self.decode = cast("Callable[[bytes], Response[T]]", one)
-            self.decode_run = cast("Callable[[bytes], Sequence[Envelope]]", run)
+            payload, whole = _decoders(cast("Hashable", event_type), root_field, with_resume)
+            self.decode = cast("Callable[[bytes], Response[T]]", payload)
+            self.decode_next = cast("Callable[[bytes], Envelope]", whole)
 
     @property
     def event_type(self) -> type[T]:

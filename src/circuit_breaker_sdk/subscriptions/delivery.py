@@ -105,7 +105,7 @@ class Delivery(Consumption[T]):
         "_put_on_at",
         "_started",
         "continuity",
-        "decode_run",
+        "decode_next",
         "events_received",
         "fallbacks",
         "gaps",
@@ -162,7 +162,7 @@ class Delivery(Consumption[T]):
         self._link = link
         self._decoder = decoder
         self._decode = decoder.decode
-        self.decode_run: Callable[[bytes], Sequence[Envelope]] = decoder.decode_run
+        self.decode_next: Callable[[bytes], Envelope] | None = decoder.decode_next
         self._none_allowed = decoder.none_allowed
         self._events_before = 0
         self._is_off = False
@@ -284,7 +284,7 @@ class Delivery(Consumption[T]):
             if data.value is None or resume is None or resume.prev != cursor:
                 break
             cursor = resume.cursor
-            response.size_bytes = size = len(message) - around
+            response.size_bytes = size = max(len(message) - around, 1)
             size_bytes += size
             fit.append(response)
         if fit:
@@ -298,7 +298,7 @@ class Delivery(Consumption[T]):
     def deliver_checked(self, payload: bytes) -> None:
         """Decode one execution result that the full codec has cut out; what does not fit ends us."""
         self._decoder = self._decoder.learn(payload)
-        self._decode, self.decode_run = self._decoder.decode, self._decoder.decode_run
+        self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
         if not self.deliver(payload):
             detail = self._decoder.explain(payload)
             self.fail(DecodeError(self.id, type_name=self._decoder.type_name, detail=detail))
@@ -385,7 +385,7 @@ class Delivery(Consumption[T]):
         if self._has_cursors is not link.resume_negotiated:
             self._has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
-            self._decode, self.decode_run = self._decoder.decode, self._decoder.decode_run
+            self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
         if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:

@@ -56,7 +56,7 @@ GapHandler = Callable[[Gap], object]
 class _Position:
     """A route that wants nothing but the live signal: the place where the server stands now."""
 
-    decode_run = None
+    decode_next = None
 
     def __init__(self, id: str) -> None:  # noqa: A002 (the protocol's own word)
         self._id = id

@@ -33,9 +33,10 @@ class Pacing:
 class Pace:
     """Counts the frames of one socket, and does not read it while its peer is ahead of its due.
 
-    Nothing is lost or refused: what the peer has sent stays in the buffers of the two systems, until its own
-    is full. A bucket of ``at_once`` frames is refilled at ``frames_per_second``; it is looked at once in 64
-    frames, so that counting costs next to nothing.
+    Nothing is refused: what the peer has sent stays in the buffers of the two systems, until its own is full.
+    A bucket of ``at_once`` frames is refilled at ``frames_per_second``; it is looked at once in 64 frames, so
+    that counting costs next to nothing. Pongs wait behind what the peer has sent before: whoever expects one
+    asks :attr:`holds_back`.
 
     Example::
 
@@ -57,6 +58,18 @@ class Pace:
         self._left = _SHARE
         self._waiting: asyncio.Handle | None = None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the peer is ahead of its due: something it has sent may not be read yet."""
+        return self._refilled() < 0
+
+    def hurry(self) -> None:
+        """Only let others have their turn from now on: what is still read is not answered."""
+        self._per_second = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = self._loop.call_soon(self._go_on)
+
     def take(self) -> None:
         """Count a frame; at the end of a share, stop reading until the next one begins."""
         self._left -= 1
@@ -72,15 +85,18 @@ class Pace:
         self._transport.pause_reading()
         ahead = 0.0
         if self._per_second is not None:
-            now = self._loop.time()
-            refilled = self._saved + (now - self._since) * self._per_second
-            self._saved = min(self._at_once, refilled) - _SHARE
-            self._since = now
+            self._saved = self._refilled() - _SHARE
+            self._since = self._loop.time()
             ahead = -self._saved / self._per_second
         if ahead > 0:
             self._waiting = self._loop.call_later(ahead, self._go_on)
         else:
             self._waiting = self._loop.call_soon(self._go_on)
+
+    def _refilled(self) -> float:
+        if self._per_second is None:
+            return self._at_once
+        return min(self._at_once, self._saved + (self._loop.time() - self._since) * self._per_second)
 
     def _go_on(self) -> None:
         self._waiting = None

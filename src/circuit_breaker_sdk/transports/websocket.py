@@ -20,14 +20,8 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
-from circuit_breaker_sdk.transports.message_socket import (
-    ClientListener,
-    ClientSink,
-    MessageSink,
-    ServerListener,
-    SocketState,
-    WebSocket,
-)
+from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
+from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, SocketState, WebSocket
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 __all__ = ["ClientSink", "MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]

@@ -56,8 +56,9 @@ class Run:
         pieces = self._pieces.get(len(prefix))
         if pieces is None:
             pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self._payloads)
-        self.prefix, self.framed = prefix, b""
+        self.prefix, self.framed = None, b""
         frames = self.framed = prefix.join(pieces)
+        self.prefix = prefix
         return frames
 
 

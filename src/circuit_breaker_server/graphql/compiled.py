@@ -11,7 +11,6 @@ from typing import Final, cast, final
 import graphql
 import msgspec
 from graphql import (
-    DirectiveNode,
     Executor,
     FieldNode,
     GraphQLField,
@@ -26,7 +25,6 @@ from circuit_breaker_server.graphql.completion import (
     Complete,
     Completion,
     UnfitSelection,
-    UnfitValue,
     compile_selection,
     root_fields,
 )
@@ -37,6 +35,7 @@ __all__ = ["CompiledOperation", "compile_operation", "compiled_operation"]
 
 _ENCODER: Final = msgspec.json.Encoder()
 MAX_COERCION_ERRORS: Final = 50
+_OPERATIONS_OF_A_DOCUMENT: Final = 8
 
 
 @final
@@ -91,19 +90,18 @@ class CompiledOperation:
             return None
         try:
             return get_argument_values(self._field, self._node, values)
-        except graphql.GraphQLError:
-            return None  # it is worded there
+        except Exception:  # noqa: BLE001 (graphql-core words it)
+            return None
 
     def encode(self, value: object) -> bytes | None:
         """Return the answer without its closing brace; ``None`` where the value is for graphql-core."""
         if value is None:
             return self._head + b"null}" if self._nullable else None
-        if self._exact is not None and type(value) is not self._exact:
+        if isinstance(value, Exception) or (self._exact is not None and type(value) is not self._exact):
             return None
         try:
             return self._head + _ENCODER.encode(self._complete(value)) + b"}"
-        except (UnfitValue, TypeError):
-            # What is made when it is selected, a function, is no JSON; or an error is to be worded.
+        except Exception:  # noqa: BLE001 (graphql-core knows what becomes of it, and words it)
             return None
 
 
@@ -112,26 +110,32 @@ def compiled_operation(
 ) -> CompiledOperation | None:
     """Return an operation of a document compiled, ``None`` where graphql-core has to execute it.
 
-    It is compiled once. What it is depends on no variables: operations with directives are not compiled.
+    It is compiled when it is asked for the second time, once, and depends on no variables. Where that would
+    cost more than it is worth it is not: documents with directives or very many fields are left alone, and
+    so are all but the first few operations of one.
 
     :param withheld: scopes whose fields are withheld.
     """
-    key = (operation_name, withheld)
-    try:
-        return document.compiled[key]
-    except KeyError:
-        operation = compile_operation(load_schema(), document, operation_name, withheld)
-        document.compiled[key] = operation
+    if not document.is_plain:
+        return None
+    key = (operation_name or None, withheld)
+    known = document.compiled
+    if key in known:
+        operation = known[key]
+        if operation != "asked for once":
+            return operation
+        operation = known[key] = compile_operation(load_schema(), document, operation_name, withheld)
         return operation
+    if len(known) < _OPERATIONS_OF_A_DOCUMENT:
+        known[key] = "asked for once"
+    return None
 
 
 def compile_operation(
     schema: GraphQLSchema, document: Document, operation_name: str | None, withheld: frozenset[str]
 ) -> CompiledOperation | None:
-    """Compile an operation, as :func:`compiled_operation` returns it."""
+    """Compile an operation of a document without directives, as :func:`compiled_operation` returns it."""
     definition = document.operation(operation_name)
-    if _has_directives(document):
-        return None
     executor = _executor(schema, document, definition, withheld)
     root = schema.get_root_type(definition.operation)
     fields = {} if executor is None else root_fields(executor)
@@ -140,7 +144,7 @@ def compile_operation(
     ((key, details),) = fields.items()
     node = details[0].node
     field = root.fields.get(node.name.value)
-    if field is None:  # __typename and its like
+    if field is None or field.resolve is not None:  # __typename and its like; what is withheld as a whole
         return None
     try:
         completion = compile_selection(executor, field.type, list(details))
@@ -172,16 +176,3 @@ def _executor(
         schema, graphql.DocumentNode(definitions=(without, *others)), context_value=withheld
     )
     return None if isinstance(executor, list) else cast("Executor[None]", executor)
-
-
-def _has_directives(document: Document) -> bool:
-    class Seeker(graphql.Visitor):
-        found = False
-
-        def enter_directive(self, _node: DirectiveNode, *_: object) -> object:
-            self.found = True
-            return self.BREAK
-
-    seeker = Seeker()
-    graphql.visit(document.ast, seeker)
-    return seeker.found

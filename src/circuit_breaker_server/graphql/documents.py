@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 import graphql
 from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode
@@ -12,6 +12,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
 from circuit_breaker_server.graphql.limits import (
+    Size,
     check_characters,
     check_document,
     check_variables,
@@ -22,8 +23,12 @@ from circuit_breaker_server.graphql.recently_used import RecentlyUsed
 if TYPE_CHECKING:
     from circuit_breaker_server.graphql.compiled import CompiledOperation
 
+_Compiled: TypeAlias = "CompiledOperation | Literal['asked for once'] | None"
+
 __all__ = ["Document", "Documents"]
 
+_PLAIN_FIELDS: Final = 500
+"""Of an operation that is compiled: every place of it is looked at, whatever there is in the data."""
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
 """How graphql-core's parser says it; it has no code for it."""
 
@@ -35,15 +40,17 @@ class Document:
     :ivar query: its text.
     :ivar ast: parsed, with locations.
     :ivar operations: by name; an anonymous operation's name is ``None``.
-    :ivar compiled: what :func:`.compiled.compiled_operation` has made of them.
+    :ivar is_plain: whether its operations may be compiled: it has no directives, and not very many fields.
+    :ivar compiled: what :func:`.compiled.compiled_operation` has made of them, by name and scopes.
     """
 
-    __slots__ = ("__weakref__", "ast", "compiled", "operations", "query")
+    __slots__ = ("__weakref__", "ast", "compiled", "is_plain", "operations", "query")
 
-    def __init__(self, query: str, ast: DocumentNode) -> None:
+    def __init__(self, query: str, ast: DocumentNode, *, is_plain: bool = True) -> None:
         self.query = query
+        self.is_plain = is_plain
         self.ast = ast
-        self.compiled: dict[tuple[str | None, frozenset[str]], CompiledOperation | None] = {}
+        self.compiled: dict[tuple[str | None, frozenset[str]], _Compiled] = {}
         self.operations: dict[str | None, OperationDefinitionNode] = {
             node.name.value if node.name else None: node
             for node in ast.definitions
@@ -109,15 +116,17 @@ class Documents:
         check_variables(variables, self.limits)
         document = self._kept.get(query)
         if document is None:
-            document = Document(query, self._parse(query))
+            ast, size = self._parse(query)
+            is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
+            document = Document(query, ast, is_plain=is_plain)
             self._kept.put(query, document, characters=len(query))
         return document
 
-    def _parse(self, query: str) -> DocumentNode:
+    def _parse(self, query: str) -> tuple[DocumentNode, Size]:
         check_characters(query, self.limits)
         try:
             ast = graphql.parse(query, max_tokens=self.limits.max_tokens, allow_empty_selection_sets=False)
-            check_document(ast, self.limits)
+            size = check_document(ast, self.limits)
             errors = graphql.validate(self.schema, ast, max_errors=20, allow_empty_selection_sets=False)
         except GraphQLSyntaxError as error:
             if error.message.endswith(_TOO_MANY_TOKENS):
@@ -130,4 +139,4 @@ class Documents:
             raise DocumentInvalid([nested]) from error
         if errors:
             raise DocumentInvalid([to_wire(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
-        return ast
+        return ast, size

@@ -17,7 +17,7 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import withheld_from
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.graphql.compiled import compiled_operation
+from circuit_breaker_server.graphql.compiled import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, resolve
@@ -79,20 +79,23 @@ async def run(
     arguments = None if operation is None else operation.arguments(variables)
     again: Root | Answered = root
     if operation is not None and arguments is not None:
-        try:
-            value = root.field(operation.name, arguments)
-            if _is_coroutine(value):
-                value = await value
-        except Exception as error:  # noqa: BLE001 (graphql-core makes an error of the answer of each)
-            value = error
-        encoded = None if isinstance(value, Exception) else operation.encode(value)
+        again = await _ask(operation, arguments, root)
+        encoded = operation.encode(again.value)
         if encoded is not None:
             return encoded + (b"}" if root.cursor is None else _resume(root.cursors.of(root.cursor)))
-        again = Answered(value)
+        # What was answered is told once more: graphql-core words what is wrong with it.
     result = _start(document, variables, operation_name, again, rights)
     if inspect.isawaitable(result):
         result = await result
     return _encode(result, None if root.cursor is None else root.cursors.of(root.cursor))
+
+
+async def _ask(operation: CompiledOperation, arguments: dict[str, object], root: Root) -> Answered:
+    try:
+        value = root.field(operation.name, arguments)
+        return Answered(await value if _is_coroutine(value) else value)
+    except Exception as error:  # noqa: BLE001 (graphql-core makes an error of the answer of each)
+        return Answered(error)
 
 
 def project(

@@ -7,7 +7,7 @@ fragment that spreads another twice doubles a number, not the work.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import msgspec
 from graphql import (
@@ -24,7 +24,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 
-__all__ = ["check_characters", "check_document", "check_variables", "too_complex", "too_many_tokens"]
+__all__ = ["Size", "check_characters", "check_document", "check_variables", "too_complex", "too_many_tokens"]
 
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
@@ -81,7 +81,19 @@ def check_variables(variables: Mapping[str, object] | None, limits: DocumentLimi
         )
 
 
-def check_document(ast: DocumentNode, limits: DocumentLimits) -> None:
+@final
+class Size(NamedTuple):
+    """What was counted in a document.
+
+    :ivar directives: all of them.
+    :ivar fields: of its largest operation, fragments written out.
+    """
+
+    directives: int
+    fields: int
+
+
+def check_document(ast: DocumentNode, limits: DocumentLimits) -> Size:
     """Refuse a document that is too complex; it need not be valid, its fragments may even be a circle.
 
     :raises DocumentInvalid: it has too many aliases, directives, root fields, levels or fields.
@@ -97,9 +109,10 @@ def check_document(ast: DocumentNode, limits: DocumentLimits) -> None:
         "aliases",
         "send several documents",
     )
+    directives = sum(each.directives for each in definitions)
     _refuse_above(
         limits.max_directives,
-        sum(each.directives for each in definitions),
+        directives,
         "directives",
         "leave fields out of the document instead",
     )
@@ -125,6 +138,8 @@ def check_document(ast: DocumentNode, limits: DocumentLimits) -> None:
             "fields once its fragments are written out",
             "spread fewer fragments",
         )
+    operations = [each.fields for each in definitions if isinstance(each.node, OperationDefinitionNode)]
+    return Size(directives, max(operations, default=0))
 
 
 def _refuse_above(limit: int, found: int, what: str, advice: str) -> None:

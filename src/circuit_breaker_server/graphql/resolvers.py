@@ -149,19 +149,19 @@ class Told:
 class Answered:
     """The value at the root of an operation whose only field was answered already.
 
-    :param value: the answer, or what the field was refused by.
+    :ivar value: the answer, or what the field was refused by.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self._value = value
+        self.value = value
 
     def field(self, _name: str, _arguments: Arguments) -> object:
         """Answer the root field."""
-        if isinstance(self._value, Exception):
-            raise self._value
-        return self._value
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
 
 
 @final

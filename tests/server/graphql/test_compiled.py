@@ -31,7 +31,9 @@ from tests.server.graphql.graph import serving
 
 
 def is_compiled(text: str) -> bool:
-    return compile_operation(load_schema(), Document(text, parse(text)), None, frozenset()) is not None
+    document = Documents(load_schema()).get(text)
+    assert compiled_operation(document, None, frozenset()) is None  # it is asked for the first time
+    return compiled_operation(document, None, frozenset()) is not None
 
 
 def by_graphql_core(text: str, value: object, variables: dict[str, object]) -> bytes:
@@ -57,6 +59,7 @@ def answered(text: str, value: object, variables: dict[str, object]) -> bytes:
 
     async def answer() -> bytes:
         root = Root(cast("Engine", None), is_mutation=False, cursors=Cursors("epoch"))
+        compiled_operation(document, None, frozenset())
         return await run(document, variables=variables, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -91,9 +94,9 @@ def test_whatever_the_document_and_the_value_both_answer_the_same(unfit: bool) -
 @pytest.mark.parametrize(
     ("text", "variables"),
     [
-        ("query($id: ID!) { workflow(id: $id) { id } }", {}),
-        ("query($id: ID!) { workflow(id: $id) { id } }", {"id": [1]}),
-        ("query($id: ID) { workflow(id: $id) { id } }", {"id": None}),
+        ("query($id: String!) { workflow(id: $id) { id } }", {}),
+        ("query($id: String!) { workflow(id: $id) { id } }", {"id": [1]}),
+        ('query($id: String = "x") { workflow(id: $id) { id } }', {"id": None}),
     ],
 )
 def test_variables_that_do_not_fit_are_refused_as_graphql_core_refuses_them(
@@ -129,7 +132,10 @@ def test_a_field_is_asked_once_also_where_its_value_does_not_fit() -> None:
 
     async def answer() -> bytes:
         root = Root(cast("Engine", None), is_mutation=False, cursors=Cursors("epoch"))
-        return await run(Document(text, parse(text)), variables=None, operation_name=None, root=root)
+        document = Document(text, parse(text))
+        compiled_operation(document, None, frozenset())
+        assert compiled_operation(document, None, frozenset()) is not None
+        return await run(document, variables=None, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolvers, "QUERIES", dict.fromkeys(QUERIES, field))
@@ -146,7 +152,7 @@ def test_a_field_is_asked_once_also_where_its_value_does_not_fit() -> None:
         "{ __typename }",
         "{ __schema { types { name } } }",
         "query($yes: Boolean!) { workflows { id name @include(if: $yes) } }",
-        "{ workflows { ...F } } fragment F on WorkflowGQL @skip(if: true) { id }",
+        "{ workflows { ...F @skip(if: true) id } } fragment F on WorkflowGQL { id }",
     ],
 )
 def test_what_is_not_of_one_plain_field_is_left_to_graphql_core(text: str) -> None:
@@ -168,11 +174,28 @@ def test_plain_operations_are_compiled(text: str) -> None:
 async def test_what_is_compiled_is_kept_with_its_document_by_operation_and_rights() -> None:
     text = "query A { health } query B { workflows { id } }"
     document = Documents(load_schema()).get(text)
-    first = compiled_operation(document, "A", frozenset())
+    asked = [("A", frozenset[str]()), ("B", frozenset[str]()), ("A", frozenset(("log:read:sequence",)))]
+    assert [compiled_operation(document, *each) for each in asked] == [None] * 3
+    first, *others = (compiled_operation(document, *each) for each in asked)
     assert first is not None
     assert first is compiled_operation(document, "A", frozenset())
-    assert first is not compiled_operation(document, "B", frozenset())
-    assert first is not compiled_operation(document, "A", frozenset(("log:read:sequence",)))
+    assert None not in others
+    assert first not in others
+
+
+def test_what_would_cost_much_is_not_compiled() -> None:
+    documents = Documents(load_schema())
+    parts = [
+        f"fragment {level} on RuleGQL {{ id n{level}: name ...{after} o{level}: name ...{after} }}"
+        for level, after in (("A", "B"), ("B", "C"), ("C", "D"))
+    ]
+    last = "fragment D on RuleGQL { " + " ".join(f"f{n}: name" for n in range(70)) + " }"
+    wide = documents.get(" ".join(["{ rules { ...A } }", *parts, last]))
+    assert not wide.is_plain
+    many = documents.get(" ".join(f"query Q{n} {{ health }}" for n in range(20)))
+    for _ in range(2):
+        kept = [compiled_operation(many, f"Q{n}", frozenset()) for n in range(20)]
+    assert sum(each is not None for each in kept) == len(many.compiled) == 8
 
 
 async def test_a_mutation_is_answered_with_its_cursor_and_happens_once() -> None:
@@ -180,8 +203,9 @@ async def test_a_mutation_is_answered_with_its_cursor_and_happens_once() -> None
         made = await graph.create_workflow()
         text = "mutation($i: ResourceCreateInput!) { createResource(input: $i) { id workflowId data } }"
         given_ = {"workflowId": made["id"], "data": {"n": 1}}
-        assert is_compiled(text)
+        await graph.answer(text, {"i": given_})
         answer = await graph.answer(text, {"i": given_})
         assert list(answer) == ["data", "extensions"]
         found = await graph.data("{ resources { id workflowId data } }")
-        assert found["resources"] == [part(answer, "data", dict)["createResource"]]
+        assert part(answer, "data", dict)["createResource"] == part(found, "resources", list)[1]
+        assert len(part(found, "resources", list)) == 2

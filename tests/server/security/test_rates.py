@@ -125,3 +125,33 @@ async def test_a_stream_above_its_pace_is_slowed_and_whole(
         else:
             seen = [(await anext(updates)).data for _ in range(count)]
             assert seen == [{"n": number} for number in range(count)]
+
+
+def test_a_pace_at_which_a_socket_is_hardly_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="frames_per_second must be 100 at least, not 99"):
+        RateSettings(frames_per_second=99)
+
+
+async def test_a_peer_that_is_held_back_is_not_taken_for_silent(tmp_path: Path) -> None:
+    settings = ServerSettings(
+        data_dir=tmp_path,
+        port=0,
+        log_level="critical",
+        rates=RateSettings(frames_per_second=100),
+        max_operations=1,
+        ping_seconds=0.05,
+        pong_seconds=0.2,
+    )
+    async with Server(settings) as server, aiohttp.ClientSession() as http:
+        socket = await http.ws_connect(server.url, protocols=["graphql-transport-ws"])
+        await socket.send_json({"type": "connection_init"})
+        assert (await socket.receive_json())["type"] == "connection_ack"
+        # A second's worth, far more than may come at once; the pongs wait behind it.
+        for number in range(200):
+            await socket.send_json({"type": "complete", "id": str(number)})
+        await socket.send_json({"type": "ping", "payload": {"is": "last"}})
+        while (said := await socket.receive_json(timeout=30))["type"] != "pong":
+            assert said["type"] == "ping"
+            await socket.send_json({"type": "pong"})
+        assert said["payload"] == {"is": "last"}
+        await socket.close()
