@@ -335,6 +335,7 @@ class Connection:
         if first is None or decode is None:
             return 0
         try:
+            # Each from its own bytes: an event that is kept keeps no other's text alive.
             run = [*map(decode, messages)]
         except Exception:  # noqa: BLE001 (each is looked at alone, by who knows what to make of it)
             self._apart = _READS_APART

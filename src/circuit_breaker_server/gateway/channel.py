@@ -23,9 +23,9 @@ END_OF_RECORD: Final = 2**31
 """An index after every event of a record."""
 
 
-def with_resume(head: bytes, cursor: str, prev: str) -> bytes:
+def with_resume(head: bytes, cursor: bytes, prev: bytes) -> bytes:
     """Close a payload with the resume extension; cursors need no escaping, they are ASCII of our making."""
-    return b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}' % (head, cursor.encode(), prev.encode())
+    return b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}' % (head, cursor, prev)
 
 
 @final
@@ -208,7 +208,7 @@ class Channel:
             payloads = [entry.resume or self._encode(entry, resume=True) for entry in entries]
             if entries and entries[0].prev != prev:
                 first = entries[0]
-                payloads[0] = with_resume(first.head(self.projection), first.cursor, prev)
+                payloads[0] = with_resume(first.head(self.projection), first.cursor.encode(), prev.encode())
             return payloads
         return [entry.plain or self._encode(entry, resume=False) for entry in entries]
 
@@ -216,7 +216,7 @@ class Channel:
         head = entry.head(self.projection)
         entry.head_bytes = len(head)
         if resume:
-            encoded = entry.resume = with_resume(head, entry.cursor, entry.prev)
+            encoded = entry.resume = with_resume(head, entry.cursor.encode(), entry.prev.encode())
         else:
             encoded = entry.plain = head + b"}"
         grown = len(encoded) if entry.value is None else len(encoded) - entry.size_bytes

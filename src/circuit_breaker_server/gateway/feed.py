@@ -495,13 +495,17 @@ class Feed:
         encode, resume = subscriber.channel.projection.encode, self.resume
         payloads: list[bytes] = []
         size = 0
-        prev = subscriber.cursor
+        prev = subscriber.cursor.encode()
         left = len(events)
         for position, cursor, value in events:
             left -= 1
             head = encode(value)
-            payload = with_resume(head, cursor, prev) if resume else head + b"}"
-            prev = cursor
+            if resume:
+                place = cursor.encode()
+                payload = with_resume(head, place, prev)
+                prev = place
+            else:
+                payload = head + b"}"
             payloads.append(payload)
             size += len(payload)
             if size > MAX_WRITE_BYTES or not left:

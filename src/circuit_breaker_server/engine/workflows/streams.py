@@ -14,7 +14,7 @@ import msgspec
 from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Selection, StreamEvent
-from circuit_breaker_server.engine.nats.values import nats_event
+from circuit_breaker_server.engine.nats.values import NATS_RESOURCE_STREAM, nats_event
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
@@ -173,8 +173,13 @@ def _of_resource_changed(record: Record, body: _ResourceChangedView) -> tuple[St
     view = body.resource
     return (
         StreamEvent(RESOURCE_UPDATES, view.value),
-        nats_event(record, "DATA_UPDATED", view.value, view.entries),
+        StreamEvent(NATS_RESOURCE_STREAM, partial(_nats_of_change, record, view)),
     )
+
+
+def _nats_of_change(record: Record, view: _ResourceView) -> dict[str, object]:
+    # Apart, because most who read changes do not want it.
+    return nats_event(record, "DATA_UPDATED", view.value, view.entries).value
 
 
 def _of_activity_executed(record: Record, body: _ActivityExecutedView) -> tuple[StreamEvent, ...]:
