@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
 import statistics
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from typing import Final, final
 import msgspec
 import uvloop
 
-from attack.attacks import ATTACKS, Attack, Breach, Scale
+from attack.attacks import ATTACKS, SUSTAINED, Attack, Breach, Scale, connect_elsewhere
 from attack.audit_log import tamper
 from attack.rights import rights_under_load
 from attack.victims import Victims, victims_of
@@ -58,6 +60,9 @@ async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: V
     try:
         async with asyncio.timeout(120):
             outcome, refused = await attack(world, scale), True
+            # Long enough that one slow event is not the 99th percentile.
+            while name in SUSTAINED and time.monotonic() - began < scale.flood_seconds:
+                outcome = await attack(world, scale)
     except Breach as breach:
         outcome, refused = str(breach), False
     except Exception as error:  # noqa: BLE001 (an attack that breaks proves nothing)
@@ -83,6 +88,12 @@ def _show(line: Line, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
+def _give_way() -> None:
+    """Leave the core to the victims whenever they want it: what they feel is then the server's doing."""
+    with contextlib.suppress(AttributeError, PermissionError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int, list[str]]:
     scale = Scale(short=arguments.short)
     people = {
@@ -92,10 +103,13 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
     problems: list[str] = []
     lines: list[Line] = []
     with opened(directory, people) as world, victims_of(world) as victims:
+        _give_way()
         await asyncio.sleep(2)
         victims.take()
         await asyncio.sleep(5 if arguments.short else 15)
         quiet = p99_ms(victims.take()) or 0.0
+        await connect_elsewhere(scale.flood_seconds)
+        busy = p99_ms(victims.take()) or 0.0
         before = world.weigh()
         chosen = {n: a for n, a in ATTACKS.items() if not arguments.only or n in arguments.only}
         for name, attack in chosen.items():
@@ -109,12 +123,17 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
         problems += [f"a victim felt it: {error}" for error in victims.errors()]
         worst = max((line.victims_p99_ms or 0.0 for line in lines), default=0.0)
         sys.stdout.write(
-            f"victims: p99 {quiet} ms in quiet, {worst} ms at worst; server memory {before / 2**20:.0f} MiB, "
+            f"victims: p99 {quiet} ms in quiet, {busy} ms while their core is as busy with connections to "
+            f"another listener, {worst} ms at worst; server memory {before / 2**20:.0f} MiB, "
             f"then {after / 2**20:.0f}; settings that are not the defaults: {dict(LIMITS)}; from {ATTACKER}\n"
         )
         # In the short form the percentiles are of a few hundred events: shown, and not judged.
-        if worst > _LATENCY_TIMES * quiet and not arguments.short:
-            problems.append(f"victims' p99 {worst} ms is over {_LATENCY_TIMES} times {quiet} ms")
+        bound = round(_LATENCY_TIMES * max(quiet, busy), 2)
+        slow = [
+            f"{line.attack} {line.victims_p99_ms}" for line in lines if (line.victims_p99_ms or 0) > bound
+        ]
+        if slow and not arguments.short:
+            problems.append(f"victims' p99 is over {bound} ms, {_LATENCY_TIMES} times: {', '.join(slow)}")
         if after > _MEMORY_TIMES * before:
             problems.append(f"memory grew from {before} to {after} bytes")
     paths = AuditPaths.of(directory / "data")

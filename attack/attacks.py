@@ -17,7 +17,16 @@ from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.security.api_keys import ApiKeyFile
 
-__all__ = ["ATTACKS", "Attack", "Breach", "Scale", "workflow", "workflow_of"]
+__all__ = [
+    "ATTACKS",
+    "SUSTAINED",
+    "Attack",
+    "Breach",
+    "Scale",
+    "connect_elsewhere",
+    "workflow",
+    "workflow_of",
+]
 
 
 class Breach(Exception):
@@ -29,7 +38,7 @@ class Scale:
 
     :ivar connections: half-open handshakes.
     :ivar frames: of a flood of parts of messages.
-    :ivar flood_seconds: how long whole frames are sent without end.
+    :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
     """
@@ -247,8 +256,8 @@ def _flood(first: int, payload: bytes) -> Attack:
             # Closing would first send the rest.
             peer.writer.transport.abort()
         settings = ServerSettings(data_dir=Path())
-        allowed = 2 * settings.max_operations + (settings.rates.frames_per_second or 0) * seconds
-        # What one read has brought is taken, whatever is allowed.
+        # 500 at once; and what one read has brought is taken, whatever is allowed.
+        allowed = 500 + (settings.rates.frames_per_second or 0) * seconds
         must(answers <= allowed + 500, f"{answers} answers, {allowed:.0f} allowed")
         return f"{sent:,} sent in {seconds:.1f} s, {answers:,} answered"
 
@@ -572,6 +581,25 @@ async def _settled(world: World, id_: str, **people: tuple[str, list[str]]) -> N
             await asyncio.sleep(0.05)
 
 
+async def connect_elsewhere(seconds: float) -> None:
+    """Connect to a listener of our own, which refuses, as fast as half-open connections are made.
+
+    What the victims feel of it is that they share a core with us, and nothing of the server.
+    """
+
+    def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 429 Too Many Requests\r\n\r\n")
+        writer.close()
+
+    until = time.monotonic() + seconds
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        while time.monotonic() < until:
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(500)]
+            for _, writer in held:
+                writer.close()
+
+
 ATTACKS: Final[Mapping[str, Attack]] = {
     **{name: _bad_token(make) for name, make in BAD_TOKENS.items()},
     "token in the URL": token_in_the_url,
@@ -611,3 +639,6 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "injection into logs": log_injection,
 }
 """In the order in which they are made, all from :data:`ATTACKER`."""
+
+SUSTAINED: Final = frozenset({"fuzzed frames", "half-open connections", "flood of subscribes"})
+"""Attacks that are made again and again for as long as the floods last."""

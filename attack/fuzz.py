@@ -357,6 +357,9 @@ async def fuzz_server_socket(
     return result
 
 
+_TOO_OFTEN: Final = b" 429 "
+
+
 @final
 class _Place:
     """Where the server is."""
@@ -370,26 +373,37 @@ class _Place:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Shake hands, and drop the connection in the end.
+        """Shake hands, as soon as the rate of connects allows it, and drop the connection in the end.
 
         :raises RuntimeError: refused.
         """
-        reader, writer = await asyncio.open_connection(self._host, self._port)
+        head = _TOO_OFTEN
+        while _TOO_OFTEN in head.partition(b"\r\n")[0]:
+            reader, writer = await asyncio.open_connection(self._host, self._port)
+            try:
+                head = await self._shake_hands(reader, writer)
+            finally:
+                if b" 101 " not in head.partition(b"\r\n")[0]:
+                    writer.transport.abort()
+            if _TOO_OFTEN in head:
+                await asyncio.sleep(0.2)
+        if b" 101 " not in head.partition(b"\r\n")[0]:
+            raise RuntimeError(f"the handshake was refused: {head[:60]!r}")
         try:
-            writer.write(
-                (
-                    f"GET {self._path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nUpgrade: websocket\r\n"
-                    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                    f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
-                    f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n{self._headers}\r\n"
-                ).encode()
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b" 101 " not in head.partition(b"\r\n")[0]:
-                raise RuntimeError(f"the handshake was refused: {head[:60]!r}")
             yield reader, writer
         finally:
             writer.transport.abort()
+
+    async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(
+            (
+                f"GET {self._path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nUpgrade: websocket\r\n"
+                "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+                f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n{self._headers}\r\n"
+            ).encode()
+        )
+        return await reader.readuntil(b"\r\n\r\n")
 
     async def health(self) -> None:
         """Ask for ``/health``."""

@@ -17,11 +17,15 @@ from typing import Any, Final, final
 from attack.attacks import workflow
 from attack.world import World, opened
 from circuit_breaker_sdk import Resource, Subscription
+from circuit_breaker_server import RateSettings
 
 __all__ = ["rights_under_load"]
 
 _GRACE_SECONDS: Final = 1.0
-_LIMITS: Final[Mapping[str, Any]] = {"max_connections_per_address": 2_000}
+_LIMITS: Final[Mapping[str, Any]] = {
+    "max_connections_per_address": 2_000,
+    "rates": RateSettings(connects_per_second=None),
+}
 
 
 @final

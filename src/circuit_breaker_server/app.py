@@ -66,6 +66,9 @@ __all__ = ["Server", "ServerStartError"]
 
 UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
 
+# Few enough that a new connection for each flood gains nothing.
+_FRAMES_AT_ONCE: Final = 500
+
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
 
 logger = logs.get_logger("server")
@@ -351,8 +354,7 @@ class _Serving:
                 close_seconds=settings.close_seconds,
                 pacing=Pacing(
                     frames_per_second=settings.rates.frames_per_second,
-                    # A client begins all its operations at once, and answers as many live signals.
-                    at_once=2 * settings.max_operations,
+                    at_once=_FRAMES_AT_ONCE,
                 ),
             ),
             lifespan="off",

@@ -94,8 +94,8 @@ class RateSettings:
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
     :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
-        more slowly; twice as many as it may have operations may come at once. A subscription is two: it is
-        asked for, and its live signal is answered.
+        more slowly; 500 may come at once. A subscription is two: it is asked for, and its live signal is
+        answered.
     :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
         what comes at once within a second is let through.
 

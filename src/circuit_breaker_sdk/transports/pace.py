@@ -8,7 +8,7 @@ from typing import Final, final
 
 __all__ = ["Pace", "Pacing"]
 
-_SHARE: Final = 64
+_SHARE: Final = 16
 """Frames that are taken in a row, before whoever else has something to do has a turn."""
 
 
@@ -34,7 +34,7 @@ class Pace:
     """Counts the frames of one socket, and does not read it while its peer is ahead of its due.
 
     Nothing is refused: what the peer has sent stays in the buffers of the two systems, until its own is full.
-    A bucket of ``at_once`` frames is refilled at ``frames_per_second``; it is looked at once in 64 frames, so
+    A bucket of ``at_once`` frames is refilled at ``frames_per_second``; it is looked at once in 16 frames, so
     that counting costs next to nothing. Pongs wait behind what the peer has sent before: whoever expects one
     asks :attr:`holds_back`.
 

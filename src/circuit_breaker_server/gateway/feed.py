@@ -66,6 +66,7 @@ Memo: TypeAlias = list[Run]
 """What one flush has already encoded of a channel, the run used last in front."""
 
 _BURST_SECONDS: Final = 1.0
+_ENDED_AT_ONCE: Final = 32
 
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
@@ -301,14 +302,29 @@ class Feed:
             self._hub.schedule(self)
 
     def close(self) -> None:
-        """Forget every operation. Idempotent."""
+        """Forget every operation: nothing more is sent. Idempotent.
+
+        Very many leave their channels a few at a time, so that others have their turn.
+        """
         self.closed = True
         subscribers = list(self._subscribers.values())
         self._subscribers.clear()
         for subscriber in subscribers:
+            subscriber.count_denied()
+            subscriber.live, subscriber.ended = False, True
+        for subscriber in subscribers[:_ENDED_AT_ONCE]:
             self._end(subscriber)
+        if len(subscribers) > _ENDED_AT_ONCE:
+            rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
+            self._hub.own(asyncio.get_running_loop().create_task(rest))
         if self._reading is not None:
             self._reading.cancel()
+
+    async def _end_slowly(self, subscribers: list[Subscriber]) -> None:
+        for number, subscriber in enumerate(subscribers):
+            if number % _ENDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            self._end(subscriber)
 
     def fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors; others go on."""

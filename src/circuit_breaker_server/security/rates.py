@@ -78,8 +78,7 @@ class _Windows(Storage, MovingWindowSupport):
             taken = self._taken[key] = deque()
         else:
             self._taken.move_to_end(key)
-            while taken and taken[0] < now - expiry:
-                taken.popleft()
+            _drop_before(taken, now - expiry)
         if len(taken) + amount > limit:
             return False
         taken.extend([now] * amount)
@@ -88,9 +87,13 @@ class _Windows(Storage, MovingWindowSupport):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return when the oldest one in the window was taken, and how many are in it."""
         del limit
-        after = time.time() - expiry
-        inside = [when for when in self._taken.get(key, ()) if when >= after]
-        return (inside[0] if inside else time.time()), len(inside)
+        # Asked for each refusal: those that are in the window are not walked over.
+        now = time.time()
+        taken = self._taken.get(key)
+        if taken is None:
+            return now, 0
+        _drop_before(taken, now - expiry)
+        return (taken[0] if taken else now), len(taken)
 
     def _forget(self, before: float) -> None:
         """Forget a few of the keys that nothing was taken for lately."""
@@ -126,3 +129,8 @@ class _Windows(Storage, MovingWindowSupport):
 
     def clear(self, key: str) -> None:
         self._taken.pop(key, None)
+
+
+def _drop_before(taken: deque[float], before: float) -> None:
+    while taken and taken[0] < before:
+        taken.popleft()

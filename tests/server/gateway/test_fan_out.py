@@ -449,6 +449,35 @@ async def test_a_channel_lives_as_long_as_its_last_subscriber() -> None:
         assert not two.writes
 
 
+async def test_of_a_peer_that_goes_very_many_operations_leave_a_few_at_a_time_and_get_nothing_more() -> None:
+    log = ScriptedLog()
+    async with running(log) as gateway:
+        peer, other = FakePeer(gateway), FakePeer(gateway)
+        for number in range(200):
+            peer.subscribe(str(number), ONE_THING, {"id": str(number)})
+        other.subscribe("1")
+        assert gateway.channels == 201
+        gateway.detach(peer.feed)
+        assert 100 < gateway.channels < 201
+        for number in range(200):
+            log.thing(str(number), number)
+            await asyncio.sleep(0)
+        await turns()
+        assert gateway.channels == 1
+        assert not peer.writes
+        assert other.numbers("1") == list(range(200))
+
+
+async def test_a_gateway_that_closes_waits_until_all_operations_have_left() -> None:
+    async with running(ScriptedLog()) as gateway:
+        peer = FakePeer(gateway)
+        for number in range(200):
+            peer.subscribe(str(number), ONE_THING, {"id": str(number)})
+        gateway.detach(peer.feed)
+        await gateway.aclose()
+        assert not gateway.channels
+
+
 async def test_an_id_is_free_again_and_its_successor_is_not_the_one_before() -> None:
     log = log_of_ten()
     async with running(log, page_records=1) as gateway:
