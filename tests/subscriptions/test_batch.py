@@ -89,8 +89,8 @@ async def test_a_thousand_members_subscribe_in_one_write_and_end_in_one(tmp_path
         for _ in range(1000):
             batch.add_subscription(w.client.workflows.subscribe_resource_updates())
         await batch.subscribe_all()
-        # Behind it only pongs: the server's live signals are pings. It takes 16 of a peer's frames in a turn, and
-        # signals what they have begun in one write; what comes in one read is answered in one.
+        # Behind it only pongs: the server's live signals are pings. It takes 16 of a peer's frames in a turn,
+        # and signals what they have begun in one write; what comes in one read is answered in one.
         assert writes[0] > 1000 * 300
         assert len(writes) - 1 <= 1000 / 16 + 5
         assert w.client.metrics.active_subscriptions == 1000
