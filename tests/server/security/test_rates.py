@@ -139,14 +139,14 @@ async def test_a_peer_that_is_held_back_is_not_taken_for_silent(tmp_path: Path) 
         log_level="critical",
         rates=RateSettings(frames_per_second=100),
         ping_seconds=0.05,
-        pong_seconds=0.2,
+        pong_seconds=1.5,
     )
     async with Server(settings) as server, aiohttp.ClientSession() as http:
         socket = await http.ws_connect(server.url, protocols=["graphql-transport-ws"])
         await socket.send_json({"type": "connection_init"})
         assert (await socket.receive_json())["type"] == "connection_ack"
-        # Two seconds' worth more than may come at once; the pongs wait behind it.
-        for number in range(700):
+        # Three seconds' worth more than may come at once; the pongs wait behind it.
+        for number in range(800):
             await socket.send_json({"type": "complete", "id": str(number)})
         await socket.send_json({"type": "ping", "payload": {"is": "last"}})
         while (said := await socket.receive_json(timeout=30))["type"] != "pong":
