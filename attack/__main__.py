@@ -116,6 +116,8 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
             line = await _try(world, name, attack, scale, victims)
             lines.append(line)
             _show(line, as_json=arguments.json)
+            if name in SUSTAINED:
+                await asyncio.sleep(1.1)  # the attacker's rates are of one second: what comes next is not it
         after = world.weigh()
         async with world.http("127.0.0.1") as http:
             if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:
