@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -418,11 +419,51 @@ def test_violations_are_closed_with_their_code(loop: str, parser: HttpParser, vi
             close = await peer.read_frame()
             assert close.close_code == code
             peer.send_frame(CLOSE, close.payload)
+            await peer.read_to_end()
+            await peer.close()
             await server.sessions[0].seen.wait_until(lambda: server.sessions[0].seen.closed)
             assert server.sessions[0].seen.closed[0][0] == code
             assert server.sessions[0].seen.messages == []
-            await peer.read_to_end()
+
+    run_on(loop, test)
+
+
+@both_loops
+def test_a_client_in_the_middle_of_a_message_that_is_too_long_reads_that_it_is(loop: str) -> None:
+    async def test() -> None:
+        async with run_server("httptools") as server:
+            peer = await raw_client(server.port)
+            await peer.read_head()
+            data = peer.frame(TEXT, b"x" * 8 * 1024 * 1024)
+            # As over a slow line: it is still sending long after the server has said so.
+            for sent in range(0, 2 * 1024 * 1024, 64 * 1024):
+                peer.send(data[sent : sent + 64 * 1024])
+                await peer.writer.drain()
+                await asyncio.sleep(0.01)
+            close = await peer.read_frame()
+            assert close.close_code == 1009
+            assert await peer.read_to_end() == b""
             await peer.close()
+            assert await server.sessions[0].seen.close_code() == 1009
+
+    run_on(loop, test)
+
+
+@both_loops
+def test_a_client_that_goes_on_sending_for_ever_is_dropped_after_the_closing_time(loop: str) -> None:
+    async def test() -> None:
+        async with run_server("httptools", close_seconds=0.2) as server:
+            peer = await raw_client(server.port)
+            await peer.read_head()
+            peer.send(peer.frame(TEXT, b"x" * 65_537))
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while not server.sessions[0].seen.closed:
+                        peer.send(b"x" * 1024)
+                        await peer.writer.drain()
+                        await asyncio.sleep(0.01)
+            assert await server.sessions[0].seen.close_code() == 1009
+            peer.vanish()
 
     run_on(loop, test)
 

@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from picows import WSAutoPingStrategy, WSListener, WSTransport
+
+from circuit_breaker_sdk.transports.lingering import LingeringTransport
 
 __all__ = ["FrameListener", "FrameProtocol", "ServerFrameProtocol", "frame_protocol_arguments"]
 
@@ -121,6 +123,7 @@ class FrameProtocol(_PicowsProtocol):
         if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
             return
         if not self._read_on:
+            self.dropped()
             return
         super().buffer_updated(nbytes)
         listener = self.listener
@@ -129,7 +132,14 @@ class FrameProtocol(_PicowsProtocol):
             if self.transport.is_close_frame_sent and not listener.closing:
                 # picows would go on parsing until its delayed disconnect.
                 self._read_on = False
+                self.linger()
                 listener.on_broken()
+
+    def linger(self) -> None:
+        """Hear that the connection will be closed over a broken frame, which may have more behind it."""
+
+    def dropped(self) -> None:
+        """Hear that what came behind the broken frame was dropped."""
 
     def eof_received(self) -> bool:
         if isinstance(self.listener, FrameListener):
@@ -156,9 +166,22 @@ class FrameProtocol(_PicowsProtocol):
 
 
 class ServerFrameProtocol(FrameProtocol):
-    """The reading side of a server's socket: what it takes of one peer in a row stays small."""
+    """The reading side of a server's socket.
 
-    __slots__ = ()
+    What it takes of one peer in a row stays small, and a peer that sends too much still learns so.
+    """
+
+    __slots__ = ("_transport",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = LingeringTransport(cast(asyncio.Transport, transport))
+        super().connection_made(cast(asyncio.BaseTransport, self._transport))
+
+    def linger(self) -> None:
+        self._transport.linger()
+
+    def dropped(self) -> None:
+        self._transport.received()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         buffer = super().get_buffer(sizehint)

@@ -18,6 +18,7 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler, parse_close
 from circuit_breaker_sdk.transports.frame_protocol import FrameListener
+from circuit_breaker_sdk.transports.lingering import plain_transport
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, WebSocket
 from circuit_breaker_sdk.transports.pace import Pace, Pacing
 
@@ -283,7 +284,7 @@ class ServerListener(MessageListener):
         )
         self._socket = socket
         if self._pacing is not None:
-            self._pace = Pace(self._pacing, transport.underlying_transport)
+            self._pace = Pace(self._pacing, plain_transport(transport))
         open_sink, self._open_sink = self._open_sink, None
         if open_sink is None:
             raise RuntimeError("a socket connects once")

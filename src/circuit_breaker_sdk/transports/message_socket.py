@@ -15,6 +15,7 @@ from picows import WSCloseCode, WSMsgType, WSTransport
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
 from circuit_breaker_sdk.protocol.frames import masked_text_frame, text_frame_header
+from circuit_breaker_sdk.transports.lingering import plain_transport
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.listeners import MessageListener
@@ -109,7 +110,7 @@ class WebSocket:
         self.subprotocol: str | None = subprotocol
         self._listener = listener
         self._transport = transport
-        self._underlying = transport.underlying_transport
+        self._underlying = plain_transport(transport)
         self._close_seconds = close_seconds
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
