@@ -118,6 +118,8 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
             _show(line, as_json=arguments.json)
             if name in SUSTAINED:
                 await asyncio.sleep(1.1)  # the attacker's rates are of one second: what comes next is not it
+        # Again, at the end: what is seen of a long output is its end.
+        problems += [f"{line.attack}: {line.outcome}" for line in lines if not line.refused]
         after = world.weigh()
         async with world.http("127.0.0.1") as http:
             if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:

@@ -105,6 +105,8 @@ async def answer_commands(pipe: Connection, commands: Commands) -> None:
     loop = asyncio.get_running_loop()
     arrived = asyncio.Event()
     loop.add_reader(pipe.fileno(), arrived.set)
+    # The loop makes it non-blocking, and an answer may be more than the pipe takes at once.
+    os.set_blocking(pipe.fileno(), True)
     with contextlib.suppress(EOFError):
         while True:
             await arrived.wait()
