@@ -256,8 +256,8 @@ def _flood(first: int, payload: bytes) -> Attack:
             # Closing would first send the rest.
             peer.writer.transport.abort()
         settings = ServerSettings(data_dir=Path())
-        # 500 at once; and what one read has brought is taken, whatever is allowed.
-        allowed = 500 + (settings.rates.frames_per_second or 0) * seconds
+        # 100 at once; and what one read has brought is taken, whatever is allowed.
+        allowed = 100 + (settings.rates.frames_per_second or 0) * seconds
         must(answers <= allowed + 500, f"{answers} answers, {allowed:.0f} allowed")
         return f"{sent:,} sent in {seconds:.1f} s, {answers:,} answered"
 

@@ -67,7 +67,7 @@ __all__ = ["Server", "ServerStartError"]
 UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
 
 # Few enough that a new connection for each flood gains nothing.
-_FRAMES_AT_ONCE: Final = 500
+_FRAMES_AT_ONCE: Final = 100
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
 

@@ -94,7 +94,7 @@ class RateSettings:
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
     :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
-        more slowly; 500 may come at once. A subscription is two: it is asked for, and its live signal is
+        more slowly; 100 may come at once. A subscription is two: it is asked for, and its live signal is
         answered.
     :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
         what comes at once within a second is let through.
@@ -108,7 +108,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
-    frames_per_second: int | None = 10_000
+    frames_per_second: int | None = 5_000
     events_per_second: int | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -59,21 +59,16 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
         _stage = _Stage.HEAD
         _armed = _Stage.NOTHING
         _deadline: asyncio.TimerHandle | None = None
-        _is_counted = False
+        _is_counted = True
         _is_upgraded = False
         _has_received = False
         _host = ""
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-            super().connection_made(transport)
-            peer = transport.get_extra_info("peername")
-            self._host = peer[0] if isinstance(peer, tuple) else ""
-            refusal = peers.enter(self._host)
-            if refusal is not None:
-                logger.info("connection_refused", remote=self._host, status=refusal[0])
-                self._refuse(*refusal)
-                return
-            self._is_counted = True
+        def enter(self, transport: asyncio.Transport, host: str) -> None:
+            """Take over a connection that is counted."""
+            self._host = host
+            transport.set_protocol(self)
+            self.connection_made(transport)
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -150,18 +145,8 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
             if not self._has_received or answering or waiting:
                 self.transport.abort()
             else:
-                self._refuse(408, f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s")
-
-        def _refuse(self, status: int, text: str) -> None:
-            body = text.encode() + b"\n"
-            retry = "" if status == HTTPStatus.REQUEST_TIMEOUT else f"Retry-After: {RETRY_SECONDS}\r\n"
-            head = (
-                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-                "Content-Type: text/plain; charset=utf-8\r\n"
-                f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-            self.transport.close()
+                text = f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s"
+                _refuse(self.transport, HTTPStatus.REQUEST_TIMEOUT, text)
 
         def _cycle(self) -> RequestResponseCycle | None:
             return self.cycle  # uvicorn says that there is always one
@@ -171,4 +156,35 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
                 self._is_counted = False
                 peers.leave(self._host)
 
-    return GuardedProtocol
+    @final
+    class Door(asyncio.Protocol):
+        """Counts a connection before anything is made for it: who floods us costs us little."""
+
+        __slots__ = ("_arguments",)
+
+        def __init__(self, **arguments: Any) -> None:
+            self._arguments = arguments
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+            peer = transport.get_extra_info("peername")
+            host = peer[0] if isinstance(peer, tuple) else ""
+            refusal = peers.enter(host)
+            if refusal is None:
+                GuardedProtocol(**self._arguments).enter(transport, host)
+            else:
+                logger.info("connection_refused", remote=host, status=refusal[0])
+                _refuse(transport, *refusal)
+
+    return Door
+
+
+def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
+    body = text.encode() + b"\n"
+    retry = "" if status == HTTPStatus.REQUEST_TIMEOUT else f"Retry-After: {RETRY_SECONDS}\r\n"
+    head = (
+        f"HTTP/1.1 {status:d} {HTTPStatus(status).phrase}\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+    )
+    transport.write(head.encode() + body)
+    transport.close()

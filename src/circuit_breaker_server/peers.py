@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, TypeAlias, final
 
 __all__ = ["Peers", "address_key", "is_loopback", "network"]
@@ -14,6 +15,10 @@ _V6_PREFIX_BITS: Final = 64
 """One subscriber of a provider has so many addresses of IPv6 at least: they count as one."""
 
 
+# Reading an address takes longer than refusing it.
+_ADDRESSES_KNOWN: Final = 4_096
+
+
 def network(text: str) -> Network:
     """Return an address or a network, as ``10.0.0.7`` or ``10.0.0.0/8``.
 
@@ -22,6 +27,7 @@ def network(text: str) -> Network:
     return ipaddress.ip_network(text, strict=False)
 
 
+@lru_cache(maxsize=_ADDRESSES_KNOWN)
 def address_key(host: str) -> str:
     """Return what is counted for an address: itself, of IPv6 its network of 64 bits."""
     try:
@@ -46,6 +52,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=_ADDRESSES_KNOWN)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

@@ -42,6 +42,7 @@ Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None
 """Runs a query or mutation; returns the encoded execution result, errors included."""
 
 RESUME_VERSION: Final = 1
+_REFUSED_SECONDS: Final = 0.1
 TOO_MANY: Final = "too many connections of one principal"
 """Why a session of a principal that has too many is closed."""
 
@@ -418,6 +419,8 @@ class Session:
             text, extensions = too_often(asked, wait)
             self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
             self._protocol.send_error(event.id, [GraphQLError(message=text, extensions=extensions)])
+            # Who asks again at once would cost as much as who is served.
+            self._socket.hold_back(max(wait, _REFUSED_SECONDS))
         elif is_subscription:
             self._subscribe(event, document)
         else:

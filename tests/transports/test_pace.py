@@ -115,6 +115,32 @@ async def test_who_is_ahead_is_held_back_until_it_has_waited() -> None:
         await room.leave()
 
 
+async def test_who_was_told_to_wait_is_not_read_meanwhile_however_often_it_was_told() -> None:
+    room = Room()
+    async with listen(room.open_sink, pacing=Pacing(frames_per_second=100_000, at_once=1_000)) as port:
+        peer = await room.enter(port)
+        for _ in range(10):
+            room.sockets[0].hold_back(0.2)
+        assert room.sockets[0].holds_back
+        began = time.monotonic()
+        peer.send_frame(TEXT, b"again")
+        await room.sinks[0].wait_until(lambda: room.sinks[0].messages)
+        assert 0.15 <= time.monotonic() - began < 1.5
+        await room.leave()
+
+
+async def test_who_was_told_to_wait_can_be_closed_meanwhile() -> None:
+    room = Room()
+    async with listen(room.open_sink, pacing=Pacing(frames_per_second=100, at_once=10)) as port:
+        peer = await room.enter(port)
+        room.sockets[0].hold_back(3_600)
+        room.sockets[0].close(4400, "enough")
+        assert (await peer.read_frame()).close_code == 4400
+        peer.send_frame(CLOSE, (4400).to_bytes(2))
+        assert await room.sinks[0].close_code() == 4400
+        await room.leave()
+
+
 async def test_the_answer_to_a_close_is_read_behind_all_that_was_sent_before() -> None:
     room = Room()
     pacing = Pacing(frames_per_second=100, at_once=64)

@@ -108,7 +108,7 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(1_000, 10, 400)
+    gc.set_threshold(1_000, 3, 1_300)
 
 
 def one_line(text: object) -> str:

@@ -35,7 +35,7 @@ class LingeringTransport:
     __slots__ = ("_closing", "_lingers", "plain")
 
     def __init__(self, plain: asyncio.Transport) -> None:
-        self.plain = plain
+        self.plain: asyncio.Transport = plain
         self._lingers = False
         self._closing: asyncio.TimerHandle | None = None
 

@@ -118,6 +118,9 @@ class MessageListener(FrameListener):
         """Whether something that the peer has sent is not read yet, for its own sake."""
         return False
 
+    def hold_back(self, seconds: float) -> None:
+        """Read nothing of the peer for so long, where its pace is counted."""
+
     def on_broken(self) -> None:
         if self._socket is not None:
             self._socket.receive_broken()
@@ -266,6 +269,10 @@ class ServerListener(MessageListener):
     def holds_back(self) -> bool:
         """Whether the peer has sent more than it may, so that its pong may not be read yet."""
         return self._pace is not None and self._pace.holds_back
+
+    def hold_back(self, seconds: float) -> None:
+        if self._pace is not None and not self.closing:
+            self._pace.hold_back(seconds)
 
     def begin_close(self) -> None:
         super().begin_close()

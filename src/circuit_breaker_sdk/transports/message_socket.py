@@ -143,6 +143,10 @@ class WebSocket:
         """Whether the peer has sent more than it may, so that what it sent last may not be read yet."""
         return self._listener.holds_back
 
+    def hold_back(self, seconds: float) -> None:
+        """Read nothing of the peer for so long: it was told to wait. Only a server that paces peers does."""
+        self._listener.hold_back(seconds)
+
     def send_message(self, data: bytes) -> None:
         """Write one text message; ``data`` is UTF-8."""
         # picows looks at the frame behind the one that we are answering: where that is broken, its close

@@ -63,6 +63,16 @@ class Pace:
         """Whether the peer is ahead of its due: something it has sent may not be read yet."""
         return self._refilled() < 0
 
+    def hold_back(self, seconds: float) -> None:
+        """Do not read the peer for so long, or for as long as its pace asks for, whichever is more.
+
+        What one read has brought is still handed on. Without a pace, nobody is held back.
+        """
+        if self._per_second is not None:
+            self._saved = min(self._refilled(), -seconds * self._per_second)
+            self._since = self._loop.time()
+            self._wait()
+
     def hurry(self) -> None:
         """Only let others have their turn from now on: what is still read is not answered."""
         self._per_second = None
@@ -82,14 +92,17 @@ class Pace:
             self._waiting.cancel()
 
     def _rest(self) -> None:
-        self._transport.pause_reading()
-        ahead = 0.0
         if self._per_second is not None:
             self._saved = self._refilled() - _SHARE
             self._since = self._loop.time()
-            ahead = -self._saved / self._per_second
-        if ahead > 0:
-            self._waiting = self._loop.call_later(ahead, self._go_on)
+        self._wait()
+
+    def _wait(self) -> None:
+        self._transport.pause_reading()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._per_second is not None and self._saved < 0:
+            self._waiting = self._loop.call_later(-self._saved / self._per_second, self._go_on)
         else:
             self._waiting = self._loop.call_soon(self._go_on)
 

@@ -67,6 +67,7 @@ Memo: TypeAlias = list[Run]
 
 _BURST_SECONDS: Final = 1.0
 _ENDED_AT_ONCE: Final = 32
+_ENDED_PAUSE_SECONDS: Final = 0.001
 
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
@@ -323,7 +324,7 @@ class Feed:
     async def _end_slowly(self, subscribers: list[Subscriber]) -> None:
         for number, subscriber in enumerate(subscribers):
             if number % _ENDED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(_ENDED_PAUSE_SECONDS)
             self._end(subscriber)
 
     def fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:

@@ -24,6 +24,7 @@ from tests.server.gateway.worlds import (
     thing_record,
     turns,
 )
+from tests.waiting import until
 
 
 async def test_nothing_is_missed_between_the_live_signal_and_the_first_event() -> None:
@@ -462,8 +463,7 @@ async def test_of_a_peer_that_goes_very_many_operations_leave_a_few_at_a_time_an
         for number in range(200):
             log.thing(str(number), number)
             await asyncio.sleep(0)
-        await turns()
-        assert gateway.channels == 1
+        await until(lambda: gateway.channels == 1)
         assert not peer.writes
         assert other.numbers("1") == list(range(200))
 

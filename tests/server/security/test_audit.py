@@ -689,3 +689,23 @@ def test_the_anchor_stands_beside_the_data_directory() -> None:
 
 async def test_a_finding_without_a_line_is_its_text(paths: AuditPaths) -> None:
     assert str(Finding("missing", None, "there is no log")) == "there is no log"
+
+
+async def test_of_many_equal_events_eight_have_a_line_and_one_says_how_many_followed(
+    paths: AuditPaths,
+) -> None:
+    async with opened(paths) as log:
+        for number in range(100):
+            log.append(event("again"))
+            if number == 50:
+                log.append(event("another"))
+        assert log.flush()
+        log.append(event("again"))
+    said = records(paths)[1:-1]
+    assert check(paths).whole
+    assert [(r.what, r.times) for r in said] == [
+        *[("again", None)] * 8,
+        ("another", None),
+        ("again", 92),
+        ("again", None),
+    ]

@@ -127,6 +127,27 @@ async def test_a_stream_above_its_pace_is_slowed_and_whole(
             assert seen == [{"n": number} for number in range(count)]
 
 
+async def test_who_asks_again_at_once_is_not_read_for_a_while(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, RateSettings(subscribes_per_second=1)) as server,
+        aiohttp.ClientSession() as http,
+    ):
+        socket = await http.ws_connect(server.url, protocols=["graphql-transport-ws"])
+        await socket.send_json({"type": "connection_init"})
+        assert (await socket.receive_json())["type"] == "connection_ack"
+        query = {"query": "subscription { resourceUpdates { id } }"}
+        for id_ in ("served", "refused"):
+            await socket.send_json({"type": "subscribe", "id": id_, "payload": query})
+        refused = await socket.receive_json()
+        assert (refused["type"], refused["id"]) == ("error", "refused")
+        wait = refused["payload"][0]["extensions"]["retryAfterSeconds"]
+        began = time.monotonic()
+        await socket.send_json({"type": "ping"})
+        assert (await socket.receive_json(timeout=30))["type"] == "pong"
+        assert time.monotonic() - began >= wait - 0.1
+        await socket.close()
+
+
 def test_a_pace_at_which_a_socket_is_hardly_read_is_refused() -> None:
     with pytest.raises(ValueError, match="frames_per_second must be 100 at least, not 99"):
         RateSettings(frames_per_second=99)
@@ -146,7 +167,7 @@ async def test_a_peer_that_is_held_back_is_not_taken_for_silent(tmp_path: Path) 
         await socket.send_json({"type": "connection_init"})
         assert (await socket.receive_json())["type"] == "connection_ack"
         # Three seconds' worth more than may come at once; the pongs wait behind it.
-        for number in range(800):
+        for number in range(400):
             await socket.send_json({"type": "complete", "id": str(number)})
         await socket.send_json({"type": "ping", "payload": {"is": "last"}})
         while (said := await socket.receive_json(timeout=30))["type"] != "pong":

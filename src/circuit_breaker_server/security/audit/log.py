@@ -34,6 +34,8 @@ __all__ = ["AuditLog"]
 _FLUSH_SECONDS: Final = 0.2
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _RETRY_SECONDS: Final = 1.0
+_EQUAL_LINES: Final = 8
+"""Equal events that get a line each, of those that are written together."""
 
 logger = get_logger("audit")
 
@@ -46,6 +48,10 @@ class AuditLog:
     anchor, at most once every ``flush_seconds``. What a killed process had not written by then is not in the
     log. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works again;
     what comes above that is counted, and a line ``lost`` says how much is missing at that place.
+
+    Who does the same again and again must not fill the disk, nor keep it from others: of equal events that
+    are written together the first eight have a line each, and one more line says how many followed
+    (``times``).
 
     Example::
 
@@ -81,6 +87,8 @@ class AuditLog:
         self._times = Timestamps()
         self._seq, self._mac = end[0].seq, end[0].mac.encode()
         self._pending: list[bytes] = []
+        # How often what was said since lines were last taken.
+        self._said: dict[bytes, int] = {}
         self._held_bytes = 0
         self._missing = 0
         self._lost = 0
@@ -199,7 +207,11 @@ class AuditLog:
         with self._chain:
             if self._closed:
                 raise RuntimeError("the audit log is closed")
-            if self._held_bytes >= self._max_pending_bytes:
+            times = self._said.get(members, 0)
+            if times >= _EQUAL_LINES:
+                self._said[members] = times + 1
+                first = False
+            elif self._held_bytes >= self._max_pending_bytes:
                 first = not self._missing
                 self._missing += 1
                 self._lost += 1
@@ -207,6 +219,7 @@ class AuditLog:
                 first = False
                 self._add_missing()
                 self._add(members)
+                self._said[members] = times + 1
         if first:
             logger.error("audit_events_lost", pending_bytes=self._held_bytes, file=str(self._paths.log))
         if not self._wanted.is_set():
@@ -249,6 +262,7 @@ class AuditLog:
             if self._closed:
                 return
             self._add_missing()
+            self._add_equal()
             self._add(own_members("stop", f"pid {os.getpid()}"))
             self._closed = True
         self._closing.set()
@@ -286,11 +300,18 @@ class AuditLog:
             self._missing = 0
             self._add(members)
 
+    def _add_equal(self) -> None:
+        for members, times in self._said.items():
+            if times > _EQUAL_LINES:
+                self._add(b'%b,"times":%d' % (members, times - _EQUAL_LINES))
+        self._said.clear()
+
     def _take(self) -> bool:
         """Take the lines that wait, unless some are being written; tell whether there is any to write."""
         if not self._chunk:
             with self._chain:
                 self._add_missing()
+                self._add_equal()
                 lines, self._pending = self._pending, []
                 if lines:
                     self._chunk_end = Anchor(self._seq, self._mac.decode())

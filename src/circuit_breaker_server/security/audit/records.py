@@ -92,6 +92,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     :ivar at: RFC 3339, UTC, microseconds; always of one length, so that it sorts as text.
     :ivar count: of ``lost`` the number of events that are missing here; of ``restart`` the bytes of a line
         that a crash had cut short.
+    :ivar times: how many equal events the line stands for, where many came together; ``None``: one.
     :ivar previous: the seal of the line before.
     :ivar mac: the seal of this line.
     """
@@ -109,6 +110,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_cursor: str | None = None
     last_cursor: str | None = None
     count: int | None = None
+    times: int | None = None
     previous: str
     mac: str
 
