@@ -32,6 +32,7 @@ __all__ = ["main"]
 
 _MEMORY_TIMES: Final = 2.0
 _LATENCY_TIMES: Final = 1.5
+_TIMES: Final = 3
 
 
 @final
@@ -94,6 +95,39 @@ def _give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
+async def _quiet(victims: Victims, seconds: float) -> float:
+    victims.take()
+    await asyncio.sleep(seconds)
+    return p99_ms(victims.take()) or 0.0
+
+
+async def _felt(
+    world: World, slow: Sequence[Line], scale: Scale, victims: Victims, measured: tuple[float, float]
+) -> list[str]:
+    """Make attacks again that victims have felt, each time beside a quiet time; tell which they do feel.
+
+    A stall of the machine's disk is in a percentile of some seconds as well: what counts is the median of
+    three.
+    """
+    quiet, busy = measured
+    problems: list[str] = []
+    for line in slow:
+        attacked, undisturbed = [line.victims_p99_ms or 0.0], [quiet]
+        while len(attacked) < _TIMES:
+            undisturbed.append(await _quiet(victims, scale.flood_seconds))
+            again = await _try(world, line.attack, ATTACKS[line.attack], scale, victims)
+            attacked.append(again.victims_p99_ms or 0.0)
+            if not again.refused:
+                problems.append(f"{line.attack}: {again.outcome}")
+        bound = round(_LATENCY_TIMES * max(statistics.median(undisturbed), busy), 2)
+        sys.stdout.write(f"{line.attack}: victims p99 {attacked} ms, {undisturbed} ms in quiet before each\n")
+        if statistics.median(attacked) > bound:
+            problems.append(
+                f"{line.attack}: victims' p99 is {statistics.median(attacked)} ms, over {bound} ms"
+            )
+    return problems
+
+
 async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int, list[str]]:
     scale = Scale(short=arguments.short)
     people = {
@@ -105,9 +139,7 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
     with opened(directory, people) as world, victims_of(world) as victims:
         _give_way()
         await asyncio.sleep(2)
-        victims.take()
-        await asyncio.sleep(5 if arguments.short else 15)
-        quiet = p99_ms(victims.take()) or 0.0
+        quiet = await _quiet(victims, 5 if arguments.short else 15)
         await connect_elsewhere(scale.flood_seconds)
         busy = p99_ms(victims.take()) or 0.0
         before = world.weigh()
@@ -118,28 +150,24 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
             _show(line, as_json=arguments.json)
             if name in SUSTAINED:
                 await asyncio.sleep(1.1)  # the attacker's rates are of one second: what comes next is not it
-        # Again, at the end: what is seen of a long output is its end.
-        problems += [f"{line.attack}: {line.outcome}" for line in lines if not line.refused]
         after = world.weigh()
-        async with world.http("127.0.0.1") as http:
-            if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:
-                problems.append("the server does not answer any more")
-        problems += [f"a victim felt it: {error}" for error in victims.errors()]
         worst = max((line.victims_p99_ms or 0.0 for line in lines), default=0.0)
         sys.stdout.write(
             f"victims: p99 {quiet} ms in quiet, {busy} ms while their core is as busy with connections to "
             f"another listener, {worst} ms at worst; server memory {before / 2**20:.0f} MiB, "
             f"then {after / 2**20:.0f}; settings that are not the defaults: {dict(LIMITS)}; from {ATTACKER}\n"
         )
-        # In the short form the percentiles are of a few hundred events: shown, and not judged.
-        bound = round(_LATENCY_TIMES * max(quiet, busy), 2)
-        slow = [
-            f"{line.attack} {line.victims_p99_ms}" for line in lines if (line.victims_p99_ms or 0) > bound
-        ]
-        if slow and not arguments.short:
-            problems.append(f"victims' p99 is over {bound} ms, {_LATENCY_TIMES} times: {', '.join(slow)}")
+        # Again, at the end: what is seen of a long output is its end.
+        problems += [f"{line.attack}: {line.outcome}" for line in lines if not line.refused]
+        if not arguments.short:  # there the percentiles are of a few hundred events: shown, and not judged
+            slow = [line for line in lines if (line.victims_p99_ms or 0) > _LATENCY_TIMES * max(quiet, busy)]
+            problems += await _felt(world, slow, scale, victims, (quiet, busy))
         if after > _MEMORY_TIMES * before:
             problems.append(f"memory grew from {before} to {after} bytes")
+        async with world.http("127.0.0.1") as http:
+            if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:
+                problems.append("the server does not answer any more")
+        problems += [f"a victim felt it: {error}" for error in victims.errors()]
     paths = AuditPaths.of(directory / "data")
     found = verify(paths.log, read_key(paths.key), paths.anchor)
     sys.stdout.write(f"audit log: {found.records} records, {'whole' if found.whole else found.findings}\n")

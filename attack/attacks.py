@@ -572,11 +572,14 @@ async def fuzzed_sockets(world: World, scale: Scale) -> str:
 
 
 async def _settled(world: World, id_: str, **people: tuple[str, list[str]]) -> None:
-    """Change the policy, and wait until it lets somebody see a workflow."""
-    world.allow(**people)
-    ((who, _),) = people.items()
-    async with world.http() as http, asyncio.timeout(5):
-        query = "query($id: String!) { workflow(id: $id) { id } }"
+    """Change the policy, and wait until it lets somebody see a workflow, whom nothing let see it before."""
+    ((who, (tenant, _)),) = people.items()
+    query = "query($id: String!) { workflow(id: $id) { id } }"
+    async with world.http() as http, asyncio.timeout(10):
+        world.allow(**{who: (tenant, ["workflow:read:nothing"])})
+        while (await world.ask(http, who, query, id=id_))["data"]["workflow"] is not None:
+            await asyncio.sleep(0.05)
+        world.allow(**people)
         while (await world.ask(http, who, query, id=id_))["data"]["workflow"] is None:
             await asyncio.sleep(0.05)
 

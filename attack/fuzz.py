@@ -427,7 +427,7 @@ async def _one_connection(place: _Place, pieces: Sequence[bytes]) -> int:
             await writer.drain()
             writer.write_eof()
         received = b""
-        with suppress(ConnectionError):
+        with suppress(OSError):  # reset, or too late for our own end
             while chunk := await reader.read(65_536):
                 received += chunk
                 _require(len(received) < 4 * 1024 * 1024, "the server writes without end")

@@ -240,7 +240,9 @@ class Peer:
             try:
                 async with asyncio.timeout(15):
                     first, data = await self._frame()
-            except (asyncio.IncompleteReadError, ConnectionError):
+            except TimeoutError:
+                raise
+            except (asyncio.IncompleteReadError, OSError):
                 return {"close": 1006, "reason": ""}
             if first & 0x0F == 8:
                 return {"close": int.from_bytes(data[:2], "big"), "reason": data[2:].decode()}
