@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
-import uvicorn
-
-from circuit_breaker_sdk.config import MessageLimits
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
-from circuit_breaker_sdk.transports.pace import Pacing
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.nothing import engine_of_nothing
 from circuit_breaker_server.access.streams import Views
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.cross_origin import CrossOrigin
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
@@ -37,37 +29,23 @@ from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.graphql.schema import load_schema
-from circuit_breaker_server.http_protocol import guarded_protocol
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
-from circuit_breaker_server.origins import Origins
-from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
-from circuit_breaker_server.security.rates import Rates, too_often
+from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
+from circuit_breaker_server.serving import Serving
 from circuit_breaker_server.session import Services
 from circuit_breaker_server.sessions import Sessions
-from circuit_breaker_server.tls import SecureListener, TlsError, server_context
-from circuit_breaker_server.websocket_upgrade import (
-    Accept,
-    Refuse,
-    UpgradeAnswer,
-    UpgradeRequest,
-    upgrade_protocol,
-)
+from circuit_breaker_server.tls import TlsError, server_context
 
 __all__ = ["Server", "ServerStartError"]
-
-UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
-
-# Few enough that a new connection for each flood gains nothing.
-_FRAMES_AT_ONCE: Final = 100
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
 
@@ -285,7 +263,7 @@ class Server:
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
             parts.callback(keys.on_revoked(lambda key: polls.revoke(key.id)))
-        serving = _Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=tls)
+        serving = Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=tls)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
@@ -321,126 +299,10 @@ class Server:
         await self._closed.wait()
 
 
-@final
-class _Serving:
-    """uvicorn, and the WebSockets it hands over."""
-
-    def __init__(
-        self,
-        settings: ServerSettings,
-        routes: HttpRoutes,
-        sessions: Sessions,
-        polls: Polls,
-        gateway: Gateway,
-        *,
-        rates: Rates,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self._rates = rates
-        self._sessions = sessions
-        self._polls = polls
-        self._gateway = gateway
-        self._origins = Origins(settings.allowed_origins)
-        http = guarded_protocol(
-            _peers(settings), head_seconds=settings.head_seconds, body_seconds=settings.body_seconds
-        )
-        self._config = uvicorn.Config(
-            CrossOrigin(routes.app, self._origins),
-            http=http,
-            timeout_keep_alive=settings.keep_alive_seconds,
-            ws=upgrade_protocol(
-                self._decide,
-                limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
-                close_seconds=settings.close_seconds,
-                pacing=Pacing(
-                    frames_per_second=settings.rates.frames_per_second,
-                    at_once=_FRAMES_AT_ONCE,
-                ),
-            ),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            # Nobody is believed about where a request comes from.
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-        )
-        self._server = uvicorn.Server(self._config)
-        self._http: Callable[..., asyncio.Protocol] = http
-        self._secure: SecureListener | None = None
-        if tls is not None:
-            self._secure = SecureListener(
-                tls,
-                _peers(settings),
-                self._speak,
-                handshake_seconds=settings.head_seconds,
-                close_seconds=settings.close_seconds,
-            )
-        self._listener: socket.socket | None = None
-        self._ticking: asyncio.Task[None] | None = None
-
-    async def start(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._config.load()
-        self._server.lifespan = self._config.lifespan_class(self._config)
-        await self._server.startup(sockets=[listener] if self._secure is None else [])
-        if self._secure is not None:
-            self._secure.start(listener)
-        self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
-
-    async def aclose(self) -> None:
-        for server in self._server.servers:
-            server.close()
-        if self._secure is not None:
-            await self._secure.aclose()
-        # What was committed reaches the sockets before their close frame.
-        self._gateway.flush()
-        self._polls.stop()
-        await self._sessions.aclose()
-        self._server.should_exit = True
-        if self._ticking is not None:
-            await self._ticking
-        await self._server.shutdown(sockets=[self._listener] if self._listener else None)
-
-    def _speak(self) -> asyncio.Protocol:
-        """Make the HTTP of one connection, as uvicorn does for those it accepts."""
-        return self._http(
-            config=self._config,
-            server_state=self._server.server_state,
-            app_state=self._server.lifespan.state,
-        )
-
-    def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
-        if request.path not in UPGRADE_PATHS:
-            return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
-        headers = request.headers
-        refusal = self._origins.refusal(
-            headers.get("Origin"), host=headers.get("Host"), secure=self._secure is not None
-        )
-        if refusal is not None:
-            return Refuse(status=403, body=refusal + "\n")
-        wait = self._rates.take("connects", request.remote.rpartition(":")[0])
-        if wait is not None:
-            text, _ = too_often("connects", wait)
-            return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
-        # Without our subprotocol the handshake is completed without any, then closed with 4406.
-        agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
-        authorization = request.headers.get("Authorization")
-        return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
-
-
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return server_context(settings.tls_cert, settings.tls_key)
-
-
-def _peers(settings: ServerSettings) -> Peers:
-    return Peers(
-        max_per_address=settings.max_connections_per_address,
-        max_in_all=settings.max_connections,
-        trusted=settings.trusted_proxies,
-    )
 
 
 def _cursor_key(data_dir: Path) -> bytes:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.peers import Peers
 
-__all__ = ["RETRY_SECONDS", "guarded_protocol"]
+__all__ = ["RETRY_SECONDS", "guarded_protocol", "refusal_bytes"]
 
 RETRY_SECONDS = 5
 """What ``Retry-After`` says to a connection that is one too many."""
@@ -179,6 +179,12 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
 
 
 def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
+    transport.write(refusal_bytes(status, text))
+    transport.close()
+
+
+def refusal_bytes(status: int, text: str) -> bytes:
+    """Return the whole answer to a connection that is not let in, or too slow."""
     body = text.encode() + b"\n"
     retry = "" if status == HTTPStatus.REQUEST_TIMEOUT else f"Retry-After: {RETRY_SECONDS}\r\n"
     head = (
@@ -186,5 +192,4 @@ def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
         "Content-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
     )
-    transport.write(head.encode() + body)
-    transport.close()
+    return head.encode() + body

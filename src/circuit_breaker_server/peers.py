@@ -88,23 +88,29 @@ class Peers:
         """How many connections are counted."""
         return self._in_all
 
-    def enter(self, host: str) -> tuple[int, str] | None:
-        """Count a connection, or return the HTTP status and the text that it is refused with.
+    def refusal(self, host: str) -> tuple[int, str] | None:
+        """Return the HTTP status and the text to refuse one more connection with; ``None``: it has room.
 
         :param host: the peer's address, empty where it is not known.
         """
         if self._max_in_all is not None and self._in_all >= self._max_in_all:
             return 503, f"the server has {self._max_in_all} connections, which is all it may have; try again"
         key = address_key(host)
-        count = self._of.get(key, 0)
-        if count >= self._max_per_address and not self._is_trusted(host):
+        if self._of.get(key, 0) >= self._max_per_address and not self._is_trusted(host):
             return 429, (
                 f"{self._max_per_address} connections are open from {key}, all that one address may have; "
                 "close some (max_connections_per_address, trusted_proxies)"
             )
-        self._of[key] = count + 1
-        self._in_all += 1
         return None
+
+    def enter(self, host: str) -> tuple[int, str] | None:
+        """Count a connection, or return what it is refused with, as :meth:`refusal`."""
+        refusal = self.refusal(host)
+        if refusal is None:
+            key = address_key(host)
+            self._of[key] = self._of.get(key, 0) + 1
+            self._in_all += 1
+        return refusal
 
     def leave(self, host: str) -> None:
         """Count a connection no more that was let in."""

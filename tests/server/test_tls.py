@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, SubscriptionError
-from circuit_breaker_server import Server, ServerSettings, ServerStartError, app
+from circuit_breaker_server import Server, ServerSettings, ServerStartError, serving
 from tests.integration.workflows import create_review_workflow
 from tests.server.certificates import Authority
 
@@ -87,7 +87,7 @@ async def test_events_by_the_thousand_come_whole_and_in_order_over_wss(tmp_path:
 
 
 async def test_long_polling_works_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "UPGRADE_PATHS", frozenset())
+    monkeypatch.setattr(serving, "UPGRADE_PATHS", frozenset())
     async with (
         secured(tmp_path) as (server, context),
         Client(server.url, ssl=context, critical=True) as client,

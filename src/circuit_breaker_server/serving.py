@@ -1,0 +1,164 @@
+"""One port: HTTP by uvicorn, WebSockets by picows, and who is let in to either."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Final, final
+
+import uvicorn
+
+from circuit_breaker_sdk.config import MessageLimits
+from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
+from circuit_breaker_sdk.transports.pace import Pacing
+from circuit_breaker_server.accepting import Acceptor, Handshakes
+from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.cross_origin import CrossOrigin
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.http_protocol import guarded_protocol
+from circuit_breaker_server.http_routes import HttpRoutes
+from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.peers import Peers
+from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.security.rates import Rates, too_often
+from circuit_breaker_server.sessions import Sessions
+from circuit_breaker_server.websocket_upgrade import (
+    Accept,
+    Refuse,
+    UpgradeAnswer,
+    UpgradeRequest,
+    upgrade_protocol,
+)
+
+__all__ = ["Serving"]
+
+UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
+
+# Few enough that a new connection for each flood gains nothing.
+_FRAMES_AT_ONCE: Final = 100
+
+
+@final
+class Serving:
+    """The port: connections accepted, uvicorn's HTTP, and the WebSockets that it hands over.
+
+    Example::
+
+        serving = Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=None)
+        await serving.start(listener)
+        await serving.aclose()
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        routes: HttpRoutes,
+        sessions: Sessions,
+        polls: Polls,
+        gateway: Gateway,
+        *,
+        rates: Rates,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._rates = rates
+        self._sessions = sessions
+        self._polls = polls
+        self._gateway = gateway
+        self._origins = Origins(settings.allowed_origins)
+        peers = _peers(settings)
+        http = guarded_protocol(peers, head_seconds=settings.head_seconds, body_seconds=settings.body_seconds)
+        self._config = uvicorn.Config(
+            CrossOrigin(routes.app, self._origins),
+            http=http,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            ws=upgrade_protocol(
+                self._decide,
+                limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
+                close_seconds=settings.close_seconds,
+                pacing=Pacing(
+                    frames_per_second=settings.rates.frames_per_second,
+                    at_once=_FRAMES_AT_ONCE,
+                ),
+            ),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            # Nobody is believed about where a request comes from.
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        )
+        self._server = uvicorn.Server(self._config)
+        self._http: Callable[..., asyncio.Protocol] = http
+        self._is_secure = tls is not None
+        handshakes = None
+        if tls is not None:
+            handshakes = Handshakes(
+                context=tls,
+                peers=_peers(settings),
+                handshake_seconds=settings.head_seconds,
+                close_seconds=settings.close_seconds,
+            )
+        self._acceptor = Acceptor(peers, self._speak, handshakes=handshakes)
+        self._listener: socket.socket | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Begin to accept from a socket that listens; who made it closes it."""
+        self._listener = listener
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        # It accepts nothing by itself.
+        await self._server.startup(sockets=[])
+        self._acceptor.start(listener)
+        self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
+
+    async def aclose(self) -> None:
+        """Accept no more, flush and close every connection: WebSockets with 1012."""
+        await self._acceptor.aclose()
+        # What was committed reaches the sockets before their close frame.
+        self._gateway.flush()
+        self._polls.stop()
+        await self._sessions.aclose()
+        self._server.should_exit = True
+        if self._ticking is not None:
+            await self._ticking
+        await self._server.shutdown(sockets=[self._listener] if self._listener else None)
+
+    def _speak(self) -> asyncio.Protocol:
+        """Make the HTTP of one connection, as uvicorn would for those it accepts."""
+        return self._http(
+            config=self._config,
+            server_state=self._server.server_state,
+            app_state=self._server.lifespan.state,
+        )
+
+    def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
+        if request.path not in UPGRADE_PATHS:
+            return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
+        headers = request.headers
+        refusal = self._origins.refusal(
+            headers.get("Origin"), host=headers.get("Host"), secure=self._is_secure
+        )
+        if refusal is not None:
+            return Refuse(status=403, body=refusal + "\n")
+        wait = self._rates.take("connects", request.remote.rpartition(":")[0])
+        if wait is not None:
+            text, _ = too_often("connects", wait)
+            return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
+        # Without our subprotocol the handshake is completed without any, then closed with 4406.
+        agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
+        authorization = request.headers.get("Authorization")
+        return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
+
+
+def _peers(settings: ServerSettings) -> Peers:
+    return Peers(
+        max_per_address=settings.max_connections_per_address,
+        max_in_all=settings.max_connections,
+        trusted=settings.trusted_proxies,
+    )
