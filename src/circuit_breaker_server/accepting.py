@@ -23,7 +23,7 @@ from circuit_breaker_server.peers import Peers
 __all__ = ["Acceptor", "Handshakes"]
 
 _AT_ONCE: Final = 16
-_REFUSED_PAUSE_SECONDS: Final = 0.002
+_REFUSED_PAUSE_SECONDS: Final = 0.001
 _FAILED_PAUSE_SECONDS: Final = 1.0
 """After the system had no more files for sockets; what is open has to close first."""
 
@@ -120,16 +120,16 @@ class Acceptor:
             )
 
     def _take(self, connection: socket.socket, host: str) -> bool:
-        connection.setblocking(False)
         handshakes = self._handshakes
         refusal = self._peers.refusal(host) if handshakes is None else handshakes.peers.enter(host)
         if refusal is not None:
             logger.info("connection_refused", remote=host, status=refusal[0])
             if handshakes is None:
                 with contextlib.suppress(OSError):
-                    connection.send(refusal_bytes(*refusal))
+                    connection.send(refusal_bytes(*refusal), socket.MSG_DONTWAIT)
             connection.close()
             return False
+        connection.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._begin(connection, host))
         self._under_way.add(task)
         task.add_done_callback(partial(self._begun, host, connection))

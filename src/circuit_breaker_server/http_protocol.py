@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast, final
 
@@ -183,6 +183,7 @@ def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
     transport.close()
 
 
+@lru_cache(maxsize=256)
 def refusal_bytes(status: int, text: str) -> bytes:
     """Return the whole answer to a connection that is not let in, or too slow."""
     body = text.encode() + b"\n"
