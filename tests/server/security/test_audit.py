@@ -709,3 +709,44 @@ async def test_of_many_equal_events_eight_have_a_line_and_one_says_how_many_foll
         ("again", 92),
         ("again", None),
     ]
+
+
+async def test_lines_are_written_before_they_are_synced_and_the_anchor_moves_with_the_sync(
+    paths: AuditPaths,
+) -> None:
+    async with opened(paths) as log:
+        anchored = paths.anchor.read_bytes()
+        log.append(event("one"))
+        assert log.flush(sync=False)
+        assert [r.what for r in records(paths)[1:]] == ["one"]
+        assert paths.anchor.read_bytes() == anchored
+        assert log.pending_bytes > 0
+        log.append(event("two"))
+        assert log.flush()
+        assert paths.anchor.read_bytes() != anchored
+        assert log.pending_bytes == 0
+    assert check(paths).whole
+    assert [r.what for r in records(paths)[1:-1]] == ["one", "two"]
+
+
+async def test_after_a_sync_that_failed_everything_since_the_last_one_is_written_again(
+    paths: AuditPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(paths) as log:
+        size = paths.log.stat().st_size
+        log.append(event("one"))
+        assert log.flush(sync=False)
+
+        def fail(_fd: int) -> None:
+            raise OSError(errno.EIO, "the disk has lost it")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", fail)
+            assert not log.flush()
+        # What the system dropped, and said so once.
+        with paths.log.open("r+b") as file:
+            file.truncate(size)
+        log.append(event("two"))
+        assert log.flush()
+    assert check(paths).whole
+    assert [r.what for r in records(paths)[1:-1]] == ["one", "two"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self, final
@@ -32,6 +33,7 @@ from circuit_breaker_server.security.clock import Clock, WallClock
 __all__ = ["AuditLog"]
 
 _FLUSH_SECONDS: Final = 0.2
+_SYNC_SECONDS: Final = 1.0
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _RETRY_SECONDS: Final = 1.0
 _EQUAL_LINES: Final = 8
@@ -44,10 +46,11 @@ logger = get_logger("audit")
 class AuditLog:
     """The one writer of an audit log.
 
-    :meth:`append` seals a line and keeps it; a thread writes what is kept, makes it durable and moves the
-    anchor, at most once every ``flush_seconds``. What a killed process had not written by then is not in the
-    log. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works again;
-    what comes above that is counted, and a line ``lost`` says how much is missing at that place.
+    :meth:`append` seals a line and keeps it. A thread writes what is kept, at most once every
+    ``flush_seconds``: what a killed process had not written by then is not in the log. At most once a second
+    it makes durable what was written, and moves the anchor; more often, the event log beside it would wait
+    for the disk. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works
+    again; what comes above that is counted, and a line ``lost`` says how much is missing at that place.
 
     Who does the same again and again must not fill the disk, nor keep it from others: of equal events that
     are written together the first eight have a line each, and one more line says how many followed
@@ -93,11 +96,13 @@ class AuditLog:
         self._missing = 0
         self._lost = 0
         self._closed = False
-        # What is being written, and where; under `_disk`.
+        # What is not durable, and from where on; how many parts and bytes of it are written. Under `_disk`.
         self._disk = threading.Lock()
         self._size = end[1]
-        self._chunk = b""
-        self._chunk_end = self._anchored = end[0]
+        self._parts: list[bytes] = []
+        self._written = 0
+        self._written_bytes = 0
+        self._end = self._anchored = end[0]
         self._failing = False
         self._wanted = threading.Event()
         self._closing = threading.Event()
@@ -225,16 +230,20 @@ class AuditLog:
         if not self._wanted.is_set():
             self._wanted.set()
 
-    def flush(self) -> bool:
-        """Write what is kept and move the anchor; blocks on the disk. Tell whether all is durable now."""
+    def flush(self, *, sync: bool = True) -> bool:
+        """Write what is kept; with ``sync`` make it durable and move the anchor. Blocks on the disk.
+
+        Tell whether that has worked.
+        """
         with self._disk:
             try:
-                while self._take():
-                    self._write()
-                if self._anchored.seq < self._chunk_end.seq:
-                    self._chunk_end.write(self._paths.anchor, self._seal)
-                    self._anchored = self._chunk_end
+                self._take()
+                self._write()
+                if sync:
+                    self._sync()
             except OSError as error:
+                # All of it again: what a failed sync has dropped looks as if it were written.
+                self._written = self._written_bytes = 0
                 if not self._failing:
                     self._failing = True
                     logger.error(  # noqa: TRY400 (the reason says all that a traceback would)
@@ -275,16 +284,23 @@ class AuditLog:
         self._lock.release()
 
     def _run(self) -> None:
+        due = 0.0
         while True:
             self._wanted.wait()
             # First of all: what is set from here on, by a close as well, is seen in the next round.
             self._wanted.clear()
             if self._closing.wait(self._flush_seconds):
                 return
-            if not self.flush():
+            now = time.monotonic()
+            sync = now >= due
+            if sync:
+                due = now + _SYNC_SECONDS
+            if not self.flush(sync=sync):
                 self._wanted.set()
                 if self._closing.wait(_RETRY_SECONDS):
                     return
+            elif not sync:
+                self._wanted.set()
 
     def _add(self, members: bytes) -> None:
         line, self._mac = seal_line(
@@ -306,29 +322,37 @@ class AuditLog:
                 self._add(b'%b,"times":%d' % (members, times - _EQUAL_LINES))
         self._said.clear()
 
-    def _take(self) -> bool:
-        """Take the lines that wait, unless some are being written; tell whether there is any to write."""
-        if not self._chunk:
-            with self._chain:
-                self._add_missing()
-                self._add_equal()
-                lines, self._pending = self._pending, []
-                if lines:
-                    self._chunk_end = Anchor(self._seq, self._mac.decode())
-            self._chunk = b"".join(lines)
-        return bool(self._chunk)
+    def _take(self) -> None:
+        """Take over the lines that wait."""
+        with self._chain:
+            self._add_missing()
+            self._add_equal()
+            lines, self._pending = self._pending, []
+            if lines:
+                self._end = Anchor(self._seq, self._mac.decode())
+                self._parts.append(b"".join(lines))
 
     def _write(self) -> None:
         # The same bytes at the same place, however often it is tried; half a try is written over.
-        view, at = memoryview(self._chunk), self._size
+        data = b"".join(self._parts[self._written :])
+        view, at = memoryview(data), self._size + self._written_bytes
         while view:
             written = os.pwrite(self._fd, view, at)
             view, at = view[written:], at + written
-        os.ftruncate(self._fd, at)
-        os.fsync(self._fd)
-        with self._chain:
-            self._held_bytes -= len(self._chunk)
-        self._size, self._chunk = at, b""
+        self._written = len(self._parts)
+        self._written_bytes += len(data)
+
+    def _sync(self) -> None:
+        if self._parts:
+            os.ftruncate(self._fd, self._size + self._written_bytes)
+            os.fsync(self._fd)
+            with self._chain:
+                self._held_bytes -= self._written_bytes
+            self._size += self._written_bytes
+            self._parts, self._written, self._written_bytes = [], 0, 0
+        if self._anchored.seq < self._end.seq:
+            self._end.write(self._paths.anchor, self._seal)
+            self._anchored = self._end
 
 
 def _find_end(paths: AuditPaths, fd: int, key: bytes, seal: Seal) -> tuple[Anchor, int, int]:
