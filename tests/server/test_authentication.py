@@ -136,6 +136,21 @@ def test_a_token_is_taken_up_to_the_instant_at_which_it_ends() -> None:
     assert reason_for(given, by) == "token invalid"
 
 
+def test_a_token_that_was_taken_is_known_again_and_nothing_that_is_like_it() -> None:
+    by, given = authenticator(SetClock()), token()
+    first = by.of_headers([f"Bearer {given}"])
+    assert by.of_headers([f"Bearer {given}"]) is first
+    head, claims, signature = given.split(".")
+    for like_it in (
+        given[:-2],
+        given + "A",
+        f"{head}.{claims}.",
+        f"{head}.{signature}.{claims}",
+        given.swapcase(),
+    ):
+        assert reason_for(like_it, by) == "token invalid"
+
+
 def test_expired_is_said_only_of_a_token_that_is_otherwise_good() -> None:
     clock = SetClock(NOW + 9999)
     assert reason_for(token(), authenticator(clock)) == "token expired"

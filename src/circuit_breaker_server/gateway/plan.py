@@ -14,7 +14,7 @@ from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
-from circuit_breaker_server.graphql.recently_used import RecentlyUsed
+from circuit_breaker_server.recently_used import RecentlyUsed
 
 __all__ = ["Plan", "PlanKey", "Plans", "Refused", "make_plan"]
 

@@ -18,7 +18,7 @@ from circuit_breaker_server.graphql.limits import (
     check_variables,
     too_many_tokens,
 )
-from circuit_breaker_server.graphql.recently_used import RecentlyUsed
+from circuit_breaker_server.recently_used import RecentlyUsed
 
 if TYPE_CHECKING:
     from circuit_breaker_server.graphql.compiled import CompiledOperation

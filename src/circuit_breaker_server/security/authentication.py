@@ -6,8 +6,10 @@ A token is good until its ``exp`` and the leeway after it; whatever it opened en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -17,6 +19,7 @@ from joserfc.jwk import OctKey
 
 from circuit_breaker_server.config import TokenSettings
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.recently_used import RecentlyUsed
 from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
 from circuit_breaker_server.signed_tokens import (
@@ -41,6 +44,7 @@ _HEADER: Final = "authorization"
 _MAX_KEY_BYTES: Final = 64 * 1024
 _MAX_SUBJECT: Final = 255
 _LATEST: Final = 2.0**53
+_VERIFIED_KEPT: Final = 4_096
 
 logger = get_logger("authentication")
 
@@ -97,6 +101,10 @@ class Authenticator:
         self._rules = rules
         self._keys = keys
         self._clock = clock or WallClock()
+        # By digest: what was shown is not kept. Only tokens that were signed with the key are in it.
+        self._verified: RecentlyUsed[bytes, tuple[Principal, float]] = RecentlyUsed(
+            max_entries=_VERIFIED_KEPT, max_characters=_VERIFIED_KEPT * 64
+        )
 
     @classmethod
     def open(
@@ -169,22 +177,34 @@ class Authenticator:
         if self._rules is None:
             raise TokenBroken("no_tokens_taken")
         settings, key = self._rules
-        claims = decode(token, key, settings.algorithm)
-        must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}
-        if settings.issuer is not None:
-            must["iss"] = {"essential": True, "value": settings.issuer}
-        if settings.audience is not None:
-            must["aud"] = {"essential": True, "value": settings.audience}
-        jwt.JWTClaimsRegistry(0, 0, **must).validate({name: claims[name] for name in must if name in claims})
-        subject = _subject(claims["sub"])
+        # A client shows the same token with each request: its signature is looked at once.
+        digest = sha256(token.encode()).digest()
+        known = self._verified.get(digest)
+        if known is None:
+            known = _read_token(decode(token, key, settings.algorithm), settings)
+            self._verified.put(digest, known, characters=len(digest))
+        principal, begins_at = known
         # The dates are compared here: a token is taken up to the very instant at which it ends.
-        now, leeway = self._clock.now(), settings.leeway_seconds
-        ends_at = _instant(claims, "exp") + leeway
-        if "nbf" in claims and now < _instant(claims, "nbf") - leeway:
+        now = self._clock.now()
+        if now < begins_at:
             raise TokenBroken("not_yet_valid")
-        if now >= ends_at:
+        if principal.ends_at is not None and now >= principal.ends_at:
             raise Unauthenticated(EXPIRED)
-        return Principal(subject, ends_at)
+        return principal
+
+
+def _read_token(claims: Mapping[str, object], settings: TokenSettings) -> tuple[Principal, float]:
+    """Tell whose token it is and from when on it is good; its signature is verified already."""
+    must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}
+    if settings.issuer is not None:
+        must["iss"] = {"essential": True, "value": settings.issuer}
+    if settings.audience is not None:
+        must["aud"] = {"essential": True, "value": settings.audience}
+    jwt.JWTClaimsRegistry(0, 0, **must).validate({name: claims[name] for name in must if name in claims})
+    subject = _subject(claims["sub"])
+    leeway = settings.leeway_seconds
+    begins_at = _instant(claims, "nbf") - leeway if "nbf" in claims else -math.inf
+    return Principal(subject, _instant(claims, "exp") + leeway), begins_at
 
 
 def _token(authorization: object) -> str:
