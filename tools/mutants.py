@@ -164,7 +164,7 @@ MUTANTS = [
     Mutant(
         "what is framed for one peer serves all",
         f"{_SERVER}/gateway/feed.py",
-        "frames = run.framed.get(prefix) or run.frames(prefix)",
+        "frames = run.framed if run.prefix == prefix else run.frames(prefix)",
         "frames = run.frames(prefix)",
         "tests/hot_path",
     ),
