@@ -43,6 +43,7 @@ Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None
 
 RESUME_VERSION: Final = 1
 _REFUSED_SECONDS: Final = 0.1
+"""How long a peer that was refused by rate is not read at least."""
 TOO_MANY: Final = "too many connections of one principal"
 """Why a session of a principal that has too many is closed."""
 

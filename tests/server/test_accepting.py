@@ -119,7 +119,7 @@ async def test_while_there_are_no_files_for_sockets_who_comes_waits() -> None:
                 late.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     late.connect(place.listener.getsockname())
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # that nobody is accepted meanwhile is no event
                 assert not place.transports
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -439,7 +439,7 @@ def test_a_client_in_the_middle_of_a_message_that_is_too_long_reads_that_it_is(l
             for sent in range(0, 2 * 1024 * 1024, 64 * 1024):
                 peer.send(data[sent : sent + 64 * 1024])
                 await peer.writer.drain()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the line's slowness
             close = await peer.read_frame()
             assert close.close_code == 1009
             assert await peer.read_to_end() == b""
@@ -461,7 +461,7 @@ def test_a_client_that_goes_on_sending_for_ever_is_dropped_after_the_closing_tim
                     while not server.sessions[0].seen.closed:
                         peer.send(b"x" * 1024)
                         await peer.writer.drain()
-                        await asyncio.sleep(0.01)
+                        await asyncio.sleep(0.01)  # a peer that never stops
             assert await server.sessions[0].seen.close_code() == 1009
             peer.vanish()
 
