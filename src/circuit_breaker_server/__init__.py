@@ -1,6 +1,6 @@
 """A Circuit Breaker server: workflows run, every change is logged, subscriptions stream it."""
 
-from circuit_breaker_server.app import Server, ServerStartError
+from circuit_breaker_server.app import RecordNotAppliedError, Server, ServerStartError
 from circuit_breaker_server.config import (
     DocumentLimits,
     OAuthProviderSettings,
@@ -13,6 +13,7 @@ __all__ = [
     "DocumentLimits",
     "OAuthProviderSettings",
     "RateSettings",
+    "RecordNotAppliedError",
     "Server",
     "ServerSettings",
     "ServerStartError",

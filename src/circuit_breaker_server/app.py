@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from circuit_breaker_server import logs
+from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.nothing import engine_of_nothing
@@ -22,6 +23,7 @@ from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.folding import RecordNotApplied
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.gateway.fan_out import Gateway
@@ -45,7 +47,7 @@ from circuit_breaker_server.session import Services
 from circuit_breaker_server.sessions import Sessions
 from circuit_breaker_server.tls import TlsError, server_context
 
-__all__ = ["Server", "ServerStartError"]
+__all__ = ["RecordNotAppliedError", "Server", "ServerStartError"]
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
 
@@ -54,6 +56,10 @@ logger = logs.get_logger("server")
 
 class ServerStartError(Exception):
     """The server could not start. The text names what, where, and what to do about it."""
+
+
+class RecordNotAppliedError(ServerStartError):
+    """A record of the event log cannot be applied to the state (fail-stop)."""
 
 
 @final
@@ -77,6 +83,8 @@ class Server:
         self._started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
+        self.failure: str | None = None
+        """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -128,6 +136,8 @@ class Server:
             listener = parts.enter_context(_listen(self.settings))
             try:
                 await self._start_parts(parts, listener)
+            except RecordNotApplied as error:
+                raise RecordNotAppliedError(str(error)) from error
             except (
                 LogError,
                 SecretStoreError,
@@ -157,23 +167,10 @@ class Server:
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
         permissions = Permissions(policy)
         rates = Rates(settings.rates)
-        audit = await self._audit(parts, is_open=authenticator.is_open)
+        audit_log = await self._audit_log(parts, log, is_open=authenticator.is_open)
+        audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
         cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
-        secrets = await SecretStore.open(settings.data_dir)
-        engine = Engine(
-            log,
-            snapshot_every=settings.snapshot_every,
-            secrets=secrets,
-            provider_seconds=settings.provider_seconds,
-            mcp_check_seconds=settings.mcp_check_seconds,
-            mcp_session_seconds=settings.mcp_session_seconds,
-            oauth_providers=[custom(each) for each in settings.oauth_providers],
-            idempotency_seconds=settings.idempotency_seconds,
-        )
-        parts.push_async_callback(engine.aclose)
-        await engine.start()
-        self._engine = engine
-
+        engine = await self._start_engine(parts, log, audit_log)
         nothing = engine_of_nothing(log.epoch)
 
         # After the engine: its state must know a record before a subscriber hears of it.
@@ -267,16 +264,48 @@ class Server:
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
-    async def _audit(self, parts: AsyncExitStack, *, is_open: bool) -> Auditor:
+    async def _start_engine(
+        self, parts: AsyncExitStack, log: SqliteEventLog, audit_log: AuditLog | None
+    ) -> Engine:
+        settings = self.settings
+        trail = None if audit_log is None else AuditTrail(audit_log, log)
+        if trail is not None:
+            await trail.catch_up()
+        engine = Engine(
+            log,
+            snapshot_every=settings.snapshot_every,
+            secrets=await SecretStore.open(settings.data_dir),
+            provider_seconds=settings.provider_seconds,
+            mcp_check_seconds=settings.mcp_check_seconds,
+            mcp_session_seconds=settings.mcp_session_seconds,
+            oauth_providers=[custom(each) for each in settings.oauth_providers],
+            idempotency_seconds=settings.idempotency_seconds,
+            audit=None if trail is None else trail.follow,
+        )
+        engine.on_failure(self._stop_for_good)
+        parts.push_async_callback(engine.aclose)
+        await engine.start()
+        self._engine = engine
+        return engine
+
+    def _stop_for_good(self, failure: RecordNotApplied) -> None:
+        """Close the server: its state no longer follows the log."""
+        self.failure = str(failure)
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def _audit_log(
+        self, parts: AsyncExitStack, events: SqliteEventLog, *, is_open: bool
+    ) -> AuditLog | None:
         settings = self.settings
         if not (settings.audit or (settings.audit is None and not is_open)):
-            return NO_AUDIT
+            return None
         paths = AuditPaths.of(
             settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file
         )
-        log = await AuditLog.open(paths)
+        log = await AuditLog.open(paths, first_position=position_of(events, events.last_offset))
         parts.push_async_callback(log.aclose)
-        return Auditor(log)
+        return log
 
     async def aclose(self) -> None:
         """Stop: no new sockets, the open ones flushed and closed with 1012, then the parts. Idempotent.

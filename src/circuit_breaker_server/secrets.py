@@ -87,6 +87,10 @@ class SecretStore:
         """Return a provider's key: of the environment (:func:`api_key_variable`), else of the store."""
         return environment.get(api_key_variable(id)) or self._values.get(id)
 
+    def ids(self) -> list[str]:
+        """Return the ids of all secrets that are kept."""
+        return list(self._values)
+
     async def put(self, id: str, value: str) -> None:  # noqa: A002 (as above)
         """Keep a secret, replacing the one before; durable when this returns.
 

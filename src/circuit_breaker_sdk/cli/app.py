@@ -13,6 +13,7 @@ from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import keys, policy, runtime
 from circuit_breaker_sdk.cli.audit import audit_app
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
+from circuit_breaker_sdk.cli.log import log_app
 from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["app", "run"]
@@ -31,6 +32,7 @@ app: typer.Typer = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
+app.add_typer(log_app, name="log")
 
 
 class StreamName(enum.StrEnum):

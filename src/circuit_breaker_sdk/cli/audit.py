@@ -31,7 +31,7 @@ audit_app: typer.Typer = typer.Typer(
 _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _COLUMNS: Final = (
     *("seq", "at", "action", "principal", "tenant", "address", "what", "decision", "reason", "policy"),
-    *("first_cursor", "last_cursor", "count", "times", "mac"),
+    *("first_cursor", "last_cursor", "count", "times", "record", "mac"),
 )
 
 _Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's data directory.")]

@@ -29,6 +29,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 5
     LOST = 6
     SILENT = 7
+    FAIL_STOP = 8
     INTERRUPTED = 130
 
 
@@ -37,6 +38,7 @@ EXIT_CODES_HELP = (
     "without events, a policy is not valid, or the audit log is not as it was written; 2 wrong usage; "
     "3 no connection, or the server could not start, or its files cannot be used; 4 not authenticated; "
     "5 the operation was refused; 6 the stream broke after it was live; 7 no event within --wait; "
+    "8 the server stopped, or did not start, because a record of its event log could not be applied; "
     "130 interrupted."
 )
 

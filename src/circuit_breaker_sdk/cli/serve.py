@@ -10,7 +10,13 @@ from pathlib import Path
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import print_error, print_marker, settle_memory, until_stopped
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
+from circuit_breaker_server import (
+    RecordNotAppliedError,
+    Server,
+    ServerSettings,
+    ServerStartError,
+    TokenSettings,
+)
 from circuit_breaker_server.peers import is_loopback
 
 __all__ = ["serve", "token_settings"]
@@ -111,6 +117,9 @@ async def serve(
     server = Server(settings)
     try:
         await server.start()
+    except RecordNotAppliedError as error:
+        print_error(error)
+        return ExitCode.FAIL_STOP
     except ServerStartError as error:
         print_error(error)
         return ExitCode.UNREACHABLE
@@ -123,6 +132,9 @@ async def serve(
         await until_stopped(stop, server.wait())
     finally:
         await server.aclose()
+    if server.failure is not None:
+        print_error(f"stopped: {server.failure}")
+        return ExitCode.FAIL_STOP
     return ExitCode.OK
 
 

@@ -15,6 +15,7 @@ from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.idempotency import CLAIM, Effect
 from circuit_breaker_server.engine.ids import RandomIds
+from circuit_breaker_server.engine.origin import ORIGIN, with_origin
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     EventLog,
@@ -61,7 +62,11 @@ class Appender:
     """The one way into the log for all domains.
 
     :param is_running: tells whether the state follows the log; commands are refused where not.
+    :param has_applied: tells of an offset whether the state has its record; where not, it has stopped
+        following the log for good.
     :param now: the clock.
+    :param node: the name of this node, as each record's origin keeps it; empty for the only one.
+    :param term: the number of the node's start.
     """
 
     def __init__(
@@ -69,11 +74,17 @@ class Appender:
         log: EventLog,
         *,
         is_running: Callable[[], bool],
+        has_applied: Callable[[int], bool],
         now: Callable[[], datetime] = _now,
+        node: str = "",
+        term: int = 0,
     ) -> None:
         self.now = now
         self._log = log
         self._is_running = is_running
+        self._has_applied = has_applied
+        self._node = node
+        self._term = term
         self._ids = RandomIds()
 
     @property
@@ -108,7 +119,7 @@ class Appender:
         record_id: str | None = None,
         effect: Effect | None = None,
     ) -> Record:
-        """Append one record.
+        """Append one record, with the origin of this context (:data:`~.origin.ORIGIN`).
 
         :param effect: of the one record that is the caller's command: a mutation sent again with the same key
             is answered from it.
@@ -122,7 +133,8 @@ class Appender:
         claim = None if effect is None else CLAIM.get()
         if claim is not None and effect is not None:
             body = claim.put_into(body, effect)
-        new = NewRecord(subject=subject, id=id_, data=encode_body(body), expected=expected)
+        data = with_origin(encode_body(body), ORIGIN.get(), node=self._node, term=self._term)
+        new = NewRecord(subject=subject, id=id_, data=data, expected=expected)
         try:
             record = await self._log.append(new)
         except ExpectationFailed:
@@ -133,6 +145,12 @@ class Appender:
             raise EngineError(
                 ErrorCode.UNAVAILABLE, f"the event log could not be written: {error}; nothing was changed"
             ) from error
+        if not self._has_applied(record.offset):
+            # No answer can be made of a state without the record.
+            raise EngineError(
+                ErrorCode.UNAVAILABLE,
+                "the server is stopping; the change is durable: read before trying again",
+            )
         if claim is not None and effect is not None:
             claim.appended(effect, record)
         return record
@@ -144,6 +162,7 @@ class Appender:
         *,
         expected: int,
         conflict: str,
+        record_id: str | None = None,
         effect: Effect | None = None,
     ) -> Record:
         """Append what only the caller can decide again: if someone was first, it is refused.
@@ -151,7 +170,7 @@ class Appender:
         :raises EngineError: ``CONFLICT`` with the text given, ``UNAVAILABLE``.
         """
         try:
-            return await self.append(subject, body, expected=expected, effect=effect)
+            return await self.append(subject, body, expected=expected, record_id=record_id, effect=effect)
         except ExpectationFailed as error:
             raise EngineError(ErrorCode.CONFLICT, conflict) from error
 

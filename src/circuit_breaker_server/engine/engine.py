@@ -9,11 +9,12 @@ from typing import final
 from circuit_breaker_server.engine.agents.agents import Agents
 from circuit_breaker_server.engine.agents.state import AgentState
 from circuit_breaker_server.engine.command import Appender
+from circuit_breaker_server.engine.command_tasks import CommandTasks
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.engine.folding import Folding
+from circuit_breaker_server.engine.folding import Folding, RecordNotApplied
 from circuit_breaker_server.engine.idempotency import IdempotencyState
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
@@ -33,7 +34,7 @@ from circuit_breaker_server.engine.tables import Part
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
-from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.event_log import EventLog, Record
 
 __all__ = ["STREAMS", "Engine"]
 
@@ -55,6 +56,9 @@ class Engine:
     :param mcp_session_seconds: how long a session of an MCP server lasts at most.
     :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
     :param idempotency_seconds: how long the key of a mutation is remembered.
+    :param node: the name of this node in a cluster; empty for the only one.
+    :param term: the number of the node's start.
+    :param audit: called with each record that is appended, after it was applied to the state.
 
     Example::
 
@@ -76,6 +80,9 @@ class Engine:
         mcp_session_seconds: float = 86_400.0,
         oauth_providers: Sequence[Provider] = (),
         idempotency_seconds: float = 86_400.0,
+        node: str = "",
+        term: int = 0,
+        audit: Callable[[Record], None] | None = None,
     ) -> None:
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
@@ -87,8 +94,19 @@ class Engine:
         parts.append(self.idempotency)
         self.now = now
         """The clock."""
-        self._folding = Folding(log, parts, snapshot_every=snapshot_every)
-        appender = Appender(log, is_running=lambda: self._folding.running, now=now)
+        self.commands = CommandTasks()
+        """The commands that are being executed for callers."""
+        self._secrets = secrets
+        self._audit = audit
+        self._folding = Folding(log, parts, snapshot_every=snapshot_every, followers=(self._follow,))
+        appender = Appender(
+            log,
+            is_running=lambda: self._folding.running,
+            has_applied=self._folding.has_applied,
+            now=now,
+            node=node,
+            term=term,
+        )
         self.epoch = log.epoch
         """The epoch of the log."""
         self.rules = Rules(rules, appender)
@@ -106,7 +124,6 @@ class Engine:
             appender,
             workflows=self.workflows,
             llm=self.llm,
-            costs=self.costs,
             secrets=secrets,
             attempt_seconds=provider_seconds,
         )
@@ -124,11 +141,13 @@ class Engine:
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
 
-        Whoever follows the log as well, and reads this state for it, starts following afterwards.
+        Another reader of the log that uses this state has to register its tail afterwards.
 
-        :raises LogCorruptError: a record or the snapshot cannot be read.
+        :raises LogCorruptError: the snapshot cannot be read.
+        :raises RecordNotApplied: a record cannot be applied.
         """
         await self._folding.start()
+        await self._forget_orphaned_secrets()
         await self.costs.start()
         await self.llm.start()
         await self.agents.start()
@@ -140,10 +159,40 @@ class Engine:
         A state that cannot be saved is logged: the next start then reads more records.
         """
         await self.agents.aclose()
-        await self.mcp.aclose()
         await self.llm.aclose()
+        await self.commands.aclose()
+        await self.mcp.aclose()
         await self.costs.aclose()
         await self._folding.aclose()
+
+    @property
+    def failure(self) -> RecordNotApplied | None:
+        """Why the engine stopped for good; ``None`` while it has not."""
+        return self._folding.failure
+
+    def on_failure(self, callback: Callable[[RecordNotApplied], object]) -> None:
+        """Call back once, in the event loop, when the engine stops for good: it has to be closed then."""
+        self._folding.on_failure = callback
+
+    def _follow(self, record: Record) -> None:
+        """Begin what follows from a record: its audit line and the work it asks for.
+
+        It begins here and not in the command, so that a caller that is cancelled, or a crash, cannot come
+        between the record and what follows from it.
+        """
+        if self._audit is not None:
+            self._audit(record)
+        self.agents.follow(record)
+        self.llm.follow(record)
+        self.mcp.follow(record)
+        self.costs.follow()
+
+    async def _forget_orphaned_secrets(self) -> None:
+        """Remove the secrets that no record names: a crash came between them and their record."""
+        named = self.agents.secret_ids() | self.mcp.secret_ids()
+        for id_ in self._secrets.ids():
+            if id_.startswith(("agent-", "mcp-")) and id_ not in named:
+                await self._secrets.remove(id_)
 
     async def make_durable(self, offset: int) -> None:
         """Save the state if what is saved does not cover the records up to and including this one.

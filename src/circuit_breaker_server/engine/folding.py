@@ -1,11 +1,18 @@
-"""The state kept in step with the log: restored at the start, followed, saved now and then."""
+"""The state kept in step with the log: restored at the start, followed, saved now and then.
+
+A record that cannot be applied stops the engine (fail-stop): a state that lacks one record is wrong in every
+answer after it, and the next snapshot would hide the hole for ever. Nothing is appended or saved after that;
+a restart applies the record again. An operator can have one record skipped (:mod:`.skipping`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
+from circuit_breaker_server.engine.origin import origin_of
+from circuit_breaker_server.engine.skipping import ABOUT_LOG, Skipped, load_skipped
 from circuit_breaker_server.engine.tables import Part
 from circuit_breaker_server.log.event_log import (
     EventLog,
@@ -17,9 +24,35 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Folding", "State"]
+__all__ = ["Folding", "RecordNotApplied", "State"]
 
 _log = get_logger("engine")
+
+
+@final
+class RecordNotApplied(LogError):
+    """A record, or a change that follows from it, could not be applied: the engine stopped or did not start.
+
+    :ivar offset: of the record.
+    """
+
+    def __init__(self, offset: int, text: str) -> None:
+        self.offset = offset
+        super().__init__(text)
+
+
+def _not_applied(record: Record, error: BaseException) -> RecordNotApplied:
+    try:
+        release = origin_of(record).release or "unknown"
+    except LogCorruptError:
+        release = "unknown"
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return RecordNotApplied(
+        record.offset,
+        f"record {record.offset} ({record.subject}), written by release {release}, could not be applied to "
+        f"the state: {reason}. Nothing is lost: start the release that wrote it, or have the record skipped "
+        f"with `circuit-breaker log skip {record.offset} --reason …`",
+    )
 
 
 @final
@@ -27,10 +60,12 @@ class State:
     """The state of all domains: each part folds the records of its subjects.
 
     :ivar applied: the offset of the last record applied.
+    :ivar skipped: by offset: records that are not applied because an operator said so.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.applied = 0
+        self.skipped: Mapping[int, Skipped] = {}
         self._by_token: dict[str, list[Part]] = {}
         self._by_prefix: dict[str, Part] = {}
         self._parts = parts
@@ -45,7 +80,11 @@ class State:
 
         :raises LogCorruptError: the record cannot be read, is of no known kind, or changes what is not there.
         """
-        parts = self._by_token.get(record.subject.partition(".")[0])
+        token = record.subject.partition(".")[0]
+        if token == ABOUT_LOG or record.offset in self.skipped:
+            self.applied = record.offset
+            return
+        parts = self._by_token.get(token)
         if parts is None:
             raise LogCorruptError(
                 f"record {record.offset} ({record.subject}) is of a kind that this program does not know; "
@@ -92,6 +131,9 @@ class State:
 class Folding:
     """Folds a log into a state, and saves the state so that the next start is short.
 
+    :param followers: called with each record that was appended since the start, after it was applied; one
+        that raises stops the engine as a record that cannot be applied does.
+    :ivar failure: why the state stopped following the log for good; ``None`` while it follows.
     :ivar state: in step with the log from the end of :meth:`start` on: when an append returns, its record
         is in it.
     :ivar snapshot_every: after how many records the state is saved.
@@ -105,8 +147,18 @@ class Folding:
         await folding.aclose()
     """
 
-    def __init__(self, log: EventLog, parts: Sequence[Part], *, snapshot_every: int) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        parts: Sequence[Part],
+        *,
+        snapshot_every: int,
+        followers: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
         self.state = State(parts)
+        self.failure: RecordNotApplied | None = None
+        self.on_failure: Callable[[RecordNotApplied], object] | None = None
+        self._followers = tuple(followers)
         self.snapshot_every = snapshot_every
         self.saved = 0
         self._log = log
@@ -114,23 +166,30 @@ class Folding:
         self._due = asyncio.Event()
         self._saving = asyncio.Lock()
         self._closing = False
+        # True while records are being applied: where it stays so, half of a change may be in the state.
+        self._is_applying = False
         self._saver: asyncio.Task[None] | None = None
         self._end_tail: Callable[[], None] | None = None
 
     @property
     def running(self) -> bool:
         """Whether the state follows the log: between :meth:`start` and :meth:`aclose`."""
-        return self._saver is not None and not self._closing
+        return self._saver is not None and not self._closing and self.failure is None
 
     async def start(self) -> None:
         """Fold the log's snapshot and the records after it, then follow the log.
 
-        :raises LogCorruptError: a record or the snapshot cannot be read.
+        :raises LogCorruptError: the snapshot, or a record that has to be skipped, cannot be read.
+        :raises RecordNotApplied: a record cannot be applied.
         """
+        self.state.skipped = await load_skipped(self._log)
         self.state.restore(await self._log.load_snapshot())
         self._tried = self.saved = self.state.applied
         async for record in self._log.scan(after=self.state.applied):
-            self.state.apply(record)
+            try:
+                self.state.apply(record)
+            except Exception as error:
+                raise _not_applied(record, error) from error
         self._end_tail = self._log.tail(self._follow)
         self._saver = asyncio.create_task(self._save_when_due(), name="engine-snapshots")
         self._notice_due()
@@ -144,12 +203,41 @@ class Folding:
         await self._saver
         if self._end_tail is not None:
             self._end_tail()
-        await self._save()
+        if self.failure is None:
+            await self._save()
+
+    def has_applied(self, offset: int) -> bool:
+        """Tell whether a record that the tails have seen is in the state; if not, the engine stops."""
+        is_applied = offset <= self.state.applied and not self._is_applying
+        if not is_applied and self.failure is None:
+            self._fail(RecordNotApplied(offset, f"record {offset} was not applied to the state"), None)
+        return self.failure is None
 
     def _follow(self, records: Sequence[Record]) -> None:
-        for record in records:
-            self.state.apply(record)
-        self._notice_due()
+        if self._is_applying or self.failure is not None:
+            return
+        self._is_applying = True
+        record = records[0]
+        try:
+            for record in records:
+                self.state.apply(record)
+                for follower in self._followers:
+                    follower(record)
+            self._notice_due()
+        except BaseException as error:
+            self._fail(_not_applied(record, error), error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._is_applying = False
+
+    def _fail(self, failure: RecordNotApplied, cause: BaseException | None) -> None:
+        """Stop for good: what is in memory may be half of a change."""
+        self.failure = failure
+        self._due.set()  # ends the saver
+        _log.critical("engine_stopped", offset=failure.offset, reason=str(failure), exc_info=cause)
+        if self.on_failure is not None:
+            self.on_failure(failure)
 
     def _notice_due(self) -> None:
         if self.state.applied - self._tried >= self.snapshot_every:
@@ -158,7 +246,7 @@ class Folding:
     async def _save_when_due(self) -> None:
         while True:
             await self._due.wait()
-            if self._closing:
+            if self._closing or self.failure is not None:
                 return
             self._due.clear()
             await self._save()
@@ -177,13 +265,32 @@ class Folding:
         """
         # One at a time: what one fails to save must not be missing in the next one, which covers it.
         async with self._saving:
-            offset, changes = self.state.take_changes()
+            if not self.has_applied(self._log.last_offset):
+                raise self.failure or LogError("the state does not follow the log any more")
+            try:
+                offset, changes = self.state.take_changes()
+            except Exception as error:
+                # Some of the changes are taken out of their tables, and not in our hands.
+                raise self._cannot_save(error) from error
             self._tried = offset
             if offset == self.saved and not changes:
                 return
             try:
                 await self._log.save_snapshot(offset, changes)
             except BaseException:  # also when cancelled, which leaves open whether it was saved
-                self.state.give_back(changes)
+                try:
+                    self.state.give_back(changes)
+                except Exception as error:
+                    raise self._cannot_save(error) from error
                 raise
             self.saved = offset
+
+    def _cannot_save(self, cause: Exception) -> RecordNotApplied:
+        offset = self.state.applied
+        failure = RecordNotApplied(
+            offset,
+            f"the state at record {offset} could not be written: {type(cause).__name__}: {cause}. "
+            "Nothing is lost: start the server again",
+        )
+        self._fail(failure, cause)
+        return failure

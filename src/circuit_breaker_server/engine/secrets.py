@@ -20,6 +20,10 @@ class Secrets(Protocol):
         """Return the key of a provider, from wherever the operator has put it."""
         ...
 
+    def ids(self) -> list[str]:
+        """Return the ids of all secrets that are kept."""
+        ...
+
     async def put(self, id: str, value: str) -> None:  # noqa: A002 (as above)
         """Keep a secret; durable when this returns."""
         ...
@@ -35,6 +39,9 @@ class _NoSecrets:
         return None
 
     api_key = get
+
+    def ids(self) -> list[str]:
+        return []
 
     async def put(self, id: str, value: str) -> None:  # noqa: A002, ARG002 (as above)
         raise EngineError(ErrorCode.UNAVAILABLE, "this server has no store of secrets: nothing was changed")

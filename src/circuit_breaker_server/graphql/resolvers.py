@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, final
 
 from graphql import GraphQLResolveInfo
@@ -19,11 +19,11 @@ from circuit_breaker_server.access.fields import (
     names_of,
 )
 from circuit_breaker_server.access.pages import opened, sealed
-from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
 from circuit_breaker_server.security.rights import EVERYTHING, Rights
@@ -67,7 +67,7 @@ class Root:
         rights = self.caller.rights
         if self.is_mutation:
             engine = self._engine_for(MUTATION_RULES, name, rights, arguments)
-            return self._mutate(name, arguments, MUTATIONS[name](engine, arguments))
+            return self._mutate(name, arguments, engine)
         rule = QUERY_RULES[name]
         if rule.page is not None:
             page = PAGES[name](self.engine, opened(self.cursors, arguments), rule.page(rights))
@@ -105,25 +105,48 @@ class Root:
     ) -> None:
         caller = self.caller
         if caller.audit is not NO_AUDIT:
-            rules = MUTATION_RULES if self.is_mutation else QUERY_RULES
-            names = names_of(rules[name], self.engine, arguments)
             action = "mutate" if self.is_mutation else "query"
-            caller.audit.note(caller, action, f"{name}({', '.join(names)})", decision, reason=reason)
+            caller.audit.note(caller, action, self._action(name, arguments), decision, reason=reason)
 
-    async def _mutate(
-        self, name: str, arguments: Arguments, command: Awaitable[Committed[object] | Value]
-    ) -> object:
-        ASKER.set(self.caller.id)
-        try:
-            done = await command
-        except EngineError as error:
-            self._note(name, arguments, "refused", error.code.value)
-            raise
-        self._note(name, arguments, "allowed")
+    def _action(self, name: str, arguments: Arguments) -> str:
+        """Return a root field with the objects that its arguments name, as the audit log shows it."""
+        rules = MUTATION_RULES if self.is_mutation else QUERY_RULES
+        return f"{name}({', '.join(names_of(rules[name], self.engine, arguments))})"
+
+    def _origin(self, name: str, arguments: Arguments) -> Origin:
+        caller = self.caller
+        if caller.audit is NO_AUDIT:
+            return Origin(principal=caller.id, address=caller.address)
+        return Origin(
+            principal=caller.id,
+            tenant=caller.tenant,
+            address=caller.address,
+            policy=caller.policy,
+            action=self._action(name, arguments),
+        )
+
+    async def _mutate(self, name: str, arguments: Arguments, engine: Engine) -> object:
+        done = await self.engine.commands.run(self._command(name, arguments, engine))
         if not isinstance(done, Committed):
             return done
         self.cursor = done.cursor
         return keep(MUTATION_RULES[name], self.caller.rights, done.value)
+
+    async def _command(self, name: str, arguments: Arguments, engine: Engine) -> Committed[object] | Value:
+        """Execute a command in the context of its caller.
+
+        The audit line of a record is written from the record (:mod:`..access.audit_trail`); only a command
+        without one, and a refusal, have their line from here.
+        """
+        ORIGIN.set(self._origin(name, arguments))
+        try:
+            done = await MUTATIONS[name](engine, arguments)
+        except EngineError as error:
+            self._note(name, arguments, "refused", error.code.value)
+            raise
+        if not isinstance(done, Committed):
+            self._note(name, arguments, "allowed")
+        return done
 
 
 @final

@@ -16,6 +16,9 @@ class MemorySecrets:
 
     api_key = get
 
+    def ids(self) -> list[str]:
+        return list(self.values)
+
     async def put(self, id: str, value: str) -> None:  # noqa: A002 (as above)
         self.values[id] = value
 

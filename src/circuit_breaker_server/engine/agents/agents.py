@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Mapping
 from typing import Final, final
 
@@ -21,6 +22,7 @@ from circuit_breaker_server.engine.agents.records import (
     Triggered,
     agent_subject,
     config_subject,
+    decode_body,
     trigger_subject,
 )
 from circuit_breaker_server.engine.agents.run import AgentRun
@@ -28,7 +30,6 @@ from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntr
 from circuit_breaker_server.engine.agents.streams import ends
 from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
-from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
@@ -36,9 +37,10 @@ from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.routing import ECHO, Route
+from circuit_breaker_server.engine.origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.workflows.workflows import Workflows
-from circuit_breaker_server.log.event_log import ExpectationFailed, subject
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record, subject
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Agents"]
@@ -50,6 +52,9 @@ DEFAULT_URLS: Final[Mapping[str, str]] = {
 }
 """Where an agent with a key of its own and no URL is asked, by the type of its provider."""
 
+_PAUSE_SECONDS: Final = 0.5
+"""Before the end of a run is recorded again, where the log could not be written."""
+
 logger = get_logger("agents")
 
 
@@ -57,8 +62,8 @@ logger = get_logger("agents")
 class Agents:
     """Agents and their runs.
 
-    A run goes on in the background; one that runs when the server stops is ended as FAILED, with the error
-    ``interrupted``, when it starts again.
+    A run starts because its trigger is in the log, and goes on in the background; one that runs when the
+    server stops is ended as FAILED, with the error ``interrupted``, when it starts again.
 
     :param attempt_seconds: how long one attempt of a run may take.
 
@@ -74,7 +79,6 @@ class Agents:
         *,
         workflows: Workflows,
         llm: Llm,
-        costs: Costs,
         secrets: Secrets,
         attempt_seconds: float,
     ) -> None:
@@ -82,10 +86,10 @@ class Agents:
         self._appender = appender
         self._workflows = workflows
         self._llm = llm
-        self._costs = costs
         self._secrets = secrets
         self._attempt_seconds = attempt_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
 
     async def start(self) -> None:
         """End the runs that were going on when the server stopped."""
@@ -96,12 +100,28 @@ class Agents:
                 await self._appender.append(entry.subject, body, expected=entry.last, record_id=record_id)
 
     async def aclose(self) -> None:
-        """Stop the runs. Idempotent."""
+        """Stop the runs, and start none. Idempotent."""
+        self._closing = True
         running = list(self._running.values())
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+    def follow(self, record: Record) -> None:
+        """Start the runs that a record triggers."""
+        if self._closing or not record.subject.startswith("trigger."):
+            return
+        body = decode_body(record)
+        if isinstance(body, AgentsTriggered):
+            origin = origin_of(record).follow_up()
+            for run in body.runs:
+                self._begin(self._execution(run.id), origin)
+
+    def secret_ids(self) -> set[str]:
+        """Return the ids of the secrets that agents need."""
+        agents = (entry.agent for entry in self._state.agents.values())
+        return {agent.secret_id for agent in agents if agent.has_key}
 
     # --- queries ---
 
@@ -276,9 +296,7 @@ class Agents:
         subject_ = trigger_subject(resource.workflow_id, given.resource_id)
         effect = Effect(lambda _: [entry.value() for entry in triggered(body, created=0, check="")])
         record = await self._appender.append(subject_, body, expected=None, effect=effect)
-        entries = [self._execution(run.id) for run in runs]
-        for entry, config in zip(entries, configs, strict=True):
-            self._begin(entry, config)
+        entries = triggered(body, created=record.offset, check=record.check)
         return self._appender.committed([entry.value() for entry in entries], record)
 
     async def cancel(self, execution_id: str) -> Committed[Value]:
@@ -333,23 +351,25 @@ class Agents:
             error=error,
         )
 
-    def _begin(self, entry: ExecutionEntry, config: StateAgentConfig) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(entry, config), name=f"agent-run-{entry.id}")
+    def _begin(self, entry: ExecutionEntry, origin: Origin) -> None:
+        context = contextvars.Context()
+        context.run(ORIGIN.set, origin)
+        task = asyncio.get_running_loop().create_task(
+            self._run(entry), name=f"agent-run-{entry.id}", context=context
+        )
         self._running[entry.id] = task
         task.add_done_callback(lambda _: self._running.pop(entry.id, None))
 
-    async def _run(self, entry: ExecutionEntry, config: StateAgentConfig) -> None:
+    async def _run(self, entry: ExecutionEntry) -> None:
         agent = self._agent(entry.agent_id)
         try:
+            config = self._config(entry.config_id)
             endpoint, route = self._endpoint(agent)
         except EngineError as error:
-            await self._appender.append(
-                entry.subject, self._end_of(entry, "FAILED", error=str(error)), expected=entry.last
-            )
+            await self._end(entry.id, error=str(error))
             return
         run = AgentRun(
             appender=self._appender,
-            costs=self._costs,
             workflows=self._workflows,
             agent=agent,
             config=config,
@@ -361,14 +381,30 @@ class Agents:
         try:
             await run.run()
         except EngineError as error:
-            # The log cannot be written, or someone else has ended the run: the next start ends what is open.
-            logger.warning("run_left_open", execution=entry.id, reason=str(error))
+            # The log could not be written for a moment, or another command has ended the run.
+            logger.warning("run_interrupted", execution=entry.id, reason=str(error))
+            await self._end(entry.id, error=f"interrupted: {error}")
         except Exception:
             logger.exception("run_failed", execution=entry.id)
-            now = self._execution(entry.id)
-            if now.completed_at is None:
-                failed = self._end_of(now, "FAILED", error="internal error")
-                await self._appender.append(now.subject, failed, expected=now.last)
+            await self._end(entry.id, error="internal error")
+
+    async def _end(self, execution_id: str, *, error: str) -> None:
+        """Record that a run has failed, as soon as the log can be written; nothing if it is over already."""
+        while (entry := self._execution(execution_id)).completed_at is None:
+            try:
+                await self._appender.append(
+                    entry.subject, self._end_of(entry, "FAILED", error=error), expected=entry.last
+                )
+            except ExpectationFailed:
+                continue
+            except EngineError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _config(self, config_id: str) -> StateAgentConfig:
+        entry = self._state.configs.get(config_id)
+        if entry is None:
+            raise EngineError(ErrorCode.NOT_FOUND, f"there is no configuration {shown(config_id)}")
+        return entry.config
 
     def _endpoint(self, agent: Agent) -> tuple[Endpoint, Route | None]:
         """Return where an agent is asked, and its provider where one is configured.

@@ -19,7 +19,6 @@ from circuit_breaker_server.engine.agents.records import (
 )
 from circuit_breaker_server.engine.agents.state import ExecutionEntry
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender
-from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, ProviderFailed
@@ -56,7 +55,6 @@ class AgentRun:
         self,
         *,
         appender: Appender,
-        costs: Costs,
         workflows: Workflows,
         agent: Agent,
         config: StateAgentConfig,
@@ -66,7 +64,6 @@ class AgentRun:
         attempt_seconds: float,
     ) -> None:
         self._appender = appender
-        self._costs = costs
         self._workflows = workflows
         self._agent = agent
         self._config = config
@@ -98,10 +95,9 @@ class AgentRun:
         finally:
             await outbox.aclose()
         usage = None if content is None else self._usage(content, outcome)
+        # The usage in it is charged because it is there.
         body = ExecutionEnded(**self._names(), status=status, output=output, error=error, usage=usage)
         await self._append(body)
-        if usage is not None:
-            await self._costs.charge(usage)
 
     async def _attempts(self, outbox: Outbox[Note]) -> tuple[str, str | None, str | None, Outcome]:
         """Ask until an answer is whole or no attempt is left: status, error, answer, what is known of it."""

@@ -37,6 +37,7 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Costs"]
 
 _MAX_ID = 256
+_PAUSE_SECONDS = 0.5  # before a usage is charged again, where the log could not be written
 _MIN_AMOUNT = 1e-12
 _MAX_AMOUNT = 1e12
 
@@ -60,20 +61,30 @@ class Costs:
         self._state = state
         self._appender = appender
         self._writing: dict[AccountKey, asyncio.Lock] = {}
-        self._rolling: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Charge what is due, end the windows that are over, and go on doing so at each midnight (UTC)."""
+        """Charge what is due and end the windows that are over, now and from now on."""
         for due in self._state.dues.values():
             await self.charge(due.usage)
         await self.roll_windows()
-        self._rolling = asyncio.create_task(self._roll_at_midnights(), name="engine-budget-windows")
+        self._tasks = [
+            asyncio.create_task(self._roll_at_midnights(), name="engine-budget-windows"),
+            asyncio.create_task(self._charge_when_due(), name="engine-charges"),
+        ]
 
     async def aclose(self) -> None:
-        """Stop watching the clock. Idempotent."""
-        if self._rolling is not None:
-            self._rolling.cancel()
-            await asyncio.wait((self._rolling,))
+        """Stop charging and watching the clock. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def follow(self) -> None:
+        """Charge what the last record has made due, if anything."""
+        if self._state.dues:
+            self._due.set()
 
     # --- queries ---
 
@@ -172,6 +183,8 @@ class Costs:
 
     async def charge(self, usage: Usage) -> None:
         """Charge a usage that is due; once, however often this is called.
+
+        Everything that is due is charged anyway; this is for a caller that waits for it.
 
         :raises EngineError: ``UNAVAILABLE``: it stays due.
         """
@@ -273,6 +286,18 @@ class Costs:
             await self._appender.append(key.subject, body, expected=entry.last, record_id=record_id)
         except ExpectationFailed:
             return  # someone else has changed the account: whoever changes it next looks again
+
+    async def _charge_when_due(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                for due in self._state.dues.values():
+                    await self.charge(due.usage)
+            except EngineError as error:
+                _log.warning("usage_not_charged", reason=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+                self._due.set()
 
     async def _roll_at_midnights(self) -> None:
         while True:

@@ -22,7 +22,7 @@ from circuit_breaker_server.engine.llm.records import (
 )
 from circuit_breaker_server.engine.llm.routing import Route
 from circuit_breaker_server.engine.outbox import Outbox
-from circuit_breaker_server.log.event_log import ExpectationFailed, LogError, Record
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 
 __all__ = ["CompletionRun"]
 
@@ -53,7 +53,6 @@ class CompletionRun:
         self._last = requested.offset
         self._streaming = bool(given.stream)
         self._began = time.monotonic()
-        self._has_ended = False
 
     async def run(self, endpoint: Endpoint) -> Committed[Value]:
         """Ask, record what comes, charge the usage; answers ``LlmResponseGQL``.
@@ -95,12 +94,6 @@ class CompletionRun:
                 f"{self._route.provider.name}: {error.message}", blames_provider=True, effect=Effect(refuse)
             )
             raise refusal from error
-        except Exception:
-            # A defect of ours, or a log that cannot be written: readers of the stream must not wait for more.
-            if not self._has_ended:
-                with contextlib.suppress(EngineError, LogError):
-                    await self._fail("internal error", blames_provider=False)
-            raise
         finally:
             await outbox.aclose()
 
@@ -188,8 +181,9 @@ class CompletionRun:
             ),
             effect=Effect.of(value),
         )
-        self._has_ended = True
-        await self._costs.charge(usage)
+        # Waited for, so that the caller's next query sees it; a log that fails now does not take the answer.
+        with contextlib.suppress(EngineError):
+            await self._costs.charge(usage)
         return self._appender.committed(value, record)
 
     def _latency_ms(self) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import final
+import contextvars
+from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.engine.asker import ASKER
 from circuit_breaker_server.engine.checks import (
     check_name,
     refuse,
@@ -31,6 +31,7 @@ from circuit_breaker_server.engine.llm.records import (
     CompletionRequested,
     ProviderConfigured,
     completion_subject,
+    decode_body,
     provider_subject,
 )
 from circuit_breaker_server.engine.llm.routing import ECHO, Route, find_route
@@ -42,19 +43,44 @@ from circuit_breaker_server.engine.llm.state import (
     is_too_old,
 )
 from circuit_breaker_server.engine.llm.streams import ends
+from circuit_breaker_server.engine.origin import ORIGIN
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Llm"]
 
+_PAUSE_SECONDS: Final = 0.5
+"""Before the end of a completion is recorded again, where the log could not be written."""
+
 _log = get_logger("llm")
+
+
+@final
+class _Request:
+    """A completion between the command that asks for it and its run.
+
+    The messages are not in the log, so the run takes them from here.
+
+    :ivar context: of the caller: its idempotency key belongs to the run's last record.
+    :ivar run: set when its record is in the log.
+    """
+
+    __slots__ = ("context", "given", "route", "run")
+
+    def __init__(self, given: ChatCompletion, route: Route) -> None:
+        self.given = given
+        self.route = route
+        self.context = contextvars.copy_context()
+        self.context.run(ORIGIN.set, ORIGIN.get().follow_up())
+        self.run: asyncio.Task[Committed[Value]] | None = None
 
 
 @final
 class Llm:
     """Providers and completions.
 
-    A completion runs in the background and outlives the caller that waits for it.
+    A completion runs because its request is in the log, and outlives the caller that waits for it.
 
     :param timeout_seconds: for each wait for a provider.
 
@@ -73,29 +99,21 @@ class Llm:
         self._timeout_seconds = timeout_seconds
         self._configuring = asyncio.Lock()
         self._endpoints: dict[tuple[str, str | None], Endpoint] = {}
+        self._requests: dict[str, _Request] = {}
         self._running: set[asyncio.Task[Committed[Value]]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def start(self) -> None:
         """End the completions that were running when the server stopped."""
         for entry in self._state.completions.values():
             if entry.ended_at is None:
-                body = CompletionFailed(
-                    request_id=entry.request_id,
-                    at=self._appender.at(),
-                    provider_id=entry.provider_id,
-                    latency_ms=0,
-                    streaming=entry.streaming,
-                    error="interrupted: the server stopped",
-                    blames_provider=False,
-                )
-                record_id = self._appender.follow_up_id("interrupted", entry.request_id, entry.check)
-                await self._appender.append(
-                    completion_subject(entry.request_id), body, expected=entry.last, record_id=record_id
-                )
+                await self._append_interrupted(entry, "interrupted: the server stopped")
 
     async def aclose(self) -> None:
-        """Stop the completions that run, and close connections. Idempotent."""
-        running = list(self._running)
+        """Stop the completions that run, start none, and close connections. Idempotent."""
+        self._closing = True
+        running = [*self._running, *self._ending]
         for task in running:
             task.cancel()
         if running:
@@ -103,6 +121,22 @@ class Llm:
         endpoints, self._endpoints = self._endpoints, {}
         for endpoint in endpoints.values():
             await endpoint.aclose()
+
+    def follow(self, record: Record) -> None:
+        """Start the completion that a record requests."""
+        if self._closing or not record.subject.startswith("completion."):
+            return
+        body = decode_body(record)
+        if not isinstance(body, CompletionRequested):
+            return
+        request = self._requests.pop(record.id, None)
+        if request is None:
+            return
+        run = CompletionRun(self._appender, self._costs, request.given, route=request.route, requested=record)
+        endpoint = self.endpoint_of(request.route.provider)
+        request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
+        self._running.add(request.run)
+        request.run.add_done_callback(lambda task: self._ended(body.request_id, task))
 
     # --- queries ---
 
@@ -225,36 +259,66 @@ class Llm:
             model=given.model,
             provider_id=route.provider.id,
             streaming=bool(given.stream),
-            asked_by=ASKER.get(),
+            asked_by=ORIGIN.get().principal,
         )
-        record = await self._appender.append_own(
-            completion_subject(request_id),
-            body,
-            expected=0,
-            conflict=f"requestId: {shown(request_id)} was used before; every request has an id of its own",
-            effect=Effect(None),
-        )
-        run = CompletionRun(self._appender, self._costs, given, route=route, requested=record)
-        task = asyncio.get_running_loop().create_task(run.run(self.endpoint_of(route.provider)))
-        self._running.add(task)
-        task.add_done_callback(self._forget)
+        record_id, request = self._appender.record_id(), _Request(given, route)
+        self._requests[record_id] = request
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise EngineError(
-                    ErrorCode.UNAVAILABLE, "the server stopped before the completion was whole"
-                ) from None
+            await self._appender.append_own(
+                completion_subject(request_id),
+                body,
+                expected=0,
+                conflict=f"requestId: {shown(request_id)} was used before; use another id",
+                record_id=record_id,
+                effect=Effect(None),
+            )
+        except EngineError:
+            self._requests.pop(record_id, None)
             raise
+        if request.run is None:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: the completion was not begun")
+        await asyncio.wait((request.run,))
+        if request.run.cancelled():
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server stopped before the completion was whole")
+        return request.run.result()
 
-    def _forget(self, task: asyncio.Task[Committed[Value]]) -> None:
+    def _ended(self, request_id: str, task: asyncio.Task[Committed[Value]]) -> None:
         self._running.discard(task)
-        if (
-            not task.cancelled()
-            and task.exception() is not None
-            and not isinstance(task.exception(), EngineError)
-        ):
-            _log.error("completion_failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, EngineError):
+            _log.error("completion_failed", exc_info=error)
+        entry = self._state.completions.get(request_id)
+        if entry is not None and entry.ended_at is None and not self._closing:
+            # The log could not be written, or a defect of ours: readers of the stream must not wait for ever.
+            reason = f"interrupted: {error}" if isinstance(error, EngineError) else "internal error"
+            ending = asyncio.get_running_loop().create_task(self._interrupt(request_id, reason))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _interrupt(self, request_id: str, reason: str) -> None:
+        """Record that a completion has failed, as soon as the log can be written."""
+        while (entry := self._state.completions.get(request_id)) is not None and entry.ended_at is None:
+            try:
+                await self._append_interrupted(entry, reason)
+            except ExpectationFailed:
+                continue
+            except EngineError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _append_interrupted(self, entry: CompletionEntry, error: str) -> None:
+        body = CompletionFailed(
+            request_id=entry.request_id,
+            at=self._appender.at(),
+            provider_id=entry.provider_id,
+            latency_ms=0,
+            streaming=entry.streaming,
+            error=error,
+            blames_provider=False,
+        )
+        record_id = self._appender.follow_up_id("interrupted", entry.request_id, entry.check)
+        await self._appender.append(
+            completion_subject(entry.request_id), body, expected=entry.last, record_id=record_id
+        )
 
 
 def _provider_value(entry: ProviderEntry) -> Value:

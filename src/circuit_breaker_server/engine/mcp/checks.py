@@ -16,10 +16,13 @@ from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.health import Finding, Target
 from circuit_breaker_server.engine.mcp.jwt import sign
 from circuit_breaker_server.engine.mcp.records import (
+    Body,
     Health,
     Jwt,
     ServerChecked,
+    ServerDeleted,
     ServerImage,
+    ServerPut,
     server_subject,
 )
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
@@ -47,7 +50,8 @@ class Checks:
 
     Example::
 
-        checks.watch(server_id)
+        checks.start()
+        checks.follow(body)
         await checks.aclose()
     """
 
@@ -66,6 +70,8 @@ class Checks:
         self._check = check
         self._interval_seconds = interval_seconds
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._due: dict[str, asyncio.Event] = {}
         self._latest: dict[str, Health] = {}
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -77,8 +83,9 @@ class Checks:
                 self.watch(entry.server.id)
 
     async def aclose(self) -> None:
-        """Stop all checks. Idempotent."""
-        tasks, self._tasks = list(self._tasks.values()), {}
+        """Stop all checks, and start none. Idempotent."""
+        self._closing = True
+        tasks, self._tasks = [*self._tasks.values(), *self._ending], {}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -91,14 +98,28 @@ class Checks:
             name = f"engine-mcp-{server_id}"
             self._tasks[server_id] = asyncio.get_running_loop().create_task(self._watch(server_id), name=name)
 
-    async def unwatch(self, server_id: str) -> None:
+    def unwatch(self, server_id: str) -> None:
         """Check an MCP server no more; a check that runs is stopped."""
         self._due.pop(server_id, None)
         self._latest.pop(server_id, None)
         task = self._tasks.pop(server_id, None)
         if task is not None:
             task.cancel()
-            await asyncio.wait((task,))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def follow(self, body: Body) -> None:
+        """Watch an MCP server from the record on that enables it, until the one that does not."""
+        match body:
+            case ServerPut(id=server_id, server=server):
+                if server.enabled and not self._closing:
+                    self.watch(server_id)
+                else:
+                    self.unwatch(server_id)
+            case ServerDeleted(id=server_id):
+                self.unwatch(server_id)
+            case _:
+                pass
 
     def latest(self, entry: ServerEntry) -> Health | None:
         """Return what the last check found; of a disabled MCP server what is recorded of it."""

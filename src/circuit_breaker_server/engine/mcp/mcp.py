@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import final
 
@@ -9,7 +10,7 @@ from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.mcp.checks import Checks
 from circuit_breaker_server.engine.mcp.health import check
 from circuit_breaker_server.engine.mcp.providers import BUILT_IN
-from circuit_breaker_server.engine.mcp.records import Provider
+from circuit_breaker_server.engine.mcp.records import Provider, decode_body
 from circuit_breaker_server.engine.mcp.servers import Servers
 from circuit_breaker_server.engine.mcp.sessions import Sessions
 from circuit_breaker_server.engine.mcp.sign_in import SignIn
@@ -17,6 +18,7 @@ from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
 from circuit_breaker_server.engine.mcp.values import provider_value, server_value, session_value
 from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.log.event_log import Record
 
 __all__ = ["Mcp"]
 
@@ -74,6 +76,22 @@ class Mcp:
         """Stop what runs. Idempotent."""
         await self._checks.aclose()
         await self.sessions.aclose()
+
+    def follow(self, record: Record) -> None:
+        """Begin what follows from a record: checks of an MCP server, the watch over a session's time."""
+        if record.subject.startswith("mcp."):
+            body = decode_body(record)
+            self._checks.follow(body)
+            self.sessions.follow(body)
+
+    def secret_ids(self) -> set[str]:
+        """Return the ids of the secrets that MCP servers, sessions and sign-ins need."""
+        servers = (entry.server.secret_ids for entry in self._state.servers.values())
+        return {
+            *itertools.chain.from_iterable(servers),
+            *self.sessions.secret_ids(),
+            *self.sign_in.secret_ids(),
+        }
 
     # --- queries ---
 

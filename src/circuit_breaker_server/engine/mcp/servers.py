@@ -169,8 +169,6 @@ class Servers:
         )
         made = ServerEntry(created=0, last=0, server=server)
         record = await self._put(None, server, secrets, "created", Effect(lambda _: self.value(made)))
-        if enabled:
-            self._checks.watch(server.id)
         return self._appender.committed(self.value(self.entry(server.id)), record)
 
     async def update(self, server_id: str, given: UpdateServer) -> Committed[Value]:
@@ -318,7 +316,6 @@ class Servers:
         record = await self._appender.append(
             server_subject(server_id), body, expected=entry.last, effect=Effect.of(value)
         )
-        await self._checks.unwatch(server_id)
         for id_ in entry.server.secret_ids:
             await self._secrets.remove(id_)
         return self._appender.committed(value, record)
@@ -354,10 +351,6 @@ class Servers:
         )
         changed = old.with_server(server, server.updated_at)
         record = await self._put(old, server, secrets, cause, effect or Effect(lambda _: self.value(changed)))
-        if not server.enabled:
-            await self._checks.unwatch(server.id)
-        else:
-            self._checks.watch(server.id)
         return self._appender.committed(self.value(self.entry(server.id)), record)
 
     async def _put(

@@ -16,6 +16,7 @@ from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.due import Due
 from circuit_breaker_server.engine.mcp.oauth import Tokens, refresh_tokens
 from circuit_breaker_server.engine.mcp.records import (
+    Body,
     Jwt,
     OAuth,
     Provider,
@@ -91,6 +92,20 @@ class Sessions:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def follow(self, body: Body) -> None:
+        """Watch the clock for a session from the record on that makes or prolongs it."""
+        if isinstance(body, SessionChanged):
+            entry = self._state.sessions.get(body.session.id)
+            if entry is not None and entry.session.status == "ACTIVE":
+                self._watch(entry)
+
+    def secret_ids(self) -> set[str]:
+        """Return the ids of the secrets that active sessions need."""
+        active = [
+            entry.session.id for entry in self._state.sessions.values() if entry.session.status == "ACTIVE"
+        ]
+        return {make(id_) for id_ in active for make in (_access_id, _refresh_id)}
 
     def lock(self, server_id: str) -> asyncio.Lock:
         """Return what is held while a session of an MCP server is made, and while it is deleted."""
@@ -310,17 +325,13 @@ class Sessions:
         )
         if is_effect:
             effect = Effect(lambda _: session_value(session, server_value(server, active=body.active)))
-        record = await self._appender.append(
+        return await self._appender.append(
             session_subject(session.server_id, session.user_id, session.id),
             body,
             expected=0 if old is None else old.last,
             record_id=record_id,
             effect=effect,
         )
-        entry = self._state.sessions.get(session.id)
-        if entry is not None and entry.session.status == "ACTIVE":
-            self._watch(entry)
-        return record
 
     async def _end(self, entry: SessionEntry, status: str, *, effect: Effect | None = None) -> Record | None:
         """End a session; ``None`` if someone else has changed it first."""

@@ -71,6 +71,10 @@ class SignIn:
         self._providers = providers
         self._server = server
 
+    def secret_ids(self) -> set[str]:
+        """Return the ids of the secrets that sign-ins need that have begun."""
+        return {_verifier_id(key) for key in self._state.sign_ins}
+
     async def authenticate_jwt(self, given: AuthenticateJwt) -> Committed[Value]:
         """Sign a user in with a token; answers ``McpSession``.
 

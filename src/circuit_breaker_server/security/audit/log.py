@@ -72,6 +72,7 @@ class AuditLog:
         seal: Seal,
         end: tuple[Anchor, int],
         *,
+        position: str | None,
         lock: DirectoryLock,
         clock: Clock,
         flush_seconds: float,
@@ -99,6 +100,8 @@ class AuditLog:
         # What is not durable, and from where on; how many parts and bytes of it are written. Under `_disk`.
         self._disk = threading.Lock()
         self._size = end[1]
+        self.position = position
+        """The last record of the event log whose line is here, as ``epoch.offset``; ``None``: none yet."""
         self._parts: list[bytes] = []
         self._written = 0
         self._written_bytes = 0
@@ -117,6 +120,7 @@ class AuditLog:
         clock: Clock | None = None,
         flush_seconds: float = _FLUSH_SECONDS,
         max_pending_bytes: int = _MAX_PENDING_BYTES,
+        first_position: str | None = None,
     ) -> Self:
         """Open a log, making its files where there are none, and say so in it (``start``).
 
@@ -125,11 +129,18 @@ class AuditLog:
         lines may be read for this; otherwise the last one is.
 
         :param environment: may have the key (:data:`KEY_VARIABLE`).
+        :param first_position: :attr:`position` of a log that has none yet: the end of the event log.
         :raises AuditLogError: another process writes it, it has been tampered with, it is sealed with another
             key, or a file cannot be used.
         """
         return await asyncio.to_thread(
-            cls._open, paths, environment, clock or WallClock(), flush_seconds, max_pending_bytes
+            cls._open,
+            paths,
+            environment,
+            clock=clock or WallClock(),
+            flush_seconds=flush_seconds,
+            max_pending_bytes=max_pending_bytes,
+            first_position=first_position,
         )
 
     @classmethod
@@ -137,9 +148,11 @@ class AuditLog:
         cls,
         paths: AuditPaths,
         environment: Mapping[str, str],
+        *,
         clock: Clock,
         flush_seconds: float,
         max_pending_bytes: int,
+        first_position: str | None,
     ) -> Self:
         key = make_key(paths.key, environment)
         seal = Seal(key)
@@ -156,6 +169,7 @@ class AuditLog:
             try:
                 sync_directory(paths.log.parent)
                 end, size, torn = _find_end(paths, fd, key, seal)
+                position = _last_position(fd, size, seal) or first_position
             except BaseException:
                 os.close(fd)
                 raise
@@ -173,6 +187,7 @@ class AuditLog:
             fd,
             seal,
             (end, size),
+            position=position,
             lock=lock,
             clock=clock,
             flush_seconds=flush_seconds,
@@ -180,7 +195,7 @@ class AuditLog:
         )
         if torn:
             log._add(own_members("restart", "a line was cut short, and is dropped", torn))
-        log._add(own_members("start", f"pid {os.getpid()}"))
+        log._add(own_members("start", f"pid {os.getpid()}", record=position))
         log.flush()
         log._thread.start()
         return log
@@ -224,7 +239,8 @@ class AuditLog:
                 first = False
                 self._add_missing()
                 self._add(members)
-                self._said[members] = times + 1
+                if event.record is None:  # no other line is equal to a record's
+                    self._said[members] = times + 1
         if first:
             logger.error("audit_events_lost", pending_bytes=self._held_bytes, file=str(self._paths.log))
         if not self._wanted.is_set():
@@ -272,7 +288,7 @@ class AuditLog:
                 return
             self._add_missing()
             self._add_equal()
-            self._add(own_members("stop", f"pid {os.getpid()}"))
+            self._add(own_members("stop", f"pid {os.getpid()}", record=self.position))
             self._closed = True
         self._closing.set()
         self._wanted.set()
@@ -392,6 +408,22 @@ def _last_line(path: Path, fd: int, seal: Seal) -> tuple[AuditRecord | None, int
             "run `circuit-breaker audit verify`, and move the log and its anchor away to begin anew"
         )
     return record, begin + end, torn
+
+
+def _last_position(fd: int, size: int, seal: Seal) -> str | None:
+    """Return the record that the last line about one names; the lines are read from the end."""
+    end, rest = size, b""
+    while end > 0:
+        begin = max(0, end - 2 * MAX_LINE_BYTES)
+        lines = (os.pread(fd, end - begin, begin) + rest).splitlines(keepends=True)
+        rest = lines.pop(0) if begin else b""  # its beginning is in the window before
+        for line in reversed(lines):
+            if b'"record":"' in line:
+                found = open_line(seal, line)
+                if found is not None and found.record is not None:
+                    return found.record
+        end = begin
+    return None
 
 
 def _refused(paths: AuditPaths, why: str) -> AuditLogError:

@@ -65,6 +65,8 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :ivar first_cursor: of the events this is about.
     :ivar last_cursor: likewise.
     :ivar count: how many events were delivered or denied.
+    :ivar record: the record of the event log that the line is written for, as ``epoch.offset``; ``None``
+        where the line is for none.
 
     Example::
 
@@ -82,6 +84,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_cursor: str | None = None
     last_cursor: str | None = None
     count: int | None = None
+    record: str | None = None
 
 
 @final
@@ -93,6 +96,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     :ivar count: of ``lost`` the number of events that are missing here; of ``restart`` the bytes of a line
         that a crash had cut short.
     :ivar times: how many equal events the line stands for, where many came together; ``None``: one.
+    :ivar record: of ``start`` and ``stop``: the last record of the event log whose line is written.
     :ivar previous: the seal of the line before.
     :ivar mac: the seal of this line.
     """
@@ -111,6 +115,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_cursor: str | None = None
     count: int | None = None
     times: int | None = None
+    record: str | None = None
     previous: str
     mac: str
 
@@ -187,9 +192,9 @@ def event_members(event: AuditEvent) -> bytes:
     return _members(msgspec.structs.asdict(event))
 
 
-def own_members(action: str, what: str, count: int | None = None) -> bytes:
+def own_members(action: str, what: str, count: int | None = None, record: str | None = None) -> bytes:
     """Write the members of what the log says of itself."""
-    return _members({"action": action, "what": what, "count": count})
+    return _members({"action": action, "what": what, "count": count, "record": record})
 
 
 def seal_line(seal: Seal, seq: int, at: bytes, members: bytes, previous: bytes) -> tuple[bytes, bytes]:
