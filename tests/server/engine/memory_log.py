@@ -41,6 +41,7 @@ class MemoryLog:
         self._tails: list[Callable[[Sequence[Record]], None]] = []
 
     epoch = "00000000deadbeef"
+    time_ms = 0
 
     @property
     def first_offset(self) -> int:
@@ -69,7 +70,11 @@ class MemoryLog:
         if self.full:
             raise LogWriteError("memory.db: no space left")
         stored = Record(
-            offset=len(self.records) + 1, subject=record.subject, id=record.id, time_ms=0, data=record.data
+            offset=len(self.records) + 1,
+            subject=record.subject,
+            id=record.id,
+            time_ms=self.time_ms,
+            data=record.data,
         )
         self.records.append(stored)
         for callback in self._tails:
