@@ -268,7 +268,7 @@ class CancelledWorld:
         quiet, last = 0, -1
         while quiet < QUIET_TURNS:
             await asyncio.sleep(0)
-            quiet = quiet + 1 if last == len(self.log.records) and not len(self.engine.commands) else 0
+            quiet = quiet + 1 if last == len(self.log.records) and not self.engine.commands._running else 0
             last = len(self.log.records)
 
     async def observed(self) -> dict[str, object]:

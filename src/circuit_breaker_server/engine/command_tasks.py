@@ -36,10 +36,6 @@ class CommandTasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
-    def __len__(self) -> int:
-        """Return how many commands are being executed."""
-        return len(self._running)
-
     async def run(self, command: Coroutine[Any, Any, T]) -> T:
         """Execute a command in a task of its own, and return its answer.
 

@@ -16,13 +16,18 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.log.event_log import EventLog, LogError
+from circuit_breaker_server.log.event_log import EventLog, LogError, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Limits", "Retention"]
 
 BLOCK_RECORDS: Final = 4096
 """So many records are measured as one and remembered by their size."""
+
+_TOLERATED_SECONDS: Final = 60.0
+"""By so much the system's clock may run ahead of the monotonic one between two looks."""
+
+_CONFIRMATIONS: Final = 2
 
 _log = get_logger("retention")
 
@@ -53,7 +58,8 @@ class Retention:
     :param before_trim: called when something is about to go; moves on the cursors of those who wait for
         events, so that they do not stand before what is trimmed.
     :param every_seconds: between two looks; the first one is so long after the start.
-    :param now: seconds since 1970.
+    :param now: seconds since 1970, by the system's clock.
+    :param monotonic: seconds of a clock that is never set.
 
     Example::
 
@@ -71,13 +77,14 @@ class Retention:
         *,
         every_seconds: float = 60.0,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._limits = limits
         self._make_durable = make_durable
         self._before_trim = before_trim
         self._every_seconds = every_seconds
-        self._now = now
+        self._clock = _AgeClock(now, monotonic)
         self._sizes = _Sizes(log)
         self._seen = log.last_offset
         self._task: asyncio.Task[None] | None = None
@@ -127,8 +134,14 @@ class Retention:
         if limits.size_bytes is not None:
             before = max(before, await self._sizes.first_within(limits.size_bytes))
         if limits.seconds is not None:
-            before = max(before, await self._first_since((self._now() - limits.seconds) * 1000))
+            now = self._clock.read(await self._last_kept())
+            if now is not None:
+                before = max(before, await self._first_since((now - limits.seconds) * 1000))
         return before
+
+    async def _last_kept(self) -> Record | None:
+        found = await self._log.read(after=self._log.last_offset - 1, limit=1)
+        return found[0] if found else None
 
     async def _first_since(self, time_ms: float) -> int:
         """Return the offset before which all is older; found by halving, since time goes with offsets."""
@@ -142,6 +155,49 @@ class Retention:
                 high = middle
             middle = (low + high) // 2
         return low
+
+
+@final
+class _AgeClock:
+    """The time by which records grow old: the system's clock, as far as the records confirm it.
+
+    A clock that jumps forward, by a fault or by a hand, would make every record too old at once. After a jump
+    nothing is trimmed by age until records that were appended after it were found at two looks.
+    """
+
+    def __init__(self, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._trusted: float | None = None  # the system's clock at the monotonic clock's zero
+        self._jumped = 0.0  # likewise, after a jump that is not confirmed
+        self._seen = 0
+        self._confirmations = -1
+
+    def read(self, newest: Record | None) -> float | None:
+        """Return seconds since 1970; ``None`` while a jump is not confirmed.
+
+        :param newest: the last record of the log, if there is one.
+        """
+        now = self._now()
+        zero = now - self._monotonic()
+        offset = 0 if newest is None else newest.offset
+        if self._trusted is None:
+            # The time in which no server ran looks like a jump as well.
+            self._trusted = zero if newest is None else newest.time_ms / 1000 - self._monotonic()
+        if zero <= self._trusted + _TOLERATED_SECONDS:
+            self._trusted, self._confirmations = zero, -1
+            return now
+        if self._confirmations < 0 or abs(zero - self._jumped) > _TOLERATED_SECONDS:
+            _log.warning("clock_jumped", seconds=round(zero - self._trusted), trimmed_by_age=False)
+            self._jumped, self._seen, self._confirmations = zero, offset, 0
+            return None
+        if offset > self._seen:
+            self._seen = offset
+            self._confirmations += 1
+        if self._confirmations < _CONFIRMATIONS:
+            return None
+        self._trusted, self._confirmations = zero, -1
+        return now
 
 
 @final

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from circuit_breaker_server import logs
 from circuit_breaker_server.engine import retention as module
@@ -265,3 +266,81 @@ async def test_what_one_saving_fails_to_save_is_in_the_next_one_though_it_began_
     assert saved.offset == 2
     async with running_engine(again) as engine:
         assert everything(engine.workflows) == before
+
+
+class Clocks:
+    """The system's clock and one that is never set, both moved by hand."""
+
+    def __init__(self, now_seconds: float) -> None:
+        self.now_seconds = now_seconds
+        self.monotonic_seconds = 5.0
+
+    def go_on(self, seconds: float) -> None:
+        self.now_seconds += seconds
+        self.monotonic_seconds += seconds
+
+    def retention(self, here: World) -> Retention:
+        return Retention(
+            here.log,
+            Limits(seconds=3600.0),
+            here._make_durable,
+            lambda: None,
+            now=lambda: self.now_seconds,
+            monotonic=lambda: self.monotonic_seconds,
+        )
+
+
+YEAR_SECONDS = 365 * 86_400.0
+
+
+async def test_a_clock_that_jumps_forward_trims_nothing_and_is_reported(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        records = await here.fill(10)
+        clocks = Clocks(records[-1].time_ms / 1000)
+        retention = clocks.retention(here)
+        assert await retention.look() == 0
+        clocks.now_seconds += YEAR_SECONDS
+        with structlog.testing.capture_logs() as logged:
+            for _ in range(3):  # without later records, however often it is looked
+                clocks.go_on(60)
+                assert await retention.look() == 0
+        (report,) = logged
+        assert report["event"] == "clock_jumped"
+        assert report["seconds"] == pytest.approx(YEAR_SECONDS, abs=5)
+        clocks.now_seconds -= YEAR_SECONDS  # somebody has set it right
+        clocks.go_on(60)
+        assert await retention.look() == 0
+        assert await here.log.read(after=0) == records
+
+
+async def test_a_jump_that_later_records_confirm_counts(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        records = await here.fill(10)
+        clocks = Clocks(records[-1].time_ms / 1000)
+        retention = clocks.retention(here)
+        await retention.look()
+        clocks.now_seconds += YEAR_SECONDS
+        gone = []
+        for _ in range(4):
+            clocks.go_on(60)
+            gone.append(await retention.look())
+            await here.fill(1)
+        assert gone[:2] == [0, 0]
+        assert sum(gone) >= 10
+
+
+async def test_the_time_in_which_no_server_ran_has_to_be_confirmed_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        records = await here.fill(3)
+        clocks = Clocks(records[-1].time_ms / 1000 + YEAR_SECONDS)
+        assert await clocks.retention(here).look() == 0
+
+
+async def test_hours_that_pass_are_no_jump(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        records = await here.fill(3)
+        clocks = Clocks(records[-1].time_ms / 1000)
+        retention = clocks.retention(here)
+        await retention.look()
+        clocks.go_on(7200)
+        assert await retention.look() == 3

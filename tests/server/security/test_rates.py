@@ -13,7 +13,7 @@ import pytest
 from circuit_breaker_sdk import Client, RateLimitExceeded
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.config import RateSettings
-from circuit_breaker_server.security.rates import Rates, _Windows
+from circuit_breaker_server.security.rates import Rates
 from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
 
 
@@ -26,21 +26,15 @@ class Hand:
     """A clock that is set by hand."""
 
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
+        self.now = 1_000.0
 
-    def time(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
-@pytest.fixture
-def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
+def test_a_window_moves_and_is_of_one_principal() -> None:
     hand = Hand()
-    monkeypatch.setattr(time, "time", hand.time)
-    return hand
-
-
-def test_a_window_moves_and_is_of_one_who_asks(hand: Hand) -> None:
-    rates = Rates(RateSettings(polls_per_second=2))
+    rates = Rates(RateSettings(polls_per_second=2), monotonic=hand)
     assert [rates.take("polls", "a") for _ in range(2)] == [None, None]
     hand.now += 0.4
     wait = rates.take("polls", "a")
@@ -51,17 +45,27 @@ def test_a_window_moves_and_is_of_one_who_asks(hand: Hand) -> None:
     assert rates.take("polls", "a") is None
 
 
+def test_a_system_clock_that_is_set_back_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = Hand()
+    rates = Rates(RateSettings(operations_per_second=1), monotonic=hand)
+    assert rates.take("operations", "a") is None
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    hand.now += 1.01
+    assert rates.take("operations", "a") is None
+
+
 def test_without_a_limit_everything_is_taken() -> None:
     rates = Rates(RateSettings(operations_per_second=None))
     assert {rates.take("operations", "a") for _ in range(10_000)} == {None}
 
 
-def test_addresses_without_end_take_no_memory_without_end(hand: Hand) -> None:
-    windows = _Windows()
+def test_addresses_without_end_take_no_memory_without_end() -> None:
+    hand = Hand()
+    rates = Rates(RateSettings(connects_per_second=5), monotonic=hand)
     for number in range(10_000):
         hand.now += 0.01
-        assert windows.acquire_entry(f"address-{number}", 5, 1)
-    assert len(windows._taken) < 250
+        assert rates.take("connects", f"address-{number}") is None
+    assert rates.keys < 250
 
 
 @pytest.mark.parametrize("count", [0, -1])
