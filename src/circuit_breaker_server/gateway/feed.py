@@ -16,17 +16,34 @@ from circuit_breaker_server.access.auditing import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
+from circuit_breaker_server.gateway.isolation import call_each, guarded
 from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Run", "Subscriber", "gap_error", "internal_error"]
+__all__ = [
+    "EncodingFailed",
+    "Feed",
+    "Frame",
+    "Hub",
+    "Memo",
+    "Peer",
+    "Run",
+    "Subscriber",
+    "gap_error",
+    "internal_error",
+]
 
 Frame: TypeAlias = Callable[[int, Sequence[bytes]], Sequence[bytes]]
 """From the length of an operation's prefix and its payloads to the pieces that the prefix stands between.
 
 ``prefix.join(pieces)`` is what a socket is given: one copy of the bytes, however many events there are.
 """
+
+
+@final
+class EncodingFailed(Exception):
+    """An event of a channel cannot be encoded; the cause is what the projection raised."""
 
 
 @final
@@ -76,7 +93,7 @@ logger = get_logger("gateway")
 
 
 class Peer(Protocol):
-    """What a feed needs of the session it feeds; none of it may raise."""
+    """What a feed needs of the session it feeds. A peer that raises is ended; the others go on."""
 
     def write(self, frames: bytes) -> None:
         """Write to the socket, at once."""
@@ -96,6 +113,10 @@ class Peer(Protocol):
 
     def complete(self, operation_id: str) -> None:
         """End one operation: its stream is over."""
+        ...
+
+    def drop(self) -> None:
+        """End the peer with all its operations: the server failed while it served this peer."""
         ...
 
 
@@ -125,6 +146,10 @@ class Hub(Protocol):
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Keep a task and await it when the gateway closes."""
+        ...
+
+    def end_peer(self, feed: Feed, error: Exception) -> None:
+        """End a peer that has raised."""
         ...
 
 
@@ -313,8 +338,7 @@ class Feed:
         for subscriber in subscribers:
             subscriber.count_denied()
             subscriber.live, subscriber.ended = False, True
-        for subscriber in subscribers[:_ENDED_AT_ONCE]:
-            self._end(subscriber)
+        call_each(subscribers[:_ENDED_AT_ONCE], self._end, self._on_end_error)
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self._hub.own(asyncio.get_running_loop().create_task(rest))
@@ -325,7 +349,7 @@ class Feed:
         for number, subscriber in enumerate(subscribers):
             if number % _ENDED_AT_ONCE == 0:
                 await asyncio.sleep(_ENDED_PAUSE_SECONDS)
-            self._end(subscriber)
+            guarded(subscriber, self._end, self._on_end_error, otherwise=None)
 
     def fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors; others go on."""
@@ -345,10 +369,11 @@ class Feed:
             if timer is not None:
                 timer.cancel()
         self._lagging.pop(subscriber, None)
+        subscriber.count_denied()
+        subscriber.live = False
         self._hub.leave(subscriber)
         caller, plan = self.caller, subscriber.channel.plan
         if caller.audit is not NO_AUDIT:
-            subscriber.count_denied()
             caller.audit.note(
                 caller,
                 "end",
@@ -358,12 +383,15 @@ class Feed:
                 count=subscriber.denied,
             )
 
+    def _on_end_error(self, subscriber: Subscriber, error: Exception) -> None:
+        logger.error("end_failed", operation=subscriber.id, field=subscriber.channel.stream, exc_info=error)
+
     # --- from the ring -----------------------------------------------------------------------------
 
     def collect(self, subscriber: Subscriber, memo: Memo) -> bool:
         """Frame what is new for a live subscriber; return whether this peer has something to write.
 
-        Raises what the projection raises.
+        :raises EncodingFailed: no subscriber of the channel can get the next event.
         """
         channel = subscriber.channel
         seq = subscriber.seq
@@ -375,11 +403,10 @@ class Feed:
         if self._chunk_bytes > MAX_WRITE_BYTES:
             self._hub.schedule(self)
             return True
-        pace = self._hub.pace
-        if pace is not None:
+        if self._hub.pace is not None:
             if self._rests(subscriber):
                 return self._chunk is not None
-            subscriber.due += (channel.end_seq - seq) / pace
+            subscriber.due += (channel.end_seq - seq) / self._hub.pace
         # Nearly all who follow a channel stand at the same place, and are of one kind.
         run = memo[0] if memo else None
         if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
@@ -408,7 +435,10 @@ class Feed:
             if run.seq == seq and run.resume is self.resume and run.frame is self.frame:
                 memo[place], memo[0] = memo[0], run
                 return run
-        run = Run(channel, seq, self.frame, resume=self.resume)
+        try:
+            run = Run(channel, seq, self.frame, resume=self.resume)
+        except Exception as error:
+            raise EncodingFailed from error
         memo.insert(0, run)
         return run
 
@@ -471,6 +501,8 @@ class Feed:
                 del self._lagging[subscriber]
                 self._lagging[subscriber] = None
                 await self._read_some(subscriber)
+        except Exception as error:  # noqa: BLE001 (of the peer that was told; the reading's own are handled)
+            self._hub.end_peer(self, error)
         finally:
             self._is_reading = False
 
