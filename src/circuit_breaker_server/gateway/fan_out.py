@@ -25,6 +25,7 @@ from circuit_breaker_server.gateway.feed import (
 )
 from circuit_breaker_server.gateway.isolation import call_each, guarded, isolate
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
+from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.plan import Plan, Refused
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.log.event_log import EventLog, Record
@@ -100,18 +101,18 @@ class Gateway:
         begin_seconds: float = 60.0,
         page_records: int = 512,
         cursors: Cursors | None = None,
-        pace: float | None = None,
+        pacing: Pacing | None = None,
         look: Look = _see_everything,
         select_nothing: Callable[[str, Mapping[str, object]], Selection] | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
-        :param pace: how many events of one subscription are sent in a second; ``None``: as there are.
+        :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
         :param look: tells what of a subscription somebody may see; raises ``EngineError``.
         :param select_nothing: as ``select``, where what the arguments name is not to be seen.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors)
-        self.pace = pace
+        self.pacing = pacing
         self._look = look
         self._select_nothing = select_nothing or select
         self._log_tail = log.tail
@@ -209,13 +210,15 @@ class Gateway:
         prefix: bytes,
         after: str | None = None,
         patience: Callable[[], float] | None = None,
+        bucket: TokenBucket | None = None,
     ) -> None:
         """Put an operation into its channel: from here on it misses nothing.
 
         ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
         The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
         does not begin within ``begin_seconds`` ends with an error; for who does not stay subscribed all the
-        while, ``patience`` tells how many seconds are left of them. ``prefix`` goes to the peer's ``frame``.
+        while, ``patience`` tells how many seconds are left of them, and ``bucket`` is the subscription's own.
+        ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
             out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
@@ -224,7 +227,9 @@ class Gateway:
         caller, action = feed.caller, "subscribe" if after is None else "resume"
         what = caller.audit.named(plan.field, plan.arguments)
         try:
-            subscriber = self._join(feed, operation_id, plan, prefix=prefix, after=after, patience=patience)
+            subscriber = self._join(
+                feed, operation_id, plan, prefix=prefix, after=after, patience=patience, bucket=bucket
+            )
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
             caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
@@ -246,6 +251,7 @@ class Gateway:
         prefix: bytes,
         after: str | None,
         patience: Callable[[], float] | None,
+        bucket: TokenBucket | None,
     ) -> Subscriber:
         unverified = None if after is None else self._parse(after)
         try:
@@ -271,6 +277,7 @@ class Gateway:
             cursor=after or self.reader.cursors.of(start),
             live=unverified is None and begun is None,
             unverified=unverified,
+            bucket=self.pacing.bucket() if bucket is None and self.pacing is not None else bucket,
         )
         self._join_channel(subscriber, channel)
         if finite is not None and begun is None:

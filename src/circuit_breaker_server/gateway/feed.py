@@ -8,6 +8,7 @@ whose socket is full is not written to and holds nothing but its places.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
@@ -18,6 +19,7 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
 from circuit_breaker_server.gateway.isolation import call_each, guarded
 from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
+from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
@@ -82,7 +84,6 @@ class Run:
 Memo: TypeAlias = list[Run]
 """What one flush has already encoded of a channel, the run used last in front."""
 
-_BURST_SECONDS: Final = 1.0
 _ENDED_AT_ONCE: Final = 32
 _ENDED_PAUSE_SECONDS: Final = 0.001
 
@@ -125,11 +126,6 @@ class Hub(Protocol):
 
     @property
     def reader(self) -> LogReader: ...
-
-    @property
-    def pace(self) -> float | None:
-        """How many events of one subscription are sent in a second; ``None``: as many as there are."""
-        ...
 
     @property
     def end(self) -> Position:
@@ -175,18 +171,18 @@ class Subscriber:
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: the cursor to resume after, until it was looked up in the log.
     :ivar deadline: by when its stream has to begin.
-    :ivar due: where its events are paced: when those that were sent would have come at their pace.
-    :ivar resting: wakes it, where it has got too much too soon.
+    :ivar bucket: where events are paced: how many of them it may still get.
+    :ivar resting: wakes it when it may get events again.
     :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
     __slots__ = (
+        "bucket",
         "channel",
         "cursor",
         "deadline",
         "denied",
         "denied_before",
-        "due",
         "ended",
         "feed",
         "id",
@@ -209,6 +205,7 @@ class Subscriber:
         cursor: str,
         live: bool,
         unverified: Cursor | None,
+        bucket: TokenBucket | None = None,
     ) -> None:
         self.feed = feed
         self.id = id
@@ -223,7 +220,7 @@ class Subscriber:
         self.ended = False
         self.denied = 0
         self.denied_before = channel.denied
-        self.due = 0.0
+        self.bucket = bucket
         self.resting: asyncio.TimerHandle | None = None
 
     def count_denied(self) -> None:
@@ -403,10 +400,8 @@ class Feed:
         if self._chunk_bytes > MAX_WRITE_BYTES:
             self._hub.schedule(self)
             return True
-        if self._hub.pace is not None:
-            if self._rests(subscriber):
-                return self._chunk is not None
-            subscriber.due += (channel.end_seq - seq) / self._hub.pace
+        if subscriber.bucket is not None and not self._may_send_all(subscriber, subscriber.bucket):
+            return self._chunk is not None
         # Nearly all who follow a channel stand at the same place, and are of one kind.
         run = memo[0] if memo else None
         if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
@@ -429,6 +424,31 @@ class Feed:
         if last.is_last:
             self.finished.append(subscriber)
         return True
+
+    def _may_send_all(self, subscriber: Subscriber, bucket: TokenBucket) -> bool:
+        """Take tokens for all that is new; where they do not suffice, collect a part and rest."""
+        channel, seq = subscriber.channel, subscriber.seq
+        wanted = channel.end_seq - seq
+        count = bucket.take(wanted)
+        if count == wanted:
+            return True
+        if count:
+            try:
+                payloads = channel.payloads(seq, resume=self.resume, prev=subscriber.cursor)[:count]
+            except Exception as error:
+                raise EncodingFailed from error
+            prefix = subscriber.prefix
+            frames = prefix.join(self.frame(len(prefix), payloads))
+            if self._chunk is None:
+                self._chunk = frames
+            else:
+                self._more_chunks.append(frames)
+            self._chunk_bytes += len(frames)
+            last = channel.entry(seq + count - 1)
+            subscriber.seq = seq + count
+            subscriber.position, subscriber.cursor = last.position, last.cursor
+        self._rest(subscriber, bucket)
+        return False
 
     def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:
         for place, run in enumerate(memo):
@@ -476,18 +496,13 @@ class Feed:
             self._reading = asyncio.get_running_loop().create_task(self._catch_up())
             self._hub.own(self._reading)
 
-    def _rests(self, subscriber: Subscriber) -> bool:
-        """Let one rest that has got more than a second's events ahead of its pace; tell whether it does."""
-        now = asyncio.get_running_loop().time()
-        subscriber.due = max(subscriber.due, now)
-        seconds = subscriber.due - now - _BURST_SECONDS
-        if seconds <= 0:
-            return False
+    def _rest(self, subscriber: Subscriber, bucket: TokenBucket) -> None:
+        """Send a subscription nothing until it may get events again."""
         subscriber.count_denied()
         subscriber.live = False
         self._lagging.pop(subscriber, None)
-        subscriber.resting = asyncio.get_running_loop().call_later(seconds, self._wake, subscriber)
-        return True
+        subscriber.resting = bucket.wake_later(functools.partial(self._wake, subscriber))
+        self.peer.caught_up(subscriber.id)
 
     def _wake(self, subscriber: Subscriber) -> None:
         subscriber.resting = None
@@ -507,8 +522,7 @@ class Feed:
             self._is_reading = False
 
     async def _read_some(self, subscriber: Subscriber) -> None:
-        if self._hub.pace is not None and self._rests(subscriber):
-            return
+        bucket = subscriber.bucket
         try:
             if subscriber.unverified is not None:
                 await self._hub.reader.verify(subscriber.unverified)
@@ -517,15 +531,17 @@ class Feed:
                 subscriber.unverified = None
                 if self.resume:
                     self.peer.signal([(subscriber.id, subscriber.cursor)])
-            if not self._rejoin(subscriber):
+            if self._rejoin(subscriber):
+                return
+            if bucket is not None and bucket.is_empty:
+                self._rest(subscriber, bucket)
+            else:
                 channel = subscriber.channel
                 page = await self._hub.reader.read(channel, after=subscriber.position, end=self._hub.end)
                 # Another operation may have filled the socket meanwhile, or rights may have changed: then it
                 # is read again.
                 if not subscriber.ended and self.writable and subscriber.channel is channel:
                     subscriber.denied += page.denied
-                    if self._hub.pace is not None:
-                        subscriber.due += len(page.events) / self._hub.pace
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])
@@ -540,7 +556,12 @@ class Feed:
             self.fail(subscriber, [internal_error()])
 
     def _send(self, subscriber: Subscriber, events: Sequence[Found], reached: Position) -> None:
-        """Write a page; stop inside it when the socket is full."""
+        """Write a page; stop inside it when the socket is full, or when there are no more tokens."""
+        bucket = subscriber.bucket
+        if bucket is not None and (count := bucket.take(len(events))) < len(events):
+            events, reached = events[:count], events[count - 1][0] if count else subscriber.position
+        else:
+            bucket = None
         encode, resume = subscriber.channel.projection.encode, self.resume
         payloads: list[bytes] = []
         size = 0
@@ -565,9 +586,14 @@ class Feed:
                 if subscriber.channel.ends_with(value):
                     self._complete(subscriber)
                 if subscriber.ended or (not self.writable and left):
+                    if subscriber.bucket is not None:
+                        subscriber.bucket.give_back(left)
                     return
         subscriber.position = reached
-        self._rejoin(subscriber)
+        if bucket is not None:
+            self._rest(subscriber, bucket)
+        else:
+            self._rejoin(subscriber)
 
     def _rejoin(self, subscriber: Subscriber) -> bool:
         seq = subscriber.channel.seq_after(subscriber.position)

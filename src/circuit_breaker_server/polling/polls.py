@@ -288,6 +288,7 @@ class _Operation:
             # Only the start position is asked for: events are for the next poll.
             self.feed.set_writable(False)
             self._is_start = self.settled = True
+        caller, pacing = self._poll.caller, self._polls.gateway.pacing
         self._polls.gateway.subscribe(
             self.feed,
             _OPERATION_ID,
@@ -295,6 +296,7 @@ class _Operation:
             prefix=b"",
             after=after,
             patience=lambda: self._polls.patience.left(plan.key, anew=after is None),
+            bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
 
     def _plan(self) -> Plan:

@@ -17,6 +17,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.gateway.fan_out import Gateway, Look
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.gateway.plan import Plan, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import (
@@ -342,6 +343,7 @@ async def running(
     begin_seconds: float = 60.0,
     advance_seconds: float = 30.0,
     look: Look | None = None,
+    pacing: Pacing | None = None,
 ) -> AsyncIterator[Gateway]:
     gateway = Gateway(
         log,
@@ -351,6 +353,7 @@ async def running(
         page_records=page_records,
         begin_seconds=begin_seconds,
         advance_seconds=advance_seconds,
+        pacing=pacing,
         look=look or (lambda _rights, _field, _arguments: EVERYTHING_SEEN),
     )
     await gateway.start()
