@@ -27,6 +27,7 @@ from circuit_breaker_server.engine.folding import RecordNotApplied
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.once import Once
@@ -173,6 +174,7 @@ class Server:
         engine = await self._start_engine(parts, log, audit_log)
         nothing = engine_of_nothing(log.epoch)
 
+        pace = settings.rates.events_per_second
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = Gateway(
             log,
@@ -183,7 +185,7 @@ class Server:
             advance_seconds=settings.advance_seconds,
             begin_seconds=settings.begin_seconds,
             cursors=cursors,
-            pace=settings.rates.events_per_second,
+            pacing=None if pace is None else Pacing(pace),
             look=Views(engine).of,
             select_nothing=nothing.select,
         )

@@ -96,8 +96,9 @@ class RateSettings:
     :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
         more slowly; 100 may come at once. A subscription is two: it is asked for, and its live signal is
         answered.
-    :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost;
-        what comes at once within a second is let through.
+    :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost. A
+        subscription may save up one second's events: any second holds twice the number at most. Polls of one
+        caller for the same subscription share this allowance.
 
     Example::
 

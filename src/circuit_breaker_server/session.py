@@ -189,8 +189,9 @@ class Session:
                 # A ping is answered already.
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
-            self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
-        self._send_soon()
+            self.drop()
+        else:
+            self._send_soon()
 
     def on_writable(self, writable: bool) -> None:
         """Stop or go on feeding the socket."""
@@ -234,6 +235,17 @@ class Session:
         """End one operation: its stream is over."""
         self._protocol.send_complete(operation_id)
         self._send()
+
+    def drop(self) -> None:
+        """Close with 4500: the server failed while it served this peer."""
+        try:
+            self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
+            self._send()
+        except Exception:
+            # The socket or its protocol is what failed.
+            logger.exception("close_failed", remote=self._socket.remote)
+            self._wind_up()
+            self._socket.abort()
 
     # --- the life of the session -------------------------------------------------------------------
 
@@ -326,6 +338,11 @@ class Session:
         """Close: its principal has too many, and has not given one up for it."""
         self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
         self._send()
+
+    @property
+    def remote(self) -> str:
+        """The peer's address and port, as logged."""
+        return self._socket.remote
 
     @property
     def principal(self) -> Principal:

@@ -7,6 +7,7 @@ from typing import Final, final
 
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server.gateway.isolation import call_each
 from circuit_breaker_server.gateway.plan import Plans
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.session import Services, Session
@@ -78,8 +79,8 @@ class Sessions:
 
     def _end_surplus(self, principal: str) -> None:
         allowed = self._services.settings.max_connections_per_principal
-        for session in list(self._of.get(principal, ()))[allowed:]:
-            session.end_surplus()
+        surplus = list(self._of.get(principal, ()))[allowed:]
+        call_each(surplus, Session.end_surplus, self._on_error)
 
     def _ended(self, session: Session) -> None:
         self._open.discard(session)
@@ -91,31 +92,32 @@ class Sessions:
 
     def review(self) -> None:
         """Look again at what every peer may see: the policy has changed."""
-        for session in list(self._open):
-            session.review()
+        call_each(self._open, Session.review, self._on_error)
 
     def revoke(self, key_id: str) -> None:
         """Close the sockets that were opened with an API key."""
-        for session in list(self._open):
-            if session.principal.key_id == key_id:
-                session.revoke()
+        revoked = [session for session in self._open if session.principal.key_id == key_id]
+        call_each(revoked, Session.revoke, self._on_error)
 
     async def aclose(self) -> None:
         """Close every socket with 1012 after what is due on it; abort those that do not end in time."""
         sessions = list(self._open)
-        for session in sessions:
-            session.shut_down()
+        call_each(sessions, Session.shut_down, self._on_error)
         try:
             async with asyncio.timeout(self._services.settings.shutdown_seconds):
                 for session in sessions:
                     await session.wait_closed()
         except TimeoutError:
-            for session in sessions:
-                session.abort()
+            call_each(sessions, Session.abort, self._on_error)
             for session in sessions:
                 await session.wait_closed()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _on_error(self, session: Session, error: Exception) -> None:
+        """Close a session that has raised: it may not go on by rights that were taken away."""
+        logger.error("session_failed", remote=session.remote, exc_info=error)
+        session.drop()
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

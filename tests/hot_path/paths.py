@@ -233,6 +233,9 @@ class _Peer:
     def complete(self, operation_id: str) -> None:
         raise AssertionError("the streams have no end")
 
+    def drop(self) -> None:
+        raise AssertionError("the peer has failed")
+
 
 @contextlib.asynccontextmanager
 async def _gateway(resources: int, events: int, *, ring_size: int) -> AsyncIterator[Rig]:

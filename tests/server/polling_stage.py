@@ -13,6 +13,7 @@ import uvicorn
 
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.http_routes import HttpRoutes
@@ -113,11 +114,17 @@ async def polling(
     poll_bytes: int = 1024 * 1024,
     max_operations: int = 10,
     authenticator: Authenticator | None = None,
+    pacing: Pacing | None = None,
 ) -> AsyncIterator[PollStage]:
     log = log or ScriptedLog()
     documents = Documents(SCHEMA)
     async with worlds.running(
-        log, select=select, ring_size=ring_size, page_records=page_records, begin_seconds=begin_seconds
+        log,
+        select=select,
+        ring_size=ring_size,
+        page_records=page_records,
+        begin_seconds=begin_seconds,
+        pacing=pacing,
     ) as gateway:
         polls = Polls(
             gateway,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
@@ -13,15 +13,26 @@ from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
 from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
-from circuit_breaker_server.gateway.feed import Feed, Frame, Memo, Peer, Subscriber, gap_error, internal_error
+from circuit_breaker_server.gateway.feed import (
+    EncodingFailed,
+    Feed,
+    Frame,
+    Memo,
+    Peer,
+    Subscriber,
+    gap_error,
+    internal_error,
+)
+from circuit_breaker_server.gateway.isolation import call_each, guarded, isolate
 from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
+from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.plan import Plan, Refused
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.rights import Rights
 
-__all__ = ["Gateway", "resume_after"]
+__all__ = ["Gateway", "Look", "resume_after"]
 
 logger = get_logger("gateway")
 
@@ -90,18 +101,18 @@ class Gateway:
         begin_seconds: float = 60.0,
         page_records: int = 512,
         cursors: Cursors | None = None,
-        pace: float | None = None,
+        pacing: Pacing | None = None,
         look: Look = _see_everything,
         select_nothing: Callable[[str, Mapping[str, object]], Selection] | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
-        :param pace: how many events of one subscription are sent in a second; ``None``: as there are.
+        :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
         :param look: tells what of a subscription somebody may see; raises ``EngineError``.
         :param select_nothing: as ``select``, where what the arguments name is not to be seen.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors)
-        self.pace = pace
+        self.pacing = pacing
         self._look = look
         self._select_nothing = select_nothing or select
         self._log_tail = log.tail
@@ -112,6 +123,8 @@ class Gateway:
         self._begin_seconds = begin_seconds
         self._channels: dict[ChannelKey, Channel] = {}
         self._members: dict[Channel, dict[Subscriber, None]] = {}
+        # The members that a flush walks over: who joins or leaves meanwhile changes a copy.
+        self._walked: Mapping[Subscriber, None] | None = None
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._feeds: dict[Feed, None] = {}
         self._fallbacks = 0
@@ -141,8 +154,7 @@ class Gateway:
             if handle is not None:
                 handle.cancel()
         self._flush_handle = self._advance_handle = None
-        for feed in list(self._feeds):
-            feed.close()
+        call_each(self._feeds, Feed.close, self.end_peer)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- peers -------------------------------------------------------------------------------------
@@ -198,13 +210,15 @@ class Gateway:
         prefix: bytes,
         after: str | None = None,
         patience: Callable[[], float] | None = None,
+        bucket: TokenBucket | None = None,
     ) -> None:
         """Put an operation into its channel: from here on it misses nothing.
 
         ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
         The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
         does not begin within ``begin_seconds`` ends with an error; for who does not stay subscribed all the
-        while, ``patience`` tells how many seconds are left of them. ``prefix`` goes to the peer's ``frame``.
+        while, ``patience`` tells how many seconds are left of them, and ``bucket`` is the subscription's own.
+        ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
             out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
@@ -213,13 +227,20 @@ class Gateway:
         caller, action = feed.caller, "subscribe" if after is None else "resume"
         what = caller.audit.named(plan.field, plan.arguments)
         try:
-            subscriber = self._join(feed, operation_id, plan, prefix=prefix, after=after, patience=patience)
+            subscriber = self._join(
+                feed, operation_id, plan, prefix=prefix, after=after, patience=patience, bucket=bucket
+            )
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
             caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
             raise
-        caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
-        feed.add(subscriber)
+        try:
+            caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+            feed.add(subscriber)
+        except BaseException:
+            feed.unsubscribe(operation_id)
+            self.leave(subscriber)
+            raise
 
     def _join(
         self,
@@ -230,6 +251,7 @@ class Gateway:
         prefix: bytes,
         after: str | None,
         patience: Callable[[], float] | None,
+        bucket: TokenBucket | None,
     ) -> Subscriber:
         unverified = None if after is None else self._parse(after)
         try:
@@ -242,6 +264,9 @@ class Gateway:
         except EngineError as error:
             self._close_if_empty(channel)
             raise Refused([_refusal(plan, error)]) from error
+        except BaseException:
+            self._close_if_empty(channel)
+            raise
         start = unverified or begun or self.end_cursor
         subscriber = Subscriber(
             feed,
@@ -252,12 +277,13 @@ class Gateway:
             cursor=after or self.reader.cursors.of(start),
             live=unverified is None and begun is None,
             unverified=unverified,
+            bucket=self.pacing.bucket() if bucket is None and self.pacing is not None else bucket,
         )
-        self._members[channel][subscriber] = None
+        self._join_channel(subscriber, channel)
         if finite is not None and begun is None:
             loop = asyncio.get_running_loop()
             seconds = self._begin_seconds if patience is None else patience()
-            subscriber.deadline = loop.call_later(seconds, self._give_up, subscriber)
+            subscriber.deadline = loop.call_later(seconds, self._on_deadline, subscriber)
         return subscriber
 
     def _beginning(self, finite: Finite, *, is_resumed: bool) -> Cursor | None:
@@ -270,42 +296,41 @@ class Gateway:
             raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
         return begun
 
+    def _on_deadline(self, subscriber: Subscriber) -> None:
+        guarded(subscriber, self._give_up, self._end_subscription, otherwise=None)
+
     def _give_up(self, subscriber: Subscriber) -> None:
         """End a finite stream that has not begun, or that has begun and is not to be seen."""
         plan, finite = subscriber.channel.plan, subscriber.channel.selection.finite
         if finite is None:
             return
-        try:
-            is_there = finite.start() is not None
-            view = self._look(subscriber.feed.caller.rights, plan.field, plan.arguments)
-        except EngineError as error:
-            subscriber.feed.fail(subscriber, [_refusal(plan, error)])
-            return
+        is_there = finite.start() is not None
+        view = self._look(subscriber.feed.caller.rights, plan.field, plan.arguments)
         if not is_there or view.hides:
-            subscriber.feed.fail(subscriber, [_missing(plan, finite)])
+            self._fail(subscriber, [_missing(plan, finite)])
 
     def review(self, feed: Feed) -> None:
         """Look again at what a peer may see: its rights have changed.
 
         Its subscriptions go on from where they are; those of which it may see nothing any more are failed.
+        Each is reviewed for itself: one that cannot be reviewed ends, and the others keep no old rights.
         """
-        rights = feed.caller.rights
-        for subscriber in list(feed.subscribers.values()):
-            channel = subscriber.channel
-            plan = channel.plan
-            try:
-                view = self._look(rights, plan.field, plan.arguments)
-                if view.key == channel.view.key:
-                    continue
-                other = self._channel(plan, view)
-            except EngineError as error:
-                feed.fail(subscriber, [_refusal(plan, error)])
-                continue
+        call_each(feed.subscribers.values(), self._review, self._end_subscription)
+
+    def _review(self, subscriber: Subscriber) -> None:
+        if subscriber.ended:  # with its peer, in the review of another one
+            return
+        feed, channel = subscriber.feed, subscriber.channel
+        plan = channel.plan
+        view = self._look(feed.caller.rights, plan.field, plan.arguments)
+        if view.key == channel.view.key:
+            return
+        other = self._channel(plan, view)
+        try:
             finite = other.selection.finite
             if view.hides and finite is not None:
-                feed.fail(subscriber, [_missing(plan, finite)])
-                self._close_if_empty(other)
-                continue
+                self._fail(subscriber, [_missing(plan, finite)])
+                return
             begun = None if finite is None else finite.start()
             if begun is not None:
                 # It is told whole: from the last event that was seen, or from its beginning.
@@ -314,8 +339,37 @@ class Gateway:
             elif subscriber.is_current:
                 subscriber.position = max(subscriber.position, self.end)
             self.leave(subscriber)
-            self._members[other][subscriber] = None
-            feed.move(subscriber, other)
+            self._join_channel(subscriber, other)
+        finally:
+            self._close_if_empty(other)
+        feed.move(subscriber, other)
+
+    # --- what fails ends alone ---------------------------------------------------------------------
+
+    def end_peer(self, feed: Feed, error: Exception) -> None:
+        """End a peer that has raised: what was collected for its operations may be lost with it."""
+        caller = feed.caller
+        logger.error("peer_failed", address=caller.address, principal=caller.id, exc_info=error)
+        self.detach(feed)
+        feed.peer.drop()
+
+    def _end_subscription(self, subscriber: Subscriber, error: Exception) -> None:
+        """End a subscription that has raised, with the error of the engine or an internal one."""
+        plan = subscriber.channel.plan
+        if isinstance(error, EngineError):
+            self._fail(subscriber, [_refusal(plan, error)])
+            return
+        logger.error("subscription_failed", operation=subscriber.id, field=plan.field, exc_info=error)
+        self._fail(subscriber, [internal_error()])
+
+    def _fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
+        """End a subscription with errors; the peer, if it does not take them."""
+        guarded(
+            subscriber.feed,
+            lambda feed: feed.fail(subscriber, errors),
+            self.end_peer,
+            otherwise=None,
+        )
 
     def _parse(self, after: str) -> Cursor:
         try:
@@ -351,16 +405,25 @@ class Gateway:
         self._index.add(selection.subjects, channel)
         return channel
 
+    def _join_channel(self, subscriber: Subscriber, channel: Channel) -> None:
+        self._members_to_change(channel)[subscriber] = None
+
     def leave(self, subscriber: Subscriber) -> None:
         """Take a subscriber out of its channel; the last one takes the channel with it."""
         channel = subscriber.channel
-        members = self._members.get(channel)
-        if members is not None:
-            members.pop(subscriber, None)
+        if channel in self._members:
+            self._members_to_change(channel).pop(subscriber, None)
             self._close_if_empty(channel)
 
+    def _members_to_change(self, channel: Channel) -> dict[Subscriber, None]:
+        """Return the members of a channel; a copy takes their place while a flush walks over them."""
+        members = self._members[channel]
+        if members is self._walked:
+            members = self._members[channel] = dict(members)
+        return members
+
     def _close_if_empty(self, channel: Channel) -> None:
-        if not self._members[channel]:
+        if channel in self._members and not self._members[channel]:
             self._fallbacks += channel.projection.take_fallbacks()
             del self._members[channel]
             del self._channels[channel.key]
@@ -382,12 +445,15 @@ class Gateway:
 
     def _offer(self, record: Record, channels: Sequence[Channel]) -> None:
         try:
-            events = self.reader.events(record, {channel.stream for channel in channels})
+            # Mostly one: no set is made for it.
+            first = channels[0]
+            streams = (first.stream,) if channels[-1] is first else {c.stream for c in channels}
+            events = self.reader.events(record, streams)
         except Exception:
             # Going on would hide an event: those who would have got it are told instead.
             logger.exception("record_unreadable", offset=record.offset, subject=record.subject)
             for channel in channels:
-                self._fail(channel)
+                self._fail_channel(channel)
             return
         for channel in channels:
             self._offer_to(channel, events)
@@ -403,10 +469,11 @@ class Gateway:
                     if not channel.dirty:
                         channel.dirty = True
                         self._dirty.append(channel)
-                        self._schedule_flush()
+                        if self._flush_handle is None:
+                            self._schedule_flush()
         except Exception:
             logger.exception("filter_failed", field=channel.stream)
-            self._fail(channel)
+            self._fail_channel(channel)
 
     def schedule(self, feed: Feed) -> None:
         """Flush this feed in the next turn of the loop."""
@@ -427,18 +494,26 @@ class Gateway:
         ready: dict[Feed, None] = {}
         for channel in dirty:
             channel.dirty = False
-            self._collect(channel, self._members.get(channel, ()), ready)
+            if channel in self._members:
+                self._collect(self._members[channel], ready)
             channel.flushed()
         for feed in due:
             if feed.writable and not feed.closed:
                 for subscriber in feed.unsent():
-                    self._collect(subscriber.channel, (subscriber,), ready)
+                    self._collect({subscriber: None}, ready)
                 feed.read_on()
-        for feed in ready:
-            feed.write()
+        self._walked = None
+        if ready:
+            call_each(ready, Feed.write, self.end_peer)
 
-    def _collect(self, channel: Channel, members: Iterable[Subscriber], ready: dict[Feed, None]) -> None:
+    def _collect(self, members: Mapping[Subscriber, None], ready: dict[Feed, None]) -> None:
+        """Collect what is new for each member of a channel; write at once where nothing can be added.
+
+        One guard stands around all of them, not around each: that would be felt with every event. After a
+        failure each of the others is collected for itself.
+        """
         memo: Memo = []
+        self._walked = members
         try:
             for subscriber in members:
                 feed = subscriber.feed
@@ -448,13 +523,26 @@ class Gateway:
                         feed.write()
                     else:
                         ready[feed] = None
-        except Exception:
-            logger.exception("projection_failed", field=channel.stream)
-            self._fail(channel)
+        except Exception as error:  # noqa: BLE001 (it is handled as the failure of this one)
+            isolate(subscriber, error, self._on_collect_error)
+            for other in [s for s in members if s is not subscriber and s.live and not s.is_current]:
+                self._collect({other: None}, ready)
 
-    def _fail(self, channel: Channel) -> None:
+    def _on_collect_error(self, subscriber: Subscriber, error: Exception) -> None:
+        if isinstance(error, EncodingFailed):
+            # Every member that still needs the event would fail alike: one line in the log is enough.
+            channel = subscriber.channel
+            logger.error("projection_failed", field=channel.stream, exc_info=error.__cause__)
+            for each in [s for s in self._members[channel] if s.live and not s.is_current]:
+                self._fail(each, [internal_error()])
+        elif subscriber.is_current:  # its events were collected and could not be written
+            self.end_peer(subscriber.feed, error)
+        else:
+            self._end_subscription(subscriber, error)
+
+    def _fail_channel(self, channel: Channel) -> None:
         for subscriber in list(self._members.get(channel, ())):
-            subscriber.feed.fail(subscriber, [internal_error()])
+            self._fail(subscriber, [internal_error()])
 
     # --- cursors of those who receive nothing ------------------------------------------------------
 
@@ -469,7 +557,7 @@ class Gateway:
         """Move cursors on a few at a time: telling a hundred thousand at once would stop everything else."""
         loop, told = asyncio.get_running_loop(), 0
         for feed in feeds:
-            told += self._advance(feed)
+            told += guarded(feed, self._advance, self.end_peer, otherwise=0)
             if told >= _ADVANCED_AT_ONCE:
                 self._advance_handle = loop.call_later(
                     _ADVANCE_PAUSE_SECONDS, self._advance_some, feeds, next_due
@@ -479,8 +567,7 @@ class Gateway:
 
     def advance(self) -> None:
         """Move on the cursors of the subscriptions for which nothing matched since their last event."""
-        for feed in list(self._feeds):
-            self._advance(feed)
+        call_each(self._feeds, self._advance, self.end_peer)
 
     def _advance(self, feed: Feed) -> int:
         """Move on the cursors of one peer; return how many."""

@@ -8,6 +8,7 @@ whose socket is full is not written to and holds nothing but its places.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, final
 
@@ -16,17 +17,35 @@ from circuit_breaker_server.access.auditing import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
+from circuit_breaker_server.gateway.isolation import call_each, guarded
 from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
+from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Feed", "Frame", "Hub", "Memo", "Peer", "Run", "Subscriber", "gap_error", "internal_error"]
+__all__ = [
+    "EncodingFailed",
+    "Feed",
+    "Frame",
+    "Hub",
+    "Memo",
+    "Peer",
+    "Run",
+    "Subscriber",
+    "gap_error",
+    "internal_error",
+]
 
 Frame: TypeAlias = Callable[[int, Sequence[bytes]], Sequence[bytes]]
 """From the length of an operation's prefix and its payloads to the pieces that the prefix stands between.
 
 ``prefix.join(pieces)`` is what a socket is given: one copy of the bytes, however many events there are.
 """
+
+
+@final
+class EncodingFailed(Exception):
+    """An event of a channel cannot be encoded; the cause is what the projection raised."""
 
 
 @final
@@ -65,7 +84,6 @@ class Run:
 Memo: TypeAlias = list[Run]
 """What one flush has already encoded of a channel, the run used last in front."""
 
-_BURST_SECONDS: Final = 1.0
 _ENDED_AT_ONCE: Final = 32
 _ENDED_PAUSE_SECONDS: Final = 0.001
 
@@ -76,7 +94,7 @@ logger = get_logger("gateway")
 
 
 class Peer(Protocol):
-    """What a feed needs of the session it feeds; none of it may raise."""
+    """What a feed needs of the session it feeds. A peer that raises is ended; the others go on."""
 
     def write(self, frames: bytes) -> None:
         """Write to the socket, at once."""
@@ -98,17 +116,16 @@ class Peer(Protocol):
         """End one operation: its stream is over."""
         ...
 
+    def drop(self) -> None:
+        """End the peer with all its operations: the server failed while it served this peer."""
+        ...
+
 
 class Hub(Protocol):
     """What a feed needs of the gateway."""
 
     @property
     def reader(self) -> LogReader: ...
-
-    @property
-    def pace(self) -> float | None:
-        """How many events of one subscription are sent in a second; ``None``: as many as there are."""
-        ...
 
     @property
     def end(self) -> Position:
@@ -125,6 +142,10 @@ class Hub(Protocol):
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Keep a task and await it when the gateway closes."""
+        ...
+
+    def end_peer(self, feed: Feed, error: Exception) -> None:
+        """End a peer that has raised."""
         ...
 
 
@@ -150,18 +171,18 @@ class Subscriber:
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: the cursor to resume after, until it was looked up in the log.
     :ivar deadline: by when its stream has to begin.
-    :ivar due: where its events are paced: when those that were sent would have come at their pace.
-    :ivar resting: wakes it, where it has got too much too soon.
+    :ivar bucket: where events are paced: how many of them it may still get.
+    :ivar resting: wakes it when it may get events again.
     :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
     __slots__ = (
+        "bucket",
         "channel",
         "cursor",
         "deadline",
         "denied",
         "denied_before",
-        "due",
         "ended",
         "feed",
         "id",
@@ -184,6 +205,7 @@ class Subscriber:
         cursor: str,
         live: bool,
         unverified: Cursor | None,
+        bucket: TokenBucket | None = None,
     ) -> None:
         self.feed = feed
         self.id = id
@@ -198,7 +220,7 @@ class Subscriber:
         self.ended = False
         self.denied = 0
         self.denied_before = channel.denied
-        self.due = 0.0
+        self.bucket = bucket
         self.resting: asyncio.TimerHandle | None = None
 
     def count_denied(self) -> None:
@@ -313,8 +335,7 @@ class Feed:
         for subscriber in subscribers:
             subscriber.count_denied()
             subscriber.live, subscriber.ended = False, True
-        for subscriber in subscribers[:_ENDED_AT_ONCE]:
-            self._end(subscriber)
+        call_each(subscribers[:_ENDED_AT_ONCE], self._end, self._on_end_error)
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self._hub.own(asyncio.get_running_loop().create_task(rest))
@@ -325,7 +346,7 @@ class Feed:
         for number, subscriber in enumerate(subscribers):
             if number % _ENDED_AT_ONCE == 0:
                 await asyncio.sleep(_ENDED_PAUSE_SECONDS)
-            self._end(subscriber)
+            guarded(subscriber, self._end, self._on_end_error, otherwise=None)
 
     def fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors; others go on."""
@@ -345,10 +366,11 @@ class Feed:
             if timer is not None:
                 timer.cancel()
         self._lagging.pop(subscriber, None)
+        subscriber.count_denied()
+        subscriber.live = False
         self._hub.leave(subscriber)
         caller, plan = self.caller, subscriber.channel.plan
         if caller.audit is not NO_AUDIT:
-            subscriber.count_denied()
             caller.audit.note(
                 caller,
                 "end",
@@ -358,12 +380,15 @@ class Feed:
                 count=subscriber.denied,
             )
 
+    def _on_end_error(self, subscriber: Subscriber, error: Exception) -> None:
+        logger.error("end_failed", operation=subscriber.id, field=subscriber.channel.stream, exc_info=error)
+
     # --- from the ring -----------------------------------------------------------------------------
 
     def collect(self, subscriber: Subscriber, memo: Memo) -> bool:
         """Frame what is new for a live subscriber; return whether this peer has something to write.
 
-        Raises what the projection raises.
+        :raises EncodingFailed: no subscriber of the channel can get the next event.
         """
         channel = subscriber.channel
         seq = subscriber.seq
@@ -375,11 +400,8 @@ class Feed:
         if self._chunk_bytes > MAX_WRITE_BYTES:
             self._hub.schedule(self)
             return True
-        pace = self._hub.pace
-        if pace is not None:
-            if self._rests(subscriber):
-                return self._chunk is not None
-            subscriber.due += (channel.end_seq - seq) / pace
+        if subscriber.bucket is not None and not self._may_send_all(subscriber, subscriber.bucket):
+            return self._chunk is not None
         # Nearly all who follow a channel stand at the same place, and are of one kind.
         run = memo[0] if memo else None
         if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
@@ -403,12 +425,40 @@ class Feed:
             self.finished.append(subscriber)
         return True
 
+    def _may_send_all(self, subscriber: Subscriber, bucket: TokenBucket) -> bool:
+        """Take tokens for all that is new; where they do not suffice, collect a part and rest."""
+        channel, seq = subscriber.channel, subscriber.seq
+        wanted = channel.end_seq - seq
+        count = bucket.take(wanted)
+        if count == wanted:
+            return True
+        if count:
+            try:
+                payloads = channel.payloads(seq, resume=self.resume, prev=subscriber.cursor)[:count]
+            except Exception as error:
+                raise EncodingFailed from error
+            prefix = subscriber.prefix
+            frames = prefix.join(self.frame(len(prefix), payloads))
+            if self._chunk is None:
+                self._chunk = frames
+            else:
+                self._more_chunks.append(frames)
+            self._chunk_bytes += len(frames)
+            last = channel.entry(seq + count - 1)
+            subscriber.seq = seq + count
+            subscriber.position, subscriber.cursor = last.position, last.cursor
+        self._rest(subscriber, bucket)
+        return False
+
     def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:
         for place, run in enumerate(memo):
             if run.seq == seq and run.resume is self.resume and run.frame is self.frame:
                 memo[place], memo[0] = memo[0], run
                 return run
-        run = Run(channel, seq, self.frame, resume=self.resume)
+        try:
+            run = Run(channel, seq, self.frame, resume=self.resume)
+        except Exception as error:
+            raise EncodingFailed from error
         memo.insert(0, run)
         return run
 
@@ -446,18 +496,13 @@ class Feed:
             self._reading = asyncio.get_running_loop().create_task(self._catch_up())
             self._hub.own(self._reading)
 
-    def _rests(self, subscriber: Subscriber) -> bool:
-        """Let one rest that has got more than a second's events ahead of its pace; tell whether it does."""
-        now = asyncio.get_running_loop().time()
-        subscriber.due = max(subscriber.due, now)
-        seconds = subscriber.due - now - _BURST_SECONDS
-        if seconds <= 0:
-            return False
+    def _rest(self, subscriber: Subscriber, bucket: TokenBucket) -> None:
+        """Send a subscription nothing until it may get events again."""
         subscriber.count_denied()
         subscriber.live = False
         self._lagging.pop(subscriber, None)
-        subscriber.resting = asyncio.get_running_loop().call_later(seconds, self._wake, subscriber)
-        return True
+        subscriber.resting = bucket.wake_later(functools.partial(self._wake, subscriber))
+        self.peer.caught_up(subscriber.id)
 
     def _wake(self, subscriber: Subscriber) -> None:
         subscriber.resting = None
@@ -471,12 +516,13 @@ class Feed:
                 del self._lagging[subscriber]
                 self._lagging[subscriber] = None
                 await self._read_some(subscriber)
+        except Exception as error:  # noqa: BLE001 (of the peer that was told; the reading's own are handled)
+            self._hub.end_peer(self, error)
         finally:
             self._is_reading = False
 
     async def _read_some(self, subscriber: Subscriber) -> None:
-        if self._hub.pace is not None and self._rests(subscriber):
-            return
+        bucket = subscriber.bucket
         try:
             if subscriber.unverified is not None:
                 await self._hub.reader.verify(subscriber.unverified)
@@ -485,15 +531,17 @@ class Feed:
                 subscriber.unverified = None
                 if self.resume:
                     self.peer.signal([(subscriber.id, subscriber.cursor)])
-            if not self._rejoin(subscriber):
+            if self._rejoin(subscriber):
+                return
+            if bucket is not None and bucket.is_empty:
+                self._rest(subscriber, bucket)
+            else:
                 channel = subscriber.channel
                 page = await self._hub.reader.read(channel, after=subscriber.position, end=self._hub.end)
                 # Another operation may have filled the socket meanwhile, or rights may have changed: then it
                 # is read again.
                 if not subscriber.ended and self.writable and subscriber.channel is channel:
                     subscriber.denied += page.denied
-                    if self._hub.pace is not None:
-                        subscriber.due += len(page.events) / self._hub.pace
                     self._send(subscriber, page.events, page.position)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])
@@ -508,7 +556,12 @@ class Feed:
             self.fail(subscriber, [internal_error()])
 
     def _send(self, subscriber: Subscriber, events: Sequence[Found], reached: Position) -> None:
-        """Write a page; stop inside it when the socket is full."""
+        """Write a page; stop inside it when the socket is full, or when there are no more tokens."""
+        bucket = subscriber.bucket
+        if bucket is not None and (count := bucket.take(len(events))) < len(events):
+            events, reached = events[:count], events[count - 1][0] if count else subscriber.position
+        else:
+            bucket = None
         encode, resume = subscriber.channel.projection.encode, self.resume
         payloads: list[bytes] = []
         size = 0
@@ -533,9 +586,14 @@ class Feed:
                 if subscriber.channel.ends_with(value):
                     self._complete(subscriber)
                 if subscriber.ended or (not self.writable and left):
+                    if subscriber.bucket is not None:
+                        subscriber.bucket.give_back(left)
                     return
         subscriber.position = reached
-        self._rejoin(subscriber)
+        if bucket is not None:
+            self._rest(subscriber, bucket)
+        else:
+            self._rejoin(subscriber)
 
     def _rejoin(self, subscriber: Subscriber) -> bool:
         seq = subscriber.channel.seq_after(subscriber.position)

@@ -15,6 +15,7 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.gateway.isolation import call_each, guarded
 from circuit_breaker_server.gateway.plan import Plan, Refused, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
@@ -123,21 +124,17 @@ class Polls:
 
     def review(self) -> None:
         """Look again at what those who wait may see: rights have changed."""
-        for poll in list(self._open):
-            poll.review()
+        call_each(self._open, _Poll.review, _on_poll_error)
 
     def revoke(self, key_id: str) -> None:
         """Answer those who wait and showed an API key that is not let in any more."""
-        for poll in list(self._open):
-            if poll.caller.principal.key_id == key_id:
-                poll.caller.audit.note(poll.caller, "revoke", "poll", "ended", reason=REVOKED)
-                poll.stop()
+        revoked = [poll for poll in self._open if poll.caller.principal.key_id == key_id]
+        call_each(revoked, _Poll.revoke, _on_poll_error)
 
     def stop(self) -> None:
         """Answer every poll at once, those to come too: the server closes."""
         self._is_stopped = True
-        for poll in self._open:
-            poll.stop()
+        call_each(self._open, _Poll.stop, _on_poll_error)
 
 
 @final
@@ -175,15 +172,26 @@ class _Poll:
         self._is_stopped = True
         self._changed.set()
 
+    def revoke(self) -> None:
+        """Wait no longer: the API key is not let in any more."""
+        # Stopped first: it ends also where its line cannot be written.
+        self.stop()
+        self.caller.audit.note(self.caller, "revoke", "poll", "ended", reason=REVOKED)
+
     def review(self) -> None:
         """Look again at what may be seen."""
-        for operation in self._operations:
-            self.polls.gateway.review(operation.feed)
+        review = self.polls.gateway.review
+        call_each(self._operations, lambda operation: review(operation.feed), _Operation.end_failed)
+
+    def drop(self) -> None:
+        """End every operation with an internal error."""
+        call_each(self._operations, _Operation.drop, _Operation.end_failed)
+        self.stop()
 
     def close(self) -> None:
         """Leave every channel. Idempotent."""
-        for operation in self._operations:
-            self.polls.gateway.detach(operation.feed)
+        detach = self.polls.gateway.detach
+        call_each(self._operations, lambda operation: detach(operation.feed), _Operation.end_failed)
 
     @property
     def _is_answerable(self) -> bool:
@@ -198,8 +206,8 @@ class _Poll:
     async def results(self, *, wait_seconds: float) -> Sequence[bytes]:
         """Subscribe, wait for something to tell, leave, and tell it, operation by operation."""
         # Where the bytes do not suffice for all, those furthest behind are read first, so that none starves.
-        for operation in sorted(self._operations, key=lambda each: each.place):
-            operation.subscribe()
+        in_order = sorted(self._operations, key=lambda each: each.place)
+        call_each(in_order, _Operation.subscribe, _Operation.end_failed)
         loop = asyncio.get_running_loop()
         timers = [
             loop.call_later(wait_seconds, self._on_due),
@@ -212,7 +220,10 @@ class _Poll:
         finally:
             for timer in timers:
                 timer.cancel()
-        reached = [operation.reached() for operation in self._operations]
+        reached = [
+            guarded(operation, _Operation.reached, _Operation.end_failed, otherwise=None)
+            for operation in self._operations
+        ]
         self.close()
         for operation, place in zip(self._operations, reached, strict=True):
             if place is not None:
@@ -277,6 +288,7 @@ class _Operation:
             # Only the start position is asked for: events are for the next poll.
             self.feed.set_writable(False)
             self._is_start = self.settled = True
+        caller, pacing = self._poll.caller, self._polls.gateway.pacing
         self._polls.gateway.subscribe(
             self.feed,
             _OPERATION_ID,
@@ -284,6 +296,7 @@ class _Operation:
             prefix=b"",
             after=after,
             patience=lambda: self._polls.patience.left(plan.key, anew=after is None),
+            bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
 
     def _plan(self) -> Plan:
@@ -335,6 +348,16 @@ class _Operation:
         if not self._is_cut:
             self._end()
 
+    def drop(self) -> None:
+        """End with an internal error, after the events that were taken."""
+        self._errors = [internal_error()]
+        self._end()
+
+    def end_failed(self, error: Exception) -> None:
+        """End an operation that has raised."""
+        logger.error("operation_failed", field=self._asked.operation_name, exc_info=error)
+        self.drop()
+
     def _end(self) -> None:
         self._is_done = self.settled = True
         self._poll.changed()
@@ -361,6 +384,9 @@ class _Operation:
             cursor = await self._polls.gateway.reader.cursor_at(place[0])
         except LogError:
             return  # from where it was, then
+        except Exception as error:  # noqa: BLE001 (the other operations are answered)
+            self.end_failed(error)
+            return
         if cursor is not None:
             self._cursor = self._polls.gateway.reader.cursors.of(cursor)
 
@@ -377,3 +403,9 @@ class _Operation:
             done,
             errors,
         )
+
+
+def _on_poll_error(poll: _Poll, error: Exception) -> None:
+    """Answer a poll that has raised: it may not go on by rights that were taken away."""
+    logger.error("poll_failed", address=poll.caller.address, principal=poll.caller.id, exc_info=error)
+    poll.drop()

@@ -11,11 +11,13 @@ import msgspec
 from graphql import GraphQLSchema, build_schema
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.streams import EVERYTHING_SEEN
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection, StreamEvent
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.fan_out import Gateway, Look
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.gateway.plan import Plan, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import (
@@ -200,6 +202,7 @@ class FakePeer:
         self.signals: list[tuple[str, str]] = []
         self.failures: list[tuple[str, tuple[GraphQLError, ...]]] = []
         self.completions: dict[str, int] = {}
+        self.dropped = False
         self.news = asyncio.Event()
         self.feed: Feed = gateway.attach(self, frame=lines, resume=resume)
         if room == 0:
@@ -229,6 +232,10 @@ class FakePeer:
         """Note after how many events the operation was completed."""
         assert operation_id not in self.completions, "an operation is completed once"
         self.completions[operation_id] = len(self.payloads(operation_id))
+        self.news.set()
+
+    def drop(self) -> None:
+        self.dropped = True
         self.news.set()
 
     def drain(self, room: int | None = None) -> None:
@@ -335,6 +342,8 @@ async def running(
     select: Callable[[str, Mapping[str, object]], Selection] = select,
     begin_seconds: float = 60.0,
     advance_seconds: float = 30.0,
+    look: Look | None = None,
+    pacing: Pacing | None = None,
 ) -> AsyncIterator[Gateway]:
     gateway = Gateway(
         log,
@@ -344,6 +353,8 @@ async def running(
         page_records=page_records,
         begin_seconds=begin_seconds,
         advance_seconds=advance_seconds,
+        pacing=pacing,
+        look=look or (lambda _rights, _field, _arguments: EVERYTHING_SEEN),
     )
     await gateway.start()
     try:
