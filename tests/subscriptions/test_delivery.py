@@ -218,7 +218,7 @@ async def test_a_stream_with_one_good_event_completes_whatever_errors_it_had() -
 
 async def test_errors_that_cannot_be_read_are_reported_as_that() -> None:
     rig = Rig()
-    assert rig.delivery.deliver(b'{"data":null,"errors":"broken"}')
+    assert rig.delivery.deliver(b'{"data":null,"errors":[{"text":"broken"}]}')
     assert "cannot be read" in str(rig.delivery.last_error)
 
 
