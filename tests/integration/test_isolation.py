@@ -8,7 +8,7 @@ import pytest
 
 from circuit_breaker_sdk import Client, Subscription
 from circuit_breaker_sdk.errors import DecodeError, SubscriptionError, SubscriptionFailed
-from tests.connections.raw_server import Script, acknowledge, read_message, send_next, stay
+from tests.connections.raw_server import Script, acknowledge, read_message, send_message, send_next, stay
 from tests.transports.peers import PATIENCE_SECONDS, TEXT, Peer, serve
 
 GOOD, BAD = "subscription Good { tick }", "subscription Bad { tick }"
@@ -70,3 +70,21 @@ async def test_a_payload_that_cannot_be_read_ends_its_subscription_only(
         assert text in str(ended)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert [await anext(good), await anext(good)] == [1, 2]
+
+
+async def test_an_error_in_mid_stream_that_ends_by_complete_is_raised_after_the_events() -> None:
+    async def script(peer: Peer) -> None:
+        await acknowledge(peer)
+        id_ = str((await read_message(peer))["id"])
+        send_next(peer, id_, 1)
+        send_message(
+            peer, id=id_, type="next", payload={"data": None, "errors": [{"message": "the source is gone"}]}
+        )
+        send_message(peer, id=id_, type="complete")
+        await stay(peer)
+
+    async with serve(script) as port, Client(f"ws://127.0.0.1:{port}/graphql") as client:
+        subscription = await client.subscribe(GOOD, type=int)
+        assert await anext(subscription) == 1
+        with pytest.raises(SubscriptionFailed, match="the source is gone"):
+            await anext(subscription)
