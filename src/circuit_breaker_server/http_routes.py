@@ -38,7 +38,7 @@ from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.polling.request import PollInvalid, PollRequest
+from circuit_breaker_server.polling.request import PollInvalid, read_poll
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
 from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
 from circuit_breaker_server.session import Execute
@@ -90,7 +90,6 @@ class _BadRequest(Exception):
 
 
 _body: Final = msgspec.json.Decoder(_RequestBody)
-_poll_body: Final = msgspec.json.Decoder(PollRequest)
 
 _NOT_STORED: Final = {"Cache-Control": "no-store"}
 
@@ -191,7 +190,7 @@ class HttpRoutes:
     async def _post(self, request: Request, caller: Caller) -> Response:
         media_type = _media_type(request)
         try:
-            body = _decode(_body, await self._read(request))
+            body = _decode(_body.decode, await self._read(request))
         except _BadRequest as error:
             return _errors(error.status, media_type, [GraphQLError(message=str(error))])
         except ClientDisconnect:
@@ -228,7 +227,7 @@ class HttpRoutes:
 
     async def _poll(self, request: Request, caller: Caller) -> Response:
         try:
-            asked = _decode(_poll_body, await self._read(request))
+            asked = _decode(read_poll, await self._read(request))
             answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)
         except _BadRequest as error:
             return _errors(error.status, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
@@ -254,11 +253,11 @@ class HttpRoutes:
         return bytes(raw)
 
 
-def _decode(decoder: msgspec.json.Decoder[_Body], raw: bytes) -> _Body:
+def _decode(decode: Callable[[bytes], _Body], raw: bytes) -> _Body:
     if raw.lstrip().startswith(b"["):
         raise _BadRequest(400, "the body must be an object: arrays of operations are not supported")
     try:
-        return decoder.decode(raw)
+        return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
 

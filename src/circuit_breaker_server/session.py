@@ -13,7 +13,14 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.frames import text_frame_header
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Pong, Subscribe
+from circuit_breaker_sdk.protocol.messages import (
+    SUBPROTOCOL,
+    Complete,
+    ConnectionInit,
+    Pong,
+    Subscribe,
+    UnreadableSubscribe,
+)
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
@@ -179,6 +186,8 @@ class Session:
             for event in self._protocol.events_received():
                 if isinstance(event, Subscribe):
                     self._on_subscribe(event)
+                elif isinstance(event, UnreadableSubscribe):
+                    self._on_unreadable(event)
                 elif isinstance(event, Complete):
                     self._forget(event.id)
                 elif isinstance(event, ConnectionInit):
@@ -432,19 +441,31 @@ class Session:
             return
         is_subscription = operation.operation is OperationType.SUBSCRIPTION
         asked: Asked = "subscribes" if is_subscription else "operations"
-        wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
-        if wait is not None:
-            text, extensions = too_often(asked, wait)
-            self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
-            self._protocol.send_error(event.id, [GraphQLError(message=text, extensions=extensions)])
-            # Who asks again at once would cost as much as who is served.
-            self._socket.hold_back(max(wait, _REFUSED_SECONDS))
-        elif is_subscription:
+        if self._is_too_often(event.id, asked):
+            return
+        if is_subscription:
             self._subscribe(event, document)
         else:
             task = asyncio.get_running_loop().create_task(self._execute(event, document))
             self._tasks[event.id] = task
             self._own(task)
+
+    def _on_unreadable(self, event: UnreadableSubscribe) -> None:
+        if not self._is_too_often(event.id, "operations"):
+            error = GraphQLError(message=event.reason, extensions={"code": "BAD_REQUEST"})
+            self._protocol.send_error(event.id, [error])
+
+    def _is_too_often(self, operation_id: str, asked: Asked) -> bool:
+        """Take one from the peer's rate; refuse the operation and tell ``True`` where nothing is left."""
+        wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
+        if wait is None:
+            return False
+        text, extensions = too_often(asked, wait)
+        self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
+        self._protocol.send_error(operation_id, [GraphQLError(message=text, extensions=extensions)])
+        # Who asks again at once would cost as much as who is served.
+        self._socket.hold_back(max(wait, _REFUSED_SECONDS))
+        return True
 
     def _subscribe(self, event: Subscribe, document: Document) -> None:
         feed = self._feed

@@ -36,6 +36,11 @@ class Subscription:
             yield Tick(number=number, label=f"tick {number}")
             await asyncio.sleep(0)
 
+    @strawberry.subscription
+    async def breaking(self) -> AsyncGenerator[Tick, None]:
+        yield Tick(number=0, label="the only one")
+        raise ValueError("the source is gone")
+
 
 class TickEvent(msgspec.Struct):
     number: int
@@ -84,3 +89,11 @@ async def test_an_unknown_field_fails_that_subscription_alone() -> None:
             await anext(aiter(broken))
         fine = await client.subscribe("subscription { ticks(upto: 3) { number label } }", type=TickEvent)
         assert [event.number async for event in fine] == [0, 1, 2]
+
+
+async def test_a_stream_that_strawberry_breaks_off_ends_with_its_error() -> None:
+    async with strawberry_server() as url, Client(url) as client:
+        broken = await client.subscribe("subscription { breaking { number label } }", type=TickEvent)
+        assert await anext(broken) == TickEvent(number=0, label="the only one")
+        with pytest.raises(SubscriptionFailed, match="the source is gone"):
+            await anext(broken)

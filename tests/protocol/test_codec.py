@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message, encode_message, next_prefix
+from circuit_breaker_sdk.protocol.codec import (
+    InvalidMessage,
+    InvalidPayload,
+    decode_message,
+    encode_message,
+    json_defect,
+    next_prefix,
+)
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -155,13 +162,7 @@ DEEP = b"[" * 100_000
         b'{"type":"subscribe","id":"1","payload":{"query":"q","variables":[]}}',
         b'{"type":"subscribe","id":"1","payload":{"query":"q","operationName":1}}',
         b'{"type":"subscribe","id":"1","payload":{"query":"q","extensions":1}}',
-        b'{"type":"next","id":"1"}',
-        b'{"type":"next","id":"1","payload":1}',
         b'{"type":"next","id":null,"payload":{}}',
-        b'{"type":"error","id":"1"}',
-        b'{"type":"error","id":"1","payload":{}}',
-        b'{"type":"error","id":"1","payload":[{"message":1}]}',
-        b'{"type":"error","id":"1","payload":["no"]}',
         b'{"type":"complete"}',
         DEEP,
         b'{"type":"ping","payload":' + DEEP,
@@ -175,6 +176,110 @@ def test_whatever_is_no_message_is_refused_by_one_error(data: bytes) -> None:
         decode_message(data)
     assert caught.value.reason
     assert len(caught.value.reason) < 200
+
+
+@pytest.mark.parametrize(
+    ("payload", "errors"),
+    [
+        (b'[{"message":"denied"}]', ["denied"]),
+        (b'{"message":"denied","extensions":{"code":"FORBIDDEN"}}', ["denied"]),
+        (b'{"errors":[{"message":"denied"},{"message":"too"}]}', ["denied", "too"]),
+        (b'["denied"]', ["denied"]),
+        (b'"denied"', ["denied"]),
+        (b"[]", []),
+        (b'{"errors":[]}', []),
+        (b'{"message":1}', ['an error that cannot be read: {"message":1}']),
+        (b"{}", ["an error that cannot be read: {}"]),
+        (b"null", ["an error that cannot be read: null"]),
+        (
+            b'[{"message":"denied"},{"message":"\\ud83d"}]',
+            ["denied", "?"],
+        ),
+        (b'{"message":"denied \\ud83d","extensions":{"x":NaN}}', ["denied ?"]),
+        (b'{"errors":["\\ud83d"]}', ["?"]),
+        (b"[" * 100_000 + b"]" * 100_000, ["an error that cannot be read: it is nested too deep"]),
+    ],
+)
+def test_an_error_in_any_shape_ends_its_operation_with_its_text(payload: bytes, errors: list[str]) -> None:
+    message = decode_message(b'{"id":"1","type":"error","payload":%b}' % payload)
+    assert isinstance(message, Error)
+    assert [error.message for error in message.errors] == errors
+
+
+def test_an_error_without_a_payload_ends_its_operation() -> None:
+    assert decode_message(b'{"id":"1","type":"error"}') == Error("1", ())
+
+
+UNREADABLE = [
+    (b'{"data":"\\ud83d"}', "surrogate"),
+    (b'{"data":"\\ude00\\ud83d"}', "surrogate"),
+    (b'{"\\ud83d":1}', "surrogate"),
+    (b'{"data":NaN}', "NaN"),
+    (b'{"data":-Infinity}', "Infinity"),
+    (b'{"data":[%b]}' % (b"1" * 5_000), "out of range"),
+    (b'{"data":%b1%b}' % (b"[" * 100_000, b"]" * 100_000), "too deep"),
+]
+
+
+@pytest.mark.parametrize(
+    "layout", [b'{"id":"1","type":"next","payload":%b}', b'{"type":"next","id":"1","payload":%b} ']
+)
+@pytest.mark.parametrize(("payload", "why"), UNREADABLE)
+def test_a_next_that_no_decoder_reads_is_its_operations(payload: bytes, why: str, layout: bytes) -> None:
+    message = decode_message(layout % payload)
+    assert isinstance(message, Next)
+    assert message.id == "1"
+    assert why in (json_defect(message.payload) or "")
+
+
+@pytest.mark.parametrize("payload", [b"1", b"[]", b"null", b'"x"'])
+def test_a_next_whose_payload_is_no_object_is_its_operations(payload: bytes) -> None:
+    assert decode_message(b'{"id":"1","type":"next","payload":%b}' % payload) == Next("1", payload)
+    assert decode_message(b'{"id":"1","type":"next"}') == Next("1", b"null")
+
+
+@pytest.mark.parametrize(("value", "why"), UNREADABLE)
+def test_variables_that_no_decoder_reads_fail_their_operation(value: bytes, why: str) -> None:
+    with pytest.raises(InvalidPayload, match=why) as caught:
+        decode_message(b'{"id":"1","type":"subscribe","payload":{"query":"q","variables":%b}}' % value)
+    assert caught.value.id == "1"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"1",
+        b'{"query":1}',
+        b'{"query":"q","variables":[]}',
+        b'{"query":"q","operationName":1}',
+        b'{"query":"q","extensions":1}',
+    ],
+)
+def test_a_subscribe_with_a_value_of_another_type_fails_its_operation(payload: bytes) -> None:
+    with pytest.raises(InvalidPayload) as caught:
+        decode_message(b'{"id":"1","type":"subscribe","payload":%b}' % payload)
+    assert caught.value.id == "1"
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"id":"1","type":"subscribe"}', b'{"id":"1","type":"subscribe","payload":{}}']
+)
+def test_a_subscribe_without_a_query_is_no_message(data: bytes) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode_message(data)
+    assert not isinstance(caught.value, InvalidPayload)
+
+
+def test_an_id_with_half_a_surrogate_pair_is_named_in_the_error_as_it_came() -> None:
+    with pytest.raises(InvalidPayload, match="surrogate") as caught:
+        decode_message(b'{"id":"\\ud83d","type":"subscribe","payload":{"query":"q"}}')
+    assert caught.value.id == "\ud83d"
+    error = Error(caught.value.id, (GraphQLError(message="no"),))
+    assert encode_message(error) == b'{"id":"\\ud83d","type":"error","payload":[{"message":"no"}]}'
+
+
+def test_a_stray_payload_of_a_complete_does_no_harm() -> None:
+    assert decode_message(b'{"id":"1","type":"complete","payload":NaN}') == Complete("1")
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))

@@ -20,6 +20,7 @@ from circuit_breaker_sdk.protocol.messages import (
     Ping,
     Pong,
     Subscribe,
+    UnreadableSubscribe,
 )
 from circuit_breaker_sdk.protocol.transitions import ClientState, ServerState
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, Close, ServerProtocol
@@ -59,6 +60,48 @@ def test_either_role_closes_4400_on_an_invalid_message(state: ServerState | Clie
     assert protocol.close is not None
     assert protocol.close.code == 4400
     assert 0 < len(protocol.close.reason.encode()) <= 123
+
+
+HALF_A_PAIR = rb'{"id":"1","type":"subscribe","payload":{"query":"q","variables":{"v":"\ud83d"}}}'
+
+
+def test_a_subscribe_that_cannot_be_read_is_reported_with_its_id_reserved() -> None:
+    protocol = server()
+    protocol.receive_message(HALF_A_PAIR)
+    (event,) = protocol.events_received()
+    assert isinstance(event, UnreadableSubscribe)
+    assert "surrogate" in event.reason
+    assert protocol.operations == {"1"}
+    assert protocol.send_error(event.id, NO)
+    assert (protocol.operations, protocol.close) == (set(), None)
+
+
+def test_a_subscribe_that_cannot_be_read_keeps_the_rules_of_one_that_can() -> None:
+    early = server(ServerState.AWAITING_INIT)
+    early.receive_message(HALF_A_PAIR)
+    assert early.close is not None
+    assert early.close.code == 4401
+    twice = server()
+    for _ in range(2):
+        twice.receive_message(HALF_A_PAIR)
+    assert twice.close is not None
+    assert twice.close.code == 4409
+    long = server()
+    long.receive_message(rb'{"id":"%b","type":"subscribe","payload":{"query":"q"}}' % (rb"\ud83d" * 43))
+    assert long.close is not None
+    assert long.close.code == 4400
+
+
+def test_an_id_with_half_a_surrogate_pair_is_answered_under_that_id() -> None:
+    protocol = server()
+    protocol.receive_message(rb'{"id":"\ud83d","type":"subscribe","payload":{"query":"q"}}')
+    (event,) = protocol.events_received()
+    assert isinstance(event, UnreadableSubscribe)
+    assert protocol.send_error(event.id, NO)
+    (answer,) = protocol.data_to_send()
+    assert json.loads(answer) == {"id": "\ud83d", "type": "error", "payload": [{"message": "no"}]}
+    protocol.receive_message(rb'{"id":"\ud83d","type":"complete"}')
+    assert (protocol.events_received(), protocol.close) == ([], None)
 
 
 def test_the_other_roles_messages_close_4400() -> None:

@@ -185,16 +185,18 @@ BROKEN_STREAMS: dict[str, Case] = {
     "half a close code": Case(frames(lambda peer: peer.frame(CLOSE, b"\x03")), ProtocolError, "close"),
     "data nested 10,000 deep": Case(
         message(f'{{"id":"ID","type":"next","payload":{{"data":{{"tick":{nested(10_000)}}}}}}}'),
-        ProtocolError,
-        "recursion",
+        DecodeError,
+        "nested too deep",
     ),
     "errors nested 10,000 deep": Case(
-        message(f'{{"id":"ID","type":"error","payload":{nested(10_000)}}}'), ProtocolError, "recursion"
+        message(f'{{"id":"ID","type":"error","payload":{nested(10_000)}}}'),
+        SubscriptionFailed,
+        "nested too deep",
     ),
     "extensions nested 10,000 deep": Case(
         message(f'{{"id":"ID","type":"error","payload":[{{"message":"m","extensions":{nested(10_000)}}}]}}'),
-        ProtocolError,
-        "recursion",
+        SubscriptionFailed,
+        "nested too deep",
     ),
     "a payload nested 10,000 deep": Case(
         message(f'{{"type":"ping","payload":{{"a":{nested(10_000)}}}}}'), ProtocolError, "recursion"
@@ -216,7 +218,7 @@ BROKEN_STREAMS: dict[str, Case] = {
     ),
     "a cursor of 1 MiB in a ping": Case(
         message('{"type":"ping","payload":{"resume":{"id":"ID","cursor":"%s"}}}' % ("c" * 1_000_000)),
-        ProtocolError,
+        SubscriptionFailed,
         "a cursor is over 4096 characters",
     ),
     "an id of another type": Case(
@@ -398,9 +400,6 @@ POLLS: dict[str, Case] = {
     name: case for name, case in ANSWERS.items() if "endless" in name or "bomb" in name
 } | {
     "results nested 10,000 deep": Case(body(f'{{"results":{nested(10_000)}}}'), HandshakeFailed, "not that"),
-    "a cursor of 1 MiB": Case(
-        body('{"results":[{"cursor":"%s"}]}' % ("c" * 1_000_000)), HandshakeFailed, "length <= 4096"
-    ),
     "another number of results": Case(body('{"results":[{},{}]}'), ProtocolError, "other operations"),
 }
 
@@ -427,6 +426,40 @@ async def test_a_broken_answer_to_a_poll_ends_in_an_error_that_says_how(name: st
     assert call == "connection_lost"
     assert type(error) is case.error
     assert case.told in str(error)
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ('{"cursor":"%s"}' % ("c" * 1_000_000), "length <= 4096"),
+        (r'{"cursor":"c","events":[{"data":{"tick":"\ud83d"}}]}', "surrogate"),
+        ('{"cursor":"c","events":[{"data":{"tick":NaN}}]}', "NaN"),
+        ("7", "Expected `object`"),
+    ],
+)
+async def test_a_broken_result_of_a_poll_ends_its_operation_only(broken: str, told: str) -> None:
+    answered = body(f'{{"results":[{broken},{{"cursor":"c-1"}}]}}')
+    routes = [RecordingRoute(), RecordingRoute()]
+    async with serve(_unjudged(answered)) as port:
+        connection = PollConnection(
+            ConnectionSettings(
+                url=f"ws://127.0.0.1:{port}/graphql",
+                credentials=Credentials(),
+                limits=LIMITS,
+                timeouts=TIMEOUTS,
+            )
+        )
+        for number, route in enumerate(routes, start=1):
+            connection.subscribe(subscribe(str(number)), route)
+        try:
+            await routes[0].until(1)
+            await routes[1].until(1)
+        finally:
+            await connection.aclose()
+    ((call, texts),) = routes[0].calls
+    assert call == "failed"
+    assert told in str(texts)
+    assert routes[1].calls[0] == ("positioned", "c-1")
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 Other", "307 Temporary", "308 Permanent"])

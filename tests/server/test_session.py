@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,31 @@ async def test_a_peer_that_breaks_the_protocol_is_closed_with_its_code(
         await client.leave()
         await stage.until(lambda: not len(stage.sessions))
         assert stage.gateway.channels == 0
+
+
+@pytest.mark.parametrize(
+    ("subscribe", "failed"),
+    [
+        (rb'{"id":"2","type":"subscribe","payload":{"query":"q","variables":{"v":"\ud83d"}}}', "2"),
+        (rb'{"id":"2","type":"subscribe","payload":{"query":"q","variables":{"v":NaN}}}', "2"),
+        (rb'{"id":"2","type":"subscribe","payload":{"query":"\ud83d"}}', "2"),
+        (rb'{"id":"2","type":"subscribe","payload":{"query":"q","variables":[]}}', "2"),
+        (rb'{"id":"\ud83d","type":"subscribe","payload":{"query":"q"}}', "\ud83d"),
+    ],
+)
+async def test_an_operation_that_cannot_be_read_fails_and_its_neighbour_goes_on(
+    subscribe: bytes, failed: str
+) -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", ALL_THINGS)
+        start = await client.live("1")
+        client.peer.send_frame(TEXT, subscribe)
+        error = json.loads(await client.receive_bytes())
+        assert (error["type"], error["id"]) == ("error", failed)
+        assert error["payload"][0]["extensions"] == {"code": "BAD_REQUEST"}
+        stage.log.thing("a", 1)
+        assert_chained([await client.next_of("1")], start)
 
 
 async def test_the_live_signal_comes_first_and_names_where_the_events_begin() -> None:

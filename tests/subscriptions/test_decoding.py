@@ -86,7 +86,15 @@ def test_subscriptions_to_the_same_share_a_decoder() -> None:
     assert all(other is not decoder for other in others)
 
 
-@pytest.mark.parametrize("errors", ["no", {"message": "no"}, [{"text": "no"}], 3])
-def test_errors_that_are_no_list_of_messages_cannot_be_read(errors: object) -> None:
-    with pytest.raises(UnfitPayloadError, match="cannot be read"):
-        read_errors(errors)
+@pytest.mark.parametrize(
+    ("errors", "text"),
+    [
+        ("no", "no"),
+        ({"message": "no"}, "no"),
+        ({"errors": [{"message": "no"}]}, "no"),
+        ([{"text": "no"}], 'an error that cannot be read: {"text":"no"}'),
+        (3, "an error that cannot be read: 3"),
+    ],
+)
+def test_errors_in_any_shape_are_told(errors: object, text: str) -> None:
+    assert read_errors(errors) == (GraphQLError(message=text),)

@@ -208,17 +208,44 @@ async def test_a_stream_of_nothing_but_errors_has_failed_when_it_completes() -> 
     assert rig.delivery.state is SubscriptionState.FAILED
 
 
-async def test_a_stream_with_one_good_event_completes_whatever_errors_it_had() -> None:
+FAILED_AS_A_WHOLE = [
+    result(None, errors=[NO]),
+    b'{"data":null,"errors":[{"message":"no"}]}',
+    b'{"errors":["no"]}',
+]
+
+
+@pytest.mark.parametrize("last", FAILED_AS_A_WHOLE)
+async def test_a_stream_whose_last_result_is_errors_without_data_has_failed(last: bytes) -> None:
+    rig = Rig()
+    rig.receive(1)
+    rig.delivery.deliver(result(2, errors=[NO]))
+    rig.delivery.deliver(last)
+    rig.delivery.completed()
+    assert taken(rig) == [1, 2]
+    assert isinstance(rig.delivery.error, SubscriptionFailed)
+    assert rig.delivery.error.errors[0].message == "no"
+
+
+@pytest.mark.parametrize("errors", [None, [NO]])
+async def test_a_stream_that_went_on_after_an_error_has_not_failed_by_it(errors: list[object] | None) -> None:
     rig = Rig()
     rig.delivery.deliver(result(None, errors=[NO]))
-    rig.receive(1)
+    rig.delivery.deliver(result(1, errors=errors))
+    rig.delivery.completed()
+    assert (rig.delivery.error, rig.delivery.state) == (None, SubscriptionState.COMPLETED)
+
+
+async def test_a_stream_whose_errors_all_came_beside_data_completes() -> None:
+    rig = Rig()
+    rig.delivery.deliver(result(1, errors=[NO]))
     rig.delivery.completed()
     assert (rig.delivery.error, rig.delivery.state) == (None, SubscriptionState.COMPLETED)
 
 
 async def test_errors_that_cannot_be_read_are_reported_as_that() -> None:
     rig = Rig()
-    assert rig.delivery.deliver(b'{"data":null,"errors":"broken"}')
+    assert rig.delivery.deliver(b'{"data":null,"errors":[{"text":"broken"}]}')
     assert "cannot be read" in str(rig.delivery.last_error)
 
 

@@ -419,14 +419,14 @@ class Connection:
         if not self.resume_negotiated or not isinstance(resume, dict):
             return
         id_, cursor = resume.get("id"), resume.get("cursor")
-        if isinstance(cursor, str) and len(cursor) > MAX_CURSOR_CHARACTERS:
-            self._protocol.send_close(
-                CloseCode.BAD_REQUEST, f"a cursor is over {MAX_CURSOR_CHARACTERS} characters"
-            )
-        elif isinstance(id_, str) and isinstance(cursor, str):
-            route = self._routes.get(id_)
-            if route is not None:
-                route.positioned(cursor)
+        route = self._routes.get(id_) if isinstance(id_, str) else None
+        if route is None or not isinstance(id_, str) or not isinstance(cursor, str):
+            return
+        if len(cursor) > MAX_CURSOR_CHARACTERS:
+            self.complete(id_, route)
+            route.failed((GraphQLError(message=f"a cursor is over {MAX_CURSOR_CHARACTERS} characters"),))
+        else:
+            route.positioned(cursor)
 
     def _acknowledge(self, payload: dict[str, object] | None) -> None:
         resume = (payload or {}).get("resume")

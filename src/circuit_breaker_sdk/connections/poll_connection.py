@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Annotated, final
 
@@ -21,8 +22,8 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error, Subscribe
+from circuit_breaker_sdk.protocol.codec import json_defect, read_error_payload, read_leniently
+from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Subscribe
 from circuit_breaker_sdk.urls import http_url, redacted
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ class _Result(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    results: list[_Result]
+    # Each is decoded alone: one that cannot be is its operation's end only.
+    results: list[msgspec.Raw]
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_RESULT = msgspec.json.Decoder(_Result)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -196,7 +199,7 @@ class PollConnection:
     def _asked(self) -> dict[str, _Polled]:
         return {id_: polled for id_, polled in self._operations.items() if polled.route not in self._held}
 
-    async def _ask(self, asked: dict[str, _Polled]) -> _Answer | None:
+    async def _ask(self, asked: dict[str, _Polled]) -> list[_Result] | None:
         """Send one request; ``None`` if what is wanted has changed before its answer came."""
         operations = [
             polled.request
@@ -221,17 +224,17 @@ class PollConnection:
             if sending.done() and not sending.cancelled():
                 sending.exception()
 
-    def _read(self, body: bytes, count: int) -> _Answer:
+    def _read(self, body: bytes, count: int) -> list[_Result]:
         try:
-            answer = _ANSWER.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            results = _results(body)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise HandshakeFailed(f"the answer is not that of a poll: {error}", url=self.url) from error
-        if len(answer.results) != count:
+        if len(results) != count:
             raise ProtocolError("a poll was answered for other operations", close_code=CloseCode.BAD_RESPONSE)
-        return answer
+        return [_result(raw) for raw in results]
 
-    def _take(self, asked: dict[str, _Polled], answer: _Answer) -> None:
-        for (id_, polled), result in zip(asked.items(), answer.results, strict=True):
+    def _take(self, asked: dict[str, _Polled], answer: list[_Result]) -> None:
+        for (id_, polled), result in zip(asked.items(), answer, strict=True):
             self._take_one(id_, polled, result)
 
     def _take_one(self, id_: str, polled: _Polled, result: _Result) -> None:
@@ -254,7 +257,7 @@ class PollConnection:
             route.resumes_after(result.cursor)
         if result.done or result.has_errors:
             del self._operations[id_]
-            errors = _errors(bytes(result.errors)) if result.has_errors else ()
+            errors = read_error_payload(bytes(result.errors)) if result.has_errors else ()
             if errors:
                 route.failed(self.redacted(errors))
             else:
@@ -278,9 +281,21 @@ class PollConnection:
         return self._transport
 
 
-def _errors(errors: bytes) -> tuple[GraphQLError, ...]:
+def _results(body: bytes) -> list[bytes]:
+    """Split an answer into the results of its operations, whatever is in them."""
     try:
-        message = decode_message(b'{"id":"-","type":"error","payload":' + errors + b"}")
-    except InvalidMessage as error:
-        return (GraphQLError(message=f"the errors of a poll cannot be read: {error.reason}"),)
-    return message.errors if isinstance(message, Error) else ()
+        return [bytes(raw) for raw in _ANSWER.decode(body).results]
+    except msgspec.DecodeError:
+        answer = read_leniently(body)
+        results = answer.get("results") if isinstance(answer, dict) else None
+        if not isinstance(results, list):
+            raise
+        return [json.dumps(result).encode() for result in results]
+
+
+def _result(raw: bytes) -> _Result:
+    try:
+        return _RESULT.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = f"the server's result cannot be read: {json_defect(raw) or error}"
+        return _Result(done=True, errors=msgspec.Raw(json.dumps([{"message": reason}]).encode()))

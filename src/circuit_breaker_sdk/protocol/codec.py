@@ -1,13 +1,17 @@
 """Bytes to messages and back, for ``graphql-transport-ws``.
 
 Read liberally: unknown keys, any order of keys, any whitespace, ``ka``, sloppy details inside a GraphQL
-error. Read strictly: a field that the message needs and that is missing or of another type is an
-:class:`InvalidMessage`. Write one form only: keys in the order ``id``, ``type``, ``payload``, no
-whitespace, nothing that is ``None``.
+error, an ``error`` whose payload is one object. Read strictly: a field that the message needs and that is
+missing or of another type is an :class:`InvalidMessage`; where only the payload of one ``subscribe`` is at
+fault, an :class:`InvalidPayload`, which names the operation. The payload of a ``next`` is not judged here:
+the decoder of its event type refuses it. Write one form only: keys in the order ``id``, ``type``,
+``payload``, no whitespace, nothing that is ``None``.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -26,11 +30,21 @@ from circuit_breaker_sdk.protocol.messages import (
     Subscribe,
 )
 
-__all__ = ["InvalidMessage", "decode_message", "encode_message", "next_prefix"]
+__all__ = [
+    "InvalidMessage",
+    "InvalidPayload",
+    "decode_message",
+    "encode_message",
+    "json_defect",
+    "next_prefix",
+    "read_error_payload",
+    "read_leniently",
+]
 
 T = TypeVar("T")
 
 _MAX_SHOWN_TYPE = 32  # characters of a peer's unknown type that a close reason repeats
+_MAX_SHOWN_ERROR = 200  # bytes of a server's error that is none, for its reader to recognise
 
 
 class InvalidMessage(Exception):
@@ -41,6 +55,17 @@ class InvalidMessage(Exception):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        super().__init__(reason)
+
+
+class InvalidPayload(InvalidMessage):
+    """The payload of a ``subscribe`` cannot be read: that operation fails, the connection goes on.
+
+    :ivar id: the operation's; it may hold a lone surrogate, which JSON's grammar allows.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:  # noqa: A002 (the protocol's own word)
+        self.id = id
         super().__init__(reason)
 
 
@@ -56,27 +81,45 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 class _SubscribePayload(msgspec.Struct, gc=False, rename={"operation_name": "operationName"}):
-    query: str
+    # Absent and of a wrong type are told apart: the one is no `subscribe`, the other fails its operation.
+    query: str | msgspec.UnsetType = msgspec.UNSET
     variables: dict[str, object] | None = None
     operation_name: str | None = None
     extensions: dict[str, object] | None = None
 
 
 class _ErrorEntry(msgspec.Struct):
-    message: str
+    message: msgspec.Raw = _ABSENT
     path: msgspec.Raw = _ABSENT
     locations: msgspec.Raw = _ABSENT
     extensions: msgspec.Raw = _ABSENT
+
+
+class _ErrorsObject(msgspec.Struct):
+    errors: list[msgspec.Raw]
 
 
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _object: Final = msgspec.json.Decoder(dict[str, object])
 _object_or_null: Final = msgspec.json.Decoder(dict[str, object] | None)
 _subscribe_payload: Final = msgspec.json.Decoder(_SubscribePayload)
-_error_entries: Final = msgspec.json.Decoder(list[_ErrorEntry])
+_text: Final = msgspec.json.Decoder(str)
+_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_error_entry: Final = msgspec.json.Decoder(_ErrorEntry)
+_errors_object: Final = msgspec.json.Decoder(_ErrorsObject)
 _path: Final = msgspec.json.Decoder(tuple[str | int, ...])
 _locations: Final = msgspec.json.Decoder(tuple[dict[str, int], ...])
 _encoder: Final = msgspec.json.Encoder()
+_MAX_INTEGER_DIGITS: Final = 400
+# Python's decoder reads what ours refuses inside a payload: lone surrogates, NaN, numbers out of range.
+_lenient: Final = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
+)
+# The front of a message whose payload is nested deeper than any decoder goes.
+_MEMBER: Final = rb'[ \t\r\n]*"(id|type)"[ \t\r\n]*:[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*,'
+_FRONT: Final = re.compile(
+    rb"[ \t\r\n]*\{" + _MEMBER + _MEMBER + rb'[ \t\r\n]*"payload"[ \t\r\n]*:(?=[ \t\r\n]*[\[{])'
+)
 
 
 def decode_message(data: bytes) -> Message | None:
@@ -84,6 +127,8 @@ def decode_message(data: bytes) -> Message | None:
 
     Never raises anything but :class:`InvalidMessage`, whatever the bytes are (not UTF-8, not JSON, nested
     beyond the interpreter's limit, lone surrogates, numbers out of range).
+
+    :raises InvalidPayload: a ``subscribe`` whose id can be read, and whose payload cannot.
     """
     # Parts we skip over are not looked at as text by the JSON decoder, hence the check of the whole.
     if not data.isascii():
@@ -94,7 +139,7 @@ def decode_message(data: bytes) -> Message | None:
     try:
         envelope = _envelope.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidMessage(f"not a message: {error}") from None
+        envelope = _read_leniently(data, InvalidMessage(f"not a message: {error}"))
     kind = envelope.type
     decode = _DECODERS.get(kind)
     if decode is None:
@@ -105,6 +150,41 @@ def decode_message(data: bytes) -> Message | None:
         return decode(envelope)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidMessage(f"{kind}: invalid payload: {error}") from None
+
+
+def read_leniently(data: bytes) -> object:
+    """Read JSON that may hold lone surrogates, NaN and numbers out of range: to find whose they are.
+
+    :raises ValueError: it is not even that.
+    :raises RecursionError: it is nested too deep.
+    """
+    return _lenient.decode(data.decode())
+
+
+def json_defect(data: bytes) -> str | None:
+    """Say what a JSON text holds that JSON's grammar allows, or nearly, and that is no value; or ``None``."""
+    try:
+        value = read_leniently(data)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "a string holds one half of a surrogate pair"
+    except RecursionError:
+        return "it is nested too deep"
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    except json.JSONDecodeError:
+        return None
+    except ValueError:
+        return "NaN, Infinity or a number out of range"
+    return None
+
+
+def read_error_payload(payload: bytes) -> tuple[GraphQLError, ...]:
+    """Read the payload of an ``error``: a list of errors, one error, or an object with ``errors``.
+
+    The operation has failed, whatever is in it: what cannot be read is said in the error's place.
+    """
+    return tuple(map(_graphql_error, _error_entries(payload)))
 
 
 def encode_message(message: Message) -> bytes:
@@ -152,7 +232,15 @@ def _encode(message: Message) -> bytes:
 
 
 def _encode_parts(id_: str, kind: str, payload: Mapping[str, object] | Sequence[object]) -> bytes:
-    return _encoder.encode({"id": id_, "type": kind, "payload": payload})
+    return b'{"id":%b,"type":"%b","payload":%b}' % (_encode_id(id_), kind.encode(), _encoder.encode(payload))
+
+
+def _encode_id(id_: str) -> bytes:
+    try:
+        return _encoder.encode(id_)
+    except UnicodeEncodeError:
+        # A peer's id with a lone surrogate: its error must name it as it came.
+        return json.dumps(id_).encode()
 
 
 def _error_object(error: GraphQLError) -> dict[str, object]:
@@ -174,12 +262,6 @@ def _id(envelope: _Envelope) -> str:
     if not isinstance(id_, str) or not id_:
         raise InvalidMessage(f"{envelope.type}: the id must be a string that is not empty")
     return id_
-
-
-def _payload(envelope: _Envelope) -> msgspec.Raw:
-    if envelope.payload is _ABSENT:
-        raise InvalidMessage(f"{envelope.type}: the payload is missing")
-    return envelope.payload
 
 
 def _optional_payload(envelope: _Envelope) -> dict[str, object] | None:
@@ -204,48 +286,121 @@ def _decode_pong(envelope: _Envelope) -> Message:
 
 def _decode_subscribe(envelope: _Envelope) -> Message:
     id_ = _id(envelope)
-    payload = _subscribe_payload.decode(_payload(envelope))
-    return Subscribe(id_, payload.query, payload.variables, payload.operation_name, payload.extensions)
+    if envelope.payload is _ABSENT:
+        raise InvalidMessage("subscribe: the payload is missing")
+    raw = bytes(envelope.payload)
+    try:
+        payload = _subscribe_payload.decode(raw)
+        id_.encode()
+    except UnicodeEncodeError:
+        raise InvalidPayload(id_, "subscribe: the id holds one half of a surrogate pair") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = f"subscribe: invalid payload: {json_defect(raw) or error}"
+        raise InvalidPayload(id_, reason) from None
+    query = payload.query
+    if isinstance(query, msgspec.UnsetType):
+        raise InvalidMessage("subscribe: the payload has no query")
+    return Subscribe(id_, query, payload.variables, payload.operation_name, payload.extensions)
 
 
 def _decode_next(envelope: _Envelope) -> Message:
-    id_ = _id(envelope)
-    payload = bytes(_payload(envelope))
-    if not payload.startswith(b"{"):
-        raise InvalidMessage("next: the payload must be an object")
-    return Next(id_, payload)
+    # Nothing at all fits no event type either.
+    payload = b"null" if envelope.payload is _ABSENT else bytes(envelope.payload)
+    return Next(_id(envelope), payload)
 
 
 def _decode_error(envelope: _Envelope) -> Message:
-    id_ = _id(envelope)
-    entries = _error_entries.decode(_payload(envelope))
-    return Error(
-        id_,
-        tuple(
-            GraphQLError(
-                message=entry.message,
-                path=_if_it_fits(_path, entry.path),
-                locations=_if_it_fits(_locations, entry.locations),
-                extensions=_if_it_fits(_object, entry.extensions),
-            )
-            for entry in entries
-        ),
-    )
+    payload = b"[]" if envelope.payload is _ABSENT else bytes(envelope.payload)
+    return Error(_id(envelope), read_error_payload(payload))
 
 
 def _decode_complete(envelope: _Envelope) -> Message:
     return Complete(_id(envelope))
 
 
-def _if_it_fits(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+def _read_leniently(data: bytes, error: InvalidMessage) -> _Envelope:
+    """Read the envelope of a message whose payload may hold what no payload may.
+
+    :raises InvalidMessage: the given one; the message belongs to no operation.
+    """
+    payload = _ABSENT
+    try:
+        value = read_leniently(data)
+        members = value if isinstance(value, dict) else {}
+        if "payload" in members:
+            payload = msgspec.Raw(json.dumps(members["payload"]).encode())
+    except RecursionError:
+        front = _FRONT.match(data)
+        if front is None:
+            raise error from None
+        members = {front[1].decode(): front[2].decode(), front[3].decode(): front[4].decode()}
+        payload = msgspec.Raw(data[front.end() :].rstrip()[:-1])
+    except ValueError:
+        raise error from None
+    kind = members.get("type")
+    if not isinstance(kind, str) or kind not in _OF_OPERATIONS:
+        raise error from None
+    return _Envelope(kind, members.get("id"), payload)
+
+
+def _error_entries(payload: bytes) -> list[bytes]:
+    entries = _if_it_fits(_raw_list, payload)
+    if entries is None:
+        holder = _if_it_fits(_errors_object, payload)
+        entries = None if holder is None else holder.errors
+    if entries is not None:
+        return [bytes(entry) for entry in entries]
+    try:
+        value = read_leniently(payload)
+        if isinstance(value, dict) and isinstance(value.get("errors"), list):
+            value = value["errors"]
+        return [
+            json.dumps(_without_defects(entry), separators=(",", ":")).encode()
+            for entry in (value if isinstance(value, list) else [value])
+        ]
+    except (ValueError, RecursionError):
+        return [payload]
+
+
+def _without_defects(entry: object) -> object:
+    """Leave out what an error holds that no decoder reads; of a text, only the characters that are none."""
+    if isinstance(entry, str):
+        return entry.encode("utf-8", "replace").decode()
+    if not isinstance(entry, dict):
+        return entry
+    sound = {key: _without_defects(value) if key == "message" else value for key, value in entry.items()}
+    return {k: v for k, v in sound.items() if json_defect(json.dumps({k: v}).encode()) is None}
+
+
+def _graphql_error(raw: bytes) -> GraphQLError:
+    entry = _if_it_fits(_error_entry, raw)
+    if entry is None:
+        # Some servers send the text alone.
+        return GraphQLError(message=_if_it_fits(_text, raw) or _shown(raw))
+    message = None if entry.message is _ABSENT else _if_it_fits(_text, entry.message)
+    return GraphQLError(
+        message=_shown(raw) if message is None else message,
+        path=None if entry.path is _ABSENT else _if_it_fits(_path, entry.path),
+        locations=None if entry.locations is _ABSENT else _if_it_fits(_locations, entry.locations),
+        extensions=None if entry.extensions is _ABSENT else _if_it_fits(_object, entry.extensions),
+    )
+
+
+def _shown(raw: bytes) -> str:
+    why = json_defect(raw) or raw[:_MAX_SHOWN_ERROR].decode("utf-8", "replace")
+    return f"an error that cannot be read: {why}"
+
+
+def _if_it_fits(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T | None:
     # A server's slip in the details of an error must not hide its message, nor cost the connection.
-    if raw is _ABSENT:
-        return None
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
 
+
+# Messages of which only the payload can be at fault once their id is read; the others are the connection's.
+_OF_OPERATIONS: Final = frozenset({"subscribe", "next", "error", "complete"})
 
 _DECODERS: Final[Mapping[str, Callable[[_Envelope], Message]]] = {
     "connection_init": _decode_connection_init,

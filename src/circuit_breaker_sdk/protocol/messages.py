@@ -26,6 +26,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Subscribe",
+    "UnreadableSubscribe",
 ]
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
@@ -95,11 +96,25 @@ class Subscribe(msgspec.Struct, frozen=True, gc=False):
     extensions: dict[str, object] | None = None
 
 
+class UnreadableSubscribe(msgspec.Struct, frozen=True, gc=False):
+    """A ``subscribe`` whose payload cannot be read: what a server makes of it, never sent.
+
+    :ivar reason: what is wrong with the payload; nothing of it is repeated.
+
+    Example::
+
+        UnreadableSubscribe("1", "subscribe: invalid payload: NaN, Infinity or a number out of range")
+    """
+
+    id: str
+    reason: str
+
+
 class Next(msgspec.Struct, frozen=True, gc=False):
     """Carry one result of an operation (server to client).
 
-    :ivar payload: the execution result (a JSON object) as it was encoded, so that it is decoded once,
-        straight into the type that wants it, or passed on untouched.
+    :ivar payload: the execution result as it was encoded, so that it is decoded once, straight into the type
+        that wants it, or passed on untouched. One that is no JSON object, or no JSON, fits no event type.
 
     Example::
 

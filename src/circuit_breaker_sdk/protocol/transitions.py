@@ -20,6 +20,7 @@ from circuit_breaker_sdk.protocol.messages import (
     Ping,
     Pong,
     Subscribe,
+    UnreadableSubscribe,
 )
 
 __all__ = [
@@ -51,7 +52,7 @@ class ClientState(enum.StrEnum):
     CLOSED = "closed"
 
 
-ServerEvent: TypeAlias = ConnectionInit | Subscribe | Complete | Ping | Pong
+ServerEvent: TypeAlias = ConnectionInit | Subscribe | UnreadableSubscribe | Complete | Ping | Pong
 ClientEvent: TypeAlias = ConnectionAck | Next | Error | Complete | Ping | Pong
 
 _SERVER: Final = ServerState

@@ -14,16 +14,18 @@ import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
-from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message, encode_message
+from circuit_breaker_sdk.protocol.codec import InvalidMessage, InvalidPayload, decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
     ConnectionInit,
     Error,
+    Message,
     Next,
     Ping,
     Pong,
     Subscribe,
+    UnreadableSubscribe,
 )
 from circuit_breaker_sdk.protocol.transitions import (
     CLIENT_TRANSITIONS,
@@ -170,25 +172,30 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
     def receive_message(self, data: bytes) -> None:
         """Take one text message. Never raises: a peer's mistake sets ``close``.
 
-        A ``subscribe`` is reported with its id already reserved, a ``complete`` only for an active id, which
-        is free by then, a ``ping`` when its pong is already queued (see ``answers_pings``).
+        A ``subscribe`` is reported with its id already reserved, and so is one whose payload cannot be read
+        (:class:`UnreadableSubscribe`, to be answered with ``send_error``); a ``complete`` only for an active
+        id, which is free by then, a ``ping`` when its pong is already queued (see ``answers_pings``).
         """
         if self._state is ServerState.CLOSED:
             return
+        message: Message | UnreadableSubscribe | None
         try:
             message = decode_message(data)
+        except InvalidPayload as error:
+            message = UnreadableSubscribe(error.id, error.reason)
         except InvalidMessage as error:
             self.send_close(CloseCode.BAD_REQUEST, error.reason)
             return
         if message is None or isinstance(message, ConnectionAck | Next | Error):
             self.send_close(CloseCode.BAD_REQUEST, "this message is not a client's")
             return
-        transition = SERVER_TRANSITIONS[self._state, type(message)]
+        kind = Subscribe if isinstance(message, UnreadableSubscribe) else type(message)
+        transition = SERVER_TRANSITIONS[self._state, kind]
         if isinstance(transition, CloseCode):
             self.send_close(transition, _REASONS[transition])
             return
         self._state = transition
-        if isinstance(message, Subscribe):
+        if isinstance(message, Subscribe | UnreadableSubscribe):
             self._reserve(message)
         elif isinstance(message, Complete):
             # Unknown ids are no mistake: our own `complete` and the peer's may cross in flight.
@@ -262,8 +269,8 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
         self._operations.remove(message.id)
         return True
 
-    def _reserve(self, message: Subscribe) -> None:
-        if len(message.id.encode()) > self._max_id_bytes:
+    def _reserve(self, message: Subscribe | UnreadableSubscribe) -> None:
+        if len(message.id.encode("utf-8", "surrogatepass")) > self._max_id_bytes:
             self.send_close(CloseCode.BAD_REQUEST, f"subscribe: the id is over {self._max_id_bytes} bytes")
         elif message.id in self._operations:
             self.send_close(CloseCode.SUBSCRIBER_EXISTS, f"Subscriber for {message.id} already exists")

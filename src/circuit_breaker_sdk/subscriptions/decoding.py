@@ -10,8 +10,8 @@ import msgspec
 
 from circuit_breaker_sdk.connections import Envelope
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Error
+from circuit_breaker_sdk.protocol.codec import json_defect, read_error_payload
+from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS
 
 __all__ = [
     "EventDecoder",
@@ -76,17 +76,13 @@ class _Peek(msgspec.Struct):
 def read_errors(errors: object) -> tuple[GraphQLError, ...]:
     """Read a response's ``errors``, liberally in their details.
 
-    :raises UnfitPayloadError: not a list of objects with a message.
+    :raises UnfitPayloadError: they are nested too deep.
     """
     try:
         payload = msgspec.json.encode(errors)
-        # The codec knows how to read errors that are not quite as the specification says.
-        message = decode_message(b'{"id":"-","type":"error","payload":' + payload + b"}")
-    except InvalidMessage as error:
-        raise UnfitPayloadError(f"the response's errors cannot be read: {error.reason}") from None
     except RecursionError:
         raise UnfitPayloadError("the response's errors cannot be read: they are nested too deep") from None
-    return message.errors if isinstance(message, Error) else ()
+    return read_error_payload(payload)
 
 
 # The size is ours: no response has a key of this name, and what it might say is overwritten.
@@ -188,10 +184,19 @@ class EventDecoder(Generic[T]):
         try:
             response = self.decode(payload)
         except Exception as error:  # noqa: BLE001 (a type's own __post_init__ may raise anything)
-            return str(error) or type(error).__name__
+            return json_defect(payload) or self._not_a_result(payload) or str(error) or type(error).__name__
         if response.data is None:
             return "neither data nor errors are in it - at `$.data`"
         return f"null where {self.type_name} was expected - at `$.data.{self._root_field}`"
+
+    def _not_a_result(self, payload: bytes) -> str | None:
+        if self._root_field is not None:
+            return None
+        try:
+            msgspec.json.decode(payload, type=_Peek)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return str(error)
+        return None
 
     def _reading(self, root_field: str) -> EventDecoder[T]:
         return event_decoder(self._type, root_field, with_resume=self._with_resume)

@@ -95,13 +95,14 @@ class Delivery(Consumption[T]):
         "_decode",
         "_decoder",
         "_events_before",
+        "_failed_at",
+        "_failure",
         "_is_confirmed",
         "_is_off",
         "_last_cursor",
         "_limits",
         "_link",
         "_none_allowed",
-        "_only_errors",
         "_put_on_at",
         "_started",
         "continuity",
@@ -170,7 +171,8 @@ class Delivery(Consumption[T]):
         self._last_cursor: str | None = after
         self._begun: asyncio.Future[None] | None = None
         self._started = self._put_on_at = time.perf_counter()
-        self._only_errors: tuple[GraphQLError, ...] = ()
+        self._failure: tuple[GraphQLError, ...] = ()
+        self._failed_at = 0
 
     def awaiting_begin(self) -> asyncio.Future[None]:
         """Return a future that is done when :attr:`has_begun` is set; it is not yet, and one task waits."""
@@ -205,7 +207,7 @@ class Delivery(Consumption[T]):
             elif not self._follow(resume):
                 return True
         if response.errors:
-            self._report_operation_errors(response)
+            self._report_operation_errors(response, is_whole=value is None)
             if value is None:
                 return True
         if self._predicates and not self._passes(value):  # type: ignore[arg-type]  # None only if T allows it
@@ -334,9 +336,10 @@ class Delivery(Consumption[T]):
 
     def completed(self) -> None:
         """Take the server's ``complete``."""
-        if self._only_errors and self.events_received == self.operation_errors:
-            # Some servers have no `error` message: what fails is a result with errors, then `complete`.
-            self._finish(Trigger.FAIL, server_error(self.id, self._only_errors))
+        if self._failure and self.events_received == self._failed_at:
+            # Some servers have no `error` message for a stream that fails: its last result has errors and no
+            # data, and `complete` follows.
+            self._finish(Trigger.FAIL, server_error(self.id, self._failure))
         else:
             self._finish(Trigger.COMPLETE, None)
 
@@ -554,14 +557,15 @@ class Delivery(Consumption[T]):
         self._last_cursor = self.received = resume.cursor
         return True
 
-    def _report_operation_errors(self, response: Response[T]) -> None:
+    def _report_operation_errors(self, response: Response[T], *, is_whole: bool) -> None:
         try:
             errors = read_errors(response.errors)
         except UnfitPayloadError as error:
             errors = (GraphQLError(message=str(error)),)
         errors = self._link.redacted(errors)
         self.operation_errors += 1
-        self._only_errors = errors
+        # Compared with the count at the end: the events behind it need not reset anything.
+        self._failure, self._failed_at = (errors, self.events_received) if is_whole else ((), 0)
         self.handlers.report_error(OperationError(errors, operation=self.label))
 
     def _finish(self, trigger: Trigger, error: SubscriptionError | None) -> None:

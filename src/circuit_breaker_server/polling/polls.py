@@ -23,7 +23,12 @@ from circuit_breaker_server.graphql.execute import error_value
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.polling.patience import Patience
-from circuit_breaker_server.polling.request import MAX_WAIT_MS, PollOperation, PollRequest
+from circuit_breaker_server.polling.request import (
+    MAX_WAIT_MS,
+    PollOperation,
+    PollRequest,
+    UnreadableOperation,
+)
 from circuit_breaker_server.security.authentication import REVOKED, Authenticator
 from circuit_breaker_server.security.clock import Alarm
 
@@ -141,7 +146,9 @@ class Polls:
 class _Poll:
     """One request: its operations, and the bytes they may take together."""
 
-    def __init__(self, polls: Polls, asked: Sequence[PollOperation], caller: Caller) -> None:
+    def __init__(
+        self, polls: Polls, asked: Sequence[PollOperation | UnreadableOperation], caller: Caller
+    ) -> None:
         self.polls = polls
         self.caller = caller
         self._taken_bytes = 0
@@ -243,7 +250,7 @@ class _Operation:
     :ivar place: of the cursor it goes on after, to compare how far behind operations are.
     """
 
-    def __init__(self, poll: _Poll, asked: PollOperation) -> None:
+    def __init__(self, poll: _Poll, asked: PollOperation | UnreadableOperation) -> None:
         self._poll = poll
         self._polls = poll.polls
         self._asked = asked
@@ -258,7 +265,8 @@ class _Operation:
         self.place: Position = (0, 0)
         self.feed = self._polls.gateway.attach(self, frame=_framed, resume=True, caller=poll.caller)
         try:
-            self._after = resume_after(asked.extensions)
+            if isinstance(asked, PollOperation):
+                self._after = resume_after(asked.extensions)
             if self._after is not None:
                 cursor = self._polls.gateway.reader.cursors.parse(self._after)
                 self.place = (cursor.offset, cursor.index)
@@ -282,8 +290,11 @@ class _Operation:
             self.fail(_OPERATION_ID, [internal_error()])
 
     def _subscribe(self) -> None:
-        plan = self._plan()
-        after = resume_after(self._asked.extensions)
+        asked = self._asked
+        if isinstance(asked, UnreadableOperation):
+            raise Refused([GraphQLError(message=asked.reason, extensions={"code": "BAD_REQUEST"})])
+        plan = self._plan(asked)
+        after = resume_after(asked.extensions)
         if after is None:
             # Only the start position is asked for: events are for the next poll.
             self.feed.set_writable(False)
@@ -299,8 +310,8 @@ class _Operation:
             bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
 
-    def _plan(self) -> Plan:
-        asked, documents = self._asked, self._polls.documents
+    def _plan(self, asked: PollOperation) -> Plan:
+        documents = self._polls.documents
         document = documents.get(asked.query, asked.variables)
         operation = document.operation(asked.operation_name)
         if operation.operation is not OperationType.SUBSCRIPTION:

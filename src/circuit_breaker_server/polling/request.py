@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Final, final
 
 import msgspec
 
-__all__ = ["MAX_WAIT_MS", "PollInvalid", "PollOperation", "PollRequest"]
+from circuit_breaker_sdk.protocol.codec import json_defect, read_leniently
+
+__all__ = ["MAX_WAIT_MS", "PollInvalid", "PollOperation", "PollRequest", "UnreadableOperation", "read_poll"]
 
 DEFAULT_WAIT_MS: Final = 20_000
 MAX_WAIT_MS: Final = 25_000
@@ -16,6 +19,15 @@ MAX_WAIT_MS: Final = 25_000
 
 class PollInvalid(Exception):
     """A request is no poll; the text says what is wrong with it."""
+
+
+class UnreadableOperation(msgspec.Struct):
+    """One operation of a poll that cannot be read; the others are answered.
+
+    :ivar reason: what is wrong with it; nothing of it is repeated.
+    """
+
+    reason: str
 
 
 class PollOperation(msgspec.Struct, rename="camel"):
@@ -42,10 +54,11 @@ class PollRequest(msgspec.Struct, rename="camel"):
     variables: dict[str, object] | None = None
     operation_name: str | None = None
     extensions: dict[str, object] | None = None
-    operations: list[PollOperation] | None = None
+    # Each is decoded alone: one that cannot be read fails alone.
+    operations: list[msgspec.Raw] | None = None
     wait_ms: int = DEFAULT_WAIT_MS
 
-    def asked(self, *, max_operations: int) -> Sequence[PollOperation]:
+    def asked(self, *, max_operations: int) -> Sequence[PollOperation | UnreadableOperation]:
         """Return what is asked for.
 
         :raises PollInvalid: nothing, too much, both shapes at once, or ``waitMs`` is out of its range.
@@ -63,4 +76,38 @@ class PollRequest(msgspec.Struct, rename="camel"):
             raise PollInvalid(
                 f"a poll has 1 to {max_operations} operations, not {len(self.operations)}; send several polls"
             )
-        return self.operations
+        return [_read_operation(bytes(raw)) for raw in self.operations]
+
+
+_request: Final = msgspec.json.Decoder(PollRequest)
+_operation: Final = msgspec.json.Decoder(PollOperation)
+
+
+def read_poll(body: bytes) -> PollRequest:
+    """Read a poll; what is wrong with one of several operations is for :meth:`PollRequest.asked`.
+
+    :raises msgspec.DecodeError: the body is no poll.
+    """
+    try:
+        return _request.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Perhaps only one of the operations holds what no value is: half a surrogate pair, or NaN.
+        try:
+            value = read_leniently(body)
+        except (ValueError, RecursionError):
+            value = None
+        operations = value.get("operations") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(operations, list):
+            raise
+        request = _request.decode(json.dumps({**value, "operations": []}))
+        request.operations = [msgspec.Raw(json.dumps(operation).encode()) for operation in operations]
+        return request
+
+
+def _read_operation(raw: bytes) -> PollOperation | UnreadableOperation:
+    try:
+        return _operation.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return UnreadableOperation(f"the operation cannot be read: {json_defect(raw) or error}")
