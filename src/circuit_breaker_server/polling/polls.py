@@ -366,7 +366,8 @@ class _Operation:
 
     def end_failed(self, error: Exception) -> None:
         """End an operation that has raised."""
-        logger.error("operation_failed", field=self._asked.operation_name, exc_info=error)
+        name = self._asked.operation_name if isinstance(self._asked, PollOperation) else None
+        logger.error("operation_failed", operation=name, exc_info=error)
         self.drop()
 
     def _end(self) -> None:
