@@ -344,6 +344,28 @@ class EventLogSuite:
             assert await log.read(after=log.last_offset) == []
             assert await log.read(after=10**9) == []
 
+    @pytest.mark.parametrize("patterns", [(">",), ("b",), ("b", "nobody.*")])
+    async def test_an_answer_ends_with_the_record_at_which_the_bytes_reach_the_bound(
+        self, place: Place, patterns: tuple[str, ...]
+    ) -> None:
+        async with opened(place) as log:
+            sizes = [1, 2_000, 10, 10, 500, 90_000, 3, 700, 700, 20, 20, 20, 1_000]
+            appended = [
+                await log.append(new("ab"[i % 2], b"x" * size, expected=None)) for i, size in enumerate(sizes)
+            ]
+            wanted = [r for r in appended if patterns == (">",) or r.subject == "b"]
+            for max_bytes in (1, 40, 1_000, 2_000, 91_000, 10**6):
+                found: list[Record] = []
+                while page := await log.read(
+                    after=found[-1].offset if found else 0, subjects=patterns, max_bytes=max_bytes
+                ):
+                    found += page
+                    assert sum(len(record.data) for record in page[:-1]) < max_bytes
+                    size = sum(len(record.data) for record in page)
+                    assert size >= max_bytes or page[-1] == wanted[-1], "it ends only where it has to"
+                assert found == wanted
+            assert len(await log.read(after=0, subjects=patterns, limit=3, max_bytes=10**6)) == 3
+
     async def test_a_scan_yields_what_lies_between(self, place: Place) -> None:
         async with opened(place) as log:
             records = list(await asyncio.gather(*(log.append(new(f"s{i % 7}")) for i in range(1200))))

@@ -234,10 +234,17 @@ class JetStreamEventLog:
             data=message.data or b"",
         )
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
         self._refuse_if_closed()
-        last, found = self._last_offset, list[Record]()
-        while after < last and len(found) < limit:
+        last, found, size = self._last_offset, list[Record](), 0
+        while after < last and len(found) < limit and (max_bytes is None or size < max_bytes):
             ahead = [await self._next(self._name, pattern, max(1, after + 1)) for pattern in subjects]
             messages = sorted((m for m in ahead if m is not None), key=_sequence)
             if not messages or _sequence(messages[0]) > last:
@@ -245,6 +252,7 @@ class JetStreamEventLog:
             found.append(self._record(messages[0]))
             assert any(matches(pattern, found[-1].subject) for pattern in subjects)
             after = found[-1].offset
+            size += len(found[-1].data)
         return found
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:

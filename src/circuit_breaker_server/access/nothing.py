@@ -29,8 +29,15 @@ class _NoLog:
     async def append(self, record: NewRecord) -> NoReturn:
         raise LogClosedError(f"nothing is written here, not even {record.subject}")
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
-        del after, subjects, limit
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
+        del after, subjects, limit, max_bytes
         return []
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:

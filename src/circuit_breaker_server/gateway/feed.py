@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, final
+from typing import Final, NamedTuple, Protocol, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.auditing import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.channel import Channel, Position, with_resume
+from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
 from circuit_breaker_server.gateway.isolation import call_each, guarded
-from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader
+from circuit_breaker_server.gateway.log_reader import Found, Gap, GapReason, LogReader, Page
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
@@ -84,6 +84,7 @@ class Run:
 Memo: TypeAlias = list[Run]
 """What one flush has already encoded of a channel, the run used last in front."""
 
+_MAX_STRIDE: Final = 512
 _ENDED_AT_ONCE: Final = 32
 _ENDED_PAUSE_SECONDS: Final = 0.001
 
@@ -173,6 +174,7 @@ class Subscriber:
     :ivar deadline: by when its stream has to begin.
     :ivar bucket: where events are paced: how many of them it may still get.
     :ivar resting: wakes it when it may get events again.
+    :ivar stride: where events are paced: how many records are read for each event that may be sent.
     :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
@@ -191,6 +193,7 @@ class Subscriber:
         "prefix",
         "resting",
         "seq",
+        "stride",
         "unverified",
     )
 
@@ -221,6 +224,7 @@ class Subscriber:
         self.denied = 0
         self.denied_before = channel.denied
         self.bucket = bucket
+        self.stride = 1
         self.resting: asyncio.TimerHandle | None = None
 
     def count_denied(self) -> None:
@@ -233,6 +237,22 @@ class Subscriber:
     def is_current(self) -> bool:
         """Everything there is was sent."""
         return self.live and self.seq == self.channel.end_seq
+
+
+def _end_of_part(events: Sequence[Found], count: int, before: Position) -> Position:
+    """Return the place after the first events of a page: after their record, if no more of it follows."""
+    if not count:
+        return before
+    (offset, index), (following, _) = events[count - 1][0], events[count][0]
+    return (offset, index if following == offset else END_OF_RECORD)
+
+
+class Kept(NamedTuple):
+    """The rest of a page that was read from the log and that a full socket did not take."""
+
+    subscriber: Subscriber
+    channel: Channel
+    page: Page
 
 
 @final
@@ -254,6 +274,7 @@ class Feed:
         "_chunk_bytes",
         "_hub",
         "_is_reading",
+        "_kept",
         "_lagging",
         "_more_chunks",
         "_reading",
@@ -286,6 +307,8 @@ class Feed:
         self._chunk_bytes = 0
         self.finished: list[Subscriber] = []
         self._is_reading = False
+        # One at most, whatever the number of subscriptions: it is sent before another page is read.
+        self._kept: Kept | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -339,6 +362,7 @@ class Feed:
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self._hub.own(asyncio.get_running_loop().create_task(rest))
+        self._kept = None
         if self._reading is not None:
             self._reading.cancel()
 
@@ -366,6 +390,8 @@ class Feed:
             if timer is not None:
                 timer.cancel()
         self._lagging.pop(subscriber, None)
+        if self._kept is not None and self._kept.subscriber is subscriber:
+            self._kept = None
         subscriber.count_denied()
         subscriber.live = False
         self._hub.leave(subscriber)
@@ -511,7 +537,8 @@ class Feed:
     async def _catch_up(self) -> None:
         try:
             while self._lagging and self.writable and not self.closed:
-                subscriber = next(iter(self._lagging))
+                kept = self._kept
+                subscriber = next(iter(self._lagging)) if kept is None else kept.subscriber
                 # To the end of the queue: many of them advance side by side.
                 del self._lagging[subscriber]
                 self._lagging[subscriber] = None
@@ -531,18 +558,32 @@ class Feed:
                 subscriber.unverified = None
                 if self.resume:
                     self.peer.signal([(subscriber.id, subscriber.cursor)])
+            kept, self._kept = self._kept, None
+            if kept is not None and kept.channel is subscriber.channel:
+                self._send(subscriber, kept.page)
+                return
             if self._rejoin(subscriber):
                 return
             if bucket is not None and bucket.is_empty:
                 self._rest(subscriber, bucket)
-            else:
-                channel = subscriber.channel
-                page = await self._hub.reader.read(channel, after=subscriber.position, end=self._hub.end)
-                # Another operation may have filled the socket meanwhile, or rights may have changed: then it
-                # is read again.
-                if not subscriber.ended and self.writable and subscriber.channel is channel:
-                    subscriber.denied += page.denied
-                    self._send(subscriber, page.events, page.position)
+                return
+            channel = subscriber.channel
+            page = await self._hub.reader.read(
+                channel,
+                after=subscriber.position,
+                end=self._hub.end,
+                # Of what cannot be sent yet nothing is read.
+                max_records=None if bucket is None else bucket.count * subscriber.stride,
+            )
+            # Rights may have changed meanwhile: then it is read again.
+            if not subscriber.ended and subscriber.channel is channel:
+                subscriber.denied += page.denied
+                # Where little matches, more is read at once than may be sent.
+                subscriber.stride = 1 if page.events else min(subscriber.stride * 8, _MAX_STRIDE)
+                if self.writable:
+                    self._send(subscriber, page)
+                else:  # another operation has filled the socket meanwhile
+                    self._kept = Kept(subscriber, channel, page)
         except Gap as gap:
             self.fail(subscriber, [gap_error(gap.reason)])
         except LogError:
@@ -555,13 +596,14 @@ class Feed:
             logger.exception("catch_up_failed", operation=subscriber.id, field=subscriber.channel.stream)
             self.fail(subscriber, [internal_error()])
 
-    def _send(self, subscriber: Subscriber, events: Sequence[Found], reached: Position) -> None:
+    def _send(self, subscriber: Subscriber, page: Page) -> None:
         """Write a page; stop inside it when the socket is full, or when there are no more tokens."""
         bucket = subscriber.bucket
-        if bucket is not None and (count := bucket.take(len(events))) < len(events):
-            events, reached = events[:count], events[count - 1][0] if count else subscriber.position
+        count = len(page.events) if bucket is None else bucket.take(len(page.events))
+        if count < len(page.events):
+            events, reached = page.events[:count], _end_of_part(page.events, count, subscriber.position)
         else:
-            bucket = None
+            events, reached = page.events, page.position
         encode, resume = subscriber.channel.projection.encode, self.resume
         payloads: list[bytes] = []
         size = 0
@@ -585,12 +627,16 @@ class Feed:
                 payloads, size = [], 0
                 if subscriber.channel.ends_with(value):
                     self._complete(subscriber)
-                if subscriber.ended or (not self.writable and left):
-                    if subscriber.bucket is not None:
-                        subscriber.bucket.give_back(left)
+                if subscriber.ended:
+                    return
+                if not self.writable and left:
+                    if bucket is not None:
+                        bucket.give_back(left)
+                    rest = page.events[len(events) - left :]
+                    self._kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))
                     return
         subscriber.position = reached
-        if bucket is not None:
+        if bucket is not None and count < len(page.events):
             self._rest(subscriber, bucket)
         else:
             self._rejoin(subscriber)

@@ -72,6 +72,7 @@ class LogReader:
     :ivar cursors: writes and reads the texts of cursors.
     :ivar derive: from a record to its events, a pure function.
     :ivar page_records: how many records are read at once.
+    :ivar page_bytes: after how many bytes of records a page ends, with the record that reaches them.
 
     Example::
 
@@ -84,12 +85,14 @@ class LogReader:
         derive: Callable[[Record], Sequence[StreamEvent]],
         *,
         page_records: int = 512,
+        page_bytes: int = 256 * 1024,
         cursors: Cursors | None = None,
     ) -> None:
         self.log = log
         self.cursors = cursors or Cursors(log.epoch)
         self._derive = derive
         self._page_records = page_records
+        self._page_bytes = page_bytes
 
     def events(self, record: Record, streams: Container[str]) -> Sequence[LoggedEvent]:
         """Derive a record's events of these streams.
@@ -157,8 +160,10 @@ class LogReader:
             if after < (end.offset, end.index):
                 raise Gap(GapReason.TRIMMED)
 
-    async def read(self, channel: Channel, *, after: Position, end: Position) -> Page:
-        """Read a stretch of a channel's events after a place.
+    async def read(
+        self, channel: Channel, *, after: Position, end: Position, max_records: int | None = None
+    ) -> Page:
+        """Read a page of a channel's events after a place; of ``max_records`` records, if that is less.
 
         ``end`` is a place that the log had reached before the call: where nothing more matches, the page
         goes at least up to it.
@@ -167,17 +172,20 @@ class LogReader:
         :raises LogError: the log cannot be read.
         """
         offset, index = after
+        limit = self._page_records if max_records is None else min(self._page_records, max(1, max_records))
         records = await self.log.read(
             # A place inside a record: its later events are still to come.
             after=offset if index >= END_OF_RECORD else max(offset - 1, 0),
             subjects=channel.selection.subjects,
-            limit=self._page_records,
+            limit=limit,
+            max_bytes=self._page_bytes,
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await self._refuse_if_trimmed(after)
         events, denied = self._matching(channel, records, after)
         reached = (records[-1].offset, END_OF_RECORD) if records else after
-        if len(records) < self._page_records:
+        is_last = len(records) < limit and sum(len(record.data) for record in records) < self._page_bytes
+        if is_last:
             reached = max(reached, end)
         return Page(events, max(reached, after), denied)
 

@@ -67,10 +67,15 @@ class TokenBucket:
         self._at = now
 
     @property
+    def count(self) -> int:
+        """How many events may be sent now."""
+        self._refill()
+        return int(self._tokens)
+
+    @property
     def is_empty(self) -> bool:
         """Not even one event may be sent now."""
-        self._refill()
-        return self._tokens < 1
+        return not self.count
 
     @property
     def is_full(self) -> bool:

@@ -205,10 +205,19 @@ class EventLog(Protocol):
         """
         ...
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
         """Return up to ``limit`` records with an offset above ``after`` that match any pattern, in order.
 
-        An empty list means that nothing that matches is kept above ``after``.
+        With ``max_bytes`` the answer also ends with the record at which the bytes of the bodies (``data``)
+        reach this number: it has one record at least, if there is one. An empty list means that nothing that
+        matches is kept above ``after``.
         """
         ...
 

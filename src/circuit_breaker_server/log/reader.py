@@ -24,6 +24,20 @@ _BATCH = """
         SELECT body FROM records WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
     )
 """
+# The sizes are looked at first: of a body that does not fit, no more is read than its length.
+_BOUNDED_BATCH = """
+    WITH asked AS (SELECT ?4 AS max_bytes),
+    sized AS (
+        SELECT offset, length(body) AS size FROM records
+        WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
+    ),
+    summed AS (SELECT offset, sum(size) OVER (ORDER BY offset) - size AS before FROM sized)
+    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
+        SELECT body FROM records
+        WHERE offset IN (SELECT offset FROM summed WHERE before < (SELECT max_bytes FROM asked))
+        ORDER BY offset
+    )
+"""
 _ENTRIES = """
     SELECT count(*), CAST(group_concat(body, '') AS BLOB), max(rowid) FROM (
         SELECT rowid, body FROM snapshot WHERE rowid > ? ORDER BY rowid LIMIT ?
@@ -54,6 +68,7 @@ class Selector:
         self.parameters: tuple[object, ...] = () if self.takes_all else (*keyed, *map(_glob, wild))
         condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
         self.query = _BATCH.format(condition=condition)
+        self.bounded_query = _BOUNDED_BATCH.format(condition=condition)
         self.one_by_one = _SINGLE.format(condition=condition)
 
     def keep(self, records: list[Record]) -> list[Record]:
@@ -89,11 +104,21 @@ class Reader:
         self._path = path
         connection.execute("PRAGMA query_only = ON")
 
-    def batch(self, selector: Selector, *, after: int, upto: int, limit: int) -> tuple[list[Record], int]:
-        """Return up to ``limit`` records in (after, upto] and the offset up to which that was all."""
+    def batch(
+        self, selector: Selector, *, after: int, upto: int, limit: int, max_bytes: int | None = None
+    ) -> tuple[list[Record], int]:
+        """Return up to ``limit`` records in (after, upto] and the offset up to which that was all.
+
+        It ends with the record at which the bytes reach ``max_bytes``, as they are encoded: slightly more
+        than those of the bodies.
+        """
         with self._read_errors():
             parameters = (limit, after, upto, *selector.parameters)
-            row = self._connection.execute(selector.query, parameters).fetchone()
+            if max_bytes is None:
+                row = self._connection.execute(selector.query, parameters).fetchone()
+            else:
+                bounded = (limit, after, upto, max_bytes, *selector.parameters)
+                row = self._connection.execute(selector.bounded_query, bounded).fetchone()
             try:
                 found = decode_records(*row)
             except Damaged:
@@ -101,7 +126,8 @@ class Reader:
                 raise
         # SQLite does not promise that group_concat keeps the order of its input; sorting the sorted is cheap.
         found.sort(key=_by_offset)
-        reached = found[-1].offset if len(found) == limit else upto
+        is_cut = len(found) == limit or (max_bytes is not None and len(row[1] or b"") >= max_bytes)
+        reached = found[-1].offset if is_cut else upto
         return selector.keep(found), reached
 
     def _name_the_damaged(self, selector: Selector, parameters: tuple[object, ...]) -> None:

@@ -211,19 +211,32 @@ class SqliteEventLog:
                     {"message": "a tail of the event log raised", "exception": error}
                 )
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
         """See the port."""
         self._refuse_if_closed()
         selector = Selector(subjects)
-        last, found = self._last_offset, list[Record]()
-        while after < last and len(found) < limit:
+        last, found, size = self._last_offset, list[Record](), 0
+        while after < last and len(found) < limit and (max_bytes is None or size < max_bytes):
             direct = selector.takes_all or selector.is_indexed
             upto = last if direct else min(last, max(after, self.first_offset - 1) + _WINDOW_OFFSETS)
             wanted = limit - len(found)
             records, after = await self._read(
-                self._reader.batch, selector, after=after, upto=upto, limit=wanted
+                self._reader.batch,
+                selector,
+                after=after,
+                upto=upto,
+                limit=wanted,
+                max_bytes=None if max_bytes is None else max_bytes - size,
             )
             found += records
+            size += sum(len(record.data) for record in records)
         return found
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from circuit_breaker_server.log.event_log import (
@@ -89,9 +90,16 @@ class MemoryLog:
                 self._news.clear()
                 await self._news.wait()
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
         found = [r for r in self.records[after:] if any(matches(s, r.subject) for s in subjects)]
-        return found[:limit]
+        return up_to_bytes(found[:limit], max_bytes)
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         for record in self.records[after:upto]:
@@ -127,3 +135,10 @@ class MemoryLog:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+def up_to_bytes(records: Sequence[Record], max_bytes: int | None) -> list[Record]:
+    """Return the records up to the one at which the bytes of the bodies reach ``max_bytes``."""
+    sizes = itertools.accumulate(len(record.data) for record in records)
+    count = sum(1 for size in sizes if max_bytes is not None and size < max_bytes)
+    return list(records if max_bytes is None else records[: count + 1])

@@ -28,6 +28,7 @@ from circuit_breaker_server.log.event_log import (
     SnapshotEntry,
     matches,
 )
+from tests.server.engine.memory_log import up_to_bytes
 
 SCHEMA: Final[GraphQLSchema] = build_schema(
     """
@@ -49,6 +50,7 @@ class ScriptedLog:
     """Holds records by offset; leaves holes, trims, and lets a test decide when a reading is answered.
 
     :ivar reads: how many readings were asked for.
+    :ivar bytes_read: how many bytes of bodies they returned.
     :ivar before_read: awaited before a reading looks at the records.
     :ivar salt: goes into the ids of records: another one for a log whose offsets are used again.
     """
@@ -59,6 +61,7 @@ class ScriptedLog:
         self.last_offset = 0
         self.salt = 0
         self.reads = 0
+        self.bytes_read = 0
         self.broken = False
         self.before_read: Callable[[], object] | None = None
         self.after_read: Callable[[], object] | None = None
@@ -94,7 +97,14 @@ class ScriptedLog:
     def hole(self) -> None:
         self.last_offset += 1
 
-    async def read(self, *, after: int, subjects: Sequence[str] = (">",), limit: int = 1000) -> list[Record]:
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[Record]:
         self.reads += 1
         if self.before_read is not None:
             self.before_read()
@@ -109,7 +119,9 @@ class ScriptedLog:
         await asyncio.sleep(0)
         if self.after_read is not None:
             self.after_read()
-        return found[:limit]
+        page = up_to_bytes(found[:limit], max_bytes)
+        self.bytes_read += sum(len(record.data) for record in page)
+        return page
 
     async def check(self, offset: int) -> str | None:
         await asyncio.sleep(0)
