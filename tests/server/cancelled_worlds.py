@@ -292,7 +292,7 @@ class CancelledWorld:
             "runs": sorted(engine.agents._running),
             "completions": len(engine.llm._running),
             "checks": sorted(engine.mcp._checks._tasks),
-            "expiries": sorted(session_id for _, session_id in engine.mcp.sessions._expiries._heap),
+            "expiries": sorted(engine.mcp.sessions._expiries._moments),
             "dues": list(engine.costs._state.dues),
         }
 
@@ -317,7 +317,7 @@ class CancelledWorld:
         if enabled != set(engine.mcp._checks._tasks):
             found.append(f"enabled servers {enabled}, checked {set(engine.mcp._checks._tasks)}")
         active = {e.session.id for e in engine.mcp._state.sessions.values() if e.session.status == "ACTIVE"}
-        watched = {session_id for _, session_id in engine.mcp.sessions._expiries._heap}
+        watched = set(engine.mcp.sessions._expiries._moments)
         if not active <= watched:
             found.append(f"active sessions {active}, watched {watched}")
         if engine.costs._state.dues:

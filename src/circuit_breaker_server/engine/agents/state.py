@@ -20,9 +20,10 @@ from circuit_breaker_server.engine.agents.records import (
     execution_subject,
 )
 from circuit_breaker_server.engine.costs.records import Usage
+from circuit_breaker_server.engine.expiring import EndedKeys
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import parse_timestamp
-from circuit_breaker_server.log.event_log import LogCorruptError, Record
+from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["AgentState", "ExecutionEntry", "triggered"]
 
@@ -133,7 +134,13 @@ class AgentState(TablePart):
         self.configs: Table[ConfigEntry] = Table("agentconfig", ConfigEntry)
         self.executions: Table[ExecutionEntry] = Table("execution", ExecutionEntry)
         self._owe = owe
+        self._ended = EndedKeys()
         super().__init__(self.agents, self.configs, self.executions)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :class:`Part`."""
+        super().restore(snapshot)
+        self._ended.restore((key, entry.completed_at) for key, entry in self.executions.items())
 
     def apply(self, record: Record) -> None:
         """Apply a record of agents."""
@@ -154,9 +161,12 @@ class AgentState(TablePart):
             case ExecutionEnded():
                 ended = self._known(body.execution_id, record).ended(body)
                 self.executions.put(body.execution_id, msgspec.structs.replace(ended, last=record.offset))
+                self._ended.put(body.execution_id, body.at)
                 self._owe(body.usage, record)
 
     def _trigger(self, body: AgentsTriggered, record: Record) -> None:
+        for old_id in self._ended.take_old(body.at):
+            self.executions.remove(old_id)
         for entry in triggered(body, created=record.offset, check=record.check):
             self.executions.put(entry.id, entry)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, date
 from typing import final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -37,6 +38,7 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Costs"]
 
 _MAX_ID = 256
+_MAX_SLEEP_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5  # before a usage is charged again, where the log could not be written
 _MIN_AMOUNT = 1e-12
 _MAX_AMOUNT = 1e12
@@ -60,7 +62,8 @@ class Costs:
     def __init__(self, state: CostState, appender: Appender) -> None:
         self._state = state
         self._appender = appender
-        self._writing: dict[AccountKey, asyncio.Lock] = {}
+        # A lock is there as long as a command holds it or waits for it.
+        self._writing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -220,7 +223,10 @@ class Costs:
         return self._appender.now().astimezone(UTC).date()
 
     def _lock(self, key: AccountKey) -> asyncio.Lock:
-        return self._writing.setdefault(key, asyncio.Lock())
+        lock = self._writing.get(key)
+        if lock is None:
+            lock = self._writing[key] = asyncio.Lock()
+        return lock
 
     def _state_of(self, key: AccountKey) -> Account:
         entry = self._state.accounts.get(key.subject)
@@ -302,7 +308,11 @@ class Costs:
     async def _roll_at_midnights(self) -> None:
         while True:
             now = self._appender.now()
-            await asyncio.sleep((next_midnight(now) - now).total_seconds())
+            left = (next_midnight(now) - now).total_seconds()
+            # A sleep runs on the monotonic clock: the system's one may be set meanwhile.
+            await asyncio.sleep(min(left, _MAX_SLEEP_SECONDS))
+            if left > _MAX_SLEEP_SECONDS:
+                continue
             try:
                 await self.roll_windows()
             except EngineError as error:

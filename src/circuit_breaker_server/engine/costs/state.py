@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import final
 
 import msgspec
@@ -22,6 +24,9 @@ __all__ = ["AccountEntry", "CostState", "SpendEntry"]
 
 KEPT_DAYS = 62
 """Days of an account that may still fall into a window, with one to spare."""
+
+KEPT_SPENDING_DAYS = 400
+"""How long `costAnalytics` can look back: a year, and the month that is compared with it."""
 
 
 @final
@@ -116,3 +121,13 @@ class CostState(TablePart):
             cost=old.cost + usage.cost,
         )
         self.spending.put(key, new)
+        self._forget_spending(day)
+
+    def _forget_spending(self, day: str) -> None:
+        """Forget what was spent too long before a day; entries are in the order of their days."""
+        oldest = (date.fromisoformat(day) - timedelta(days=KEPT_SPENDING_DAYS)).isoformat()
+        for key in list(itertools.takewhile(lambda key: self._day_of(key) < oldest, self.spending)):
+            self.spending.remove(key)
+
+    def _day_of(self, key: str) -> str:
+        return key.split("\x1f")[2]

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
@@ -16,7 +16,8 @@ from circuit_breaker_server.engine.llm.inputs import ChatMessage, ModelInput
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+    from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
 __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome", "Piece", "ProviderFailed"]
 
@@ -166,6 +167,12 @@ class OpenAIEndpoint:
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
         self._client: AsyncOpenAI | None = None
+        self._asking = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is being read from it."""
+        return self._asking == 0
 
     async def prepare(self) -> None:
         """See :class:`Endpoint`; in a thread, so that streams go on."""
@@ -176,7 +183,8 @@ class OpenAIEndpoint:
         # Imported here: openai costs 600 ms, which the start of a server must not.
         import openai  # noqa: PLC0415 (as said above)
 
-        begun = False
+        begun, texts = False, _Texts()
+        self._asking += 1
         try:
             async with AsyncExitStack() as open_:
                 answer = await self._open(openai.AsyncOpenAI).chat.completions.with_raw_response.create(
@@ -184,12 +192,13 @@ class OpenAIEndpoint:
                     messages=cast("list[ChatCompletionMessageParam]", msgspec.to_builtins(ask.messages)),
                     stream=True,
                     stream_options={"include_usage": True},
-                    temperature=ask.temperature,
-                    max_tokens=ask.max_tokens,
-                    top_p=ask.top_p,
-                    frequency_penalty=ask.frequency_penalty,
-                    presence_penalty=ask.presence_penalty,
-                    stop=list(ask.stop) if ask.stop else None,
+                    # A null is not the same as nothing: an endpoint that checks its input refuses it.
+                    temperature=openai.omit if ask.temperature is None else ask.temperature,
+                    max_tokens=openai.omit if ask.max_tokens is None else ask.max_tokens,
+                    top_p=openai.omit if ask.top_p is None else ask.top_p,
+                    frequency_penalty=openai.omit if ask.frequency_penalty is None else ask.frequency_penalty,
+                    presence_penalty=openai.omit if ask.presence_penalty is None else ask.presence_penalty,
+                    stop=list(ask.stop) if ask.stop else openai.omit,
                     user=openai.omit if ask.user is None else ask.user,
                 )
                 outcome.retries = answer.retries_taken
@@ -197,24 +206,21 @@ class OpenAIEndpoint:
                 open_.push_async_callback(stream.close)
                 async for chunk in stream:
                     begun = True
-                    # The library does not check what it has read: numbers may be texts, texts numbers.
-                    if chunk.usage is not None:
-                        outcome.prompt_tokens = _count(chunk.usage.prompt_tokens)
-                        outcome.completion_tokens = _count(chunk.usage.completion_tokens)
-                    for choice in chunk.choices[:1]:
-                        if choice.finish_reason:
-                            outcome.finish_reason = _text(choice.finish_reason)
-                        if choice.delta.content:
-                            yield Piece(_text(choice.delta.content))
-                        for call in choice.delta.tool_calls or ():
-                            yield Piece(call.model_dump_json(exclude_none=True), is_call=True)
+                    for piece in _pieces(chunk, outcome, texts):
+                        yield piece
         except ProviderFailed:
             raise
         except openai.OpenAIError as error:
             raise self._failure(error, begun=begun) from error
         except Exception as error:
-            # The library lets through what its HTTP client and its reading of JSON raise in mid-stream.
-            raise ProviderFailed("broken", f"the answer broke off: {type(error).__name__}") from error
+            # The library lets through what its HTTP client raises in mid-stream, and takes JSON of any shape.
+            why = f"the answer broke off: {type(error).__name__}"
+            if isinstance(error, (TypeError, AttributeError, ValueError)):
+                why = "an answer that cannot be read: a chunk that is none of a chat completion"
+            raise ProviderFailed("broken", why) from error
+        finally:
+            self._asking -= 1
+        texts.end()
         if not begun or outcome.finish_reason is None:
             raise ProviderFailed("broken", "the answer broke off before its end")
 
@@ -260,10 +266,55 @@ def _count(value: object) -> int | None:
     raise ProviderFailed("broken", f"an answer that cannot be read: {_brief(repr(value))} tokens")
 
 
+def _pieces(chunk: ChatCompletionChunk, outcome: Outcome, texts: _Texts) -> Iterator[Piece]:
+    """Yield what a chunk adds to the answer, and note what it says of the whole."""
+    # The library does not check what it has read: numbers may be texts, and anything may be null.
+    if chunk.usage is not None:
+        outcome.prompt_tokens = _count(chunk.usage.prompt_tokens)
+        outcome.completion_tokens = _count(chunk.usage.completion_tokens)
+    for choice in (chunk.choices or ())[:1]:
+        if choice.finish_reason:
+            outcome.finish_reason = _text(choice.finish_reason)
+        delta = cast("ChoiceDelta | None", choice.delta)
+        if delta is None:
+            continue
+        if text := texts.add(delta.content or ""):
+            yield Piece(text)
+        for call in delta.tool_calls or ():
+            yield Piece(call.model_dump_json(exclude_none=True), is_call=True)
+
+
+@final
+class _Texts:
+    """Texts whose characters may be split: half a surrogate pair at the end of one waits for the next."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def add(self, value: object) -> str:
+        """Return the text up to its last whole character."""
+        if not isinstance(value, str):
+            return _text(value)
+        text, self._half = self._half + value, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return _text(text)
+
+    def end(self) -> None:
+        """Check that no half of a character is left.
+
+        :raises ProviderFailed: one is.
+        """
+        _text(self._half)
+
+
 def _text(value: object) -> str:
     """Check a text: half a surrogate pair is legal JSON, and cannot be written in UTF-8."""
     try:
-        if isinstance(value, str) and value.encode():
+        if isinstance(value, str):
+            value.encode()
             return value
     except UnicodeEncodeError:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import OrderedDict
 from typing import Final, final
 
 import msgspec
@@ -49,6 +50,9 @@ from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Llm"]
+
+MAX_ENDPOINTS: Final = 64
+"""Endpoints whose connections are kept, as long as they do not answer all at once."""
 
 _PAUSE_SECONDS: Final = 0.5
 """Before the end of a completion is recorded again, where the log could not be written."""
@@ -98,7 +102,7 @@ class Llm:
         self._secrets = secrets
         self._timeout_seconds = timeout_seconds
         self._configuring = asyncio.Lock()
-        self._endpoints: dict[tuple[str, str | None], Endpoint] = {}
+        self._endpoints: OrderedDict[tuple[str, str | None], OpenAIEndpoint] = OrderedDict()
         self._requests: dict[str, _Request] = {}
         self._running: set[asyncio.Task[Committed[Value]]] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -118,7 +122,7 @@ class Llm:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        endpoints, self._endpoints = self._endpoints, {}
+        endpoints, self._endpoints = self._endpoints, OrderedDict()
         for endpoint in endpoints.values():
             await endpoint.aclose()
 
@@ -227,11 +231,24 @@ class Llm:
         return find_route(model, self._state.providers.values())
 
     def endpoint(self, base_url: str, api_key: str | None) -> Endpoint:
-        """Return where to ask; connections are kept."""
+        """Return where to ask; the connections of the endpoints that were used last are kept."""
         key = (base_url, api_key)
-        if key not in self._endpoints:
-            self._endpoints[key] = OpenAIEndpoint(base_url, api_key, timeout_seconds=self._timeout_seconds)
-        return self._endpoints[key]
+        found = self._endpoints.get(key)
+        if found is None:
+            self._close_idle_endpoints()
+            found = OpenAIEndpoint(base_url, api_key, timeout_seconds=self._timeout_seconds)
+            self._endpoints[key] = found
+        self._endpoints.move_to_end(key)
+        return found
+
+    def _close_idle_endpoints(self) -> None:
+        """Make room for one more endpoint; those that are answering stay."""
+        excess = len(self._endpoints) + 1 - MAX_ENDPOINTS
+        idle = [key for key, endpoint in self._endpoints.items() if endpoint.is_idle]
+        for key in idle[: max(0, excess)]:
+            closing = asyncio.get_running_loop().create_task(self._endpoints.pop(key).aclose())
+            self._ending.add(closing)
+            closing.add_done_callback(self._ending.discard)
 
     def endpoint_of(self, provider: ProviderEntry) -> Endpoint:
         """Return where a provider is asked."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Final, final
+from datetime import datetime
+from typing import final
 
 import msgspec
 
 from circuit_breaker_server.engine.costs.records import Usage
+from circuit_breaker_server.engine.expiring import KEPT, EndedKeys
 from circuit_breaker_server.engine.llm.inputs import ModelInput
 from circuit_breaker_server.engine.llm.records import (
     CompletionEnded,
@@ -20,13 +21,10 @@ from circuit_breaker_server.engine.llm.records import (
     decode_body,
 )
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
-from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
-from circuit_breaker_server.log.event_log import LogCorruptError, Record
+from circuit_breaker_server.engine.timestamps import timestamp
+from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["CompletionEntry", "LlmState", "ProviderEntry", "configured", "is_too_old"]
-
-KEPT: Final = timedelta(hours=24)
-"""How long a finished stream can be read again, as far as the log's retention leaves its records."""
 
 _UNHEALTHY_AFTER = 3
 
@@ -123,7 +121,13 @@ class LlmState(TablePart):
         self.providers: Table[ProviderEntry] = Table("provider", ProviderEntry)
         self.completions: Table[CompletionEntry] = Table("completion", CompletionEntry)
         self._owe = owe
+        self._ended = EndedKeys()
         super().__init__(self.providers, self.completions)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :class:`Part`."""
+        super().restore(snapshot)
+        self._ended.restore((key, entry.ended_at) for key, entry in self.completions.items())
 
     def apply(self, record: Record) -> None:
         """Apply a record of a provider or a completion."""
@@ -132,7 +136,8 @@ class LlmState(TablePart):
             case ProviderConfigured():
                 self._configure(body, record)
             case CompletionRequested():
-                self._forget_old(parse_timestamp(body.at))
+                for old_id in self._ended.take_old(body.at):
+                    self.completions.remove(old_id)
                 entry = CompletionEntry(
                     created=record.offset,
                     check=record.check,
@@ -166,6 +171,8 @@ class LlmState(TablePart):
         self.completions.put(
             request_id, msgspec.structs.replace(entry, last=record.offset, ended_at=ended_at)
         )
+        if ended_at is not None:
+            self._ended.put(request_id, ended_at)
 
     def _count(self, body: CompletionEnded | CompletionFailed, *, error: str | None) -> None:
         entry = self.providers.get(body.provider_id)
@@ -181,10 +188,3 @@ class LlmState(TablePart):
             last_error=entry.last_error if error is None else error,
         )
         self.providers.put(entry.id, entry)
-
-    def _forget_old(self, now: datetime) -> None:
-        """Forget what can no longer be read: the oldest first, up to the first that still can."""
-        for request_id, entry in self.completions.items():
-            if not is_too_old(entry.ended_at, now):
-                return
-            self.completions.remove(request_id)

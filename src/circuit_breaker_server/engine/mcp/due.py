@@ -1,45 +1,62 @@
-"""What is due at which moment, by session."""
+"""Moments at which something is due for a session."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 from datetime import datetime
-from typing import final
+from typing import Final, final
 
 __all__ = ["Due"]
+
+_MAX_SLEEP_SECONDS: Final = 60.0
+"""A timer runs on the monotonic clock: after so long the system's clock is looked at again."""
 
 
 @final
 class Due:
-    """Moments of sessions, the earliest first; wakes whoever waits when an earlier one comes.
-
-    An entry is not taken back: whoever takes it looks whether it still holds.
-    """
+    """The moment of each session, the earliest first; wakes the waiter when an earlier one comes."""
 
     def __init__(self) -> None:
+        self._moments: dict[str, datetime] = {}
+        # With entries of sessions whose moment has changed since, which count no more.
         self._heap: list[tuple[datetime, str]] = []
         self._earlier = asyncio.Event()
 
+    def __contains__(self, session_id: str) -> bool:
+        """Tell whether something is due for a session."""
+        return session_id in self._moments
+
     def add(self, moment: datetime, session_id: str) -> None:
-        """Note a moment."""
+        """Set the moment of a session, in the place of the one before."""
         if not self._heap or moment < self._heap[0][0]:
             self._earlier.set()
+        self._moments[session_id] = moment
         heapq.heappush(self._heap, (moment, session_id))
+        if len(self._heap) > 2 * len(self._moments) + 16:
+            self._heap = [(at, id_) for id_, at in self._moments.items()]
+            heapq.heapify(self._heap)
+
+    def forget(self, session_id: str) -> None:
+        """Forget the moment of a session, if it has one."""
+        self._moments.pop(session_id, None)
 
     def take(self, now: datetime) -> list[str]:
-        """Take what is due, the earliest first."""
+        """Take the sessions whose moment has come, the earliest first."""
         found = []
         while self._heap and self._heap[0][0] <= now:
-            found.append(heapq.heappop(self._heap)[1])
+            moment, session_id = heapq.heappop(self._heap)
+            if self._moments.get(session_id) == moment:
+                del self._moments[session_id]
+                found.append(session_id)
         return found
 
     async def wait(self, now: datetime) -> None:
-        """Wait until the first moment, or until an earlier one comes."""
+        """Wait until the first moment, until an earlier one comes, or for a minute."""
         self._earlier.clear()
-        seconds = (self._heap[0][0] - now).total_seconds() if self._heap else None
+        seconds = (self._heap[0][0] - now).total_seconds() if self._heap else _MAX_SLEEP_SECONDS
         try:
-            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+            async with asyncio.timeout(min(max(0.0, seconds), _MAX_SLEEP_SECONDS)):
                 await self._earlier.wait()
         except TimeoutError:
             return

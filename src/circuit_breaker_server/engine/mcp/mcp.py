@@ -176,6 +176,4 @@ class Mcp:
         self.servers.entry(server_id)
         async with self.sessions.lock(server_id):
             await self.sessions.revoke_all(server_id)
-            deleted = await self.servers.delete(server_id)
-        self.sessions.forget_lock(server_id)
-        return deleted
+            return await self.servers.delete(server_id)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -69,7 +70,8 @@ class Sessions:
         self._refreshing: set[str] = set()
         self._watching: list[asyncio.Task[None]] = []
         self._renewing: set[asyncio.Task[None]] = set()
-        self._signing: dict[str, asyncio.Lock] = {}
+        # A lock is there as long as a command holds it or waits for it.
+        self._signing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Expire what expired while the server was down, and watch the clock from now on."""
@@ -99,6 +101,9 @@ class Sessions:
             entry = self._state.sessions.get(body.session.id)
             if entry is not None and entry.session.status == "ACTIVE":
                 self._watch(entry)
+            else:
+                self._expiries.forget(body.session.id)
+                self._renewals.forget(body.session.id)
 
     def secret_ids(self) -> set[str]:
         """Return the ids of the secrets that active sessions need."""
@@ -109,11 +114,10 @@ class Sessions:
 
     def lock(self, server_id: str) -> asyncio.Lock:
         """Return what is held while a session of an MCP server is made, and while it is deleted."""
-        return self._signing.setdefault(server_id, asyncio.Lock())
-
-    def forget_lock(self, server_id: str) -> None:
-        """Drop the lock of an MCP server that is deleted: whoever waits for it finds no server."""
-        self._signing.pop(server_id, None)
+        lock = self._signing.get(server_id)
+        if lock is None:
+            lock = self._signing[server_id] = asyncio.Lock()
+        return lock
 
     # --- commands ---
 

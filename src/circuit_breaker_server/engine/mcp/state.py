@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from datetime import timedelta
 from typing import Final, final
 
 import msgspec
 
+from circuit_breaker_server.engine.expiring import EndedKeys
 from circuit_breaker_server.engine.mcp.capabilities import Offer
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
@@ -23,13 +24,12 @@ from circuit_breaker_server.engine.mcp.records import (
     decode_body,
 )
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
-from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["McpState", "ServerEntry", "SessionEntry", "SignInEntry"]
 
-KEPT: Final = timedelta(hours=24)
-"""How long a session that ended is listed."""
+MAX_DELETED_TENANTS: Final = 100_000
+"""Deleted MCP servers whose tenant is remembered; the events of older ones are for unlimited principals."""
 
 
 @final
@@ -93,7 +93,7 @@ class McpState(TablePart):
         self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
         self.tenants: Table[TenantEntry] = Table("mcp-tenant", TenantEntry)
         self._active: Counter[str] = Counter()
-        self._ended: dict[str, str] = {}
+        self._ended = EndedKeys()
         super().__init__(self.servers, self.sessions, self.sign_ins, self.tenants)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -102,13 +102,10 @@ class McpState(TablePart):
         for server_id, each in self.servers.items():  # a state that was saved before tenants were kept
             if server_id not in self.tenants:
                 self._keep_tenant(each.server, each.created)
-        ended: list[tuple[str, str]] = []
-        for session_id, entry in self.sessions.items():
+        for entry in self.sessions.values():
             if entry.ended_at is None:
                 self._active[entry.session.server_id] += 1
-            else:
-                ended.append((entry.ended_at, session_id))
-        self._ended = {session_id: at for at, session_id in sorted(ended)}
+        self._ended.restore((session_id, entry.ended_at) for session_id, entry in self.sessions.items())
 
     def active_sessions(self, server_id: str) -> int:
         """Count the active sessions of an MCP server."""
@@ -144,6 +141,7 @@ class McpState(TablePart):
             case ServerDeleted():
                 self._server(body.id, record)
                 self.servers.remove(body.id)
+                self._forget_tenants()
             case SessionChanged():
                 self._change_session(body, record)
             case SignInBegun(key=key):
@@ -158,6 +156,14 @@ class McpState(TablePart):
     def _keep_tenant(self, server: ServerImage, created: int) -> None:
         self.tenants.put(server.id, TenantEntry(created=created, tenant_id=server.tenant_id))
 
+    def _forget_tenants(self) -> None:
+        """Forget the tenants of the MCP servers that were made first, of those that are deleted."""
+        excess = len(self.tenants) - len(self.servers) - MAX_DELETED_TENANTS
+        if excess > 0:
+            deleted = (server_id for server_id in self.tenants if server_id not in self.servers)
+            for server_id in list(itertools.islice(deleted, excess)):
+                self.tenants.remove(server_id)
+
     def _server(self, server_id: str, record: Record) -> ServerEntry:
         entry = self.servers.get(server_id)
         if entry is None:
@@ -169,13 +175,16 @@ class McpState(TablePart):
 
     def _change_session(self, body: SessionChanged, record: Record) -> None:
         if body.change == "CREATED":
-            self._forget_old(body.at)
+            for old_id in self._ended.take_old(body.at):
+                self.sessions.remove(old_id)
         session = body.session
         old = self.sessions.get(session.id)
         active = session.status == "ACTIVE"
         self._active[session.server_id] += active - (old is not None and old.ended_at is None)
         if not active:
-            self._ended[session.id] = body.at
+            self._ended.put(session.id, body.at)
+        if not self._active[session.server_id]:
+            del self._active[session.server_id]
         entry = SessionEntry(
             created=record.offset if old is None else old.created,
             last=record.offset,
@@ -184,15 +193,6 @@ class McpState(TablePart):
             ended_at=None if active else body.at,
         )
         self.sessions.put(session.id, entry)
-
-    def _forget_old(self, at: str) -> None:
-        """Forget what ended long ago: in the order of the ends, up to the first that is kept."""
-        oldest = timestamp(parse_timestamp(at) - KEPT)
-        for session_id, ended_at in list(self._ended.items()):
-            if ended_at >= oldest:
-                return
-            del self._ended[session_id]
-            self.sessions.remove(session_id)
 
 
 def _with_status(server: ServerImage, statuses: tuple[str, ...]) -> ServerImage:

@@ -12,6 +12,16 @@ from aiohttp import web
 
 __all__ = ["FakeProvider", "serving_provider"]
 
+_ODD = {
+    "surrogate": [rb'{"choices":[{"index":0,"delta":{"content":"hi \ud800"}}]}'],
+    "emoji": [
+        rb'{"choices":[{"index":0,"delta":{"content":"%b"}}]}' % half for half in (rb"\ud83d", rb"\ude00!")
+    ],
+    "null": [b'{"choices":null}', b'{"choices":[{"index":0,"delta":null}]}'],
+    "list": [b"[1]"],
+}
+"""Chunks that no provider should send, as they are on the wire."""
+
 
 @final
 class FakeProvider:
@@ -68,8 +78,9 @@ class FakeProvider:
             case "hang":
                 await self.hold.wait()
                 return response
-            case "surrogate":
-                await response.write(b'data: {"choices":[{"index":0,"delta":{"content":"hi \\ud800"}}]}\n\n')
+            case "surrogate" | "emoji" | "null" | "list":
+                for chunk in _ODD[kind]:
+                    await response.write(b"data: %b\n\n" % chunk)
             case "number":
                 await say(choices=choice({"content": 7}))
             case "call":

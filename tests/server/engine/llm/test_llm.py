@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
+from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
+from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
 from tests.server.engine.memory_log import MemoryLog
@@ -291,6 +294,7 @@ async def test_an_endpoint_that_does_not_count_is_estimated_and_a_function_call_
         ("gpt-garbled", "PROVIDER_FAILED", "broken", "broke off|cannot be read", 1),
         ("gpt-rubbish", "PROVIDER_FAILED", "broken", "broke off|cannot be read", 1),
         ("gpt-surrogate", "PROVIDER_FAILED", "broken", "cannot be read: .*ud800.* is no text", 1),
+        ("gpt-list", "PROVIDER_FAILED", "broken", "cannot be read: a chunk that is none", 1),
         ("gpt-number", "PROVIDER_FAILED", "broken", "cannot be read: 7 is no text", 1),
         ("gpt-half", "PROVIDER_FAILED", "broken", "cannot be read: 1.5 tokens", 1),
         ("gpt-text", "PROVIDER_FAILED", "broken", "cannot be read: 'x' tokens", 1),
@@ -316,6 +320,59 @@ async def test_an_endpoint_that_fails_ends_the_stream_with_an_error_and_is_count
     assert last["isComplete"] is True
     assert re.search(message, str(last["error"]))
     assert types(log, "costUpdates") == []
+
+
+@pytest.mark.parametrize(("model", "text"), [("gpt-null", "Hello, world"), ("gpt-emoji", "Hello, world😀!")])
+async def test_what_is_odd_in_a_chunk_and_does_no_harm_is_taken(model: str, text: str) -> None:
+    log = MemoryLog()
+    async with with_endpoint(log) as (engine, _fake):
+        done = await engine.llm.complete(ask(model, stream=True))
+    (choice,) = part(done.value, "choices", list)
+    assert choice["message"]["content"] == text
+    assert "".join(str(e["delta"] or "") for e in events(log, "llmStream")) == text
+
+
+async def test_what_the_caller_leaves_out_is_not_sent_to_the_provider() -> None:
+    async with with_endpoint(MemoryLog()) as (engine, fake):
+        await engine.llm.complete(ask("gpt-good"))
+    (body,) = fake.requests
+    assert sorted(body) == ["messages", "model", "stream", "stream_options"]
+
+
+async def test_the_endpoints_that_are_kept_are_bounded() -> None:
+    log = MemoryLog()
+    async with running(log) as engine:
+        made = [engine.llm.endpoint(f"http://127.0.0.1:{port}/v1", None) for port in range(1, 200)]
+        assert len(engine.llm._endpoints) == MAX_ENDPOINTS
+        assert engine.llm.endpoint("http://127.0.0.1:199/v1", None) is made[-1]
+
+
+async def test_a_completion_that_never_ends_keeps_no_younger_one_from_being_forgotten() -> None:
+    now = [datetime(2030, 1, 1, tzinfo=UTC)]
+    log = MemoryLog()
+    engine = Engine(log, now=lambda: now[0])
+    await engine.start()
+    stuck = {
+        "type": "completion_requested",
+        "v": 1,
+        "requestId": "stuck",
+        "at": "2030-01-01T00:00:00.000Z",
+        "model": "echo",
+        "providerId": "echo",
+        "streaming": False,
+    }
+    log.put(NewRecord(subject="completion.stuck", id="a" * 32, data=msgspec.json.encode(stuck)))
+    for _ in range(10):
+        await engine.llm.complete(ask())
+    now[0] += timedelta(hours=25)
+    await engine.llm.complete(ask())
+    assert sorted(engine.llm._state.completions)[-1] == "stuck"
+    assert len(engine.llm._state.completions) == 2
+    await engine.aclose()
+    again = Engine(log, now=lambda: now[0])
+    await again.start()
+    assert [e.ended_at is not None for e in again.llm._state.completions.values()] == [True, True]
+    await again.aclose()
 
 
 async def test_a_defect_of_ours_ends_the_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
