@@ -243,11 +243,20 @@ class SubscriptionFailed(SubscriptionError):
     :ivar id: the operation id.
     :ivar reason: the server's errors, joined.
     :ivar errors: the server's errors, paths kept.
+    :ivar close_code: where the server closed the connection whenever it was sent, the code of that close.
     """
 
-    def __init__(self, id: str, reason: str, *, errors: Sequence[GraphQLError] = ()) -> None:  # noqa: A002 (the planned SDKs' name)
+    def __init__(
+        self,
+        id: str,  # noqa: A002 (the planned SDKs' name)
+        reason: str,
+        *,
+        errors: Sequence[GraphQLError] = (),
+        close_code: int | None = None,
+    ) -> None:
         self.id = id
         self.reason = reason
+        self.close_code = close_code
         self.errors: tuple[GraphQLError, ...] = tuple(errors)
         super().__init__(id, reason)
 
@@ -257,7 +266,8 @@ class SubscriptionFailed(SubscriptionError):
         return self.errors[0].code if self.errors else None
 
     def __str__(self) -> str:
-        return f"subscription {self.id} failed: {self.reason}"
+        code = "" if self.close_code is None else f" (close code {self.close_code})"
+        return f"subscription {self.id} failed: {self.reason}{code}"
 
 
 class DecodeError(SubscriptionError):

@@ -97,3 +97,20 @@ async def test_a_stream_that_strawberry_breaks_off_ends_with_its_error() -> None
         assert await anext(broken) == TickEvent(number=0, label="the only one")
         with pytest.raises(SubscriptionFailed, match="the source is gone"):
             await anext(broken)
+
+
+async def test_a_syntax_error_at_which_strawberry_closes_fails_that_subscription_alone() -> None:
+    document = "subscription { ticks(upto: 100000) { number label } }"
+    async with strawberry_server() as url, Client(url) as client:
+        fine = await client.subscribe(document, type=TickEvent)
+        assert (await anext(fine)).number == 0
+        broken = await client.subscribe("subscription {", type=TickEvent)
+        with pytest.raises(SubscriptionFailed, match="Syntax Error") as caught:
+            async with asyncio.timeout(20):
+                await anext(broken)
+        assert caught.value.close_code == 4400
+        async with asyncio.timeout(20):
+            while (await anext(fine)).number != 0:
+                pass  # what came before the close
+            assert (await anext(fine)).number == 1, "it began anew, on a connection of its own"
+        assert client.state == "connected"

@@ -58,6 +58,7 @@ class _End:
     url = "/graphql"
     remote = "model"
     subprotocol = SUBPROTOCOL
+    closed_by_peer = False
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire

@@ -457,8 +457,8 @@ class World:
 
     # --- the owner of deliveries -------------------------------------------------------------------
 
-    def lost(self, _delivery: Delivery[Any], _error: SubscriptionError) -> bool:
-        return not self.is_over
+    def lost(self, _delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        return error if self.is_over else None
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         assert not after_seconds

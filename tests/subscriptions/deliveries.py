@@ -50,8 +50,8 @@ class Rig:
 
     # The owner of the delivery
 
-    def lost(self, _delivery: Delivery[Any], _error: SubscriptionError) -> bool:
-        return False
+    def lost(self, _delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        return error
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         assert not after_seconds

@@ -10,11 +10,16 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
 
-__all__ = ["close_error"]
+__all__ = ["REFUSES_AN_OPERATION", "close_error"]
 
 # 4401 means "subscribe before the ack", which this client never sends: a server that says it to us means
 # credentials. 3000 and 3003 are the registered codes for the same two refusals.
 _REFUSED_CREDENTIALS = frozenset({CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, 3000, 3003})
+
+REFUSES_AN_OPERATION = frozenset(
+    {CloseCode.BAD_REQUEST, CloseCode.INTERNAL_SERVER_ERROR, CloseCode.INTERNAL, CloseCode.PROTOCOL_ERROR}
+)
+"""Close codes for one bad document: graphql-ws on Node uses 4500, Strawberry 4400, others 1011 and 1002."""
 
 
 def close_error(url: str, code: int, reason: str) -> SubscriptionError:

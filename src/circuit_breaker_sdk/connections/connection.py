@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
-from circuit_breaker_sdk.connections.close_errors import close_error
+from circuit_breaker_sdk.connections.close_errors import REFUSES_AN_OPERATION, close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
 from circuit_breaker_sdk.connections.route import Route
@@ -95,6 +95,7 @@ class Connection:
         "_routes",
         "_socket",
         "_url",
+        "refusal",
         "resume_epoch",
     )
 
@@ -120,6 +121,8 @@ class Connection:
         self._pulse: Pulse | None = None
         self._holding: dict[Route, None] = {}
         self._apart = 0
+        self.refusal: tuple[int, str] | None = None
+        """Close code and reason, where the server closed with a code that may be about one operation."""
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
@@ -366,6 +369,9 @@ class Connection:
             # Read here once: `open` may have been cancelled and would never do so.
             self._acknowledged.exception()
             return
+        socket = self._socket
+        if code in REFUSES_AN_OPERATION and socket is not None and socket.closed_by_peer:
+            self.refusal = (code, reason)
         self._failure = error
         routes, self._routes = self._routes, PrefixRoutes()
         for route in routes.routes():

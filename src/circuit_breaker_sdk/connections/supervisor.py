@@ -60,7 +60,13 @@ class Supervisor:
         self.counters: ConnectionCounters = ConnectionCounters()
         self._settings = settings
         self._endpoints = Endpoints(urls or (settings.url,), breaker or CircuitBreakerPolicy(), clock=clock)
-        self._backoff = Backoff(policy or ErrorRecoveryPolicy(), clock=clock)
+        self._policy = policy or ErrorRecoveryPolicy()
+        self._clock = clock
+        self._backoff = Backoff(self._policy, clock=clock)
+        # How often one may be opened apart from the present one, after others of them were closed.
+        self._pace_apart = Backoff(msgspec.structs.replace(self._policy, max_retries=None), clock=clock)
+        self._wait_apart = 0.0
+        self._apart: set[Connection] = set()
         self._state = ConnectionState.IDLE
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
@@ -170,6 +176,50 @@ class Supervisor:
                 self._opening = None
                 self._move(Trigger.LOST)
 
+    async def open_apart(self) -> Connection:
+        """Open a connection beside the present one, as the policy says; its loss is not the present one's.
+
+        :raises SubscriptionError: it could not be opened.
+        :raises UsageError: the client is closed.
+        """
+        wait, self._wait_apart = self._wait_apart, 0.0
+        backoff = Backoff(self._policy, clock=self._clock)
+        while True:
+            await asyncio.sleep(max(wait, self._endpoints.wait_seconds()))
+            if self._state is ConnectionState.CLOSED:
+                raise UsageError("the client is closed: make a new one")
+            if self._endpoints.wait_seconds():
+                continue
+            self.counters.reconnection_attempts += 1
+            try:
+                await self._tokens.ready()
+                connection = await self._try_each_with_fresh_token()
+            except SubscriptionError as error:
+                seconds = backoff.failed(error)
+                if seconds is None:
+                    raise
+                wait = seconds
+            else:
+                self._apart.add(connection)
+                self._pace_apart.connected()
+                return connection
+
+    async def close_apart(self, connection: Connection) -> None:
+        """Close a connection of :meth:`open_apart`, if it is still apart."""
+        if connection in self._apart:
+            await connection.aclose()
+            self._apart.discard(connection)
+
+    def adopt(self, connection: Connection) -> bool:
+        """Make a connection of :meth:`open_apart` the present one; ``False`` if there is one, or will be."""
+        is_wanted = self._connection is None and self._opening is None
+        if not is_wanted or self._state is ConnectionState.CLOSED or connection not in self._apart:
+            return False
+        self._apart.discard(connection)
+        self._move(Trigger.OPEN, attempt=1)
+        self._take(connection)
+        return True
+
     async def aclose(self) -> None:
         """Close the connection, or stop opening it, and wait for the end. Idempotent."""
         self._move(Trigger.CLOSE)
@@ -185,9 +235,10 @@ class Supervisor:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._closing.add(connection)
-        for closing in tuple(self._closing):
+        for closing in (*self._closing, *self._apart):
             await closing.aclose()
         self._closing.clear()
+        self._apart.clear()
 
     async def disconnect(self) -> None:
         """Close the connection, if there is one, and wait for its end; whoever asks later opens another.
@@ -223,6 +274,10 @@ class Supervisor:
                 self._move(Trigger.LOST)
             raise
         self._opening = None
+        self._take(connection)
+        return connection
+
+    def _take(self, connection: Connection) -> None:
         self._connection = connection
         self._was_connected = True
         self._backoff.connected()
@@ -230,7 +285,6 @@ class Supervisor:
         if self._tokens.can_refresh and self._rotating is None:
             rotating = rotate(self._tokens, lambda: self._shown, self._replace)
             self._rotating = asyncio.create_task(rotating, name="circuit-breaker-token")
-        return connection
 
     async def _until_open(self) -> Connection:
         loss, self._loss = self._loss, None
@@ -355,6 +409,11 @@ class Supervisor:
     # The end of a connection -------------------------------------------------------------------------------
 
     def _lost(self, connection: Connection, error: SubscriptionError) -> None:
+        if connection in self._apart:
+            self._apart.discard(connection)
+            again = error if error.retryable else ConnectionFailed(str(error))
+            self._wait_apart = self._pace_apart.failed(again) or 0.0
+            return
         self.counters.failures += 1
         log(logging.DEBUG, "connection lost", url=connection.url, error=error)
         self._closing.discard(connection)

@@ -49,9 +49,12 @@ from circuit_breaker_sdk.subscriptions.state import (
     Trigger,
 )
 
-__all__ = ["Delivery", "Owner"]
+__all__ = ["PROOF_SECONDS", "Delivery", "Owner"]
 
 T = TypeVar("T")
+
+PROOF_SECONDS = 5.0
+"""A subscription that has lived so long is none at which the server closes the connection."""
 
 _LIVE = SubscriptionState.LIVE
 
@@ -59,8 +62,8 @@ _LIVE = SubscriptionState.LIVE
 class Owner(Protocol):
     """What a delivery needs of who owns it. Any: deliveries of all event types have one owner."""
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Take one whose connection is gone; ``False``: it ends."""
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        """Take one whose connection is gone; return what it ends with, or ``None`` if it goes on."""
         ...
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
@@ -104,6 +107,7 @@ class Delivery(Consumption[T]):
         "_link",
         "_none_allowed",
         "_put_on_at",
+        "_settled",
         "_started",
         "continuity",
         "decode_next",
@@ -116,6 +120,7 @@ class Delivery(Consumption[T]):
         "pauses",
         "received",
         "request",
+        "was_proven",
     )
 
     # Set here as well as there.
@@ -170,6 +175,9 @@ class Delivery(Consumption[T]):
         self._is_confirmed = False
         self._last_cursor: str | None = after
         self._begun: asyncio.Future[None] | None = None
+        self._settled: asyncio.Future[None] | None = None
+        self.was_proven: bool = False
+        """Whether it has proven itself on a link before the present one."""
         self._started = self._put_on_at = time.perf_counter()
         self._failure: tuple[GraphQLError, ...] = ()
         self._failed_at = 0
@@ -327,7 +335,7 @@ class Delivery(Consumption[T]):
         error = server_error(self.id, errors)
         if isinstance(error, GapError) and self._missed(error):
             return
-        if isinstance(error, RateLimitExceeded) and self.owner.lost(self, error):
+        if isinstance(error, RateLimitExceeded) and self.owner.lost(self, error) is None:
             self.owner.resume(self, after_seconds=error.retry_after or 1.0)
             self._go_off(Trigger.LOSE)
             self.handlers.report_error(error)
@@ -345,8 +353,9 @@ class Delivery(Consumption[T]):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
-        if not self.owner.lost(self, error):
-            self._finish(Trigger.FAIL, error)
+        final = self.owner.lost(self, error)
+        if final is not None:
+            self._finish(Trigger.FAIL, final)
             return
         self.owner.resume(self)
         self._go_off(Trigger.LOSE)
@@ -362,6 +371,7 @@ class Delivery(Consumption[T]):
             return
         self._move(Trigger.GO_LIVE)
         self._begin()
+        self._settle()
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._started, 6))
 
     def give_up(self, error: SubscriptionError) -> None:
@@ -377,6 +387,7 @@ class Delivery(Consumption[T]):
         """
         if not self._is_off:
             # Handed over: whatever the other link still has under way comes by this one.
+            self._note_proof()
             self._link.release(self)
             self._link.complete(self.id, self)
         self.id = id
@@ -411,6 +422,20 @@ class Delivery(Consumption[T]):
     def link(self) -> Link | None:
         """What carries it now; ``None`` for nothing."""
         return None if self._is_off else self._link
+
+    @property
+    def is_proven_on_link(self) -> bool:
+        """Whether the server has accepted it on the present link: by an event, the live signal, or time."""
+        return (
+            self.events_received > self._events_before
+            or (self._has_cursors and self._is_confirmed)
+            or time.perf_counter() - self._put_on_at >= PROOF_SECONDS
+        )
+
+    def settling(self) -> asyncio.Future[None]:
+        """Return a future that is done when it goes live, ends, or is on no link any more."""
+        self._settled = self.loop.create_future()
+        return self._settled
 
     @property
     def events_on_connection(self) -> int:
@@ -526,9 +551,19 @@ class Delivery(Consumption[T]):
 
     def _go_off(self, trigger: Trigger) -> None:
         """Note that it is on no connection."""
+        self._note_proof()
         self._link.release(self)
         self._is_off, self._is_stopped = True, False
         self._move(trigger)
+        self._settle()
+
+    def _note_proof(self) -> None:
+        self.was_proven = self.was_proven or self.is_proven_on_link
+
+    def _settle(self) -> None:
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+        self._settled = None
 
     def _missed(self, error: GapError) -> bool:
         """Note a gap; ``False`` if nobody wants to be carried over it."""
@@ -574,6 +609,7 @@ class Delivery(Consumption[T]):
         if error is not None:
             self.last_error = error
         self._begin()
+        self._settle()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._log(

@@ -120,7 +120,8 @@ class Member:
         """
         handed: dict[Connection, list[Delivery[Any]]] = {}
         for number, delivery in enumerate(tuple(self.running), 1):
-            if delivery in self.running and not self._closed and _resumes(delivery.link):
+            is_movable = _resumes(delivery.link) and not self._recovery.is_suspect(delivery)
+            if delivery in self.running and not self._closed and is_movable:
                 supervisor = target()
                 connection = None if supervisor is None else supervisor.present
                 if supervisor is None or connection is None:
@@ -153,9 +154,9 @@ class Member:
 
     # The owner of deliveries -------------------------------------------------------------------------------
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Tell whether one whose connection is gone, or that was told to wait, goes on by another attempt."""
-        return self._recovery.may_go_on(delivery, error)
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        """Return what ends one whose connection is gone, or that was told to wait; ``None``: it goes on."""
+        return self._recovery.end_of(delivery, error)
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         """Put one that is on no connection back on one, to go on from its cursor."""

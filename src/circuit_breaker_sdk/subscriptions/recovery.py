@@ -25,6 +25,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.interval_queries import IntervalQueries
 from circuit_breaker_sdk.subscriptions.state import SubscriptionState
+from circuit_breaker_sdk.subscriptions.suspects import Suspects
 
 __all__ = ["Recovery"]
 
@@ -80,21 +81,37 @@ class Recovery:
         self._running: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
+        self._suspects = Suspects(
+            supervisor,
+            resume,
+            running_on=running_on,
+            put_back=self.put_back,
+            on_moved=self._on_moved,
+        )
 
-    def may_go_on(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
-        """Tell whether one that has lost its link is to be put on another."""
-        if isinstance(delivery.link, Connection) and delivery.events_on_connection >= _PROOF_EVENTS:
+    def is_suspect(self, delivery: Delivery[Any]) -> bool:
+        """Tell whether the server may have closed a connection because of this one."""
+        return delivery in self._suspects
+
+    def end_of(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        """Return what ends one that has lost its link; ``None``: it is to be put on another."""
+        link = delivery.link
+        if isinstance(link, Connection) and delivery.events_on_connection >= _PROOF_EVENTS:
             self._supervisor.proven()
         if (
-            delivery.link is self._poll
+            link is self._poll
             and isinstance(error, HandshakeFailed)
             and delivery.fallbacks.changes is not None
         ):
             self._has_no_polls = True
-            return not self._closed
+            return error if self._closed else None
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
-            return False  # nothing has ever got through: that is for who subscribes to know
-        return self._supervisor.may_mend(error) and not self._closed and not self._gives_up_at_once
+            return error  # nothing has ever got through: that is for who subscribes to know
+        if self._closed or self._gives_up_at_once:
+            return error
+        if isinstance(link, Connection) and self._suspects.are_on(link):
+            return self._suspects.end_of(delivery, link)
+        return None if self._supervisor.may_mend(error) else error
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""
@@ -121,6 +138,9 @@ class Recovery:
             return
         if delivery.state.is_end:
             return
+        if delivery in self._suspects:
+            self._suspects.try_again(delivery)
+            return
         self._lost[delivery] = None
         if self._running is None:
             self._start()
@@ -139,6 +159,7 @@ class Recovery:
 
     def forget(self, delivery: Delivery[Any]) -> bool:
         """Note that a subscription has ended, or is for another to put back; tell whether it waited here."""
+        self._suspects.forget(delivery)
         waited = delivery in self._lost
         self._lost.pop(delivery, None)
         if not self._lost and self._running is not None:
@@ -153,6 +174,7 @@ class Recovery:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
+        await self._suspects.aclose()
         await self._queries.aclose()
 
     def _start(self) -> None:
@@ -223,6 +245,12 @@ class Recovery:
             if delivery not in self._lost and not delivery.state.is_end:
                 delivery.go_live()
                 self._on_unknown(delivery)
+
+    def _on_moved(self, delivery: Delivery[Any], connection: Connection) -> None:
+        if connection.resume_negotiated:
+            self.expect_live(connection, (delivery,))
+        else:
+            self._on_unknown(delivery)
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
         def now() -> None:

@@ -92,6 +92,7 @@ class WebSocket:
         "_timer",
         "_transport",
         "_underlying",
+        "closed_by_peer",
         "remote",
         "subprotocol",
         "url",
@@ -117,6 +118,8 @@ class WebSocket:
         self._closed_with: tuple[int, str] | None = None
         self._state = SocketState.OPEN
         self._timer: asyncio.TimerHandle | None = None
+        self.closed_by_peer: bool = False
+        """Whether the close frame that came first was the peer's."""
         peer = self._underlying.get_extra_info("peername")
         self.remote: str = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
@@ -220,6 +223,7 @@ class WebSocket:
     def receive_close(self, code: int, reason: str) -> None:
         """Take the peer's close frame: answer it with its code, then disconnect (RFC 6455, section 5.5.1)."""
         if self._state is SocketState.OPEN:
+            self.closed_by_peer = True
             self._begin_close(code, reason)
         self._transport.disconnect()
 
