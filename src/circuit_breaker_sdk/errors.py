@@ -325,8 +325,8 @@ class HandlerError(SubscriptionError):
 class GapError(SubscriptionError):
     """Events are missing between what was delivered and what comes next.
 
-    :ivar reason: ``trimmed``, ``epoch``, ``rewritten``, ``future``, ``malformed``, or ``prev`` when the
-        chain of cursors itself is broken.
+    :ivar reason: ``trimmed``, ``epoch``, ``rewritten``, ``future``, ``malformed``, ``skipped``, or ``prev``
+        when the chain of cursors itself is broken.
     """
 
     def __init__(self, id: str, reason: str) -> None:  # noqa: A002 (as above)

@@ -188,6 +188,7 @@ class Server:
             pacing=None if pace is None else Pacing(pace),
             look=Views(engine).of,
             select_nothing=nothing.select,
+            skipped=engine.skipped,
         )
         parts.push_async_callback(gateway.aclose)
         await gateway.start()

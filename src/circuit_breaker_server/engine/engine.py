@@ -30,6 +30,7 @@ from circuit_breaker_server.engine.nats.nats import NatsResources
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
+from circuit_breaker_server.engine.skipping import Skipped
 from circuit_breaker_server.engine.tables import Part
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
@@ -169,6 +170,11 @@ class Engine:
     def failure(self) -> RecordNotApplied | None:
         """Why the engine stopped for good; ``None`` while it has not."""
         return self._folding.failure
+
+    @property
+    def skipped(self) -> Mapping[int, Skipped]:
+        """The records that an operator had skipped, by offset; known once the engine has started."""
+        return self._folding.state.skipped
 
     def on_failure(self, callback: Callable[[RecordNotApplied], object]) -> None:
         """Call back once, in the event loop, when the engine stops for good: it has to be closed then."""

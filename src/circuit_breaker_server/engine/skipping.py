@@ -6,7 +6,7 @@ A record that no release can apply would keep the server from starting. With the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, final
 
@@ -18,7 +18,7 @@ from circuit_breaker_server.engine.origin import Origin, with_origin
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import EventLog, LogError, NewRecord, Record, matches, subject
 
-__all__ = ["ABOUT_LOG", "CannotSkip", "Skipped", "first_skipped", "load_skipped", "skip"]
+__all__ = ["ABOUT_LOG", "CannotSkip", "Skipped", "is_skipped", "load_skipped", "skip"]
 
 ABOUT_LOG: Final = "log"
 """The first token of the subjects of records that are about the log itself."""
@@ -59,17 +59,13 @@ async def load_skipped(log: EventLog) -> Mapping[int, Skipped]:
     return {body.skipped_offset: body for body in (decode_as(_DECODER, record) for record in found)}
 
 
-def first_skipped(
-    skipped: Iterable[Skipped], *, after: int, upto: int, subjects: Iterable[str]
-) -> Skipped | None:
-    """Return the first skipped record between two offsets that one of the patterns matches."""
-    patterns = tuple(subjects)
-    for body in sorted(skipped, key=lambda each: each.skipped_offset):
-        if after < body.skipped_offset <= upto and any(
-            matches(pattern, body.skipped_subject) for pattern in patterns
-        ):
-            return body
-    return None
+def is_skipped(skipped: Iterable[Skipped], *, after: int, subjects: Sequence[str]) -> bool:
+    """Tell whether a record above an offset was skipped whose subject one of the patterns matches."""
+    return any(
+        body.skipped_offset > after and matches(pattern, body.skipped_subject)
+        for body in skipped
+        for pattern in subjects
+    )
 
 
 async def skip(log: EventLog, offset: int, *, reason: str, operator: str) -> Record:

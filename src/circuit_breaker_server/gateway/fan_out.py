@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
@@ -12,6 +13,7 @@ from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
+from circuit_breaker_server.engine.skipping import Skipped
 from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
 from circuit_breaker_server.gateway.feed import (
     EncodingFailed,
@@ -104,14 +106,16 @@ class Gateway:
         pacing: Pacing | None = None,
         look: Look = _see_everything,
         select_nothing: Callable[[str, Mapping[str, object]], Selection] | None = None,
+        skipped: Mapping[int, Skipped] = MappingProxyType({}),
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
         :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
         :param look: tells what of a subscription somebody may see; raises ``EngineError``.
         :param select_nothing: as ``select``, where what the arguments name is not to be seen.
+        :param skipped: by offset: records that an operator had skipped.
         """
-        self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors)
+        self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
         self.pacing = pacing
         self._look = look
         self._select_nothing = select_nothing or select

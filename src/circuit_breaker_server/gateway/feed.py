@@ -552,7 +552,7 @@ class Feed:
         bucket = subscriber.bucket
         try:
             if subscriber.unverified is not None:
-                await self._hub.reader.verify(subscriber.unverified)
+                await self._hub.reader.verify(subscriber.unverified, subscriber.channel.selection.subjects)
                 if subscriber.ended:
                     return
                 subscriber.unverified = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias, final
 
 import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.events import StreamEvent
+from circuit_breaker_server.engine.skipping import Skipped, is_skipped
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
 
@@ -24,6 +26,8 @@ class GapReason(enum.StrEnum):
     REWRITTEN = "rewritten"
     FUTURE = "future"
     MALFORMED = "malformed"
+    SKIPPED = "skipped"
+    """An operator had a record skipped that the subscription would have had events of."""
 
 
 @final
@@ -73,6 +77,7 @@ class LogReader:
     :ivar derive: from a record to its events, a pure function.
     :ivar page_records: how many records are read at once.
     :ivar page_bytes: after how many bytes of records a page ends, with the record that reaches them.
+    :param skipped: by offset: records that are not applied to the state, whose events are not sent either.
 
     Example::
 
@@ -87,12 +92,14 @@ class LogReader:
         page_records: int = 512,
         page_bytes: int = 256 * 1024,
         cursors: Cursors | None = None,
+        skipped: Mapping[int, Skipped] = MappingProxyType({}),
     ) -> None:
         self.log = log
         self.cursors = cursors or Cursors(log.epoch)
         self._derive = derive
         self._page_records = page_records
         self._page_bytes = page_bytes
+        self._skipped = skipped
 
     def events(self, record: Record, streams: Container[str]) -> Sequence[LoggedEvent]:
         """Derive a record's events of these streams.
@@ -128,9 +135,10 @@ class LogReader:
         records = await self.log.read(after=offset - 1, limit=1)
         return self.end_cursor(records[0]) if records and records[0].offset == offset else None
 
-    async def verify(self, cursor: Cursor) -> None:
+    async def verify(self, cursor: Cursor, subjects: Sequence[str]) -> None:
         """Make sure that everything after the cursor can be read.
 
+        :param subjects: patterns of the records that are read.
         :raises Gap: it cannot.
         """
         log = self.log
@@ -145,6 +153,8 @@ class LogReader:
         if check != cursor.check:
             raise Gap(GapReason.REWRITTEN)
         await self._refuse_if_trimmed((cursor.offset, cursor.index))
+        if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):
+            raise Gap(GapReason.SKIPPED)
 
     async def _refuse_if_trimmed(self, after: Position) -> None:
         """Make sure that no event after the place was trimmed.
@@ -182,6 +192,8 @@ class LogReader:
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await self._refuse_if_trimmed(after)
+        if self._skipped and any(record.offset in self._skipped for record in records):
+            raise Gap(GapReason.SKIPPED)
         events, denied = self._matching(channel, records, after)
         reached = (records[-1].offset, END_OF_RECORD) if records else after
         is_last = len(records) < limit and sum(len(record.data) for record in records) < self._page_bytes
