@@ -207,6 +207,8 @@ class Server:
             variables: Mapping[str, object] | None,
             operation_name: str | None,
             caller: Caller,
+            *,
+            with_cursor: bool,
         ) -> bytes:
             return await execute(
                 document,
@@ -217,6 +219,7 @@ class Server:
                 caller=caller,
                 nothing=nothing,
                 cursors=cursors,
+                with_cursor=with_cursor,
             )
 
         once = Once(engine, timeout_seconds=settings.execute_seconds, nothing=nothing, cursors=cursors)

@@ -17,7 +17,7 @@ __all__ = ["CrossOrigin"]
 _PATHS: Final = frozenset({"/", "/graphql", "/graphql/poll"})
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "POST",
-    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key",
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Resume-Version",
     "Access-Control-Max-Age": "600",
 }
 _EXPOSED: Final = b"Idempotency-Replayed, Retry-After, WWW-Authenticate"

@@ -62,6 +62,7 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
         _is_counted = True
         _is_upgraded = False
         _has_received = False
+        _defect: str | None = None
         _host = ""
 
         def enter(self, transport: asyncio.Transport, host: str) -> None:
@@ -111,7 +112,17 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
 
         def on_headers_complete(self) -> None:
             self._stage = _Stage.BODY
+            self._defect = _defect(
+                self.parser.get_http_version(),
+                hosts=sum(name.lower() == b"host" for name, _ in self.headers),
+                is_upgrade=self.parser.should_upgrade(),
+            )
+            if self._defect is not None:
+                raise ValueError(self._defect)  # the parser stops, and uvicorn answers 400
             super().on_headers_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            super().send_400_response(self._defect or msg)
 
         def on_message_complete(self) -> None:
             self._stage = _Stage.NOTHING
@@ -176,6 +187,15 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
                 _refuse(transport, *refusal)
 
     return Door
+
+
+def _defect(version: str, *, hosts: int, is_upgrade: bool) -> str | None:
+    """Return the defect of a request's head that the parser lets through, ``None`` for none."""
+    if hosts > 1 or (hosts == 0 and version != "1.0"):
+        return f"a request has exactly one Host header, not {hosts} (RFC 9112, section 3.2)"
+    if is_upgrade and version == "1.0":
+        return "a WebSocket needs HTTP/1.1 (RFC 6455, section 4.2.1)"
+    return None
 
 
 def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:

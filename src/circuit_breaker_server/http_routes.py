@@ -41,7 +41,7 @@ from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, read_poll
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
 from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
-from circuit_breaker_server.session import Execute
+from circuit_breaker_server.session import RESUME_VERSION, Execute
 
 __all__ = ["HttpRoutes"]
 
@@ -49,6 +49,8 @@ JSON: Final = "application/json"
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
+RESUME: Final = "Resume-Version"
+"""A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -201,6 +203,7 @@ class HttpRoutes:
         except DocumentInvalid as error:
             return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)
         keys = request.headers.getlist(KEY) if operation.operation is OperationType.MUTATION else []
+        with_cursor = request.headers.get(RESUME) == str(RESUME_VERSION)
         status, headers = None, None
         try:
             if keys:
@@ -211,11 +214,14 @@ class HttpRoutes:
                     body.operation_name,
                     key=", ".join(keys),
                     caller=caller,
+                    with_cursor=with_cursor,
                 )
                 answer, status = done.answer, done.status
                 headers = {REPLAYED: "true"} if done.is_replayed else None
             else:
-                answer = await self._execute(document, body.variables, body.operation_name, caller)
+                answer = await self._execute(
+                    document, body.variables, body.operation_name, caller, with_cursor=with_cursor
+                )
         except Exception:
             logger.exception("execute_failed")
             return _errors(500, media_type, [internal_error()])

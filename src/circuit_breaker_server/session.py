@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, final
+from typing import Final, Protocol, final
 
 from graphql import OperationType
 
@@ -30,7 +30,7 @@ from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
 from circuit_breaker_server.gateway.plan import Plans, Refused
-from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.graphql.documents import Document, Documents, begins_with_subscription
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.authentication import (
@@ -45,7 +45,22 @@ from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, to
 
 __all__ = ["TOO_MANY", "Execute", "Services", "Session", "text_frames"]
 
-Execute: TypeAlias = Callable[[Document, Mapping[str, object] | None, str | None, Caller], Awaitable[bytes]]
+
+class Execute(Protocol):
+    """Execute a query or a mutation; return the answer's JSON."""
+
+    def __call__(
+        self,
+        document: Document,
+        variables: Mapping[str, object] | None,
+        operation_name: str | None,
+        caller: Caller,
+        /,
+        *,
+        with_cursor: bool,
+    ) -> Awaitable[bytes]: ...
+
+
 """Runs a query or mutation; returns the encoded execution result, errors included."""
 
 RESUME_VERSION: Final = 1
@@ -114,6 +129,7 @@ class Session:
         "_caller",
         "_feed",
         "_init_timer",
+        "_is_leaving",
         "_is_over",
         "_on_end",
         "_own",
@@ -166,6 +182,8 @@ class Session:
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
+        # The peer has sent its close frame, and waits for ours.
+        self._is_leaving = False
         self._sending: asyncio.Handle | None = None
         loop = asyncio.get_running_loop()
         self._init_timer: asyncio.TimerHandle | None = loop.call_later(
@@ -217,6 +235,14 @@ class Session:
         self._protocol.receive_closed()
         self._wind_up()
         self._on_end(self)
+
+    def on_peer_closing(self) -> bool:
+        """Write the answers that are ready; tell whether queries and mutations are still being executed."""
+        if self._is_over:
+            return False
+        self._is_leaving = True
+        self._send()
+        return bool(self._tasks)
 
     # --- the peer of the feed ----------------------------------------------------------------------
 
@@ -433,6 +459,10 @@ class Session:
     # --- operations --------------------------------------------------------------------------------
 
     def _on_subscribe(self, event: Subscribe) -> None:
+        # Limits first: parsing and validating are what a flood of documents would cost.
+        begins: Asked = "subscribes" if begins_with_subscription(event.query) else "operations"
+        if self._is_too_often(event.id, begins):
+            return
         try:
             document = self._services.documents.get(event.query, event.variables)
             operation = document.operation(event.operation_name)
@@ -441,7 +471,7 @@ class Session:
             return
         is_subscription = operation.operation is OperationType.SUBSCRIPTION
         asked: Asked = "subscribes" if is_subscription else "operations"
-        if self._is_too_often(event.id, asked):
+        if asked != begins and self._is_too_often(event.id, asked):
             return
         if is_subscription:
             self._subscribe(event, document)
@@ -486,7 +516,11 @@ class Session:
     async def _execute(self, event: Subscribe, document: Document) -> None:
         try:
             payload = await self._services.execute(
-                document, event.variables, event.operation_name, self._caller
+                document,
+                event.variables,
+                event.operation_name,
+                self._caller,
+                with_cursor=self._feed is not None and self._feed.resume,
             )
             if self._is_mine(event.id):
                 self._protocol.send_next(event.id, payload)
@@ -500,6 +534,8 @@ class Session:
             if self._is_mine(event.id):
                 del self._tasks[event.id]
         self._send()
+        if self._is_leaving and not self._tasks:
+            self._socket.answer_close()
 
     def _is_mine(self, operation_id: str) -> bool:
         return self._tasks.get(operation_id) is asyncio.current_task()

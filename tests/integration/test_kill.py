@@ -47,7 +47,8 @@ class Answer(dict[str, object]):
 
 
 async def post(http: aiohttp.ClientSession, url: str, query: str, variables: object = None) -> Answer:
-    async with http.post(url, json={"query": query, "variables": variables}) as response:
+    body, headers = {"query": query, "variables": variables}, {"Resume-Version": "1"}
+    async with http.post(url, json=body, headers=headers) as response:
         return Answer(json.loads(await response.read()))
 
 

@@ -99,7 +99,7 @@ async def send(
     accept: str = "*/*",
     **more: object,
 ) -> Reply:
-    headers = {"Accept": accept, "Content-Type": "application/json"}
+    headers = {"Accept": accept, "Content-Type": "application/json", "Resume-Version": "1"}
     if key is not None:
         headers["Idempotency-Key"] = key
     body = msgspec.json.encode({"query": query, "variables": variables, **more})

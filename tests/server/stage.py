@@ -12,11 +12,11 @@ from typing import final
 import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
-from circuit_breaker_server.access.caller import Caller
-from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.security.authentication import Authenticator
+from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.session import Execute, Services
 from circuit_breaker_server.sessions import Sessions
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
@@ -25,9 +25,7 @@ from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_c
 Message = dict[str, object]
 
 
-async def answer_nothing(
-    _document: Document, _variables: Mapping[str, object] | None, _operation_name: str | None, _caller: Caller
-) -> bytes:
+async def answer_nothing(_document: Document, *_given: object, **_more: object) -> bytes:
     return b'{"data":{"nothing":null}}'
 
 
@@ -65,6 +63,8 @@ async def staged(
     execute: Execute = answer_nothing,
     ring_size: int = 1024,
     authenticator: Authenticator | None = None,
+    rates: Rates | None = None,
+    closing_seconds: float = 1.0,
     **settings: float,
 ) -> AsyncIterator[Stage]:
     log = log or ScriptedLog()
@@ -77,6 +77,7 @@ async def staged(
         epoch=log.epoch,
         settings=ServerSettings(data_dir=Path("unused"), **settings),  # type: ignore[arg-type]  # the test's numbers
         authenticator=authenticator or Authenticator(),
+        rates=Rates(RateSettings()) if rates is None else rates,
     )
     sessions = Sessions(services)
     sockets: list[WebSocket] = []
@@ -87,7 +88,7 @@ async def staged(
         sockets.append(socket)
         return sessions.open(socket)
 
-    async with listen(open_sink, close_seconds=1.0) as port:
+    async with listen(open_sink, close_seconds=closing_seconds) as port:
         try:
             yield Stage(log, gateway, sessions, sockets, clients, port)
         finally:

@@ -53,7 +53,8 @@ class Site:
         self.clients: list[Client] = []
 
     async def post(self, query: str, variables: Mapping[str, object] | None = None) -> dict[str, object]:
-        async with self.http.post(self.server.url, json={"query": query, "variables": variables}) as answer:
+        body, headers = {"query": query, "variables": variables}, {"Resume-Version": "1"}
+        async with self.http.post(self.server.url, json=body, headers=headers) as answer:
             assert answer.status == 200
             return msgspec.json.decode(await answer.read(), type=dict[str, object])
 

@@ -152,3 +152,39 @@ def test_what_has_gone_is_not_remembered() -> None:
 def test_a_proxy_is_an_address_or_a_network(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="trusted_proxies: 'proxy' does not appear to be"):
         ServerSettings(data_dir=tmp_path, trusted_proxies=("proxy",))
+
+
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "says"),
+    [
+        (b"GET /health HTTP/1.1\r\n", b"400", b"exactly one Host header, not 0"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n", b"400", b"exactly one Host header, not 2"),
+        (b"GET /health HTTP/1.0\r\nHost: a\r\nhost: a\r\n", b"400", b"exactly one Host header, not 2"),
+        (b"GET /health HTTP/1.0\r\n", b"200", b"ok"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", b"200", b"ok"),
+        (
+            b"GET /graphql HTTP/1.0\r\nHost: a\r\n" + UPGRADE,
+            b"400",
+            b"needs HTTP/1.1",
+        ),
+        (
+            b"GET /graphql HTTP/1.1\r\n" + UPGRADE,
+            b"400",
+            b"exactly one Host header",
+        ),
+    ],
+)
+async def test_a_head_that_the_rfc_refuses_is_400_and_says_why(
+    tmp_path: Path, head: bytes, status: bytes, says: bytes
+) -> None:
+    async with serving(tmp_path) as server, opened(server) as (reader, writer):
+        writer.write(head + b"\r\n")
+        answer = await rest(reader)
+    assert answer.split(b" ", 2)[1] == status
+    assert says in answer

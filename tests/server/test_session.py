@@ -11,8 +11,10 @@ import pytest
 
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
+from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.session import text_frames
 from tests.server.gateway.worlds import (
     ALL_NOTES,
@@ -24,7 +26,7 @@ from tests.server.gateway.worlds import (
     cursor_of,
 )
 from tests.server.stage import Client, Stage, staged
-from tests.transports.peers import TEXT, frame
+from tests.transports.peers import CLOSE, TEXT, frame
 
 NOTHING = "{ nothing }"
 
@@ -254,7 +256,9 @@ async def test_a_query_is_answered_by_one_next_and_complete_and_its_id_is_free()
 async def test_a_query_that_is_completed_or_whose_socket_goes_is_cancelled_and_never_answered() -> None:
     started: asyncio.Queue[asyncio.Event] = asyncio.Queue()
 
-    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
+    async def execute(
+        _document: Document, _variables: object, _name: object, _caller: object, **_more: object
+    ) -> bytes:
         cancelled = asyncio.Event()
         started.put_nowait(cancelled)
         try:
@@ -277,7 +281,9 @@ async def test_a_query_that_is_completed_or_whose_socket_goes_is_cancelled_and_n
 
 
 async def test_a_query_that_fails_inside_tells_nothing_of_the_inside() -> None:
-    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
+    async def execute(
+        _document: Document, _variables: object, _name: object, _caller: object, **_more: object
+    ) -> bytes:
         raise RuntimeError("the password is swordfish")
 
     async with staged(execute=execute) as stage:
@@ -404,7 +410,9 @@ async def receive_all(client: Client, count: int) -> list[Payload]:
 
 
 async def test_a_peer_that_asks_and_never_reads_is_dropped() -> None:
-    async def execute(_document: Document, _variables: object, _name: object, _caller: object) -> bytes:
+    async def execute(
+        _document: Document, _variables: object, _name: object, _caller: object, **_more: object
+    ) -> bytes:
         return b'{"data":"' + b"y" * 20_000 + b'"}'
 
     async with staged(max_unsent_bytes=100_000, execute=execute) as stage:
@@ -500,3 +508,69 @@ async def test_a_peer_that_is_slow_to_read_is_not_taken_for_silent_until_it_take
         silent(stage)
         assert len(stage.sessions) == 1
         await stage.until(lambda: not len(stage.sessions) or silent(stage))
+
+
+async def test_a_mutation_and_a_close_frame_in_one_write_are_both_answered() -> None:
+    begun: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def execute(_document: Document, *_given: object, **_more: object) -> bytes:
+        goes_on = asyncio.Event()
+        begun.put_nowait(goes_on)
+        await goes_on.wait()
+        return b'{"data":{"nothing":1}}'
+
+    async with staged(execute=execute) as stage:
+        client = await stage.open()
+        client.subscribe("q", NOTHING)
+        client.peer.send_frame(CLOSE, b"\x03\xe8")
+        (await begun.get()).set()
+        assert await client.result_of("q") == {"data": {"nothing": 1}}
+        assert (await client.receive())["type"] == "complete"
+        assert (await client.peer.read_frame()).close_code == 1000
+
+
+async def test_answers_that_never_come_delay_a_close_for_the_closing_time_only() -> None:
+    async def execute(_document: Document, *_given: object, **_more: object) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("it waits for ever")
+
+    async with staged(execute=execute, closing_seconds=0.05) as stage:
+        client = await stage.open()
+        client.subscribe("q", NOTHING)
+        client.peer.send_frame(CLOSE, b"\x03\xe8")
+        assert (await client.peer.read_frame()).close_code == 1000
+
+
+async def test_only_a_peer_that_negotiated_resume_is_told_the_cursor_of_a_mutation() -> None:
+    told: list[object] = []
+
+    async def execute(_document: Document, *_given: object, **more: object) -> bytes:
+        told.append(more["with_cursor"])
+        return b'{"data":{"nothing":1}}'
+
+    async with staged(execute=execute) as stage:
+        for resume in (True, False):
+            client = await stage.open(resume=resume)
+            client.subscribe("q", NOTHING)
+            await client.result_of("q")
+    assert told == [True, False]
+
+
+async def test_a_document_of_a_peer_over_its_rate_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    get = Documents.get
+
+    def counting(self: Documents, query: str, *given: object, **more: object) -> Document:
+        parsed.append(query)
+        return get(self, query, *given, **more)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(Documents, "get", counting)
+    async with staged(rates=Rates(RateSettings(operations_per_second=1, subscribes_per_second=1))) as stage:
+        client = await stage.open()
+        for number, query in enumerate(
+            ("{ invalid", "# a\n subscription { broken", "{ again", "subscription { x")
+        ):
+            client.subscribe(str(number), query)
+        errors = [await client.error_of(str(number)) for number in range(4)]
+    assert ["RATE_LIMITED" in str(error) for error in errors] == [False, False, True, True]
+    assert parsed == ["{ invalid", "# a\n subscription { broken"]

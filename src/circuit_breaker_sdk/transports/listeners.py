@@ -19,7 +19,7 @@ from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler, parse_close
 from circuit_breaker_sdk.transports.frame_protocol import FrameListener
 from circuit_breaker_sdk.transports.lingering import plain_transport
-from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, WebSocket
+from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, ServerSink, WebSocket
 from circuit_breaker_sdk.transports.pace import Pace, Pacing
 
 __all__ = ["ClientListener", "MessageListener", "ServerListener"]
@@ -142,13 +142,16 @@ class MessageListener(FrameListener):
         if kind is _CLOSE:
             code, reason = parse_close(frame.get_payload_as_bytes())
             if self._socket is not None:
-                self._socket.receive_close(code, reason)
+                self._receive_close(self._socket, code, reason)
         elif kind is _PING:
             # Only the last ping of a loop turn is answered (RFC 6455, section 5.5.3): a flood of them costs
             # little more than reading it.
             if self._pong is None:
                 asyncio.get_running_loop().call_soon(self._send_pong)
             self._pong = frame.get_payload_as_bytes()
+
+    def _receive_close(self, socket: WebSocket, code: int, reason: str) -> None:
+        socket.receive_close(code, reason)
 
     def _send_pong(self) -> None:
         payload, self._pong = self._pong, None
@@ -237,7 +240,7 @@ class ServerListener(MessageListener):
         ServerListener(open_session, limits=MessageLimits(max_message_bytes=65_536), close_seconds=2.0)
     """
 
-    __slots__ = ("_close_seconds", "_open_sink", "_pace", "_pacing", "_subprotocol")
+    __slots__ = ("_close_seconds", "_open_sink", "_pace", "_pacing", "_server_sink", "_subprotocol")
 
     def __init__(
         self,
@@ -252,6 +255,7 @@ class ServerListener(MessageListener):
         self._pacing = pacing
         self._pace: Pace | None = None
         self._open_sink: Callable[[WebSocket], MessageSink] | None = open_sink
+        self._server_sink: ServerSink | None = None
         self._close_seconds = close_seconds
         self._subprotocol = subprotocol
 
@@ -279,7 +283,15 @@ class ServerListener(MessageListener):
         if self._pace is not None:
             self._pace.hurry()  # to the peer's answer, which is behind all that it has sent
 
+    def _receive_close(self, socket: WebSocket, code: int, reason: str) -> None:
+        sink = self._server_sink
+        if sink is not None and not self.closing and sink.on_peer_closing():
+            socket.hold_close(code, reason)
+        else:
+            socket.receive_close(code, reason)
+
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._server_sink = None
         if self._pace is not None:
             self._pace.end()
         super().on_ws_disconnected(transport)
@@ -296,7 +308,9 @@ class ServerListener(MessageListener):
         if open_sink is None:
             raise RuntimeError("a socket connects once")
         try:
-            self.attach(socket, open_sink(socket))
+            sink = open_sink(socket)
+            self._server_sink = sink if isinstance(sink, ServerSink) else None
+            self.attach(socket, sink)
         except Exception:
             _logger.exception("opening a session failed; the socket is closed with 1011")
             self.attach(socket, _NoSink())

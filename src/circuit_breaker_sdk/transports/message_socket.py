@@ -9,7 +9,7 @@ import asyncio
 import enum
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 from picows import WSCloseCode, WSMsgType, WSTransport
 
@@ -20,7 +20,7 @@ from circuit_breaker_sdk.transports.lingering import plain_transport
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.listeners import MessageListener
 
-__all__ = ["ClientSink", "MessageSink", "SocketState", "WebSocket"]
+__all__ = ["ClientSink", "MessageSink", "ServerSink", "SocketState", "WebSocket"]
 
 _TEXT: Final = WSMsgType.TEXT
 
@@ -53,6 +53,21 @@ class ClientSink(MessageSink, Protocol):
 
     def on_messages(self, messages: list[bytes]) -> None:
         """Receive two or more whole text messages, ASCII, in their order; as ``on_message`` for each."""
+
+
+@runtime_checkable
+class ServerSink(MessageSink, Protocol):
+    """A sink that may delay the answer to the peer's close frame.
+
+    Answers that are ready, or nearly, are written before it.
+    """
+
+    def on_peer_closing(self) -> bool:
+        """Write what is ready; return whether answers are still being made.
+
+        Where they are, :meth:`WebSocket.answer_close` is to be called once they are written; the socket calls
+        it after ``close_seconds``.
+        """
 
 
 class SocketState(enum.Enum):
@@ -88,6 +103,7 @@ class WebSocket:
         "_closed_with",
         "_listener",
         "_loop",
+        "_peer_close",
         "_state",
         "_timer",
         "_transport",
@@ -116,6 +132,8 @@ class WebSocket:
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._closed_with: tuple[int, str] | None = None
+        # The peer's close frame while answers are still being made.
+        self._peer_close: tuple[int, str] | None = None
         self._state = SocketState.OPEN
         self._timer: asyncio.TimerHandle | None = None
         self.closed_by_peer: bool = False
@@ -196,7 +214,9 @@ class WebSocket:
         (1005, 1006, 1015, outside 1000 to 4999) goes out as 1000 for 1005 and as 1011 otherwise; a reason
         longer than 123 bytes is cut (RFC 6455, sections 5.5.1 and 7.4).
         """
-        if self._state is SocketState.OPEN:
+        if self._peer_close is not None:
+            self.answer_close()
+        elif self._state is SocketState.OPEN:
             self._begin_close(code, reason)
 
     def pause_reading(self) -> None:
@@ -227,6 +247,20 @@ class WebSocket:
             self._begin_close(code, reason)
         self._transport.disconnect()
 
+    def hold_close(self, code: int, reason: str) -> None:
+        """Answer the peer's close frame later: by :meth:`answer_close`, or after ``close_seconds``."""
+        if self._state is SocketState.OPEN and self._peer_close is None:
+            self._peer_close = code, reason
+            self._listener.begin_close()
+            self._timer = self._loop.call_later(self._close_seconds, self.answer_close)
+
+    def answer_close(self) -> None:
+        """Answer the peer's close frame, if it is not answered yet."""
+        if self._peer_close is not None and self._state is SocketState.OPEN:
+            (code, reason), self._peer_close = self._peer_close, None
+            self._end_timer()
+            self.receive_close(code, reason)
+
     def receive_broken(self) -> None:
         """Take note that picows closed the socket over a broken frame."""
         handshake = self._transport.close_handshake
@@ -240,12 +274,14 @@ class WebSocket:
     def receive_lost(self) -> tuple[int, str]:
         """Take note that the connection is gone; return code and reason for the sink."""
         self._state = SocketState.CLOSED
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._end_timer()
         if not self._closed.done():
             self._closed.set_result(None)
-        return self._closed_with or (CloseCode.ABNORMAL, "the connection was lost without a close frame")
+        return (
+            self._closed_with
+            or self._peer_close
+            or (CloseCode.ABNORMAL, "the connection was lost without a close frame")
+        )
 
     def _begin_close(self, code: int, reason: str) -> None:
         self._closing(code, reason)
@@ -256,6 +292,11 @@ class WebSocket:
         self._listener.begin_close()
         self._closed_with = (code, reason)
         self._start_timer()
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _start_timer(self) -> None:
         # A peer that does not read would keep even a graceful disconnect waiting for ever.

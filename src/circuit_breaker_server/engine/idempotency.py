@@ -78,10 +78,12 @@ def _key(principal: str, key: str) -> str:
     return f"{quote(principal, safe='')}/{key}"
 
 
-def _whole(answer: bytes, mark: str, cursor: Cursor, cursors: Cursors) -> bytes:
+def _whole(answer: bytes, mark: str, cursor: Cursor, cursors: Cursors, *, with_cursor: bool) -> bytes:
     """Return an answer's bytes with what only its record knows: the offset, and the place after it."""
     if mark:
         answer = answer.replace(mark.encode(), b"%d" % cursor.offset)
+    if not with_cursor:
+        return answer
     return answer[:-1] + b',"extensions":{"resume":{"cursor":"%s"}}}' % cursors.of(cursor).encode()
 
 
@@ -128,7 +130,7 @@ class Claim:
         if self._done is None and self._pending is not None and effect.answers is not None:
             self._done = self._pending, record
 
-    def answer(self, cursors: Cursors) -> bytes | None:
+    def answer(self, cursors: Cursors, *, with_cursor: bool) -> bytes | None:
         """Return the answer as whoever asks again will get it; ``None`` where none is kept."""
         if self._done is None:
             return None
@@ -136,7 +138,7 @@ class Claim:
         if kept.withheld is not None:
             return None
         cursor = Cursor(cursors.epoch, record.offset, _last_index(record), record.check)
-        return _whole(bytes(kept.answer), kept.mark, cursor, cursors)
+        return _whole(bytes(kept.answer), kept.mark, cursor, cursors, with_cursor=with_cursor)
 
     def release(self) -> None:
         """Let go of the request and its answer: the mutation is over.
@@ -189,10 +191,10 @@ class Kept(Entry, frozen=True, kw_only=True):
     mark: str = ""
     withheld: str | None = None
 
-    def whole(self, cursors: Cursors) -> bytes:
+    def whole(self, cursors: Cursors, *, with_cursor: bool) -> bytes:
         """Return the answer, where it is not withheld."""
         cursor = Cursor(cursors.epoch, self.created, self.index, self.check)
-        return _whole(bytes(self.answer), self.mark, cursor, cursors)
+        return _whole(bytes(self.answer), self.mark, cursor, cursors, with_cursor=with_cursor)
 
 
 class _Enveloped(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
 
 _Compiled: TypeAlias = "CompiledOperation | Literal['asked for once'] | None"
 
-__all__ = ["Document", "Documents"]
+__all__ = ["Document", "Documents", "begins_with_subscription"]
+
+# Blanks, line ends, commas, a byte order mark and comments are ignored (GraphQL specification, section 2.1).
+_SUBSCRIPTION: Final = re.compile(r"(?:[\ufeff\s,]|#[^\n\r]*)*subscription\b")
 
 _PLAIN_FIELDS: Final = 500
 """Of an operation that is compiled: every place of it is looked at, whatever there is in the data."""
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
 """How graphql-core's parser says it; it has no code for it."""
+
+
+def begins_with_subscription(query: str) -> bool:
+    """Tell, without parsing, whether the first definition of a document is a subscription."""
+    return _SUBSCRIPTION.match(query) is not None
 
 
 @final

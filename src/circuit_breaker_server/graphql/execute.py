@@ -39,11 +39,13 @@ async def execute(
     caller: Caller = OPEN,
     nothing: Engine | None = None,
     cursors: Cursors | None = None,
+    with_cursor: bool = True,
 ) -> bytes:
     """Execute a query or a mutation; return the answer as JSON: ``data``, ``errors``, ``extensions``.
 
     ``data`` is left out where nothing was executed (GraphQL specification, section 7.1). The answer to a
-    mutation that made a record has the place after it in ``extensions.resume.cursor``. Refusals and
+    mutation that made a record has the place after it in ``extensions.resume.cursor``, for a peer that
+    negotiated resume (``with_cursor``). Refusals and
     failures are in ``errors``; nothing is raised for them. Cancelling does not take back what a mutation
     has already handed to the log.
 
@@ -59,7 +61,14 @@ async def execute(
     if operation.operation is OperationType.SUBSCRIPTION:
         return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
     is_mutation = operation.operation is OperationType.MUTATION
-    root = Root(engine, is_mutation=is_mutation, caller=caller, nothing=nothing, cursors=cursors)
+    root = Root(
+        engine,
+        is_mutation=is_mutation,
+        caller=caller,
+        nothing=nothing,
+        cursors=cursors,
+        with_cursor=with_cursor,
+    )
     try:
         async with asyncio.timeout(timeout_seconds):
             return await run(document, variables=variables, operation_name=operation_name, root=root)
@@ -82,12 +91,12 @@ async def run(
         again = await _ask(operation, arguments, root)
         encoded = operation.encode(again.value)
         if encoded is not None:
-            return encoded + (b"}" if root.cursor is None else _resume(root.cursors.of(root.cursor)))
+            return encoded + (b"}" if root.cursor_text is None else _resume(root.cursor_text))
         # What was answered is told once more: graphql-core words what is wrong with it.
     result = _start(document, variables, operation_name, again, rights)
     if inspect.isawaitable(result):
         result = await result
-    return _encode(result, None if root.cursor is None else root.cursors.of(root.cursor))
+    return _encode(result, root.cursor_text)
 
 
 async def _ask(operation: CompiledOperation, arguments: dict[str, object], root: Root) -> Answered:

@@ -113,10 +113,12 @@ class Once:
         *,
         key: str,
         caller: Caller = OPEN,
+        with_cursor: bool = True,
     ) -> Done:
         """Execute a mutation, unless it was executed under this key before.
 
         :param caller: who asks; the same for all where there is no authentication.
+        :param with_cursor: whether the answer has the cursor of the mutation's record.
         """
         principal = caller.principal.id
         if not _KEY.fullmatch(key):
@@ -141,7 +143,7 @@ class Once:
         if kept is not None:
             # An answer is told again only to whom it would be given now.
             refused = self._judged_again(document, variables, operation_name, caller)
-            return self._again(kept, request_hash, caller) if refused is None else Done(refused)
+            return self._again(kept, request_hash, caller, with_cursor) if refused is None else Done(refused)
         claim = Claim(
             principal=principal,
             key=key,
@@ -155,7 +157,8 @@ class Once:
             ),
         )
         task = asyncio.get_running_loop().create_task(
-            self._run(claim, document, variables, operation_name, caller), name="graphql-once"
+            self._run(claim, document, variables, operation_name, caller, with_cursor=with_cursor),
+            name="graphql-once",
         )
         self._running[principal, key] = _Running(request_hash, task)
         task.add_done_callback(lambda task: self._ended((principal, key), task))
@@ -194,14 +197,21 @@ class Once:
         variables: Mapping[str, object] | None,
         operation_name: str | None,
         caller: Caller,
+        *,
+        with_cursor: bool,
     ) -> Done:
         CLAIM.set(claim)
         root = Root(
-            self._engine, is_mutation=True, caller=caller, nothing=self._nothing, cursors=self._cursors
+            self._engine,
+            is_mutation=True,
+            caller=caller,
+            nothing=self._nothing,
+            cursors=self._cursors,
+            with_cursor=with_cursor,
         )
         answer = await run(document, variables=variables, operation_name=operation_name, root=root)
         # From the record, as for whoever asks again: the same bytes.
-        done = Done(claim.answer(self._cursors) or answer)
+        done = Done(claim.answer(self._cursors, with_cursor=with_cursor) or answer)
         claim.release()
         return done
 
@@ -210,7 +220,7 @@ class Once:
         if not task.cancelled() and task.exception() is not None:
             _log.error("mutation_failed", exc_info=task.exception())
 
-    def _again(self, kept: Kept, request_hash: str, caller: Caller) -> Done:
+    def _again(self, kept: Kept, request_hash: str, caller: Caller, with_cursor: bool) -> Done:
         if kept.hash != request_hash:
             return _REUSED
         if kept.mark and withheld_from(caller.rights):
@@ -219,7 +229,7 @@ class Once:
             return Done(encode_refusal("FORBIDDEN", text))
         match kept.withheld:
             case None:
-                return Done(kept.whole(self._cursors), is_replayed=True)
+                return Done(kept.whole(self._cursors, with_cursor=with_cursor), is_replayed=True)
             case Withheld.TOO_LARGE:
                 text = f"the mutation happened; its answer had over {MAX_ANSWER_BYTES} bytes and was not kept"
                 return _refused(409, "IDEMPOTENCY_ANSWER_TOO_LARGE", text)

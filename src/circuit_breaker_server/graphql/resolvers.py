@@ -40,7 +40,7 @@ class Root:
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
     """
 
-    __slots__ = ("caller", "cursor", "cursors", "engine", "is_mutation", "nothing")
+    __slots__ = ("caller", "cursor", "cursors", "engine", "is_mutation", "nothing", "with_cursor")
 
     def __init__(
         self,
@@ -50,14 +50,24 @@ class Root:
         caller: Caller = OPEN,
         nothing: Engine | None = None,
         cursors: Cursors | None = None,
+        with_cursor: bool = True,
     ) -> None:
-        """``nothing``: an engine in which nothing is; needed unless the caller may do everything."""
+        """``nothing``: an engine in which nothing is; needed unless the caller may do everything.
+
+        ``with_cursor``: whether the answer has the cursor of the mutation's record.
+        """
+        self.with_cursor = with_cursor
         self.cursors = cursors or Cursors(engine.epoch)
         self.engine = engine
         self.is_mutation = is_mutation
         self.caller = caller
         self.nothing = nothing
         self.cursor: Cursor | None = None
+
+    @property
+    def cursor_text(self) -> str | None:
+        """The cursor for the answer's extensions; ``None`` for none."""
+        return self.cursors.of(self.cursor) if self.with_cursor and self.cursor is not None else None
 
     def field(self, name: str, arguments: Arguments) -> object:
         """Answer a root field: its value, or the promise of it.
