@@ -1,19 +1,24 @@
 """``make mutants``: remove one safeguard at a time, and see that a test or an experiment fails.
 
-Each mutant is a copy of the tree with one place changed. It is killed if what is run on it fails; one that
-survives means that a safeguard is not tested, and fails the whole.
+Each mutant is a copy of the tree with one place changed. It is killed if an assertion of a test fails, or if
+an experiment finds what it looks for; which one is printed. A mutant that only breaks the program (a
+NameError, a TypeError, an import that fails) shows nothing: it is reported as BROKEN. A mutant that survives
+means that a safeguard is not tested. Either fails the whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -171,8 +176,20 @@ MUTANTS = [
 ]
 
 
-def _kill(mutant: Mutant) -> tuple[bool, str]:
-    """Run the killer on a copy with the change; tell whether it failed, and how it ended."""
+class Verdict(NamedTuple):
+    """The fate of a mutant: ``killed``, ``SURVIVED`` or ``BROKEN``, and by which assertion or finding."""
+
+    fate: str
+    by: str
+
+
+_ASSERTIONS = ("AssertionError", "Failed", "TimeoutError", "assert ")
+"""How the message of a test begins that failed by its own judgement; its own wait may end in a time-out."""
+_EXCEPTION = re.compile(r"[A-Za-z]*(?:Error|Exception|Group)\b:?")
+
+
+def _kill(mutant: Mutant) -> Verdict:
+    """Run the killer on a copy with the change."""
     with tempfile.TemporaryDirectory(prefix="circuit-breaker-mutant-") as directory:
         tree = Path(directory)
         for name in _COPIED:
@@ -191,26 +208,60 @@ def _kill(mutant: Mutant) -> tuple[bool, str]:
                 "correct the mutant"
             )
         file.write_text(text.replace(mutant.old, mutant.new))
-        command = (
-            ["-m", "pytest", "-q", "-x", "--timeout", "60", "-p", "no:cacheprovider", mutant.killer]
-            if mutant.killer.startswith("tests/")
-            else ["-m", "chaos", "--json", "--seed", "1", "--only", mutant.killer]
+        undefined = _run(tree, "-m", "ruff", "check", "--isolated", "--select", "F821", mutant.file)
+        if undefined is None or undefined.returncode != 0:
+            return Verdict("BROKEN", "it uses a name that is not defined, or is no Python")
+        if mutant.killer.startswith("tests/"):
+            return _by_tests(tree, mutant.killer)
+        return _by_experiment(tree, mutant.killer)
+
+
+def _by_tests(tree: Path, killer: str) -> Verdict:
+    report = tree / "report.xml"
+    options = ("-q", "-x", "--timeout", "60", "-p", "no:cacheprovider", f"--junitxml={report}")
+    done = _run(tree, "-m", "pytest", *options, *killer.split())
+    if done is not None and done.returncode == 0:
+        return Verdict("SURVIVED", killer)
+    if done is None or not report.exists():
+        return Verdict("BROKEN", "the tests did not end by themselves")
+    others: list[str] = []
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (pytest's, just written)
+        for failure in case.iter("failure"):
+            said = (failure.get("message") or "").strip()
+            if said.startswith(_ASSERTIONS) or "\nE   AssertionError" in (failure.text or ""):
+                return Verdict("killed", f"{case.get('name')}: {said.splitlines()[0][:90]}")
+            others.append(said.splitlines()[0][:90] if said else "no message")
+    return Verdict("BROKEN", (others or ["an error outside of the tests"])[0])
+
+
+def _by_experiment(tree: Path, killer: str) -> Verdict:
+    done = _run(tree, "-m", "chaos", "--json", "--seed", "1", "--only", killer)
+    if done is None:
+        return Verdict("BROKEN", f"not ended within {_SECONDS} s")
+    if done.returncode == 0:
+        return Verdict("SURVIVED", killer)
+    said = [line.removeprefix("failed: ") for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    findings = [line for line in said if not _EXCEPTION.match(line.removeprefix(f"{killer}: "))]
+    if findings:
+        return Verdict("killed", findings[0][:120])
+    return Verdict("BROKEN", (said or done.stderr.strip().splitlines()[-1:] or ["no output"])[0][:120])
+
+
+def _run(tree: Path, *command: str) -> subprocess.CompletedProcess[str] | None:
+    """Run Python on the copy; ``None`` if it does not end in time."""
+    environment = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}"}
+    try:
+        return subprocess.run(  # noqa: S603 (ourselves, on our own copy)
+            [sys.executable, *command],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
         )
-        environment = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}"}
-        try:
-            done = subprocess.run(  # noqa: S603 (ourselves, on our own copy)
-                [sys.executable, *command],
-                cwd=tree,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return True, f"not ended within {_SECONDS} s"
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        return done.returncode != 0, last
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def main() -> int:
@@ -218,18 +269,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--only", action="append", help="a part of a safeguard's name; may be given again")
     arguments = parser.parse_args()
-    survived = 0
+    fates: Counter[str] = Counter()
     for mutant in MUTANTS:
         if arguments.only and not any(part in mutant.safeguard for part in arguments.only):
             continue
-        killed, how = _kill(mutant)
-        survived += not killed
-        verdict = "killed" if killed else "SURVIVED"
-        sys.stdout.write(f"{verdict:<9} {mutant.safeguard:<70} by {mutant.killer}\n")
-        if not killed:
-            sys.stdout.write(f"          {how}\n")
+        verdict = _kill(mutant)
+        fates[verdict.fate] += 1
+        sys.stdout.write(f"{verdict.fate:<9} {mutant.safeguard:<70} by {verdict.by}\n")
         sys.stdout.flush()
-    return int(survived > 0)
+    sys.stdout.write(
+        f"{sum(fates.values())} mutants: {fates['killed']} killed by an assertion or a finding\n"
+    )
+    return int(fates["killed"] < sum(fates.values()))
 
 
 if __name__ == "__main__":
