@@ -23,6 +23,7 @@ import msgspec
 from circuit_breaker_sdk import BatchSubscriptionManager, CircuitBreakerError, Client
 from circuit_breaker_sdk.events import ActivityInput, StateInput, Workflow
 from circuit_breaker_server import Server, ServerSettings
+from tools.delivery import EVENTS_PER_STREAM, measure_delivery
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BIN: Final = Path(sys.executable).parent
@@ -56,21 +57,28 @@ class Demo:
 
     def served(self) -> Measure:
         events = [name for name, operation in self.operations.items() if operation["events"]]
+        clean = not any(self.result[name] for name in ("lost", "duplicated", "reordered"))
         return Measure(
             "operations that deliver events",
             "14 of 14",
-            f"{len(events)} of {OPERATIONS}",
-            len(events) == OPERATIONS,
+            f"{len(events)} of {OPERATIONS}; {'nothing' if clean else 'something'} lost or doubled",
+            clean and len(events) == OPERATIONS,
         )
 
-    def delivery(self) -> Measure:
-        p99 = max(
-            msgspec.convert(operation["latency_ms"], dict[str, float | None])["p99"] or 0.0
-            for operation in self.operations.values()
-        )
-        clean = not any(self.result[name] for name in ("lost", "duplicated", "reordered"))
-        text = f"p99 {p99:.1f} ms, slowest operation; {'nothing' if clean else 'something'} lost or doubled"
-        return Measure("delivery, mutation to handler", "< 100 ms", text, clean and 0 < p99 < 100)
+
+def delivery() -> Measure:
+    """Measure each of the fourteen operations under a load of 1,000 events a second."""
+    found = measure_delivery()
+    slowest = max(found, key=lambda each: each.p99_ms)
+    whole = all(each.events == each.expected >= EVENTS_PER_STREAM for each in found)
+    fewest = min(each.events for each in found)
+    text = (
+        f"p99 {slowest.p99_ms:.1f} ms ({slowest.operation}); {len(found)} operations, "
+        f"{fewest:,} events or more each, "
+        f"{'nothing' if whole else 'something'} lost or doubled"
+    )
+    is_met = whole and len(found) == OPERATIONS and slowest.p99_ms < 100
+    return Measure("delivery, durable record to handler, 1,000 events/s", "< 100 ms", text, is_met)
 
 
 def type_safety() -> Measure:
@@ -221,7 +229,7 @@ def main() -> int:
     demo = Demo()
     measures = [demo.served(), type_safety()]
     measures += asyncio.run(alone(recovery))
-    measures.insert(3, demo.delivery())
+    measures.append(delivery())
     measures += asyncio.run(in_a_server_apart())
     measures.append(intuitive())
     widths = [max(len(getattr(m, name)) for m in measures) for name in ("name", "target", "measured")]
