@@ -61,8 +61,8 @@ def json_text(value: Iterable[str] | Iterable[tuple[object, ...]]) -> str:
     return _encode_json(value).decode()
 
 
-def pack(rows: Iterable[tuple[tuple[object, ...], bytes]]) -> tuple[str, bytes]:
-    """Lay rows of (columns, body) out for ``json_each``: its array and the blob of all bodies.
+def pack(rows: Iterable[tuple[tuple[object, ...], bytes]]) -> tuple[bytes, str]:
+    """Lay rows of (columns, body) out for ``json_each``: the blob of all bodies, and its array.
 
     Each element of the array is the columns followed by the body's start, from 1 as ``substr`` counts, and
     its length in bytes.
@@ -72,7 +72,7 @@ def pack(rows: Iterable[tuple[tuple[object, ...], bytes]]) -> tuple[str, bytes]:
         elements.append((*columns, start, len(body)))
         bodies.append(body)
         start += len(body)
-    return json_text(elements), b"".join(bodies)
+    return b"".join(bodies), json_text(elements)
 
 
 def encode_record(record: Record) -> bytes:

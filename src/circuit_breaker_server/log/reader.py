@@ -21,15 +21,15 @@ _ENTRIES_STEP = 5000
 
 _BATCH = """
     SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
-        SELECT body FROM records WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
+        SELECT body FROM records WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
     )
 """
 # The sizes are looked at first: of a body that does not fit, no more is read than its length.
 _BOUNDED_BATCH = """
-    WITH asked AS (SELECT ?4 AS max_bytes),
+    WITH asked AS (SELECT ? AS max_bytes),
     sized AS (
         SELECT offset, length(body) AS size FROM records
-        WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
+        WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
     ),
     summed AS (SELECT offset, sum(size) OVER (ORDER BY offset) - size AS before FROM sized)
     SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
@@ -44,7 +44,7 @@ _ENTRIES = """
     )
 """
 _SINGLE = """
-    SELECT offset, body FROM records WHERE offset > ?2 AND offset <= ?3 {condition} ORDER BY offset LIMIT ?1
+    SELECT offset, body FROM records WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
 """
 _SIZE = "SELECT coalesce(sum(length(body)), 0) FROM records WHERE offset > ? AND offset <= ?"
 _by_offset = attrgetter("offset")
@@ -113,12 +113,11 @@ class Reader:
         than those of the bodies.
         """
         with self._read_errors():
-            parameters = (limit, after, upto, *selector.parameters)
+            parameters = (after, upto, *selector.parameters, limit)
             if max_bytes is None:
                 row = self._connection.execute(selector.query, parameters).fetchone()
             else:
-                bounded = (limit, after, upto, max_bytes, *selector.parameters)
-                row = self._connection.execute(selector.bounded_query, bounded).fetchone()
+                row = self._connection.execute(selector.bounded_query, (max_bytes, *parameters)).fetchone()
             try:
                 found = decode_records(*row)
             except Damaged:
@@ -148,9 +147,9 @@ class Reader:
         """Return the check of the record at the offset, also for the last one trimmed."""
         with self._read_errors():
             row = self._connection.execute(
-                "SELECT substr(id, -8) FROM records WHERE offset = ?1 "
-                "UNION ALL SELECT trimmed_check FROM log WHERE trimmed_offset = ?1",
-                (offset,),
+                "SELECT substr(id, -8) FROM records WHERE offset = ? "
+                "UNION ALL SELECT trimmed_check FROM log WHERE trimmed_offset = ?",
+                (offset, offset),
             ).fetchone()
         return None if row is None else str(row[0])
 

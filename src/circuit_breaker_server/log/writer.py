@@ -47,22 +47,22 @@ _LOOK_UP = """
         ))
         FROM (
             SELECT json_extract(value, '$[0]') AS subject_key, json_extract(value, '$[1]') AS subject
-            FROM json_each(?2)
+            FROM json_each(?)
         ) AS wanted
     )
-    FROM records WHERE id IN (SELECT value FROM json_each(?1))
+    FROM records WHERE id IN (SELECT value FROM json_each(?))
 """
 _INSERT = """
     INSERT INTO records (offset, subject_key, subject, id, body)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-           json_extract(value, '$[3]'), substr(?2, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
-    FROM json_each(?1)
+           json_extract(value, '$[3]'), substr(?, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
+    FROM json_each(?)
 """
 _PUT_ENTRIES = """
     INSERT OR REPLACE INTO snapshot (key, body)
     SELECT json_extract(value, '$[0]'),
-           substr(?2, json_extract(value, '$[1]'), json_extract(value, '$[2]'))
-    FROM json_each(?1)
+           substr(?, json_extract(value, '$[1]'), json_extract(value, '$[2]'))
+    FROM json_each(?)
 """
 _REMEMBER_CHECK = """
     UPDATE log SET (trimmed_offset, trimmed_check) =
@@ -115,7 +115,7 @@ class Writer:
         """Return what is there already of the group's ids, and the last offset of each expected subject."""
         ids = [record.id for record in group]
         subjects = {record.subject for record in group if record.expected is not None}
-        parameters = (json_text(ids), json_text([(subject_key(each), each) for each in subjects]))
+        parameters = (json_text([(subject_key(each), each) for each in subjects]), json_text(ids))
         count, bodies, last = self._connection.execute(_LOOK_UP, parameters).fetchone()
         return {r.id: r for r in decode_records(count, bodies)}, _last_offsets.decode(last)
 
