@@ -46,6 +46,7 @@ async def test_a_plain_handler_gets_what_is_buffered_then_each_event_at_once() -
     rig, seen = Rig(), list[int]()
     rig.receive(1, 2)
     rig.delivery.handlers.add_data(seen.append)
+    await asyncio.sleep(0)
     assert seen == [1, 2]
     rig.receive(3)
     assert seen == [1, 2, 3]
@@ -128,6 +129,7 @@ async def test_handlers_and_a_waiting_iterator_exclude_each_other() -> None:
     rig.receive(1)
     await waiting
     rig.delivery.handlers.add_data(seen.append)
+    await asyncio.sleep(0)
     assert seen == [1]
 
 

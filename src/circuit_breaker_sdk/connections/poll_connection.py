@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections.connection import ConnectionSettings
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
@@ -167,7 +168,7 @@ class PollConnection:
         """Let the next request ask for what is wanted now."""
         self._changed.set()
         if self._polling is None and self._operations and not self._closed:
-            self._polling = asyncio.create_task(self._poll(), name="circuit-breaker-poll")
+            self._polling = background_task(self._poll(), name="circuit-breaker-poll")
 
     async def _poll(self) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, background_task, in_own_context
 from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
@@ -89,6 +90,7 @@ class PoolSupervisor:
 
     def on_state(self, listener: Callable[[ConnectionStateChange], object]) -> None:
         """Call ``listener`` with every change of the pool's state; what it raises is logged."""
+        listener = in_own_context(listener)
         self._listeners.append(listener)
 
     def on_member(self, carry: Callable[[Supervisor], Carried]) -> None:
@@ -111,7 +113,7 @@ class PoolSupervisor:
             raise UsageError("the client is closed: make a new one")
         if self._checking is None:
             self._checked_at = self._clock()
-            self._checking = asyncio.create_task(self._check_for_ever(), name="circuit-breaker-pool")
+            self._checking = background_task(self._check_for_ever(), name="circuit-breaker-pool")
         open_ = [member for member in self._members if member.is_open and member.is_healthy]
         full = self._settings.subscriptions_per_connection
         if all(member.carried.subscriptions >= full for member in open_):
@@ -231,7 +233,7 @@ class PoolSupervisor:
         for listener in tuple(self._listeners):
             try:
                 listener(ours)
-            except Exception as error:  # noqa: BLE001 (a listener may raise anything; it stops nothing)
+            except CALLBACK_ERRORS as error:
                 log(logging.ERROR, "a listener of the connection's state raised", error=error)
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, background_task, in_own_context
 from circuit_breaker_sdk.config import CircuitBreakerPolicy, ErrorRecoveryPolicy
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
@@ -114,6 +115,7 @@ class Supervisor:
 
     def on_state(self, listener: Callable[[ConnectionStateChange], object]) -> None:
         """Call ``listener`` with every change of the state; what it raises is logged."""
+        listener = in_own_context(listener)
         self._listeners.append(listener)
 
     def may_mend(self, error: SubscriptionError) -> bool:
@@ -152,7 +154,7 @@ class Supervisor:
             self._drop(None)
         opening = self._opening
         if opening is None:
-            opening = self._opening = asyncio.create_task(self._open(), name="circuit-breaker-connect")
+            opening = self._opening = background_task(self._open(), name="circuit-breaker-connect")
             self._waiters = {}
             opening.add_done_callback(functools.partial(_wake, self._waiters))
         # As `asyncio.shield`, which makes many more objects for each of those who wait.
@@ -284,7 +286,7 @@ class Supervisor:
         self._move(Trigger.OPENED)
         if self._tokens.can_refresh and self._rotating is None:
             rotating = rotate(self._tokens, lambda: self._shown, self._replace)
-            self._rotating = asyncio.create_task(rotating, name="circuit-breaker-token")
+            self._rotating = background_task(rotating, name="circuit-breaker-token")
 
     async def _until_open(self) -> Connection:
         loss, self._loss = self._loss, None
@@ -451,7 +453,7 @@ class Supervisor:
         for listener in tuple(self._listeners):
             try:
                 listener(change)
-            except Exception as error:  # noqa: BLE001 (a listener may raise anything; it stops nothing)
+            except CALLBACK_ERRORS as error:
                 log(logging.ERROR, "a listener of the connection's state raised", error=error)
 
 

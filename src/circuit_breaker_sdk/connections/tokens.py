@@ -15,6 +15,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.errors import CircuitBreakerError, ConnectionFailed, UsageError
 
 __all__ = ["TokenSource", "Tokens", "expiry_of"]
@@ -76,7 +77,7 @@ class Tokens:
         """``clock`` gives seconds since 1970, ``monotonic`` seconds since whenever."""
         self._monotonic = monotonic
         self._replaced_at = -_REPLACE_SECONDS + monotonic()
-        self._source = token if callable(token) else None
+        self._source = in_own_context(token) if callable(token) else None
         self._clock = clock
         self._fetched_at = clock()
         self._fetching: asyncio.Task[str] | None = None
@@ -172,7 +173,10 @@ class Tokens:
             token = await given if inspect.isawaitable(given) else given
         except CircuitBreakerError:
             raise
-        except Exception as error:  # noqa: BLE001 (a source may raise anything)
+        except CALLBACK_ERRORS as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             # The error is not shown but by its type and place, nor chained: it may hold the secret that was
             # sent for, and whoever logs a traceback logs the whole chain.
             failure = ConnectionFailed(f"the token source raised {type(error).__name__}{_place(error)}")

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, Self, TypeVar, final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
@@ -118,7 +119,11 @@ class SubscriptionBuilder(Generic[T, S]):
         a plain or an async function. It is told too, with the reason ``unknown``, after each reconnect to a
         server that gives no cursors.
         """
-        self._operation = msgspec.structs.replace(self._operation, on_gap=handler, snapshot=snapshot)
+        self._operation = msgspec.structs.replace(
+            self._operation,
+            on_gap=in_own_context(handler),
+            snapshot=None if snapshot is None else in_own_context(snapshot),
+        )
         return self
 
     async def subscribe(self) -> S:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
@@ -31,6 +33,7 @@ class Consumption(Generic[T]):
 
     :ivar handled: the cursor behind the last event that the consumer is done with.
     :ivar buffer: the events that wait.
+    :ivar is_handing_over: what is buffered goes to a handler in the next turn of the loop.
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
     """
@@ -41,6 +44,7 @@ class Consumption(Generic[T]):
         "_has_cursors",
         "_inline",
         "_is_stopped",
+        "_next_inline",
         "_predicates",
         "_taken",
         "_waiter",
@@ -52,6 +56,7 @@ class Consumption(Generic[T]):
         "handled",
         "handlers",
         "id",
+        "is_handing_over",
         "label",
         "last_error",
         "loop",
@@ -85,6 +90,8 @@ class Consumption(Generic[T]):
         self._has_cursors = has_cursors
         self._is_stopped = False
         self._inline: Callable[[T], object] | None = None
+        self._next_inline: Callable[[T], object] | None = None
+        self.is_handing_over: bool = False
         self._predicates: tuple[Callable[[T], object], ...] = ()
         self._taken: str | None = None
         self._wake_at = NEVER
@@ -104,24 +111,41 @@ class Consumption(Generic[T]):
     def add_filter(self, part: SubscriptionFilter[T]) -> None:
         """Keep events from the consumer for which it is false, from the next event on."""
         # A custom one is called, and named in errors, as the function that it is.
-        predicate = part.predicate if isinstance(part, Custom) else part
+        predicate = in_own_context(part.predicate) if isinstance(part, Custom) else part
         self._predicates = (*self._predicates, predicate)
 
     def set_inline(self, handler: Callable[[T], object] | None) -> None:
         """Call the handler inside the read callback from now on, first with all that is buffered.
 
-        ``None``: buffer from now on.
+        What is buffered is handed over in the next turn of the loop, so that handlers which are attached
+        together get the same events, in whatever order they are attached. ``None``: buffer from now on.
         """
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
-        self._inline = handler
+        if handler is not None and self.buffer:
+            self._inline, self._next_inline = None, handler
+            if not self.is_handing_over:
+                self.is_handing_over = True
+                self.loop.call_soon(self._hand_over, context=contextvars.Context())
+        else:
+            self._inline, self._next_inline = handler, None
         if self.on_ready is not None:
             self.on_ready()
-        while self.buffer and self._inline is not None:
-            response = self.take()
-            if not self.handlers.call(self._inline, value_of(response), self._taken):
-                return
-            self.mark_handled()
+
+    def _hand_over(self) -> None:
+        """Hand what is buffered to the handler that was attached."""
+        try:
+            while self.buffer and (handler := self._next_inline) is not None:
+                response = self.take()
+                if not self.handlers.call(handler, value_of(response), self._taken):
+                    return  # it is awaited from now on: events go through the buffer
+                self.mark_handled()
+            if self._next_inline is not None:
+                self._inline, self._next_inline = self._next_inline, None
+        finally:
+            self.is_handing_over = False
+            if self.state.is_end:
+                self.handlers.end()
 
     async def wait(self, at_least: int = 1) -> None:
         """Wait until that many events are buffered, the buffer is half full, or the end has come.
@@ -213,7 +237,7 @@ class Consumption(Generic[T]):
         for predicate in self._predicates:
             try:
                 passes = predicate(value)
-            except Exception as error:  # noqa: BLE001 (as for handlers; an event is not lost over it)
+            except CALLBACK_ERRORS as error:  # as for handlers; an event is not lost over it
                 self.handlers.report(predicate, error)
                 continue
             if not passes:

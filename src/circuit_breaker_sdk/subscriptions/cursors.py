@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
@@ -118,7 +119,7 @@ class CursorKeeper:
         """Save the cursor of a subscription under its key from now on."""
         self._kept[key] = delivery
         if self._saving is None:
-            self._saving = asyncio.create_task(self._save_now_and_then(), name="circuit-breaker-cursors")
+            self._saving = background_task(self._save_now_and_then(), name="circuit-breaker-cursors")
 
     async def aclose(self) -> None:
         """Save what is not saved yet, and end. Idempotent."""

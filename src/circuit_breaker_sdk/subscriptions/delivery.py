@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Envelope, Link
 from circuit_breaker_sdk.errors import (
@@ -231,7 +232,7 @@ class Delivery(Consumption[T]):
         self.events_handled += 1
         try:
             result = handler(value)  # type: ignore[arg-type]  # as above
-        except Exception as error:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
+        except CALLBACK_ERRORS as error:
             self.handlers.report(handler, error)
         else:
             if result is not None and self.handlers.take_awaitable(handler, result, self._last_cursor):
@@ -272,7 +273,7 @@ class Delivery(Consumption[T]):
             taken += 1
             try:
                 result = handler(value)
-            except Exception as error:  # noqa: BLE001 (as in `receive`)
+            except CALLBACK_ERRORS as error:
                 self.handlers.report(handler, error)
             else:
                 if result is not None and self.handlers.take_awaitable(handler, result, cursor):

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import msgspec
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Supervisor
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
@@ -127,7 +128,7 @@ class GapRecovery:
             self._start(self._tell(delivery, "unknown", None), delivery)
 
     def _start(self, doing: Any, delivery: Delivery[Any]) -> None:  # a coroutine of ours
-        task = delivery.loop.create_task(doing, name=f"circuit-breaker-gap-{delivery.id}")
+        task = background_task(doing, name=f"circuit-breaker-gap-{delivery.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

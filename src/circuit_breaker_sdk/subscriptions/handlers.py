@@ -9,6 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar, final
 
+from circuit_breaker_sdk.callbacks import (
+    CALLBACK_ERRORS,
+    background_task,
+    callback_name,
+    in_own_context,
+)
 from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
@@ -61,6 +67,8 @@ class EventSource(Protocol[T_co]):
     error: SubscriptionError | None
     last_error: CircuitBreakerError | None
     handled: str | None
+
+    is_handing_over: bool
 
     @property
     def buffered(self) -> int:
@@ -123,6 +131,7 @@ class Handlers(Generic[T]):
         "_pump",
         "_source",
         "_tasks",
+        "_told",
         "errors",
         "has_data",
     )
@@ -140,6 +149,8 @@ class Handlers(Generic[T]):
         self._pending: deque[_Pending] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._end_told = False
+        # How many of the handlers of the end know it.
+        self._told = 0
 
     @property
     def pump(self) -> asyncio.Task[None] | None:
@@ -149,6 +160,7 @@ class Handlers(Generic[T]):
     def add_data(self, handler: Callable[[T], object]) -> None:
         """Add a handler of events; what is buffered goes to the first one at once."""
         _check_callable(handler)
+        handler = in_own_context(handler)
         before = self._data
         self._data, self.has_data = (*before, handler), True
         if not self._async:
@@ -161,23 +173,24 @@ class Handlers(Generic[T]):
     def add_error(self, handler: Callable[[CircuitBreakerError], object]) -> None:
         """Add a handler of errors; if the subscription has failed already it is called at once."""
         _check_callable(handler)
+        handler = in_own_context(handler)
         self._error = (*self._error, handler)
-        error = self._source.error
-        if self._end_told and error is not None:
-            self._observe(handler, error)
+        if self._end_told:
+            self._tell_end()
 
     def add_complete(self, handler: Callable[[], object]) -> None:
         """Add a handler of the end; if the stream has ended already it is called at once."""
         _check_callable(handler)
+        handler = in_own_context(handler)
         self._complete = (*self._complete, handler)
-        if self._end_told and self._source.state is SubscriptionState.COMPLETED:
-            self._observe(handler)
+        if self._end_told:
+            self._tell_end()
 
     def call(self, handler: Callable[[T], object], value: T, cursor: str | None) -> bool:
         """Call a handler here and now; ``False`` if it turned out to be async and is awaited elsewhere."""
         try:
             result = handler(value)
-        except Exception as error:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
+        except CALLBACK_ERRORS as error:
             self.report(handler, error)
             return True
         return result is None or not self.take_awaitable(handler, result, cursor)
@@ -203,7 +216,7 @@ class Handlers(Generic[T]):
     def report(self, handler: object, error: BaseException) -> None:
         """Report that a handler raised."""
         self.errors += 1
-        reported = HandlerError(self._source.id, _name(handler))
+        reported = HandlerError(self._source.id, callback_name(handler))
         reported.__cause__ = error
         self.report_error(reported)
 
@@ -245,30 +258,45 @@ class Handlers(Generic[T]):
         for handler in self._data:
             try:
                 result = handler(value)
-            except Exception as error:  # noqa: BLE001 (as in `call`)
+            except CALLBACK_ERRORS as error:
                 self.report(handler, error)
             else:
                 if inspect.isawaitable(result):
                     awaitables.append((handler, result))
         return awaitables or None
 
-    def _observe(self, handler: Callable[..., object], *arguments: object) -> None:
-        """Call a handler of errors or of the end; if it raises, that is logged: nobody else can be told."""
+    def _observe(self, handler: Callable[[CircuitBreakerError], object], error: CircuitBreakerError) -> None:
+        """Call a handler of errors; if it raises, that is the last error: no handler is called for it."""
+        self._guarded(handler, self._note_raised, error)
+
+    def _complete_one(self, handler: Callable[[], object]) -> None:
+        """Call a handler of the end; if it raises, the handlers of errors are called."""
+        self._guarded(handler, self.report)
+
+    def _guarded(
+        self,
+        handler: Callable[..., object],
+        report: Callable[[object, BaseException], None],
+        *arguments: object,
+    ) -> None:
         try:
             result = handler(*arguments)
-        except Exception as error:  # noqa: BLE001 (as in `call`)
-            self._log_raised(handler, error)
+        except CALLBACK_ERRORS as error:
+            report(handler, error)
         else:
             if inspect.isawaitable(result):
-                self._await_later(_Pending(handler, result, self._log_raised, None))
+                self._await_later(_Pending(handler, result, report, None))
 
-    def _log_raised(self, handler: object, error: BaseException) -> None:
+    def _note_raised(self, handler: object, error: BaseException) -> None:
         self.errors += 1
+        raised = HandlerError(self._source.id, callback_name(handler))
+        raised.__cause__ = error
+        self._source.last_error = raised
         log(
             logging.ERROR,
             "handler raised",
             subscription_id=self._source.id,
-            handler=_name(handler),
+            handler=callback_name(handler),
             error=repr(error),
         )
 
@@ -281,9 +309,7 @@ class Handlers(Generic[T]):
 
     def _start_pump(self) -> None:
         if self.pump is None:
-            self._pump = pump = self._source.loop.create_task(
-                self._run(), name=f"circuit-breaker-{self._source.id}"
-            )
+            self._pump = pump = background_task(self._run(), name=f"circuit-breaker-{self._source.id}")
             # Owned by the manager: its `aclose` awaits what is still running.
             self._tasks.add(pump)
             pump.add_done_callback(self._pump_ended)
@@ -293,8 +319,9 @@ class Handlers(Generic[T]):
         # Not in the task itself: one that is cancelled before its first turn runs nothing of its own.
         if self._pump is pump and self._pending:
             for pending in self._pending:
-                if inspect.iscoroutine(pending.awaitable):
-                    pending.awaitable.close()
+                close = getattr(pending.awaitable, "close", None)
+                if close is not None:
+                    close()
             self._pending = None
 
     async def _run(self) -> None:
@@ -319,7 +346,7 @@ class Handlers(Generic[T]):
     async def _call_and_settle(self, handler: Callable[[T], object], value: T) -> None:
         try:
             result = handler(value)
-        except Exception as error:  # noqa: BLE001 (as in `call`)
+        except CALLBACK_ERRORS as error:
             self.report(handler, error)
         else:
             if inspect.isawaitable(result):
@@ -336,24 +363,23 @@ class Handlers(Generic[T]):
                 raise
             # Nobody cancelled us: what the handler awaited was cancelled, which is its own affair.
             report(handler, error)
-        except Exception as error:  # noqa: BLE001 (as in `call`)
+        except Exception as error:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
             report(handler, error)
 
     def _tell_end(self) -> None:
-        if self._end_told:
-            return
-        self._end_told = True
+        """Tell the end to the handlers that do not know it yet, once all events are handled."""
         source = self._source
+        if source.is_handing_over:
+            return  # this is called again when that is done
+        self._end_told = True
         if source.state is SubscriptionState.COMPLETED:
-            for handler in self._complete:
-                self._observe(handler)
+            complete, self._told = self._complete[self._told :], len(self._complete)
+            for handler in complete:
+                self._complete_one(handler)
         elif source.error is not None:
-            for on_error in self._error:
+            failed, self._told = self._error[self._told :], len(self._error)
+            for on_error in failed:
                 self._observe(on_error, source.error)
-
-
-def _name(handler: object) -> str:
-    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
 
 
 def _check_callable(handler: object) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Route
 from circuit_breaker_sdk.errors import CircuitBreakerError, GraphQLError, SubscriptionError
 from circuit_breaker_sdk.observability import log
@@ -45,7 +46,7 @@ class IntervalQueries:
         changes = self._changes_of(route)
         if changes is None:
             raise SubscriptionError("there is no query that could stand for this stream")
-        self._asking[route] = asyncio.create_task(self._ask(route, changes), name="circuit-breaker-query")
+        self._asking[route] = background_task(self._ask(route, changes), name="circuit-breaker-query")
 
     def complete(self, id: str, route: Route) -> None:  # noqa: A002, ARG002 (the protocol's own word)
         """Ask no more for this route; nothing happens if nothing is asked."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import (
     BreakerState,
     Connection,
@@ -178,7 +179,7 @@ class Recovery:
         await self._queries.aclose()
 
     def _start(self) -> None:
-        self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
+        self._running = background_task(self._recover(), name="circuit-breaker-reconnect")
 
     async def _recover(self) -> None:
         try:

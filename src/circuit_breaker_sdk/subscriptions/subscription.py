@@ -117,6 +117,9 @@ class Subscription(Generic[T_co]):
     def on_data(self, handler: Callable[[T_co], object]) -> Self:
         """Call ``handler`` with each event, first with those that are buffered. Several are called in order.
 
+        What is buffered comes in the next turn of the event loop: handlers that are attached together all get
+        it, in whatever order they are attached.
+
         A plain function runs inside the read callback: keep it short. An async one is awaited, one event at
         a time, while events wait in the buffer. If it raises, that is reported and ends nothing.
 
@@ -144,7 +147,9 @@ class Subscription(Generic[T_co]):
 
     def handle(self, handler: SubscriptionHandler[T_co]) -> Self:
         """Attach an object's ``on_data``, ``on_error`` and ``on_complete``."""
-        return self.on_error(handler.on_error).on_complete(handler.on_complete).on_data(handler.on_data)
+        # Not this stream's own `on_complete`, which may have a result for its handlers.
+        Subscription.on_complete(self, handler.on_complete)
+        return self.on_error(handler.on_error).on_data(handler.on_data)
 
     def filter(self, predicate: Callable[[T_co], object]) -> Self:
         """Keep back events for which ``predicate`` is false, from the next one that arrives on.
@@ -264,6 +269,8 @@ class Subscription(Generic[T_co]):
         """
         delivery = self._delivery
         await asyncio.shield(delivery.ended)
+        if delivery.is_handing_over:
+            await asyncio.sleep(0)  # it is done in the next turn
         pump = delivery.handlers.pump
         if pump is not None and pump is not asyncio.current_task():
             await asyncio.wait((pump,))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
+from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Connection, Supervisor
 from circuit_breaker_sdk.errors import SubscriptionError, SubscriptionFailed, UsageError
 from circuit_breaker_sdk.subscriptions.delivery import PROOF_SECONDS, Delivery
@@ -81,7 +82,7 @@ class Suspects:
         """Send a suspect again, once those before it have been judged."""
         self._waiting[delivery] = None
         if self._trying is None and not self._closed:
-            self._trying = asyncio.create_task(self._try_each(), name="circuit-breaker-suspects")
+            self._trying = background_task(self._try_each(), name="circuit-breaker-suspects")
 
     def forget(self, delivery: Delivery[Any]) -> None:
         """Note that one has ended, or is no suspect any more."""
