@@ -203,9 +203,7 @@ class Handlers(Generic[T]):
     def report(self, handler: object, error: BaseException) -> None:
         """Report that a handler raised."""
         self.errors += 1
-        reported = HandlerError(self._source.id, _name(handler))
-        reported.__cause__ = error
-        self.report_error(reported)
+        self.report_error(HandlerError(self._source.id, _name(handler), error))
 
     def report_error(self, error: CircuitBreakerError) -> None:
         """Report an error that ends nothing."""
