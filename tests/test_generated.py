@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import types
 import typing
@@ -20,11 +21,11 @@ from graphql import (
 )
 
 import circuit_breaker_sdk
-from circuit_breaker_sdk import domains, events
+from circuit_breaker_sdk import Client, domains, events
 from circuit_breaker_server.graphql.schema import load_schema
 from tools import generate_sdk
-from tools.sdk.names import LENIENT
-from tools.sdk.schema import python_name
+from tools.sdk.names import LENIENT, STREAMS
+from tools.sdk.schema import python_name, snake
 
 SCHEMA = load_schema()
 PACKAGE = Path(circuit_breaker_sdk.__file__).parent
@@ -115,3 +116,22 @@ def test_every_stream_has_a_document() -> None:
     text = " ".join(" ".join(document.split()) for _, document in documents())
     for field in SCHEMA.subscription_type.fields:
         assert f" {field}(" in text, field
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_only_the_argument_that_a_stream_needs_may_be_positional(name: str) -> None:
+    assert SCHEMA.subscription_type is not None
+    arguments = SCHEMA.subscription_type.fields[name].args
+    needed = [snake(a) for a, found in arguments.items() if isinstance(found.type, GraphQLNonNull)]
+    stream, client = STREAMS[name], Client("ws://localhost/graphql")
+    own = getattr(getattr(client, stream.domain), f"subscribe_{stream.suffix}")
+    for method in (own, getattr(client.subscriptions, stream.suffix_in_all)):
+        parameters = inspect.signature(method).parameters.values()
+        assert [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] == needed[:1]
+
+
+def test_a_positional_argument_is_the_one_that_the_server_needs() -> None:
+    client = Client("ws://localhost/graphql")
+    for builder in (client.llm.subscribe_stream("r-1"), client.subscriptions.llm_stream("r-1")):
+        assert builder._operation.variables == {"requestId": "r-1"}
+    assert client.workflows.subscribe_workflow_events("w-1")._operation.variables == {"workflowId": "w-1"}

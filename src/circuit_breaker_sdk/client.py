@@ -90,7 +90,8 @@ class Client:
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
         object of yours.
-    :param ssl: for ``wss`` and ``https``; ``None`` trusts what the system trusts.
+    :param ssl: a context for ``wss`` and ``https``; ``None`` trusts what the system trusts.
+    :raises UsageError: an argument cannot be used.
 
     Example::
 
@@ -134,7 +135,10 @@ class Client:
             batching=(batching, MessageBatching),
             pool=(pool, SubscriptionConnectionPool),
             max_buffered_bytes=(max_buffered_bytes, int),
+            critical=(critical, bool),
         )
+        if ssl is not None:
+            _check_context(ssl)
         if max_buffered_bytes <= 0:
             raise UsageError(f"max_buffered_bytes must be greater than 0, not {max_buffered_bytes}")
         policy = recovery or ErrorRecoveryPolicy()
@@ -381,6 +385,19 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{name} must be a text that is not empty, not {value!r:.60}")
     return value
+
+
+def _check_context(given: object) -> None:
+    import ssl as tls  # noqa: PLC0415 (4 ms that most programs can do without)
+
+    if not isinstance(given, tls.SSLContext):
+        # Each transport reads False, True and a path in its own way; False would send the token to anyone.
+        raise UsageError(
+            f"ssl must be an ssl.SSLContext or None, not {given!r:.60}. None verifies the server against "
+            "what the system trusts; ssl.create_default_context(cafile=…) verifies it against certificates "
+            "of your own. To verify nothing, pass a context that says so (check_hostname = False, "
+            "verify_mode = ssl.CERT_NONE)."
+        )
 
 
 def _check_types(**given: tuple[object, type]) -> None:

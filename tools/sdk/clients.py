@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from graphql import GraphQLField
+from graphql import GraphQLField, GraphQLNonNull
 
 from tools.sdk.documents import constant, document
 from tools.sdk.names import DOMAINS, STREAMS, Stream
@@ -135,11 +135,14 @@ def _client_class(domain: str, class_name: str, methods: Sequence[str], has_stre
 
 def subscribe_method(name: str, stream: Stream, method: str) -> str:
     field = root_fields("Subscription")[name]
-    parameters = ", ".join(f"{snake(a)}: str | None = None" for a in field.args)
+    each = [f"{snake(a)}: str | None = None" for a in field.args]
+    # The argument that a stream needs is mostly its only one: it may be positional.
+    first = 1 if isinstance(next(iter(field.args.values())).type, GraphQLNonNull) else 0
+    parameters = ", ".join([*each[:first], *(["*"] if each[first:] else []), *each[first:]])
     passed = ", ".join(f"{snake(a)}={snake(a)}" for a in field.args)
     module = f"{stream.domain}_streams"
     text = docstring(prose(field.description), indent=8)
     return (
-        f"    def {method}(self, *, {parameters}) -> {stream.subscription}Builder:\n{text}"
+        f"    def {method}(self, {parameters}) -> {stream.subscription}Builder:\n{text}"
         f"        return {module}.{snake(name)}(self._manager, {passed})\n"
     )

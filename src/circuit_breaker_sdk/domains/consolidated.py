@@ -54,7 +54,7 @@ class SubscriptionClient:
             self._manager, resource_id=resource_id, workflow_id=workflow_id, state=state
         )
 
-    def workflow_events(self, *, workflow_id: str | None = None) -> WorkflowEventSubscriptionBuilder:
+    def workflow_events(self, workflow_id: str | None = None) -> WorkflowEventSubscriptionBuilder:
         """What happens in a workflow: to its resources, and to its definition."""
         return workflows_streams.workflow_events(self._manager, workflow_id=workflow_id)
 
@@ -71,7 +71,7 @@ class SubscriptionClient:
             self._manager, execution_id=execution_id, agent_id=agent_id, resource_id=resource_id
         )
 
-    def llm_stream(self, *, request_id: str | None = None) -> LLMStreamSubscriptionBuilder:
+    def llm_stream(self, request_id: str | None = None) -> LLMStreamSubscriptionBuilder:
         """The pieces of one streamed completion, from its beginning, whenever this is subscribed:
         STREAM_START, the deltas, then STREAM_END or STREAM_ERROR; then it completes.
 
@@ -95,12 +95,12 @@ class SubscriptionClient:
         """What happens to sessions; of one user, of one MCP server, or of all."""
         return mcp_streams.mcp_session_events(self._manager, user_id=user_id, server_id=server_id)
 
-    def mcp_capability_updates(self, *, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
+    def mcp_capability_updates(self, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
         """What an MCP server offers, whenever that changes."""
         return mcp_streams.mcp_capability_updates(self._manager, server_id=server_id)
 
     def nats_resource_stream(
-        self, *, workflow_id: str | None = None, state_id: str | None = None
+        self, workflow_id: str | None = None, *, state_id: str | None = None
     ) -> NATSResourceSubscriptionBuilder:
         """Resources of a workflow as they are created and changed, by whichever mutation or agent; with
         ``stateId``, only changes that leave the resource in that state.

@@ -157,7 +157,7 @@ class LLMOperations:
             _CONFIGURE_LLM_PROVIDER, variables, type=LLMProvider, operation_name="ConfigureLlmProvider"
         )
 
-    def subscribe_stream(self, *, request_id: str | None = None) -> LLMStreamSubscriptionBuilder:
+    def subscribe_stream(self, request_id: str | None = None) -> LLMStreamSubscriptionBuilder:
         """The pieces of one streamed completion, from its beginning, whenever this is subscribed:
         STREAM_START, the deltas, then STREAM_END or STREAM_ERROR; then it completes.
 

@@ -577,8 +577,6 @@ class MCPClient:
         """What happens to sessions; of one user, of one MCP server, or of all."""
         return mcp_streams.mcp_session_events(self._manager, user_id=user_id, server_id=server_id)
 
-    def subscribe_capability_updates(
-        self, *, server_id: str | None = None
-    ) -> MCPCapabilitySubscriptionBuilder:
+    def subscribe_capability_updates(self, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
         """What an MCP server offers, whenever that changes."""
         return mcp_streams.mcp_capability_updates(self._manager, server_id=server_id)

@@ -145,7 +145,7 @@ class NATSClient:
         )
 
     def subscribe_resource_stream(
-        self, *, workflow_id: str | None = None, state_id: str | None = None
+        self, workflow_id: str | None = None, *, state_id: str | None = None
     ) -> NATSResourceSubscriptionBuilder:
         """Resources of a workflow as they are created and changed, by whichever mutation or agent; with
         ``stateId``, only changes that leave the resource in that state.

@@ -255,8 +255,6 @@ class WorkflowsClient:
             self._manager, resource_id=resource_id, workflow_id=workflow_id, state=state
         )
 
-    def subscribe_workflow_events(
-        self, *, workflow_id: str | None = None
-    ) -> WorkflowEventSubscriptionBuilder:
+    def subscribe_workflow_events(self, workflow_id: str | None = None) -> WorkflowEventSubscriptionBuilder:
         """Follow what happens in a workflow (``workflowEvents``)."""
         return workflows_streams.workflow_events(self._manager, workflow_id=workflow_id)

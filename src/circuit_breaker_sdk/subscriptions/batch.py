@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -340,9 +341,7 @@ async def _unsubscribe(subscriptions: Sequence[Subscription[object]]) -> None:
 
 def _of_member(error: ErrorT, name: str) -> ErrorT:
     """Copy an error for one member: a lost connection's error is one object for all that it ends."""
-    copied = type(error).__new__(type(error), *error.args)
-    copied.__dict__.update(error.__dict__)
-    copied.__notes__ = list(getattr(error, "__notes__", ()))
+    copied = copy.copy(error)
     copied.member = name
     copied.add_note(_note(name))
     return copied

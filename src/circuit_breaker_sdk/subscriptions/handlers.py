@@ -216,9 +216,7 @@ class Handlers(Generic[T]):
     def report(self, handler: object, error: BaseException) -> None:
         """Report that a handler raised."""
         self.errors += 1
-        reported = HandlerError(self._source.id, callback_name(handler))
-        reported.__cause__ = error
-        self.report_error(reported)
+        self.report_error(HandlerError(self._source.id, callback_name(handler), error))
 
     def report_error(self, error: CircuitBreakerError) -> None:
         """Report an error that ends nothing."""
@@ -289,9 +287,7 @@ class Handlers(Generic[T]):
 
     def _note_raised(self, handler: object, error: BaseException) -> None:
         self.errors += 1
-        raised = HandlerError(self._source.id, callback_name(handler))
-        raised.__cause__ = error
-        self._source.last_error = raised
+        self._source.last_error = HandlerError(self._source.id, callback_name(handler), error)
         log(
             logging.ERROR,
             "handler raised",
