@@ -143,3 +143,45 @@ async def test_a_client_can_be_closed_while_it_is_blocked(tmp_path: Path) -> Non
         await until(lambda: slow.stats().buffered_events)
         await w.client.aclose()
         assert slow.state is SubscriptionState.UNSUBSCRIBED
+
+
+async def test_a_subscription_that_is_read_is_not_starved_by_others_that_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path, max_buffered_bytes=64 * 1024) as w:
+        idle = [
+            await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+            for _ in range(6)
+        ]
+        await w.publish(*range(100), padding=1_000)
+        await until(lambda: all(each.state is SubscriptionState.PAUSED for each in idle))
+        read = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+        for number in range(100, 150):
+            await w.publish(number, padding=300)
+            async with asyncio.timeout(10):
+                assert number_of(await anext(read)) == number
+        assert read.state is SubscriptionState.LIVE
+        assert all(each.stats().paused_seconds > 0 for each in idle)
+        assert read.stats().paused_seconds == 0
+    (warning,) = (each for each in caplog.records if "buffers are full" in each.message)
+    assert "resourceUpdates" in warning.getMessage()
+
+
+@pytest.mark.parametrize("how", ["overflow", "unsubscribe", "drop oldest"])
+async def test_what_was_received_is_the_sum_of_what_became_of_it(tmp_path: Path, how: str) -> None:
+    policy = {"overflow": OverflowPolicy.FAIL, "drop oldest": OverflowPolicy.DROP_OLDEST}.get(how)
+    limits = BufferLimits(max_events=10, overflow=policy or OverflowPolicy.RESUME)
+    async with world(tmp_path) as w:
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        slow = await builder.buffer(limits).subscribe()
+        await w.publish(*range(8))
+        await until(lambda: slow.stats().received == 8)
+        for _ in range(3):
+            await anext(slow)
+        if how != "unsubscribe":
+            await w.publish(*range(20))
+            await until(lambda: slow.stats().dropped)
+        await slow.unsubscribe()
+        stats = slow.stats()
+    assert stats.received == stats.handled + stats.filtered + stats.dropped + stats.buffered_events
+    assert stats.dropped > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
@@ -102,8 +104,10 @@ def test_under_drop_oldest_the_bound_of_the_client_holds_too() -> None:
     put(one, 20)
     put(other, 20, 25)
     assert (held(other), other.dropped) == ([25], 1)
-    put(other, 31)  # more than ours can make room for
+    put(other, 51)  # more than the client may hold in all
     assert (len(other), other.dropped, budget.used) == (0, 2, 20)
+    put(other, 31)  # one event fits, whatever the neighbours hold
+    assert (len(other), other.dropped, budget.used) == (1, 2, 51)
 
 
 def test_under_block_everything_is_taken_and_who_calls_is_told_that_it_is_full() -> None:
@@ -117,3 +121,58 @@ def test_under_block_everything_is_taken_and_who_calls_is_told_that_it_is_full()
     assert not events.is_low
     events.take()
     assert events.is_low
+
+
+def test_no_neighbour_takes_the_reserve_of_a_buffer() -> None:
+    budget = BufferBudget(6_400, lambda: 7)
+    limits = BufferLimits(max_events=1_000, max_bytes=10_000)
+    hungry = [EventBuffer[int](limits, budget) for _ in range(6)]
+    for _ in range(200):
+        for each in hungry:
+            put(each, 50)
+    reader = EventBuffer[int](limits, budget)
+    for _ in range(50):
+        assert put(reader, 50, 50) == [True, True]
+        assert [reader.take().size_bytes, reader.take().size_bytes] == [50, 50]
+    assert budget.used <= budget.max_bytes
+
+
+def test_the_buffer_that_holds_most_is_refused_first() -> None:
+    budget = BufferBudget(10_000, lambda: 4)
+    limits = BufferLimits(max_events=1_000, max_bytes=100_000)
+    big, small = EventBuffer[int](limits, budget), EventBuffer[int](limits, budget)
+    while put(big, 100) == [True]:
+        pass
+    assert budget.used > budget.easy_bytes
+    assert put(small, 100, 100, 100) == [True] * 3
+    assert put(big, 100) == [False]
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 400), st.booleans()), max_size=400))
+def test_all_buffers_together_hold_at_most_the_bound_and_one_event_each(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    budget = BufferBudget(3_000, lambda: 8)
+    limits = BufferLimits(max_events=1_000, max_bytes=3_000)
+    buffers = [EventBuffer[int](limits, budget) for _ in range(8)]
+    for number, size, is_put in steps:
+        if is_put:
+            put(buffers[number], size)
+        elif buffers[number]:
+            buffers[number].take()
+        assert budget.used == sum(each.size_bytes for each in buffers)
+        assert budget.used <= budget.max_bytes + sum(each.size_bytes for each in buffers if len(each) == 1)
+
+
+def test_a_paused_buffer_goes_on_when_its_own_half_is_free_whatever_its_neighbours_hold() -> None:
+    budget = BufferBudget(6_400, lambda: 2)
+    limits = BufferLimits(max_events=4, max_bytes=10_000)
+    other = EventBuffer[int](BufferLimits(max_events=1_000, max_bytes=10_000), budget)
+    while put(other, 100) == [True]:
+        pass
+    mine = EventBuffer[int](limits, budget)
+    assert put(mine, 10, 10, 10, 10, 10) == [True] * 4 + [False]
+    lows = [mine.is_low]
+    mine.take()
+    mine.take()
+    assert [*lows, mine.is_low, budget.is_low] == [False, True, False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.subscriptions.decoding import Response
@@ -14,11 +14,24 @@ __all__ = ["BufferBudget", "EventBuffer"]
 T = TypeVar("T")
 
 
+_SHARE: Final = 64
+"""A subscription's reserve is this part of the client's bytes; of more than 32 subscriptions, less."""
+
+_DEMAND: Final = 8
+"""Above its reserve, a buffer may hold this many times what is still free: the fullest are paused first."""
+
+
 @final
 class BufferBudget:
-    """The bytes that all buffers of a client may hold together.
+    """The bytes that all buffers of a client may hold together, fairly shared.
 
+    Each buffer has a reserve that its neighbours cannot take, and always room for one event; the reserves
+    together are at most half of the bytes. What is above the reserves is shared so that the buffers which
+    hold most are refused first (a dynamic threshold, as in network switches).
+
+    :param count: tells how many subscriptions there are.
     :ivar used: what they hold now.
+    :ivar easy_bytes: up to so much in all, no buffer has to be compared with the others.
     :ivar is_watched: someone waits for it to be low: what is taken is to be given back by the method.
 
     Example::
@@ -26,17 +39,36 @@ class BufferBudget:
         budget = BufferBudget(64 * 1024 * 1024)
     """
 
-    __slots__ = ("_waiting", "is_watched", "max_bytes", "used")
+    __slots__ = ("_count", "_waiting", "easy_bytes", "is_watched", "max_bytes", "on_full", "used")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, count: Callable[[], int] = lambda: 1) -> None:
         self.max_bytes: int = max_bytes
+        self.easy_bytes: int = max_bytes // 2
+        self._count = count
         self._waiting: dict[Callable[[], None], None] = {}
         self.used: int = 0
         self.is_watched: bool = False
+        self.on_full: Callable[[], None] | None = None
+        """Called when a buffer is refused because of the others."""
 
     def fits_alone(self, size_bytes: int) -> bool:
         """Tell whether so much would fit if nothing were held."""
         return size_bytes <= self.max_bytes
+
+    @property
+    def reserve_bytes(self) -> int:
+        """The bytes of each buffer that its neighbours cannot take."""
+        return self.max_bytes // max(_SHARE, 2 * self._count())
+
+    def has_room(self, held: int, size_bytes: int) -> bool:
+        """Tell whether a buffer that holds so much may hold so much more."""
+        if self.used + size_bytes <= self.easy_bytes:
+            return True
+        reserve = self.reserve_bytes
+        if held + size_bytes <= reserve or (not held and size_bytes <= self.max_bytes):
+            return True
+        free = self.max_bytes - reserve * self._count() - self.used - size_bytes
+        return free >= 0 and held + size_bytes - reserve <= _DEMAND * free
 
     @property
     def is_low(self) -> bool:
@@ -65,7 +97,7 @@ class EventBuffer(Generic[T]):
     :ivar size_bytes: encoded size of what is held; a decoded event keeps its text alive, so this bounds
         memory well.
     :ivar items: what is held, oldest first; ``None`` or empty for nothing. To be read only.
-    :ivar dropped: events dropped under ``drop_oldest``.
+    :ivar dropped: events that nobody got: under ``drop_oldest``, and at the end by the application's wish.
     """
 
     __slots__ = ("_budget", "_max_bytes", "_max_events", "_policy", "dropped", "items", "size_bytes")
@@ -90,7 +122,7 @@ class EventBuffer(Generic[T]):
         Under ``drop_oldest`` the oldest events make room; one for which none can be made is the one dropped.
         Under ``block`` it always fits: who calls stops the flow when :attr:`is_full`.
         """
-        if not self._fits(size_bytes) and self._policy is not OverflowPolicy.BLOCK:
+        if not self.has_room(1, size_bytes) and self._policy is not OverflowPolicy.BLOCK:
             if self._policy is not OverflowPolicy.DROP_OLDEST:
                 return False
             if not self._make_room(size_bytes):
@@ -114,7 +146,7 @@ class EventBuffer(Generic[T]):
             items is None
             or len(items) >= self._max_events
             or held > self._max_bytes
-            or used > budget.max_bytes
+            or used > budget.easy_bytes
         ):
             return False
         response.size_bytes = size_bytes
@@ -125,7 +157,14 @@ class EventBuffer(Generic[T]):
 
     def has_room(self, events: int, size_bytes: int) -> bool:
         """Tell whether so many events of so much in all would simply fit."""
-        return self._fits(size_bytes, events)
+        items, budget = self.items, self._budget
+        return (
+            (0 if items is None else len(items)) + events <= self._max_events
+            and self.size_bytes + size_bytes <= self._max_bytes
+            and (
+                budget.used + size_bytes <= budget.easy_bytes or budget.has_room(self.size_bytes, size_bytes)
+            )
+        )
 
     def extend(self, responses: Iterable[Response[T]], size_bytes: int) -> None:
         """Append events that fit, as :meth:`has_room` has told; each knows its size."""
@@ -135,19 +174,14 @@ class EventBuffer(Generic[T]):
         self.size_bytes += size_bytes
         self._budget.used += size_bytes
 
-    def _fits(self, size_bytes: int, events: int = 1) -> bool:
-        return (
-            len(self) + events <= self._max_events
-            and self.size_bytes + size_bytes <= self._max_bytes
-            and self._budget.used + size_bytes <= self._budget.max_bytes
-        )
+    def fits_by_itself(self, size_bytes: int) -> bool:
+        """Tell whether one more event fits this buffer's own bounds."""
+        return len(self) < self._max_events and self.size_bytes + size_bytes <= self._max_bytes
 
     def _make_room(self, size_bytes: int) -> bool:
-        held = self.size_bytes
-        budget = self._budget
-        if size_bytes > self._max_bytes or budget.used + size_bytes - held > budget.max_bytes:
+        if size_bytes > self._max_bytes or not self._budget.fits_alone(size_bytes):
             return False  # no room that ours make is enough: they stay
-        while not self._fits(size_bytes):
+        while not self.has_room(1, size_bytes):
             self.take()
             self.dropped += 1
         return True
@@ -172,13 +206,19 @@ class EventBuffer(Generic[T]):
     @property
     def is_full(self) -> bool:
         """Whether the next event would be over a bound."""
-        return not self._fits(1)
+        return not self.has_room(1, 1)
 
     @property
     def is_low(self) -> bool:
         """Whether a flow that was stopped may go on: no bound is used by more than half."""
         own = len(self) * 2 <= self._max_events and self.size_bytes * 2 <= self._max_bytes
-        return own and self._budget.is_low
+        # What its reserve holds does not wait for its neighbours.
+        return own and (self.size_bytes * 2 <= self._budget.reserve_bytes or self._budget.is_low)
+
+    def refused_by_others(self) -> None:
+        """Note that an event did not fit because of what the client's other buffers hold."""
+        if self._budget.on_full is not None:
+            self._budget.on_full()
 
     def fits_client(self, size_bytes: int) -> bool:
         """Tell whether the client's bound is at least so much, were nothing else held."""
@@ -193,7 +233,8 @@ class EventBuffer(Generic[T]):
         return len(self) * 2 >= self._max_events or self.size_bytes * 2 >= self._max_bytes
 
     def clear(self) -> None:
-        """Forget everything that is held."""
+        """Drop everything that is held."""
+        self.dropped += len(self)
         self.items = None
         held, self.size_bytes = self.size_bytes, 0
         self._budget.give_back(held)

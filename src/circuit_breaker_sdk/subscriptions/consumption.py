@@ -144,6 +144,7 @@ class Consumption(Generic[T]):
                 self._inline, self._next_inline = self._next_inline, None
         finally:
             self.is_handing_over = False
+            self.notice_drained()
             if self.state.is_end:
                 self.handlers.end()
 
@@ -187,16 +188,24 @@ class Consumption(Generic[T]):
             self._taken = None
         if self._is_stopped:
             self._flow_again()
-        if self._drained is not None and not self.buffer and not self._drained.done():
-            self._drained.set_result(None)
         return response
 
     async def drained(self) -> None:
-        """Wait until all that is buffered was taken, or the end has come."""
-        while self.buffer and not self.state.is_end:
+        """Wait until the consumer is done with all that is buffered, or the end has come.
+
+        The body of an iteration is done with an event when it asks for the next one.
+        """
+        while not self.state.is_end and (
+            self.buffer or self._taken is not None or self.is_handing_over or self.handlers.is_busy
+        ):
             self._drained = self.loop.create_future()
             await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)
         self._drained = None
+
+    def notice_drained(self) -> None:
+        """Let :meth:`drained` look again, if it waits."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
@@ -217,6 +226,8 @@ class Consumption(Generic[T]):
         """Note that the consumer is done with what it took."""
         if self._taken is not None:
             self.handled, self._taken = self._taken, None
+            if self._drained is not None:
+                self.notice_drained()
 
     @property
     def buffered(self) -> int:

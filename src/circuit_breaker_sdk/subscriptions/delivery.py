@@ -107,9 +107,12 @@ class Delivery(Consumption[T]):
         "_limits",
         "_link",
         "_none_allowed",
+        "_off_at",
+        "_paused_at",
         "_put_on_at",
         "_settled",
         "_started",
+        "_without_value",
         "continuity",
         "decode_next",
         "events_received",
@@ -179,7 +182,8 @@ class Delivery(Consumption[T]):
         self._settled: asyncio.Future[None] | None = None
         self.was_proven: bool = False
         """Whether it has proven itself on a link before the present one."""
-        self._started = self._put_on_at = time.perf_counter()
+        self._started = self._put_on_at = self._off_at = self._paused_at = time.perf_counter()
+        self._without_value = 0
         self._failure: tuple[GraphQLError, ...] = ()
         self._failed_at = 0
 
@@ -373,7 +377,8 @@ class Delivery(Consumption[T]):
         self._move(Trigger.GO_LIVE)
         self._begin()
         self._settle()
-        self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._started, 6))
+        # Since it was begun, or since it was lost.
+        self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._off_at, 6))
 
     def give_up(self, error: SubscriptionError) -> None:
         """End: there will be no other connection."""
@@ -478,7 +483,7 @@ class Delivery(Consumption[T]):
     def stats(self) -> SubscriptionStats:
         """Take a snapshot of the counters."""
         return SubscriptionStats(
-            received=self.events_received,
+            received=self.events_received - self._without_value,
             handled=self.events_handled,
             filtered=self.filtered,
             dropped=self.buffer.dropped,
@@ -488,6 +493,7 @@ class Delivery(Consumption[T]):
             handler_errors=self.handlers.errors,
             buffered_events=len(self.buffer),
             buffered_bytes=self.buffer.size_bytes,
+            paused_seconds=time.perf_counter() - self._paused_at if self._is_stopped else 0.0,
         )
 
     # -------------------------------------------------------------------------------------------------------
@@ -507,6 +513,7 @@ class Delivery(Consumption[T]):
         buffer = self.buffer
         if self._blocks and not self._is_stopped and buffer.is_full:
             self._is_stopped = True
+            self._paused_at = time.perf_counter()
             self._link.hold(self)
         if self.on_ready is not None:
             self.on_ready()
@@ -517,6 +524,8 @@ class Delivery(Consumption[T]):
     def _overflow(self, response: Response[T], size_bytes: int) -> None:
         """Stop the stream before an event that does not fit; end, where it could not go on from there."""
         resume = response.extensions.resume if self._has_cursors and response.extensions else None
+        if self.buffer.fits_by_itself(size_bytes):
+            self.buffer.refused_by_others()
         would_ever_fit = size_bytes <= self._limits.max_bytes and self.buffer.fits_client(size_bytes)
         if (
             self._limits.overflow is not OverflowPolicy.RESUME
@@ -525,10 +534,12 @@ class Delivery(Consumption[T]):
             or not would_ever_fit
         ):
             held = self.buffer
+            held.dropped += 1
             self.fail(BufferOverflowError(self.id, events=len(held), size_bytes=held.size_bytes))
             return
         # The event comes again: it is as if it had not arrived.
         self.events_received -= 1
+        self._paused_at = time.perf_counter()
         self.received = self._last_cursor = resume.prev
         self.pauses += 1
         self._link.complete(self.id, self)
@@ -555,6 +566,7 @@ class Delivery(Consumption[T]):
         self._note_proof()
         self._link.release(self)
         self._is_off, self._is_stopped = True, False
+        self._off_at = time.perf_counter()
         self._move(trigger)
         self._settle()
 
@@ -585,6 +597,7 @@ class Delivery(Consumption[T]):
             self.continuity = Continuity.UNKNOWN
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
+            self.events_received -= 1  # it is not delivered
             self._link.complete(self.id, self)
             error = GapError(self.id, "prev")
             if not self._missed(error):
@@ -600,6 +613,7 @@ class Delivery(Consumption[T]):
             errors = (GraphQLError(message=str(error)),)
         errors = self._link.redacted(errors)
         self.operation_errors += 1
+        self._without_value += is_whole
         # Compared with the count at the end: the events behind it need not reset anything.
         self._failure, self._failed_at = (errors, self.events_received) if is_whole else ((), 0)
         self.handlers.report_error(OperationError(errors, operation=self.label))

@@ -83,6 +83,10 @@ class EventSource(Protocol[T_co]):
         """Note that what was taken is done."""
         ...
 
+    def notice_drained(self) -> None:
+        """Let a wait for the end of the handling look again."""
+        ...
+
     def set_inline(self, handler: Callable[[T_co], object] | None) -> None:
         """Deliver to the handler inside the read callback, or to the buffer."""
         ...
@@ -127,6 +131,7 @@ class Handlers(Generic[T]):
         "_data",
         "_end_told",
         "_error",
+        "_is_settling",
         "_pending",
         "_pump",
         "_source",
@@ -149,8 +154,14 @@ class Handlers(Generic[T]):
         self._pending: deque[_Pending] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._end_told = False
+        self._is_settling = False
         # How many of the handlers of the end know it.
         self._told = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler is being awaited."""
+        return bool(self._pending) or self._is_settling
 
     @property
     def pump(self) -> asyncio.Task[None] | None:
@@ -325,8 +336,13 @@ class Handlers(Generic[T]):
         while True:
             if self._pending:
                 handler, awaitable, report, cursor = self._pending.popleft()
-                await self._settle(handler, awaitable, report)
+                self._is_settling = True
+                try:
+                    await self._settle(handler, awaitable, report)
+                finally:
+                    self._is_settling = False
                 source.handled = cursor or source.handled
+                source.notice_drained()
             elif self._async and source.buffered:
                 value = source.take_value()
                 for on_data in self._data:

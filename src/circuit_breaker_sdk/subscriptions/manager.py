@@ -106,7 +106,8 @@ class SubscriptionManager:
     ) -> None:
         """``pool``: gives the supervisor of each new subscription; without one it is always the same."""
         self._buffer = buffer
-        self._budget = BufferBudget(max_buffered_bytes)
+        self._budget = BufferBudget(max_buffered_bytes, lambda: self.active)
+        self._budget.on_full = self._warn_once
         self._timeouts = timeouts
         self._deadlines = Deadlines(timeouts.subscribe_seconds)
         self._numbers = itertools.count(1)
@@ -124,6 +125,22 @@ class SubscriptionManager:
         self._snapshot_of = snapshot_of
         self._changes_of = changes_of
         self._closed = False
+
+    def _warn_once(self) -> None:
+        """Log, the first time that buffers crowd each other, which subscriptions hold most."""
+        self._budget.on_full = None
+        running = [delivery for member in self._members.values() for delivery in member.running]
+        fullest = sorted(running, key=lambda each: each.buffer.size_bytes, reverse=True)[:3]
+        log(
+            logging.WARNING,
+            "buffers are full: a subscription is paused because others are not read",
+            buffered_bytes=self._budget.used,
+            max_buffered_bytes=self._budget.max_bytes,
+            fullest="; ".join(
+                f"{each.label} ({each.id}): {len(each.buffer)} events, {each.buffer.size_bytes} bytes"
+                for each in fullest
+            ),
+        )
 
     @property
     def active(self) -> int:

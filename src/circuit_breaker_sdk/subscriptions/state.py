@@ -97,16 +97,21 @@ class Continuity(enum.StrEnum):
 class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription has counted so far.
 
-    :ivar received: ``next`` messages that arrived.
+    ``received`` is always the sum of ``handled``, ``filtered``, ``dropped`` and ``buffered_events``.
+
+    :ivar received: events that arrived with a value.
     :ivar handled: events that handlers have seen or an iterator has handed out.
     :ivar filtered: events that filters kept from the consumer.
-    :ivar dropped: events dropped by the overflow policy ``drop_oldest``.
+    :ivar dropped: events that nobody got: dropped by the overflow policy ``drop_oldest``, the one over which
+        ``fail`` ended it, and those that were buffered when it was unsubscribed.
     :ivar pauses: how often the stream was stopped because the buffer was full.
     :ivar gaps: how often events were missing, and it was told.
     :ivar operation_errors: events that carried GraphQL errors.
     :ivar handler_errors: how often handlers raised.
     :ivar buffered_events: events waiting for a consumer now.
     :ivar buffered_bytes: their encoded size.
+    :ivar paused_seconds: for how long its stream has been stopped, because its consumer is behind: what the
+        server has sent to others since is not here. 0 while the stream flows.
     """
 
     received: int
@@ -119,3 +124,4 @@ class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
     handler_errors: int
     buffered_events: int
     buffered_bytes: int
+    paused_seconds: float = 0.0
