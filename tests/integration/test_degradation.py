@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -250,3 +251,48 @@ async def test_a_server_that_has_no_polling_says_so() -> None:
             document = "subscription { ticks(upto: 3) { number label } }"
             with pytest.raises(SubscriptionError, match="polls"):
                 await client.subscribe(document, type=TickEvent)
+
+
+async def test_a_poll_under_way_is_finished_while_subscriptions_come_and_go(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        w.proxy.refuses_upgrades = True
+        w.proxy.delay_seconds = 0.05
+        first = await builder.subscribe()
+        assert first.is_polled
+        before, seen = w.proxy.connections_made, []
+
+        async def read() -> None:
+            seen.extend([number_of(await anext(first)) for _ in range(10)])
+
+        async def come_and_go() -> None:
+            other = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+            await other.unsubscribe()
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            reading = group.create_task(read())
+            for number in range(10):
+                group.create_task(come_and_go())
+                group.create_task(come_and_go())
+                await w.publish(number)
+            await reading
+        assert seen == list(range(10))
+        assert w.proxy.connections_made - before <= 4  # one for each request that may be under way
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_polled_stream_of_a_slow_consumer_goes_on_as_soon_as_half_its_buffer_is_free(
+    tmp_path: Path, size: int
+) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        slow = await builder.buffer(BufferLimits(max_events=size)).subscribe()
+        assert slow.is_polled
+        await w.publish(*range(40))
+        tried = w.proxy.connections_made
+        async with asyncio.timeout(20):
+            assert [number_of(await anext(slow)) for _ in range(40)] == list(range(40))
+        assert slow.stats().pauses > 5
+        # Each pause once waited for an attempt to upgrade, 2 s apart.
+        assert w.proxy.connections_made - tried < 20

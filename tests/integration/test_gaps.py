@@ -15,11 +15,13 @@ from circuit_breaker_sdk import (
     ErrorRecoveryPolicy,
     Gap,
     GapError,
+    RateLimitExceeded,
     Resource,
     SubscriptionState,
 )
+from circuit_breaker_sdk.subscriptions import gaps
 from circuit_breaker_sdk.testing import FaultProxy
-from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server import RateSettings, Server, ServerSettings
 from tests.integration.test_reconnect import NEVER_OPEN, number_of
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
@@ -236,3 +238,58 @@ async def test_a_gap_is_told_after_an_async_handler_is_done_with_the_last_event_
             await until(lambda: len(course) == 2)
     assert course[0] == "old"
     assert isinstance(course[1], Gap)
+
+
+async def test_a_rate_that_is_limited_after_a_gap_is_obeyed_and_reported(tmp_path: Path) -> None:
+    """The request for the present position, and the snapshot, are refused for a while."""
+    first = Server(ServerSettings(port=0, data_dir=tmp_path / "one"))
+    await first.start()
+    course: list[object] = []
+    errors: list[object] = []
+    failures = [RateLimitExceeded(0.01), RateLimitExceeded(0.01)]
+
+    async def snapshot() -> str:
+        if failures:
+            raise failures.pop()
+        return "now"
+
+    async with client_of(first.url) as client:
+        builder = client.workflows.subscribe_resource_updates()
+        updates = await builder.on_gap(course.append, snapshot=snapshot).subscribe()
+        updates.on_error(errors.append).on_update(lambda _: None)
+        await first.aclose()
+        settings = ServerSettings(
+            port=first.port, data_dir=tmp_path / "two", rates=RateSettings(subscribes_per_second=1)
+        )
+        async with Server(settings):
+            await until(
+                lambda: updates.continuity is Continuity.GAP and updates.state is SubscriptionState.LIVE
+            )
+    (gap,) = course
+    assert isinstance(gap, Gap)
+    assert gap.snapshot == "now"
+    assert len([each for each in errors if isinstance(each, RateLimitExceeded)]) >= 2
+    assert updates.error is None
+
+
+async def test_a_snapshot_that_keeps_failing_ends_the_subscription_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gaps, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(gaps, "_MAX_RETRY_SECONDS", 0.001)
+    first = Server(ServerSettings(port=0, data_dir=tmp_path / "one"))
+    await first.start()
+    calls: list[None] = []
+
+    async def snapshot() -> str:
+        calls.append(None)
+        raise ValueError("no state today")
+
+    async with client_of(first.url) as client:
+        builder = client.workflows.subscribe_resource_updates()
+        updates = await builder.on_gap(lambda _: None, snapshot=snapshot).subscribe()
+        await first.aclose()
+        async with Server(ServerSettings(port=first.port, data_dir=tmp_path / "two")):
+            with pytest.raises(ConnectionFailed, match="no state today"):
+                await updates.wait_closed()
+    assert len(calls) == 10

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["PollConnection"]
 
 _WAIT_SECONDS = 20.0
+_SHORT_WAIT_SECONDS = 1.0
+_MAX_REQUESTS = 4
 _SLACK_SECONDS = 10.0
 
 
@@ -69,7 +71,10 @@ class _Polled(msgspec.Struct):
 
 @final
 class PollConnection:
-    """All operations of a client that are polled ride in one request; nothing runs while there are none.
+    """The operations of a client that are polled ride together; nothing runs while there are none.
+
+    A request under way is finished, whatever begins or ends meanwhile: what comes meanwhile is asked for by
+    another request, and joins the others when one of them is answered. There are four requests at most.
 
     It takes the place of a :class:`~circuit_breaker_sdk.connections.connection.Connection` for a while. A
     request that fails is the end of every operation on it, as of a connection that is lost.
@@ -92,9 +97,10 @@ class PollConnection:
         self._operations: dict[str, _Polled] = {}
         self._held: set[Route] = set()
         self._transport: HttpTransport | None = None
-        self._polling: asyncio.Task[None] | None = None
-        self._ended: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
+        # What is asked for by each request under way.
+        self._requests: dict[asyncio.Task[None], dict[str, _Polled]] = {}
+        self._is_refused = False
+        self._is_due = False
         self._closed = False
 
     @property
@@ -153,7 +159,7 @@ class PollConnection:
         """End. Idempotent."""
         self._closed = True
         self._operations.clear()
-        tasks = {*self._ended, *((self._polling,) if self._polling is not None else ())}
+        tasks = tuple(self._requests)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -165,28 +171,49 @@ class PollConnection:
     # -------------------------------------------------------------------------------------------------------
 
     def _kick(self) -> None:
-        """Let the next request ask for what is wanted now."""
-        self._changed.set()
-        if self._polling is None and self._operations and not self._closed:
-            self._polling = background_task(self._poll(), name="circuit-breaker-poll")
+        """Ask, in the next turn, for what no request under way asks for; that one is finished."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._begin)
 
-    async def _poll(self) -> None:
+    def _begin(self) -> None:
+        self._is_due = False
+        if self._closed or self._is_refused:
+            return
+        idle = self._idle()
+        if idle and len(self._requests) < _MAX_REQUESTS:
+            task = background_task(self._poll(idle), name="circuit-breaker-poll")
+            self._requests[task] = idle
+            task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        del self._requests[task]
+        self._kick()
+
+    def _idle(self) -> dict[str, _Polled]:
+        """Return what is wanted and in no request under way."""
+        asked = {id(polled) for each in self._requests.values() for polled in each.values()}
+        return {
+            id_: polled
+            for id_, polled in self._operations.items()
+            if id(polled) not in asked and polled.route not in self._held
+        }
+
+    async def _poll(self, asked: dict[str, _Polled]) -> None:
         try:
-            while asked := self._asked():
-                self._changed.clear()
-                answer = await self._ask(asked)
-                if answer is not None:
-                    self._take(asked, answer)
+            self._take(asked, await self._ask(asked))
         except AuthenticationFailed as error:
-            await self._refused(self._settings.credentials.redaction.error(error))
+            self._is_refused = True
+            try:
+                await self._refused(self._settings.credentials.redaction.error(error))
+            finally:
+                self._is_refused = False
+        except UsageError:
+            return  # the client was closed
         except SubscriptionError as error:
             self._settings.credentials.redaction.error(error)
             log(logging.DEBUG, "poll failed", url=self.url, error=error)
             self.drop(error)
-        finally:
-            self._polling = None
-            if self._operations and self._asked():
-                self._kick()
 
     async def _refused(self, error: AuthenticationFailed) -> None:
         """Poll on with a fresh token; one that is refused as well is the end."""
@@ -197,33 +224,20 @@ class PollConnection:
         except (SubscriptionError, UsageError) as failure:
             self.drop(failure if isinstance(failure, SubscriptionError) else error)
 
-    def _asked(self) -> dict[str, _Polled]:
-        return {id_: polled for id_, polled in self._operations.items() if polled.route not in self._held}
-
-    async def _ask(self, asked: dict[str, _Polled]) -> list[_Result] | None:
-        """Send one request; ``None`` if what is wanted has changed before its answer came."""
+    async def _ask(self, asked: dict[str, _Polled]) -> list[_Result]:
+        """Send one request, and read its answer."""
         operations = [
             polled.request
             if polled.after is None
             else {**polled.request, "extensions": {"resume": {"after": polled.after}}}
             for polled in asked.values()
         ]
-        # Those who wait to go live are answered at once.
-        wait = _WAIT_SECONDS if all(polled.is_live for polled in asked.values()) else 0.0
+        wait = 0.0  # those that wait to go live are answered at once
+        if all(polled.is_live for polled in asked.values()):
+            # One request is always soon there for what comes meanwhile.
+            wait = _WAIT_SECONDS if len(self._requests) < _MAX_REQUESTS else _SHORT_WAIT_SECONDS
         body = _ENCODER.encode({"operations": operations, "waitMs": int(wait * 1000)})
-        sending = asyncio.create_task(self._open().post(body, seconds=wait + _SLACK_SECONDS))
-        changing = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait((sending, changing), return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
-                return None
-            return self._read(sending.result(), len(asked))
-        finally:
-            for task in (sending, changing):
-                task.cancel()
-            await asyncio.wait((sending, changing))
-            if sending.done() and not sending.cancelled():
-                sending.exception()
+        return self._read(await self._open().post(body, seconds=wait + _SLACK_SECONDS), len(asked))
 
     def _read(self, body: bytes, count: int) -> list[_Result]:
         try:

@@ -15,11 +15,14 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GapError,
     GraphQLError,
+    OperationTimeoutError,
+    RateLimitExceeded,
     SubscriptionError,
     SubscriptionFailed,
     UsageError,
 )
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
+from circuit_breaker_sdk.subscriptions.server_errors import server_error
 
 __all__ = ["Gap", "GapHandler", "GapRecovery", "Snapshot"]
 
@@ -27,6 +30,8 @@ Snapshot = Callable[[], Awaitable[object]]
 """Reads the present state, by a query."""
 
 _RETRY_SECONDS = 0.25
+_MAX_RETRY_SECONDS = 8.0
+_ATTEMPTS = 10
 
 
 @final
@@ -83,8 +88,7 @@ class _Position:
         """Ignore it: one position is all that is wanted."""
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
-        reason = "; ".join(map(str, errors))
-        self._fail(SubscriptionFailed(self._id, reason, errors=errors))
+        self._fail(server_error(self._id, errors))
 
     def completed(self) -> None:
         self._fail(SubscriptionFailed(self._id, "the stream has ended"))
@@ -95,6 +99,7 @@ class _Position:
     def _fail(self, error: SubscriptionError) -> None:
         if not self.found.done():
             self.found.set_exception(error)
+            self.found.exception()  # it counts as looked at, also where nobody waits any more
 
 
 @final
@@ -108,8 +113,13 @@ class GapRecovery:
         fresh_id: Callable[[], str],
         go_on: Callable[[Delivery[Any]], None],
         tasks: set[asyncio.Task[None]],
+        timeout_seconds: float = 10.0,
     ) -> None:
-        """``go_on`` resumes a subscription from its cursor ``received``."""
+        """``go_on`` resumes a subscription from its cursor ``received``.
+
+        ``timeout_seconds``: for the server's answer where it stands.
+        """
+        self._timeout_seconds = timeout_seconds
         self._supervisor = supervisor
         self._fresh_id = fresh_id
         self._go_on = go_on
@@ -125,7 +135,7 @@ class GapRecovery:
     def tell_unknown(self, delivery: Delivery[Any]) -> None:
         """Tell, after a reconnect without cursors, that nobody knows whether events are missing."""
         if delivery.fallbacks.on_gap is not None:
-            self._start(self._tell(delivery, "unknown", None), delivery)
+            self._start(self._tell_of_unknown(delivery), delivery)
 
     def _start(self, doing: Any, delivery: Delivery[Any]) -> None:  # a coroutine of ours
         task = background_task(doing, name=f"circuit-breaker-gap-{delivery.id}")
@@ -136,23 +146,50 @@ class GapRecovery:
         # What came before the gap is handled before it.
         await delivery.drained()
         cursor: str | None = None
-        while not delivery.state.is_end:
-            try:
-                cursor = await self._position(delivery)
-                await self._tell(delivery, reason, cursor)
-            except UsageError:
-                return  # the client was closed
-            except SubscriptionError as failure:
-                if not failure.retryable:
-                    failure.__cause__ = error
-                    delivery.give_up(failure)
-                    return
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            break
-        if not delivery.state.is_end:
+
+        async def bridge() -> None:
+            nonlocal cursor
+            cursor = await self._position(delivery)
+            await self._tell(delivery, reason, cursor)
+
+        failure = await self._until_done(delivery, bridge)
+        if failure is not None:
+            failure.__cause__ = error
+            delivery.give_up(failure)
+        elif not delivery.state.is_end:
             delivery.received = cursor
             self._go_on(delivery)
+
+    async def _tell_of_unknown(self, delivery: Delivery[Any]) -> None:
+        failure = await self._until_done(delivery, lambda: self._tell(delivery, "unknown", None))
+        if failure is not None:
+            delivery.handlers.report_error(failure)
+
+    async def _until_done(
+        self, delivery: Delivery[Any], step: Callable[[], Awaitable[None]]
+    ) -> SubscriptionError | None:
+        """Do a step again while what fails may pass; return what it fails with for good.
+
+        Each failure is reported to the handlers of errors. A rate that the server limits is obeyed.
+        """
+        pause = _RETRY_SECONDS
+        for attempt in range(_ATTEMPTS):
+            if delivery.state.is_end:
+                break
+            try:
+                await step()
+            except UsageError:
+                break  # the client was closed
+            except SubscriptionError as failure:
+                if not failure.retryable or attempt == _ATTEMPTS - 1:
+                    return failure
+                delivery.handlers.report_error(failure)
+                wait = failure.retry_after if isinstance(failure, RateLimitExceeded) else None
+                await asyncio.sleep(pause if wait is None else wait)
+                pause = min(2 * pause, _MAX_RETRY_SECONDS)
+            else:
+                break
+        return None
 
     async def _position(self, delivery: Delivery[Any]) -> str | None:
         """Ask the server where it stands now: the cursor first, then the query (docs/resume.md, 6)."""
@@ -164,9 +201,15 @@ class GapRecovery:
         request = msgspec.structs.replace(delivery.request, id=id_, extensions=None)
         connection.subscribe(request, position)
         try:
-            await asyncio.wait((position.found, delivery.ended), return_when=asyncio.FIRST_COMPLETED)
-            if not position.found.done():
+            await asyncio.wait(
+                (position.found, delivery.ended),
+                timeout=self._timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if delivery.ended.done() and not position.found.done():
                 raise UsageError("the subscription was ended")
+            if not position.found.done():
+                raise OperationTimeoutError("asking where the stream stands", seconds=self._timeout_seconds)
             return position.found.result()
         finally:
             connection.complete(id_, position)

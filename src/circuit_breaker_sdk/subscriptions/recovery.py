@@ -69,6 +69,8 @@ class Recovery:
             interval_seconds=retry_seconds,
         )
         self._has_no_polls = False
+        # No WebSocket gets through: what waits for one is polled for at once.
+        self._is_degraded = False
         self._running_on = running_on
         supervisor.on_rotated(self.hand_over)
         self._retry_seconds = retry_seconds
@@ -145,6 +147,8 @@ class Recovery:
         self._lost[delivery] = None
         if self._running is None:
             self._start()
+        if self._is_degraded:
+            self.degrade()
 
     def expect_live(self, connection: Connection, resumed: Sequence[Delivery[Any]]) -> None:
         """Give the connection up as lost if these do not come to life on it in time."""
@@ -195,6 +199,7 @@ class Recovery:
                         return
                     self._give_up(ConnectionFailed(str(error)), tuple(self._lost))
                 else:
+                    self._is_degraded = False
                     await self._put_on(connection)
         finally:
             self._running = None
@@ -206,6 +211,7 @@ class Recovery:
 
     def degrade(self) -> None:
         """Poll for the critical ones that wait: they go on waiting for a connection, but not for events."""
+        self._is_degraded = True
         for delivery in tuple(self._lost):
             if not delivery.fallbacks.is_critical or delivery.link is not None or delivery.is_stopped:
                 continue
