@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from circuit_breaker_sdk import (
     OperationError,
     OverflowPolicy,
     Resource,
+    SubscriptionBuilder,
     SubscriptionFailed,
     SubscriptionState,
     UsageError,
@@ -370,8 +371,53 @@ async def test_what_is_no_document_or_no_variables_is_refused_before_anything_is
             with pytest.raises(UsageError, match="document must be a text"):
                 await w.client.execute(document, type=int)  # type: ignore[arg-type]  # as above
         with pytest.raises(UsageError, match="variables must be a mapping"):
-            await w.client.execute("{ health }", ["x"], type=str)  # type: ignore[arg-type]  # as above
+            await w.client.execute("{ health }", ["x"], type=str)  # type: ignore[call-overload]  # as above
         assert running.state == "live"
+
+
+async def test_without_a_type_events_and_data_are_plain_json(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        assert await w.client.execute("{ health }") == {"health": "ok"}
+        async with w.client.subscribe("subscription { resourceUpdates { id data } }") as updates:
+            resource = await w.client.workflows.create_resource(workflow_id=w.workflow.id, data={"n": 1})
+            assert await anext(updates) == {"id": resource.id, "data": {"n": 1}}
+
+
+async def test_a_document_is_awaited_entered_and_iterated_like_a_domains_stream(tmp_path: Path) -> None:
+    document = "subscription { resourceUpdates { state } }"
+    async with world(tmp_path) as w:
+        makes: list[Callable[[], SubscriptionBuilder[Any, Any]]] = [
+            lambda: w.client.subscribe(document),
+            w.client.workflows.subscribe_resource_updates,
+        ]
+        for make in makes:
+            builder = make()
+            assert isinstance(builder, SubscriptionBuilder)
+            awaited = await builder
+            async with make() as entered:
+                iterator = aiter(make())
+                waiting = asyncio.ensure_future(anext(iterator))
+                await until_active(w.client, 3)
+                await w.resource()
+                events = [await anext(awaited), await anext(entered), await waiting]
+            assert [getattr(e, "state", None) or e["state"] for e in events] == ["draft"] * 3
+            await awaited.unsubscribe()
+            del iterator, waiting
+            gc.collect()
+            await until_active(w.client, 0)
+
+
+@pytest.mark.parametrize("type_", [UsageError, 5, "int", lambda: 1, list[Path | UsageError]])
+def test_a_type_that_cannot_be_decoded_is_refused_at_subscribe(type_: Any) -> None:
+    client = Client("ws://127.0.0.1:1/graphql")
+    with pytest.raises(UsageError, match="type="):
+        _ = client.subscribe("subscription { tick }", type=type_)
+
+
+async def test_execute_refuses_another_way_with_errors() -> None:
+    async with Client("ws://127.0.0.1:1/graphql") as client:
+        with pytest.raises(UsageError, match='"raise" or "return"'):
+            await client.execute("{ x }", errors="ignore")  # type: ignore[call-overload]  # that is the point
 
 
 def test_a_client_used_on_a_second_event_loop_says_so() -> None:

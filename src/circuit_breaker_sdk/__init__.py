@@ -25,6 +25,7 @@ from circuit_breaker_sdk.connections import (
     ConnectionStateChange,
     SubscriptionConnectionPool,
 )
+from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     BufferOverflowError,
@@ -249,6 +250,7 @@ __all__ = [
     "Resource",
     "ResourceUpdateSubscription",
     "ResourceUpdateSubscriptionBuilder",
+    "Result",
     "Rule",
     "RuleConditionInput",
     "RuleEvaluationResult",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.config import (
@@ -30,7 +30,7 @@ from circuit_breaker_sdk.connections import (
     Supervisor,
     TokenSource,
 )
-from circuit_breaker_sdk.domains.execution import Executor
+from circuit_breaker_sdk.domains.execution import Executor, Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
@@ -41,8 +41,10 @@ from circuit_breaker_sdk.subscriptions import (
     Operation,
     Snapshot,
     Subscription,
+    SubscriptionBuilder,
     SubscriptionManager,
 )
+from circuit_breaker_sdk.subscriptions.decoding import DecodeHook, JSONObject, check_type
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 if TYPE_CHECKING:
@@ -280,12 +282,12 @@ class Client:
 
     # Any server's operations
 
-    async def subscribe(
+    @overload
+    def subscribe(
         self,
         document: str,
         variables: Mapping[str, object] | None = None,
         *,
-        type: type[T],  # noqa: A002 (the name users expect)
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
@@ -293,20 +295,63 @@ class Client:
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Snapshot | None = None,
         critical: bool | None = None,
-    ) -> Subscription[T]:
-        """Subscribe to any server's stream: the value of the one root field is decoded to ``type``.
+    ) -> SubscriptionBuilder[JSONObject, Subscription[JSONObject]]: ...
 
+    @overload
+    def subscribe(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],
+        decode_hook: DecodeHook | None = None,
+        operation_name: str | None = None,
+        buffer: BufferLimits | None = None,
+        after: str | None = None,
+        cursor_key: str | None = None,
+        on_gap: Callable[[Gap], object] | None = None,
+        snapshot: Snapshot | None = None,
+        critical: bool | None = None,
+    ) -> SubscriptionBuilder[T, Subscription[T]]: ...
+
+    def subscribe(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: Any = Any,  # noqa: A002 (as above; the overloads say what it is)
+        decode_hook: DecodeHook | None = None,
+        operation_name: str | None = None,
+        buffer: BufferLimits | None = None,
+        after: str | None = None,
+        cursor_key: str | None = None,
+        on_gap: Callable[[Gap], object] | None = None,
+        snapshot: Snapshot | None = None,
+        critical: bool | None = None,
+    ) -> SubscriptionBuilder[Any, Subscription[Any]]:
+        """Subscribe to any server's stream: await the subscription, enter it as a block, or iterate.
+
+        The value of the one root field is decoded to ``type``. Without a type events are plain JSON, for most
+        documents a dict: for a root field that is a number or a list, say ``type=int`` or ``type=list[…]``.
+
+        :param type: a struct of msgspec, a dataclass, a TypedDict, a builtin type, a container or union of
+            these, or a model of pydantic.
+        :param decode_hook: ``function(cls, value)`` decodes each other class in ``type``, as custom scalars
+            need; it raises ``ValueError`` where the value does not fit.
         :param after: a cursor to begin behind, where the server gives cursors.
         :param cursor_key: see :meth:`SubscriptionBuilder.cursor_key`.
         :param critical: see :meth:`SubscriptionBuilder.critical`; ``None`` takes the client's setting.
         :param on_gap: see :meth:`SubscriptionBuilder.on_gap`; ``snapshot`` reads the present state for it.
-        :raises SubscriptionError: no connection, or the server refused it.
-        :raises UsageError: the variables or the type cannot be used.
+        :raises UsageError: the document or the type cannot be used.
+
+        Starting it raises what :meth:`SubscriptionBuilder.subscribe` does.
         """
         _check_types(buffer=(buffer, BufferLimits))
-        operation = Operation(
+        check_type(type, decode_hook)
+        operation: Operation[Any] = Operation(
             document=_text(document, "document"),
             type=type,
+            decode_hook=decode_hook,
             variables=variables,
             operation_name=operation_name,
             label=operation_name or "subscription",
@@ -317,23 +362,80 @@ class Client:
             snapshot=snapshot,
             critical=critical,
         )
-        return await self._manager.subscribe(operation, Subscription)
+        return SubscriptionBuilder(self._manager, operation, Subscription)
+
+    @overload
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        operation_name: str | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> JSONObject: ...
+
+    @overload
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        operation_name: str | None = None,
+        errors: Literal["return"],
+    ) -> Result[JSONObject]: ...
+
+    @overload
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],
+        decode_hook: DecodeHook | None = None,
+        operation_name: str | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> T: ...
+
+    @overload
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],
+        decode_hook: DecodeHook | None = None,
+        operation_name: str | None = None,
+        errors: Literal["return"],
+    ) -> Result[T]: ...
 
     async def execute(
         self,
         document: str,
         variables: Mapping[str, object] | None = None,
         *,
-        type: type[T],  # noqa: A002 (as above)
+        type: Any = Any,  # noqa: A002 (as above)
+        decode_hook: DecodeHook | None = None,
         operation_name: str | None = None,
-    ) -> T:
-        """Execute a query or mutation over HTTP and decode its ``data`` to ``type``.
+        errors: Literal["raise", "return"] = "raise",
+    ) -> object:
+        """Execute a query or mutation over HTTP and decode its ``data`` to ``type``; without one, to a dict.
 
-        :raises OperationError: the server answered with errors.
+        :param type: as in :meth:`subscribe`, and ``decode_hook`` too.
+        :param errors: ``"return"`` returns a :class:`Result` with the data and the server's errors, instead
+            of raising them.
+        :raises OperationError: the server answered with errors; its ``data`` is what came beside them.
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
+        :raises UsageError: the document, the variables or the type cannot be used: nothing was sent.
         """
-        return await self._executor.execute(
-            _text(document, "document"), variables, type=type, operation_name=operation_name
+        if errors not in {"raise", "return"}:
+            raise UsageError(f'errors must be "raise" or "return", not {errors!r:.60}')
+        run = self._executor.execute if errors == "raise" else self._executor.result
+        return await run(
+            _text(document, "document"),
+            variables,
+            type=type,
+            operation_name=operation_name,
+            decode_hook=decode_hook,
         )
 
     async def server_health(self) -> str:

@@ -203,11 +203,16 @@ class OperationError(CircuitBreakerError):
 
     :ivar errors: the server's errors, paths kept.
     :ivar operation: the operation's name, or ``None`` for an anonymous document.
+    :ivar data: what the server answered beside the errors, as plain JSON; ``None`` where that was nothing.
+        The fields that failed are null in it. ``client.execute(…, errors="return")`` returns it typed.
     """
 
-    def __init__(self, errors: Sequence[GraphQLError], *, operation: str | None = None) -> None:
+    def __init__(
+        self, errors: Sequence[GraphQLError], *, operation: str | None = None, data: object = None
+    ) -> None:
         self.errors: tuple[GraphQLError, ...] = tuple(errors)
         self.operation = operation
+        self.data = data
         super().__init__(self.errors, operation)
 
     @property
@@ -422,7 +427,7 @@ class HandlerError(SubscriptionError):
         self.handler = handler
         self.raised = shown(cause)
         super().__init__(id, handler, self.raised)
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
     def __str__(self) -> str:
         return f"subscription {self.id}: handler {self.handler} raised {self.raised}"

@@ -9,10 +9,16 @@ from typing import cast
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import UNSET
+from circuit_breaker_sdk import UNSET, Result
 from circuit_breaker_sdk.connections import Credentials
 from circuit_breaker_sdk.domains import Executor
-from circuit_breaker_sdk.errors import CircuitBreakerError, DecodeError, OperationError, UsageError
+from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    DecodeError,
+    GraphQLError,
+    OperationError,
+    UsageError,
+)
 from tests.connections.raw_server import settings
 from tests.transports.peers import Peer, serve
 
@@ -116,3 +122,46 @@ async def test_half_a_surrogate_pair_is_refused_before_anything_is_sent() -> Non
         with pytest.raises(UsageError, match="Find cannot be sent: a text in it is no Unicode"):
             await under_test.execute("query Find { x }", {"id": "\ud800"}, type=dict, operation_name="Find")
     assert requests.bodies == []
+
+
+PARTIAL = '{"data":{"x":1,"y":null},"errors":[{"message":"no","path":["y"]}]}'
+
+
+async def test_the_data_beside_errors_is_on_the_error_as_plain_json() -> None:
+    async with executor(PARTIAL) as (under_test, _):
+        with pytest.raises(OperationError, match="no at y") as caught:
+            await under_test.execute("{ x y }", type=One)
+    assert caught.value.data == {"x": 1, "y": None}
+
+
+async def test_data_and_errors_are_returned_where_that_is_asked_for() -> None:
+    async with executor(PARTIAL) as (under_test, _):
+        answer = await under_test.result("{ x y }", type=One)
+    assert answer == Result(One(1), (GraphQLError(message="no", path=("y",)),))
+    async with executor('{"data":{"x":1}}') as (under_test, _):
+        assert await under_test.result("{ x }", type=One) == Result(One(1), ())
+    async with executor('{"data":null,"errors":[{"message":"no"}]}') as (under_test, _):
+        assert await under_test.result("{ x }", type=One) == Result(None, (GraphQLError(message="no"),))
+    async with executor('{"data":null}') as (under_test, _):
+        (error,) = (await under_test.result("{ x }", type=One)).errors
+        assert "neither data nor errors" in error.message
+
+
+async def test_data_that_does_not_fit_beside_errors_is_chained_to_them() -> None:
+    async with executor(PARTIAL) as (under_test, _):
+        with pytest.raises(DecodeError, match="Expected `int`") as caught:
+            await under_test.result("{ x y }", type=dict[str, int])
+    assert isinstance(caught.value.__cause__, OperationError)
+    assert caught.value.__cause__.data == {"x": 1, "y": None}
+
+
+async def test_a_hook_that_raises_is_an_answer_that_does_not_fit() -> None:
+    def hook(_cls: type, value: object) -> object:
+        raise LookupError(f"no such price: {value}")
+
+    class Price:
+        pass
+
+    async with executor('{"data":{"x":"?"}}') as (under_test, _):
+        with pytest.raises(DecodeError, match="no such price"):
+            await under_test.execute("{ x }", type=dict[str, Price], decode_hook=hook)

@@ -23,7 +23,7 @@ async def test_a_builder_keeps_its_arguments_takes_none_away_and_is_entered_once
         builder: SubscriptionBuilder[int, Subscription[int]] = SubscriptionBuilder(
             under_test, TICKS, Subscription
         )
-        builder._with("a", 1)._with("b", 2)._with("a", None)
+        builder = builder._with("a", 1)._with("b", 2)._with("a", None)
         async with builder as ticks:
             with pytest.raises(UsageError, match="entered already"):
                 await builder.__aenter__()

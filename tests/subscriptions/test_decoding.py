@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+import dataclasses
+import datetime as dt
+import decimal
+from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
+import pydantic
+import pydantic.dataclasses
 import pytest
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
@@ -14,6 +19,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     Response,
     UnfitPayloadError,
     event_decoder,
+    json_decoder,
     read_errors,
 )
 from tests.subscriptions.deliveries import result
@@ -25,6 +31,58 @@ class One(msgspec.Struct):
 
 class Other(msgspec.Struct):
     x: int
+
+
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+
+    x: int
+    at: dt.datetime | None = None
+
+    @pydantic.field_validator("x")
+    @classmethod
+    def even(cls, x: int) -> int:
+        if x % 2:
+            raise ValueError("x must be even")
+        return x
+
+
+@dataclasses.dataclass
+class Data:
+    x: int
+    inside: Model | None = None
+
+
+class Keys(TypedDict):
+    x: int
+
+
+class Plain:
+    pass
+
+
+class Money:
+    def __init__(self, text: str) -> None:
+        self.amount = decimal.Decimal(text)
+
+
+class Order(msgspec.Struct):
+    price: Money
+    inside: Model | None = None
+
+
+class Unresolved(msgspec.Struct):
+    x: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037 (that is the point)
+
+
+@pydantic.dataclasses.dataclass
+class Validated:
+    x: int
+
+
+def money(cls: type, value: object) -> object:
+    assert cls is Money
+    return Money(str(value))
 
 
 def cursor_of(response: Response[object]) -> str | None:
@@ -98,3 +156,86 @@ def test_subscriptions_to_the_same_share_a_decoder() -> None:
 )
 def test_errors_in_any_shape_are_told(errors: object, text: str) -> None:
     assert read_errors(errors) == (GraphQLError(message=text),)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"),
+    [
+        (One, {"x": 2}, One(2)),
+        (Data, {"x": 2, "inside": {"x": 4}}, Data(2, Model(x=4))),
+        (Keys, {"x": 2}, {"x": 2}),
+        (
+            Model,
+            {"x": 2, "at": "2026-01-02T00:00:00Z"},
+            Model(x=2, at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC)),
+        ),
+        (list[Model], [{"x": 2}], [Model(x=2)]),
+        (Model | None, {"x": 2}, Model(x=2)),
+        (dict[str, One | int], {"a": 1}, {"a": 1}),
+        (object, [1, None], [1, None]),
+        (Any, {"a": [1]}, {"a": [1]}),
+        (Annotated[int, msgspec.Meta(extra_json_schema={"not": "hashable"})], 1, 1),
+    ],
+)
+def test_a_value_is_decoded_to_each_kind_of_type(type_: Any, value: object, expected: object) -> None:
+    for with_resume in (False, True):
+        decoder = event_decoder(type_, "tick", with_resume=with_resume)
+        assert value_of(decoder.decode(result(value))) == expected
+        assert (
+            value_of(
+                event_decoder(type_, None, with_resume=with_resume).learn(result(value)).decode(result(value))
+            )
+            == expected
+        )
+    assert json_decoder(type_)(msgspec.json.encode(value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        (Plain, "Plain is not a type that JSON can be decoded to"),
+        (list[Plain | None], "Plain is not a type"),
+        (dict[str, tuple[Plain, ...]], "Plain is not a type"),
+        (Order, "Money is not a type"),
+        (complex, "complex is not a type"),
+        (Validated, "Validated is a dataclass of pydantic"),
+        (list[Validated], "Validated is a dataclass of pydantic"),
+        (Unresolved, "Nowhere"),
+        (One | Other, "cannot be decoded"),
+        (5, "cannot be decoded"),
+        ("int", "cannot be decoded"),
+    ],
+)
+def test_any_other_type_is_refused_at_once_and_named(type_: Any, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        event_decoder(type_, "tick", with_resume=False)
+    with pytest.raises(UsageError, match=text):
+        json_decoder(type_)
+
+
+def test_a_hook_decodes_custom_scalars_beside_models() -> None:
+    decoder = event_decoder(Order, None, with_resume=True, decode_hook=money)
+    learned = decoder.learn(result({"price": "1.20"})).reading_cursors(False)
+    order = value_of(learned.decode(result({"price": "1.20", "inside": {"x": 2}})))
+    assert order.price.amount == decimal.Decimal("1.20")
+    assert order.inside == Model(x=2)
+
+
+@pytest.mark.parametrize("type_", [Model, list[Model], Data])
+def test_a_model_that_refuses_a_value_says_why(type_: Any) -> None:
+    value = {Model: {"x": 1}, Data: {"x": 2, "inside": {"x": 1}}}.get(type_, [{"x": 1}])
+    assert "x must be even" in event_decoder(type_, "tick", with_resume=False).explain(result(value))
+
+
+@pytest.mark.parametrize("hook", [5, "money"])
+def test_a_hook_that_is_no_function_is_refused_at_once(hook: Any) -> None:
+    with pytest.raises(UsageError, match="decode_hook is a plain function"):
+        json_decoder(Order, hook)
+
+
+def test_an_async_hook_is_refused_at_once() -> None:
+    async def hook(_cls: type, _value: object) -> object:
+        raise AssertionError("never called")
+
+    with pytest.raises(UsageError, match="decode_hook is a plain function"):
+        json_decoder(Order, hook)

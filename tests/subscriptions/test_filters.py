@@ -191,7 +191,7 @@ async def test_a_builder_sends_what_the_server_can_apply_and_applies_the_rest_fr
         assert (approved.stats().received, approved.stats().filtered) == (2, 1)
         assert (nothing.stats().received, nothing.stats().filtered) == (2, 2)
         with pytest.raises(UsageError, match="WorkflowEvent has no attribute state"):
-            client.workflows.subscribe_workflow_events().filter(F.State("approved"))
+            _ = client.workflows.subscribe_workflow_events().filter(F.State("approved"))
 
 
 async def test_a_live_subscription_is_filtered_from_the_next_event_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import msgspec
 
@@ -21,15 +21,39 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
-from circuit_breaker_sdk.subscriptions.decoding import UnfitPayloadError, check_type, read_errors
+from circuit_breaker_sdk.subscriptions.decoding import (
+    DecodeHook,
+    UnfitPayloadError,
+    json_decoder,
+    read_errors,
+)
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.http import HttpTransport
 
-__all__ = ["Executor", "is_mutation"]
+__all__ = ["Executor", "Result", "is_mutation"]
 
 T = TypeVar("T")
+
+
+@final
+class Result(msgspec.Struct, Generic[T], frozen=True):
+    """The answer to a query or mutation: its data, and the server's errors beside it.
+
+    :ivar data: decoded to the type that was asked for; ``None`` where the whole answer failed. A field that
+        failed is null in it: its type must allow ``None``.
+    :ivar errors: paths kept; empty where all went well.
+
+    Example::
+
+        result = await client.execute(document, type=Orders, errors="return")
+        for error in result.errors:
+            print(error.path, error.message)
+    """
+
+    data: T | None
+    errors: tuple[GraphQLError, ...] = ()
 
 
 class _Response(msgspec.Struct):
@@ -37,6 +61,7 @@ class _Response(msgspec.Struct):
     errors: list[object] | None = None
 
 
+_NULL = b"null"
 _RESPONSE = msgspec.json.Decoder(_Response)
 _ENCODER = msgspec.json.Encoder()
 _KEY_HEADER = "Idempotency-Key"
@@ -83,38 +108,72 @@ class Executor:
         *,
         type: type[T],
         operation_name: str | None = None,
+        decode_hook: DecodeHook | None = None,
     ) -> T:
         """Return ``data`` of the answer, decoded to ``type``.
 
-        :raises OperationError: the server answered with errors, paths kept.
+        :raises OperationError: the server answered with errors, paths kept; the data beside them is on it.
         :raises DecodeError: the answer does not fit ``type``.
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: see ``transports.http``.
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
         # Before anything is sent: a mutation would be executed, and its answer lost.
-        check_type(type)
+        decode = json_decoder(type, decode_hook)
+        data, errors = await self._answer(document, variables, operation_name)
+        if errors:
+            raise OperationError(errors, operation=operation_name, data=_plain(data))
+        try:
+            return decode(data)
+        except Exception as error:  # a hook, and a type's own __post_init__, may raise anything
+            raise _unfit(operation_name, type, _said(error)) from error
+
+    async def result(
+        self,
+        document: str,
+        variables: Mapping[str, object] | None = None,
+        *,
+        type: type[T],
+        operation_name: str | None = None,
+        decode_hook: DecodeHook | None = None,
+    ) -> Result[T]:
+        """Return the answer's ``data``, decoded to ``type``, and its errors.
+
+        :raises DecodeError: the data does not fit ``type``; chained to the server's errors if there are any.
+        :raises SubscriptionError: as above.
+        :raises UsageError: as above.
+        """
+        decode = json_decoder(type, decode_hook)
+        data, errors = await self._answer(document, variables, operation_name)
+        if bytes(data) == _NULL:
+            return Result(None, errors)
+        try:
+            return Result(decode(data), errors)
+        except Exception as error:  # noqa: BLE001 (as above)
+            told = OperationError(errors, operation=operation_name, data=_plain(data)) if errors else error
+            raise _unfit(operation_name, type, _said(error)) from told
+
+    async def _answer(
+        self, document: str, variables: Mapping[str, object] | None, operation_name: str | None
+    ) -> tuple[msgspec.Raw, tuple[GraphQLError, ...]]:
+        """Return ``data`` as it came, and the errors: one at least where there is no data."""
         body: dict[str, object] = {"query": document}
         if (encoded := encode_variables(variables)) is not None:
             body["variables"] = encoded
         if operation_name is not None:
             body["operationName"] = operation_name
         try:
-            data = _ENCODER.encode(body)
+            sent = _ENCODER.encode(body)
         except UnicodeEncodeError as error:
             name = operation_name or "the operation"
             raise UsageError(f"{name} cannot be sent: a text in it is no Unicode ({error})") from error
         if self._queue is not None and is_mutation(document, operation_name):
-            answer = await self._send_until_answered(self._queue, data, operation_name)
+            answer = await self._send_until_answered(self._queue, sent, operation_name)
         else:
-            answer = await self._send(data)
+            answer = await self._send(sent)
         response = _read(answer)
-        if response.errors or bytes(response.data) == b"null":
-            errors = self._settings.credentials.redaction.errors(_errors(response.errors))
-            raise OperationError(errors, operation=operation_name)
-        try:
-            return msgspec.json.decode(response.data, type=type)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _unfit(operation_name, type, str(error)) from error
+        if not response.errors and bytes(response.data) != _NULL:
+            return response.data, ()
+        return response.data, self._settings.credentials.redaction.errors(_errors(response.errors))
 
     async def optional(
         self,
@@ -234,6 +293,17 @@ def is_mutation(document: str, operation_name: str | None = None) -> bool:
         word == "mutation" and (operation_name is None or words[i + 1 : i + 2] == [operation_name])
         for i, word in enumerate(words)
     )
+
+
+def _plain(data: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # the errors beside it are what is to be told
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _unfit(operation_name: str | None, type_: object, detail: str) -> DecodeError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar, final
+from typing import Generic, Protocol, Self, TypeVar, final, overload
 
 import msgspec
 
@@ -33,12 +33,15 @@ R = TypeVar("R")
 class SubscriptionBuilder(Generic[T, S]):
     """What all builders can: three ways to start, each leading to the same typed subscription.
 
+    ``client.subscribe(…)`` and every stream of the domain clients return one. Awaiting it is what
+    :meth:`subscribe` does; where a coroutine is needed (``asyncio.create_task``), call that.
+
     Thin subclasses add a method per argument of their operation. Iterating starts a subscription of its own,
     which ends when the loop is left and nothing refers to the iterator any more; in a block it ends with it.
 
     Example::
 
-        subscription = await builder.subscribe()
+        subscription = await builder
         async with builder as subscription: ...
         async for event in builder: ...
     """
@@ -59,6 +62,13 @@ class SubscriptionBuilder(Generic[T, S]):
             del variables[argument]
         self._operation = msgspec.structs.replace(self._operation, variables=variables)
         return self
+
+    # Overloads and no union: mypy infers the event's type of `SubscriptionFilter.Custom(lambda …)` only so.
+    @overload
+    def filter(self, filter: SubscriptionFilter[T]) -> Self: ...
+
+    @overload
+    def filter(self, filter: Callable[[T], object]) -> Self: ...
 
     def filter(self, filter: Callable[[T], object]) -> Self:  # noqa: A002 (the name users expect)
         """Let through only events for which ``filter`` is true; several must all hold.
@@ -132,6 +142,9 @@ class SubscriptionBuilder(Generic[T, S]):
         :raises SubscriptionError: no connection, or the server refused it.
         """
         return await self._start(self._into)
+
+    def __await__(self) -> Generator[object, None, S]:
+        return self.subscribe().__await__()
 
     async def __aenter__(self) -> S:
         if self._entered is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+import inspect
+import sys
+from collections.abc import Callable, Hashable, Iterator
 from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast, final
 
 import msgspec
+import msgspec.inspect
 
 from circuit_breaker_sdk.connections import Envelope
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
@@ -14,16 +17,26 @@ from circuit_breaker_sdk.protocol.codec import json_defect, read_error_payload
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS
 
 __all__ = [
+    "DecodeHook",
     "EventDecoder",
+    "JSONObject",
     "Response",
     "UnfitPayloadError",
     "check_type",
     "event_decoder",
+    "json_decoder",
     "read_errors",
 ]
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
+
+DecodeHook = Callable[[type, object], object]
+"""From a class and a plain JSON value to an object of the class; it raises where the value does not fit."""
+
+JSONObject = dict[str, Any]
+"""What is decoded where no type is given: plain JSON, which for most documents is an object."""
 
 
 class UnfitPayloadError(Exception):
@@ -94,7 +107,7 @@ _ANY_NAME = "?"
 
 @functools.lru_cache(maxsize=256)
 def _decoders(
-    event_type: Hashable, root_field: str, with_resume: bool
+    event_type: Hashable, root_field: str, with_resume: bool, hook: DecodeHook | None
 ) -> tuple[Callable[[bytes], object], Callable[[bytes], object]]:
     # Any: this is the JSON codec's edge, the types below are made at run time.
     value_type: Any = cast("Any", event_type) | None
@@ -115,7 +128,10 @@ def _decoders(
     envelope = msgspec.defstruct(
         "Envelope", [("id", str), ("type", Literal["next"]), ("payload", response)], gc=False
     )
-    return msgspec.json.Decoder(response).decode, msgspec.json.Decoder(envelope).decode
+    return (
+        msgspec.json.Decoder(response, dec_hook=hook).decode,
+        msgspec.json.Decoder(envelope, dec_hook=hook).decode,
+    )
 
 
 def _not_learned(_payload: bytes) -> Response[T]:
@@ -130,14 +146,30 @@ class EventDecoder(Generic[T]):
     first result: :meth:`learn` returns the decoder that knows it. None ever changes, and
     :func:`event_decoder` shares them: there may be a hundred thousand subscriptions.
 
-    :raises UsageError: msgspec cannot decode the type.
+    :raises UsageError: the type cannot be decoded: see :func:`check_type`.
     """
 
-    __slots__ = ("_root_field", "_type", "_with_resume", "decode", "decode_next", "none_allowed")
+    __slots__ = (
+        "_decode_hook",
+        "_root_field",
+        "_type",
+        "_with_resume",
+        "decode",
+        "decode_next",
+        "none_allowed",
+    )
 
-    def __init__(self, event_type: type[T], root_field: str | None, *, with_resume: bool) -> None:
-        check_type(event_type)
+    def __init__(
+        self,
+        event_type: type[T],
+        root_field: str | None,
+        *,
+        with_resume: bool,
+        decode_hook: DecodeHook | None = None,
+    ) -> None:
+        hook = check_type(event_type, decode_hook)
         self._type = event_type
+        self._decode_hook = decode_hook
         self._root_field = root_field
         self._with_resume = with_resume
         self.none_allowed: bool = _allows_none(event_type)
@@ -145,7 +177,7 @@ class EventDecoder(Generic[T]):
         self.decode_next: Callable[[bytes], Envelope] | None = None
         """Decodes a whole message, and checks that it is a ``next``; ``None`` while nothing is learned."""
         if root_field is not None:
-            payload, whole = _decoders(cast("Hashable", event_type), root_field, with_resume)
+            payload, whole = _once(_decoders, event_type, root_field, with_resume, hook)
             self.decode = cast("Callable[[bytes], Response[T]]", payload)
             self.decode_next = cast("Callable[[bytes], Envelope]", whole)
 
@@ -156,7 +188,9 @@ class EventDecoder(Generic[T]):
 
     def reading_cursors(self, with_resume: bool) -> EventDecoder[T]:
         """Return a decoder of the same, with or without what the resume extension adds."""
-        return event_decoder(self._type, self._root_field, with_resume=with_resume)
+        return event_decoder(
+            self._type, self._root_field, with_resume=with_resume, decode_hook=self._decode_hook
+        )
 
     @property
     def type_name(self) -> str:
@@ -199,31 +233,139 @@ class EventDecoder(Generic[T]):
         return None
 
     def _reading(self, root_field: str) -> EventDecoder[T]:
-        return event_decoder(self._type, root_field, with_resume=self._with_resume)
+        return event_decoder(
+            self._type, root_field, with_resume=self._with_resume, decode_hook=self._decode_hook
+        )
 
 
-def event_decoder(event_type: type[T], root_field: str | None, *, with_resume: bool) -> EventDecoder[T]:
+def event_decoder(
+    event_type: type[T],
+    root_field: str | None,
+    *,
+    with_resume: bool,
+    decode_hook: DecodeHook | None = None,
+) -> EventDecoder[T]:
     """Return the decoder of a type under a root field; it is made once.
 
-    :raises UsageError: msgspec cannot decode the type.
+    :raises UsageError: the type cannot be decoded: see :func:`check_type`.
     """
-    return _event_decoder(cast("Hashable", event_type), root_field, with_resume)
+    return _once(_event_decoder, cast("Hashable", event_type), root_field, with_resume, decode_hook)
 
 
 @functools.lru_cache(maxsize=256)
-def _event_decoder(event_type: Hashable, root_field: str | None, with_resume: bool) -> EventDecoder[Any]:
-    return EventDecoder(cast("type[Any]", event_type), root_field, with_resume=with_resume)
+def _event_decoder(
+    event_type: Hashable, root_field: str | None, with_resume: bool, decode_hook: DecodeHook | None
+) -> EventDecoder[Any]:
+    return EventDecoder(
+        cast("type[Any]", event_type), root_field, with_resume=with_resume, decode_hook=decode_hook
+    )
 
 
-def check_type(event_type: object) -> None:
-    """Refuse a type that msgspec cannot decode.
+def json_decoder(type_: type[T], decode_hook: DecodeHook | None = None) -> Callable[[bytes | msgspec.Raw], T]:
+    """Return what decodes JSON to a type; it is made once.
+
+    :raises UsageError: the type cannot be decoded: see :func:`check_type`.
+    """
+    return _once(_json_decoder, cast("Hashable", type_), decode_hook)
+
+
+@functools.lru_cache(maxsize=256)
+def _json_decoder(type_: Hashable, decode_hook: DecodeHook | None) -> Callable[[bytes | msgspec.Raw], Any]:
+    hook = check_type(type_, decode_hook)
+    return msgspec.json.Decoder(cast("type[Any]", type_), dec_hook=hook).decode
+
+
+def _once(cached: functools._lru_cache_wrapper[R], *arguments: Any) -> R:
+    try:
+        hash(arguments)
+    except TypeError:  # an annotation may hold a dict, and a hook be any object
+        return cached.__wrapped__(*arguments)
+    return cached(*arguments)
+
+
+def check_type(type_: object, decode_hook: DecodeHook | None = None) -> DecodeHook | None:
+    """Refuse a type that JSON cannot be decoded to; return what decodes the classes in it.
+
+    These can be: structs of msgspec, dataclasses, TypedDicts, NamedTuples, enums, builtin types, containers
+    and unions of these, and models of pydantic. ``decode_hook`` decodes every other class.
 
     :raises UsageError: it says why.
     """
+    given: object = decode_hook
+    if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+        raise UsageError(f"decode_hook is a plain function of a class and a value, not {given!r:.60}")
     try:
-        msgspec.json.Decoder(event_type)
-    except TypeError as error:
-        raise UsageError(f"type={event_type!r} cannot be decoded from JSON: {error}") from error
+        msgspec.json.Decoder(type_)
+        found = msgspec.inspect.type_info(type_)
+    except Exception as error:  # a name in an annotation may lead anywhere
+        raise UsageError(f"type={type_!r} cannot be decoded from JSON: {error}") from error
+    hook = None
+    for cls in _classes(found, set()):
+        if _is_model(cls):
+            hook = _ModelHook(decode_hook)
+        elif _is_validated_dataclass(cls):
+            raise UsageError(
+                f"type={type_!r}: {cls.__qualname__} is a dataclass of pydantic, whose validation would be "
+                "left out. Make it a BaseModel, or a plain dataclass."
+            )
+        elif decode_hook is None and cls is not object:
+            raise UsageError(
+                f"type={type_!r}: {cls.__qualname__} is not a type that JSON can be decoded to. Use a "
+                "msgspec.Struct, a dataclass, a TypedDict, a builtin type or a model of pydantic, or pass "
+                "decode_hook=…"
+            )
+    return hook or decode_hook
+
+
+@final
+class _ModelHook:
+    """Decode models of pydantic, by their own validation; leave other classes to the application's hook."""
+
+    __slots__ = ("_other",)
+
+    def __init__(self, other: DecodeHook | None) -> None:
+        self._other = other
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ModelHook) and self._other == other._other
+
+    def __hash__(self) -> int:
+        return hash((_ModelHook, self._other))
+
+    def __call__(self, cls: Any, value: object) -> object:
+        if _is_model(cls):
+            # As JSON: a strict model takes a time from JSON text, and not from a Python text.
+            return cls.model_validate_json(msgspec.json.encode(value))
+        if self._other is None:
+            raise ValueError(f"there is no decode_hook for {cls.__qualname__}")
+        return self._other(cls, value)
+
+
+def _is_model(cls: object) -> bool:
+    # Not imported here: where a model of it exists, the application has imported it.
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
+
+
+def _is_validated_dataclass(cls: type) -> bool:
+    return hasattr(cls, "__pydantic_validator__")
+
+
+def _classes(node: object, seen: set[int]) -> Iterator[type]:
+    """Find the classes in a type that msgspec does not decode by itself."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, tuple):
+        for each in node:
+            yield from _classes(each, seen)
+    elif isinstance(node, msgspec.inspect.CustomType) or (
+        isinstance(node, msgspec.inspect.DataclassType) and _is_validated_dataclass(node.cls)
+    ):
+        yield node.cls
+    elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field):
+        for name in node.__struct_fields__:
+            yield from _classes(getattr(node, name), seen)
 
 
 def _allows_none(event_type: object) -> bool:

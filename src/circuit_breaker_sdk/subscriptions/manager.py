@@ -22,7 +22,7 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
 from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
 from circuit_breaker_sdk.subscriptions.deadlines import Deadlines
-from circuit_breaker_sdk.subscriptions.decoding import event_decoder
+from circuit_breaker_sdk.subscriptions.decoding import DecodeHook, event_decoder
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.subscriptions.gaps import GapHandler, Snapshot
@@ -48,6 +48,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What one subscription asks for.
 
     :ivar type: what the root field's value is decoded to.
+    :ivar decode_hook: decodes classes in ``type`` that msgspec does not know; ``None``: there are none.
     :ivar root_field: the root field's response key; ``None`` to learn it from the first event.
     :ivar filter_arguments: arguments, by their name in the schema, that select events by the attribute of
         the same name, so that a filter may set them.
@@ -64,6 +65,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     type: type[T]
     variables: Mapping[str, object] | None = None
     operation_name: str | None = None
+    decode_hook: DecodeHook | None = None
     root_field: str | None = None
     filter_arguments: frozenset[str] = frozenset()
     label: str = "subscription"
@@ -181,7 +183,12 @@ class SubscriptionManager:
         )
         delivery: Delivery[T] = Delivery(
             label=operation.label,
-            decoder=event_decoder(operation.type, operation.root_field, with_resume=link.resume_negotiated),
+            decoder=event_decoder(
+                operation.type,
+                operation.root_field,
+                with_resume=link.resume_negotiated,
+                decode_hook=operation.decode_hook,
+            ),
             limits=operation.buffer or self._buffer,
             budget=self._budget,
             link=link,

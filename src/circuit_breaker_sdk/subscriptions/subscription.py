@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, Self, TypeVar, final
+from typing import Generic, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.connections import PollConnection
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.filters import as_filter, conjuncts
+from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, conjuncts
 from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
 from circuit_breaker_sdk.subscriptions.state import (
     Continuity,
@@ -150,6 +150,13 @@ class Subscription(Generic[T_co]):
         # Not this stream's own `on_complete`, which may have a result for its handlers.
         Subscription.on_complete(self, handler.on_complete)
         return self.on_error(handler.on_error).on_data(handler.on_data)
+
+    # As in the builder.
+    @overload
+    def filter(self, predicate: SubscriptionFilter[T_co]) -> Self: ...
+
+    @overload
+    def filter(self, predicate: Callable[[T_co], object]) -> Self: ...
 
     def filter(self, predicate: Callable[[T_co], object]) -> Self:
         """Keep back events for which ``predicate`` is false, from the next one that arrives on.
