@@ -32,6 +32,7 @@ from circuit_breaker_sdk.connections import (
 )
 from circuit_breaker_sdk.domains.execution import Executor, Result
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
     Changes,
@@ -70,7 +71,8 @@ T = TypeVar("T")
 class Client:
     """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or a pool.
 
-    It connects on first use and ends with its block or :meth:`aclose`. All methods belong on one event loop.
+    It connects on first use and ends with its block or :meth:`aclose`. All methods belong on the event loop
+    of the first use; from another loop or thread they raise ``UsageError``.
 
     :param url: ``ws``, ``wss``, ``http`` or ``https``; without a path, ``/graphql``. Where that does not
         upgrade, ``/ws`` is tried. Of several, in order of preference, the next is tried where one fails.
@@ -154,6 +156,7 @@ class Client:
             batching=batching or MessageBatching(),
         )
         self._url = urls[0]
+        self._affinity = LoopAffinity()
         websocket_urls = [websocket_url(each) for each in urls]
 
         def supervisor() -> Supervisor:
@@ -178,8 +181,9 @@ class Client:
             critical=critical,
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
             pool=pooled,
+            affinity=self._affinity,
         )
-        self._executor = Executor(settings, urls, offline_queue=offline_queue)
+        self._executor = Executor(settings, urls, offline_queue=offline_queue, affinity=self._affinity)
 
     @staticmethod
     def builder() -> ClientBuilder:
@@ -206,6 +210,7 @@ class Client:
 
         It is called on the loop, in the middle of things: keep it short. What it raises is logged.
         """
+        self._affinity.check()
         self._connections.on_state(handler)
         return self
 
@@ -457,12 +462,14 @@ class Client:
 
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent."""
+        self._affinity.check()
         await self._manager.aclose()
         await self._poll.aclose()
         await self._connections.aclose()
         await self._executor.aclose()
 
     async def __aenter__(self) -> Self:
+        self._affinity.enter()
         return self
 
     async def __aexit__(

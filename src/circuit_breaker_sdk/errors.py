@@ -212,7 +212,7 @@ class OperationError(CircuitBreakerError):
     ) -> None:
         self.errors: tuple[GraphQLError, ...] = tuple(errors)
         self.operation = operation
-        self.data = data
+        self.data: object = data
         super().__init__(self.errors, operation)
 
     @property
@@ -425,7 +425,7 @@ class HandlerError(SubscriptionError):
     def __init__(self, id: str, handler: str, cause: BaseException) -> None:  # noqa: A002 (as above)
         self.id = id
         self.handler = handler
-        self.raised = shown(cause)
+        self.raised: str = shown(cause)
         super().__init__(id, handler, self.raised)
         self.__cause__: BaseException | None = cause
 

@@ -11,6 +11,7 @@ from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
 from circuit_breaker_sdk.connections.pool_supervisor import PoolSupervisor
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.loop_affinity import check_loop
 
 __all__ = ["SubscriptionConnectionPool"]
 
@@ -83,7 +84,10 @@ class SubscriptionConnectionPool:
 
     def health(self) -> tuple[ConnectionHealth, ...]:
         """Tell how each connection is, in the order of their first use; those closed meanwhile included."""
-        return () if self._supervisor is None else self._supervisor.health()
+        if self._supervisor is None:
+            return ()
+        check_loop(self._supervisor.first.loop)
+        return self._supervisor.health()
 
     def serve(self, make: Callable[[], Supervisor]) -> PoolSupervisor:
         """Begin to serve a client, whose supervisors ``make`` makes: the client calls this.

@@ -32,6 +32,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
+from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import ConnectionCounters, log
 from circuit_breaker_sdk.urls import redacted
 
@@ -77,11 +78,16 @@ class Supervisor:
         self._loss: SubscriptionError | None = None
         self._was_connected = False
         self._listeners: list[Callable[[ConnectionStateChange], object]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._affinity = LoopAffinity()
         self._tokens = settings.credentials.tokens
         self._shown: str | None = None
         self._hand_over: Callable[[Connection, Connection], Awaitable[None]] | None = None
         self._rotating: asyncio.Task[None] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the first connection; ``None`` before."""
+        return self._affinity.loop
 
     @property
     def state(self) -> ConnectionState:
@@ -257,13 +263,7 @@ class Supervisor:
         self._closing.discard(connection)
 
     def _check_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise UsageError(
-                "a client belongs to the event loop it was first used on: make one for each loop"
-            )
+        self._affinity.enter()
 
     # Opening -----------------------------------------------------------------------------------------------
 

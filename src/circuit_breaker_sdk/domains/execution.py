@@ -21,6 +21,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
+from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.subscriptions.decoding import (
     DecodeHook,
     UnfitPayloadError,
@@ -88,12 +89,14 @@ class Executor:
         url: str | Sequence[str],
         *,
         offline_queue: OfflineQueue | None = None,
+        affinity: LoopAffinity | None = None,
     ) -> None:
         self._settings = settings
         self._urls = (url,) if isinstance(url, str) else tuple(url)
         self._serving = 0
         self._transports: dict[str, HttpTransport] = {}
         self._queue = None if offline_queue is None else MutationQueue(offline_queue)
+        self._affinity = affinity or LoopAffinity()
         self._closed = False
 
     @property
@@ -156,6 +159,7 @@ class Executor:
         self, document: str, variables: Mapping[str, object] | None, operation_name: str | None
     ) -> tuple[msgspec.Raw, tuple[GraphQLError, ...]]:
         """Return ``data`` as it came, and the errors: one at least where there is no data."""
+        self._affinity.enter()
         body: dict[str, object] = {"query": document}
         if (encoded := encode_variables(variables)) is not None:
             body["variables"] = encoded

@@ -15,6 +15,7 @@ from circuit_breaker_sdk.domains.llm_operations import LLMOperations
 from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscription
 from circuit_breaker_sdk.errors import OperationError, UsageError
 from circuit_breaker_sdk.events.llm import ChatMessageInput, LLMResponse, LLMStreamChunk
+from circuit_breaker_sdk.loop_affinity import LoopAffinity
 
 __all__ = ["LLMClient", "LLMStream"]
 
@@ -49,12 +50,14 @@ class LLMStream:
         self._operations = operations
         self._request = request
         self._starting = asyncio.Lock()
+        self._affinity = LoopAffinity()
         self._closed = False
         self._answer: asyncio.Task[LLMResponse] | None = None
         self._subscription: LLMStreamSubscription | None = None
         self._begun = False
 
     def __aiter__(self) -> Self:
+        self._affinity.check()
         return self
 
     async def __anext__(self) -> LLMStreamChunk:
@@ -85,6 +88,7 @@ class LLMStream:
         return await asyncio.shield(answer)
 
     async def _started(self) -> LLMStreamSubscription:
+        self._affinity.enter()
         async with self._starting:
             if self._subscription is None:
                 if self._closed:
@@ -121,6 +125,7 @@ class LLMStream:
 
     async def aclose(self) -> None:
         """End the subscription, and wait no longer for the answer. Idempotent."""
+        self._affinity.check()
         self._closed = True
         if self._subscription is not None:
             await self._subscription.unsubscribe()
@@ -129,6 +134,7 @@ class LLMStream:
             await asyncio.wait((self._answer,))
 
     async def __aenter__(self) -> Self:
+        self._affinity.enter()
         return self
 
     async def __aexit__(

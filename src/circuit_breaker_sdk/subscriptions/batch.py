@@ -12,6 +12,7 @@ from typing import Protocol, Self, TypeVar, final
 import msgspec
 
 from circuit_breaker_sdk.errors import CircuitBreakerError, UsageError
+from circuit_breaker_sdk.loop_affinity import LoopAffinity, check_loop
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
@@ -82,6 +83,7 @@ class BatchSubscriptionManager:
         self._merge = _Merge()
         # Starting and ending exclude each other.
         self._lock = asyncio.Lock()
+        self._affinity = LoopAffinity()
 
     def add_subscription(
         self, member: StartsSubscription | Subscription[object], *, name: str | None = None
@@ -91,7 +93,11 @@ class BatchSubscriptionManager:
         :param name: unique in the batch; ``None`` takes the operation's name, numbered from the second on.
         :raises UsageError: the name is taken, or the subscription is in a batch already.
         """
+        self._affinity.check()
         live = member if isinstance(member, Subscription) else None
+        if live is not None:
+            check_loop(live._delivery.loop)  # noqa: SLF001 (a batch reads its members' inside)
+            self._affinity.loop = live._delivery.loop  # noqa: SLF001 (as above)
         name = self._free_name(_label(member)) if name is None else name
         if name in self._members:
             raise UsageError(f"the batch has a member {name!r} already")
@@ -105,6 +111,7 @@ class BatchSubscriptionManager:
 
         :raises UsageError: there is no such member, or it is not started.
         """
+        self._affinity.check()
         member = self._members.get(name)
         if member is None or member.subscription is None:
             raise UsageError(f"the batch has no started member {name!r}")
@@ -125,6 +132,7 @@ class BatchSubscriptionManager:
         :raises SubscriptionError: a member could not be started; its ``member`` is the name.
         :raises UsageError: likewise, for a mistake of the caller.
         """
+        self._affinity.enter()
         async with self._lock:
             due = [member for member in self._members.values() if member.is_due]
             started: list[_Member] = []
@@ -148,6 +156,7 @@ class BatchSubscriptionManager:
 
     async def unsubscribe_all(self) -> None:
         """End every member, also those that were live when added; what is buffered is dropped. Idempotent."""
+        self._affinity.check()
         async with self._lock:
             live = [m.subscription for m in self._members.values() if m.subscription is not None]
             try:
@@ -156,6 +165,7 @@ class BatchSubscriptionManager:
                 self._merge.forget_all()
 
     def __aiter__(self) -> Self:
+        self._affinity.check()
         return self
 
     async def __anext__(self) -> BatchEvent:
@@ -164,6 +174,7 @@ class BatchSubscriptionManager:
         :raises SubscriptionError: a member has failed: see the class.
         :raises UsageError: no member is started, or another task is iterating.
         """
+        self._affinity.enter()
         if self._members and all(member.subscription is None for member in self._members.values()):
             raise UsageError("no member of the batch is started: await subscribe_all() first")
         return await self._merge.next()

@@ -49,18 +49,23 @@ class SubscriptionBuilder(Generic[T, S]):
     def __init__(
         self, manager: SubscriptionManager, operation: Operation[T], into: Callable[[Delivery[T]], S]
     ) -> None:
+        manager.affinity.check()
         self._manager = manager
         self._operation = operation
         self._into = into
         self._entered: S | None = None
         self._filter: SubscriptionFilter[T] | None = None
 
+    def _set(self, **changes: object) -> None:
+        self._manager.affinity.check()
+        self._operation = msgspec.structs.replace(self._operation, **changes)
+
     def _with(self, argument: str, value: object) -> Self:
         """Set one argument of the operation; ``None`` takes it away."""
         variables = {**(self._operation.variables or {}), argument: value}
         if value is None:
             del variables[argument]
-        self._operation = msgspec.structs.replace(self._operation, variables=variables)
+        self._set(variables=variables)
         return self
 
     # Overloads and no union: mypy infers the event's type of `SubscriptionFilter.Custom(lambda …)` only so.
@@ -81,6 +86,7 @@ class SubscriptionBuilder(Generic[T, S]):
         :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
             async.
         """
+        self._manager.affinity.check()
         added = as_filter(filter)
         added.check(self._operation.type)
         self._filter = added if self._filter is None else self._filter & added
@@ -93,12 +99,12 @@ class SubscriptionBuilder(Generic[T, S]):
 
     def buffer(self, limits: BufferLimits) -> Self:
         """Bound this subscription's buffer otherwise than the client's settings say."""
-        self._operation = msgspec.structs.replace(self._operation, buffer=limits)
+        self._set(buffer=limits)
         return self
 
     def after(self, cursor: str) -> Self:
         """Begin behind this ``Subscription.cursor`` instead of now, where the server gives cursors."""
-        self._operation = msgspec.structs.replace(self._operation, after=cursor)
+        self._set(after=cursor)
         return self
 
     def cursor_key(self, key: str) -> Self:
@@ -106,7 +112,7 @@ class SubscriptionBuilder(Generic[T, S]):
 
         A restarted program gets again what it had handled and not saved yet: at least once, never less.
         """
-        self._operation = msgspec.structs.replace(self._operation, cursor_key=key)
+        self._set(cursor_key=key)
         return self
 
     def critical(self, critical: bool = True) -> Self:
@@ -115,7 +121,7 @@ class SubscriptionBuilder(Generic[T, S]):
         It goes back to the WebSocket by itself, from the same cursor. This needs a server that answers
         ``/graphql/poll``.
         """
-        self._operation = msgspec.structs.replace(self._operation, critical=critical)
+        self._set(critical=critical)
         return self
 
     def on_gap(
@@ -129,8 +135,7 @@ class SubscriptionBuilder(Generic[T, S]):
         a plain or an async function. It is told too, with the reason ``unknown``, after each reconnect to a
         server that gives no cursors.
         """
-        self._operation = msgspec.structs.replace(
-            self._operation,
+        self._set(
             on_gap=in_own_context(handler),
             snapshot=None if snapshot is None else in_own_context(snapshot),
         )
@@ -147,6 +152,7 @@ class SubscriptionBuilder(Generic[T, S]):
         return self.subscribe().__await__()
 
     async def __aenter__(self) -> S:
+        self._manager.affinity.check()
         if self._entered is not None:
             raise UsageError("this builder's block is entered already: make another builder")
         self._entered = await self.subscribe()
@@ -158,11 +164,13 @@ class SubscriptionBuilder(Generic[T, S]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._manager.affinity.check()
         entered, self._entered = self._entered, None
         if entered is not None:
             await entered.unsubscribe()
 
     def __aiter__(self) -> _Events[T]:
+        self._manager.affinity.check()
         return _Events(self._subscribe_plain)
 
     def _subscribe_plain(self) -> Awaitable[Subscription[T]]:

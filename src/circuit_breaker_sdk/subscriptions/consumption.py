@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.subscriptions.decoding import Response
 from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
@@ -163,7 +164,7 @@ class Consumption(Generic[T]):
     async def wait_once(self, at_least: int = 1) -> None:
         """Wait until :meth:`wake` is called: by so many events, the end, a handler that is to be awaited.
 
-        :raises UsageError: another task is waiting.
+        :raises UsageError: another task is waiting, or the caller is on another event loop.
         """
         if self._waiter is not None:
             raise UsageError("another task is waiting for this subscription's next event")
@@ -171,9 +172,15 @@ class Consumption(Generic[T]):
         self._wake_at = at_least
         try:
             await waiter
-        finally:
             self._waiter = None
             self._wake_at = NEVER
+        except BaseException as error:
+            self._waiter = None
+            self._wake_at = NEVER
+            if isinstance(error, RuntimeError):
+                # A task of another loop cannot await it. Asked only then: this is the hot path.
+                check_loop(self.loop)
+            raise
 
     def take(self) -> Response[T]:
         """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""

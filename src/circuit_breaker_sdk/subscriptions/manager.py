@@ -17,6 +17,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
+from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
@@ -105,6 +106,7 @@ class SubscriptionManager:
         critical: bool = False,
         retry_seconds: float = 2.0,
         pool: PoolSupervisor | None = None,
+        affinity: LoopAffinity | None = None,
     ) -> None:
         """``pool``: gives the supervisor of each new subscription; without one it is always the same."""
         self._buffer = buffer
@@ -126,6 +128,7 @@ class SubscriptionManager:
         self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
         self._snapshot_of = snapshot_of
         self._changes_of = changes_of
+        self.affinity: LoopAffinity = affinity or LoopAffinity()
         self._closed = False
 
     def _warn_once(self) -> None:
@@ -170,6 +173,7 @@ class SubscriptionManager:
             where what follows its cursor is gone and nobody is told of gaps.
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
+        self.affinity.enter()
         variables = encode_variables(operation.variables)
         after = await self._first_cursor(operation)
         is_critical = self._critical if operation.critical is None else operation.critical

@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.connections import PollConnection
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, conjuncts
@@ -125,6 +126,7 @@ class Subscription(Generic[T_co]):
 
         :raises UsageError: a task is iterating right now.
         """
+        check_loop(self._delivery.loop)
         self._delivery.handlers.add_data(handler)
         return self
 
@@ -133,6 +135,7 @@ class Subscription(Generic[T_co]):
 
         A lost connection that is tried again is one of them, while ``state`` is ``RECONNECTING``.
         """
+        check_loop(self._delivery.loop)
         self._delivery.handlers.add_error(handler)
         return self
 
@@ -142,6 +145,7 @@ class Subscription(Generic[T_co]):
         Where no handler of events is attached it is called as soon as the end arrives. It is not called for
         a failure, nor for :meth:`unsubscribe`.
         """
+        check_loop(self._delivery.loop)
         self._delivery.handlers.add_complete(handler)
         return self
 
@@ -170,6 +174,7 @@ class Subscription(Generic[T_co]):
         :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
             async.
         """
+        check_loop(self._delivery.loop)
         whole = as_filter(predicate)
         whole.check(self._delivery.event_type)
         for part in conjuncts(whole):
@@ -179,6 +184,7 @@ class Subscription(Generic[T_co]):
     # Iteration -------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> Self:
+        check_loop(self._delivery.loop)
         return self
 
     async def __anext__(self) -> T_co:
@@ -266,6 +272,7 @@ class Subscription(Generic[T_co]):
 
         An async handler that is running is cancelled, unless it is the caller.
         """
+        check_loop(self._delivery.loop)
         self._delivery.unsubscribe()
         await self._delivery.handlers.aclose()
 
@@ -274,6 +281,7 @@ class Subscription(Generic[T_co]):
 
         :raises SubscriptionError: what ended it.
         """
+        check_loop(self._delivery.loop)
         delivery = self._delivery
         await asyncio.shield(delivery.ended)
         if delivery.is_handing_over:
@@ -285,6 +293,7 @@ class Subscription(Generic[T_co]):
             raise delivery.error
 
     async def __aenter__(self) -> Self:
+        check_loop(self._delivery.loop)
         return self
 
     async def __aexit__(
