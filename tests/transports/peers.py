@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import final
 
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.pace import Pacing
@@ -290,15 +292,27 @@ async def listen(
     limits: MessageLimits = LIMITS,
     pacing: Pacing | None = None,
     tls: ssl.SSLContext | None = None,
+    subprotocol: str | None = None,
 ) -> AsyncIterator[int]:
     """Serve WebSockets with the server's role of this package alone; yield the port."""
+
+    def answer(_request: WSUpgradeRequest) -> WSUpgradeResponseWithListener | ServerListener:
+        listener = ServerListener(
+            open_sink,
+            limits=limits,
+            close_seconds=close_seconds,
+            pacing=pacing,
+            subprotocol=subprotocol,
+        )
+        if subprotocol is None:
+            return listener
+        response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": subprotocol})
+        return WSUpgradeResponseWithListener(response, listener)
 
     def new_protocol() -> ServerFrameProtocol:
         return ServerFrameProtocol(
             *frame_protocol_arguments(
-                lambda _request: ServerListener(
-                    open_sink, limits=limits, close_seconds=close_seconds, pacing=pacing
-                ),
+                answer,
                 max_frame_bytes=limits.max_message_bytes,
                 handshake_seconds=PATIENCE_SECONDS,
             )
