@@ -13,6 +13,7 @@ import msgspec
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.close_errors import REFUSES_AN_OPERATION, close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.isolation import do_for_each
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
@@ -374,8 +375,7 @@ class Connection:
             self.refusal = (code, reason)
         self._failure = error
         routes, self._routes = self._routes, PrefixRoutes()
-        for route in routes.routes():
-            route.connection_lost(error)
+        do_for_each(routes.routes(), lambda route: route.connection_lost(error), "losing the connection")
         if not self._closed_by_us:
             self._on_closed(self, error)
 

@@ -13,6 +13,7 @@ import msgspec
 from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections.isolation import await_for
 from circuit_breaker_sdk.connections.pool_member import Carried, ConnectionHealth, PoolMember
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.errors import UsageError
@@ -182,12 +183,12 @@ class PoolSupervisor:
         self._mean = sum(member.events_per_second for member in self._members) / carried if carried else 0.0
         for member in self._members:
             if not member.is_healthy and member.carried.subscriptions and self._healthy():
-                await self._drain(member)
+                await await_for(member, self._drain, "draining")
         connected = [member for member in self._members if member.is_connected]
         for member in reversed(connected):
             if len(connected) > 1 and member.is_idle(now, self._settings):
                 connected.remove(member)
-                await member.supervisor.disconnect()
+                await await_for(member.supervisor, Supervisor.disconnect, "closing an idle connection")
 
     async def _drain(self, member: PoolMember) -> None:
         """Hand what it carries to the others, and close its connection once it carries nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
-from circuit_breaker_sdk.connections import Connection, Supervisor
+from circuit_breaker_sdk.connections import Connection, Supervisor, await_for
 from circuit_breaker_sdk.errors import SubscriptionError, SubscriptionFailed, UsageError
 from circuit_breaker_sdk.subscriptions.delivery import PROOF_SECONDS, Delivery
 
@@ -99,7 +99,7 @@ class Suspects:
         try:
             while self._waiting:
                 delivery, _ = self._waiting.popitem()
-                await self._try(delivery)
+                await await_for(delivery, self._try, "trying a suspect")
         finally:
             self._trying = None
 
