@@ -2,6 +2,7 @@
 
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, CircuitBreaker
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.credentials import Credentials
@@ -33,6 +34,7 @@ __all__ = [
     "Supervisor",
     "TokenSource",
     "await_for",
+    "close_each",
     "do_for",
     "do_for_each",
 ]

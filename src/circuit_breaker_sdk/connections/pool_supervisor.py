@@ -12,6 +12,7 @@ import msgspec
 
 from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.isolation import await_for
 from circuit_breaker_sdk.connections.pool_member import Carried, ConnectionHealth, PoolMember
@@ -240,6 +241,8 @@ class PoolSupervisor:
         self._closed = True
         if self._checking is not None:
             self._checking.cancel()
+        await close_each([self._end_check(), *(each.aclose() for each in self._supervisors())])
+
+    async def _end_check(self) -> None:
+        if self._checking is not None:
             await asyncio.wait((self._checking,))
-        for supervisor in self._supervisors():
-            await supervisor.aclose()
