@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ from circuit_breaker_sdk.connections import (
     SubscriptionConnectionPool,
     Supervisor,
     TokenSource,
+    close_each,
 )
 from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import UsageError
@@ -173,6 +175,8 @@ class Client:
             retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
             pool=pooled,
         )
+        self._tokens = settings.credentials.tokens
+        self._close_seconds = settings.timeouts.close_seconds
         self._executor = Executor(settings, urls, offline_queue=offline_queue)
 
     @staticmethod
@@ -350,11 +354,23 @@ class Client:
         return Snapshots(self._executor, self._manager).changes(field, arguments)
 
     async def aclose(self) -> None:
-        """End every subscription, here and on the server, and close all connections. Idempotent."""
-        await self._manager.aclose()
-        await self._poll.aclose()
-        await self._connections.aclose()
-        await self._executor.aclose()
+        """End every subscription, here and on the server, and close all connections. Idempotent.
+
+        All is closed side by side, whatever a part raises, and within ``close_seconds``: a handler that does
+        not end by then, or a peer that does not answer, is not waited for any longer.
+        """
+        caller = asyncio.current_task()
+        await close_each(
+            [
+                # First: what it unsubscribes goes out before its connection closes.
+                self._manager.aclose(caller=caller),
+                self._poll.aclose(),
+                self._connections.aclose(),
+                self._executor.aclose(),
+                self._tokens.aclose(caller=caller),
+            ],
+            seconds=self._close_seconds,
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 
 import pytest
@@ -86,7 +87,8 @@ async def test_one_that_waits_in_the_queue_ends_and_was_not_sent() -> None:
     arrived = asyncio.Event()
 
     async def script(peer: Peer) -> None:
-        await peer.read_head()
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the close may come first
+            await peer.read_head()
         peer.vanish()
         arrived.set()
 

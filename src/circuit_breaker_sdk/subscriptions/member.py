@@ -176,9 +176,14 @@ class Member:
         self._recovery.forget(delivery)
         self.leave(delivery)
 
+    def close(self) -> None:
+        """Carry nothing on from now on; :meth:`aclose` waits for what runs. Idempotent."""
+        self._closed = True
+        self._recovery.close()
+
     async def aclose(self) -> None:
         """Carry nothing on any more. Idempotent."""
-        self._closed = True
+        self.close()
         await self._recovery.aclose()
 
 

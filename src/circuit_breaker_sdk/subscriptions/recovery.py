@@ -14,6 +14,7 @@ from circuit_breaker_sdk.connections import (
     Link,
     PollConnection,
     Supervisor,
+    close_each,
     do_for,
     do_for_each,
 )
@@ -173,16 +174,22 @@ class Recovery:
             self._running.cancel()
         return waited
 
-    async def aclose(self) -> None:
-        """Try no more. Idempotent."""
+    def close(self) -> None:
+        """Begin nothing from now on. Idempotent."""
         self._closed = True
         for timer in self._timers:
             timer.cancel()
+        self._timers.clear()
+
+    async def aclose(self) -> None:
+        """Try no more. Idempotent."""
+        self.close()
+        await close_each([self._end_running(), self._suspects.aclose(), self._queries.aclose()])
+
+    async def _end_running(self) -> None:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
-        await self._suspects.aclose()
-        await self._queries.aclose()
 
     def _start(self) -> None:
         self._running = asyncio.create_task(self._recover(), name="circuit-breaker-reconnect")
@@ -280,6 +287,9 @@ class Recovery:
             self._on_unknown(delivery)
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        if self._closed:
+            return
+
         def now() -> None:
             self._timers.discard(timer)
             do()
