@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ from circuit_breaker_sdk.connections import (
     SubscriptionConnectionPool,
     Supervisor,
     TokenSource,
+    close_each,
 )
 from circuit_breaker_sdk.domains.execution import Executor, Result
 from circuit_breaker_sdk.errors import UsageError
@@ -184,6 +186,8 @@ class Client:
             affinity=self._affinity,
         )
         self._executor = Executor(settings, urls, offline_queue=offline_queue, affinity=self._affinity)
+        self._tokens = settings.credentials.tokens
+        self._close_seconds = settings.timeouts.close_seconds
 
     @staticmethod
     def builder() -> ClientBuilder:
@@ -461,12 +465,24 @@ class Client:
         return Snapshots(self._executor, self._manager).changes(field, arguments)
 
     async def aclose(self) -> None:
-        """End every subscription, here and on the server, and close all connections. Idempotent."""
+        """End every subscription, here and on the server, and close all connections. Idempotent.
+
+        All is closed side by side, whatever a part raises, and within ``close_seconds``: a handler that does
+        not end by then, or a peer that does not answer, is not waited for any longer.
+        """
         self._affinity.check()
-        await self._manager.aclose()
-        await self._poll.aclose()
-        await self._connections.aclose()
-        await self._executor.aclose()
+        caller = asyncio.current_task()
+        await close_each(
+            [
+                # First: what it unsubscribes goes out before its connection closes.
+                self._manager.aclose(caller=caller),
+                self._poll.aclose(),
+                self._connections.aclose(),
+                self._executor.aclose(),
+                self._tokens.aclose(caller=caller),
+            ],
+            seconds=self._close_seconds,
+        )
 
     async def __aenter__(self) -> Self:
         self._affinity.enter()

@@ -220,7 +220,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     :ivar acknowledge_seconds: from ``connection_init`` to ``connection_ack``.
     :ivar subscribe_seconds: from ``subscribe`` to the server's live signal, where resume was negotiated.
     :ivar execute_seconds: one query or mutation over HTTP.
-    :ivar close_seconds: the closing handshake; after it the socket is aborted.
+    :ivar close_seconds: the closing handshake, after which the socket is aborted, and all of a client's
+        ``aclose``.
 
     Example::
 

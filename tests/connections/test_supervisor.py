@@ -434,6 +434,5 @@ def test_only_these_pairs_of_state_and_trigger_exist() -> None:
         (state.CONNECTED, trigger.OPENED),
         (state.CLOSED, trigger.OPEN),
         (state.CLOSED, trigger.OPENED),
-        (state.CLOSED, trigger.LOST),
     }
     assert {after for (before, _), after in TRANSITIONS.items() if before is state.CLOSED} == {state.CLOSED}

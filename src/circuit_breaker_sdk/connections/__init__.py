@@ -2,9 +2,11 @@
 
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, CircuitBreaker
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.isolation import await_for, do_for, do_for_each
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
 from circuit_breaker_sdk.connections.pool import SubscriptionConnectionPool
 from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
@@ -31,4 +33,8 @@ __all__ = [
     "SubscriptionConnectionPool",
     "Supervisor",
     "TokenSource",
+    "await_for",
+    "close_each",
+    "do_for",
+    "do_for_each",
 ]

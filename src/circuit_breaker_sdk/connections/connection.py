@@ -13,6 +13,7 @@ import msgspec
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.close_errors import REFUSES_AN_OPERATION, close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.isolation import do_for_each
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
@@ -296,7 +297,10 @@ class Connection:
             self._socket.abort()
 
     async def aclose(self) -> None:
-        """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent."""
+        """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent.
+
+        Cancelling drops the socket.
+        """
         self._closed_by_us = True
         socket = self._socket
         if socket is None:
@@ -305,7 +309,11 @@ class Connection:
         if self._holding:
             socket.resume_reading()  # the answer to our close is to be read
         socket.close(CloseCode.NORMAL)
-        await socket.wait_closed()
+        try:
+            await socket.wait_closed()
+        except asyncio.CancelledError:
+            socket.abort()
+            raise
 
     # Called by the socket ----------------------------------------------------------------------------------
 
@@ -361,6 +369,9 @@ class Connection:
         self._holding.clear()
         if self._pulse is not None:
             self._pulse.stop()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         reason = self._redaction.text(reason)
         error = self._failure or close_error(self._url, code, reason)
         log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
@@ -374,8 +385,7 @@ class Connection:
             self.refusal = (code, reason)
         self._failure = error
         routes, self._routes = self._routes, PrefixRoutes()
-        for route in routes.routes():
-            route.connection_lost(error)
+        do_for_each(routes.routes(), lambda route: route.connection_lost(error), "losing the connection")
         if not self._closed_by_us:
             self._on_closed(self, error)
 

@@ -51,6 +51,8 @@ TRANSITIONS: Mapping[tuple[ConnectionState, Trigger], ConnectionState] = {
     (_S.RECONNECTING, _T.OPEN): _S.CONNECTING,
     (_S.RECONNECTING, _T.LOST): _S.IDLE,
     (_S.RECONNECTING, _T.CLOSE): _S.CLOSED,
+    # A connection may be lost while it is being closed.
+    (_S.CLOSED, _T.LOST): _S.CLOSED,
     (_S.CLOSED, _T.CLOSE): _S.CLOSED,
 }
 

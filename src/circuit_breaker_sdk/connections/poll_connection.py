@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from typing import TYPE_CHECKING, Annotated, final
@@ -11,6 +12,7 @@ import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections.connection import ConnectionSettings
+from circuit_breaker_sdk.connections.isolation import do_for, do_for_each
 from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -152,8 +154,9 @@ class PollConnection:
         """Give every operation up as lost, for this reason."""
         operations, self._operations = self._operations, {}
         self._held.clear()
-        for polled in operations.values():
-            polled.route.connection_lost(error)
+        do_for_each(
+            operations.values(), lambda polled: polled.route.connection_lost(error), "losing the poll"
+        )
 
     async def aclose(self) -> None:
         """End. Idempotent."""
@@ -250,7 +253,11 @@ class PollConnection:
 
     def _take(self, asked: dict[str, _Polled], answer: list[_Result]) -> None:
         for (id_, polled), result in zip(asked.items(), answer, strict=True):
-            self._take_one(id_, polled, result)
+            if not do_for(result, functools.partial(self._take_one, id_, polled), "taking an answer"):
+                # Asked again, it would fail again; the others go on.
+                self._operations.pop(id_, None)
+                lost = ConnectionFailed("the answer could not be taken", url=self.url)
+                do_for(polled.route, functools.partial(_lose, lost), "losing the poll")
 
     def _take_one(self, id_: str, polled: _Polled, result: _Result) -> None:
         route = polled.route
@@ -294,6 +301,10 @@ class PollConnection:
                 limits=settings.limits,
             )
         return self._transport
+
+
+def _lose(error: SubscriptionError, route: Route) -> None:
+    route.connection_lost(error)
 
 
 def _results(body: bytes) -> list[bytes]:

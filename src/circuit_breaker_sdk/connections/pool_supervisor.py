@@ -13,7 +13,9 @@ import msgspec
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, background_task, in_own_context
 from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections.isolation import await_for
 from circuit_breaker_sdk.connections.pool_member import Carried, ConnectionHealth, PoolMember
 from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.errors import UsageError
@@ -184,12 +186,12 @@ class PoolSupervisor:
         self._mean = sum(member.events_per_second for member in self._members) / carried if carried else 0.0
         for member in self._members:
             if not member.is_healthy and member.carried.subscriptions and self._healthy():
-                await self._drain(member)
+                await await_for(member, self._drain, "draining")
         connected = [member for member in self._members if member.is_connected]
         for member in reversed(connected):
             if len(connected) > 1 and member.is_idle(now, self._settings):
                 connected.remove(member)
-                await member.supervisor.disconnect()
+                await await_for(member.supervisor, Supervisor.disconnect, "closing an idle connection")
 
     async def _drain(self, member: PoolMember) -> None:
         """Hand what it carries to the others, and close its connection once it carries nothing."""
@@ -241,6 +243,8 @@ class PoolSupervisor:
         self._closed = True
         if self._checking is not None:
             self._checking.cancel()
+        await close_each([self._end_check(), *(each.aclose() for each in self._supervisors())])
+
+    async def _end_check(self) -> None:
+        if self._checking is not None:
             await asyncio.wait((self._checking,))
-        for supervisor in self._supervisors():
-            await supervisor.aclose()

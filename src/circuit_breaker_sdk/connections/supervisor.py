@@ -15,6 +15,7 @@ from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, background_task, in_o
 from circuit_breaker_sdk.config import CircuitBreakerPolicy, ErrorRecoveryPolicy
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import (
     TRANSITIONS,
@@ -94,6 +95,10 @@ class Supervisor:
         """The state now."""
         return self._state
 
+    def _is_closed(self) -> bool:
+        # Asked for anew after each wait; a checker would take what it has seen before for what is.
+        return self._state is ConnectionState.CLOSED
+
     @property
     def was_connected(self) -> bool:
         """Whether a connection has ever stood."""
@@ -166,14 +171,9 @@ class Supervisor:
         # As `asyncio.shield`, which makes many more objects for each of those who wait.
         waiters, waiter = self._waiters, asyncio.get_running_loop().create_future()
         waiters[waiter] = None
-        # Whether the waiting caller or the opening was cancelled is told apart by who ended.
         try:
+            # Only the caller's task ever cancels this future: what is raised here is its own cancellation.
             await waiter
-            return opening.result()
-        except asyncio.CancelledError:
-            if opening.cancelled():
-                raise UsageError("the client was closed while it connected") from None
-            raise
         finally:
             del waiters[waiter]
             if not waiters and opening is self._opening and self._state is ConnectionState.RECONNECTING:
@@ -183,6 +183,9 @@ class Supervisor:
                 opening.add_done_callback(self._ended.discard)
                 self._opening = None
                 self._move(Trigger.LOST)
+        if opening.cancelled():
+            raise UsageError("the client was closed while it connected")
+        return opening.result()
 
     async def open_apart(self) -> Connection:
         """Open a connection beside the present one, as the policy says; its loss is not the present one's.
@@ -194,7 +197,7 @@ class Supervisor:
         backoff = Backoff(self._policy, clock=self._clock)
         while True:
             await asyncio.sleep(max(wait, self._endpoints.wait_seconds()))
-            if self._state is ConnectionState.CLOSED:
+            if self._is_closed():
                 raise UsageError("the client is closed: make a new one")
             if self._endpoints.wait_seconds():
                 continue
@@ -209,6 +212,9 @@ class Supervisor:
                 wait = seconds
             else:
                 self._apart.add(connection)
+                if self._is_closed():
+                    await self.close_apart(connection)
+                    raise UsageError("the client is closed: make a new one")
                 self._pace_apart.connected()
                 return connection
 
@@ -231,22 +237,27 @@ class Supervisor:
     async def aclose(self) -> None:
         """Close the connection, or stop opening it, and wait for the end. Idempotent."""
         self._move(Trigger.CLOSE)
+        # Before the first wait: what ends meanwhile is not the present connection any more.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._closing.add(connection)
         opening, self._opening = self._opening, None
         for task in (opening, self._rotating):
             if task is not None:
                 task.cancel()
                 self._ended.add(task)
+        closings = [closing.aclose() for closing in (*self._closing, *self._apart)]
+        await close_each([self._end_tasks(), *closings])
+        # What a task that was ending has left behind.
+        await close_each([closing.aclose() for closing in (*self._closing, *self._apart)])
+        self._closing.clear()
+        self._apart.clear()
+
+    async def _end_tasks(self) -> None:
         if ended := tuple(self._ended):
             # Not `await` each: its cancellation could not be told from our caller's. Why it failed is told to
             # those who wait for the connection.
             await asyncio.wait(ended)
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._closing.add(connection)
-        for closing in (*self._closing, *self._apart):
-            await closing.aclose()
-        self._closing.clear()
-        self._apart.clear()
 
     async def disconnect(self) -> None:
         """Close the connection, if there is one, and wait for its end; whoever asks later opens another.
@@ -276,6 +287,9 @@ class Supervisor:
                 self._move(Trigger.LOST)
             raise
         self._opening = None
+        if self._is_closed():
+            await connection.aclose()
+            raise UsageError("the client is closed: make a new one")
         self._take(connection)
         return connection
 
@@ -338,7 +352,9 @@ class Supervisor:
         new = await self._dial(self._endpoints.current)
         if self._connection is not old:
             # It was lost meanwhile, and another one is being opened: this one is not needed.
+            self._closing.add(new)
             await new.aclose()
+            self._closing.discard(new)
             return
         self._connection = new
         self._backoff.connected()

@@ -11,7 +11,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Any, final
 
 import msgspec
 
@@ -58,6 +58,7 @@ class Tokens:
 
     __slots__ = (
         "_clock",
+        "_closed",
         "_fetched_at",
         "_fetching",
         "_monotonic",
@@ -79,6 +80,7 @@ class Tokens:
         self._replaced_at = -_REPLACE_SECONDS + monotonic()
         self._source = in_own_context(token) if callable(token) else None
         self._clock = clock
+        self._closed = False
         self._fetched_at = clock()
         self._fetching: asyncio.Task[str] | None = None
         self.current: str | None = None
@@ -121,10 +123,25 @@ class Tokens:
         """
         if self._source is None:
             raise UsageError("a token that is a plain string cannot be refreshed: give a function")
+        if self._closed:
+            raise UsageError("the client is closed: make a new one")
         if self._fetching is None:
             self._fetching = asyncio.ensure_future(self._fetch(self._source))
             self._fetching.add_done_callback(self._fetched)
-        self.current = await asyncio.shield(self._fetching)
+        fetching = self._fetching
+        # Not a shield: whether the caller or the fetching was cancelled could not be told apart.
+        await asyncio.wait((fetching,))
+        if fetching.cancelled():
+            raise UsageError("the client was closed while it asked for a token")
+        self.current = fetching.result()
+
+    async def aclose(self, *, caller: asyncio.Task[Any] | None = None) -> None:
+        """Ask for no token any more; end the asking, unless that is the ``caller``. Idempotent."""
+        self._closed = True
+        fetching = self._fetching
+        if fetching is not None and fetching is not caller:
+            fetching.cancel()
+            await asyncio.wait((fetching,))
 
     async def renew(self, ended: str | None) -> None:
         """Get another token than this one, unless there is one already: several may have lost the same.
@@ -175,8 +192,8 @@ class Tokens:
             raise
         except CALLBACK_ERRORS as error:
             task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+            if task is not None and task.cancelling():
+                raise  # it is this task that was cancelled
             # The error is not shown but by its type and place, nor chained: it may hold the secret that was
             # sent for, and whoever logs a traceback logs the whole chain.
             failure = ConnectionFailed(f"the token source raised {type(error).__name__}{_place(error)}")

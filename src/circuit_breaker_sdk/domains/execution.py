@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 import msgspec
 
 from circuit_breaker_sdk.config import OfflineQueue
-from circuit_breaker_sdk.connections import ConnectionSettings
+from circuit_breaker_sdk.connections import ConnectionSettings, close_each
 from circuit_breaker_sdk.domains.offline_queue import MutationQueue
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -118,7 +118,8 @@ class Executor:
         :raises OperationError: the server answered with errors, paths kept; the data beside them is on it.
         :raises DecodeError: the answer does not fit ``type``.
         :raises SubscriptionError: ``ConnectionFailed`` and its kin: see ``transports.http``.
-        :raises UsageError: the variables or the type cannot be used, or the client is closed.
+        :raises UsageError: the variables or the type cannot be used, or the client is closed: nothing was
+            sent. One that was under way when the client was closed raises ``ConnectionFailed``.
         """
         # Before anything is sent: a mutation would be executed, and its answer lost.
         decode = json_decoder(type, decode_hook)
@@ -211,11 +212,15 @@ class Executor:
         return value
 
     async def aclose(self) -> None:
-        """Close all connections; requests under way fail. Idempotent."""
+        """Close all connections; requests under way fail, as do mutations that wait. Idempotent."""
         self._closed = True
         transports, self._transports = self._transports, {}
-        for transport in transports.values():
-            await transport.aclose()
+        try:
+            await close_each(transport.aclose() for transport in transports.values())
+        finally:
+            # Behind them: what was under way is known to have failed.
+            if self._queue is not None:
+                self._queue.close()
 
     async def _send_until_answered(self, queue: MutationQueue, data: bytes, name: str | None) -> bytes:
         headers = {_KEY_HEADER: str(uuid.uuid4())}

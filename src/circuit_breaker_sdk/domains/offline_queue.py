@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import time
 from bisect import insort
 from collections.abc import Awaitable, Callable
 from typing import final
@@ -14,15 +13,18 @@ import msgspec
 
 from circuit_breaker_sdk.config import OfflineQueue, QueueOverflow
 from circuit_breaker_sdk.errors import (
+    ConnectionFailed,
     OfflineQueueFull,
     OperationTimeoutError,
     RateLimitExceeded,
     SubscriptionError,
+    UsageError,
 )
 
 __all__ = ["MutationQueue"]
 
 _BASE_SECONDS, _MAX_SECONDS = 0.1, 2.0
+_CLOSED = "the client is closed: make a new one"
 
 
 @final
@@ -38,6 +40,31 @@ class _Waiting(msgspec.Struct, order=True):
 
 
 @final
+class _Past:
+    """What is known of one mutation's attempts so far."""
+
+    def __init__(self) -> None:
+        self.failure: SubscriptionError | None = None
+        self.may_have_happened = False
+
+    def note(self, failure: SubscriptionError | None) -> None:
+        """Take the end of an attempt; ``None`` where the server said that it could not do it yet."""
+        self.failure = failure
+        is_harmless = isinstance(failure, RateLimitExceeded) or (
+            isinstance(failure, ConnectionFailed) and failure.not_sent
+        )
+        self.may_have_happened = self.may_have_happened or not is_harmless
+
+    def given_up(self, what: str, reason: UsageError) -> ConnectionFailed | UsageError:
+        """Return what is raised where it cannot be sent again: ``reason`` only if it never was."""
+        if not self.may_have_happened:
+            return reason
+        return ConnectionFailed(
+            f"{what} was not answered, and whether it was executed is not known ({reason})"
+        )
+
+
+@final
 class MutationQueue:
     """Send mutations at once while the server answers; once one has no answer, one after another.
 
@@ -49,6 +76,8 @@ class MutationQueue:
         self._limits = limits
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
+        self._under_way: set[asyncio.Timeout] = set()
+        self._closed = False
 
     def __len__(self) -> int:
         """How many wait."""
@@ -59,46 +88,55 @@ class MutationQueue:
 
         :raises OperationTimeoutError: no answer before the deadline; it happened whole or not at all.
         :raises OfflineQueueFull: as many wait as may.
+        :raises ConnectionFailed: the client was closed; it may have happened.
+        :raises UsageError: the client is closed; it was not sent.
         :raises SubscriptionError: another attempt cannot help.
         """
-        number, failure = next(self._numbers), None
-        deadline = time.monotonic() + self._limits.deadline_seconds
-        if not self._waiting:
-            answer, failure = await self._try(send, deadline)
-            if answer is not None:
-                return answer
-        waiting = self._join(what, number)
+        if self._closed:
+            raise UsageError(_CLOSED)
+        past = _Past()
+        limit = asyncio.timeout(self._limits.deadline_seconds)
         try:
-            async with asyncio.timeout_at(self._at(deadline)):
-                await waiting.head.wait()
-                if waiting.dropped:
-                    raise OfflineQueueFull(what, self._limits.max_operations)
-                for attempt in itertools.count():
-                    answer, failure = await self._try(send, deadline)
-                    if answer is not None:
-                        return answer
-                    await asyncio.sleep(_delay(attempt, failure))
+            async with limit:
+                self._under_way.add(limit)
+                return await self._until_answered(what, send, past)
         except TimeoutError:
+            if self._closed:
+                raise past.given_up(what, UsageError(_CLOSED)) from past.failure
             raise OperationTimeoutError(
                 f"{what}, which happened whole or not at all", seconds=self._limits.deadline_seconds
-            ) from failure
+            ) from past.failure
+        except UsageError as error:
+            raise past.given_up(what, error) from past.failure
+        finally:
+            self._under_way.discard(limit)
+
+    def close(self) -> None:
+        """Let those that wait end in the next turns: nothing will be sent any more. Idempotent."""
+        self._closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._under_way:
+            if not limit.expired():
+                limit.reschedule(now)
+
+    async def _until_answered(
+        self, what: str, send: Callable[[], Awaitable[bytes | None]], past: _Past
+    ) -> bytes:
+        number = next(self._numbers)
+        if not self._waiting and (answer := await _try(send, past)) is not None:
+            return answer
+        waiting = self._join(what, number)
+        try:
+            await waiting.head.wait()
+            if waiting.dropped:
+                raise OfflineQueueFull(what, self._limits.max_operations)
+            for attempt in itertools.count():
+                if (answer := await _try(send, past)) is not None:
+                    return answer
+                await asyncio.sleep(_delay(attempt, past.failure))
         finally:
             self._leave(waiting)
         raise AssertionError("the loop above ends only by an answer or an error")
-
-    async def _try(
-        self, send: Callable[[], Awaitable[bytes | None]], deadline: float
-    ) -> tuple[bytes | None, SubscriptionError | None]:
-        try:
-            async with asyncio.timeout_at(self._at(deadline)):
-                return await send(), None
-        except SubscriptionError as error:
-            if not error.retryable:
-                raise
-            return None, error
-
-    def _at(self, deadline: float) -> float:
-        return asyncio.get_running_loop().time() + (deadline - time.monotonic())
 
     def _join(self, what: str, number: int) -> _Waiting:
         if len(self._waiting) >= self._limits.max_operations:
@@ -117,6 +155,18 @@ class MutationQueue:
         self._waiting = [each for each in self._waiting if each is not waiting]
         if self._waiting:
             self._waiting[0].head.set()
+
+
+async def _try(send: Callable[[], Awaitable[bytes | None]], past: _Past) -> bytes | None:
+    try:
+        answer = await send()
+    except SubscriptionError as error:
+        if not error.retryable:
+            raise
+        past.note(error)
+        return None
+    past.note(None)  # where there is an answer, nobody asks
+    return answer
 
 
 def _delay(attempt: int, failure: SubscriptionError | None) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -49,6 +50,7 @@ class FileCursorStore:
         self._path = Path(path)
         self._cursors: dict[str, str] | None = None
         self._lock = asyncio.Lock()
+        self._writing: asyncio.Future[None] | None = None
 
     async def load(self, key: str) -> str | None:
         """Return the cursor kept under a key, ``None`` if there is none.
@@ -65,8 +67,13 @@ class FileCursorStore:
         """
         async with self._lock:
             cursors = await self._all()
+            if self._writing is not None and not self._writing.done():
+                # Its caller was cancelled; a thread cannot be.
+                await asyncio.wait((self._writing,))
             cursors[key] = cursor
-            await asyncio.to_thread(self._write, msgspec.json.encode(cursors))
+            data = msgspec.json.encode(cursors)
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, data)
+            await asyncio.shield(self._writing)
 
     async def _all(self) -> dict[str, str]:
         if self._cursors is None:
@@ -103,35 +110,59 @@ class CursorKeeper:
         # Any: deliveries of all event types.
         self._kept: dict[str, Delivery[Any]] = {}
         self._saved: dict[str, str] = {}
+        self._claimed: set[str] = set()
         self._saving: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[None]:
+        """Keep a key from others while a subscription with it begins.
+
+        :raises UsageError: a subscription that runs, or begins, has this key.
+        """
+        other = self._kept.get(key)
+        if key in self._claimed or (other is not None and not other.state.is_end):
+            raise UsageError(f"the cursor key {key!r} is in use by a running subscription")
+        self._claimed.add(key)
+        try:
+            yield
+        finally:
+            self._claimed.discard(key)
 
     async def load(self, key: str) -> str | None:
         """Return the cursor to go on from.
 
-        :raises UsageError: a running subscription has this key, or the store cannot be read.
+        :raises UsageError: the store cannot be read.
         """
-        other = self._kept.get(key)
-        if other is not None and not other.state.is_end:
-            raise UsageError(f"the cursor key {key!r} is in use by a running subscription")
         return await self.store.load(key)
 
     def keep(self, key: str, delivery: Delivery[Any]) -> None:
         """Save the cursor of a subscription under its key from now on."""
+        if self._closing.is_set():
+            raise UsageError("the client is closed: make a new one")
         self._kept[key] = delivery
         if self._saving is None:
             self._saving = background_task(self._save_now_and_then(), name="circuit-breaker-cursors")
 
     async def aclose(self) -> None:
         """Save what is not saved yet, and end. Idempotent."""
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.cancel()
+        self._closing.set()
+        saving = self._saving
+        if saving is None:
+            return
+        try:
+            # Not cancelled: what it is writing now is written, and then what is not saved yet.
             await asyncio.wait((saving,))
-        await self._save()
+        finally:
+            saving.cancel()
 
     async def _save_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(_SAVE_SECONDS)
+        is_last = False
+        while not is_last:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SAVE_SECONDS):
+                    await self._closing.wait()
+            is_last = self._closing.is_set()
             await self._save()
 
     async def _save(self) -> None:

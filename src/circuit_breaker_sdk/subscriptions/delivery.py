@@ -320,6 +320,8 @@ class Delivery(Consumption[T]):
 
     def positioned(self, cursor: str) -> None:
         """Take the server's live signal, or its word that up to here nothing was for us."""
+        if self.state.is_end:
+            return
         self.received = cursor
         self._is_confirmed = True
         if self.state is not _LIVE:
@@ -337,6 +339,8 @@ class Delivery(Consumption[T]):
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
         """Take the server's ``error``: the end, but for a gap that is bridged and a rate that is obeyed."""
+        if self.state.is_end:
+            return
         error = server_error(self.id, errors)
         if isinstance(error, GapError) and self._missed(error):
             return
@@ -349,6 +353,8 @@ class Delivery(Consumption[T]):
 
     def completed(self) -> None:
         """Take the server's ``complete``."""
+        if self.state.is_end:
+            return
         if self._failure and self.events_received == self._failed_at:
             # Some servers have no `error` message for a stream that fails: its last result has errors and no
             # data, and `complete` follows.
@@ -358,6 +364,8 @@ class Delivery(Consumption[T]):
 
     def connection_lost(self, error: SubscriptionError) -> None:
         """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
+        if self.state.is_end:
+            return
         final = self.owner.lost(self, error)
         if final is not None:
             self._finish(Trigger.FAIL, final)
@@ -371,6 +379,8 @@ class Delivery(Consumption[T]):
 
     def go_live(self) -> None:
         """Note that from here on nothing is missed; once more does nothing."""
+        if self.state.is_end:
+            return
         self._is_confirmed = True
         if self.state is _LIVE:
             return
@@ -382,15 +392,20 @@ class Delivery(Consumption[T]):
 
     def give_up(self, error: SubscriptionError) -> None:
         """End: there will be no other connection."""
-        self._finish(Trigger.FAIL, error)
+        if not self.state.is_end:
+            self._finish(Trigger.FAIL, error)
 
     def resume(self, id: SubscriptionId, link: Link) -> None:  # noqa: A002 (as in the protocol)
         """Go on by another link, under a fresh id, behind the last event received where that is known.
 
         Without a cursor, or without a server that takes it, events may be missing: ``continuity`` is unknown.
 
+        One that has ended stays on none.
+
         :raises SubscriptionError: the link is closing or closed; it is on none then.
         """
+        if self.state.is_end:
+            return
         if not self._is_off:
             # Handed over: whatever the other link still has under way comes by this one.
             self._note_proof()
@@ -457,6 +472,8 @@ class Delivery(Consumption[T]):
 
     def fail(self, error: SubscriptionError) -> None:
         """End with an error of our own; the server is told."""
+        if self.state.is_end:
+            return
         self._link.complete(self.id, self)
         self._finish(Trigger.FAIL, error)
 
@@ -637,6 +654,7 @@ class Delivery(Consumption[T]):
         if self._is_stopped:
             self._is_stopped = False
             self._link.release(self)
+        self._is_off = True
         self.owner.ended(self)
         if self.on_ready is not None:
             self.on_ready()

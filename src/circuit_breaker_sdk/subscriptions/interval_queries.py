@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 from circuit_breaker_sdk.callbacks import background_task
-from circuit_breaker_sdk.connections import Route
+from circuit_breaker_sdk.connections import Route, do_for_each
 from circuit_breaker_sdk.errors import CircuitBreakerError, GraphQLError, SubscriptionError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
@@ -71,9 +71,10 @@ class IntervalQueries:
 
     def drop(self, error: SubscriptionError) -> None:
         """Give every stream up as lost, for this reason."""
-        for route in tuple(self._asking):
+        routes = tuple(self._asking)
+        for route in routes:
             self.complete("", route)
-            route.connection_lost(error)
+        do_for_each(routes, lambda route: route.connection_lost(error), "losing the queries")
 
     async def aclose(self) -> None:
         """End. Idempotent."""

@@ -6,12 +6,20 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import BreakerState, Link, PollConnection, PoolSupervisor, Supervisor
+from circuit_breaker_sdk.connections import (
+    BreakerState,
+    Link,
+    PollConnection,
+    PoolSupervisor,
+    Supervisor,
+    close_each,
+    do_for_each,
+)
 from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
@@ -33,6 +41,9 @@ from circuit_breaker_sdk.subscriptions.state import SubscriptionId
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 __all__ = ["Operation", "SubscriptionManager"]
+
+# Of the time to close: the rest is for the cursors of what the handlers have handled.
+_HANDLERS_SHARE = 0.5
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -174,12 +185,24 @@ class SubscriptionManager:
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
         self.affinity.enter()
+        key = operation.cursor_key
+        if key is None:
+            return await self._subscribe(operation, into, operation.after)
+        self._check_open()
+        if self._cursors is None:
+            raise UsageError("a cursor_key needs a place to keep cursors: Client(…, cursor_store=…)")
+        with self._cursors.claim(key):
+            after = await self._cursors.load(key) or operation.after
+            return await self._subscribe(operation, into, after)
+
+    async def _subscribe(
+        self, operation: Operation[T], into: Callable[[Delivery[T]], S], after: str | None
+    ) -> S:
+        self._check_open()
         variables = encode_variables(operation.variables)
-        after = await self._first_cursor(operation)
         is_critical = self._critical if operation.critical is None else operation.critical
         member, link = await self._link(is_critical=is_critical)
-        if self._closed:
-            raise UsageError("the client is closed: make a new one")
+        self._check_open()
         after = after if link.resume_negotiated else None
         extensions: dict[str, object] | None = None if after is None else {"resume": {"after": after}}
         request = Subscribe(
@@ -218,6 +241,7 @@ class SubscriptionManager:
             await self._until_written(delivery, link)
         if delivery.error is not None and not delivery.events_received:
             raise delivery.error
+        self._check_open()
         if self._cursors is not None and operation.cursor_key is not None:
             self._cursors.keep(operation.cursor_key, delivery)
         return handle
@@ -259,13 +283,10 @@ class SubscriptionManager:
             )
         return member
 
-    async def _first_cursor(self, operation: Operation[T]) -> str | None:
-        key = operation.cursor_key
-        if key is None:
-            return operation.after
-        if self._cursors is None:
-            raise UsageError("a cursor_key needs a place to keep cursors: Client(…, cursor_store=…)")
-        return await self._cursors.load(key) or operation.after
+    def _check_open(self) -> None:
+        """Asked again after each wait: the client may have been closed meanwhile."""
+        if self._closed:
+            raise UsageError("the client is closed: make a new one")
 
     def _fallbacks(self, operation: Operation[T], *, is_critical: bool) -> Fallbacks:
         if operation.on_gap is None and operation.snapshot is None and not is_critical:
@@ -308,18 +329,33 @@ class SubscriptionManager:
     def _fresh_id(self) -> SubscriptionId:
         return SubscriptionId(f"{next(self._numbers):08x}")
 
-    async def aclose(self) -> None:
-        """End every subscription and await its handlers. Idempotent."""
+    async def aclose(self, *, caller: asyncio.Task[Any] | None = None) -> None:
+        """End every subscription, await its handlers, and save the cursors of what they have handled.
+
+        Handlers of streams that had ended before are let finish, for half of ``close_seconds``; the others
+        are cancelled. The ``caller``, by default the current task, may be a handler itself: it is spared.
+        Idempotent.
+        """
         self._closed = True
-        for member in tuple(self._members.values()):
-            await member.aclose()
-        running = [delivery for member in self._members.values() for delivery in member.running]
-        for delivery in running:
-            delivery.unsubscribe()
-        for delivery in running:
-            await delivery.handlers.aclose()
-        current = asyncio.current_task()
-        if others := [task for task in self._tasks if task is not current]:
-            await asyncio.wait(others)
-        if self._cursors is not None:
-            await self._cursors.aclose()
+        members = tuple(self._members.values())
+        do_for_each(members, Member.close, "closing")
+        running = [delivery for member in members for delivery in member.running]
+        do_for_each(running, Delivery.unsubscribe, "unsubscribing")
+        spared = {caller or asyncio.current_task()}
+        cancelled = {delivery.handlers.pump for delivery in running} - spared
+        for pump in cancelled:
+            if pump is not None:
+                pump.cancel()
+        await close_each([self._end_tasks(spared), *(member.aclose() for member in members)])
+
+    async def _end_tasks(self, spared: set[asyncio.Task[Any] | None]) -> None:
+        try:
+            if others := self._tasks - spared:
+                await asyncio.wait(others, timeout=self._timeouts.close_seconds * _HANDLERS_SHARE)
+            for task in others & self._tasks:
+                task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        finally:
+            if self._cursors is not None:
+                await self._cursors.aclose()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any, final
 
-from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor
+from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor, do_for
 from circuit_breaker_sdk.errors import GapError, SubscriptionError
 from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.gaps import GapRecovery
@@ -121,33 +122,37 @@ class Member:
         handed: dict[Connection, list[Delivery[Any]]] = {}
         for number, delivery in enumerate(tuple(self.running), 1):
             is_movable = _resumes(delivery.link) and not self._recovery.is_suspect(delivery)
+            # In the turns between, one may have ended, and all may have been closed.
             if delivery in self.running and not self._closed and is_movable:
                 supervisor = target()
                 connection = None if supervisor is None else supervisor.present
                 if supervisor is None or connection is None:
                     break
-                is_moved = _resumes(connection) and self._move(
-                    delivery, self._member_of(supervisor), connection
-                )
-                if is_moved:
+                if _resumes(connection):
+                    move = functools.partial(
+                        self._move, member=self._member_of(supervisor), connection=connection
+                    )
+                    do_for(delivery, move, "the hand-over")
                     handed.setdefault(connection, []).append(delivery)
             if not number % _HAND_OVER_AT_ONCE:
                 await asyncio.sleep(0)
         for connection, deliveries in handed.items():
             self._recovery.expect_live(connection, deliveries)
 
-    def _move(self, delivery: Delivery[Any], member: Member, connection: Connection) -> bool:
-        """Move one; tell whether it is on the connection now."""
+    def _move(self, delivery: Delivery[Any], *, member: Member, connection: Connection) -> None:
+        """Move one to the connection, if it is on one now."""
         waited = self._recovery.forget(delivery)
         was_on_connection = isinstance(delivery.link, Connection)
         self.leave(delivery)
         member.join(delivery)
         delivery.owner = member
         if was_on_connection:
-            member._put_on(delivery, connection)
+            try:
+                member._put_on(delivery, connection)
+            except SubscriptionError:
+                member.resume(delivery)  # that connection was lost as well: it waits for the next one
         elif waited:
             member.resume(delivery)
-        return was_on_connection
 
     def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
         delivery.resume(self._fresh_id(), link)
@@ -171,9 +176,14 @@ class Member:
         self._recovery.forget(delivery)
         self.leave(delivery)
 
+    def close(self) -> None:
+        """Carry nothing on from now on; :meth:`aclose` waits for what runs. Idempotent."""
+        self._closed = True
+        self._recovery.close()
+
     async def aclose(self) -> None:
         """Carry nothing on any more. Idempotent."""
-        self._closed = True
+        self.close()
         await self._recovery.aclose()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import (
@@ -15,6 +15,9 @@ from circuit_breaker_sdk.connections import (
     Link,
     PollConnection,
     Supervisor,
+    close_each,
+    do_for,
+    do_for_each,
 )
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
@@ -33,6 +36,8 @@ __all__ = ["Recovery"]
 # Two events of one subscription: the first may be a replay that the next loss repeats for ever.
 _PROOF_EVENTS = 2
 _HAND_OVER_AT_ONCE = 100
+
+T = TypeVar("T")
 
 
 @final
@@ -82,6 +87,7 @@ class Recovery:
         # Any: deliveries of all event types. A dict, because they keep their order.
         self._lost: dict[Delivery[Any], None] = {}
         self._running: asyncio.Task[None] | None = None
+        self._waits = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
         self._suspects = Suspects(
@@ -118,19 +124,21 @@ class Recovery:
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""
-        handed: list[Delivery[Any]] = []
-        for delivery in self._running_on(old):
-            if delivery.link is old:
-                try:
-                    self._resume(delivery, new)
-                except SubscriptionError:
-                    self.put_back(delivery)
-                else:
-                    handed.append(delivery)
-            if not len(handed) % _HAND_OVER_AT_ONCE:
+        handed = self._running_on(old)
+        for number, delivery in enumerate(handed, 1):
+            # In the turns between, one may have ended, been paused or moved, and all may have been closed.
+            if delivery.link is old and not self._closed:
+                do_for(delivery, lambda each: self._hand_to(each, new), "the hand-over")
+            if not number % _HAND_OVER_AT_ONCE:
                 await asyncio.sleep(0)
         if new.resume_negotiated:
             self.expect_live(new, handed)
+
+    def _hand_to(self, delivery: Delivery[Any], new: Connection) -> None:
+        try:
+            self._resume(delivery, new)
+        except SubscriptionError:
+            self.put_back(delivery)
 
     def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         """Put a subscription on a connection, the present one or the next."""
@@ -167,20 +175,26 @@ class Recovery:
         self._suspects.forget(delivery)
         waited = delivery in self._lost
         self._lost.pop(delivery, None)
-        if not self._lost and self._running is not None:
+        if not self._lost and self._running is not None and self._waits:
             self._running.cancel()
         return waited
 
-    async def aclose(self) -> None:
-        """Try no more. Idempotent."""
+    def close(self) -> None:
+        """Begin nothing from now on. Idempotent."""
         self._closed = True
         for timer in self._timers:
             timer.cancel()
+        self._timers.clear()
+
+    async def aclose(self) -> None:
+        """Try no more. Idempotent."""
+        self.close()
+        await close_each([self._end_running(), self._suspects.aclose(), self._queries.aclose()])
+
+    async def _end_running(self) -> None:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
-        await self._suspects.aclose()
-        await self._queries.aclose()
 
     def _start(self) -> None:
         self._running = background_task(self._recover(), name="circuit-breaker-reconnect")
@@ -189,11 +203,11 @@ class Recovery:
         try:
             while self._lost:
                 try:
-                    connection = await self._supervisor.connection()
+                    connection = await self._while_any_is_lost(self._supervisor.connection())
                 except SubscriptionError as error:
                     self._unreachable(error)
                     if self._lost:
-                        await asyncio.sleep(self._retry_seconds)
+                        await self._while_any_is_lost(asyncio.sleep(self._retry_seconds))
                 except UsageError as error:
                     if self._closed:
                         return
@@ -207,20 +221,34 @@ class Recovery:
                 # It was cancelled when there were none, and one has come since.
                 self._start()
 
+    async def _while_any_is_lost(self, waiting: Awaitable[T]) -> T:
+        """Wait for what is of use only to those that are lost: where none is left, it is cancelled.
+
+        What is done behind it is done for those that are lost no more, and is not to be broken off.
+        """
+        self._waits = True
+        try:
+            return await waiting
+        finally:
+            self._waits = False
+
     # Polling meanwhile -------------------------------------------------------------------------------------
 
     def degrade(self) -> None:
         """Poll for the critical ones that wait: they go on waiting for a connection, but not for events."""
         self._is_degraded = True
-        for delivery in tuple(self._lost):
-            if not delivery.fallbacks.is_critical or delivery.link is not None or delivery.is_stopped:
-                continue
-            if not self._has_no_polls:
-                self._resume(delivery, self._poll)
-            elif delivery.fallbacks.changes is not None:
-                self._resume(delivery, self._queries)
-                delivery.go_live()
-                self._on_unknown(delivery)
+        do_for_each(self._lost, self._degrade_one, "polling")
+
+    def _degrade_one(self, delivery: Delivery[Any]) -> None:
+        is_waiting = delivery in self._lost and delivery.link is None and not delivery.is_stopped
+        if not is_waiting or not delivery.fallbacks.is_critical:
+            return
+        if not self._has_no_polls:
+            self._resume(delivery, self._poll)
+        elif delivery.fallbacks.changes is not None:
+            self._resume(delivery, self._queries)
+            delivery.go_live()
+            self._on_unknown(delivery)
 
     def _on_connection_state(self, change: ConnectionStateChange) -> None:
         if change.now is ConnectionState.RECONNECTING and (
@@ -237,21 +265,27 @@ class Recovery:
     async def _put_on(self, connection: Connection) -> None:
         resumed = list(self._lost)
         for delivery in resumed:
-            try:
-                self._resume(delivery, connection)
-            except SubscriptionError:
+            if not connection.is_usable:
                 break  # it and those behind it are still here
-            del self._lost[delivery]
-        resumed = [delivery for delivery in resumed if delivery not in self._lost]
+            if delivery not in self._lost:
+                continue
+            is_on = do_for(delivery, lambda each: self._resume(each, connection), "resuming")
+            if is_on:
+                self._lost.pop(delivery, None)
+            elif connection.is_usable:
+                self._give_up(ConnectionFailed("it could not be put on a connection again"), (delivery,))
         if connection.resume_negotiated:
             self.expect_live(connection, resumed)
             return
         # As for a new one: nothing will say that it is live, so it is when the message is written.
         await asyncio.sleep(connection.write_delay_seconds)
-        for delivery in resumed:
-            if delivery not in self._lost and not delivery.state.is_end:
-                delivery.go_live()
-                self._on_unknown(delivery)
+        do_for_each(
+            (delivery for delivery in resumed if delivery.link is connection), self._on_written, "going live"
+        )
+
+    def _on_written(self, delivery: Delivery[Any]) -> None:
+        delivery.go_live()
+        self._on_unknown(delivery)
 
     def _on_moved(self, delivery: Delivery[Any], connection: Connection) -> None:
         if connection.resume_negotiated:
@@ -260,6 +294,9 @@ class Recovery:
             self._on_unknown(delivery)
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        if self._closed:
+            return
+
         def now() -> None:
             self._timers.discard(timer)
             do()
@@ -269,4 +306,5 @@ class Recovery:
 
     def _give_up(self, error: SubscriptionError, those: Sequence[Delivery[Any]]) -> None:
         for delivery in those:
-            delivery.give_up(error)
+            self._lost.pop(delivery, None)
+        do_for_each(those, lambda delivery: delivery.give_up(error), "giving up")

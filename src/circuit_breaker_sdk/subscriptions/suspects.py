@@ -8,7 +8,7 @@ from typing import Any, final
 from weakref import WeakKeyDictionary
 
 from circuit_breaker_sdk.callbacks import background_task
-from circuit_breaker_sdk.connections import Connection, Supervisor
+from circuit_breaker_sdk.connections import Connection, Supervisor, await_for
 from circuit_breaker_sdk.errors import SubscriptionError, SubscriptionFailed, UsageError
 from circuit_breaker_sdk.subscriptions.delivery import PROOF_SECONDS, Delivery
 
@@ -100,7 +100,7 @@ class Suspects:
         try:
             while self._waiting:
                 delivery, _ = self._waiting.popitem()
-                await self._try(delivery)
+                await await_for(delivery, self._try, "trying a suspect")
         finally:
             self._trying = None
 

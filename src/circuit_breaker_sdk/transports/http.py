@@ -32,6 +32,7 @@ _CHUNK_BYTES: Final = 64 * 1024
 # Shorter than the 5 s after which uvicorn, and many other servers, close an idle connection: a request
 # written while the server closes would be lost, and a POST must not be repeated by itself.
 _IDLE_SECONDS: Final = 4.0
+_CLOSED: Final = "the client is closed: make a new one"
 
 
 class _Response(msgspec.Struct):
@@ -78,6 +79,8 @@ class HttpTransport:
         self._limits = limits or MessageLimits()
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+        self._under_way: set[asyncio.Timeout] = set()
+        self._all_ended = asyncio.Event()
 
     async def execute(self, body: bytes, *, extra_headers: Mapping[str, str] | None = None) -> bytes:
         """Send one request; return the body of any answer that is a GraphQL response, whatever its status.
@@ -94,16 +97,13 @@ class HttpTransport:
         :raises RateLimitExceeded: HTTP 429.
         :raises OperationTimeoutError: no whole answer within ``execute_seconds``.
         """
-        if self._is_closed:
-            raise UsageError("the HTTP transport is closed: make a new client")
-        seconds = self._timeouts.execute_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                given = {**await self._headers(), **(extra_headers or {})}
-                headers = checked_headers(given, reserved=_RESERVED_HEADERS)
-                return await self._send(body, headers, self._judge)
-        except TimeoutError:
-            raise OperationTimeoutError(f"{self._place}: executing over HTTP", seconds=seconds) from None
+        return await self._request(
+            body,
+            extra_headers or {},
+            self._judge,
+            seconds=self._timeouts.execute_seconds,
+            what="executing over HTTP",
+        )
 
     async def post(self, body: bytes, *, seconds: float) -> bytes:
         """Send one request; return the body of an answer with status 200, whatever it holds.
@@ -111,14 +111,46 @@ class HttpTransport:
         :param seconds: for the whole answer.
         :raises: as :meth:`execute`.
         """
-        if self._is_closed:
-            raise UsageError("the HTTP transport is closed: make a new client")
+        return await self._request(body, {}, self._only_200, seconds=seconds, what="an answer over HTTP")
+
+    async def _request(
+        self,
+        body: bytes,
+        extra_headers: Mapping[str, str],
+        judge: Callable[[aiohttp.ClientResponse, bytes], bytes],
+        *,
+        seconds: float,
+        what: str,
+    ) -> bytes:
+        self._check_open()
+        may_be_sent = False
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
-                headers = checked_headers(await self._headers(), reserved=_RESERVED_HEADERS)
-                return await self._send(body, headers, self._only_200)
+            async with limit:
+                self._under_way.add(limit)
+                given = {**await self._headers(), **extra_headers}
+                headers = checked_headers(given, reserved=_RESERVED_HEADERS)
+                self._check_open()  # again: a token may take its time
+                may_be_sent = True
+                return await self._send(body, headers, judge)
         except TimeoutError:
-            raise OperationTimeoutError(f"{self._place}: an answer over HTTP", seconds=seconds) from None
+            if not self._is_closed:
+                raise OperationTimeoutError(f"{self._place}: {what}", seconds=seconds) from None
+            if not may_be_sent:
+                raise UsageError(_CLOSED) from None
+            raise ConnectionFailed(
+                "the client was closed before the whole answer came; whether the operation was executed is "
+                "not known",
+                url=self._place,
+            ) from None
+        finally:
+            self._under_way.discard(limit)
+            if self._is_closed and not self._under_way:
+                self._all_ended.set()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError(_CLOSED)
 
     def _only_200(self, response: aiohttp.ClientResponse, body: bytes) -> bytes:
         if response.status != 200:
@@ -126,8 +158,14 @@ class HttpTransport:
         return body
 
     async def aclose(self) -> None:
-        """Close all connections. Safe to call twice; requests under way fail."""
+        """Close all connections. Safe to call twice; requests under way fail, and have ended then."""
         self._is_closed = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._under_way:
+            if not limit.expired():
+                limit.reschedule(now)
+        if self._under_way:
+            await self._all_ended.wait()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
