@@ -60,4 +60,4 @@ async def test_events_of_the_streams_are_put_into_words(tmp_path: Path) -> None:
     assert said["resource-updates"].endswith("created as draft")
     assert "was created in state draft" in said["workflow-events"]
     assert said["llm-stream"] == "request-… STREAM_START"
-    assert said["cost-updates"].startswith("COST_INCURRED +0.000003 USD, 0.000003 of")
+    assert said["cost-updates"] == "COST_INCURRED +0.000003 USD, 0.000003 used"

@@ -115,3 +115,26 @@ def test_a_policy_that_cannot_be_is_refused() -> None:
     for wrong in ({"max_retries": -1}, {"base_delay": 0.0}, {"max_delay": -1.0}, {"backoff_multiplier": 0.5}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             ErrorRecoveryPolicy(**wrong)
+
+
+@pytest.mark.parametrize("close_code", [1001, 1012])
+@pytest.mark.parametrize("lived", [0.9, 1.0])
+def test_a_server_that_closes_to_go_away_after_a_second_begins_a_new_row(
+    close_code: int, lived: float
+) -> None:
+    clock = Clock()
+    under_test = backoff(clock, ErrorRecoveryPolicy(base_delay=1.0))
+    delays_of_slow_attempts(under_test, clock, 4, each=20.0)
+    under_test.connected()
+    clock.now += lived
+    delay = under_test.failed(ConnectionFailed("the server goes away", close_code=close_code))
+    assert delay == (0.0 if lived >= 1.0 else 8.0)
+
+
+def test_any_other_loss_after_a_second_belongs_to_the_row() -> None:
+    clock = Clock()
+    under_test = backoff(clock, ErrorRecoveryPolicy(base_delay=1.0))
+    delays_of_slow_attempts(under_test, clock, 4, each=20.0)
+    under_test.connected()
+    clock.now += 3.0
+    assert under_test.failed(ConnectionFailed("cut", close_code=1006)) == 8.0

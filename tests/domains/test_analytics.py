@@ -88,3 +88,16 @@ async def test_analytics_answer_typed_and_a_bad_input_is_refused(tmp_path: Path)
             await client.analytics.set_budget(user_id="a", limit=1.0, period="hourly", warning_threshold=0.5)
         with pytest.raises(OperationError, match="userId or projectId"):
             await client.analytics.budget_status()
+
+
+async def test_a_budget_that_is_not_set_has_no_limit_in_an_answer_and_in_an_event(tmp_path: Path) -> None:
+    async with served(tmp_path) as client:
+        updates = await client.analytics.subscribe_cost_updates(user_id="ada").subscribe()
+        await spend(client, 1, user="ada")
+        event = await anext(updates)
+        await updates.unsubscribe()
+        answer = await client.analytics.budget_status(user_id="ada")
+    assert event.budget is not None
+    for status in (answer, event.budget):
+        assert (status.limit, status.remaining) == (None, None)
+        assert "no limit" in status.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["DOMAINS", "EXTRAS", "LENIENT", "MODULES", "NAMES", "STREAMS", "Extra", "Stream"]
+__all__ = ["DOMAINS", "EXTRAS", "LENIENT", "MODULES", "NAMES", "STREAMS", "UNLIMITED", "Extra", "Stream"]
 
 DOMAINS: Mapping[str, str] = {
     "base": "several domains",
@@ -47,6 +47,11 @@ LENIENT: Mapping[str, tuple[str, ...]] = {
     "LlmResponseGQL": ("model", "provider", "routingInfo", "usage"),
 }
 """Fields that may be missing in the SDK: a response that is put together from a stream does not have them."""
+
+UNLIMITED: Mapping[str, tuple[str, ...]] = {
+    "BudgetStatusGQL": ("limit", "remaining"),
+}
+"""Fields that are None in the SDK where there is no limit: the schema's number is the greatest float then."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from graphql import (
     GraphQLUnionType,
 )
 
-from tools.sdk.names import DOMAINS, EXTRAS, LENIENT
+from tools.sdk.names import DOMAINS, EXTRAS, LENIENT, UNLIMITED
 from tools.sdk.schema import (
     SCHEMA,
     annotation,
@@ -66,7 +66,8 @@ def write_object(type_: GraphQLObjectType) -> str:
             )
             continue
         kind = annotation(field_name, field.type)
-        if _is_lenient(type_.name, field_name) and not kind.endswith("None"):
+        is_optional = _is_lenient(type_.name, field_name) or field_name in UNLIMITED.get(type_.name, ())
+        if is_optional and not kind.endswith("None"):
             kind += " | None"
         default = ""
         if _has_default(type_.name, field_name, field):
@@ -76,8 +77,19 @@ def write_object(type_: GraphQLObjectType) -> str:
             given = f", default={default.removeprefix(' = ')}" if default else ""
             default = f' = msgspec.field(name="{field_name}"{given})'
         lines.append(f"    {attribute}: {kind}{default}\n")
+    if type_.name in UNLIMITED:
+        properties.append(_without_limits([snake(field_name) for field_name in UNLIMITED[type_.name]]))
     body = "".join(lines) + "".join(properties) + ("" if extra is None else "\n" + extra.code)
     return f"class {name}(Event, frozen=True, kw_only=True{tag}):\n{text}\n{body}"
+
+
+def _without_limits(attributes: list[str]) -> str:
+    lines = "".join(
+        f"        if self.{attribute} == sys.float_info.max:\n"
+        f'            msgspec.structs.force_setattr(self, "{attribute}", None)\n'
+        for attribute in attributes
+    )
+    return f"\n    def __post_init__(self) -> None:\n{lines}"
 
 
 def _alias(field_name: str, attribute: str) -> bool:
@@ -157,6 +169,8 @@ def write_types(domain: str) -> str:
 
 def _imports_of_types(domain: str, body: str, own: Sequence[str]) -> str:
     lines = ["\nfrom __future__ import annotations\n\n"]
+    if "sys." in body:
+        lines.append("import sys\n")
     if "Sequence[" in body:
         lines.append("from collections.abc import Sequence\n")
     if re.search(r"\bdatetime\b", body):

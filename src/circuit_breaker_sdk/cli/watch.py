@@ -67,11 +67,15 @@ class _Watching:
         print_marker("live", self._stream)
         self.is_live = True
 
-        def tell(error: CircuitBreakerError) -> None:
+        def tell_error(error: CircuitBreakerError) -> None:
             if subscription.state is SubscriptionState.RECONNECTING:
                 print_marker("reconnecting", error)
 
-        subscription.on_error(tell)
+        def tell_state(state: SubscriptionState) -> None:
+            if state is SubscriptionState.LIVE:
+                print_marker("live", f"again: {self._stream}")
+
+        subscription.on_error(tell_error).on_state(tell_state)
         view: View = LiveTable(title=str(self._stream)) if sys.stdout.isatty() else JsonLines()
         try:
             why, code = await self._show(subscription, view)

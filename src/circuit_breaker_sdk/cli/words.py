@@ -58,7 +58,8 @@ def words_of_chunk(chunk: LLMStreamChunk) -> str:
 
 def words_of_cost(update: CostUpdate) -> str:
     """Say what an account paid, and how its budget stands."""
-    status = f" of {update.budget.limit:g}" if update.budget is not None else ""
+    limit = None if update.budget is None else update.budget.limit
+    status = "" if limit is None else f" of {limit:g}"
     return one_line(f"{update.type} {update.amount:+.6f} USD, {update.total_cost:.6f}{status} used")
 
 

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import final
 
 from circuit_breaker_sdk.config import ErrorRecoveryPolicy
-from circuit_breaker_sdk.errors import RateLimitExceeded, SubscriptionError
+from circuit_breaker_sdk.errors import ConnectionFailed, RateLimitExceeded, SubscriptionError
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
 
 __all__ = ["Backoff"]
 
 _STABLE_SECONDS = 5.0
+_CLEAN_SECONDS = 1.0
+_GOES_AWAY = frozenset((CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART))
 _AT_ONCE, _AT_ONCE_SECONDS = 3, 10.0
 
 
@@ -22,7 +25,8 @@ class Backoff:
     """Count what fails in a row, and say how long to wait before the next attempt.
 
     A connection ends the row once it has proven itself: it has lived for 5 s, or delivered two events to one
-    subscription. One that is made and lost at once, over and over, is no success. At most 3 attempts in 10 s
+    subscription, or lived for 1 s until the server closed it to go away or to restart (close codes 1001 and
+    1012). One that is made and lost at once, over and over, is no success. At most 3 attempts in 10 s
     are made without a delay, whatever happens. No delay is longer than the row has lasted (or the base delay,
     if that is more), so a server that was away for a second is found again a second later at the latest.
 
@@ -66,7 +70,7 @@ class Backoff:
     def failed(self, error: SubscriptionError) -> float | None:
         """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up."""
         policy, now = self._policy, self._clock()
-        if self.is_proven:
+        if self.is_proven or self._was_closed_well(error):
             self._failures = 0
         self._connected_at, self._was_proven = None, False
         if not error.retryable or (policy.max_retries is not None and self._failures >= policy.max_retries):
@@ -78,6 +82,12 @@ class Backoff:
         if isinstance(error, RateLimitExceeded) and error.retry_after is not None:
             delay = max(delay, error.retry_after)
         return delay
+
+    def _was_closed_well(self, error: SubscriptionError) -> bool:
+        """Tell whether a server that worked has said that it goes away: it is expected back."""
+        if self._connected_at is None or self._clock() - self._connected_at < _CLEAN_SECONDS:
+            return False
+        return isinstance(error, ConnectionFailed) and error.close_code in _GOES_AWAY
 
     def _delay(self, now: float) -> float:
         policy, growths = self._policy, self._failures - 2

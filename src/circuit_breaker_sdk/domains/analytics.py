@@ -55,7 +55,7 @@ class AnalyticsClient:
     ) -> BudgetStatus:
         """How a budget stands: the project's if one is given, else the user's.
 
-        Without a budget the limit is the greatest float, and the month's usage is told.
+        Without a budget there is no limit, and the month's usage is told.
         """
         variables: dict[str, object] = {"userId": user_id, "projectId": project_id}
         return await self._executor.field(

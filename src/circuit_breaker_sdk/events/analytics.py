@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 
 import msgspec
@@ -24,21 +25,28 @@ class BudgetStatus(Event, frozen=True, kw_only=True):
     """A budget in its present window (``BudgetStatusGQL``).
 
     :ivar budget_id: project:<id> or user:<id>
-    :ivar limit: USD; the greatest float where no budget is set.
+    :ivar limit: USD; the greatest float where there is no limit, which the SDK gives as None.
     :ivar used: USD in this window, credits taken off.
     :ivar percentage_used: 0 to 100.
-    :ivar remaining: USD; never below 0.
+    :ivar remaining: USD; never below 0. The greatest float where there is no limit, which the SDK gives as
+        None.
     :ivar message: The same for people.
     """
 
     budget_id: str
-    limit: float
+    limit: float | None
     used: float
     percentage_used: float
     is_exhausted: bool
     is_warning: bool
-    remaining: float
+    remaining: float | None
     message: str
+
+    def __post_init__(self) -> None:
+        if self.limit == sys.float_info.max:
+            msgspec.structs.force_setattr(self, "limit", None)
+        if self.remaining == sys.float_info.max:
+            msgspec.structs.force_setattr(self, "remaining", None)
 
 
 class CostAnalytics(Event, frozen=True, kw_only=True):

@@ -389,6 +389,7 @@ class Delivery(Consumption[T]):
         self._settle()
         # Since it was begun, or since it was lost.
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._off_at, 6))
+        self.handlers.report_state(self.state)
 
     def give_up(self, error: SubscriptionError) -> None:
         """End: there will be no other connection."""
@@ -584,8 +585,11 @@ class Delivery(Consumption[T]):
         self._link.release(self)
         self._is_off, self._is_stopped = True, False
         self._off_at = time.perf_counter()
+        before = self.state
         self._move(trigger)
         self._settle()
+        if self.state is not before:
+            self.handlers.report_state(self.state)
 
     def _note_proof(self) -> None:
         self.was_proven = self.was_proven or self.is_proven_on_link
@@ -659,6 +663,7 @@ class Delivery(Consumption[T]):
         if self.on_ready is not None:
             self.on_ready()
         self.wake()
+        self.handlers.report_state(self.state)
         self.handlers.end()
 
     def _begin(self) -> None:

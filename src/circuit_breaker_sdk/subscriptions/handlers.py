@@ -135,6 +135,7 @@ class Handlers(Generic[T]):
         "_pending",
         "_pump",
         "_source",
+        "_state",
         "_tasks",
         "_told",
         "errors",
@@ -150,6 +151,7 @@ class Handlers(Generic[T]):
         self._data: tuple[Callable[[T], object], ...] = ()
         self._error: tuple[Callable[[CircuitBreakerError], object], ...] = ()
         self._complete: tuple[Callable[[], object], ...] = ()
+        self._state: tuple[Callable[[SubscriptionState], object], ...] = ()
         self._async = False
         self._pending: deque[_Pending] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -197,6 +199,11 @@ class Handlers(Generic[T]):
         if self._end_told:
             self._tell_end()
 
+    def add_state(self, handler: Callable[[SubscriptionState], object]) -> None:
+        """Add a handler of changes of the state."""
+        _check_callable(handler)
+        self._state = (*self._state, in_own_context(handler))
+
     def call(self, handler: Callable[[T], object], value: T, cursor: str | None) -> bool:
         """Call a handler here and now; ``False`` if it turned out to be async and is awaited elsewhere."""
         try:
@@ -242,6 +249,11 @@ class Handlers(Generic[T]):
         )
         for handler in self._error:
             self._observe(handler, error)
+
+    def report_state(self, state: SubscriptionState) -> None:
+        """Report that the state has changed; a handler that raises is reported as an error."""
+        for handler in self._state:
+            self._guarded(handler, self.report, state)
 
     def end(self) -> None:
         """Tell the handlers of errors or of the end, once all events are handled."""

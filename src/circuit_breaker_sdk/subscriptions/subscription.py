@@ -139,6 +139,19 @@ class Subscription(Generic[T_co]):
         self._delivery.handlers.add_error(handler)
         return self
 
+    def on_state(self, handler: Callable[[SubscriptionState], object]) -> Self:
+        """Call ``handler`` with the new :class:`SubscriptionState` whenever it changes.
+
+        It runs before the handlers of the error or of the end that come with the change.
+
+        Example::
+
+            updates.on_state(lambda state: print("the stream is", state))
+        """
+        check_loop(self._delivery.loop)
+        self._delivery.handlers.add_state(handler)
+        return self
+
     def on_complete(self, handler: Callable[[], object]) -> Self:
         """Call ``handler`` when the server has ended the stream, after the last handled event.
 

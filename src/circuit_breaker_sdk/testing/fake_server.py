@@ -1,14 +1,15 @@
-"""A WebSocket server that speaks ``graphql-transport-ws`` and says what a test tells it to."""
+"""A server that speaks ``graphql-transport-ws`` and GraphQL over HTTP, and says what a test tells it to."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, Self, cast, final
 
 import msgspec
+from aiohttp import web
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from circuit_breaker_sdk.config import MessageLimits
@@ -18,7 +19,7 @@ from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
-__all__ = ["FakeServer"]
+__all__ = ["FakeRequest", "FakeServer"]
 
 _EPOCH: Final = "fake"
 _LIMITS: Final = MessageLimits()
@@ -26,25 +27,37 @@ _CLOSE_SECONDS: Final = 1.0
 _HANDSHAKE_SECONDS: Final = 10.0
 
 
+class FakeRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """A query or mutation that was asked for."""
+
+    query: str
+    variables: dict[str, object] | None = None
+    operation_name: str | None = None
+
+
 @final
 class FakeServer:
     """Stand in for a GraphQL server in tests of programs that subscribe.
 
     It listens on a free port of the loopback interface. An event goes to every operation whose document names
-    its root field; arguments and selections are not looked at. Queries and mutations are not answered.
+    its root field; arguments and selections are not looked at. A query or mutation is answered, over HTTP, by
+    what :meth:`answer` gave its root field. Values are plain, with the schema's names, or the SDK's types.
 
     :ivar resume: whether the resume extension is offered: cursors, the live signal, replay after a cursor.
     :ivar is_silent: it takes messages and answers none, not even the first.
     :ivar refuses: new connections are closed with 4403 instead of acknowledged.
     :ivar subscriptions: every operation that was asked for, in order; ``extensions`` holds the cursor.
+    :ivar requests: every query and mutation, in order.
 
     Example::
 
         async with FakeServer() as server, Client(server.url) as client:
-            updates = await client.subscriptions.resource_updates().subscribe()
-            server.publish({"resourceUpdates": {"id": "r1", "state": "done"}})
+            server.answer({"budgetStatus": {"budgetId": "user:ada", "limit": 5.0, ...}})
+            budget = await client.analytics.budget_status(user_id="ada")
+            updates = await client.subscriptions.cost_updates().subscribe()
+            server.publish({"costUpdates": CostUpdate(user_id="ada", cost_delta=0.5, ...)})
             server.close(1012)                      # the client comes again, and misses nothing
-            assert len(server.subscriptions) == 1
+            assert server.requests[0].variables == {"userId": "ada"}
     """
 
     def __init__(self, *, resume: bool = True) -> None:
@@ -53,6 +66,9 @@ class FakeServer:
         self.is_silent: bool = False
         self.refuses: bool = False
         self.subscriptions: list[Subscribe] = []
+        self.requests: list[FakeRequest] = []
+        self._answers: dict[str, object] = {}
+        self._http: web.Server | None = None
         self._events: list[dict[str, object]] = []
         self._forgotten = 0
         self._sessions: set[_Session] = set()
@@ -82,7 +98,12 @@ class FakeServer:
                 handshake_seconds=_HANDSHAKE_SECONDS,
             )
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(lambda: ServerFrameProtocol(*arguments), "127.0.0.1", 0)
+            http = self._http = web.Server(self._answer_request)
+
+            def accept() -> asyncio.BaseProtocol:
+                return _Door(lambda: ServerFrameProtocol(*arguments), http)
+
+            self._listener = await loop.create_server(accept, "127.0.0.1", 0)
 
     async def aclose(self) -> None:
         """Drop what is open and stop listening. Safe to call twice."""
@@ -93,6 +114,8 @@ class FakeServer:
         self.drop()
         for session in sessions:
             await session.socket.wait_closed()
+        if self._http is not None:
+            await self._http.shutdown(_CLOSE_SECONDS)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -109,6 +132,8 @@ class FakeServer:
     def publish(self, data: Mapping[str, object]) -> None:
         """Send an event, ``{root field: value}``, to those who asked for the field; keep it for a resume.
 
+        :param data: the value is plain, with the schema's names (``{"oldStatus": "ONLINE"}``), or an event of
+            the SDK: ``MCPServerStatusUpdate(old_status="ONLINE", …)``.
         :raises UsageError: it has not exactly one root field.
         """
         if len(data) != 1:
@@ -116,6 +141,13 @@ class FakeServer:
         self._events.append(dict(data))
         for session in tuple(self._sessions):
             session.send_events()
+
+    def answer(self, data: Mapping[str, object]) -> None:
+        """Answer each query or mutation for a root field by its value from now on: ``{root field: value}``.
+
+        :param data: values as :meth:`publish` takes them; a :class:`GraphQLError` answers with that error.
+        """
+        self._answers.update(data)
 
     def forget(self) -> None:
         """Forget what was published: who resumes behind a part of it is told of a gap, ``trimmed``."""
@@ -142,6 +174,22 @@ class FakeServer:
         for session in tuple(self._sessions):
             session.socket.abort()
 
+    async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=FakeRequest)
+        except msgspec.DecodeError as error:
+            return web.Response(status=400, text=f"not a GraphQL request: {error}")
+        self.requests.append(asked)
+        named = [f for f in self._answers if re.search(rf"\b{re.escape(f)}\b", asked.query)]
+        errors = [self._answers[f] for f in named if isinstance(self._answers[f], GraphQLError)]
+        if not named:
+            operation = asked.operation_name or asked.query
+            errors = [
+                GraphQLError(message=f"no answer for {operation}: server.answer({{root field: value}})")
+            ]
+        answer = {"errors": errors} if errors else {"data": {f: self._answers[f] for f in named}}
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
     def _answer(self, _request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         listener = ServerListener(
             self._open, limits=_LIMITS, close_seconds=_CLOSE_SECONDS, subprotocol=SUBPROTOCOL
@@ -153,6 +201,36 @@ class FakeServer:
         session = _Session(self, socket)
         self._sessions.add(session)
         return session
+
+
+@final
+class _Door(asyncio.Protocol):
+    """A socket whose first byte tells who takes it: ``GET`` begins a WebSocket, ``POST`` a request."""
+
+    def __init__(self, frames: Callable[[], ServerFrameProtocol], http: web.Server) -> None:
+        self._frames = frames
+        self._http = http
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        if data.startswith(b"P"):
+            http = self._http()
+            transport.set_protocol(http)
+            http.connection_made(transport)
+            http.data_received(data)
+            return
+        frames = self._frames()
+        transport.set_protocol(frames)
+        frames.connection_made(transport)
+        while data:
+            room = frames.get_buffer(len(data))
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            frames.buffer_updated(size)
+            data = data[size:]
 
 
 @final

@@ -125,7 +125,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
         """Return it in the shape of ``BudgetStatusGQL``."""
         budget, used = self.budget, self.used
         if budget is None:
-            message = f"{key} used {used:.6f} USD this month; no budget is set"
+            message = f"{key} used {used:.6f} USD this month; no limit, as no budget is set"
             return _status(key, limit=NO_LIMIT, used=used, percentage=0.0, message=message)
         percentage = min(100.0, used / budget.limit * 100.0)
         message = f"{key} used {used:.6f} of {budget.limit:g} USD ({percentage:.1f} %, {budget.period})"
