@@ -28,6 +28,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.config import RateSettings
@@ -263,6 +264,7 @@ def _decode(decode: Callable[[bytes], _Body], raw: bytes) -> _Body:
     if raw.lstrip().startswith(b"["):
         raise _BadRequest(400, "the body must be an object: arrays of operations are not supported")
     try:
+        check_depth(raw)
         return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error

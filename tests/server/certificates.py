@@ -20,6 +20,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 _DAY = datetime.timedelta(days=1)
+_KEY_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @final
@@ -32,8 +43,10 @@ class Authority:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "The authority of a test")])
+        self._issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         extension = x509.BasicConstraints(ca=True, path_length=0)
         made = self._builder(self._name, self._key).add_extension(extension, critical=True)
+        made = made.add_extension(_KEY_USAGE, critical=True)
         self.certificate = made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def context(self) -> ssl.SSLContext:
@@ -63,6 +76,9 @@ class Authority:
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
+            # Python 3.13 takes no certificate without them.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(self._issuer_key, critical=False)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
             .not_valid_after(now + _DAY)

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
+from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -126,7 +127,7 @@ def decode_message(data: bytes) -> Message | None:
     """Decode one text message; ``None`` for ``ka``, which some servers send under the modern protocol.
 
     Never raises anything but :class:`InvalidMessage`, whatever the bytes are (not UTF-8, not JSON, nested
-    beyond the interpreter's limit, lone surrogates, numbers out of range).
+    deeper than 500, lone surrogates, numbers out of range).
 
     :raises InvalidPayload: a ``subscribe`` whose id can be read, and whose payload cannot.
     """
@@ -137,6 +138,7 @@ def decode_message(data: bytes) -> Message | None:
         except UnicodeDecodeError:
             raise InvalidMessage("the message is not valid UTF-8") from None
     try:
+        check_depth(data)
         envelope = _envelope.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         envelope = _read_leniently(data, InvalidMessage(f"not a message: {error}"))
@@ -158,6 +160,7 @@ def read_leniently(data: bytes) -> object:
     :raises ValueError: it is not even that.
     :raises RecursionError: it is nested too deep.
     """
+    check_depth(data)
     return _lenient.decode(data.decode())
 
 

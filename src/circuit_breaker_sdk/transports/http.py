@@ -19,6 +19,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
+from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
 from circuit_breaker_sdk.urls import http_url, redacted
 
@@ -263,6 +264,7 @@ class HttpTransport:
 
 def _graphql_response(body: bytes) -> _Response | None:
     try:
+        check_depth(body)
         response = _RESPONSE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
