@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate coverage-api success bench hot-path chaos attack availability interop mutants build clean
+.PHONY: help setup demo serve test test-all check generate coverage-api success bench hot-path chaos attack availability interop mutants build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ serve: $(VENV)/.run-ready  ## run a server (ARGS="--port 4000 --data ./circuit-b
 # All of them in a few processes, some of them in one, where -x, --pdb and what is printed make sense.
 test: $(VENV)/.dev-ready  ## run the tests (ARGS="tests/protocol -x")
 	@$(BIN)/python -m pytest $(or $(ARGS),-n auto --maxprocesses 4 --dist worksteal)
+
+# Each in an environment of its own beside .venv. A version that this machine lacks is said to be missing.
+test-all:  ## run the tests on every Python that is supported and that this machine has (ARGS="tests/protocol")
+	@$(PYTHON) tools/every_python.py $(ARGS)
 
 check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 	@$(BIN)/ruff format --check .
@@ -85,5 +89,5 @@ build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into d
 	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)
 
 clean:  ## remove .venv and everything that was built
-	@rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-3.* build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
