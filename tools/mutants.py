@@ -31,7 +31,7 @@ _SECONDS = 240
 class Mutant(NamedTuple):
     """A safeguard, where it stands, what is put in its place, and what must fail then.
 
-    ``killer`` is an experiment's name, or a path of tests.
+    ``killer`` is an experiment's name, or a path of tests, or of one test.
     """
 
     safeguard: str
@@ -505,6 +505,13 @@ MUTANTS = [
         "if key in self._claimed or (other is not None and not other.state.is_end):",
         "if other is not None and not other.state.is_end:",
         "tests/test_closing.py",
+    ),
+    Mutant(
+        "a cursor key is free again where its subscription did not begin",
+        f"{_SDK}/subscriptions/cursors.py",
+        "            self._claimed.discard(key)\n",
+        "            pass\n",
+        "tests/test_closing.py::test_a_key_is_free_again_where_its_subscription_did_not_begin",
     ),
     Mutant(
         "of a mutation under way at the close the outcome is unknown",
