@@ -77,9 +77,12 @@ async def test_a_key_is_free_again_where_its_subscription_did_not_begin(tmp_path
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert client._manager._cursors is not None
-        with client._manager._cursors.claim("k"):
-            pass
+        again = asyncio.ensure_future(client.subscribe(TICKS, type=int, cursor_key="k"))
+        await until(lambda: again.done() or sum(each["type"] == "subscribe" for each in read) == 2)
+        assert not again.done(), "the key is not in use"
+        again.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await again
 
 
 async def test_a_handler_that_never_ends_keeps_nothing_open() -> None:

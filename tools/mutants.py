@@ -31,7 +31,7 @@ _SECONDS = 240
 class Mutant(NamedTuple):
     """A safeguard, where it stands, what is put in its place, and what must fail then.
 
-    ``killer`` is an experiment's name, or a path of tests.
+    ``killer`` is an experiment's name, or a path of tests, or of one test.
     """
 
     safeguard: str
@@ -172,6 +172,374 @@ MUTANTS = [
         "frames = run.framed if run.prefix == prefix else run.frames(prefix)",
         "frames = run.frames(prefix)",
         "tests/hot_path",
+    ),
+    Mutant(
+        "a mutation outlives its caller",
+        f"{_SERVER}/engine/command_tasks.py",
+        "            await asyncio.wait((task,))\n",
+        "            await task\n",
+        "tests/server/test_cancellation.py",
+    ),
+    Mutant(
+        "audit lines that a crash cut off are written at the next start",
+        f"{_SERVER}/access/audit_trail.py",
+        "after = int(offset) if epoch == self._log.epoch else 0",
+        "after = self._log.last_offset",
+        "tests/server/access/test_audit_trail.py",
+    ),
+    Mutant(
+        "the audit log remembers how far in the event log it is",
+        f"{_SERVER}/access/audit_trail.py",
+        "        self._audit.position = position\n",
+        "",
+        "tests/server/access/test_audit_trail.py",
+    ),
+    Mutant(
+        "a record that cannot be applied stops the engine",
+        f"{_SERVER}/engine/folding.py",
+        "            self._fail(_not_applied(record, error), error)\n",
+        "            self._is_applying = False\n",
+        "tests/server/engine/test_fail_stop.py",
+    ),
+    Mutant(
+        "a state that lacks a record is not saved",
+        f"{_SERVER}/engine/folding.py",
+        "if not self.has_applied(self._log.last_offset):",
+        "if False:",
+        "tests/server/engine/test_fail_stop.py",
+    ),
+    Mutant(
+        "a skipped record behind a cursor is told as a gap",
+        f"{_SERVER}/gateway/log_reader.py",
+        "if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):",
+        "if False:",
+        "tests/integration/test_skipped_record.py",
+    ),
+    Mutant(
+        "the rates have a clock that nobody sets",
+        f"{_SERVER}/security/rates.py",
+        "monotonic: Callable[[], float] = time.monotonic",
+        "monotonic: Callable[[], float] = lambda: time.time()",
+        "tests/server/security/test_rates.py",
+    ),
+    Mutant(
+        "after a jump of the clock nothing is trimmed by age until records confirm it",
+        f"{_SERVER}/engine/retention.py",
+        "if self._confirmations < _CONFIRMATIONS:",
+        "if False:",
+        "tests/server/engine/test_retention.py",
+    ),
+    Mutant(
+        "the time in which no server ran has to be confirmed",
+        f"{_SERVER}/engine/retention.py",
+        "zero if newest is None else newest.time_ms / 1000 - self._monotonic()",
+        "zero",
+        "tests/server/engine/test_retention.py",
+    ),
+    Mutant(
+        "a peer that raises does not reach the caller of all peers",
+        f"{_SERVER}/gateway/isolation.py",
+        "        isolate(target, error, on_error)\n        return otherwise\n",
+        "        isolate(target, error, on_error)\n        raise\n",
+        "tests/server/gateway/test_isolation.py",
+    ),
+    Mutant(
+        "after a member that fails the others are collected for",
+        f"{_SERVER}/gateway/fan_out.py",
+        "                self._collect({other: None}, ready)\n",
+        "                pass\n",
+        "tests/server/gateway/test_isolation.py tests/server/gateway/test_isolation_of_peers.py",
+    ),
+    Mutant(
+        "who leaves inside a write changes a copy of the members",
+        f"{_SERVER}/gateway/fan_out.py",
+        "members = self._members[channel] = dict(members)",
+        "pass",
+        "tests/server/gateway/test_isolation.py",
+    ),
+    Mutant(
+        "rights are looked at again for each subscription by itself",
+        f"{_SERVER}/gateway/fan_out.py",
+        "call_each(feed.subscribers.values(), self._review, self._end_subscription)",
+        "call_each([feed], lambda f: list(map(self._review, f.subscribers.values())), self.end_peer)",
+        "tests/server/gateway/test_isolation.py",
+    ),
+    Mutant(
+        "a bucket holds one second's events at most",
+        f"{_SERVER}/gateway/pacing.py",
+        "min(self._capacity, self._tokens + (now - self._at) * self._rate)",
+        "self._tokens + (now - self._at) * self._rate",
+        "tests/server/gateway/test_pacing.py",
+    ),
+    Mutant(
+        "tokens of events that were not sent are given back",
+        f"{_SERVER}/gateway/feed.py",
+        "                        bucket.give_back(left)\n",
+        "                        pass\n",
+        "tests/server/gateway/test_pacing.py",
+    ),
+    Mutant(
+        "the polls of a subscription share one pace",
+        f"{_SERVER}/gateway/pacing.py",
+        "bucket = self._known.get(hashed)",
+        "bucket = None",
+        "tests/server/gateway/test_pacing.py",
+    ),
+    Mutant(
+        "a page that is read to catch up has a bound in bytes",
+        f"{_SERVER}/gateway/log_reader.py",
+        "            max_bytes=self._page_bytes,\n",
+        "",
+        "tests/server/gateway/test_catch_up_bytes.py",
+    ),
+    Mutant(
+        "the rest of a page that a full socket did not take is kept",
+        f"{_SERVER}/gateway/feed.py",
+        "                    self._kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
+        "",
+        "tests/server/gateway/test_catch_up_bytes.py",
+    ),
+    Mutant(
+        "runs that ended a day ago are forgotten",
+        f"{_SERVER}/engine/agents/state.py",
+        "for old_id in self._ended.take_old(body.at):",
+        "for old_id in [''][1:]:",
+        "tests/server/engine/test_bounds.py",
+    ),
+    Mutant(
+        "what ended is forgotten once",
+        f"{_SERVER}/engine/expiring.py",
+        "            del self._ended[key]\n",
+        "            pass\n",
+        "tests/server/engine/test_bounds.py",
+    ),
+    Mutant(
+        "a request has exactly one Host header",
+        f"{_SERVER}/http_protocol.py",
+        'if hosts > 1 or (hosts == 0 and version != "1.0"):',
+        "if False:",
+        "tests/server/test_http_protocol.py",
+    ),
+    Mutant(
+        "the rate is asked before a document is parsed",
+        f"{_SERVER}/session.py",
+        """        if self._is_too_often(event.id, begins):
+            return
+        try:
+            document = self._services.documents.get(event.query, event.variables)
+""",
+        """        try:
+            document = self._services.documents.get(event.query, event.variables)
+            if self._is_too_often(event.id, begins):
+                return
+""",
+        "tests/server/test_session.py",
+    ),
+    Mutant(
+        "answers under way go before the answer to a close frame",
+        f"{_SDK}/transports/listeners.py",
+        "            socket.hold_close(code, reason)\n",
+        "            socket.receive_close(code, reason)\n",
+        "tests/server/test_session.py",
+    ),
+    Mutant(
+        "answers that never come delay a close for its time only",
+        f"{_SDK}/transports/message_socket.py",
+        "            self._timer = self._loop.call_later(self._close_seconds, self.answer_close)\n",
+        "",
+        "tests/server/test_session.py",
+    ),
+    Mutant(
+        "the cursor of a mutation is for those who negotiated resume",
+        f"{_SERVER}/session.py",
+        "with_cursor=self._feed is not None and self._feed.resume,",
+        "with_cursor=True,",
+        "tests/server/test_session.py",
+    ),
+    Mutant(
+        "a callback runs in the context of its attachment",
+        f"{_SDK}/callbacks.py",
+        "            result = context.run(self.callback, *arguments, **named)\n",
+        "            result = self.callback(*arguments, **named)\n",
+        "tests/subscriptions/test_callbacks.py",
+    ),
+    Mutant(
+        "each step of an async callback runs in its own context",
+        f"{_SDK}/callbacks.py",
+        "                awaited = run(step, given)\n",
+        "                awaited = step(given)\n",
+        "tests/subscriptions/test_callbacks.py",
+    ),
+    Mutant(
+        "the client's own tasks have none of the caller's variables",
+        f"{_SDK}/callbacks.py",
+        "create_task(coroutine, name=name, context=contextvars.Context())",
+        "create_task(coroutine, name=name)",
+        "tests/subscriptions/test_callbacks.py",
+    ),
+    Mutant(
+        "a cancellation that a callback raises ends nothing of the client",
+        f"{_SDK}/callbacks.py",
+        "CALLBACK_ERRORS: Final = (Exception, asyncio.CancelledError)",
+        "CALLBACK_ERRORS: Final = (Exception,)",
+        "tests/subscriptions/test_callbacks.py",
+    ),
+    Mutant(
+        "no neighbour takes the reserve of a buffer",
+        f"{_SDK}/subscriptions/buffer.py",
+        "free = self.max_bytes - reserve * self._count() - self.used - size_bytes",
+        "free = self.max_bytes - self.used - size_bytes",
+        "tests/subscriptions/test_buffer.py",
+    ),
+    Mutant(
+        "the buffer that holds most is refused first",
+        f"{_SDK}/subscriptions/buffer.py",
+        "return free >= 0 and held + size_bytes - reserve <= _DEMAND * free",
+        "return free >= 0",
+        "tests/subscriptions/test_buffer.py",
+    ),
+    Mutant(
+        "four polls are under way at most",
+        f"{_SDK}/connections/poll_connection.py",
+        "if idle and len(self._requests) < _MAX_REQUESTS:",
+        "if idle:",
+        "tests/integration/test_degradation.py",
+    ),
+    Mutant(
+        "for a slow consumer nothing is polled",
+        f"{_SDK}/connections/poll_connection.py",
+        "if id(polled) not in asked and polled.route not in self._held",
+        "if id(polled) not in asked",
+        "tests/integration/test_degradation.py",
+    ),
+    Mutant(
+        "a snapshot that cannot be read yet is tried again",
+        f"{_SDK}/subscriptions/gaps.py",
+        "if not failure.retryable or attempt == _ATTEMPTS - 1:",
+        "if True:",
+        "tests/integration/test_gaps.py",
+    ),
+    Mutant(
+        "a rate that is limited after a gap is obeyed",
+        f"{_SDK}/subscriptions/gaps.py",
+        "await asyncio.sleep(pause if wait is None else wait)",
+        "await asyncio.sleep(pause)",
+        "tests/integration/test_gaps.py",
+    ),
+    Mutant(
+        "a suspect has a second trial",
+        f"{_SDK}/subscriptions/suspects.py",
+        "if strikes < _STRIKES:",
+        "if False:",
+        "tests/integration/test_isolation.py",
+    ),
+    Mutant(
+        "who has proven itself is no suspect",
+        f"{_SDK}/subscriptions/suspects.py",
+        "if not d.is_proven_on_link]",
+        "if d is not None]",
+        "tests/integration/test_isolation.py",
+    ),
+    Mutant(
+        "a payload that cannot be read is its operation's failure",
+        f"{_SDK}/protocol/codec.py",
+        "if not isinstance(kind, str) or kind not in _OF_OPERATIONS:",
+        "if True:",
+        "tests/integration/test_isolation.py",
+    ),
+    Mutant(
+        "an error keeps its attributes through pickle",
+        f"{_SDK}/errors.py",
+        "    error.__dict__.update(attributes)\n",
+        "",
+        "tests/test_errors.py",
+    ),
+    Mutant(
+        "an error keeps what it is chained to through pickle",
+        f"{_SDK}/errors.py",
+        "    link.attach(error)\n    return error\n",
+        "    return error\n",
+        "tests/test_errors.py",
+    ),
+    Mutant(
+        "a thread without an event loop is refused while the client's loop runs",
+        f"{_SDK}/loop_affinity.py",
+        "(running is None and not loop.is_running())",
+        "running is None",
+        "tests/test_loop_affinity.py",
+    ),
+    Mutant(
+        "connections are closed side by side",
+        f"{_SDK}/connections/closing.py",
+        "    tasks = [asyncio.ensure_future(closing) for closing in closings]\n",
+        """    tasks: list[asyncio.Future[None]] = []
+    for closing in closings:
+        tasks.append(asyncio.ensure_future(closing))
+        await asyncio.wait(tasks)
+""",
+        "tests/connections/test_closing.py",
+    ),
+    Mutant(
+        "a part that does not close in time is cancelled",
+        f"{_SDK}/connections/closing.py",
+        "await asyncio.wait(tasks, timeout=seconds)",
+        "await asyncio.wait(tasks)",
+        "tests/connections/test_closing.py",
+    ),
+    Mutant(
+        "one of several that raises keeps no other from its turn",
+        f"{_SDK}/connections/isolation.py",
+        """    except Exception as error:  # noqa: BLE001 (whatever it was, the others have their turn)
+        _report(what, error)
+        return False
+""",
+        """    except Exception as error:
+        _report(what, error)
+        raise
+""",
+        "tests/subscriptions/test_neighbours.py",
+    ),
+    Mutant(
+        "of two that begin with one cursor key the second is refused",
+        f"{_SDK}/subscriptions/cursors.py",
+        "if key in self._claimed or (other is not None and not other.state.is_end):",
+        "if other is not None and not other.state.is_end:",
+        "tests/test_closing.py",
+    ),
+    Mutant(
+        "a cursor key is free again where its subscription did not begin",
+        f"{_SDK}/subscriptions/cursors.py",
+        "            self._claimed.discard(key)\n",
+        "            pass\n",
+        "tests/test_closing.py::test_a_key_is_free_again_where_its_subscription_did_not_begin",
+    ),
+    Mutant(
+        "of a mutation under way at the close the outcome is unknown",
+        f"{_SDK}/transports/http.py",
+        "            if not may_be_sent:\n",
+        "            if True:\n",
+        "tests/domains/test_closing.py",
+    ),
+    Mutant(
+        "of a mutation of the queue that was sent the outcome is unknown",
+        f"{_SDK}/domains/offline_queue.py",
+        "if not self.may_have_happened:",
+        "if True:",
+        "tests/domains/test_closing.py",
+    ),
+    Mutant(
+        "subscriptions are polled for where no WebSocket gets through",
+        f"{_SDK}/subscriptions/recovery.py",
+        '        do_for_each(self._lost, self._degrade_one, "polling")\n',
+        "",
+        "tests/integration/test_degradation.py",
+    ),
+    Mutant(
+        "the place in the event log is found behind many audit lines that name none",
+        f"{_SERVER}/security/audit/log.py",
+        "        end = begin\n    return None\n",
+        "        break\n    return None\n",
+        "tests/server/access/test_audit_trail.py",
     ),
 ]
 

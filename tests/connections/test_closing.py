@@ -159,6 +159,22 @@ async def test_a_source_that_raises_a_cancellation_of_its_own_has_failed() -> No
         await Tokens(source).ready()
 
 
+async def test_a_part_that_does_not_close_in_time_is_cancelled() -> None:
+    dropped: list[int] = []
+
+    async def drops() -> None:
+        try:
+            await never()
+        finally:
+            dropped.append(1)
+
+    closing = asyncio.create_task(close_each([drops(), drops()], seconds=0))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert dropped == [1, 1]
+    await closing
+
+
 async def test_whatever_one_part_does_the_others_are_closed() -> None:
     closed: list[str] = []
     stubborn = asyncio.Event()

@@ -24,6 +24,7 @@ from circuit_breaker_sdk import (
     GapError,
     MCPServerConfigInput,
     MCPServerType,
+    OverflowPolicy,
     SubscriptionError,
     SubscriptionFailed,
     SubscriptionState,
@@ -148,6 +149,22 @@ async def test_a_slow_consumer_stops_the_polling_of_its_stream_and_loses_nothing
         assert [number_of(await anext(slow)) for _ in range(20)] == list(range(20))
         assert slow.continuity is Continuity.OK
         assert slow.stats().received == 20
+
+
+async def test_for_a_consumer_that_is_slow_nothing_more_is_polled(tmp_path: Path) -> None:
+    async with world(tmp_path, critical=True) as w:
+        w.proxy.refuses_upgrades = True
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        limits = BufferLimits(max_events=4, overflow=OverflowPolicy.BLOCK)
+        slow = await builder.buffer(limits).subscribe()
+        await w.publish(*range(20))
+        await until(lambda: slow.stats().received >= 4)
+        received = slow.stats().received
+        fast = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
+        await w.publish(*range(20, 40))
+        assert [number_of(await anext(fast)) for _ in range(20)] == list(range(20, 40))
+        assert slow.stats().received == received
+        assert [number_of(await anext(slow)) for _ in range(40)] == list(range(40))
 
 
 async def test_a_poll_that_is_lost_is_sent_again(tmp_path: Path) -> None:

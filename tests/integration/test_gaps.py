@@ -240,8 +240,13 @@ async def test_a_gap_is_told_after_an_async_handler_is_done_with_the_last_event_
     assert isinstance(course[1], Gap)
 
 
-async def test_a_rate_that_is_limited_after_a_gap_is_obeyed_and_reported(tmp_path: Path) -> None:
+async def test_a_rate_that_is_limited_after_a_gap_is_obeyed_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The request for the present position, and the snapshot, are refused for a while."""
+    # The pause without a rate: whoever does not obey the server's waits for an hour.
+    monkeypatch.setattr(gaps, "_RETRY_SECONDS", 3600.0)
+    monkeypatch.setattr(gaps, "_MAX_RETRY_SECONDS", 3600.0)
     first = Server(ServerSettings(port=0, data_dir=tmp_path / "one"))
     await first.start()
     course: list[object] = []

@@ -123,18 +123,19 @@ def test_under_block_everything_is_taken_and_who_calls_is_told_that_it_is_full()
     assert events.is_low
 
 
-def test_no_neighbour_takes_the_reserve_of_a_buffer() -> None:
-    budget = BufferBudget(6_400, lambda: 7)
+@pytest.mark.parametrize("neighbours", [6, 30])
+def test_no_neighbour_takes_the_reserve_of_a_buffer(neighbours: int) -> None:
+    budget = BufferBudget(6_400, lambda: neighbours + 1)
     limits = BufferLimits(max_events=1_000, max_bytes=10_000)
-    hungry = [EventBuffer[int](limits, budget) for _ in range(6)]
+    hungry = [EventBuffer[int](limits, budget) for _ in range(neighbours)]
     for _ in range(200):
         for each in hungry:
             put(each, 50)
     reader = EventBuffer[int](limits, budget)
     for _ in range(50):
         assert put(reader, 50, 50) == [True, True]
+        assert budget.used <= budget.max_bytes
         assert [reader.take().size_bytes, reader.take().size_bytes] == [50, 50]
-    assert budget.used <= budget.max_bytes
 
 
 def test_the_buffer_that_holds_most_is_refused_first() -> None:

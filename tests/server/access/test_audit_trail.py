@@ -96,6 +96,24 @@ async def _reopened(paths: AuditPaths) -> AuditLog:
     return await AuditLog.open(paths)
 
 
+async def test_a_restart_in_peace_writes_no_line_again(tmp_path: Path) -> None:
+    paths = AuditPaths.of(tmp_path)
+    log = await SqliteEventLog.open(tmp_path)
+    audit = await AuditLog.open(paths, first_position=position_of(log, 0))
+    engine = Engine(log, now=clock(), audit=AuditTrail(audit, log).follow)
+    await engine.start()
+    ORIGIN.set(ADA)
+    for _ in range(3):
+        await create_workflow(engine.workflows)
+    await engine.aclose()
+    await audit.aclose()
+    again = await AuditLog.open(paths)
+    await AuditTrail(again, log).catch_up()
+    await again.aclose()
+    assert [line.record for line in lines(paths)] == [position_of(log, n) for n in (1, 2, 3)]
+    await log.aclose()
+
+
 async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
     audit = await AuditLog.open(paths, first_position="0123456789abcdef.99")

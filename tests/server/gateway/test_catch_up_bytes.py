@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from circuit_breaker_server.access.streams import View
+from circuit_breaker_server.gateway import feed
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.security.rights import Rights
 from tests.server.gateway.paced import FakeClock
@@ -55,6 +56,19 @@ async def test_a_socket_that_fills_reads_at_most_twice_what_it_sends(count: int)
         await drain(peer, "1", count - 1)
         assert_chained(peer.events("1"), after)
         assert peer.numbers("1") == list(range(1, count))
+        assert log.bytes_read <= 2 * sent_bytes(peer)
+
+
+async def test_a_page_of_several_writes_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_WRITE_BYTES", EVENT_BYTES // 2)  # one event is a write
+    log = ScriptedLog()
+    async with running(log, ring_size=4) as gateway:
+        for n in range(40):
+            put(log, n)
+        peer = FakePeer(gateway, room=1)
+        peer.subscribe("1", after=cursor_of(log, 1, 0))
+        await drain(peer, "1", 39)
+        assert peer.numbers("1") == list(range(1, 40))
         assert log.bytes_read <= 2 * sent_bytes(peer)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circuit_breaker_server.gateway import feed
 from circuit_breaker_server.gateway.pacing import Pacing
 from tests.server.gateway.paced import FakeClock
 from tests.server.gateway.worlds import FakePeer, ScriptedLog, assert_chained, cursor_of, running, turns
@@ -99,10 +100,13 @@ async def test_a_resumed_stream_keeps_its_pace_and_is_whole(ring_size: int, page
         assert longest_silence(peer.times) <= 0.2
 
 
-async def test_a_socket_that_fills_costs_no_tokens_of_events_that_were_not_sent() -> None:
+async def test_a_socket_that_fills_costs_no_tokens_of_events_that_were_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "MAX_WRITE_BYTES", 5_000)
     log, clock = ScriptedLog(), FakeClock()
     async with running(log, pacing=Pacing(RATE, clock), ring_size=1) as gateway:
-        big = "x" * 300_000  # one event is a write
+        big = "x" * 6_000  # one event is a write, and a page holds all of them
         for n in range(10):
             log.thing(big, n)
         peer = TimedPeer(gateway, clock=clock, room=1)

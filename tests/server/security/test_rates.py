@@ -54,6 +54,14 @@ def test_a_system_clock_that_is_set_back_refuses_nothing(monkeypatch: pytest.Mon
     assert rates.take("operations", "a") is None
 
 
+def test_the_clock_of_the_system_that_is_set_back_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(RateSettings(operations_per_second=1))
+    assert rates.take("operations", "a") is None
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    wait = rates.take("operations", "a")
+    assert wait is None or wait <= 1
+
+
 def test_without_a_limit_everything_is_taken() -> None:
     rates = Rates(RateSettings(operations_per_second=None))
     assert {rates.take("operations", "a") for _ in range(10_000)} == {None}
