@@ -11,10 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 
 __all__ = ["CrossOrigin"]
 
-_PATHS: Final = frozenset({"/", "/graphql", "/graphql/poll"})
+_PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS))
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "POST",
     "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Resume-Version",

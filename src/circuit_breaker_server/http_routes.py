@@ -38,6 +38,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollInvalid, read_poll
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
@@ -128,16 +129,16 @@ class HttpRoutes:
         self._polls = polls
         self._max_body_bytes = max_body_bytes
         self._authenticator = authenticator or Authenticator()
-        post = self._known(self._post, "operations")
+        post, poll = self._known(self._post, "operations"), self._known(self._poll, "polls")
+        refused = ["PUT", "PATCH", "DELETE"]
         self.app = Starlette(
             routes=[
                 Route("/", self._page, methods=["GET"]),
-                Route("/", post, methods=["POST"]),
-                Route("/graphql", self._get, methods=["GET"]),
-                Route("/graphql", post, methods=["POST"]),
-                Route("/graphql", self._not_allowed, methods=["PUT", "PATCH", "DELETE"]),
-                Route("/graphql/poll", self._known(self._poll, "polls"), methods=["POST"]),
-                Route("/graphql/poll", self._not_allowed, methods=["GET", "PUT", "PATCH", "DELETE"]),
+                *(Route(path, post, methods=["POST"]) for path in OPERATION_PATHS),
+                *(Route(path, self._get, methods=["GET"]) for path in OPERATION_PATHS if path != "/"),
+                *(Route(path, self._not_allowed, methods=refused) for path in OPERATION_PATHS),
+                *(Route(path, poll, methods=["POST"]) for path in POLL_PATHS),
+                *(Route(path, self._not_allowed, methods=["GET", *refused]) for path in POLL_PATHS),
                 Route("/health", self._health, methods=["GET"]),
             ]
         )

@@ -22,6 +22,7 @@ from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.http_protocol import guarded_protocol
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.paths import OPERATION_PATHS
 from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.security.rates import Rates, too_often
@@ -35,8 +36,6 @@ from circuit_breaker_server.websocket_upgrade import (
 )
 
 __all__ = ["Serving"]
-
-UPGRADE_PATHS: Final = frozenset({"/graphql", "/ws"})
 
 # Few enough that a new connection for each flood gains nothing.
 _FRAMES_AT_ONCE: Final = 100
@@ -138,8 +137,8 @@ class Serving:
         )
 
     def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
-        if request.path not in UPGRADE_PATHS:
-            return Refuse(status=404, body="WebSockets are accepted at /graphql and /ws\n")
+        if request.path not in OPERATION_PATHS:
+            return Refuse(status=404, body=f"WebSockets are accepted at {', '.join(OPERATION_PATHS)}\n")
         headers = request.headers
         refusal = self._origins.refusal(
             headers.get("Origin"), host=headers.get("Host"), secure=self._is_secure

@@ -199,7 +199,9 @@ BROKEN_STREAMS: dict[str, Case] = {
         "nested too deep",
     ),
     "a payload nested 10,000 deep": Case(
-        message(f'{{"type":"ping","payload":{{"a":{nested(10_000)}}}}}'), ProtocolError, "recursion"
+        message(f'{{"type":"ping","payload":{{"a":{nested(10_000)}}}}}'),
+        ProtocolError,
+        "nested deeper than 500",
     ),
     "extensions nested 700 deep": Case(
         message(

@@ -123,6 +123,7 @@ async def test_a_browser_gets_a_page_and_others_are_told_to_post(tmp_path: Path)
         (b"\xff\xfe", JSON, 400, "not a GraphQL request"),
         (b"[" * 100_000, JSON, 400, "arrays"),
         (b'{"a":' * 100_000, JSON, 400, "not a GraphQL request"),
+        (b'{"query":"x","variables":' + b'{"a":' * 500 + b"1" + b"}" * 501, JSON, 400, "deeper than 500"),
         (b"{}", JSON, 400, "query"),
         (b'{"query": 1}', JSON, 400, "query"),
         (b'{"query": "{ health }", "variables": []}', JSON, 400, "variables"),

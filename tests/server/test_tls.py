@@ -87,7 +87,7 @@ async def test_events_by_the_thousand_come_whole_and_in_order_over_wss(tmp_path:
 
 
 async def test_long_polling_works_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "UPGRADE_PATHS", frozenset())
+    monkeypatch.setattr(serving, "OPERATION_PATHS", ())
     async with (
         secured(tmp_path) as (server, context),
         Client(server.url, ssl=context, critical=True) as client,

@@ -20,15 +20,13 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_sdk.transports.addresses import STAGGER_SECONDS, HttpResolver
 from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
 from circuit_breaker_sdk.urls import http_url, redacted
 
 __all__ = ["HttpTransport"]
 
 _ACCEPT: Final = "application/graphql-response+json, application/json;q=0.9"
-_RESERVED_HEADERS: Final = frozenset(
-    {"accept", "connection", "content-length", "content-type", "host", "transfer-encoding"}
-)
 _CHUNK_BYTES: Final = 64 * 1024
 # Shorter than the 5 s after which uvicorn, and many other servers, close an idle connection: a request
 # written while the server closes would be lost, and a POST must not be repeated by itself.
@@ -130,7 +128,7 @@ class HttpTransport:
             async with limit:
                 self._under_way.add(limit)
                 given = {**await self._headers(), **extra_headers}
-                headers = checked_headers(given, reserved=_RESERVED_HEADERS)
+                headers = checked_headers(given)
                 self._check_open()  # again: a token may take its time
                 may_be_sent = True
                 return await self._send(body, headers, judge)
@@ -204,7 +202,12 @@ class HttpTransport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=self._ssl if self._ssl is not None else True, keepalive_timeout=_IDLE_SECONDS
+                    ssl=self._ssl if self._ssl is not None else True,
+                    keepalive_timeout=_IDLE_SECONDS,
+                    resolver=HttpResolver(),
+                    use_dns_cache=False,
+                    happy_eyeballs_delay=STAGGER_SECONDS,
+                    interleave=1,
                 ),
                 # execute_seconds bounds all of it; aiohttp's own default would be five minutes.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -264,8 +267,9 @@ class HttpTransport:
 
 def _graphql_response(body: bytes) -> _Response | None:
     try:
-        check_depth(body)
         response = _RESPONSE.decode(body)
+        if response.data is not msgspec.UNSET:
+            check_depth(bytes(response.data))  # errors are judged one by one
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if response.data is msgspec.UNSET and not response.errors else response

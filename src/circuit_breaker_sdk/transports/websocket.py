@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from typing import Final, final
@@ -18,6 +19,7 @@ from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
 )
+from circuit_breaker_sdk.transports.addresses import open_socket
 from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
@@ -26,19 +28,6 @@ from circuit_breaker_sdk.urls import redacted, websocket_url
 
 __all__ = ["ClientSink", "MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]
 
-_RESERVED_HEADERS: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: |$)")
 
 
@@ -74,7 +63,7 @@ async def connect(
         target,
         sink,
         subprotocols=tuple(subprotocols),
-        headers=checked_headers(headers, reserved=_RESERVED_HEADERS),
+        headers=checked_headers(headers),
         limits=limits,
         timeouts=timeouts,
     )
@@ -106,7 +95,9 @@ class _Attempt:
         self._parts = urlsplit(target)
         self._sink = sink
         self._subprotocols = subprotocols
-        self._headers = headers
+        # Where the caller sets it, it is not that of the URL: as over HTTP.
+        self._host = next((v for n, v in headers.items() if n.lower() == "host"), self._parts.netloc)
+        self._headers = {name: value for name, value in headers.items() if name.lower() != "host"}
         self._limits = limits
         self._timeouts = timeouts
 
@@ -146,18 +137,23 @@ class _Attempt:
         arguments = frame_protocol_arguments(
             lambda: listener,
             max_frame_bytes=self._limits.max_message_bytes,
-            request=(parts.netloc, _request_target(parts), self._request_headers()),
+            request=(self._host, _request_target(parts), self._request_headers()),
         )
+        connected: socket.socket | None = None
         try:
+            connected = await open_socket(host, parts.port or (443 if secure else 80))
             _, protocol = await asyncio.get_running_loop().create_connection(
                 lambda: FrameProtocol(*arguments),
-                host,
-                parts.port or (443 if secure else 80),
+                sock=connected,
                 ssl=context,
                 server_hostname=host if secure else None,
                 ssl_handshake_timeout=self._timeouts.connect_seconds if secure else None,
             )
-        except OSError as error:
+        except BaseException as error:
+            if connected is not None:
+                connected.close()
+            if not isinstance(error, OSError):
+                raise
             raise ConnectionFailed(
                 explain_os_error(error, host=host, secure=secure), url=self.place
             ) from error

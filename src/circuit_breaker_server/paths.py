@@ -1,0 +1,13 @@
+"""The paths at which the server answers: the same for WebSockets and for HTTP."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["OPERATION_PATHS", "POLL_PATHS"]
+
+OPERATION_PATHS: Final = ("/graphql", "/graphql/", "/ws", "/")
+"""Where operations are taken: upgrades and ``POST``."""
+
+POLL_PATHS: Final = ("/graphql/poll", "/poll")
+"""Where polls are taken: a client adds ``/poll`` to the path that it was given."""
