@@ -47,7 +47,7 @@ MUTANTS = [
         f"{_SDK}/subscriptions/delivery.py",
         'extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None',
         "extensions: dict[str, object] | None = None",
-        "cut storm",
+        "tests/integration/test_reconnect.py",
     ),
     Mutant(
         "the cursor moves with each event",
