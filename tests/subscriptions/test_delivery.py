@@ -322,6 +322,13 @@ async def test_a_full_buffer_fails_and_what_it_held_is_still_handed_out() -> Non
     assert taken(rig) == [1, 2]
 
 
+async def test_an_event_that_does_not_fit_is_read_again_from_the_one_before_it() -> None:
+    rig = Rig(resume=True, limits=BufferLimits(max_events=2))
+    rig.receive_chain("c1", "c2", "c3", prev="c0")
+    assert rig.delivery.is_stopped
+    assert rig.delivery.received == "c2"
+
+
 async def test_dropping_the_oldest_is_counted_and_is_a_gap() -> None:
     rig = Rig(resume=True, limits=BufferLimits(max_events=2, overflow=OverflowPolicy.DROP_OLDEST))
     rig.delivery.positioned("c0")
