@@ -11,7 +11,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
 from circuit_breaker_sdk.cli.views import JsonLines, LiveTable, ReaderGoneError, View
 from circuit_breaker_sdk.cli.watchable import Stream
-from circuit_breaker_sdk.errors import CircuitBreakerError
+from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError
 from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.urls import redacted
 
@@ -42,7 +42,8 @@ async def watch(
             code = await until_stopped(stop, watching.run(client))
     except CircuitBreakerError as error:
         watching.print_end("with an error")
-        print_error(error)
+        advice = "; give a token: --token, or CIRCUIT_BREAKER_TOKEN"
+        print_error(f"{error}{advice if isinstance(error, AuthenticationFailed) and token is None else ''}")
         return exit_code_of(error, live=watching.is_live)
     if code is None:
         watching.print_end("interrupted")

@@ -1,0 +1,60 @@
+"""What docs/security.md says to type works, and its policy is the one in the examples."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.cli.serve import token_settings
+from circuit_breaker_sdk.cli.watch import watch
+from circuit_breaker_sdk.cli.watchable import choose
+from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server.security.policy import Policy
+
+ROOT = Path(__file__).parents[2]
+
+
+def block(language: str) -> str:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert isinstance(found, str)
+    return found
+
+
+async def test_the_secret_and_the_token_of_the_document_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(block("python"), {})  # noqa: S102 (our own document)
+    token = capfd.readouterr().out.strip()
+    tokens = token_settings(
+        tmp_path / "token.key", algorithm="HS256", issuer=None, audience=None, leeway_seconds=30.0
+    )
+    settings = ServerSettings(port=0, data_dir=tmp_path / "data", token_keys=tokens)
+    async with Server(settings) as server:
+        async with Client(server.url, token=token) as client:
+            assert await client.server_health()
+        status = await watch(
+            asyncio.Event(),
+            choose("mcp-server-status", {}),
+            url=server.url,
+            token=None,
+            count=1,
+            wait_seconds=None,
+        )
+    assert status == 4
+    assert re.search(
+        r"token missing.*give a token: --token, or CIRCUIT_BREAKER_TOKEN", capfd.readouterr().err
+    )
+
+
+def test_the_policy_of_the_document_is_the_example_and_valid() -> None:
+    path = ROOT / "examples" / "policy.toml"
+    example = path.read_text(encoding="utf-8")
+    assert example.partition("\n\n")[2] == block("toml")
+    policy = Policy.load(path)
+    assert policy.rights_of("user-7").tenant == "acme"
