@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all check generate coverage-api success bench hot-path chaos attack availability interop mutants build clean
+.PHONY: help setup demo serve test test-all check generate coverage-api success bench load hot-path chaos attack availability interop mutants build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure
 
 bench: $(VENV)/.bench-ready  ## measure, beside the limit of the machine and the others (ARGS="--json", "--short", "--only client")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+load: $(VENV)/.bench-ready  ## subscriptions at and over the limits, memory, recovery, throughput (ARGS="--short", "--only limit")
+	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 hot-path: $(VENV)/.dev-ready  ## count calls and allocations per event, beside the committed counts (ARGS="--where")
 	@$(BIN)/python -m tests.hot_path $(ARGS)

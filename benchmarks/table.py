@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.row import Row, Target
 
-__all__ = ["markdown", "summary", "text"]
+__all__ = ["markdown", "summary", "target_text", "text"]
 
 _BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
@@ -21,7 +21,8 @@ def text(row: Row) -> str:
         lines.append(f"    {name:<21} {_number(figure)} ({row.times[name]} times)")
     lines += [f"    {name}: {value}" for name, value in row.detail.items()]
     lines += [
-        f"    {'met' if each.met else 'MISSED'}: {_target(name, each)}" for name, each in row.targets.items()
+        f"    {'met' if each.met else 'MISSED'}: {target_text(name, each)}"
+        for name, each in row.targets.items()
     ]
     return "\n".join(lines)
 
@@ -41,7 +42,7 @@ def markdown(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> Non
         )
         detail = "".join(f"; {name} {value}" for name, value in row.detail.items())
         targets = "<br>".join(
-            f"{'met' if each.met else '**missed**'}: {_target(name, each)}"
+            f"{'met' if each.met else '**missed**'}: {target_text(name, each)}"
             for name, each in row.targets.items()
         )
         lines.append(
@@ -62,7 +63,7 @@ def summary(page: Path, rows: Sequence[Row], machine: Mapping[str, str]) -> None
     for row in rows:
         share = "" if row.ratio_to_limit is None else f"{row.ratio_to_limit:.2f}"
         times = ", ".join(f"{name} {_ratio(ratio)}" for name, ratio in row.times.items())
-        missed = "; ".join(_target(name, each) for name, each in row.targets.items() if not each.met)
+        missed = "; ".join(target_text(name, each) for name, each in row.targets.items() if not each.met)
         verdict = f"**missed**: {missed}" if missed else "met" if row.targets else ""
         lines.append(
             f"| {row.benchmark} | {_number(row.ours)} {row.unit} | {share} | {times} | {verdict} |\n"
@@ -79,7 +80,8 @@ def _ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _target(name: str, target: Target) -> str:
+def target_text(name: str, target: Target) -> str:
+    """Return what was measured beside what it has to be."""
     bound = (
         f"at least {target.at_least:,g}" if target.at_least is not None else f"at most {target.at_most:,g}"
     )
