@@ -13,17 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-
 from benchmarks.concurrency import concurrent, limited
 from benchmarks.machine import describe
 from benchmarks.memory import memory
 from benchmarks.row import Row, Scale, at_least, at_most
 from benchmarks.sending import fan_out
-from benchmarks.table import target_text
+from benchmarks.verdicts import judge
 from chaos.herd import herd
 
-__all__ = ["LOADS", "Verdict", "verdicts"]
+__all__ = ["LOADS"]
 
 
 def recovery(scale: Scale) -> Iterator[Row]:
@@ -58,23 +56,6 @@ LOADS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
 }
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table: a target and whether it is met."""
-
-    load: str
-    what: str
-    target: str
-    met: bool
-
-
-def verdicts(load: str, row: Row) -> list[Verdict]:
-    """Return a line for each target of a row; one that has none is a figure and no verdict."""
-    return [
-        Verdict(load=load, what=f"{row.benchmark}: {row.ours:,g} {row.unit}", target=said, met=target.met)
-        for said, target in ((target_text(name, each), each) for name, each in row.targets.items())
-    ]
-
-
 def main() -> int:
     """Measure, print the table; 1 if a target is missed, or something could not be measured."""
     parser = argparse.ArgumentParser(prog="make load", description=__doc__)
@@ -82,34 +63,10 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="less of everything: two minutes")
     parser.add_argument("--only", action="append", choices=sorted(LOADS), help="may be given again")
     options = parser.parse_args()
-    scale = Scale(short=options.short)
+    chosen = {name: load for name, load in LOADS.items() if not options.only or name in options.only}
     if not options.json:
         sys.stdout.write(", ".join(f"{name} {value}" for name, value in describe().items()) + "\n")
-    missed = broken = 0
-    for name, load in LOADS.items():
-        if options.only and name not in options.only:
-            continue
-        try:
-            for row in load(scale):
-                for verdict in verdicts(name, row):
-                    missed += not verdict.met
-                    _print(verdict, as_json=options.json)
-        except Exception as error:  # noqa: BLE001 (a load that is broken hides none of the others)
-            broken += 1
-            sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
-    if not options.json:
-        sys.stdout.write(f"{missed} missed, {broken} not measured\n")
-    return int(missed > 0 or broken > 0)
-
-
-def _print(verdict: Verdict, *, as_json: bool) -> None:
-    if as_json:
-        line = msgspec.json.encode(verdict).decode()
-    else:
-        said = "met   " if verdict.met else "MISSED"
-        line = f"{said} | {verdict.load:<10} | {verdict.what} | {verdict.target}"
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    return judge(chosen, Scale(short=options.short), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import load
 from benchmarks.row import Row, Scale, at_least, at_most
+from benchmarks.verdicts import judge
 
 
 def rows(_scale: Scale) -> Iterator[Row]:
@@ -16,33 +16,37 @@ def rows(_scale: Scale) -> Iterator[Row]:
     yield row.aim({"subscriptions": at_least(1_000, 1_000), "p99 ms": at_most(100, 250)})
 
 
+def met(_scale: Scale) -> Iterator[Row]:
+    row = Row(benchmark="held at once", unit="subscriptions", ours=1_000)
+    yield row.aim({"subscriptions": at_least(1_000, 1_000)})
+
+
 def broken(_scale: Scale) -> Iterator[Row]:
     yield from ()
     raise OSError("no port")
 
 
-@pytest.mark.parametrize(
-    ("loads", "status", "said"),
-    [({"a": rows}, 1, ""), ({"b": broken}, 1, "b: OSError: no port\n"), ({}, 0, "")],
-)
-def test_a_target_that_is_missed_and_a_load_that_breaks_fail_the_whole(
-    loads: dict[str, object],
-    status: int,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_each_target_has_a_line_and_one_that_is_missed_fails_the_whole(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(load, "LOADS", loads)
-    monkeypatch.setattr("sys.argv", ["load", "--json"])
-    assert load.main() == status
+    assert judge({"a": rows}, Scale(short=True), as_json=True) == 1
+    assert [
+        (line["target"], line["met"]) for line in map(json.loads, capsys.readouterr().out.splitlines())
+    ] == [
+        ("subscriptions 1,000 (at least 1,000)", True),
+        ("p99 ms 250 (at most 100)", False),
+    ]
+
+
+def test_a_load_that_breaks_hides_no_other_and_fails_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert judge({"b": broken, "a": met}, Scale(), as_json=False) == 1
     out, err = capsys.readouterr()
-    assert err == said
-    if "a" in loads:
-        assert [(line["target"], line["met"]) for line in map(json.loads, out.splitlines())] == [
-            ("subscriptions 1,000 (at least 1,000)", True),
-            ("p99 ms 250 (at most 100)", False),
-        ]
+    assert err == "b: OSError: no port\n"
+    assert out.splitlines() == [
+        "met    | a          | held at once: 1,000 subscriptions | subscriptions 1,000 (at least 1,000)",
+        "0 missed, 1 not measured",
+    ]
 
 
-def test_it_covers_the_limits_memory_recovery_and_throughput() -> None:
-    assert set(load.LOADS) == {"concurrent", "limit", "memory", "recovery", "throughput"}
+def test_where_all_is_met_it_passes() -> None:
+    assert judge({"a": met}, Scale(), as_json=False) == 0
