@@ -23,6 +23,7 @@ from chaos.cut_storm import cut_storm
 from chaos.disk import disk
 from chaos.half_open import half_open
 from chaos.herd import herd
+from chaos.lifecycle import lifecycle
 from chaos.other_logs import other_logs
 from chaos.result import Result
 from chaos.slow_reader import slow_reader
@@ -48,6 +49,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "blocked websocket": blocked_websocket,
     "disk": disk,
     "herd": herd,
+    "lifecycle": lifecycle,
 }
 
 

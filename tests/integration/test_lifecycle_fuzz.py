@@ -55,6 +55,7 @@ class Application:
         self.workflow = workflow
         self.counter = counter
         self.last = -1
+        self.steps = 0
         self.running: list[tuple[Subscription[Resource], list[object]]] = []
         self.ended: list[tuple[Subscription[Resource], list[object]]] = []
         self.client = Client(
@@ -121,6 +122,7 @@ class Application:
             raise error
 
     async def step(self) -> None:
+        self.steps += 1
         do = self.chance.choice(
             [self.subscribe, self.publish, self.mutate, self.unsubscribe, self.cut, self.stall, self.renew]
         )
@@ -174,7 +176,7 @@ async def test_whatever_an_application_does_nothing_is_lost_and_nothing_is_left(
     ):
         workflow = (await create_review_workflow(direct)).id
         counter = itertools.count()
-        subscriptions = events = 0
+        subscriptions = events = steps = 0
         for seed in range(FIRST_SEED, FIRST_SEED + SEQUENCES):
             async with FaultProxy("127.0.0.1", server.port) as proxy:
                 application = Application(random.Random(seed), proxy, direct, workflow, counter)  # noqa: S311 (chance)
@@ -184,11 +186,13 @@ async def test_whatever_an_application_does_nothing_is_lost_and_nothing_is_left(
                     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
                     assert not errors, errors
                     each = [*application.running, *application.ended]
+                    steps += application.steps
                     subscriptions += len(each)
                     events += sum(len(seen) for _, seen in each)
                 except BaseException as error:
                     await application.client.aclose()
                     error.add_note(f"the sequence with LIFECYCLE_SEED={seed} LIFECYCLE_SEQUENCES=1")
                     raise
+    print(f"{SEQUENCES} sequences, {steps} steps, {subscriptions} subscriptions, {events} events")  # noqa: T201 (the figures, for -s and make chaos)
     if SEQUENCES >= 100:
         assert (subscriptions >= SEQUENCES, events >= SEQUENCES) == (True, True), (subscriptions, events)
