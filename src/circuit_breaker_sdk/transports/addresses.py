@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
-from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = ["STAGGER_SECONDS", "HttpResolver", "open_socket", "resolve"]
+__all__ = ["STAGGER_SECONDS", "Address", "HttpResolver", "open_socket", "resolve"]
+
+Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int | bytes, ...]]
+"""Family, kind, protocol, canonical name and address, as :func:`socket.getaddrinfo` gives them."""
 
 STAGGER_SECONDS: Final = 0.25
 """How long an address is tried alone before the next is tried beside it (RFC 8305, section 8)."""
 
 
-async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[AddrInfoType]:
+async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[Address]:
     """Return the addresses of a name, in the order in which to try them.
 
     :raises OSError: there are none.
@@ -54,7 +57,7 @@ class HttpResolver(AbstractResolver):
             ResolveResult(
                 hostname=host,
                 host=f"{address[0]}%{address[3]}" if address[3:] and address[3] else str(address[0]),
-                port=int(address[1]),
+                port=port,
                 family=its_family,
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
