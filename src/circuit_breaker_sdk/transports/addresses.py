@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 __all__ = ["STAGGER_SECONDS", "Address", "HttpResolver", "open_socket", "resolve"]
 
-Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int | bytes, ...]]
+Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int, ...]]
 """Family, kind, protocol, canonical name and address, as :func:`socket.getaddrinfo` gives them."""
 
 STAGGER_SECONDS: Final = 0.25
@@ -31,7 +31,7 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
     found = await asyncio.get_running_loop().getaddrinfo(
         host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
     )
-    return list(found)
+    return cast(list[Address], found)  # sockets of other families are not asked for
 
 
 async def open_socket(host: str, port: int) -> socket.socket:
