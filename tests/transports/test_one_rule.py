@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from circuit_breaker_sdk import Client, ConnectionFailed, ConnectionState, UsageError
+from circuit_breaker_sdk import (
+    Client,
+    ConnectionFailed,
+    ConnectionState,
+    OperationTimeoutError,
+    Timeouts,
+    UsageError,
+)
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.transports import addresses
 from circuit_breaker_server import Server, ServerSettings
@@ -164,3 +171,35 @@ async def test_a_host_header_is_sent_once_in_place_of_the_urls(transport: str) -
 async def test_a_header_that_one_transport_sets_itself_is_refused_by_both(transport: str, name: str) -> None:
     with pytest.raises(UsageError, match=f"the header {name} is set by the client itself"):
         await use(transport, "ws://127.0.0.1:1/graphql", headers={name: "x"})
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+async def test_an_address_that_is_silent_is_given_up_after_connect_seconds(
+    transport: str, resolved: Callable[..., None]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.2", 0))
+        port = free.getsockname()[1]
+    with silent_listener("127.0.0.2", port):
+        resolved("127.0.0.2")
+        timeouts = Timeouts(connect_seconds=0.1, execute_seconds=20.0)
+        with pytest.raises((ConnectionFailed, OperationTimeoutError), match="connect"):
+            await use(transport, f"ws://a-name:{port}/graphql", timeouts=timeouts)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+async def test_a_path_and_a_query_go_out_as_they_were_given(transport: str) -> None:
+    targets: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        targets.append(request.raw_path)
+        return web.Response(status=404)
+
+    server = web.Server(answer)
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    with contextlib.suppress(ConnectionFailed):
+        await use(transport, f"ws://127.0.0.1:{port}/a/../b?y=%7E")
+    listener.close()
+    await server.shutdown()
+    assert targets[0] == "/a/../b?y=%7E"

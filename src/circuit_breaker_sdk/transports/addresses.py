@@ -28,9 +28,8 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
 
     :raises OSError: there are none.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
+    # Not with AI_ADDRCONFIG, which hides `::1` where there is no other IPv6 address.
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
     return cast(list[Address], found)  # sockets of other families are not asked for
 
 

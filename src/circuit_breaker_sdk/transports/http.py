@@ -9,6 +9,7 @@ from typing import Final, final
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.errors import (
@@ -177,10 +178,16 @@ class HttpTransport:
     ) -> bytes:
         try:
             async with self._open_session().post(
-                self._url, data=body, headers=headers, allow_redirects=False
+                URL(self._url, encoded=True), data=body, headers=headers, allow_redirects=False
             ) as response:
                 self._has_answered = True
                 return judge(response, await self._read(response))
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ConnectionFailed(
+                f"no connection within connect_seconds ({self._timeouts.connect_seconds:g} s)",
+                url=self._place,
+                not_sent=True,
+            ) from error
         except aiohttp.ClientConnectorError as error:
             raise self._not_connected(error) from error
         except aiohttp.ClientResponseError as error:
@@ -210,7 +217,7 @@ class HttpTransport:
                     interleave=1,
                 ),
                 # execute_seconds bounds all of it; aiohttp's own default would be five minutes.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_seconds),
                 headers={"Accept": _ACCEPT, "Content-Type": "application/json"},
                 # Cookies of one answer have no business in the next request of a program.
                 cookie_jar=aiohttp.DummyCookieJar(),
