@@ -51,7 +51,10 @@ class HttpResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of a name."""
+        """Return the addresses of a name, as :func:`resolve` does.
+
+        :raises OSError: there are none.
+        """
         return [
             ResolveResult(
                 hostname=host,
