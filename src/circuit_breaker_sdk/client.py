@@ -167,7 +167,7 @@ class Client:
         pooled = None if pool is None else pool.serve(supervisor)
         self._supervisor = supervisor() if pooled is None else pooled.first
         self._connections = pooled or self._supervisor
-        self._poll = PollConnection(settings)
+        self._poll = PollConnection(settings, websocket_urls)
         self._manager = SubscriptionManager(
             self._supervisor,
             self._poll,

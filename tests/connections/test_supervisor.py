@@ -147,15 +147,6 @@ async def test_a_failure_is_told_to_all_who_wait_and_the_next_call_tries_again()
         assert (owner.counters.failures, owner.counters.reconnection_attempts) == (1, 0)
 
 
-async def test_a_header_that_cannot_be_sent_is_a_usage_error_and_closing_still_works() -> None:
-    credentials = Credentials(headers={"Upgrade": "h2c"})
-    async with supervisor(acknowledge_and_stay, credentials=credentials) as owner:
-        for _ in range(2):
-            with pytest.raises(UsageError, match="Upgrade"):
-                await owner.connection()
-            assert owner.state is ConnectionState.IDLE
-
-
 async def test_connection_parameters_without_a_json_form_are_a_usage_error_and_drop_the_socket() -> None:
     dropped = asyncio.Event()
 

@@ -28,7 +28,7 @@ from tests.server.certificates import Authority
 TRANSPORTS = ["websocket", "http", "polling"]
 
 
-async def use(transport: str, url: str, **settings: object) -> None:
+async def use(transport: str, url: str | list[str], **settings: object) -> None:
     """Do over one transport what it is there for, and see that it works."""
     async with Client(url, **settings) as client:  # type: ignore[arg-type]
         match transport:
@@ -166,11 +166,69 @@ async def test_a_host_header_is_sent_once_in_place_of_the_urls(transport: str) -
     assert all(sent == ["tenant.example"] for sent in hosts)
 
 
-@pytest.mark.parametrize("transport", ["websocket", "http"])
 @pytest.mark.parametrize("name", ["Accept", "Content-Type", "Upgrade", "Sec-WebSocket-Key"])
-async def test_a_header_that_one_transport_sets_itself_is_refused_by_both(transport: str, name: str) -> None:
+def test_a_header_that_a_transport_sets_itself_is_refused_before_anything_is_sent(name: str) -> None:
     with pytest.raises(UsageError, match=f"the header {name} is set by the client itself"):
-        await use(transport, "ws://127.0.0.1:1/graphql", headers={name: "x"})
+        Client("ws://127.0.0.1:1/graphql", headers={name: "x"})
+
+
+def test_a_header_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        Client("ws://127.0.0.1:1/graphql", headers={"X-Tenant": "a", "x-tenant": "b"})
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_header_may_hold_a_tab_and_each_character_of_a_name(tmp_path: Path, transport: str) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        reached_by(transport, server.port) as port,
+    ):
+        await use(transport, f"ws://127.0.0.1:{port}/graphql", headers={"X.Tenant+1": "a\tb"})
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_the_next_url_is_used_where_nobody_listens_at_the_first(tmp_path: Path, transport: str) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        reached_by(transport, server.port) as port,
+    ):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            unused = free.getsockname()[1]
+            await use(transport, [f"ws://127.0.0.1:{each}/graphql" for each in (unused, port)])
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+async def test_where_tls_fails_at_one_address_the_next_is_tried(
+    tmp_path: Path, transport: str, resolved: Callable[..., None]
+) -> None:
+    authority = Authority()
+    certificate, key = authority.write(tmp_path)
+    settings = ServerSettings(port=0, data_dir=tmp_path, tls_cert=certificate, tls_key=key)
+
+    async def answer_in_plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with Server(settings) as server:
+        plain = await asyncio.start_server(answer_in_plain, "127.0.0.2", server.port)
+        async with plain:
+            resolved("127.0.0.2", "127.0.0.1")
+            await use(transport, f"wss://localhost:{server.port}/graphql", ssl=authority.context())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "http"])
+async def test_a_name_that_is_not_answered_is_given_up_after_connect_seconds(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(*_: object) -> list[object]:
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    timeouts = Timeouts(connect_seconds=0.1, execute_seconds=20.0)
+    with pytest.raises((ConnectionFailed, OperationTimeoutError), match="connect"):
+        await use(transport, "ws://a-name/graphql", timeouts=timeouts)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "http"])

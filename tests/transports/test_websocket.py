@@ -97,7 +97,7 @@ async def test_the_request_says_where_to_what_is_offered_and_who_asks() -> None:
             f"http://127.0.0.1:{port}/a%20path?x=1&y=%C3%BC",
             RecordingSink(),
             subprotocols=["first", "second"],
-            headers={"Authorization": "Bearer token", "X-Empty": ""},
+            headers={"Authorization": "Bearer token", "X-Tab": "a\tb"},
             limits=MessageLimits(),
             timeouts=Timeouts(),
         )

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, final
 
 from circuit_breaker_sdk.connections.redaction import Redaction, texts_in
 from circuit_breaker_sdk.connections.tokens import Tokens, TokenSource
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.transports.headers import checked_headers
 
 __all__ = ["Credentials"]
 
 V = TypeVar("V", bound=object)
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Visible characters, inner spaces and tabs (RFC 9110, section 5.5): above all no line break, which would
-# let a value add headers of its own.
-_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
-
-
 # What these say is no secret, and errors about them would be riddles.
 _HARMLESS = frozenset({"accept", "accept-language", "host", "locale", "origin", "referer", "user-agent"})
-
-
-def _check_header(name: object, value: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for an HTTP header")
-    if not isinstance(value, str) or not _VALUE.fullmatch(value):
-        # The value is not shown: it may be a secret.
-        raise UsageError(f"the value of header {name!r} is empty or has characters that no header may have")
 
 
 @final
@@ -58,9 +44,7 @@ class Credentials:
         for name, value in (("headers", headers), ("connection_params", connection_params)):
             if value is not None and not isinstance(value, Mapping):
                 raise UsageError(f"{name} must be a mapping, not {type(value).__name__}")
-        self._headers = dict(headers or {})
-        for name, text in self._headers.items():
-            _check_header(name, text)
+        self._headers = checked_headers(headers)
         self.tokens: Tokens = Tokens(token)
         self._connection_params = dict(connection_params or {})
         self.redaction: Redaction = Redaction(self._secrets)

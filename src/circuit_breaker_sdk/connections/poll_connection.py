@@ -6,11 +6,13 @@ import asyncio
 import functools
 import json
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, final
 
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
+from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import ConnectionSettings
 from circuit_breaker_sdk.connections.isolation import do_for, do_for_each
 from circuit_breaker_sdk.connections.route import Route
@@ -90,15 +92,13 @@ class PollConnection:
     write_delay_seconds: float = 0.0
     is_usable: bool = True
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, urls: Sequence[str] = ()) -> None:
         self._settings = settings
-        url = http_url(settings.url)
-        path, question_mark, query = url.partition("?")
-        path = path.removesuffix("/ws") + "/graphql" if path.endswith("/ws") else path.rstrip("/")
-        self._url = path + "/poll" + question_mark + query
+        self._urls = [_poll_url(url) for url in urls or (settings.url,)]
+        self._serving = 0
         self._operations: dict[str, _Polled] = {}
         self._held: set[Route] = set()
-        self._transport: HttpTransport | None = None
+        self._transports: dict[str, HttpTransport] = {}
         # What is asked for by each request under way.
         self._requests: dict[asyncio.Task[None], dict[str, _Polled]] = {}
         self._is_refused = False
@@ -108,7 +108,7 @@ class PollConnection:
     @property
     def url(self) -> str:
         """Where it leads to, without credentials."""
-        return redacted(self._url)
+        return redacted(self._urls[self._serving])
 
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation; its route is told with ``positioned`` once the server has answered.
@@ -167,9 +167,8 @@ class PollConnection:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.aclose()
+        transports, self._transports = self._transports, {}
+        await close_each(transport.aclose() for transport in transports.values())
 
     # -------------------------------------------------------------------------------------------------------
 
@@ -240,7 +239,26 @@ class PollConnection:
             # One request is always soon there for what comes meanwhile.
             wait = _WAIT_SECONDS if len(self._requests) < _MAX_REQUESTS else _SHORT_WAIT_SECONDS
         body = _ENCODER.encode({"operations": operations, "waitMs": int(wait * 1000)})
-        return self._read(await self._open().post(body, seconds=wait + _SLACK_SECONDS), len(asked))
+        return await self._ask_any(body, seconds=wait + _SLACK_SECONDS, count=len(asked))
+
+    async def _ask_any(self, body: bytes, *, seconds: float, count: int) -> list[_Result]:
+        """Ask the server that answered last; the next, where it does not answer: a poll may be repeated.
+
+        :raises SubscriptionError: why the first of them failed; refused credentials are the end at once.
+        """
+        failed: SubscriptionError | None = None
+        for _ in self._urls:
+            serving = self._serving
+            try:
+                return self._read(await self._open(self._urls[serving]).post(body, seconds=seconds), count)
+            except AuthenticationFailed:
+                raise
+            except SubscriptionError as error:
+                failed = failed or error
+                # Unless another request, which failed as well, has moved on already.
+                if self._serving == serving:
+                    self._serving = (serving + 1) % len(self._urls)
+        raise failed or UsageError("a client needs a URL")
 
     def _read(self, body: bytes, count: int) -> list[_Result]:
         try:
@@ -285,22 +303,29 @@ class PollConnection:
             else:
                 route.completed()
 
-    def _open(self) -> HttpTransport:
+    def _open(self, url: str) -> HttpTransport:
         if self._closed:
             raise UsageError("the client is closed: make a new one")
-        if self._transport is None:
+        transport = self._transports.get(url)
+        if transport is None:
             # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
             from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
 
             settings = self._settings
-            self._transport = HttpTransport(
-                self._url,
+            transport = self._transports[url] = HttpTransport(
+                url,
                 headers=settings.credentials.http_headers,
                 ssl=settings.ssl,
                 timeouts=settings.timeouts,
                 limits=settings.limits,
             )
-        return self._transport
+        return transport
+
+
+def _poll_url(url: str) -> str:
+    path, question_mark, query = http_url(url).partition("?")
+    path = path.removesuffix("/ws") + "/graphql" if path.endswith("/ws") else path.rstrip("/")
+    return path + "/poll" + question_mark + query
 
 
 def _lose(error: SubscriptionError, route: Route) -> None:

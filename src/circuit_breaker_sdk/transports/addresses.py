@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final, TypeAlias, cast, final
+import ssl
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeVar, cast, final
 
 from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = ["STAGGER_SECONDS", "Address", "HttpResolver", "open_socket", "resolve"]
+__all__ = ["STAGGER_SECONDS", "Address", "HttpResolver", "open_stream", "resolve"]
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int, ...]]
 """Family, kind, protocol, canonical name and address, as :func:`socket.getaddrinfo` gives them."""
@@ -33,28 +37,65 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
     return cast(list[Address], found)  # sockets of other families are not asked for
 
 
-async def open_socket(host: str, port: int) -> socket.socket:
-    """Connect to the first address that answers; cancelling closes whatever is open.
+async def open_stream(
+    protocol_factory: Callable[[], P], host: str, port: int, *, context: ssl.SSLContext | None, seconds: float
+) -> P:
+    """Connect to the first address that answers, with TLS where there is a context; return the protocol.
 
-    :raises OSError: no address answers.
+    Where TLS fails at one address, the others are tried. Cancelling closes whatever is open.
+
+    :param seconds: how long TLS may take at one address.
+    :raises OSError: no address answers, or TLS failed: at the first, if at all of them.
     """
     addresses = await resolve(host, port)
-    made = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, interleave=1)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+    refused: ssl.SSLError | None = None
+    while addresses:
+        try:
+            connected = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, interleave=1)
+        except OSError as error:
+            raise refused or error  # noqa: B904 (one or the other)
+        try:
+            peer = connected.getpeername()[:2]
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                protocol_factory,
+                sock=connected,
+                ssl=context,
+                server_hostname=None if context is None else host,
+                ssl_handshake_timeout=None if context is None else seconds,
+            )
+        except ssl.SSLError as error:
+            connected.close()
+            refused = refused or error
+            addresses = [each for each in addresses if each[4][:2] != peer]
+        except BaseException:
+            connected.close()
+            raise
+        else:
+            return protocol
+    raise refused or socket.gaierror(socket.EAI_NONAME, "no address")
 
 
 @final
 class HttpResolver(AbstractResolver):
-    """Gives the addresses of :func:`resolve` to aiohttp."""
+    """Gives the addresses of :func:`resolve` to aiohttp, within a time that aiohttp does not bound."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of a name, as :func:`resolve` does.
 
-        :raises OSError: there are none.
+        :raises OSError: there are none, or none are told in time.
         """
+        try:
+            async with asyncio.timeout(self._seconds):
+                found = await resolve(host, port, family)
+        except TimeoutError:
+            late = f"no answer within connect_seconds ({self._seconds:g} s)"
+            raise socket.gaierror(socket.EAI_AGAIN, late) from None
         return [
             ResolveResult(
                 hostname=host,
@@ -64,7 +105,7 @@ class HttpResolver(AbstractResolver):
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for its_family, _, protocol, _, address in await resolve(host, port, family)
+            for its_family, _, protocol, _, address in found
         ]
 
     async def close(self) -> None:

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
 from urllib.parse import urljoin
 
 from circuit_breaker_sdk.errors import (
@@ -17,28 +16,10 @@ from circuit_breaker_sdk.errors import (
     HandshakeFailed,
     RateLimitExceeded,
     SubscriptionError,
-    UsageError,
 )
 from circuit_breaker_sdk.urls import redacted
 
-__all__ = ["checked_headers", "explain_os_error", "refusal", "retry_after_seconds"]
-
-# For both transports: a header that only one of them may have would work until the other is needed.
-_RESERVED_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "connection",
-        "content-length",
-        "content-type",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+__all__ = ["explain_os_error", "refusal", "retry_after_seconds"]
 
 
 def explain_os_error(error: OSError, *, host: str, secure: bool) -> str:
@@ -116,20 +97,3 @@ def retry_after_seconds(value: str | None) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return ``headers`` as every transport may send them.
-
-    :raises UsageError: a name or value that would break the request, or a name that the handshake or the
-        request itself sets. Values are not repeated in the message: they may be secrets.
-    """
-    checked = dict(headers or {})
-    for name, value in checked.items():
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise UsageError(f"{name!r} is not a header name")
-        if name.lower() in _RESERVED_HEADERS:
-            raise UsageError(f"the header {name} is set by the client itself: remove it")
-        if not value.isascii() or not value.isprintable():
-            raise UsageError(f"the header {name} holds a line break, a control or a non-ASCII character")
-    return checked

@@ -22,7 +22,8 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.transports.addresses import STAGGER_SECONDS, HttpResolver
-from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
+from circuit_breaker_sdk.transports.failures import explain_os_error, refusal
+from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.urls import http_url, redacted
 
 __all__ = ["HttpTransport"]
@@ -211,7 +212,7 @@ class HttpTransport:
                 connector=aiohttp.TCPConnector(
                     ssl=self._ssl if self._ssl is not None else True,
                     keepalive_timeout=_IDLE_SECONDS,
-                    resolver=HttpResolver(),
+                    resolver=HttpResolver(self._timeouts.connect_seconds),
                     use_dns_cache=False,
                     happy_eyeballs_delay=STAGGER_SECONDS,
                     interleave=1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from typing import Final, final
@@ -19,9 +18,10 @@ from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
 )
-from circuit_breaker_sdk.transports.addresses import open_socket
-from circuit_breaker_sdk.transports.failures import checked_headers, explain_os_error, refusal
+from circuit_breaker_sdk.transports.addresses import open_stream
+from circuit_breaker_sdk.transports.failures import explain_os_error, refusal
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, SocketState, WebSocket
 from circuit_breaker_sdk.urls import redacted, websocket_url
@@ -139,25 +139,17 @@ class _Attempt:
             max_frame_bytes=self._limits.max_message_bytes,
             request=(self._host, _request_target(parts), self._request_headers()),
         )
-        connected: socket.socket | None = None
         try:
-            connected = await open_socket(host, parts.port or (443 if secure else 80))
-            _, protocol = await asyncio.get_running_loop().create_connection(
+            return await open_stream(
                 lambda: FrameProtocol(*arguments),
-                sock=connected,
-                ssl=context,
-                server_hostname=host if secure else None,
-                ssl_handshake_timeout=self._timeouts.connect_seconds if secure else None,
+                host,
+                parts.port or (443 if secure else 80),
+                context=context,
+                seconds=self._timeouts.connect_seconds,
             )
-        except BaseException as error:
-            if connected is not None:
-                connected.close()
-            if not isinstance(error, OSError):
-                raise
-            raise ConnectionFailed(
-                explain_os_error(error, host=host, secure=secure), url=self.place
-            ) from error
-        return protocol
+        except OSError as error:
+            text = explain_os_error(error, host=host, secure=secure)
+            raise ConnectionFailed(text, url=self.place) from error
 
     def _request_headers(self) -> dict[str, str]:
         return {"Sec-WebSocket-Protocol": ", ".join(self._subprotocols), **self._headers}
