@@ -108,14 +108,14 @@ MUTANTS = [
         f"{_SDK}/connections/poll_connection.py",
         "            polled.after = result.cursor\n",
         "",
-        "blocked websocket",
+        "tests/connections/test_poll_connection.py",
     ),
     Mutant(
         "a lost connection is tried again",
         f"{_SDK}/connections/supervisor.py",
         "seconds = self._backoff.failed(error) if may_wait else None",
         "seconds = None",
-        "herd",
+        "tests/connections/test_supervisor.py -k tried_again_after_an_attempt",
     ),
     Mutant(
         "the chain of `prev`",

@@ -102,6 +102,33 @@ async def test_it_connects_on_first_use_and_once_for_all_who_wait() -> None:
     assert len(connections) == len(opened) == 1
 
 
+async def test_a_lost_connection_is_tried_again_after_an_attempt_that_failed() -> None:
+    opened: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        opened.append(peer)
+        match len(opened):
+            case 1:
+                await acknowledge(peer)
+            case 2:
+                pass
+            case _:
+                await acknowledge_and_stay(peer)
+
+    async def failure(owner: Supervisor) -> ConnectionFailed | None:
+        try:
+            await owner.connection()
+        except ConnectionFailed as error:
+            return error
+        return None
+
+    async with supervisor(script) as owner:
+        first = await owner.connection()
+        await until(lambda: not first.is_usable)
+        assert await failure(owner) is None
+    assert len(opened) == 3
+
+
 async def test_a_failure_that_nobody_waits_for_any_more_is_nobodys_error() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
