@@ -23,6 +23,7 @@ from benchmarks.processes import Commands, Remote, run_commands, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
+from circuit_breaker_server.security.scopes import KINDS
 
 __all__ = ["ATTACKER", "LIMITS", "SECRET", "Peer", "People", "World", "opened", "policy_of", "token"]
 
@@ -35,9 +36,7 @@ LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
 
 People = Mapping[str, tuple[str, list[str]]]
-_ALL: Final = [
-    f"{kind}:admin:*" for kind in ("workflow", "agent", "llm", "cost", "mcp", "rule", "nats", "log")
-]
+_ALL: Final = [f"{kind}:admin:*" for kind in KINDS]
 
 
 def policy_of(people: People) -> str:

@@ -171,7 +171,7 @@ class Server:
         audit_log = await self._audit_log(parts, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
         cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
-        engine = await self._start_engine(parts, log, audit_log)
+        engine = await self._start_engine(parts, log, audit_log, is_open=authenticator.is_open)
         nothing = engine_of_nothing(log.epoch)
 
         pace = settings.rates.events_per_second
@@ -271,9 +271,10 @@ class Server:
         parts.push_async_callback(serving.aclose)
 
     async def _start_engine(
-        self, parts: AsyncExitStack, log: SqliteEventLog, audit_log: AuditLog | None
+        self, parts: AsyncExitStack, log: SqliteEventLog, audit_log: AuditLog | None, *, is_open: bool
     ) -> Engine:
         settings = self.settings
+        enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
         trail = None if audit_log is None else AuditTrail(audit_log, log)
         if trail is not None:
             await trail.catch_up()
@@ -286,6 +287,7 @@ class Server:
             mcp_session_seconds=settings.mcp_session_seconds,
             oauth_providers=[custom(each) for each in settings.oauth_providers],
             idempotency_seconds=settings.idempotency_seconds,
+            enforce_budgets=enforced,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

@@ -15,7 +15,7 @@ __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "Serve
 
 TOKEN_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 
-_NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit"})
+_NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit", "enforce_budgets"})
 
 
 @final
@@ -236,6 +236,8 @@ class ServerSettings:
         them.
     :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
         is read again when it changes.
+    :ivar enforce_budgets: whether an exhausted budget refuses completions (``BUDGET_EXHAUSTED``); ``None``:
+        where callers are known.
     :ivar audit: whether what callers do is written to the audit log; ``None``: where callers are known.
     :ivar audit_key_file: seals its lines; made if it is missing. ``None`` is ``audit.key`` in the data
         directory: whoever can write there can forge the log, so keep it elsewhere.
@@ -297,6 +299,7 @@ class ServerSettings:
     insecure: bool = False
     api_keys: bool = False
     policy_file: Path | None = None
+    enforce_budgets: bool | None = None
     audit: bool | None = None
     audit_key_file: Path | None = None
     audit_anchor_file: Path | None = None

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self, final
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -18,7 +19,9 @@ __all__ = ["KEY_VARIABLE", "SecretStore", "SecretStoreError", "api_key_variable"
 KEY_VARIABLE: Final = "CIRCUIT_BREAKER_SECRET_KEY"
 """The environment variable with the key of the store; without it the key is a file beside the store."""
 
-_API_KEY_PREFIX: Final = "CIRCUIT_BREAKER_API_KEY_"
+_API_KEY: Final = "CIRCUIT_BREAKER_API_KEY_"
+_KEY_URLS: Final = "CIRCUIT_BREAKER_KEY_URLS_"
+_KEY_TENANTS: Final = "CIRCUIT_BREAKER_KEY_TENANTS_"
 
 
 class SecretStoreError(Exception):
@@ -83,9 +86,33 @@ class SecretStore:
         """Return a secret, ``None`` if there is none of that id."""
         return self._values.get(id)
 
-    def api_key(self, id: str, environment: Mapping[str, str] = os.environ) -> str | None:  # noqa: A002 (as above)
-        """Return a provider's key: of the environment (:func:`api_key_variable`), else of the store."""
-        return environment.get(api_key_variable(id)) or self._values.get(id)
+    def api_key(
+        self,
+        id: str,  # noqa: A002 (as above)
+        *,
+        base_url: str,
+        tenant: str | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> str | None:
+        """Return a provider's key, which the operator has put into the environment.
+
+        Three variables say all of it. ``CIRCUIT_BREAKER_API_KEY_<ID>`` is the key. The addresses that it may
+        be sent to are the origins of the URLs in ``CIRCUIT_BREAKER_KEY_URLS_<ID>``, separated by commas; any,
+        where it is not set. The tenants whose providers may have it are named in
+        ``CIRCUIT_BREAKER_KEY_TENANTS_<ID>``, and only with URLs: a tenant's provider has an address of the
+        tenant's choice.
+
+        :param base_url: where the key is to be sent.
+        :param tenant: whose the provider is; ``None`` for the operator's own.
+        :return: ``None`` where there is no such key, and where this tenant may not send it there.
+        """
+        urls = _words(environment.get(_variable(_KEY_URLS, id), ""))
+        tenants = _words(environment.get(_variable(_KEY_TENANTS, id), ""))
+        if urls and _origin(base_url) not in map(_origin, urls):
+            return None
+        if tenant is not None and not (urls and tenant in tenants):
+            return None
+        return environment.get(api_key_variable(id)) or None
 
     def ids(self) -> list[str]:
         """Return the ids of all secrets that are kept."""
@@ -130,7 +157,21 @@ class SecretStore:
 
 def api_key_variable(id: str) -> str:  # noqa: A002 (as above)
     """Name the environment variable of a provider's key."""
-    return _API_KEY_PREFIX + re.sub(r"[^A-Z0-9]", "_", id.upper())
+    return _variable(_API_KEY, id)
+
+
+def _variable(prefix: str, id_: str) -> str:
+    return prefix + re.sub(r"[^A-Z0-9]", "_", id_.upper())
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", port
 
 
 def key_file(path: Path, make: Callable[[], bytes]) -> bytes:

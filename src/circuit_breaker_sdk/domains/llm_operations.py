@@ -137,12 +137,12 @@ class LLMOperations:
     ) -> LLMProvider:
         """Adds an endpoint that speaks OpenAI's protocol, or changes the one of that name.
 
-        ``apiKeyId`` names the key; the server finds it in its environment or its store of secrets.
+        ``apiKeyId`` names the key; the operator has put it into the server's environment.
 
         :param name: Unique; a known name changes that provider.
         :param base_url: Of an endpoint that speaks OpenAI's protocol, for example https://llm.example/v1.
-        :param api_key_id: Names the key in the server's environment (CIRCUIT_BREAKER_API_KEY_<ID>) or its
-            store of secrets; empty for an endpoint that needs none.
+        :param api_key_id: Names a key in the server's environment (CIRCUIT_BREAKER_API_KEY_<ID>); empty for
+            an endpoint that needs none.
         """
         variables: dict[str, object] = {
             "input": {

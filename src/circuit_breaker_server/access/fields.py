@@ -20,6 +20,7 @@ from circuit_breaker_server.access.things import (
     agent_of_execution,
     given_input,
     named,
+    provider,
     resource,
     server,
     session,
@@ -46,6 +47,8 @@ class Rule:
     :ivar action: what it does to the things it names.
     :ivar things: the things that its arguments name: it must be allowed for each that there is.
     :ivar some: kinds: a scope for something of each is needed, whatever it is.
+    :ivar makes: the kind of what it makes under a name of the server's choice: a scope with a pattern is
+        needed, since one for a name, or for ``self``, reaches no further than that.
     :ivar item: the thing that an item of its answer is: items that may not be read are left out.
     :ivar page: tells of which things the answer is a page.
     :ivar check: refuses what the others cannot say.
@@ -54,6 +57,7 @@ class Rule:
     action: Action = "read"
     things: tuple[Find, ...] = ()
     some: tuple[Kind, ...] = ()
+    makes: Kind | None = None
     item: Callable[[_Item], Thing] | None = None
     page: Callable[[Rights], Sees] | None = None
     check: Callable[[Rights, Given, str], None] | None = None
@@ -88,6 +92,8 @@ def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, 
     for kind in rule.some:
         if not rights.allows_any(kind, rule.action):
             raise _forbidden(field, kind, rule.action, "*")
+    if rule.makes is not None and not rights.allows_pattern(rule.makes, rule.action):
+        raise _forbidden(field, rule.makes, rule.action, "*")
     if rule.check is not None:
         rule.check(rights, given, asker)
     return Verdict.ALLOWED
@@ -155,6 +161,14 @@ def _check_completion(rights: Rights, given: Given, asker: str) -> None:
         raise _forbidden("llmChatCompletion", "cost", "write", f"user/{user}")
     if project is not None and not rights.allows("cost", "write", f"project/{project}"):
         raise _forbidden("llmChatCompletion", "cost", "write", f"project/{project}")
+
+
+def _check_provider(rights: Rights, given: Given, _asker: str) -> None:
+    """Refuse a provider by its name alone: whether there is such a one makes no difference."""
+    inner = given.get("input")
+    name = text(inner, "name") or "" if isinstance(inner, Mapping) else ""
+    if not rights.allows("provider", "admin", name):
+        raise _forbidden("configureLlmProvider", "provider", "admin", name)
 
 
 def _check_conditions(rights: Rights, given: Given, _asker: str) -> None:
@@ -231,8 +245,8 @@ QUERY_RULES: Final[Mapping[str, Rule]] = {
     "resourceExecutions": Rule(things=(resource("resourceId"),), item=_by("agent", "agentId")),
     "budgetStatus": Rule(things=(account,)),
     "costAnalytics": Rule(things=(given_input(account),)),
-    "llmProviders": Rule(some=("llm",)),
-    "llmProvider": Rule(some=("llm",)),
+    "llmProviders": Rule(item=lambda item: Thing("provider", (item["name"],), item["tenant"])),
+    "llmProvider": Rule(things=(provider("id"),)),
     "mcpServers": Rule(page=_servers_seen),
     "mcpServer": Rule(things=(server("id"),)),
     "mcpServersByTenant": Rule(page=_servers_seen),
@@ -244,25 +258,25 @@ QUERY_RULES: Final[Mapping[str, Rule]] = {
 """Every root field of queries."""
 
 MUTATION_RULES: Final[Mapping[str, Rule]] = {
-    "createWorkflow": Rule("admin", some=("workflow",), check=_check_conditions),
+    "createWorkflow": Rule("admin", makes="workflow", check=_check_conditions),
     "createResource": Rule("write", (_in_input["workflow"],)),
     "executeActivity": Rule("write", (_in_input["resource"],)),
     "createState": Rule("admin", (_in_input["workflow"],)),
     "updateState": Rule("admin", (_workflow,)),
-    "createRule": Rule("admin", some=("rule",)),
+    "createRule": Rule("admin", makes="rule"),
     "updateRule": Rule("admin", (named("rule", "id"),)),
     "deleteRule": Rule("admin", (named("rule", "id"),)),
     "evaluateRule": Rule("read", (_in_input["rule"],)),
     "createWorkflowInstance": Rule("write", (_in_input["nats workflow"],)),
     "executeActivityWithNats": Rule("write", (_in_input["nats resource"],)),
-    "createAgent": Rule("admin", some=("agent",)),
+    "createAgent": Rule("admin", makes="agent"),
     "createStateAgentConfig": Rule("write", (_config_of_agent,), check=_check_state_config),
     "triggerStateAgents": Rule("write", (_in_input["resource"],), item=_by("agent", "agentId")),
     "cancelAgentExecution": Rule("write", (agent_of_execution("executionId"),)),
     "setBudget": Rule("admin", (_in_input["account"],)),
     "applyCredit": Rule("admin", (account,)),
     "llmChatCompletion": Rule("write", check=_check_completion),
-    "configureLlmProvider": Rule("admin", some=("llm",)),
+    "configureLlmProvider": Rule("admin", check=_check_provider),
     "createMcpServer": Rule("admin", some=("mcp",), check=_check_new_server),
     "updateMcpServer": Rule("admin", (server("id"),)),
     "deleteMcpServer": Rule("admin", (server("id"),)),

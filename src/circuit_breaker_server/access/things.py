@@ -21,6 +21,7 @@ __all__ = [
     "given_input",
     "named",
     "nats_of_workflow",
+    "provider",
     "resource",
     "server",
     "session",
@@ -124,6 +125,17 @@ def completion(argument: str) -> Find:
         id_ = text(given, argument)
         owner = None if id_ is None else engine.llm.asked_by(id_)
         return None if owner is None else Thing("llm", (owner,))
+
+    return found
+
+
+def provider(argument: str) -> Find:
+    """Take a provider of language models by its id: it belongs to its tenant, or to the operator."""
+
+    def found(engine: Engine, given: Given) -> Thing | None:
+        id_ = text(given, argument)
+        owned = None if id_ is None else engine.llm.name_and_tenant(id_)
+        return None if owned is None else Thing("provider", (owned[0],), owned[1])
 
     return found
 

@@ -81,6 +81,7 @@ class Engine:
         mcp_session_seconds: float = 86_400.0,
         oauth_providers: Sequence[Provider] = (),
         idempotency_seconds: float = 86_400.0,
+        enforce_budgets: bool = False,
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
@@ -116,7 +117,7 @@ class Engine:
         """Workflows, states, resources, activities."""
         self.nats = NatsResources(self.workflows)
         """Resources with their place in the log."""
-        self.costs = Costs(costs, appender)
+        self.costs = Costs(costs, appender, enforced=enforce_budgets)
         """Budgets, and what was spent."""
         self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
         """Providers of language models, and completions."""
@@ -125,6 +126,7 @@ class Engine:
             appender,
             workflows=self.workflows,
             llm=self.llm,
+            costs=self.costs,
             secrets=secrets,
             attempt_seconds=provider_seconds,
         )

@@ -25,6 +25,8 @@ class ErrorCode(enum.StrEnum):
     """The resource's state, or a condition, does not allow the activity now."""
     PROVIDER_FAILED = "PROVIDER_FAILED"
     """A provider of language models, or an MCP server, failed; ``kind`` says how."""
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    """Who would pay has used up its budget, and budgets are enforced; ``budgetId`` says whose."""
     RATE_LIMITED = "RATE_LIMITED"
     """Too many requests; ``retryAfter`` says in how many seconds to try again, if it is known."""
     FORBIDDEN = "FORBIDDEN"

@@ -16,8 +16,8 @@ class Secrets(Protocol):
         """Return a secret, ``None`` if there is none of that id."""
         ...
 
-    def api_key(self, id: str) -> str | None:  # noqa: A002 (as above)
-        """Return the key of a provider, from wherever the operator has put it."""
+    def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002 (as above)
+        """Return the operator's key of that id, ``None`` unless this tenant may send it to this address."""
         ...
 
     def ids(self) -> list[str]:
@@ -38,7 +38,8 @@ class _NoSecrets:
     def get(self, id: str) -> str | None:  # noqa: A002, ARG002 (the port's own)
         return None
 
-    api_key = get
+    def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002, ARG002 (as above)
+        return None
 
     def ids(self) -> list[str]:
         return []

@@ -126,7 +126,7 @@ class Root:
     def _origin(self, name: str, arguments: Arguments) -> Origin:
         caller = self.caller
         if caller.audit is NO_AUDIT:
-            return Origin(principal=caller.id, address=caller.address)
+            return Origin(principal=caller.id, tenant=caller.tenant, address=caller.address)
         return Origin(
             principal=caller.id,
             tenant=caller.tenant,

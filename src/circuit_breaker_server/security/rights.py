@@ -108,6 +108,13 @@ class Rights:
         _, names, match = self._compiled[kind][action]
         return bool(names) or match is not None
 
+    def allows_pattern(self, kind: Kind, action: Action) -> bool:
+        """Tell whether a scope with a ``*`` allows it: only such a one covers what has no name yet.
+
+        :raises KeyError: as :meth:`allows`.
+        """
+        return self._compiled[kind][action][2] is not None
+
     def part(self, kind: Kind, action: Action) -> _Effective:
         """Return names and globs by which something may be done: equal for all who may do the same of it."""
         return self._effective[KINDS.index(kind) * len(ACTIONS) + ACTIONS.index(action)]

@@ -1,9 +1,10 @@
 r"""Scopes: ``kind:action:pattern``, the words in which a policy says what somebody may do.
 
 In a pattern only ``*`` is special: it stands for any run of characters, also none. ``self`` as the whole
-pattern is the principal's own id; an id that is literally "self" is written ``\self`` (and ``\self`` itself
-``\\self``). The names of a kind are ids, except for two kinds, whose names say first whose id it is: ``cost``
-has ``user/ID`` and ``project/ID``, ``mcp`` has ``server/ID`` and ``session/USER``.
+pattern is the principal's own id, except for ``provider``, which belongs to a tenant; an id that is literally
+"self" is written ``\self`` (and ``\self`` itself ``\\self``). The names of a kind are ids, except for three
+kinds: ``cost`` has ``user/ID`` and ``project/ID``, ``mcp`` has ``server/ID`` and ``session/USER``, and
+``provider`` has the names that callers give.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
     "write_scope",
 ]
 
-Kind = Literal["workflow", "agent", "llm", "cost", "mcp", "rule", "nats", "log"]
+Kind = Literal["workflow", "agent", "llm", "provider", "cost", "mcp", "rule", "nats", "log"]
 Action = Literal["read", "write", "admin"]
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -43,6 +44,8 @@ _PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "cost": ("user/", "project/"),
     "mcp": ("server/", "session/"),
 }
+_OWNED_BY_TENANTS: Final[frozenset[Kind]] = frozenset({"provider"})
+"""Kinds of which nothing belongs to one principal: ``self`` says nothing about them."""
 _OWN_PREFIX: Final[Mapping[str, str]] = {"cost": "user/", "mcp": "session/"}
 _ESCAPED_SELF: Final = re.compile(r"\\+self")
 _MAX_SCOPE: Final = 512
@@ -101,6 +104,8 @@ def parse_scope(text: str) -> Scope:
         raise ScopeError(f"unknown action {action!r}; the actions are {', '.join(ACTIONS)}")
     if not pattern:
         raise ScopeError("has no pattern; write an id, or * for all")
+    if pattern == "self" and kind in _OWNED_BY_TENANTS:
+        raise ScopeError(f"'self' is not for {kind}, which belongs to a tenant; write a name, or * for all")
     if pattern == "self":
         return Scope(kind, action, "", is_own=True)
     pattern = re.sub(r"\*+", "*", pattern)

@@ -18,10 +18,11 @@ from circuit_breaker_server import Server, ServerSettings, TokenSettings, logs
 from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
 from circuit_breaker_server.access.streams import STREAMS
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.security.scopes import KINDS
 from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EXECUTE, WORKFLOW
 from tests.server.tokens import SECRET, token
 
-ALL = [f"{kind}:admin:*" for kind in ("workflow", "agent", "llm", "cost", "mcp", "rule", "nats", "log")]
+ALL = [f"{kind}:admin:*" for kind in KINDS]
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 

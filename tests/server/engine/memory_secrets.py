@@ -14,7 +14,8 @@ class MemorySecrets:
     def get(self, id: str) -> str | None:  # noqa: A002 (the port's own)
         return self.values.get(id)
 
-    api_key = get
+    def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002 (as above)
+        return self.values.get(id)
 
     def ids(self) -> list[str]:
         return list(self.values)

@@ -159,9 +159,10 @@ def test_the_scopes_of_rights_say_the_same_again(texts: list[str], owner: str) -
     [
         ("workflow:read", "kind:action:pattern"),
         ("workflow:read:", "no pattern"),
-        ("wrkflow:read:x", "workflow, agent, llm, cost, mcp, rule, nats, log"),
+        ("wrkflow:read:x", "workflow, agent, llm, provider, cost, mcp, rule, nats, log"),
         ("workflow:see:x", "read, write, admin"),
         (" workflow:read:x", "unknown kind"),
+        ("provider:admin:self", "belongs to a tenant"),
         ("cost:read:u*", "user/PATTERN or project/PATTERN or self or *"),
         ("cost:read:user/", "user/PATTERN"),
         ("mcp:read:srv", "server/PATTERN or session/PATTERN or self or *"),

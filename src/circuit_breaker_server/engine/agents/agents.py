@@ -30,6 +30,7 @@ from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntr
 from circuit_breaker_server.engine.agents.streams import ends
 from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
+from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
@@ -79,6 +80,7 @@ class Agents:
         *,
         workflows: Workflows,
         llm: Llm,
+        costs: Costs,
         secrets: Secrets,
         attempt_seconds: float,
     ) -> None:
@@ -86,6 +88,7 @@ class Agents:
         self._appender = appender
         self._workflows = workflows
         self._llm = llm
+        self._costs = costs
         self._secrets = secrets
         self._attempt_seconds = attempt_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -364,6 +367,7 @@ class Agents:
         agent = self._agent(entry.agent_id)
         try:
             config = self._config(entry.config_id)
+            self._costs.require_budget(ORIGIN.get().principal or None, None)
             endpoint, route = self._endpoint(agent)
         except EngineError as error:
             await self._end(entry.id, error=str(error))

@@ -24,6 +24,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatMessage
 from circuit_breaker_server.engine.llm.routing import Route
+from circuit_breaker_server.engine.origin import ORIGIN
 from circuit_breaker_server.engine.outbox import Outbox
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -171,7 +172,7 @@ class AgentRun:
         price = None if self._route is None else self._route.price(agent.model)
         return Usage(
             id=self._appender.follow_up_id("execution", execution.id, execution.check),
-            user=None,
+            user=ORIGIN.get().principal or None,
             project=None,
             provider=agent.provider_type if self._route is None else self._route.provider.name,
             model=agent.model,

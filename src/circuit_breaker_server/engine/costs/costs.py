@@ -50,6 +50,8 @@ _log = get_logger("costs")
 class Costs:
     """Accounts of users and projects.
 
+    :param enforced: whether an exhausted budget refuses what would be charged to it.
+
     A usage is recorded where it happens and charged by a record of its own that follows from it: what is
     still due when the server stops is charged when it starts again, and nothing is charged twice.
 
@@ -59,8 +61,9 @@ class Costs:
         await engine.costs.set_budget(given)
     """
 
-    def __init__(self, state: CostState, appender: Appender) -> None:
+    def __init__(self, state: CostState, appender: Appender, *, enforced: bool = False) -> None:
         self._state = state
+        self._enforced = enforced
         self._appender = appender
         # A lock is there as long as a command holds it or waits for it.
         self._writing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
@@ -98,6 +101,25 @@ class Costs:
         """
         key = _account_key(user, project)
         return self._present(key).status_value(key)
+
+    def require_budget(self, user: str | None, project: str | None) -> None:
+        """Refuse what would be charged to an exhausted budget, if budgets are enforced.
+
+        What is under way already goes on, and may take the account further beyond its limit.
+
+        :raises EngineError: ``BUDGET_EXHAUSTED``.
+        """
+        if not self._enforced:
+            return
+        key = AccountKey.of(user, project)
+        account = self._present(key)
+        if account.budget is not None and account.used >= account.budget.limit:
+            raise EngineError(
+                ErrorCode.BUDGET_EXHAUSTED,
+                f"the {account.budget.period} budget of {key} is exhausted: {account.used:g} of "
+                f"{account.budget.limit:g} USD are used; raise it, apply a credit, or wait for a new window",
+                budgetId=str(key),
+            )
 
     def analytics(self, given: CostAnalyticsInput) -> Value:
         """Return ``CostAnalyticsGQL`` of the days from one to another.

@@ -32,6 +32,7 @@ class CompletionRun:
     """One completion, from its request to its last record.
 
     :param given: with its ``request_id``.
+    :param payer: the user who pays, if no project does.
     :param requested: the record that reserved the id.
     """
 
@@ -41,12 +42,14 @@ class CompletionRun:
         costs: Costs,
         given: ChatCompletion,
         *,
+        payer: str | None,
         route: Route,
         requested: Record,
     ) -> None:
         self._appender = appender
         self._costs = costs
         self._given = given
+        self._payer = payer
         self._route = route
         self._request_id = str(given.request_id)
         self._requested = requested
@@ -145,7 +148,7 @@ class CompletionRun:
         price = self._route.price(given.model)
         usage = Usage(
             id=self._appender.follow_up_id("completion", self._request_id, self._requested.check),
-            user=given.user,
+            user=self._payer,
             project=given.project_id,
             provider=provider.name,
             model=given.model,

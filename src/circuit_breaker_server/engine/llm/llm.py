@@ -66,14 +66,16 @@ class _Request:
 
     The messages are not in the log, so the run takes them from here.
 
+    :ivar payer: the user who pays, if no project does; ``None``: nobody is known.
     :ivar context: of the caller: its idempotency key belongs to the run's last record.
     :ivar run: set when its record is in the log.
     """
 
-    __slots__ = ("context", "given", "route", "run")
+    __slots__ = ("context", "given", "payer", "route", "run")
 
-    def __init__(self, given: ChatCompletion, route: Route) -> None:
+    def __init__(self, given: ChatCompletion, payer: str | None, route: Route) -> None:
         self.given = given
+        self.payer = payer
         self.route = route
         self.context = contextvars.copy_context()
         self.context.run(ORIGIN.set, ORIGIN.get().follow_up())
@@ -136,7 +138,14 @@ class Llm:
         request = self._requests.pop(record.id, None)
         if request is None:
             return
-        run = CompletionRun(self._appender, self._costs, request.given, route=request.route, requested=record)
+        run = CompletionRun(
+            self._appender,
+            self._costs,
+            request.given,
+            payer=request.payer,
+            route=request.route,
+            requested=record,
+        )
         endpoint = self.endpoint_of(request.route.provider)
         request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
         self._running.add(request.run)
@@ -152,6 +161,11 @@ class Llm:
         """Return a provider as ``LlmProviderGQL``, ``None`` if there is none."""
         entry = ECHO if provider_id == ECHO.id else self._state.providers.get(provider_id)
         return None if entry is None else _provider_value(entry)
+
+    def name_and_tenant(self, provider_id: str) -> tuple[str, str | None] | None:
+        """Return a provider's name and its tenant (``None``: the operator's); ``None`` if there is none."""
+        entry = ECHO if provider_id == ECHO.id else self._state.providers.get(provider_id)
+        return None if entry is None else (entry.name, entry.tenant)
 
     def asked_by(self, request_id: str) -> str | None:
         """Return who asked for a completion, empty if nobody was asked who he is; ``None``: there is none."""
@@ -190,18 +204,24 @@ class Llm:
     # --- commands ---
 
     async def configure_provider(self, given: ProviderConfig) -> Committed[Value]:
-        """Add a provider, or change the one of that name; answers ``LlmProviderGQL``.
+        """Add a provider to the caller's tenant, or change its provider of that name.
+
+        Answers ``LlmProviderGQL``. A caller of every tenant configures the operator's providers.
 
         :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
         check_provider(given)
-        if given.api_key_id and self._secrets.api_key(given.api_key_id) is None:
+        tenant = ORIGIN.get().tenant
+        if given.api_key_id and self._key(given.api_key_id, given.base_url, tenant) is None:
             refuse(
-                f"apiKeyId: the server knows no key {shown(given.api_key_id)}; set "
-                "CIRCUIT_BREAKER_API_KEY_<ID> in its environment, or leave it empty where none is needed"
+                f"apiKeyId: there is no key {shown(given.api_key_id)} for this address; the operator sets "
+                "CIRCUIT_BREAKER_API_KEY_<ID> in the server's environment, and for providers of tenants "
+                "CIRCUIT_BREAKER_KEY_TENANTS_<ID> and CIRCUIT_BREAKER_KEY_URLS_<ID>; leave apiKeyId empty "
+                "where no key is needed"
             )
         async with self._configuring:
-            old = next((p for p in self._state.providers.values() if p.name == given.name), None)
+            mine = (p for p in self._state.providers.values() if p.tenant == tenant)
+            old = next((p for p in mine if p.name == given.name), None)
             at = self._appender.at()
             body = ProviderConfigured(
                 id=self._appender.new_id() if old is None else old.id,
@@ -212,6 +232,7 @@ class Llm:
                 models=given.models,
                 created_at=at if old is None else old.created_at,
                 updated_at=at,
+                tenant=tenant,
             )
             value = _provider_value(configured(body, created=0, last=0))
             record = await self._appender.append_own(
@@ -224,11 +245,11 @@ class Llm:
         return self._appender.committed(value, record)
 
     def route(self, model: str) -> Route:
-        """Find the provider of a model.
+        """Find the provider of a model, for the tenant of the command that is executed.
 
         :raises EngineError: ``NOT_FOUND``.
         """
-        return find_route(model, self._state.providers.values())
+        return find_route(model, self._state.providers.values(), tenant=ORIGIN.get().tenant)
 
     def endpoint(self, base_url: str, api_key: str | None) -> Endpoint:
         """Return where to ask; the connections of the endpoints that were used last are kept."""
@@ -254,8 +275,13 @@ class Llm:
         """Return where a provider is asked."""
         if provider.id == ECHO.id:
             return Echo()
-        api_key = self._secrets.api_key(provider.api_key_id) if provider.api_key_id else None
+        api_key = None
+        if provider.api_key_id:
+            api_key = self._key(provider.api_key_id, provider.base_url, provider.tenant)
         return self.endpoint(provider.base_url, api_key)
+
+    def _key(self, id_: str, base_url: str, tenant: str | None) -> str | None:
+        return self._secrets.api_key(id_, base_url=base_url, tenant=tenant)
 
     async def complete(self, given: ChatCompletion) -> Committed[Value]:
         """Run a completion to its end; answers ``LlmResponseGQL``. Cancelling the caller does not stop it.
@@ -264,9 +290,11 @@ class Llm:
         answer, or the provider's failure. In between, the key has a claim and no answer.
 
         :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``CONFLICT``, ``PROVIDER_FAILED``,
-            ``RATE_LIMITED``, ``UNAVAILABLE``.
+            ``RATE_LIMITED``, ``BUDGET_EXHAUSTED``, ``UNAVAILABLE``.
         """
         check_completion(given)
+        payer = given.user or ORIGIN.get().principal or None
+        self._costs.require_budget(payer, given.project_id)
         route = self.route(given.model)
         request_id = self._appender.new_id() if given.request_id is None else given.request_id
         given = msgspec.structs.replace(given, request_id=request_id)
@@ -278,7 +306,7 @@ class Llm:
             streaming=bool(given.stream),
             asked_by=ORIGIN.get().principal,
         )
-        record_id, request = self._appender.record_id(), _Request(given, route)
+        record_id, request = self._appender.record_id(), _Request(given, payer, route)
         self._requests[record_id] = request
         try:
             await self._appender.append_own(
@@ -343,6 +371,7 @@ def _provider_value(entry: ProviderEntry) -> Value:
         "id": entry.id,
         "providerType": entry.provider_type,
         "name": entry.name,
+        "tenant": entry.tenant,
         "baseUrl": entry.base_url,
         "models": [msgspec.to_builtins(model) for model in entry.models],
         "healthStatus": entry.health_value(),

@@ -37,7 +37,10 @@ def completion_subject(request_id: str) -> str:
 
 @final
 class ProviderConfigured(VersionedBody, frozen=True, kw_only=True, tag="provider_configured"):
-    """By ``configureLlmProvider``: the provider after it."""
+    """By ``configureLlmProvider``: the provider after it.
+
+    :ivar tenant: whose it is; ``None`` for the operator's, which serve every tenant.
+    """
 
     id: str
     provider_type: str
@@ -47,6 +50,7 @@ class ProviderConfigured(VersionedBody, frozen=True, kw_only=True, tag="provider
     models: tuple[ModelInput, ...]
     created_at: str
     updated_at: str
+    tenant: str | None = None
 
 
 class _OfCompletion(VersionedBody, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final, final
 
 import msgspec
@@ -56,18 +56,22 @@ ECHO: Final = ProviderEntry(
 """The built-in provider."""
 
 
-def find_route(model: str, providers: Sequence[ProviderEntry]) -> Route:
+def find_route(model: str, providers: Collection[ProviderEntry], *, tenant: str | None) -> Route:
     """Find the provider of a model: by the model's prefix, else the first that lists it.
+
+    :param tenant: of the caller. Its own providers come before the operator's; others' do not serve it.
 
     :raises EngineError: ``NOT_FOUND``.
     """
     kind = next((kind for prefix, kind in _BY_PREFIX if prefix.match(model)), None)
     if kind == ECHO.provider_type:
         return Route(ECHO, "model-prefix")
-    for provider in providers:
+    own = [provider for provider in providers if provider.tenant == tenant]
+    serving = own if tenant is None else [*own, *(each for each in providers if each.tenant is None)]
+    for provider in serving:
         if kind is not None and provider.provider_type == kind:
             return Route(provider, "model-prefix")
-    for provider in providers:
+    for provider in serving:
         if provider.model(model) is not None:
             return Route(provider, "model-list")
     wanted = f"of the type {kind}, or one " if kind is not None else ""

@@ -39,6 +39,7 @@ class ProviderEntry(Entry, frozen=True, kw_only=True, rename="camel"):
     """A provider, and how its calls went since it was last configured.
 
     :ivar last: the offset of the last record of its subject.
+    :ivar tenant: whose it is; ``None`` for the operator's, which serve every tenant.
     """
 
     last: int
@@ -56,6 +57,7 @@ class ProviderEntry(Entry, frozen=True, kw_only=True, rename="camel"):
     latency_ms: int = 0
     last_call_at: str | None = None
     last_error: str | None = None
+    tenant: str | None = None
 
     def model(self, model_id: str) -> ModelInput | None:
         """Return one of its models."""
@@ -86,6 +88,7 @@ def configured(body: ProviderConfigured, *, created: int, last: int) -> Provider
         models=body.models,
         created_at=body.created_at,
         updated_at=body.updated_at,
+        tenant=body.tenant,
     )
 
 

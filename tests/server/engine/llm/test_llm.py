@@ -458,7 +458,7 @@ async def test_a_known_name_changes_the_provider_and_begins_its_health_anew() ->
         ({"baseUrl": "llm.example"}, "baseUrl: must be an absolute"),
         ({"baseUrl": "http://[::1"}, "baseUrl: must be an absolute"),
         ({"baseUrl": "http://u:p@h/v1"}, "baseUrl: must not hold credentials"),
-        ({"apiKeyId": "unknown"}, "apiKeyId: the server knows no key 'unknown'"),
+        ({"apiKeyId": "unknown"}, "apiKeyId: there is no key 'unknown' for this address"),
         ({"models": [MODEL, MODEL]}, "models: 'gpt-good' is there twice"),
         ({"models": [{**MODEL, "maxTokens": 0}]}, r"models\[0\].maxTokens: 0 is less than 1"),
         ({"models": [{**MODEL, "costPerInputToken": -1.0}]}, r"models\[0\].costPerInputToken: -1"),
