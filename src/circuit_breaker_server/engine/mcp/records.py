@@ -249,6 +249,7 @@ class SessionImage(_Part, frozen=True, kw_only=True):
     :ivar status: ``ACTIVE``, ``EXPIRED`` or ``REVOKED``.
     :ivar method: ``OAUTH`` or ``JWT``.
     :ivar renewable: there is a refresh token.
+    :ivar provider: the id of the provider that the user has signed in at; its tokens go nowhere else.
     """
 
     id: str
@@ -263,6 +264,7 @@ class SessionImage(_Part, frozen=True, kw_only=True):
     expires_at: str
     refreshes: int = 0
     renewable: bool = False
+    provider: str | None = None
 
 
 @final
@@ -284,7 +286,10 @@ class SessionChanged(VersionedBody, frozen=True, kw_only=True, tag="mcp_session_
 
 @final
 class SignInBegun(VersionedBody, frozen=True, kw_only=True, tag="mcp_sign_in_begun"):
-    """By ``initiateMcpOAuth``; ``key`` is a digest of the state, which itself is a secret."""
+    """By ``initiateMcpOAuth``; ``key`` is a digest of the state, which itself is a secret.
+
+    :ivar provider: the id of the provider that the user is sent to; its code goes nowhere else.
+    """
 
     key: str
     at: str
@@ -292,6 +297,7 @@ class SignInBegun(VersionedBody, frozen=True, kw_only=True, tag="mcp_sign_in_beg
     user_id: str
     redirect_uri: str
     expires_at: str
+    provider: str | None = None
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -188,7 +189,11 @@ class Servers:
             server = msgspec.structs.replace(server, description=given.description)
         if given.config is not None:
             config = checked_config(given.config, server.type, secrets)
-            server = msgspec.structs.replace(server, config=config)
+            auth = server.auth
+            if isinstance(auth, Jwt) and not _is_same_place(server.config.endpoint, config.endpoint):
+                # What is signed with it was meant for the old address: to sign for the new one, give it anew.
+                auth = msgspec.structs.replace(auth, private_key_id=None)
+            server = msgspec.structs.replace(server, config=config, auth=auth)
         if given.auth is not None:
             auth = checked_auth(given.auth, self._providers, secrets)
             server = msgspec.structs.replace(server, auth=auth)
@@ -388,6 +393,10 @@ class Servers:
             for id_ in secrets.values:
                 await self._secrets.remove(id_)
             raise
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    return urlsplit(one)[:2] == urlsplit(other)[:2]  # scheme, host and port
 
 
 def _switched(server: ServerImage, enabled: bool) -> ServerImage:

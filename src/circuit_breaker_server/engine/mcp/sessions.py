@@ -130,6 +130,7 @@ class Sessions:
         metadata: dict[str, object] | None,
         *,
         token_expires_at: str | None = None,
+        provider: str | None = None,
     ) -> Committed[Value]:
         """Make a session of a sign-in that has succeeded; answers ``McpSession``.
 
@@ -154,6 +155,7 @@ class Sessions:
                 last_activity_at=at,
                 expires_at=at,
                 renewable=tokens.refresh_token is not None,
+                provider=provider,
             )
             session = self._prolonged(session, server, at)
             try:
@@ -280,6 +282,8 @@ class Sessions:
         provider = self._providers.get(auth.provider.id)
         if provider is None:
             refuse(f"sessionId: the provider {shown(auth.provider.id)} is no longer configured")
+        if session.provider not in (None, provider.id):
+            refuse("sessionId: users of this MCP server sign in at another provider now; sign in again")
         token = self._secrets.get(_refresh_id(session.id))
         if token is None:
             refuse("sessionId: the provider gave no refresh token; sign in again")

@@ -123,6 +123,7 @@ class SignIn:
             user_id=given.user_id,
             redirect_uri=redirect_uri,
             expires_at=timestamp(now + STATE_LIFETIME),
+            provider=provider.id,
         )
         await self._secrets.put(_verifier_id(body.key), verifier)
         value: Value = {
@@ -163,6 +164,7 @@ class SignIn:
             or verifier is None
             or entry.begun.expires_at <= at
             or (entry.begun.server_id, entry.begun.user_id) != (given.server_id, given.user_id)
+            or entry.begun.provider not in (None, provider.id)
         ):
             raise EngineError(
                 ErrorCode.AUTHENTICATION_FAILED,
@@ -188,7 +190,9 @@ class SignIn:
             verifier=verifier,
         )
         metadata: dict[str, object] | None = None if tokens.scope is None else {"scope": tokens.scope}
-        return await self._sessions.create(server.id, given.user_id, "OAUTH", tokens, metadata)
+        return await self._sessions.create(
+            server.id, given.user_id, "OAUTH", tokens, metadata, provider=provider.id
+        )
 
     # -------------------------------------------------------------------------------------------------------
 

@@ -294,6 +294,24 @@ async def test_secrets_are_sent_where_they_belong_and_are_in_no_record_and_no_an
     assert '"X-Key": "(hidden)"' in shown
 
 
+async def test_what_is_secret_does_not_go_along_to_another_address() -> None:
+    log, secrets, key = MemoryLog(), MemorySecrets(), RSAKey.generate_key(2048)
+    public, private = (key.as_pem(private=half).decode() for half in (False, True))
+    signed = {"issuer": "us", "publicKey": public, "privateKey": private}
+    async with fake_mcp() as old, fake_mcp() as new, running(log, secrets=secrets) as engine:
+        server_id = await create_server(
+            engine, old.url, config={"headers": {"X-Key": "hush"}}, auth={"jwt": signed}
+        )
+        await engine.mcp.servers.test(server_id)
+        config = server_input(new.url).config
+        await engine.mcp.servers.update(server_id, UpdateServer(config=config))
+        await engine.mcp.servers.test(server_id)
+        assert secrets.values == {}
+    assert all("authorization" in sent and sent["x-key"] == "hush" for sent in old.headers)
+    assert new.headers
+    assert not any("authorization" in sent or "x-key" in sent for sent in new.headers)
+
+
 # --- refusals ---
 
 KEY = RSAKey.generate_key(2048)

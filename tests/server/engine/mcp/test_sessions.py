@@ -14,7 +14,12 @@ from joserfc.jwk import RSAKey
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, CompleteOAuth, InitiateOAuth
+from circuit_breaker_server.engine.mcp.inputs import (
+    AuthenticateJwt,
+    CompleteOAuth,
+    ConfigureOAuth,
+    InitiateOAuth,
+)
 from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.engine.mcp.streams import select_session_events
 from circuit_breaker_server.engine.paging import Pagination
@@ -198,6 +203,24 @@ async def test_a_sign_in_at_a_provider_proves_itself_and_its_state_is_good_once(
     )
     for secret in ("hush", "at-1", "at-2", "rt-1", exchange["code_verifier"], str(begun["state"])):
         assert secret not in written
+
+
+async def test_codes_and_tokens_of_one_provider_go_to_no_other() -> None:
+    async with token_endpoint() as first, token_endpoint() as second:
+        other = msgspec.structs.replace(corp(second), id="other")
+        async with running(MemoryLog(), providers=[corp(first), other], secrets=MemorySecrets()) as engine:
+            server_id = await create_server(engine, NOWHERE, auth=oauth())
+            begun = await begin(engine, server_id)
+            session = await complete(engine, server_id, begun["state"])
+            late = await begin(engine, server_id)
+            moved = {"serverId": server_id, "config": oauth(providerId="other")["oauth"]}
+            await engine.mcp.servers.configure_oauth(msgspec.convert(moved, ConfigureOAuth))
+            with pytest.raises(EngineError) as refused:
+                await complete(engine, server_id, late["state"])
+            with pytest.raises(EngineError, match="another provider"):
+                await engine.mcp.sessions.refresh(str(session["id"]))
+    assert refused.value.code is ErrorCode.AUTHENTICATION_FAILED
+    assert second.forms == []
 
 
 async def test_a_sign_in_that_takes_too_long_is_refused() -> None:
