@@ -181,6 +181,15 @@ class ServerSettings:
         written, some 15 ms for a thousand of them.
     :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
     :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
+    :ivar max_request_line_bytes: method, target and version of an HTTP request; more is answered 414. Over
+        this bound and the next five the connection is closed as well.
+    :ivar max_header_bytes: name and value of one header; more is answered 431, as for the next three.
+    :ivar max_headers_bytes: names and values of all headers of a request.
+    :ivar max_headers: how many headers a request has, its trailers among them.
+    :ivar max_trailers_bytes: names and values of the trailers behind a chunked body. They are dropped: a
+        trailer is never taken for a header.
+    :ivar max_chunk_extensions_bytes: what the chunks of one body have besides their sizes and data; more is
+        answered 413.
     :ivar max_operations: operations in use at once on one socket, or in one poll.
     :ivar max_operation_id_bytes: the id that a client gives an operation, in UTF-8; a longer one closes the
         socket with 4400.
@@ -265,6 +274,12 @@ class ServerSettings:
     snapshot_every: int = 1_000
     max_message_bytes: int = 64 * 1024
     max_body_bytes: int = 1024 * 1024
+    max_request_line_bytes: int = 8 * 1024
+    max_header_bytes: int = 8 * 1024
+    max_headers_bytes: int = 32 * 1024
+    max_headers: int = 100
+    max_trailers_bytes: int = 8 * 1024
+    max_chunk_extensions_bytes: int = 8 * 1024
     max_operations: int = 2000
     max_operation_id_bytes: int = 128
     document_limits: DocumentLimits = field(default_factory=DocumentLimits)

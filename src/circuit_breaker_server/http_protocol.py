@@ -3,26 +3,42 @@
 uvicorn waits for ever for a request that has begun, and for the first one of a connection. Here a head and a
 body have a deadline each, whatever trickles in meanwhile. Between two requests it is uvicorn's
 ``timeout_keep_alive`` that counts, and once the connection is a WebSocket it is the session.
+
+uvicorn also stores whatever its parser reports: here each part of a request has a bound in bytes, trailers
+are dropped, and requests that a client sends ahead wait as bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import Any, Protocol, cast, final
+from typing import Any, Final, Protocol, cast, final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.peers import Peers
+from circuit_breaker_server.request_limits import (
+    PIECE_BYTES,
+    RequestLimits,
+    RequestMeter,
+    RequestTooLarge,
+)
 
 __all__ = ["RETRY_SECONDS", "guarded_protocol", "refusal_bytes"]
 
 RETRY_SECONDS = 5
 """What ``Retry-After`` says to a connection that is one too many."""
+
+_AHEAD_BYTES: Final = 512 * 1024
+"""What a connection may send ahead of the answers, unread; twice what the event loop reads at once."""
+
+_UPGRADE_BYTES: Final = 16 * 1024
+"""What picows takes for the head of an upgrade; at more it closes without an answer."""
 
 logger = get_logger("http")
 
@@ -42,18 +58,26 @@ class _Upgraded(Protocol):
         """Call back when the connection is gone."""
 
 
-def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) -> type[asyncio.Protocol]:
+def guarded_protocol(
+    peers: Peers,
+    *,
+    head_seconds: float,
+    body_seconds: float,
+    limits: RequestLimits | None = None,
+) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``http=``.
 
     :param peers: counts the connections of all.
     :param head_seconds: from the beginning of a connection or a request to the end of its headers.
     :param body_seconds: from there to the end of its body.
+    :param limits: how big a request may be; ``None`` for the defaults.
 
     Example::
 
         uvicorn.Config(app, http=guarded_protocol(peers, head_seconds=10, body_seconds=30))
     """
     seconds = {_Stage.HEAD: head_seconds, _Stage.BODY: body_seconds}
+    bounds = limits or RequestLimits()
 
     class GuardedProtocol(HttpToolsProtocol):
         _stage = _Stage.HEAD
@@ -62,8 +86,14 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
         _is_counted = True
         _is_upgraded = False
         _has_received = False
-        _defect: str | None = None
+        _refusal: tuple[int, str] | None = None
+        _is_foreign = False
         _host = ""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._meter = RequestMeter(bounds)
+            self._ahead = bytearray()
 
         def enter(self, transport: asyncio.Transport, host: str) -> None:
             """Take over a connection that is counted."""
@@ -78,13 +108,32 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
+            if self.transport.is_closing() or self._is_foreign:
                 return
             self._has_received = True
-            super().data_received(data)
-            if self._is_upgraded or self.transport.is_closing():
-                self._disarm()
-                return
+            if self.pipeline:
+                self._hold(data)
+            else:
+                self._take(data)
+
+        def _take(self, data: bytes | bytearray) -> None:
+            """Give the parser bytes, a piece at a time, and keep what is ahead of too many answers."""
+            for start in range(0, len(data), PIECE_BYTES):
+                if self.pipeline:
+                    self._hold(data[start:])
+                    break
+                piece = bytes(data[start : start + PIECE_BYTES])
+                super().data_received(piece)
+                if self._is_upgraded or self.transport.is_closing():
+                    self._disarm()
+                    return
+                if self._is_foreign:
+                    break
+                try:
+                    self._meter.fed(len(piece))
+                except RequestTooLarge as error:
+                    self._end(error.status, str(error))
+                    return
             cycle = self._cycle()
             if (
                 self._stage is _Stage.NOTHING
@@ -96,7 +145,36 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
                 self._stage = _Stage.HEAD
             self._watch()
 
+        def _hold(self, data: bytes | bytearray) -> None:
+            """Keep bytes for later: a request in the queue takes a hundred times what it has in bytes."""
+            self._ahead += data
+            if len(self._ahead) > _AHEAD_BYTES:
+                self._disarm()
+                self.transport.abort()
+            else:
+                self.flow.pause_reading()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.pipeline:
+                self.flow.pause_reading()  # uvicorn reads on after the first answer
+            elif self._ahead and not self.transport.is_closing():
+                ahead, self._ahead = self._ahead, bytearray()
+                self._take(ahead)
+
+        def _unsupported_upgrade_warning(self) -> None:
+            # What follows is of a protocol that is not spoken here: it is answered, and read no more.
+            self._is_foreign = True
+            cycle = self._cycle()
+            if cycle is not None:
+                cycle.keep_alive = False
+
         def handle_websocket_upgrade(self) -> None:
+            lines = sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if lines + len(self.url) + len("GET  HTTP/1.1\r\n\r\n") > _UPGRADE_BYTES:
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                self._end(status, f"the head of an upgrade may have {_UPGRADE_BYTES} bytes at most")
+                return
             self._is_upgraded = True
             self._disarm()
             super().handle_websocket_upgrade()
@@ -108,21 +186,65 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
 
         def on_message_begin(self) -> None:
             self._stage = _Stage.HEAD
+            self._meter.begin()
             super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            with self._refusing():
+                self._meter.target(self.parser.get_method(), url)
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            with self._refusing():
+                self._meter.header(name, value)
+            if self._stage is _Stage.HEAD:  # a trailer is never a header
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._stage = _Stage.BODY
-            self._defect = _defect(
+            self._meter.head_complete()
+            defect = _defect(
                 self.parser.get_http_version(),
                 hosts=sum(name.lower() == b"host" for name, _ in self.headers),
                 is_upgrade=self.parser.should_upgrade(),
             )
-            if self._defect is not None:
-                raise ValueError(self._defect)  # the parser stops, and uvicorn answers 400
+            if defect is not None:
+                self._refusal = HTTPStatus.BAD_REQUEST, defect
+                raise ValueError(defect)  # the parser stops, and uvicorn answers 400
             super().on_headers_complete()
 
+        def on_chunk_header(self) -> None:
+            self._meter.chunk_begun()
+
+        def on_body(self, body: bytes) -> None:
+            stored = self._meter.body(len(body))
+            if stored:
+                super().on_body(body[:stored])
+            if self._meter.body_is_over:
+                self._end_after_answer()
+
+        def _end_after_answer(self) -> None:
+            """Let the route say that the body is too big, and read no other request behind it."""
+            cycle = self._cycle()
+            if self.parser.should_upgrade() or cycle is None or cycle.response_complete:
+                self._refusal = (
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the body is over {bounds.body_bytes} bytes",
+                )
+                raise ValueError(self._refusal[1])
+            cycle.keep_alive = False
+
+        @contextlib.contextmanager
+        def _refusing(self) -> Iterator[None]:
+            """Remember what is refused: the parser tells only that a callback failed."""
+            try:
+                yield
+            except RequestTooLarge as error:
+                self._refusal = error.status, str(error)
+                raise
+
         def send_400_response(self, msg: str) -> None:
-            super().send_400_response(self._defect or msg)
+            self._end(*(self._refusal or (HTTPStatus.BAD_REQUEST, msg)))
 
         def on_message_complete(self) -> None:
             self._stage = _Stage.NOTHING
@@ -150,14 +272,28 @@ def guarded_protocol(peers: Peers, *, head_seconds: float, body_seconds: float) 
                 self._watch()  # it is we who do not read: the requests before it are not answered yet
                 return
             logger.info("request_unfinished", remote=self._host, awaited=stage.name.lower())
-            cycle = self._cycle()
-            answering = cycle is not None and cycle.response_started and stage is _Stage.BODY
-            waiting = cycle is not None and not cycle.response_complete and stage is _Stage.HEAD
-            if not self._has_received or answering or waiting:
+            if not self._has_received:
                 self.transport.abort()
             else:
                 text = f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s"
-                _refuse(self.transport, HTTPStatus.REQUEST_TIMEOUT, text)
+                self._answer(stage, HTTPStatus.REQUEST_TIMEOUT, text)
+
+        def _end(self, status: int, text: str) -> None:
+            """Answer a request that is not taken, and close."""
+            logger.info("request_refused", remote=self._host, status=int(status))
+            self._disarm()
+            self._ahead.clear()
+            self._answer(self._stage, status, text)
+
+        def _answer(self, stage: _Stage, status: int, text: str) -> None:
+            """Answer and close; without an answer where it would stand in another one, or before it."""
+            cycle = self._cycle()
+            answering = cycle is not None and cycle.response_started and stage is _Stage.BODY
+            waiting = cycle is not None and not cycle.response_complete and stage is _Stage.HEAD
+            if answering or waiting:
+                self.transport.abort()
+            else:
+                _refuse(self.transport, status, text)
 
         def _cycle(self) -> RequestResponseCycle | None:
             return self.cycle  # uvicorn says that there is always one
@@ -207,7 +343,8 @@ def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
 def refusal_bytes(status: int, text: str) -> bytes:
     """Return the whole answer to a connection that is not let in, or too slow."""
     body = text.encode() + b"\n"
-    retry = "" if status == HTTPStatus.REQUEST_TIMEOUT else f"Retry-After: {RETRY_SECONDS}\r\n"
+    may_help = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    retry = f"Retry-After: {RETRY_SECONDS}\r\n" if may_help else ""
     head = (
         f"HTTP/1.1 {status:d} {HTTPStatus(status).phrase}\r\n"
         "Content-Type: text/plain; charset=utf-8\r\n"

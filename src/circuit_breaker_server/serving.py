@@ -25,6 +25,7 @@ from circuit_breaker_server.origins import Origins
 from circuit_breaker_server.paths import OPERATION_PATHS
 from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.request_limits import RequestLimits
 from circuit_breaker_server.security.rates import Rates, too_often
 from circuit_breaker_server.sessions import Sessions
 from circuit_breaker_server.websocket_upgrade import (
@@ -69,7 +70,12 @@ class Serving:
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
         peers = _peers(settings)
-        http = guarded_protocol(peers, head_seconds=settings.head_seconds, body_seconds=settings.body_seconds)
+        http = guarded_protocol(
+            peers,
+            head_seconds=settings.head_seconds,
+            body_seconds=settings.body_seconds,
+            limits=_request_limits(settings),
+        )
         self._config = uvicorn.Config(
             CrossOrigin(routes.app, self._origins),
             http=http,
@@ -160,4 +166,16 @@ def _peers(settings: ServerSettings) -> Peers:
         max_per_address=settings.max_connections_per_address,
         max_in_all=settings.max_connections,
         trusted=settings.trusted_proxies,
+    )
+
+
+def _request_limits(settings: ServerSettings) -> RequestLimits:
+    return RequestLimits(
+        request_line_bytes=settings.max_request_line_bytes,
+        header_bytes=settings.max_header_bytes,
+        headers_bytes=settings.max_headers_bytes,
+        headers=settings.max_headers,
+        trailers_bytes=settings.max_trailers_bytes,
+        chunk_extensions_bytes=settings.max_chunk_extensions_bytes,
+        body_bytes=settings.max_body_bytes,
     )
