@@ -24,7 +24,7 @@ __all__ = ["MUTANTS", "Mutant"]
 
 _ROOT = Path(__file__).parents[1]
 _SDK, _SERVER = "src/circuit_breaker_sdk", "src/circuit_breaker_server"
-_COPIED = ("src", "tests", "chaos", "tools", "interop", "examples", "pyproject.toml")
+_COPIED = ("src", "tests", "attack", "chaos", "tools", "interop", "examples", "pyproject.toml")
 _SECONDS = 240
 
 

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import pytest
-from graphql import (
-    GraphQLEnumType,
-    GraphQLField,
-    GraphQLInputObjectType,
-    GraphQLInputType,
-    GraphQLList,
-    GraphQLNonNull,
-    get_named_type,
-    is_composite_type,
-)
 
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.access.caller import Caller
-from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
-from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollRequest
 from circuit_breaker_server.security.api_keys import ApiKeyFile
@@ -72,127 +59,6 @@ def config_of(agent: str) -> dict[str, object]:
 @pytest.fixture(autouse=True)
 def quiet_logs(default_log_level: None) -> None:
     logs.configure("critical")
-
-
-# --- foreign is unknown ----------------------------------------------------------------------------
-
-OF_ID: Final = {
-    "workflow": "workflow",
-    "resource": "resource",
-    "natsResource": "resource",
-    "rule": "rule",
-    "updateRule": "rule",
-    "deleteRule": "rule",
-    "agent": "agent",
-    "agentExecution": "execution",
-    "mcpServer": "server",
-    "updateMcpServer": "server",
-    "deleteMcpServer": "server",
-    "toggleMcpServer": "server",
-}
-"""Root fields whose argument is only called id: what it is the id of."""
-NAMED: Final = {
-    "workflowId": "workflow",
-    "resourceId": "resource",
-    "ruleId": "rule",
-    "agentId": "agent",
-    "executionId": "execution",
-    "serverId": "server",
-    "sessionId": "session",
-}
-WORDS: Final = {
-    "stateId": "left",
-    "newState": "right",
-    "activityId": "ping",
-    "conditionType": "FieldExists",
-    "field": "n",
-    "algorithm": "RS256",
-}
-
-
-class Writer:
-    """Writes root fields with ids in them."""
-
-    def __init__(self, field: str, ids: Mapping[str, str]) -> None:
-        self.field = field
-        self.ids = ids
-        self.used: set[str] = set()
-
-    def arguments(self, field: GraphQLField) -> str:
-        written = self._members({name: arg.type for name, arg in field.args.items()})
-        return f"({', '.join(written)})" if written else ""
-
-    def _members(self, types: Mapping[str, GraphQLInputType]) -> list[str]:
-        return [
-            f"{name}: {self._value(name, type_)}"
-            for name, type_ in types.items()
-            if isinstance(type_, GraphQLNonNull) or name in NAMED or name in WORDS
-        ]
-
-    def _value(self, name: str, type_: GraphQLInputType) -> str:
-        if isinstance(type_, GraphQLNonNull):
-            return self._value(name, type_.of_type)
-        if isinstance(type_, GraphQLList):
-            return "[]"
-        if isinstance(type_, GraphQLEnumType):
-            return str(next(iter(type_.values)))
-        if isinstance(type_, GraphQLInputObjectType):
-            return "{" + ", ".join(self._members({n: f.type for n, f in type_.fields.items()})) + "}"
-        kind = OF_ID.get(self.field) if name == "id" else NAMED.get(name)
-        if kind is not None:
-            self.used.add(kind)
-            return json.dumps(self.ids[kind])
-        plain = {"Int": "1", "Float": "1.5", "Boolean": "true", "JSON": "{}"}
-        return plain.get(type_.name, json.dumps(WORDS.get(name, "x")))
-
-
-def written(kind: str, name: str, ids: Mapping[str, str]) -> tuple[str, set[str]]:
-    root = load_schema().query_type if kind == "query" else load_schema().mutation_type
-    assert root is not None
-    field = root.fields[name]
-    writer = Writer(name, ids)
-    inner = " { __typename }" if is_composite_type(get_named_type(field.type)) else ""
-    return f"{kind} {{ {name}{writer.arguments(field)}{inner} }}", writer.used
-
-
-def with_ids() -> list[tuple[str, str]]:
-    """Return every root field that takes an id, with its kind of operation."""
-    nobodys = dict.fromkeys({*NAMED.values(), *OF_ID.values()}, UNKNOWN)
-    fields = [*(("query", name) for name in QUERY_RULES), *(("mutation", name) for name in MUTATION_RULES)]
-    return [each for each in fields if written(*each, nobodys)[1]]
-
-
-async def all_of_it(office: Office) -> dict[str, str]:
-    """Make one of everything, foreign to all but the boss."""
-    workflow = await office.workflow()
-    resource = await office.resource(workflow)
-    agent = await office.made(CREATE_AGENT, AGENT)
-    await office.made(CREATE_CONFIG, config_of(agent))
-    started = await office.ask("boss", TRIGGER, id=resource)
-    return {
-        "workflow": workflow,
-        "resource": resource,
-        "agent": agent,
-        "execution": started["data"]["triggerStateAgents"][0]["id"],
-        "rule": await office.made(CREATE_RULE, RULE),
-        "server": await office.made(CREATE_SERVER, TOOLS),
-        "session": UNKNOWN,
-    }
-
-
-async def test_every_field_answers_of_what_is_foreign_as_of_what_is_unknown(tmp_path: Path) -> None:
-    fields = with_ids()
-    assert len(fields) > 35
-    async with open_office(tmp_path, eve=("other", MINE)) as office:
-        ids = await all_of_it(office)
-        nobodys = dict.fromkeys(ids, UNKNOWN)
-        for kind, name in fields:
-            foreign = json.dumps(await office.ask("eve", written(kind, name, ids)[0]))
-            unknown = json.dumps(await office.ask("eve", written(kind, name, nobodys)[0]))
-            assert "Syntax Error" not in foreign, foreign
-            for id_ in ids.values():
-                foreign = foreign.replace(id_, UNKNOWN)
-            assert foreign == unknown, name
 
 
 # --- what agents are started for -------------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""What each input of the API refers to: one table for all of the schema.
+
+An input that names something of somebody's (an id, a name, a key, a user, a project, a tenant, an address) is
+a permission: whoever may name it may make the server act on it. Each such input stands here with the scope
+that is asked for it; all other inputs are values, and stand here too. A test walks the schema and finds the
+inputs that nobody has thought of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["REFERENCES", "VALUES"]
+
+REFERENCES: Final[Mapping[str, str]] = {
+    # Workflows, their states and resources.
+    "Query.workflow.id": "workflow: workflow:read",
+    "Query.resource.id": "resource: workflow:read of its workflow",
+    "Query.resources.workflowId": "workflow: workflow:read",
+    "Query.availableActivities.resourceId": "resource: workflow:read of its workflow",
+    "Query.state.workflowId": "workflow: workflow:read",
+    "Query.state.stateId": "state: of the workflow that is named beside it",
+    "Query.workflowStates.workflowId": "workflow: workflow:read",
+    "Query.workflowRules.workflowId": "workflow: workflow:read",
+    "ResourceCreateInput.workflowId": "workflow: workflow:write",
+    "ResourceCreateInput.initialState": "state: of the workflow that is named beside it",
+    "ActivityExecuteInput.resourceId": "resource: workflow:write of its workflow",
+    "ActivityExecuteInput.activityId": "activity: of the resource's workflow",
+    "StateDefinitionInput.workflowId": "workflow: workflow:admin in createState; refused in createWorkflow",
+    "Mutation.updateState.workflowId": "workflow: workflow:admin",
+    "Mutation.updateState.stateId": "state: of the workflow that is named beside it",
+    "ActivityDefinitionInput.fromStates": "state: of the same definition",
+    "ActivityDefinitionInput.toState": "state: of the same definition",
+    "ActivityDefinitionInput.conditions": "rule: rule:read",
+    "WorkflowDefinitionInput.initialState": "state: of the same definition",
+    "AutoTransitionConfigInput.targetState": "state: of the same workflow",
+    "AutoTransitionConfigInput.conditions": "rule: refused here",
+    "StateNotificationConfigInput.channels": "channel: refused, as there are none",
+    "Subscription.resourceUpdates.resourceId": "resource: workflow:read of its workflow",
+    "Subscription.resourceUpdates.workflowId": "workflow: workflow:read",
+    "Subscription.workflowEvents.workflowId": "workflow: workflow:read",
+    # The place of resources in the log.
+    "Query.natsResource.id": "resource: nats:read of its workflow",
+    "Query.resourcesInState.workflowId": "workflow: nats:read",
+    "Query.resourcesInState.stateId": "state: of the workflow that is named beside it",
+    "Query.findResource.workflowId": "workflow: nats:read",
+    "Query.findResource.resourceId": "resource: nats:read of its workflow",
+    "CreateWorkflowInstanceInput.workflowId": "workflow: nats:write",
+    "ExecuteActivityWithNatsInput.resourceId": "resource: nats:write of its workflow",
+    "ExecuteActivityWithNatsInput.activityId": "activity: of the resource's workflow",
+    "ExecuteActivityWithNatsInput.newState": "state: of the resource's workflow",
+    "Subscription.natsResourceStream.workflowId": "workflow: nats:read",
+    "Subscription.natsResourceStream.stateId": "state: of the workflow that is named beside it",
+    # Rules.
+    "Query.rule.id": "rule: rule:read",
+    "Mutation.updateRule.id": "rule: rule:admin",
+    "Mutation.deleteRule.id": "rule: rule:admin",
+    "RuleEvaluationInput.ruleId": "rule: rule:read",
+    # Agents and their runs.
+    "Query.agent.id": "agent: agent:read",
+    "Query.stateAgentConfigs.stateId": "state: agent:read of each agent that is listed",
+    "Query.agentExecution.id": "run: agent:read of its agent",
+    "Query.resourceExecutions.resourceId": "resource: workflow:read, and agent:read of each agent",
+    "Mutation.cancelAgentExecution.executionId": "run: agent:write of its agent",
+    "TriggerStateAgentsInput.resourceId": "resource: workflow:write of its workflow",
+    "StateAgentConfigInput.agentId": "agent: agent:write, and workflow:write:*",
+    "StateAgentConfigInput.stateId": "state: of every workflow, hence workflow:write:*",
+    "StateAgentConfigInput.autoActivity": "activity: of every workflow, hence workflow:write:*",
+    "AgentLLMProviderInput.providerType": "provider: of the caller's tenant or the operator",
+    "AgentLLMProviderInput.model": "model: of a provider of the starting tenant, or of the operator",
+    "AgentLLMProviderInput.apiKey": "secret: given here, and sent to the address beside it alone",
+    "AgentLLMProviderInput.baseUrl": "address: one that the server may connect to",
+    "AgentDefinitionInput.tools": "tool: refused, as there are none",
+    "Subscription.agentExecutionStream.executionId": "run: agent:read of its agent",
+    "Subscription.agentExecutionStream.agentId": "agent: agent:read",
+    "Subscription.agentExecutionStream.resourceId": "resource: workflow:read of its workflow",
+    # Who pays.
+    "Query.budgetStatus.userId": "account: cost:read:user/ID",
+    "Query.budgetStatus.projectId": "account: cost:read:project/ID",
+    "CostAnalyticsInput.userId": "account: cost:read:user/ID",
+    "CostAnalyticsInput.projectId": "account: cost:read:project/ID",
+    "BudgetInput.userId": "account: cost:admin:user/ID",
+    "BudgetInput.projectId": "account: cost:admin:project/ID",
+    "Mutation.applyCredit.userId": "account: cost:admin:user/ID",
+    "Mutation.applyCredit.projectId": "account: cost:admin:project/ID",
+    "Subscription.costUpdates.userId": "account: cost:read:user/ID",
+    "Subscription.costUpdates.projectId": "account: cost:read:project/ID",
+    # Language models.
+    "Query.llmProvider.id": "provider: provider:read, of the caller's tenant or the operator",
+    "LlmChatCompletionInput.model": "model: of a provider of the caller's tenant, or of the operator",
+    "LlmChatCompletionInput.user": "account: the caller itself, else cost:write:user/ID",
+    "LlmChatCompletionInput.projectId": "account: cost:write:project/ID",
+    "LlmChatCompletionInput.requestId": "completion: a new one; CONFLICT where it is taken",
+    "LlmProviderConfigInput.name": "provider: provider:admin, of the caller's tenant alone",
+    "LlmProviderConfigInput.baseUrl": "address: one that the server may connect to",
+    "LlmProviderConfigInput.apiKeyId": "secret: the operator's, for the tenants and addresses that it names",
+    "Subscription.llmStream.requestId": "completion: llm:read of who asked for it",
+    # MCP servers and sessions.
+    "CreateMcpServerInput.tenantId": "tenant: the caller's own",
+    "Query.mcpServersByTenant.tenantId": "tenant: mcp:read of each server that is listed",
+    "Query.mcpServer.id": "server: mcp:read, of the caller's tenant",
+    "Query.mcpServerCapabilities.serverId": "server: mcp:read, of the caller's tenant",
+    "Query.mcpServerHealth.serverId": "server: mcp:read, of the caller's tenant",
+    "Query.mcpSessions.userId": "user: mcp:read of each session that is listed",
+    "Query.mcpSessions.serverId": "server: mcp:read of each session that is listed",
+    "Mutation.updateMcpServer.id": "server: mcp:admin, of the caller's tenant",
+    "Mutation.deleteMcpServer.id": "server: mcp:admin, of the caller's tenant",
+    "Mutation.toggleMcpServer.id": "server: mcp:admin, of the caller's tenant",
+    "Mutation.testMcpConnection.serverId": "server: mcp:write, of the caller's tenant",
+    "ConfigureMcpOAuthInput.serverId": "server: mcp:admin, of the caller's tenant",
+    "ConfigureMcpJwtInput.serverId": "server: mcp:admin, of the caller's tenant",
+    "RegisterMcpCapabilitiesInput.serverId": "server: mcp:admin, of the caller's tenant",
+    "InitiateMcpOAuthInput.serverId": "server: mcp:write:session/USER, of the caller's tenant",
+    "InitiateMcpOAuthInput.userId": "user: mcp:write:session/USER",
+    "InitiateMcpOAuthInput.redirectUri": "address: one that the operator allows",
+    "CompleteMcpOAuthInput.serverId": "server: mcp:write:session/USER, of the caller's tenant",
+    "CompleteMcpOAuthInput.userId": "user: mcp:write:session/USER",
+    "CompleteMcpOAuthInput.state": "sign-in: of the server and user that are named beside it",
+    "CompleteMcpOAuthInput.code": "sign-in: sent to the provider at which it began alone",
+    "CompleteMcpOAuthInput.codeVerifier": "sign-in: compared with the one that is kept",
+    "AuthenticateMcpJwtInput.serverId": "server: mcp:write:session/USER, of the caller's tenant",
+    "AuthenticateMcpJwtInput.userId": "user: mcp:write:session/USER",
+    "AuthenticateMcpJwtInput.token": "secret: given here; its signature is checked with the server's key",
+    "Mutation.refreshMcpSession.sessionId": "session: mcp:write:session/USER, of the caller's tenant",
+    "Mutation.revokeMcpSession.sessionId": "session: mcp:write:session/USER, of the caller's tenant",
+    "McpServerConfigInput.endpoint": "address: one that the server may connect to",
+    "McpServerConfigInput.headers": "secret: given here, and sent to the endpoint beside it alone",
+    "McpSslConfigInput.caCert": "secret: given here; for the endpoint beside it alone",
+    "McpSslConfigInput.clientCert": "secret: given here; for the endpoint beside it alone",
+    "McpSslConfigInput.clientKey": "secret: given here; for the endpoint beside it alone",
+    "McpOAuthConfigInput.providerId": "provider: one of those that the operator has configured",
+    "McpOAuthConfigInput.clientSecret": "secret: given here, and sent to that provider alone",
+    "McpOAuthConfigInput.redirectUri": "address: one that the operator allows",
+    "McpJwtConfigInput.publicKey": "secret: given here; checks the tokens of this server's users",
+    "McpJwtConfigInput.privateKey": "secret: given here; signs for the server's endpoint alone",
+    "Subscription.mcpServerStatusUpdates.serverId": "server: mcp:read, of the caller's tenant",
+    "Subscription.mcpSessionEvents.userId": "user: mcp:read of each session",
+    "Subscription.mcpSessionEvents.serverId": "server: mcp:read of each session",
+    "Subscription.mcpCapabilityUpdates.serverId": "server: mcp:read, of the caller's tenant",
+    # Pages.
+    "PaginationInput.after": "place: in the list of what the caller may see",
+    "PaginationInput.before": "place: in the list of what the caller may see",
+}
+"""By input (``Root.field.argument`` or ``Type.field``): what it refers to, and which scope it takes."""
+
+VALUES: Final[Mapping[str, str]] = {
+    "PaginationInput": "first last",
+    "AgentDefinitionInput": "name description capabilities",
+    "AgentPromptsInput": "system userTemplate contextInstructions",
+    "LlmConfigInput": "temperature maxTokens topP frequencyPenalty presencePenalty stopSequences",
+    "StateAgentConfigInput": "inputMapping outputMapping enabled",
+    "StateAgentScheduleInput": "initialDelaySeconds intervalSeconds maxExecutions",
+    "AgentRetryConfigInput": "maxAttempts backoffSeconds retryOnErrors",
+    "BudgetInput": "limit period warningThreshold",
+    "CostAnalyticsInput": "startDate endDate",
+    "LlmChatCompletionInput": "temperature maxTokens topP frequencyPenalty presencePenalty stop stream",
+    "ChatMessageInput": "role content name",
+    "LlmProviderConfigInput": "providerType",
+    "LlmModelInput": (
+        "id name maxTokens contextWindow costPerInputToken costPerOutputToken supportsStreaming "
+        "supportsFunctionCalling capabilities"
+    ),
+    "CreateMcpServerInput": "name description type metadata tags enabled",
+    "UpdateMcpServerInput": "name description metadata tags enabled",
+    "McpServerConfigInput": "timeoutSeconds maxConnections",
+    "McpSslConfigInput": "verify",
+    "McpRetryConfigInput": "maxAttempts initialDelayMs maxDelayMs backoffMultiplier jitterFactor",
+    "McpRateLimitConfigInput": "requestsPerSecond burstSize windowSeconds",
+    "McpOAuthConfigInput": "clientId scopes additionalParams",
+    "McpJwtConfigInput": "issuer audience algorithm expirationSeconds customClaims",
+    "McpTokenRefreshConfigInput": (
+        "autoRefresh refreshThresholdSeconds maxRefreshAttempts refreshRetryDelaySeconds"
+    ),
+    "InitiateMcpOAuthInput": "additionalParams",
+    "AuthenticateMcpJwtInput": "metadata",
+    "RegisterMcpCapabilitiesInput": "protocolVersion",
+    "McpToolInput": "name description inputSchema category metadata",
+    "McpResourceInput": "uri name description type mimeType metadata",
+    "McpPromptInput": "name description template category metadata",
+    "McpPromptParameterInput": "name description type required defaultValue constraints",
+    "McpServerFeaturesInput": (
+        "streaming fileOperations notifications batchOperations maxRequestSize contentTypes"
+    ),
+    "CreateWorkflowInstanceInput": "initialData metadata triggeredBy",
+    "ExecuteActivityWithNatsInput": "triggeredBy data",
+    "RuleInput": "name description tags",
+    "RuleConditionInput": "conditionType field value substring script",
+    "RuleEvaluationInput": "data metadata",
+    "WorkflowDefinitionInput": "name description",
+    "StateDefinitionInput": "id name description stateType isInitial isTerminal",
+    "StateUpdateInput": "name description stateType isTerminal",
+    "StateConfigInput": "timeoutSeconds metadata",
+    "AutoTransitionConfigInput": "enabled delaySeconds",
+    "StateNotificationConfigInput": "enabled templates",
+    "ActivityDefinitionInput": "id name description",
+    "ResourceCreateInput": "data metadata",
+    "ActivityExecuteInput": "data",
+    "Query.mcpServers": "type status",
+    "Query.rules": "tags",
+    "Mutation.applyCredit": "amount",
+    "Mutation.toggleMcpServer": "enabled",
+    "Subscription.resourceUpdates": "state",
+}
+"""By the owner of an input: the names of those that are values and refer to nothing.
+
+``triggeredBy`` is a note: who it really was is in the record and in the audit log.
+"""
