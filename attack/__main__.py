@@ -21,9 +21,11 @@ from typing import Final, final
 import msgspec
 import uvloop
 
-from attack.attacks import ATTACKS, SUSTAINED, Attack, Breach, Scale, connect_elsewhere
+from attack.attacks import SUSTAINED, Attack, Breach, Scale, connect_elsewhere
 from attack.audit_log import tamper
+from attack.owned import RIGHTS
 from attack.rights import rights_under_load
+from attack.suite import ATTACKS
 from attack.victims import Victims, victims_of
 from attack.world import ATTACKER, LIMITS, World, opened
 from circuit_breaker_server.security.audit import AuditPaths, read_key, verify
@@ -133,6 +135,7 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
     people = {
         "victim": ("*", ["workflow:read:*"]),
         "eve": ("other", ["workflow:read:nothing", "nats:read:nothing"]),
+        **RIGHTS,
     }
     problems: list[str] = []
     lines: list[Line] = []

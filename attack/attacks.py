@@ -41,6 +41,7 @@ class Scale:
     :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
+    :ivar timings: of each field with an id, for existing and for missing ones.
     """
 
     def __init__(self, *, short: bool) -> None:
@@ -49,6 +50,7 @@ class Scale:
         self.flood_seconds = 1.0 if short else 5.0
         self.fuzzed = 5_000 if short else 100_000
         self.fuzzed_frames = 500 if short else 10_000
+        self.timings = 50 if short else 200
 
 
 Attack: TypeAlias = Callable[[World, Scale], Awaitable[str]]
