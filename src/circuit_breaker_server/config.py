@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from circuit_breaker_server.hosts import host_name
 from circuit_breaker_server.origins import origin_parts
 from circuit_breaker_server.peers import is_loopback, network
 
@@ -257,6 +258,10 @@ class ServerSettings:
         be twice as many: each of them may be replaced by one with a fresh token.
     :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
         as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
+    :ivar allowed_hosts: names by which the server may be addressed, as ``app.localhost``, besides
+        ``localhost``, ``127.0.0.1`` and ``[::1]``; on any port. Another ``Host`` is answered 421. Asked for
+        where nobody is asked who he is and only this machine reaches the server, and wherever names are
+        given here.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -321,6 +326,7 @@ class ServerSettings:
     rates: RateSettings = RateSettings()
     max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -341,6 +347,11 @@ class ServerSettings:
                 origin_parts(origin)
             except ValueError as error:
                 raise ValueError(f"allowed_origins: {error}") from error
+        for host in self.allowed_hosts:
+            try:
+                host_name(host)
+            except ValueError as error:
+                raise ValueError(f"allowed_hosts: {error}") from error
         for proxy in self.trusted_proxies:
             try:
                 network(proxy)
@@ -355,6 +366,11 @@ class ServerSettings:
     def is_open(self) -> bool:
         """Whether nobody is asked who he is."""
         return self.token_keys is None and not self.api_keys
+
+    @property
+    def asks_for_host(self) -> bool:
+        """Whether requests must be for a name of this machine, or one of :attr:`allowed_hosts`."""
+        return bool(self.allowed_hosts) or (self.is_open and is_loopback(self.host))
 
     def exposure(self) -> str | None:
         """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""

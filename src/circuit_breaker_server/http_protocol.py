@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast, final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from circuit_breaker_server.hosts import Hosts
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.peers import Peers
 from circuit_breaker_server.request_limits import (
@@ -64,6 +65,7 @@ def guarded_protocol(
     head_seconds: float,
     body_seconds: float,
     limits: RequestLimits | None = None,
+    hosts: Hosts | None = None,
 ) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``http=``.
 
@@ -71,6 +73,7 @@ def guarded_protocol(
     :param head_seconds: from the beginning of a connection or a request to the end of its headers.
     :param body_seconds: from there to the end of its body.
     :param limits: how big a request may be; ``None`` for the defaults.
+    :param hosts: the names that a request may be for; ``None`` for any.
 
     Example::
 
@@ -203,14 +206,21 @@ def guarded_protocol(
         def on_headers_complete(self) -> None:
             self._stage = _Stage.BODY
             self._meter.head_complete()
+            named = [value for name, value in self.headers if name == b"host"]
             defect = _defect(
                 self.parser.get_http_version(),
-                hosts=sum(name.lower() == b"host" for name, _ in self.headers),
+                hosts=len(named),
                 is_upgrade=self.parser.should_upgrade(),
             )
             if defect is not None:
                 self._refusal = HTTPStatus.BAD_REQUEST, defect
-                raise ValueError(defect)  # the parser stops, and uvicorn answers 400
+            elif hosts is not None and named:
+                # Without a header it is HTTP/1.0, which no browser speaks.
+                misdirected = hosts.refusal(named[0].decode("latin-1"))
+                if misdirected is not None:
+                    self._refusal = HTTPStatus.MISDIRECTED_REQUEST, misdirected
+            if self._refusal is not None:
+                raise ValueError(self._refusal[1])  # the parser stops, and it is answered and closed
             super().on_headers_complete()
 
         def on_chunk_header(self) -> None:

@@ -19,11 +19,12 @@ from circuit_breaker_server.accepting import Acceptor, Handshakes
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.cross_origin import CrossOrigin
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.hosts import Hosts
 from circuit_breaker_server.http_protocol import guarded_protocol
 from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.origins import Origins
 from circuit_breaker_server.paths import OPERATION_PATHS
-from circuit_breaker_server.peers import Peers
+from circuit_breaker_server.peers import Peers, is_loopback
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.request_limits import RequestLimits
 from circuit_breaker_server.security.rates import Rates, too_often
@@ -75,6 +76,7 @@ class Serving:
             head_seconds=settings.head_seconds,
             body_seconds=settings.body_seconds,
             limits=_request_limits(settings),
+            hosts=_hosts(settings),
         )
         self._config = uvicorn.Config(
             CrossOrigin(routes.app, self._origins),
@@ -179,3 +181,11 @@ def _request_limits(settings: ServerSettings) -> RequestLimits:
         chunk_extensions_bytes=settings.max_chunk_extensions_bytes,
         body_bytes=settings.max_body_bytes,
     )
+
+
+def _hosts(settings: ServerSettings) -> Hosts | None:
+    if not settings.asks_for_host:
+        return None
+    host = settings.host
+    own = (f"[{host}]" if ":" in host else host,) if is_loopback(host) else ()
+    return Hosts((*settings.allowed_hosts, *own))

@@ -14,7 +14,7 @@ import pytest
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.peers import Peers, address_key
 
-HEAD = b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WHOLE = b'{"query":"{ health }"}'
 SHORT: dict[str, Any] = {"head_seconds": 0.05, "body_seconds": 0.05}
 
@@ -63,7 +63,7 @@ async def test_a_request_that_is_not_finished_in_time_ends_the_connection(
 
 async def test_line_ends_between_two_requests_do_not_hold_a_connection(tmp_path: Path) -> None:
     async with serving(tmp_path, **SHORT) as server, opened(server) as (reader, writer):
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200" in await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(2) == b"ok"
         writer.write(b"\r\n")
@@ -114,7 +114,7 @@ async def until_let_in(server: Server) -> None:
     async with asyncio.timeout(10):
         while True:
             async with opened(server) as (reader, writer):
-                writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 if (await rest(reader)).startswith(b"HTTP/1.1 200"):
                     return
 
@@ -167,9 +167,9 @@ UPGRADE = (
         (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n", b"400", b"exactly one Host header, not 2"),
         (b"GET /health HTTP/1.0\r\nHost: a\r\nhost: a\r\n", b"400", b"exactly one Host header, not 2"),
         (b"GET /health HTTP/1.0\r\n", b"200", b"ok"),
-        (b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", b"200", b"ok"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", b"200", b"ok"),
         (
-            b"GET /graphql HTTP/1.0\r\nHost: a\r\n" + UPGRADE,
+            b"GET /graphql HTTP/1.0\r\nHost: localhost\r\n" + UPGRADE,
             b"400",
             b"needs HTTP/1.1",
         ),

@@ -186,7 +186,7 @@ async def test_handshakes_under_way_have_their_share_and_do_not_take_that_of_oth
                 with contextlib.suppress(OSError):
                     async with opened(server, context) as (reader, writer):
                         # Its answer says that its handshake is over on the other side as well.
-                        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                         await reader.readuntil(b"ok")
                         async with opened(server, context) as (refused, _):
                             assert (await rest(refused)).startswith(b"HTTP/1.1 429")
@@ -217,7 +217,7 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(tm
                         writer.write(outgoing.read())
                         incoming.write(await reader.read(65_536))
                 # With the last of the handshake, where there is any, in one write; then the end.
-                tls.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                tls.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 writer.write(outgoing.read())
                 incoming.write(await rest(reader))
                 assert tls.read(65_536).startswith(b"HTTP/1.1 200")

@@ -91,7 +91,7 @@ def silent_listener(host: str, port: int) -> Iterator[None]:
 @pytest.mark.parametrize("scheme", ["ws", "http"])
 async def test_each_form_of_the_url_works(tmp_path: Path, transport: str, path: str, scheme: str) -> None:
     async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Server(ServerSettings(port=0, data_dir=tmp_path, allowed_hosts=("a-name",))) as server,
         reached_by(transport, server.port) as port,
     ):
         await use(transport, f"{scheme}://127.0.0.1:{port}{path}")
@@ -102,7 +102,7 @@ async def test_a_dead_first_address_does_not_keep_from_the_living_one(
     tmp_path: Path, transport: str, resolved: Callable[..., None]
 ) -> None:
     async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Server(ServerSettings(port=0, data_dir=tmp_path, allowed_hosts=("a-name",))) as server,
         reached_by(transport, server.port) as port,
     ):
         with silent_listener("127.0.0.2", port):
@@ -117,7 +117,7 @@ async def test_an_address_that_refuses_is_followed_by_the_next(
     tmp_path: Path, transport: str, hosts: list[str], resolved: Callable[..., None]
 ) -> None:
     async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Server(ServerSettings(port=0, data_dir=tmp_path, allowed_hosts=("a-name",))) as server,
         reached_by(transport, server.port) as port,
     ):
         resolved(*hosts)
@@ -130,7 +130,9 @@ async def test_ipv6_alone_is_enough(
     tmp_path: Path, transport: str, host: str, resolved: Callable[..., None]
 ) -> None:
     resolved("::1")
-    async with Server(ServerSettings(host="::1", port=0, data_dir=tmp_path)) as server:
+    async with Server(
+        ServerSettings(host="::1", port=0, data_dir=tmp_path, allowed_hosts=("a-name",))
+    ) as server:
         await use(transport, f"ws://{host}:{server.port}/graphql")
 
 
@@ -138,7 +140,9 @@ async def test_ipv6_alone_is_enough(
 async def test_a_certificate_is_trusted_by_all_or_by_none(tmp_path: Path, transport: str) -> None:
     authority = Authority()
     certificate, key = authority.write(tmp_path)
-    settings = ServerSettings(port=0, data_dir=tmp_path, tls_cert=certificate, tls_key=key)
+    settings = ServerSettings(
+        port=0, data_dir=tmp_path, tls_cert=certificate, tls_key=key, allowed_hosts=("a-name",)
+    )
     async with Server(settings) as server:
         url = f"wss://localhost:{server.port}/graphql"
         if transport != "polling":
@@ -180,7 +184,7 @@ def test_a_header_that_is_given_twice_is_refused() -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_header_may_hold_a_tab_and_each_character_of_a_name(tmp_path: Path, transport: str) -> None:
     async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Server(ServerSettings(port=0, data_dir=tmp_path, allowed_hosts=("a-name",))) as server,
         reached_by(transport, server.port) as port,
     ):
         await use(transport, f"ws://127.0.0.1:{port}/graphql", headers={"X.Tenant+1": "a\tb"})
@@ -189,7 +193,7 @@ async def test_a_header_may_hold_a_tab_and_each_character_of_a_name(tmp_path: Pa
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_next_url_is_used_where_nobody_listens_at_the_first(tmp_path: Path, transport: str) -> None:
     async with (
-        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Server(ServerSettings(port=0, data_dir=tmp_path, allowed_hosts=("a-name",))) as server,
         reached_by(transport, server.port) as port,
     ):
         with socket.socket() as free:
@@ -204,7 +208,9 @@ async def test_where_tls_fails_at_one_address_the_next_is_tried(
 ) -> None:
     authority = Authority()
     certificate, key = authority.write(tmp_path)
-    settings = ServerSettings(port=0, data_dir=tmp_path, tls_cert=certificate, tls_key=key)
+    settings = ServerSettings(
+        port=0, data_dir=tmp_path, tls_cert=certificate, tls_key=key, allowed_hosts=("a-name",)
+    )
 
     async def answer_in_plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

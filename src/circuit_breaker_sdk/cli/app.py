@@ -169,6 +169,13 @@ def serve(
             "may be repeated.",
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which clients address the server, besides localhost; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -212,6 +219,7 @@ def serve(
                 audit_key_file=audit_key_file,
                 audit_anchor=audit_anchor,
                 allowed_origins=allowed_origin or (),
+                allowed_hosts=allowed_host or (),
             )
         )
     )

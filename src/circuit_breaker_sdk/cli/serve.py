@@ -69,6 +69,7 @@ async def serve(
     audit_key_file: Path | None = None,
     audit_anchor: Path | None = None,
     allowed_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -88,6 +89,7 @@ async def serve(
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
     :param allowed_origins: of pages in browsers that may use the server, besides its own.
+    :param allowed_hosts: names by which it may be addressed, besides those of this machine.
     """
     try:
         settings = ServerSettings(
@@ -106,6 +108,7 @@ async def serve(
             audit_key_file=audit_key_file,
             audit_anchor_file=audit_anchor,
             allowed_origins=tuple(allowed_origins),
+            allowed_hosts=tuple(allowed_hosts),
         )
     except ValueError as error:
         print_error(error)
