@@ -286,6 +286,7 @@ class Server:
             mcp_session_seconds=settings.mcp_session_seconds,
             oauth_providers=[custom(each) for each in settings.oauth_providers],
             idempotency_seconds=settings.idempotency_seconds,
+            outbound=settings.outbound,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

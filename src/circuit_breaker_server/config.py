@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final, final
 
 from circuit_breaker_server.origins import origin_parts
+from circuit_breaker_server.outbound import LOOPBACK, AddressRules, AnswerLimits, Outbound
+from circuit_breaker_server.outbound.addresses import host_of
 from circuit_breaker_server.peers import is_loopback, network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
@@ -44,8 +46,10 @@ class OAuthProviderSettings:
         if not self.id or not self.name:
             raise ValueError("an OAuth provider needs an id and a name")
         for url in (self.authorization_endpoint, self.token_endpoint):
-            if not url.startswith(("https://", "http://")):
-                raise ValueError(f"OAuth provider {self.id}: {url!r} is no http or https URL")
+            try:
+                host_of(url)
+            except ValueError as error:
+                raise ValueError(f"OAuth provider {self.id}: {url!r}: {error}") from error
 
 
 @final
@@ -246,6 +250,11 @@ class ServerSettings:
         be twice as many: each of them may be replaced by one with a fresh token.
     :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
         as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
+    :ivar allowed_outbound: where the server may connect for callers (providers of language models, MCP
+        servers) besides public addresses: addresses, networks as ``10.0.0.0/8``, names of hosts. ``None`` is
+        loopback where nobody is asked who he is and the server listens on loopback; else nothing. The token
+        endpoints of ``oauth_providers`` are the operator's own, and always allowed.
+    :ivar answer_limits: how much those servers may answer.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -303,6 +312,8 @@ class ServerSettings:
     rates: RateSettings = RateSettings()
     max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()
+    allowed_outbound: tuple[str, ...] | None = None
+    answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -328,6 +339,10 @@ class ServerSettings:
                 network(proxy)
             except ValueError as error:
                 raise ValueError(f"trusted_proxies: {error}") from error
+        try:
+            AddressRules(self.allowed_outbound or ())
+        except ValueError as error:
+            raise ValueError(f"allowed_outbound: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
@@ -337,6 +352,15 @@ class ServerSettings:
     def is_open(self) -> bool:
         """Whether nobody is asked who he is."""
         return self.token_keys is None and not self.api_keys
+
+    @property
+    def outbound(self) -> Outbound:
+        """What is observed towards servers that callers have named."""
+        allowed = self.allowed_outbound
+        if allowed is None:
+            # Whoever reaches such a server is on this machine, and reaches its loopback without it.
+            allowed = LOOPBACK if self.is_open and is_loopback(self.host) else ()
+        return Outbound(rules=AddressRules(allowed), limits=self.answer_limits)
 
     def exposure(self) -> str | None:
         """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""

@@ -69,6 +69,7 @@ async def serve(
     audit_key_file: Path | None = None,
     audit_anchor: Path | None = None,
     allowed_origins: Sequence[str] = (),
+    allowed_outbound: Sequence[str] | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -88,6 +89,8 @@ async def serve(
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
     :param allowed_origins: of pages in browsers that may use the server, besides its own.
+    :param allowed_outbound: where the server may connect for callers, besides public addresses; ``None``:
+        loopback, if it listens there and nobody is asked who he is.
     """
     try:
         settings = ServerSettings(
@@ -106,6 +109,7 @@ async def serve(
             audit_key_file=audit_key_file,
             audit_anchor_file=audit_anchor,
             allowed_origins=tuple(allowed_origins),
+            allowed_outbound=None if allowed_outbound is None else tuple(allowed_outbound),
         )
     except ValueError as error:
         print_error(error)

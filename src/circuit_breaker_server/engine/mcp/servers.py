@@ -49,6 +49,7 @@ from circuit_breaker_server.engine.mcp.values import auth_value, health_value, s
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Servers"]
 
@@ -62,6 +63,7 @@ class Servers:
     """MCP servers.
 
     :param providers: where users may sign in, by id.
+    :param outbound: what is observed towards MCP servers.
 
     Example::
 
@@ -75,12 +77,15 @@ class Servers:
         secrets: Secrets,
         checks: Checks,
         providers: Mapping[str, Provider],
+        *,
+        outbound: Outbound,
     ) -> None:
         self._state = state
         self._appender = appender
         self._secrets = secrets
         self._checks = checks
         self._providers = providers
+        self._outbound = outbound
 
     # --- queries ---
 
@@ -158,7 +163,7 @@ class Servers:
             description=given.description,
             type=given.type,
             tenant_id=given.tenant_id,
-            config=checked_config(given.config, given.type, secrets),
+            config=checked_config(given.config, given.type, secrets, self._outbound.rules),
             auth=None if given.auth is None else checked_auth(given.auth, self._providers, secrets),
             metadata=checked_metadata(given.metadata),
             tags=checked_tags(given.tags or ()),
@@ -187,7 +192,7 @@ class Servers:
             check_description(given.description, "description")
             server = msgspec.structs.replace(server, description=given.description)
         if given.config is not None:
-            config = checked_config(given.config, server.type, secrets)
+            config = checked_config(given.config, server.type, secrets, self._outbound.rules)
             server = msgspec.structs.replace(server, config=config)
         if given.auth is not None:
             auth = checked_auth(given.auth, self._providers, secrets)
