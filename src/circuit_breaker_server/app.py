@@ -288,6 +288,7 @@ class Server:
             oauth_providers=[custom(each) for each in settings.oauth_providers],
             idempotency_seconds=settings.idempotency_seconds,
             enforce_budgets=enforced,
+            outbound=settings.outbound,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

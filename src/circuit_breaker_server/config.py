@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
 from circuit_breaker_server.hosts import host_name
 from circuit_breaker_server.origins import origin_parts
+from circuit_breaker_server.outbound import LOOPBACK, AddressRules, AnswerLimits, Outbound
+from circuit_breaker_server.outbound.addresses import host_of, rule
 from circuit_breaker_server.peers import is_loopback, network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
@@ -45,8 +48,10 @@ class OAuthProviderSettings:
         if not self.id or not self.name:
             raise ValueError("an OAuth provider needs an id and a name")
         for url in (self.authorization_endpoint, self.token_endpoint):
-            if not url.startswith(("https://", "http://")):
-                raise ValueError(f"OAuth provider {self.id}: {url!r} is no http or https URL")
+            try:
+                host_of(url)
+            except ValueError as error:
+                raise ValueError(f"OAuth provider {self.id}: {url!r}: {error}") from error
 
 
 @final
@@ -262,6 +267,11 @@ class ServerSettings:
         ``localhost``, ``127.0.0.1`` and ``[::1]``; on any port. Another ``Host`` is answered 421. Asked for
         where nobody is asked who he is and only this machine reaches the server, and wherever names are
         given here.
+    :ivar allowed_outbound: where the server may connect for callers (providers of language models, MCP
+        servers) besides public addresses: addresses, networks as ``10.0.0.0/8``, names of hosts. ``None`` is
+        loopback where nobody is asked who he is and the server listens on loopback; else nothing. The token
+        endpoints of ``oauth_providers`` are the operator's own, and always allowed.
+    :ivar answer_limits: how much those servers may answer.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -327,6 +337,8 @@ class ServerSettings:
     max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    allowed_outbound: tuple[str, ...] | None = None
+    answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -342,21 +354,18 @@ class ServerSettings:
             raise ValueError("tls_cert and tls_key (--tls-cert, --tls-key) go together: set both or none")
         if self.policy_file is not None and self.token_keys is None and not self.api_keys:
             raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
-        for origin in self.allowed_origins:
+        lists: tuple[tuple[str, Iterable[str], Callable[[str], object]], ...] = (
+            ("allowed_origins", self.allowed_origins, origin_parts),
+            ("allowed_hosts", self.allowed_hosts, host_name),
+            ("trusted_proxies", self.trusted_proxies, network),
+            ("allowed_outbound", self.allowed_outbound or (), rule),
+        )
+        for name, values, read in lists:
             try:
-                origin_parts(origin)
+                for value in values:
+                    read(value)
             except ValueError as error:
-                raise ValueError(f"allowed_origins: {error}") from error
-        for host in self.allowed_hosts:
-            try:
-                host_name(host)
-            except ValueError as error:
-                raise ValueError(f"allowed_hosts: {error}") from error
-        for proxy in self.trusted_proxies:
-            try:
-                network(proxy)
-            except ValueError as error:
-                raise ValueError(f"trusted_proxies: {error}") from error
+                raise ValueError(f"{name}: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
@@ -371,6 +380,15 @@ class ServerSettings:
     def asks_for_host(self) -> bool:
         """Whether requests must be for a name of this machine, or one of :attr:`allowed_hosts`."""
         return bool(self.allowed_hosts) or (self.is_open and is_loopback(self.host))
+
+    @property
+    def outbound(self) -> Outbound:
+        """What is observed towards servers that callers have named."""
+        allowed = self.allowed_outbound
+        if allowed is None:
+            # Whoever reaches such a server is on this machine, and reaches its loopback without it.
+            allowed = LOOPBACK if self.is_open and is_loopback(self.host) else ()
+        return Outbound(rules=AddressRules(allowed), limits=self.answer_limits)
 
     def exposure(self) -> str | None:
         """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""

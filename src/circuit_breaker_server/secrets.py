@@ -108,7 +108,8 @@ class SecretStore:
         """
         urls = _words(environment.get(_variable(_KEY_URLS, id), ""))
         tenants = _words(environment.get(_variable(_KEY_TENANTS, id), ""))
-        if urls and _origin(base_url) not in map(_origin, urls):
+        where = _origin(base_url)
+        if urls and (where is None or where not in map(_origin, urls)):
             return None
         if tenant is not None and not (urls and tenant in tenants):
             return None
@@ -168,9 +169,13 @@ def _words(text: str) -> list[str]:
     return [word for word in (part.strip() for part in text.split(",")) if word]
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def _origin(url: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port of a URL; ``None`` for what is none, which equals no address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
     return parts.scheme, parts.hostname or "", port
 
 

@@ -380,8 +380,8 @@ def still() -> Iterator[None]:
         patch.setattr("circuit_breaker_server.engine.mcp.sign_in.new_verifier", lambda: f"v{next(numbers)}")
         patch.setattr("circuit_breaker_server.engine.llm.completion.time.monotonic", lambda: 0.0)
         patch.setattr("circuit_breaker_server.engine.mcp.mcp.check", check)
-        patch.setattr("circuit_breaker_server.engine.mcp.sign_in.exchange_code", tokens)
-        patch.setattr("circuit_breaker_server.engine.mcp.sessions.refresh_tokens", tokens)
+        patch.setattr("circuit_breaker_server.engine.mcp.oauth.TokenEndpoints.exchange", tokens)
+        patch.setattr("circuit_breaker_server.engine.mcp.oauth.TokenEndpoints.refresh", tokens)
         patch.setattr(OpenAIEndpoint, "prepare", prepare)
         patch.setattr(OpenAIEndpoint, "ask", ask)
         yield

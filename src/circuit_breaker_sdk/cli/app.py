@@ -176,6 +176,15 @@ def serve(
             help="A name by which clients address the server, besides localhost; may be repeated.",
         ),
     ] = None,
+    allow_outbound: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Where the server may connect for callers (providers of language models, MCP servers), "
+            "besides public addresses: an address, a network as 10.0.0.0/8, a name; may be repeated. "
+            "By default loopback, if the server listens there and takes neither tokens nor keys.",
+        ),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -220,6 +229,7 @@ def serve(
                 audit_anchor=audit_anchor,
                 allowed_origins=allowed_origin or (),
                 allowed_hosts=allowed_host or (),
+                allowed_outbound=allow_outbound,
             )
         )
     )

@@ -70,6 +70,7 @@ async def serve(
     audit_anchor: Path | None = None,
     allowed_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    allowed_outbound: Sequence[str] | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -90,6 +91,8 @@ async def serve(
     :param audit_anchor: holds its last seal.
     :param allowed_origins: of pages in browsers that may use the server, besides its own.
     :param allowed_hosts: names by which it may be addressed, besides those of this machine.
+    :param allowed_outbound: where the server may connect for callers, besides public addresses; ``None``:
+        loopback, if it listens there and nobody is asked who he is.
     """
     try:
         settings = ServerSettings(
@@ -109,6 +112,7 @@ async def serve(
             audit_anchor_file=audit_anchor,
             allowed_origins=tuple(allowed_origins),
             allowed_hosts=tuple(allowed_hosts),
+            allowed_outbound=None if allowed_outbound is None else tuple(allowed_outbound),
         )
     except ValueError as error:
         print_error(error)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 import msgspec
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
+from circuit_breaker_server.outbound.addresses import AddressRefused, AddressRules, host_of
 
 __all__ = [
     "check_count",
     "check_description",
     "check_name",
+    "check_peer",
     "check_range",
     "check_unique",
     "check_url",
@@ -94,17 +95,20 @@ def check_range(number: float | None, least: float, most: float, where: str) -> 
 
 
 def check_url(text: str, where: str) -> None:
-    """Refuse what is no absolute http or https URL, or has credentials in it."""
+    """Refuse what is no absolute http or https URL, well formed as a whole, or has credentials in it."""
     try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
-        has_credentials = parts.username is not None
-    except ValueError:
-        usable, has_credentials = False, False
-    if not usable or " " in text:
-        refuse(f"{where}: must be an absolute http or https URL, for example https://host.example/v1")
-    if has_credentials:
-        refuse(f"{where}: must not hold credentials")
+        host_of(text)
+    except ValueError as error:
+        refuse(f"{where}: {error}")
+
+
+def check_peer(url: str, rules: AddressRules, where: str) -> None:
+    """Refuse a URL with an address that the server may not connect to; a name is checked when it connects."""
+    check_url(url, where)
+    try:
+        rules.check_host(host_of(url))
+    except AddressRefused as error:
+        refuse(f"{where}: {error}")
 
 
 def json_kind(value: object) -> str:

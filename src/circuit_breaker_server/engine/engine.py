@@ -36,6 +36,7 @@ from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import EventLog, Record
+from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["STREAMS", "Engine"]
 
@@ -57,6 +58,7 @@ class Engine:
     :param mcp_session_seconds: how long a session of an MCP server lasts at most.
     :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
     :param idempotency_seconds: how long the key of a mutation is remembered.
+    :param outbound: what is observed towards servers that callers have named.
     :param node: the name of this node in a cluster; empty for the only one.
     :param term: the number of the node's start.
     :param audit: called with each record that is appended, after it was applied to the state.
@@ -82,6 +84,7 @@ class Engine:
         oauth_providers: Sequence[Provider] = (),
         idempotency_seconds: float = 86_400.0,
         enforce_budgets: bool = False,
+        outbound: Outbound = Outbound(),  # noqa: B008 (a frozen value)
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
@@ -119,7 +122,9 @@ class Engine:
         """Resources with their place in the log."""
         self.costs = Costs(costs, appender, enforced=enforce_budgets)
         """Budgets, and what was spent."""
-        self.llm = Llm(llm, appender, self.costs, secrets, timeout_seconds=provider_seconds)
+        self.llm = Llm(
+            llm, appender, self.costs, secrets, timeout_seconds=provider_seconds, outbound=outbound
+        )
         """Providers of language models, and completions."""
         self.agents = Agents(
             agents,
@@ -138,6 +143,7 @@ class Engine:
             check_seconds=mcp_check_seconds,
             session_seconds=mcp_session_seconds,
             providers=oauth_providers,
+            outbound=outbound,
         )
         """MCP servers, and the sessions of their users."""
 

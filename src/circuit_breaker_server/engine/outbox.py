@@ -11,6 +11,7 @@ __all__ = ["Outbox"]
 P = TypeVar("P")
 
 _MAX_WAITING = 1_000
+_MAX_RECORD_BYTES = 1024 * 1024  # a quarter of what a record may hold
 
 
 @final
@@ -18,17 +19,19 @@ class Outbox(Generic[P]):
     """Writes pieces in order, in as few records as the log's pace asks for, one record at a time.
 
     :param write: writes one record of all the pieces it is given.
+    :param weigh: how many bytes a piece takes in a record. A record holds 1 MiB of pieces, or one piece.
 
     Example::
 
-        outbox = Outbox(write)
+        outbox = Outbox(write, weigh=lambda piece: piece.json_bytes)
         async for piece in pieces:
             await outbox.put(piece)
         await outbox.flush()
     """
 
-    def __init__(self, write: Callable[[list[P]], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[list[P]], Awaitable[None]], *, weigh: Callable[[P], int]) -> None:
         self._write = write
+        self._weigh = weigh
         self._waiting: list[P] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -58,5 +61,15 @@ class Outbox(Generic[P]):
 
     async def _drain(self) -> None:
         while self._waiting:
-            pieces, self._waiting = self._waiting, []
+            count = self._room()
+            pieces, self._waiting = self._waiting[:count], self._waiting[count:]
             await self._write(pieces)
+
+    def _room(self) -> int:
+        """Return how many of the pieces that wait go into one record."""
+        size = 0
+        for count, piece in enumerate(self._waiting):
+            size += self._weigh(piece)
+            if size > _MAX_RECORD_BYTES and count:
+                return count
+        return len(self._waiting)

@@ -84,6 +84,7 @@ async def open_office(
         log_level="critical",
         token_keys=TokenSettings(key=SECRET),
         policy_file=policy,
+        allowed_outbound=("127.0.0.1",),
         **(settings_ or {}),
     )
     async with Server(settings) as server, aiohttp.ClientSession() as http:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, TypedDict, final
 
+import msgspec
+
 from circuit_breaker_server.engine.agents.inputs import LlmConfig, RetryConfig
 from circuit_breaker_server.engine.agents.mapping import map_output, output_of, render
 from circuit_breaker_server.engine.agents.records import (
@@ -81,7 +83,7 @@ class AgentRun:
         """
         execution = self._execution
         await self._append(ExecutionStarted(**self._names(), input=execution.input))
-        outbox = Outbox(self._add)
+        outbox = Outbox(self._add, weigh=lambda note: len(msgspec.json.encode(note)))
         await self._endpoint.prepare()
         try:
             status, error, content, outcome = await self._attempts(outbox)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from circuit_breaker_server.engine.checks import (
     check_count,
     check_name,
+    check_peer,
     check_range,
     check_unique,
-    check_url,
     refuse,
 )
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.engine.llm.routing import ECHO
+from circuit_breaker_server.outbound import AddressRules
 
 __all__ = ["check_completion", "check_provider"]
 
@@ -20,13 +21,13 @@ MAX_PROMPT_CHARACTERS = 512 * 1024
 MAX_MODELS = 500
 
 
-def check_provider(given: ProviderConfig) -> None:
+def check_provider(given: ProviderConfig, rules: AddressRules) -> None:
     """Refuse a provider that cannot be configured."""
     check_name(given.provider_type, "providerType")
     check_name(given.name, "name")
     if given.provider_type == ECHO.provider_type or given.name == ECHO.name:
         refuse("the provider echo is built in; give this one another name and type")
-    check_url(given.base_url, "baseUrl")
+    check_peer(given.base_url, rules, "baseUrl")
     check_count(given.models, MAX_MODELS, "models")
     check_unique((model.id for model in given.models), "models")
     for i, model in enumerate(given.models):

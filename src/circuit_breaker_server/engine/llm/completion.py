@@ -75,7 +75,7 @@ class CompletionRun:
             user=given.user,
         )
         pieces: list[Piece] = []
-        outbox = Outbox(self._add)
+        outbox = Outbox(self._add, weigh=lambda piece: piece.json_bytes)
         await endpoint.prepare()
         try:
             if self._streaming:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import math
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 import msgspec
 
 from circuit_breaker_server.engine.llm.inputs import ChatMessage, ModelInput
+from circuit_breaker_server.outbound import AddressRefused, AnswerLimits, Outbound
+from circuit_breaker_server.outbound.addresses import host_of
+from circuit_breaker_server.outbound.tls import default_tls
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,6 +27,7 @@ __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome",
 
 
 _CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
+_MAX_WAIT_SECONDS: Final = 86_400.0
 _MAX_TOKENS: Final = 2**31  # an Int of GraphQL is less
 
 
@@ -47,6 +52,11 @@ class Piece(msgspec.Struct, frozen=True):
 
     text: str
     is_call: bool = False
+
+    @property
+    def json_bytes(self) -> int:
+        """What it takes in a record of the log."""
+        return len(msgspec.json.encode(self.text))
 
 
 @final
@@ -80,8 +90,8 @@ class ProviderFailed(Exception):
 
     :ivar retryable: asking again later may help.
     :ivar retry_after_seconds: when, where the provider said so.
-    :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request`` or
-        ``broken``.
+    :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request``,
+        ``broken``, ``address`` (the server may not connect there) or ``too_big``.
     """
 
     def __init__(self, kind: str, message: str, *, retry_after_seconds: float | None = None) -> None:
@@ -160,12 +170,17 @@ class OpenAIEndpoint:
 
     :param base_url: for example ``https://llm.example/v1``.
     :param timeout_seconds: for each wait: to connect, for the answer to begin, between two pieces.
+    :param outbound: where it may be, and how much it may answer.
     """
 
-    def __init__(self, base_url: str, api_key: str | None, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, *, timeout_seconds: float, outbound: Outbound
+    ) -> None:
         self._base_url = base_url
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
+        self._outbound = outbound
+        self._tls: ssl.SSLContext | None = None
         self._client: AsyncOpenAI | None = None
         self._asking = 0
 
@@ -177,15 +192,20 @@ class OpenAIEndpoint:
     async def prepare(self) -> None:
         """See :class:`Endpoint`; in a thread, so that streams go on."""
         await asyncio.to_thread(importlib.import_module, "openai")
+        if self._tls is None and self._base_url.startswith("https:"):
+            self._tls = await asyncio.to_thread(default_tls)
 
     async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
         """See :class:`Endpoint`; refused connections, 429 and 5xx are asked again twice."""
         # Imported here: openai costs 600 ms, which the start of a server must not.
         import openai  # noqa: PLC0415 (as said above)
 
-        begun, texts = False, _Texts()
+        from circuit_breaker_server.outbound.client import refusal_in  # noqa: PLC0415 (as said above)
+
+        begun, texts, size = False, _Texts(), _Size(self._outbound.limits)
         self._asking += 1
         try:
+            await self._check_address()
             async with AsyncExitStack() as open_:
                 answer = await self._open(openai.AsyncOpenAI).chat.completions.with_raw_response.create(
                     model=ask.model,
@@ -207,6 +227,7 @@ class OpenAIEndpoint:
                 async for chunk in stream:
                     begun = True
                     for piece in _pieces(chunk, outcome, texts):
+                        size.add(piece)
                         yield piece
         except ProviderFailed:
             raise
@@ -214,6 +235,8 @@ class OpenAIEndpoint:
             raise self._failure(error, begun=begun) from error
         except Exception as error:
             # The library lets through what its HTTP client raises in mid-stream, and takes JSON of any shape.
+            if (refusal := refusal_in(error)) is not None:
+                raise _refused(refusal) from error
             why = f"the answer broke off: {type(error).__name__}"
             if isinstance(error, (TypeError, AttributeError, ValueError)):
                 why = "an answer that cannot be read: a chunk that is none of a chat completion"
@@ -224,16 +247,38 @@ class OpenAIEndpoint:
         if not begun or outcome.finish_reason is None:
             raise ProviderFailed("broken", "the answer broke off before its end")
 
+    async def _check_address(self) -> None:
+        """Refuse an address before the library asks, which would ask again twice what is refused.
+
+        The check that counts is made where the connection is.
+        """
+        try:
+            await self._outbound.rules.addresses(host_of(self._base_url), 0)
+        except AddressRefused as error:
+            raise _refused(error) from error
+        except (OSError, ValueError):
+            pass  # the library tells it
+
     def _open(self, make: type[AsyncOpenAI]) -> AsyncOpenAI:
+        from circuit_breaker_server.outbound.client import Transport, open_client  # noqa: PLC0415 (as above)
+
         if self._client is None:
+            transport = Transport(self._outbound.rules, self._outbound.limits, streams=True, tls=self._tls)
             self._client = make(
-                api_key=self._api_key or "none", base_url=self._base_url, timeout=self._timeout_seconds
+                api_key=self._api_key or "none",
+                base_url=self._base_url,
+                timeout=self._timeout_seconds,
+                http_client=open_client(transport, timeout_seconds=self._timeout_seconds),
             )
         return self._client
 
     def _failure(self, error: Exception, *, begun: bool) -> ProviderFailed:  # noqa: PLR0911 (one per kind)
         import openai  # noqa: PLC0415 (as in `ask`)
 
+        from circuit_breaker_server.outbound.client import refusal_in  # noqa: PLC0415 (as in `ask`)
+
+        if (refusal := refusal_in(error)) is not None:
+            return _refused(refusal)
         match error:
             case openai.APITimeoutError():
                 return ProviderFailed("timeout", f"no answer within {self._timeout_seconds:g} s")
@@ -257,6 +302,33 @@ class OpenAIEndpoint:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def _refused(error: Exception) -> ProviderFailed:
+    return ProviderFailed("address" if isinstance(error, AddressRefused) else "too_big", str(error))
+
+
+@final
+class _Size:
+    """Counts the pieces of an answer, and what they take as JSON."""
+
+    def __init__(self, limits: AnswerLimits) -> None:
+        self._limits = limits
+        self._pieces = self._bytes = 0
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece.
+
+        :raises ProviderFailed: the answer is too big.
+        """
+        self._pieces += 1
+        self._bytes += piece.json_bytes
+        if self._pieces > self._limits.max_pieces:
+            raise ProviderFailed("too_big", f"answered with more than {self._limits.max_pieces} pieces")
+        if self._bytes > self._limits.max_text_bytes:
+            raise ProviderFailed(
+                "too_big", f"answered with more than {self._limits.max_text_bytes} bytes of text"
+            )
 
 
 def _count(value: object) -> int | None:
@@ -323,7 +395,7 @@ def _text(value: object) -> str:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        return None if text is None else max(0.0, float(text))
+        return None if text is None else min(max(0.0, float(text)), _MAX_WAIT_SECONDS)
     except ValueError:
         return None  # a date: "later" says as much
 

@@ -48,6 +48,7 @@ from circuit_breaker_server.engine.origin import ORIGIN
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Llm"]
 
@@ -89,6 +90,7 @@ class Llm:
     A completion runs because its request is in the log, and outlives the caller that waits for it.
 
     :param timeout_seconds: for each wait for a provider.
+    :param outbound: what is observed towards providers.
 
     Example::
 
@@ -96,13 +98,21 @@ class Llm:
     """
 
     def __init__(
-        self, state: LlmState, appender: Appender, costs: Costs, secrets: Secrets, *, timeout_seconds: float
+        self,
+        state: LlmState,
+        appender: Appender,
+        costs: Costs,
+        secrets: Secrets,
+        *,
+        timeout_seconds: float,
+        outbound: Outbound,
     ) -> None:
         self._state = state
         self._appender = appender
         self._costs = costs
         self._secrets = secrets
         self._timeout_seconds = timeout_seconds
+        self._outbound = outbound
         self._configuring = asyncio.Lock()
         self._endpoints: OrderedDict[tuple[str, str | None], OpenAIEndpoint] = OrderedDict()
         self._requests: dict[str, _Request] = {}
@@ -210,7 +220,7 @@ class Llm:
 
         :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
-        check_provider(given)
+        check_provider(given, self._outbound.rules)
         tenant = ORIGIN.get().tenant
         if given.api_key_id and self._key(given.api_key_id, given.base_url, tenant) is None:
             refuse(
@@ -257,7 +267,9 @@ class Llm:
         found = self._endpoints.get(key)
         if found is None:
             self._close_idle_endpoints()
-            found = OpenAIEndpoint(base_url, api_key, timeout_seconds=self._timeout_seconds)
+            found = OpenAIEndpoint(
+                base_url, api_key, timeout_seconds=self._timeout_seconds, outbound=self._outbound
+            )
             self._endpoints[key] = found
         self._endpoints.move_to_end(key)
         return found

@@ -13,6 +13,7 @@ from circuit_breaker_server.engine.checks import (
     check_count,
     check_description,
     check_name,
+    check_peer,
     check_range,
     check_unique,
     check_url,
@@ -35,6 +36,7 @@ from circuit_breaker_server.engine.mcp.jwt import check_keys
 from circuit_breaker_server.engine.mcp.oauth import check_params
 from circuit_breaker_server.engine.mcp.records import Config, Jwt, OAuth, Provider, Refreshing, Retry, Ssl
 from circuit_breaker_server.engine.mcp.tls import check_tls
+from circuit_breaker_server.outbound import AddressRules
 
 __all__ = [
     "NewSecrets",
@@ -83,7 +85,7 @@ class NewSecrets:
         return id_
 
 
-def checked_config(given: ConfigInput, type_: str, secrets: NewSecrets) -> Config:
+def checked_config(given: ConfigInput, type_: str, secrets: NewSecrets, rules: AddressRules) -> Config:
     """Return how an MCP server is reached.
 
     :raises EngineError: ``INVALID_INPUT``.
@@ -95,6 +97,7 @@ def checked_config(given: ConfigInput, type_: str, secrets: NewSecrets) -> Confi
             "LOCAL ones neither"
         )
     _check_url(endpoint, "config.endpoint")
+    check_peer(endpoint, rules, "config.endpoint")
     if type_ == "LOCAL" and not _is_loopback(endpoint):
         refuse("config.endpoint: of a LOCAL server must be on this machine: localhost, 127.0.0.1 or [::1]")
     if given.rate_limit is not None:
@@ -330,8 +333,6 @@ def check_redirect(url: str, where: str) -> None:
 
 
 def _check_url(url: str, where: str) -> None:
-    if len(url) > _MAX_URL:
-        refuse(f"{where}: has at most {_MAX_URL} characters")
     check_url(url, where)
     if "#" in url:
         refuse(f"{where}: must have no fragment (#…)")

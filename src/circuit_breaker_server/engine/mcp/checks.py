@@ -31,6 +31,7 @@ from circuit_breaker_server.engine.mcp.tls import tls_context
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Checks", "changed_offer"]
 
@@ -63,12 +64,14 @@ class Checks:
         check: Callable[[Target], Awaitable[Finding]],
         *,
         interval_seconds: float,
+        outbound: Outbound,
     ) -> None:
         self._state = state
         self._appender = appender
         self._secrets = secrets
         self._check = check
         self._interval_seconds = interval_seconds
+        self._outbound = outbound
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -194,6 +197,7 @@ class Checks:
             retry=config.retry,
             headers=headers,
             tls=tls,
+            outbound=self._outbound,
         )
 
     async def _record(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import importlib
 import logging
 import random
-import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -28,6 +26,9 @@ from circuit_breaker_server.engine.mcp.capabilities import (
 )
 from circuit_breaker_server.engine.mcp.checking import MAX_LISTED, check_listing
 from circuit_breaker_server.engine.mcp.records import Health, Retry
+from circuit_breaker_server.outbound import AddressRefused, Outbound
+from circuit_breaker_server.outbound.addresses import host_of
+from circuit_breaker_server.outbound.tls import default_tls
 
 if TYPE_CHECKING:
     import httpx2
@@ -46,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to check; all secrets are in it.
 
     :ivar tls: of an https endpoint; ``None`` trusts the system's authorities.
+    :ivar outbound: where it may be, and how much it may answer.
     """
 
     endpoint: str
@@ -54,6 +56,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry
     headers: Mapping[str, str]
     tls: ssl.SSLContext | None
+    outbound: Outbound
 
 
 @final
@@ -160,16 +163,21 @@ async def _attempt(target: Target, finding: Finding) -> None:
 
 async def _reach(target: Target, finding: Finding) -> None:
     """Connect once and hang up, to tell the name, the port and TLS apart."""
-    parts = urlsplit(target.endpoint)
-    host, is_https = parts.hostname or "", parts.scheme == "https"
+    try:
+        host, parts = host_of(target.endpoint), urlsplit(target.endpoint)
+    except ValueError as error:  # kept by an earlier version
+        raise _CheckFailed(f"config.endpoint {error}") from error
+    is_https = parts.scheme == "https"
     port = parts.port or (443 if is_https else 80)
     try:
-        await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = await target.outbound.rules.addresses(host, port)
+    except AddressRefused as error:
+        raise _CheckFailed(str(error)) from error
     except OSError as error:
         raise _CheckFailed(f"the host {host} is not known") from error
     finding.dns = True
     try:
-        _, plain = await asyncio.open_connection(host, port)
+        address, plain = await _connect(addresses, port)
         plain.close()
         await _closed(plain)
     except OSError as error:
@@ -178,7 +186,7 @@ async def _reach(target: Target, finding: Finding) -> None:
     if is_https:
         try:
             context = await _tls_of(target)
-            _, secure = await asyncio.open_connection(host, port, ssl=context)
+            _, secure = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
             secure.close()
             await _closed(secure)
         except (OSError, ssl.CertificateError) as error:
@@ -187,16 +195,24 @@ async def _reach(target: Target, finding: Finding) -> None:
         finding.handshake = True
 
 
+async def _connect(addresses: Sequence[str], port: int) -> tuple[str, asyncio.StreamWriter]:
+    """Connect to the first address that accepts; none is looked up again after its check."""
+    failure: OSError | None = None
+    for address in addresses:
+        try:
+            _, writer = await asyncio.open_connection(address, port)
+        except OSError as error:
+            failure = failure or error
+        else:
+            return address, writer
+    raise failure or OSError("no address")
+
+
 async def _tls_of(target: Target) -> ssl.SSLContext | None:
     """Return what TLS is checked with; ``None`` where there is none: making one blocks for 20 ms."""
     if not target.endpoint.startswith("https:"):
         return None
-    return target.tls or await asyncio.to_thread(_default_tls)
-
-
-@functools.cache
-def _default_tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+    return target.tls or await asyncio.to_thread(default_tls)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -210,9 +226,14 @@ def _os_text(error: Exception) -> str:
 
 async def _speak(target: Target, finding: Finding) -> Listing:
     # Imported here: the client costs half a second, which the start of a server must not.
-    import httpx2  # noqa: PLC0415 (as said above)
     import mcp  # noqa: PLC0415 (as above)
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 (as above)
+
+    from circuit_breaker_server.outbound.client import (  # noqa: PLC0415 (as above)
+        Transport,
+        open_client,
+        refusal_in,
+    )
 
     _silence()
 
@@ -221,20 +242,27 @@ async def _speak(target: Target, finding: Finding) -> Listing:
         if response.status_code in (401, 403):
             finding.authenticated = False
 
-    http = httpx2.AsyncClient(
-        headers=dict(target.headers),
-        verify=await _tls_of(target) or False,
-        timeout=target.timeout_seconds,
-        limits=httpx2.Limits(max_connections=target.max_connections),
-        event_hooks={"response": [note]},
-        trust_env=False,
+    bounded = Transport(
+        target.outbound.rules,
+        target.outbound.limits,
+        streams=False,
+        tls=await _tls_of(target),
+        max_connections=target.max_connections,
     )
-    async with http:
-        transport = streamable_http_client(target.endpoint, http_client=http)
-        async with mcp.Client(transport, mode="legacy") as client:
-            finding.initialized, finding.authenticated = True, True
-            await client.session.send_ping()
-            return await _list(client)
+    try:
+        async with open_client(
+            bounded, timeout_seconds=target.timeout_seconds, headers=target.headers, on_answer=note
+        ) as http:
+            transport = streamable_http_client(target.endpoint, http_client=http)
+            async with mcp.Client(transport, mode="legacy") as client:
+                finding.initialized, finding.authenticated = True, True
+                await client.session.send_ping()
+                return await _list(client)
+    except Exception as error:
+        # The client takes what breaks a stream for a stream that has ended, and tells of that.
+        if (refusal := bounded.refusal or refusal_in(error)) is not None:
+            raise _CheckFailed(str(refusal)) from error
+        raise
 
 
 def _silence() -> None:

@@ -9,6 +9,7 @@ from typing import final
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.mcp.checks import Checks
 from circuit_breaker_server.engine.mcp.health import check
+from circuit_breaker_server.engine.mcp.oauth import TokenEndpoints
 from circuit_breaker_server.engine.mcp.providers import BUILT_IN
 from circuit_breaker_server.engine.mcp.records import Provider, decode_body
 from circuit_breaker_server.engine.mcp.servers import Servers
@@ -19,6 +20,8 @@ from circuit_breaker_server.engine.mcp.values import provider_value, server_valu
 from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.outbound import Outbound
+from circuit_breaker_server.outbound.addresses import host_of
 
 __all__ = ["Mcp"]
 
@@ -34,6 +37,7 @@ class Mcp:
     :param check_seconds: between two checks of an enabled MCP server.
     :param session_seconds: how long a session lasts at most without being refreshed.
     :param providers: where users may sign in, besides the built-in ones.
+    :param outbound: what is observed towards MCP servers and token endpoints.
 
     Example::
 
@@ -49,13 +53,21 @@ class Mcp:
         check_seconds: float,
         session_seconds: float,
         providers: Sequence[Provider],
+        outbound: Outbound,
     ) -> None:
         self._state = state
         self._providers = {each.id: each for each in (*BUILT_IN, *providers)}
-        self._checks = Checks(state, appender, secrets, check, interval_seconds=check_seconds)
-        self.servers = Servers(state, appender, secrets, self._checks, self._providers)
+        self._checks = Checks(
+            state, appender, secrets, check, interval_seconds=check_seconds, outbound=outbound
+        )
+        self.servers = Servers(state, appender, secrets, self._checks, self._providers, outbound=outbound)
         """MCP servers."""
-        self.sessions = Sessions(state, appender, secrets, self._providers, session_seconds=session_seconds)
+        # Whom the settings name is the operator's choice, wherever it is.
+        own = outbound.rules.allowing(host_of(each.token_endpoint) for each in providers)
+        tokens = TokenEndpoints(Outbound(rules=own, limits=outbound.limits))
+        self.sessions = Sessions(
+            state, appender, secrets, self._providers, session_seconds=session_seconds, tokens=tokens
+        )
         """Sessions of their users."""
         self.sign_in = SignIn(
             state,
@@ -63,6 +75,7 @@ class Mcp:
             secrets,
             self.sessions,
             self._providers,
+            tokens=tokens,
             server=lambda server_id: self.servers.entry(server_id).server,
         )
         """How sessions come to be."""

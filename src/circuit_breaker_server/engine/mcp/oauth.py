@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hashlib
+import importlib
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -14,8 +17,10 @@ import msgspec
 from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.mcp.records import OAuth
+from circuit_breaker_server.outbound import AddressRefused, Outbound
+from circuit_breaker_server.outbound.tls import default_tls
 
-__all__ = ["Tokens", "authorization_url", "check_params", "exchange_code", "new_verifier", "refresh_tokens"]
+__all__ = ["TokenEndpoints", "Tokens", "authorization_url", "check_params", "new_verifier"]
 
 _OWN_PARAMS: Final = frozenset(
     {
@@ -85,62 +90,83 @@ def authorization_url(
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
 
-async def exchange_code(
-    config: OAuth, *, endpoint: str, client_secret: str, code: str, redirect_uri: str, verifier: str
-) -> Tokens:
-    """Exchange a code for tokens.
+@final
+class TokenEndpoints:
+    """Asks the token endpoints of providers.
 
-    :raises EngineError: ``PROVIDER_FAILED``.
+    :param outbound: where they may be, and how much they may answer.
+
+    Example::
+
+        tokens = await endpoints.refresh(auth, endpoint="https://…", client_secret="…", refresh_token="…")
     """
-    form = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "redirect_uri": redirect_uri,
-        "code_verifier": verifier,
-        "client_id": config.client_id,
-        "client_secret": client_secret,
-    }
-    return await _ask(endpoint, form)
 
+    def __init__(self, outbound: Outbound) -> None:
+        self._rules = outbound.rules
+        self._limits = dataclasses.replace(outbound.limits, max_answer_bytes=_MAX_ANSWER)
 
-async def refresh_tokens(config: OAuth, *, endpoint: str, client_secret: str, refresh_token: str) -> Tokens:
-    """Renew tokens.
+    async def exchange(
+        self, config: OAuth, *, endpoint: str, client_secret: str, code: str, redirect_uri: str, verifier: str
+    ) -> Tokens:
+        """Exchange a code for tokens.
 
-    :raises EngineError: ``PROVIDER_FAILED``.
-    """
-    form = {
-        "grant_type": "refresh_token",
-        "refresh_token": refresh_token,
-        "client_id": config.client_id,
-        "client_secret": client_secret,
-    }
-    return await _ask(endpoint, form)
+        :raises EngineError: ``PROVIDER_FAILED``.
+        """
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier,
+            "client_id": config.client_id,
+            "client_secret": client_secret,
+        }
+        return await self._ask(endpoint, form)
 
+    async def refresh(
+        self, config: OAuth, *, endpoint: str, client_secret: str, refresh_token: str
+    ) -> Tokens:
+        """Renew tokens.
 
-async def _ask(endpoint: str, form: Mapping[str, str], *, timeout_seconds: float = 15.0) -> Tokens:
-    # Imported here: aiohttp costs 120 ms, which the start of a server must not.
-    import aiohttp  # noqa: PLC0415 (as said above)
+        :raises EngineError: ``PROVIDER_FAILED``.
+        """
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": refresh_token,
+            "client_id": config.client_id,
+            "client_secret": client_secret,
+        }
+        return await self._ask(endpoint, form)
 
-    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            # A redirect would hand the client's secret to someone else.
-            session.post(
-                endpoint, data=form, headers={"Accept": "application/json"}, allow_redirects=False
-            ) as answer,
-        ):
-            body = b""
-            while len(body) <= _MAX_ANSWER and (chunk := await answer.content.read(_MAX_ANSWER)):
-                body += chunk
-            status = answer.status
-    except TimeoutError as error:
-        raise _failed(f"did not answer within {timeout_seconds:g} s", "timeout") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise _failed(f"could not be reached: {type(error).__name__}", "connection") from error
-    if len(body) > _MAX_ANSWER:
-        raise _failed("answered with too much", "protocol")
-    return _read(status, body)
+    async def _ask(self, endpoint: str, form: Mapping[str, str], *, timeout_seconds: float = 15.0) -> Tokens:
+        # Imported here, in a thread: httpx2 costs 100 ms, which streams must not.
+        await asyncio.to_thread(importlib.import_module, "circuit_breaker_server.outbound.client")
+        import httpx2  # noqa: PLC0415 (as said above)
+
+        from circuit_breaker_server.outbound.client import (  # noqa: PLC0415 (as above)
+            Transport,
+            open_client,
+            refusal_in,
+        )
+
+        tls = await asyncio.to_thread(default_tls) if endpoint.startswith("https:") else None
+        transport = Transport(self._rules, self._limits, streams=False, tls=tls)
+        try:
+            async with (
+                asyncio.timeout(timeout_seconds),
+                # It follows no redirect, which would hand the client's secret to someone else.
+                open_client(transport, timeout_seconds=timeout_seconds) as client,
+            ):
+                answer = await client.post(endpoint, data=form, headers={"Accept": "application/json"})
+        except TimeoutError as error:
+            raise _failed(f"did not answer within {timeout_seconds:g} s", "timeout") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            refusal = refusal_in(error)
+            if isinstance(refusal, AddressRefused):
+                raise _failed(f"is out of reach: {refusal}", "address") from error
+            if refusal is not None:
+                raise _failed(str(refusal), "protocol") from error
+            raise _failed(f"could not be reached: {type(error).__name__}", "connection") from error
+        return _read(answer.status_code, answer.content)
 
 
 def _read(status: int, body: bytes) -> Tokens:

@@ -50,6 +50,7 @@ from circuit_breaker_server.engine.mcp.values import auth_value, health_value, s
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Servers"]
 
@@ -63,6 +64,7 @@ class Servers:
     """MCP servers.
 
     :param providers: where users may sign in, by id.
+    :param outbound: what is observed towards MCP servers.
 
     Example::
 
@@ -76,12 +78,15 @@ class Servers:
         secrets: Secrets,
         checks: Checks,
         providers: Mapping[str, Provider],
+        *,
+        outbound: Outbound,
     ) -> None:
         self._state = state
         self._appender = appender
         self._secrets = secrets
         self._checks = checks
         self._providers = providers
+        self._outbound = outbound
 
     # --- queries ---
 
@@ -159,7 +164,7 @@ class Servers:
             description=given.description,
             type=given.type,
             tenant_id=given.tenant_id,
-            config=checked_config(given.config, given.type, secrets),
+            config=checked_config(given.config, given.type, secrets, self._outbound.rules),
             auth=None if given.auth is None else checked_auth(given.auth, self._providers, secrets),
             metadata=checked_metadata(given.metadata),
             tags=checked_tags(given.tags or ()),
@@ -188,7 +193,7 @@ class Servers:
             check_description(given.description, "description")
             server = msgspec.structs.replace(server, description=given.description)
         if given.config is not None:
-            config = checked_config(given.config, server.type, secrets)
+            config = checked_config(given.config, server.type, secrets, self._outbound.rules)
             auth = server.auth
             if isinstance(auth, Jwt) and not _is_same_place(server.config.endpoint, config.endpoint):
                 # What is signed with it was meant for the old address: to sign for the new one, give it anew.

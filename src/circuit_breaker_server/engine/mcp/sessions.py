@@ -15,7 +15,7 @@ from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed,
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.due import Due
-from circuit_breaker_server.engine.mcp.oauth import Tokens, refresh_tokens
+from circuit_breaker_server.engine.mcp.oauth import TokenEndpoints, Tokens
 from circuit_breaker_server.engine.mcp.records import (
     Body,
     Jwt,
@@ -59,12 +59,14 @@ class Sessions:
         providers: Mapping[str, Provider],
         *,
         session_seconds: float,
+        tokens: TokenEndpoints,
     ) -> None:
         self._state = state
         self._appender = appender
         self._secrets = secrets
         self._providers = providers
         self._session_seconds = session_seconds
+        self._tokens = tokens
         self._expiries = Due()
         self._renewals = Due()
         self._refreshing: set[str] = set()
@@ -287,7 +289,7 @@ class Sessions:
         token = self._secrets.get(_refresh_id(session.id))
         if token is None:
             refuse("sessionId: the provider gave no refresh token; sign in again")
-        return await refresh_tokens(
+        return await self._tokens.refresh(
             auth,
             endpoint=provider.token_endpoint,
             client_secret=client_secret_of(auth, self._secrets),

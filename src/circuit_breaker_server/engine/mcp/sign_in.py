@@ -17,10 +17,10 @@ from circuit_breaker_server.engine.mcp import jwt
 from circuit_breaker_server.engine.mcp.checking import check_redirect, checked_metadata, text_object
 from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, CompleteOAuth, InitiateOAuth
 from circuit_breaker_server.engine.mcp.oauth import (
+    TokenEndpoints,
     Tokens,
     authorization_url,
     check_params,
-    exchange_code,
     new_verifier,
 )
 from circuit_breaker_server.engine.mcp.records import (
@@ -62,6 +62,7 @@ class SignIn:
         sessions: Sessions,
         providers: Mapping[str, Provider],
         *,
+        tokens: TokenEndpoints,
         server: Callable[[str], ServerImage],
     ) -> None:
         self._state = state
@@ -69,6 +70,7 @@ class SignIn:
         self._secrets = secrets
         self._sessions = sessions
         self._providers = providers
+        self._tokens = tokens
         self._server = server
 
     def secret_ids(self) -> set[str]:
@@ -181,7 +183,7 @@ class SignIn:
             conflict="state: was used by another operation first; begin again",
         )
         await self._secrets.remove(_verifier_id(key))
-        tokens = await exchange_code(
+        tokens = await self._tokens.exchange(
             auth,
             endpoint=provider.token_endpoint,
             client_secret=client_secret,

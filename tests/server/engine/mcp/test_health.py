@@ -13,6 +13,7 @@ import trustme
 from circuit_breaker_server.engine.mcp.health import Finding, Target, check, delay_seconds
 from circuit_breaker_server.engine.mcp.records import Retry
 from circuit_breaker_server.engine.mcp.tls import tls_context
+from circuit_breaker_server.outbound import Outbound
 from tests.server.engine.mcp.peers import fake_mcp, real_server
 
 
@@ -22,7 +23,9 @@ def target(endpoint: str, *, seconds: float = 5.0, attempts: int = 1, **more: ob
     )
     headers, tls = more.get("headers", {}), more.get("tls")
     assert isinstance(headers, dict)
+    outbound = more.get("outbound", Outbound())
     assert tls is None or isinstance(tls, ssl.SSLContext)
+    assert isinstance(outbound, Outbound)
     return Target(
         endpoint=endpoint,
         timeout_seconds=seconds,
@@ -30,6 +33,7 @@ def target(endpoint: str, *, seconds: float = 5.0, attempts: int = 1, **more: ob
         retry=retry,
         headers=headers,
         tls=tls,
+        outbound=outbound,
     )
 
 
