@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from attack.breach import Breach, must
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
+from attack.inbound import INBOUND
 from attack.world import LIMITS, SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
@@ -27,10 +29,6 @@ __all__ = [
     "workflow",
     "workflow_of",
 ]
-
-
-class Breach(Exception):
-    """An attack has worked, in part or whole."""
 
 
 class Scale:
@@ -66,12 +64,6 @@ _EXECUTE: Final = (
 RESOURCE: Final = (
     "mutation($w: String!) { createResource(input: {workflowId: $w, data: {n: 1}, metadata: {}}) { id } }"
 )
-
-
-def must(holds: object, otherwise: str) -> None:
-    """:raises Breach: it does not hold."""
-    if not holds:
-        raise Breach(otherwise)
 
 
 _REVIEW: Final = {
@@ -655,6 +647,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "stream of an expired token": expired_stream,
     "secrets by aliases and fragments": secrets_by_alias,
     "injection into logs": log_injection,
+    **INBOUND,
 }
 """In the order in which they are made, all from :data:`ATTACKER`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shlex
 import socket
 import ssl
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.private_files import exposed_files
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
@@ -158,6 +160,7 @@ class Server:
         Authenticator.open(settings.token_keys)
         tls = _tls(settings)
         log = await SqliteEventLog.open(settings.data_dir)
+        _warn_of_exposed_files(settings.data_dir)
         parts.push_async_callback(log.aclose)
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
         if keys is not None:
@@ -341,6 +344,17 @@ def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return server_context(settings.tls_cert, settings.tls_key)
+
+
+def _warn_of_exposed_files(data_dir: Path) -> None:
+    exposed = exposed_files(data_dir)
+    if exposed:
+        logger.warning(
+            "data_exposed",
+            path=str(exposed[0]),
+            files=len(exposed),
+            advice=f"others than the owner may use them: chmod -R go-rwx {shlex.quote(str(data_dir))}",
+        )
 
 
 def _cursor_key(data_dir: Path) -> bytes:

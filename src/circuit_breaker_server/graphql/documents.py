@@ -11,7 +11,7 @@ from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDe
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
-from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import (
     Size,
     check_characters,
@@ -147,5 +147,5 @@ class Documents:
             )
             raise DocumentInvalid([nested]) from error
         if errors:
-            raise DocumentInvalid([to_wire(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
+            raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
         return ast, size

@@ -10,7 +10,9 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["DocumentInvalid", "to_wire"]
+__all__ = ["DocumentInvalid", "input_error", "to_wire"]
+
+_SHOWN_CHARACTERS = 200
 
 _log = get_logger("graphql")
 
@@ -34,6 +36,23 @@ class DocumentInvalid(Exception):
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.errors))
+
+
+def input_error(error: graphql.GraphQLError, code: str) -> GraphQLError:
+    """Turn an error about what a caller wrote into one for the peer, whatever a parser raised for it.
+
+    ``int()`` refuses a literal of more than 4,300 digits with an exception of its own: the text is at fault,
+    not the server.
+    """
+    cause = error.original_error
+    if cause is None or isinstance(cause, EngineError | graphql.GraphQLError):
+        return to_wire(error, code)
+    # What was written may be as long as the document, and the exception's text speaks of Python.
+    message = error.message.removesuffix(str(cause)).rstrip("; ")
+    if not message:
+        return to_wire(error, code)  # an exception that says nothing about a value
+    shown = message if len(message) <= _SHOWN_CHARACTERS else message[:_SHOWN_CHARACTERS] + " …"
+    return to_wire(graphql.GraphQLError(shown, error.nodes, path=error.path), code)
 
 
 def to_wire(error: graphql.GraphQLError, code: str | None = None) -> GraphQLError:

@@ -19,7 +19,7 @@ from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.compiled import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
-from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.security.rights import Rights
@@ -173,7 +173,9 @@ def _encode(result: ExecutionResult, cursor: str | None) -> bytes:
         answer["data"] = result.data
     if errors:
         answer["errors"] = [
-            error_value(to_wire(error, "INVALID_INPUT" if error.path is None else None)) for error in errors
+            # Without a path it is about the variables.
+            error_value(input_error(error, "INVALID_INPUT") if error.path is None else to_wire(error))
+            for error in errors
         ]
     if cursor is not None:
         answer["extensions"] = {"resume": {"cursor": cursor}}

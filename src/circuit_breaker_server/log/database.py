@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError
+from circuit_breaker_server.private_files import make_private_file
 
 __all__ = ["connect", "is_corruption", "is_io_error", "open_database", "open_error", "reason", "subject_key"]
 
@@ -124,6 +125,8 @@ def open_database(path: Path, *, busy_timeout_seconds: float) -> sqlite3.Connect
     :raises LogError: it cannot be opened or written.
     """
     try:
+        with contextlib.suppress(OSError):  # SQLite says more about it
+            make_private_file(path)
         connection = connect(path, busy_timeout_seconds=busy_timeout_seconds)
         with _closed_on_error(connection):
             _prepare(connection, path)

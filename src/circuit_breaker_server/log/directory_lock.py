@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.private_files import PRIVATE_FILE
 
 __all__ = ["DirectoryLock"]
 
@@ -25,7 +26,7 @@ class DirectoryLock:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "events.lock"
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         except OSError as error:
             raise LogError(
                 f"{self.path}: cannot be written ({error.strerror}); "

@@ -33,6 +33,7 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.log.reader import Reader, Selector
 from circuit_breaker_server.log.writer import Writer
+from circuit_breaker_server.private_files import make_private_directory
 
 __all__ = ["SqliteEventLog"]
 
@@ -54,7 +55,7 @@ class _Files:
 
     def __init__(self, directory: Path, *, busy_timeout_seconds: float) -> None:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_private_directory(directory)
         except OSError as error:
             raise LogError(
                 f"{directory}: cannot be made a data directory ({error.strerror}); choose another one"

@@ -25,6 +25,7 @@ from typing import Final, Literal, Self, final
 import msgspec
 
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.private_files import make_private_directory
 from circuit_breaker_server.security.clock import Clock, WallClock
 from circuit_breaker_server.security.watched_file import FileRefused, Listeners, WatchedFile, read_bounded
 
@@ -310,7 +311,7 @@ class ApiKeyFile:
     def _writing(self, *, may_make: bool) -> Iterator[None]:
         try:
             if may_make:
-                self._directory.mkdir(parents=True, exist_ok=True)
+                make_private_directory(self._directory)
             elif not self._directory.is_dir():
                 raise NoSuchKey(f"{self._path}: there is no key of that id")
             # Not the file itself, which is replaced; it stays, since removing it would race with the next.

@@ -13,6 +13,7 @@ from typing import Final, Self, final
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.private_files import make_private_directory
 from circuit_breaker_server.security.audit.anchor import Anchor
 from circuit_breaker_server.security.audit.paths import AuditLogError, AuditPaths, make_key, sync_directory
 from circuit_breaker_server.security.audit.records import (
@@ -157,8 +158,8 @@ class AuditLog:
         key = make_key(paths.key, environment)
         seal = Seal(key)
         try:
-            paths.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            paths.anchor.parent.mkdir(parents=True, exist_ok=True)
+            make_private_directory(paths.log.parent)
+            make_private_directory(paths.anchor.parent)
             lock = DirectoryLock(paths.log.parent)
         except OSError as error:
             raise AuditLogError(f"{error.filename}: cannot be made ({error.strerror})") from error

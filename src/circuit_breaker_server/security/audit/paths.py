@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
 
+from circuit_breaker_server.private_files import make_private_directory
+
 __all__ = ["KEY_VARIABLE", "AuditLogError", "AuditPaths", "make_key", "read_key", "sync_directory"]
 
 KEY_VARIABLE: Final = "CIRCUIT_BREAKER_AUDIT_KEY"
@@ -87,7 +89,7 @@ def make_key(path: Path, environment: Mapping[str, str] = os.environ) -> bytes:
     if not environment.get(KEY_VARIABLE) and not path.exists():
         new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_directory(path.parent)
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with os.fdopen(fd, "wb") as file:
