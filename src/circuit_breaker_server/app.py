@@ -287,6 +287,7 @@ class Server:
             oauth_providers=[custom(each) for each in settings.oauth_providers],
             idempotency_seconds=settings.idempotency_seconds,
             outbound=settings.outbound,
+            redirects=settings.allowed_redirects,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

@@ -254,6 +254,8 @@ class ServerSettings:
         servers) besides public addresses: addresses, networks as ``10.0.0.0/8``, names of hosts. ``None`` is
         loopback where nobody is asked who he is and the server listens on loopback; else nothing. The token
         endpoints of ``oauth_providers`` are the operator's own, and always allowed.
+    :ivar allowed_redirects: where OAuth providers may send users back to, word for word, besides loopback.
+        ``None``: to the address that is configured for the MCP server.
     :ivar answer_limits: how much those servers may answer.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
@@ -313,6 +315,7 @@ class ServerSettings:
     max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()
     allowed_outbound: tuple[str, ...] | None = None
+    allowed_redirects: tuple[str, ...] | None = None
     answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
     log_level: str = "warning"
 
@@ -339,14 +342,22 @@ class ServerSettings:
                 network(proxy)
             except ValueError as error:
                 raise ValueError(f"trusted_proxies: {error}") from error
-        try:
-            AddressRules(self.allowed_outbound or ())
-        except ValueError as error:
-            raise ValueError(f"allowed_outbound: {error}") from error
+        self._check_outbound()
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
+
+    def _check_outbound(self) -> None:
+        try:
+            AddressRules(self.allowed_outbound or ())
+        except ValueError as error:
+            raise ValueError(f"allowed_outbound: {error}") from error
+        for url in self.allowed_redirects or ():
+            try:
+                host_of(url)
+            except ValueError as error:
+                raise ValueError(f"allowed_redirects: {url!r} {error}") from error
 
     @property
     def is_open(self) -> bool:
