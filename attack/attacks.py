@@ -7,12 +7,14 @@ import contextlib
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from attack.attempt import Attack, Breach, Scale, must
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
-from attack.world import LIMITS, SECRET, Peer, World, token
+from attack.outbound import OUTBOUND_ATTACKS
+from attack.world import ALLOWED_PEER, LIMITS, SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.security.api_keys import ApiKeyFile
@@ -29,31 +31,6 @@ __all__ = [
 ]
 
 
-class Breach(Exception):
-    """An attack has worked, in part or whole."""
-
-
-class Scale:
-    """How much of each there is.
-
-    :ivar connections: half-open handshakes.
-    :ivar frames: of a flood of parts of messages.
-    :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
-    :ivar fuzzed: messages for each side's protocol.
-    :ivar fuzzed_frames: malformed frames on sockets.
-    """
-
-    def __init__(self, *, short: bool) -> None:
-        self.connections = 2_000 if short else 10_000
-        self.frames = 300 if short else 2_000
-        self.flood_seconds = 1.0 if short else 5.0
-        self.fuzzed = 5_000 if short else 100_000
-        self.fuzzed_frames = 500 if short else 10_000
-
-
-Attack: TypeAlias = Callable[[World, Scale], Awaitable[str]]
-"""Attacks; returns how it was refused, and raises :class:`Breach` if it was not."""
-
 SEED: Final = 4711
 WORKFLOW: Final = "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id } }"
 _ANYTHING: Final = {"query": "{ workflows { id } }"}
@@ -64,12 +41,6 @@ _EXECUTE: Final = (
 RESOURCE: Final = (
     "mutation($w: String!) { createResource(input: {workflowId: $w, data: {n: 1}, metadata: {}}) { id } }"
 )
-
-
-def must(holds: object, otherwise: str) -> None:
-    """:raises Breach: it does not hold."""
-    if not holds:
-        raise Breach(otherwise)
 
 
 _REVIEW: Final = {
@@ -497,7 +468,7 @@ async def secrets_by_alias(world: World, _scale: Scale) -> str:
         "tenantId": "acme",
         "enabled": False,
         "config": {
-            "endpoint": "http://127.0.0.1:9/mcp",
+            "endpoint": f"http://{ALLOWED_PEER}:9/mcp",
             "headers": {"Authorization": canary},
         },
         "auth": {
@@ -653,6 +624,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "stream of an expired token": expired_stream,
     "secrets by aliases and fragments": secrets_by_alias,
     "injection into logs": log_injection,
+    **OUTBOUND_ATTACKS,
 }
 """In the order in which they are made, all from :data:`ATTACKER`."""
 

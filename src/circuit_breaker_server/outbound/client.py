@@ -109,16 +109,18 @@ class _Count:
 
 @final
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer, as far as its bounds allow."""
+    """The body of an answer, as far as its bounds allow; of a compressed one, which has no count, nothing."""
 
     def __init__(
-        self, stream: httpx2.AsyncByteStream, count: _Count, refuse: Callable[[AnswerRefused], None]
+        self, stream: httpx2.AsyncByteStream, count: _Count | None, refuse: Callable[[AnswerRefused], None]
     ) -> None:
         self._stream, self._count, self._refuse = stream, count, refuse
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for data in self._stream:
             try:
+                if self._count is None:
+                    raise AnswerRefused("answered with compressed data, which was not asked for")
                 self._count.take(data)
             except AnswerRefused as error:
                 self._refuse(error)
@@ -163,16 +165,12 @@ class Transport(httpx2.AsyncHTTPTransport):
         self._streams = streams
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Ask, and bound the answer.
-
-        :raises AnswerRefused: it is compressed.
-        """
+        """Ask, and bound the answer."""
         answer = await super().handle_async_request(request)
-        if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
-            await answer.aclose()
-            refusal = AnswerRefused("answered with compressed data, which was not asked for")
-            self._refuse(refusal)
-            raise refusal
+        is_plain = answer.headers.get("content-encoding", "identity").strip().lower() == "identity"
+        if not is_plain:
+            # Refused where it is read, and not here: clients ask again for what fails before it has begun.
+            del answer.headers["content-encoding"]
         stream = answer.stream
         if not isinstance(stream, httpx2.AsyncByteStream):
             raise TypeError("an answer that is not read asynchronously")
@@ -183,7 +181,7 @@ class Transport(httpx2.AsyncHTTPTransport):
             count = _Count(limits.max_answer_bytes, limits.max_line_bytes)
         else:
             count = _Count(limits.max_stream_bytes, limits.max_line_bytes)
-        answer.stream = _Bounded(stream, count, self._refuse)
+        answer.stream = _Bounded(stream, count if is_plain else None, self._refuse)
         return answer
 
     def _refuse(self, refusal: AnswerRefused) -> None:
