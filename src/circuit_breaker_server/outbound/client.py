@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, NoReturn, final
 
 import httpcore2
 import httpx2
@@ -107,21 +107,26 @@ class _Count:
         self._on_line = self._on_line + head if end < 0 else len(data) - end - 1
 
 
+def _refuse_compressed(_data: bytes) -> NoReturn:
+    raise AnswerRefused("answered with compressed data, which was not asked for")
+
+
 @final
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer, as far as its bounds allow; of a compressed one, which has no count, nothing."""
+    """The body of an answer, as far as its bounds allow."""
 
     def __init__(
-        self, stream: httpx2.AsyncByteStream, count: _Count | None, refuse: Callable[[AnswerRefused], None]
+        self,
+        stream: httpx2.AsyncByteStream,
+        take: Callable[[bytes], None],
+        refuse: Callable[[AnswerRefused], None],
     ) -> None:
-        self._stream, self._count, self._refuse = stream, count, refuse
+        self._stream, self._take, self._refuse = stream, take, refuse
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for data in self._stream:
             try:
-                if self._count is None:
-                    raise AnswerRefused("answered with compressed data, which was not asked for")
-                self._count.take(data)
+                self._take(data)
             except AnswerRefused as error:
                 self._refuse(error)
                 raise
@@ -181,7 +186,7 @@ class Transport(httpx2.AsyncHTTPTransport):
             count = _Count(limits.max_answer_bytes, limits.max_line_bytes)
         else:
             count = _Count(limits.max_stream_bytes, limits.max_line_bytes)
-        answer.stream = _Bounded(stream, count if is_plain else None, self._refuse)
+        answer.stream = _Bounded(stream, count.take if is_plain else _refuse_compressed, self._refuse)
         return answer
 
     def _refuse(self, refusal: AnswerRefused) -> None:
