@@ -21,7 +21,8 @@ from typing import Final, final
 import msgspec
 import uvloop
 
-from attack.attacks import SUSTAINED, Attack, Breach, Scale, connect_elsewhere
+from attack.attacks import SUSTAINED, connect_elsewhere
+from attack.attempt import Attack, Breach, Scale
 from attack.audit_log import tamper
 from attack.owned import RIGHTS
 from attack.rights import rights_under_load

@@ -7,14 +7,13 @@ import contextlib
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from attack.breach import Breach, must
+from attack.attempt import Attack, Breach, Scale, must
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
-from attack.inbound import INBOUND
-from attack.world import LIMITS, SECRET, Peer, World, token
+from attack.world import ALLOWED_PEER, LIMITS, SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.security.api_keys import ApiKeyFile
@@ -30,29 +29,6 @@ __all__ = [
     "workflow_of",
 ]
 
-
-class Scale:
-    """How much of each there is.
-
-    :ivar connections: half-open handshakes.
-    :ivar frames: of a flood of parts of messages.
-    :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
-    :ivar fuzzed: messages for each side's protocol.
-    :ivar fuzzed_frames: malformed frames on sockets.
-    :ivar timings: of each field with an id, for existing and for missing ones.
-    """
-
-    def __init__(self, *, short: bool) -> None:
-        self.connections = 2_000 if short else 10_000
-        self.frames = 300 if short else 2_000
-        self.flood_seconds = 1.0 if short else 5.0
-        self.fuzzed = 5_000 if short else 100_000
-        self.fuzzed_frames = 500 if short else 10_000
-        self.timings = 50 if short else 200
-
-
-Attack: TypeAlias = Callable[[World, Scale], Awaitable[str]]
-"""Attacks; returns how it was refused, and raises :class:`Breach` if it was not."""
 
 SEED: Final = 4711
 WORKFLOW: Final = "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id } }"
@@ -491,7 +467,7 @@ async def secrets_by_alias(world: World, _scale: Scale) -> str:
         "tenantId": "acme",
         "enabled": False,
         "config": {
-            "endpoint": "http://127.0.0.1:9/mcp",
+            "endpoint": f"http://{ALLOWED_PEER}:9/mcp",
             "headers": {"Authorization": canary},
         },
         "auth": {
@@ -647,7 +623,6 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "stream of an expired token": expired_stream,
     "secrets by aliases and fragments": secrets_by_alias,
     "injection into logs": log_injection,
-    **INBOUND,
 }
 """In the order in which they are made, all from :data:`ATTACKER`."""
 

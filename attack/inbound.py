@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
-from attack.breach import must
+from attack.attempt import Attack, Scale, must
 from attack.world import Peer, World, token
-
-if TYPE_CHECKING:
-    from attack.attacks import Scale
 
 __all__ = ["INBOUND"]
 
-_Attack = Callable[[World, "Scale"], Awaitable[str]]
 
 _GET: Final = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 _POST: Final = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -42,7 +38,7 @@ async def _said(reader: asyncio.StreamReader) -> str:
     return line.decode("latin-1").strip() or "closed"
 
 
-def _endless(before: bytes, again: bytes, *statuses: str, byte_by_byte: bool = False) -> _Attack:
+def _endless(before: bytes, again: bytes, *statuses: str, byte_by_byte: bool = False) -> Attack:
     """Send something again and again until the connection ends: memory must not follow."""
 
     async def attack(world: World, _scale: Scale) -> str:
@@ -75,7 +71,7 @@ def _endless(before: bytes, again: bytes, *statuses: str, byte_by_byte: bool = F
     return attack
 
 
-def _once(request: bytes, *statuses: str) -> _Attack:
+def _once(request: bytes, *statuses: str) -> Attack:
     """Send one request."""
 
     async def attack(world: World, _scale: Scale) -> str:
@@ -126,7 +122,7 @@ async def long_integer(world: World, _scale: Scale) -> str:
     return ", ".join(sorted(codes))
 
 
-INBOUND: Final[Mapping[str, _Attack]] = {
+INBOUND: Final[Mapping[str, Attack]] = {
     "endless request line": _endless(b"GET /", b"x", "414"),
     "endless headers": _endless(_GET, b"X-Header: value\r\n", "431"),
     "endless headers, byte by byte": _endless(_GET, b"X-Header: value\r\n", "431", byte_by_byte=True),

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from attack import attacks
-from attack.attacks import Attack
+from attack.attempt import Attack
+from attack.inbound import INBOUND
+from attack.outbound import OUTBOUND_ATTACKS
 from attack.timing import timing_of_ids
 
 __all__ = ["ATTACKS"]
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     **attacks.ATTACKS,
+    **INBOUND,
+    **OUTBOUND_ATTACKS,
     "timing of ids": timing_of_ids,
 }

@@ -10,7 +10,8 @@ from typing import Final
 
 import aiohttp
 
-from attack.attacks import SEED, Breach, Scale
+from attack.attacks import SEED
+from attack.attempt import Breach, Scale
 from attack.naming import NOBODYS, with_ids, written
 from attack.owned import PROBER, one_of_each
 from attack.world import World, token

@@ -25,12 +25,26 @@ from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
 from circuit_breaker_server.security.scopes import KINDS
 
-__all__ = ["ATTACKER", "LIMITS", "SECRET", "Peer", "People", "World", "opened", "policy_of", "token"]
+__all__ = [
+    "ALLOWED_PEER",
+    "ATTACKER",
+    "LIMITS",
+    "SECRET",
+    "Peer",
+    "People",
+    "World",
+    "opened",
+    "policy_of",
+    "token",
+]
 
 SECRET: Final = b"known to the issuer and the server only"
 AUDIENCE: Final = "circuit-breaker"
 ATTACKER: Final = "127.0.0.66"
 """Where attacks come from; victims are at 127.0.0.1."""
+
+ALLOWED_PEER: Final = "127.0.0.77"
+"""Where servers of the attacker listen that the attacked server may connect to; nothing else inside is."""
 
 LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
@@ -68,6 +82,7 @@ async def _commands(data_dir: Path, policy: Path, settings: dict[str, Any]) -> A
         token_keys=TokenSettings(key=SECRET, audience=AUDIENCE),
         api_keys=True,
         policy_file=policy,
+        allowed_outbound=(ALLOWED_PEER,),
         **settings,
     )
     async with Server(given) as server:

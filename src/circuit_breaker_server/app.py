@@ -292,6 +292,7 @@ class Server:
             idempotency_seconds=settings.idempotency_seconds,
             enforce_budgets=enforced,
             outbound=settings.outbound,
+            redirects=settings.allowed_redirects,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

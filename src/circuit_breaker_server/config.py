@@ -271,6 +271,8 @@ class ServerSettings:
         servers) besides public addresses: addresses, networks as ``10.0.0.0/8``, names of hosts. ``None`` is
         loopback where nobody is asked who he is and the server listens on loopback; else nothing. The token
         endpoints of ``oauth_providers`` are the operator's own, and always allowed.
+    :ivar allowed_redirects: where OAuth providers may send users back to, word for word, besides loopback.
+        ``None``: to the address that is configured for the MCP server.
     :ivar answer_limits: how much those servers may answer.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
@@ -338,6 +340,7 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     allowed_outbound: tuple[str, ...] | None = None
+    allowed_redirects: tuple[str, ...] | None = None
     answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
     log_level: str = "warning"
 
@@ -359,6 +362,7 @@ class ServerSettings:
             ("allowed_hosts", self.allowed_hosts, host_name),
             ("trusted_proxies", self.trusted_proxies, network),
             ("allowed_outbound", self.allowed_outbound or (), rule),
+            ("allowed_redirects", self.allowed_redirects or (), host_of),
         )
         for name, values, read in lists:
             try:

@@ -59,6 +59,8 @@ class Engine:
     :param oauth_providers: where users of MCP servers may sign in, besides the built-in ones.
     :param idempotency_seconds: how long the key of a mutation is remembered.
     :param outbound: what is observed towards servers that callers have named.
+    :param redirects: where OAuth providers may send users back to, besides loopback; ``None``: to what is
+        configured for the MCP server.
     :param node: the name of this node in a cluster; empty for the only one.
     :param term: the number of the node's start.
     :param audit: called with each record that is appended, after it was applied to the state.
@@ -85,6 +87,7 @@ class Engine:
         idempotency_seconds: float = 86_400.0,
         enforce_budgets: bool = False,
         outbound: Outbound = Outbound(),  # noqa: B008 (a frozen value)
+        redirects: Sequence[str] | None = None,
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
@@ -144,6 +147,7 @@ class Engine:
             session_seconds=mcp_session_seconds,
             providers=oauth_providers,
             outbound=outbound,
+            redirects=redirects,
         )
         """MCP servers, and the sessions of their users."""
 

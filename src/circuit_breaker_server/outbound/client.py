@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, NoReturn, final
 
 import httpcore2
 import httpx2
@@ -107,19 +107,26 @@ class _Count:
         self._on_line = self._on_line + head if end < 0 else len(data) - end - 1
 
 
+def _refuse_compressed(_data: bytes) -> NoReturn:
+    raise AnswerRefused("answered with compressed data, which was not asked for")
+
+
 @final
 class _Bounded(httpx2.AsyncByteStream):
     """The body of an answer, as far as its bounds allow."""
 
     def __init__(
-        self, stream: httpx2.AsyncByteStream, count: _Count, refuse: Callable[[AnswerRefused], None]
+        self,
+        stream: httpx2.AsyncByteStream,
+        take: Callable[[bytes], None],
+        refuse: Callable[[AnswerRefused], None],
     ) -> None:
-        self._stream, self._count, self._refuse = stream, count, refuse
+        self._stream, self._take, self._refuse = stream, take, refuse
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for data in self._stream:
             try:
-                self._count.take(data)
+                self._take(data)
             except AnswerRefused as error:
                 self._refuse(error)
                 raise
@@ -163,16 +170,12 @@ class Transport(httpx2.AsyncHTTPTransport):
         self._streams = streams
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Ask, and bound the answer.
-
-        :raises AnswerRefused: it is compressed.
-        """
+        """Ask, and bound the answer."""
         answer = await super().handle_async_request(request)
-        if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
-            await answer.aclose()
-            refusal = AnswerRefused("answered with compressed data, which was not asked for")
-            self._refuse(refusal)
-            raise refusal
+        is_plain = answer.headers.get("content-encoding", "identity").strip().lower() == "identity"
+        if not is_plain:
+            # Refused where it is read, and not here: clients ask again for what fails before it has begun.
+            del answer.headers["content-encoding"]
         stream = answer.stream
         if not isinstance(stream, httpx2.AsyncByteStream):
             raise TypeError("an answer that is not read asynchronously")
@@ -183,7 +186,7 @@ class Transport(httpx2.AsyncHTTPTransport):
             count = _Count(limits.max_answer_bytes, limits.max_line_bytes)
         else:
             count = _Count(limits.max_stream_bytes, limits.max_line_bytes)
-        answer.stream = _Bounded(stream, count, self._refuse)
+        answer.stream = _Bounded(stream, count.take if is_plain else _refuse_compressed, self._refuse)
         return answer
 
     def _refuse(self, refusal: AnswerRefused) -> None:

@@ -75,6 +75,7 @@ class AgentRun:
         self._route = route
         self._attempt_seconds = attempt_seconds
         self._last = execution.last
+        self._asked_characters = 0
 
     async def run(self) -> None:
         """Run to the end. Cancelled, it ends nothing: whoever cancels does.
@@ -111,6 +112,7 @@ class AgentRun:
             text = f"the prompt has {{{name}}}, which the input does not have"
             await outbox.put(Note(kind="LOG", text=text))
         ask = self._ask(messages)
+        self._asked_characters = sum(len(message.content) for message in messages)
         attempt = 1
         while True:
             outcome = Outcome()
@@ -167,11 +169,13 @@ class AgentRun:
 
     def _usage(self, content: str, outcome: Outcome) -> Usage:
         execution, agent = self._execution, self._agent
-        prompt, completion = outcome.tokens(
-            prompt_characters=len(agent.prompts.system) + len(agent.prompts.user_template),
-            completion_characters=len(content),
-        )
         price = None if self._route is None else self._route.price(agent.model)
+        prompt, completion = outcome.tokens(
+            prompt_characters=self._asked_characters,
+            completion_characters=len(content),
+            max_tokens=(self._config.llm_config or agent.llm_config).max_tokens,
+            model=price,
+        )
         return Usage(
             id=self._appender.follow_up_id("execution", execution.id, execution.check),
             user=ORIGIN.get().principal or None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import NoReturn, final
 
 from circuit_breaker_server.engine.command import Appender, Committed, Value
@@ -85,7 +86,7 @@ class CompletionRun:
                 if self._streaming:
                     await outbox.put(piece)
             await outbox.flush()
-            return await self._end("".join(p.text for p in pieces if not p.is_call), outcome)
+            return await self._end(pieces, outcome)
         except ProviderFailed as error:
             await outbox.flush()
             refusal = _refusal(error)
@@ -139,13 +140,16 @@ class CompletionRun:
             effect=effect,
         )
 
-    async def _end(self, content: str, outcome: Outcome) -> Committed[Value]:
+    async def _end(self, pieces: Sequence[Piece], outcome: Outcome) -> Committed[Value]:
         given, provider = self._given, self._route.provider
+        content = "".join(piece.text for piece in pieces if not piece.is_call)
+        price = self._route.price(given.model)
         prompt, completion = outcome.tokens(
             prompt_characters=sum(len(message.content) for message in given.messages),
-            completion_characters=len(content),
+            completion_characters=sum(len(piece.text) for piece in pieces),
+            max_tokens=given.max_tokens,
+            model=price,
         )
-        price = self._route.price(given.model)
         usage = Usage(
             id=self._appender.follow_up_id("completion", self._request_id, self._requested.check),
             user=self._payer,

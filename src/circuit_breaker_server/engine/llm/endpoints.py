@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 import msgspec
 
 from circuit_breaker_server.engine.llm.inputs import ChatMessage, ModelInput
+from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.outbound import AddressRefused, AnswerLimits, Outbound
 from circuit_breaker_server.outbound.addresses import host_of
 from circuit_breaker_server.outbound.tls import default_tls
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome", "Piece", "ProviderFailed"]
 
 
+_log = get_logger("llm")
+
+_BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
+_TEMPLATE_TOKENS: Final = 16_384
+"""What a provider may add to a prompt of its own."""
+_REASONING_TOKENS: Final = 65_536
+"""What a model may think and not tell."""
 _CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
 _MAX_WAIT_SECONDS: Final = 86_400.0
 _MAX_TOKENS: Final = 2**31  # an Int of GraphQL is less
@@ -72,12 +80,47 @@ class Outcome(msgspec.Struct, kw_only=True):
     completion_tokens: int | None = None
     retries: int = 0
 
-    def tokens(self, *, prompt_characters: int, completion_characters: int) -> tuple[int, int]:
-        """Return the tokens of the prompt and of the answer; what was not counted is estimated."""
+    def tokens(
+        self,
+        *,
+        prompt_characters: int,
+        completion_characters: int,
+        max_tokens: int | None,
+        model: ModelInput | None,
+    ) -> tuple[int, int]:
+        """Return the tokens of the prompt and of the answer, by which callers are charged.
+
+        What was not counted is estimated. What cannot be is cut down to what can, and told in the server's
+        log: a token is a byte at least, and an answer is no longer than was asked for.
+
+        :param max_tokens: as was asked for.
+        :param model: as the provider lists it.
+        """
+        window = _MAX_TOKENS if model is None else model.context_window
         return (
-            _estimate(prompt_characters) if self.prompt_tokens is None else self.prompt_tokens,
-            _estimate(completion_characters) if self.completion_tokens is None else self.completion_tokens,
+            self._plausible(
+                self.prompt_tokens,
+                prompt_characters,
+                most=min(prompt_characters * _BYTES_PER_CHARACTER + _TEMPLATE_TOKENS, window),
+            ),
+            self._plausible(
+                self.completion_tokens,
+                completion_characters,
+                most=min(
+                    completion_characters * _BYTES_PER_CHARACTER + _REASONING_TOKENS,
+                    window,
+                    window if max_tokens is None else max_tokens,
+                ),
+            ),
         )
+
+    def _plausible(self, reported: int | None, characters: int, *, most: int) -> int:
+        if reported is None:
+            return _estimate(characters)
+        if reported > most:
+            _log.warning("tokens_cut_down", reported=reported, counted=most)
+            return most
+        return reported
 
 
 def _estimate(characters: int) -> int:

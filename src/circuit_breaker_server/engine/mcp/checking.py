@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -170,7 +170,12 @@ def _check_header(name: str, value: str) -> None:
         refuse(f"config.headers.{name}: must be printable ASCII")
 
 
-def checked_auth(given: AuthInput, providers: Mapping[str, Provider], secrets: NewSecrets) -> OAuth | Jwt:
+def checked_auth(
+    given: AuthInput,
+    providers: Mapping[str, Provider],
+    secrets: NewSecrets,
+    redirects: Collection[str] | None,
+) -> OAuth | Jwt:
     """Return how users sign in.
 
     :raises EngineError: ``INVALID_INPUT``.
@@ -178,14 +183,18 @@ def checked_auth(given: AuthInput, providers: Mapping[str, Provider], secrets: N
     if (given.oauth is None) == (given.jwt is None):
         refuse("auth: give exactly one of oauth and jwt")
     if given.oauth is not None:
-        return checked_oauth(given.oauth, providers, secrets, "auth.oauth")
+        return checked_oauth(given.oauth, providers, secrets, "auth.oauth", redirects)
     if given.jwt is not None:
         return checked_jwt(given.jwt, secrets, "auth.jwt")
     raise AssertionError("one of the two is there")
 
 
 def checked_oauth(
-    given: OAuthInput, providers: Mapping[str, Provider], secrets: NewSecrets, where: str
+    given: OAuthInput,
+    providers: Mapping[str, Provider],
+    secrets: NewSecrets,
+    where: str,
+    redirects: Collection[str] | None,
 ) -> OAuth:
     """Return sign-in at a provider.
 
@@ -203,7 +212,7 @@ def checked_oauth(
         check_name(scope, f"{where}.scopes")
         if " " in scope:
             refuse(f"{where}.scopes: {shown(scope)} has a blank in it; give each scope on its own")
-    _check_url(given.redirect_uri, f"{where}.redirectUri")
+    check_redirect(given.redirect_uri, f"{where}.redirectUri", redirects)
     wanted = given.refresh_config or RefreshInput()
     found = Refreshing(
         auto_refresh=True if wanted.auto_refresh is None else wanted.auto_refresh,
@@ -324,12 +333,18 @@ def text_object(value: object, where: str, *, most: int = 50) -> dict[str, str]:
     return texts
 
 
-def check_redirect(url: str, where: str) -> None:
-    """Refuse where no provider can send a user back to.
+def check_redirect(url: str, where: str, allowed: Collection[str] | None) -> None:
+    """Refuse where no provider can send a user back to, or where none should: the code in it signs users in.
 
+    :param allowed: word for word; loopback is allowed as well. ``None`` allows any.
     :raises EngineError: ``INVALID_INPUT``.
     """
     _check_url(url, where)
+    if allowed is not None and url not in allowed and not _is_loopback(url):
+        refuse(
+            f"{where}: is neither configured for this MCP server, nor on loopback, nor allowed by the "
+            "operator (allowed_redirects)"
+        )
 
 
 def _check_url(url: str, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import final
 
 from circuit_breaker_server.engine.command import Appender, Committed, Value
@@ -38,6 +38,7 @@ class Mcp:
     :param session_seconds: how long a session lasts at most without being refreshed.
     :param providers: where users may sign in, besides the built-in ones.
     :param outbound: what is observed towards MCP servers and token endpoints.
+    :param redirects: where providers may send users back to, besides loopback; ``None``: as is configured.
 
     Example::
 
@@ -54,13 +55,16 @@ class Mcp:
         session_seconds: float,
         providers: Sequence[Provider],
         outbound: Outbound,
+        redirects: Collection[str] | None = None,
     ) -> None:
         self._state = state
         self._providers = {each.id: each for each in (*BUILT_IN, *providers)}
         self._checks = Checks(
             state, appender, secrets, check, interval_seconds=check_seconds, outbound=outbound
         )
-        self.servers = Servers(state, appender, secrets, self._checks, self._providers, outbound=outbound)
+        self.servers = Servers(
+            state, appender, secrets, self._checks, self._providers, outbound=outbound, redirects=redirects
+        )
         """MCP servers."""
         # Whom the settings name is the operator's choice, wherever it is.
         own = outbound.rules.allowing(host_of(each.token_endpoint) for each in providers)
@@ -76,6 +80,7 @@ class Mcp:
             self.sessions,
             self._providers,
             tokens=tokens,
+            redirects=redirects or (),
             server=lambda server_id: self.servers.entry(server_id).server,
         )
         """How sessions come to be."""

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from circuit_breaker_server.engine.checks import refuse
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.mcp.records import OAuth
 from circuit_breaker_server.outbound import AddressRefused, Outbound
 from circuit_breaker_server.outbound.tls import default_tls
@@ -34,6 +34,29 @@ _OWN_PARAMS: Final = frozenset(
         "code_challenge_method",
     }
 )
+_NAMED_PARAMS: Final = frozenset(
+    {
+        "access_type",
+        "acr_values",
+        "allow_signup",
+        "audience",
+        "connection",
+        "display",
+        "domain_hint",
+        "hd",
+        "include_granted_scopes",
+        "login",
+        "login_hint",
+        "max_age",
+        "nonce",
+        "organization",
+        "prompt",
+        "resource",
+        "ui_locales",
+    }
+)
+"""What callers may add to an authorization request: nothing that says where its answer goes, or replaces it
+as a whole, as ``request_uri`` and ``response_mode`` do."""
 _MAX_ANSWER: Final = 64 * 1024
 _MAX_LIFETIME: Final = 10 * 365 * 86_400
 
@@ -62,13 +85,15 @@ def new_verifier() -> str:
 
 
 def check_params(params: Mapping[str, str], where: str) -> None:
-    """Refuse parameters that are the protocol's own.
+    """Refuse parameters that are the protocol's own, and any that callers are not known to need.
 
     :raises EngineError: ``INVALID_INPUT``.
     """
     for name in params:
         if name.lower() in _OWN_PARAMS:
             refuse(f"{where}: {name} is set by the server")
+        if name not in _NAMED_PARAMS:
+            refuse(f"{where}: {shown(name)} is none of {', '.join(sorted(_NAMED_PARAMS))}")
 
 
 def authorization_url(

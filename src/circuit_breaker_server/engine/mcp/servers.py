@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -65,6 +65,7 @@ class Servers:
 
     :param providers: where users may sign in, by id.
     :param outbound: what is observed towards MCP servers.
+    :param redirects: where providers may send users back to, besides loopback; ``None``: as is configured.
 
     Example::
 
@@ -80,6 +81,7 @@ class Servers:
         providers: Mapping[str, Provider],
         *,
         outbound: Outbound,
+        redirects: Collection[str] | None,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -87,6 +89,7 @@ class Servers:
         self._checks = checks
         self._providers = providers
         self._outbound = outbound
+        self._redirects = redirects
 
     # --- queries ---
 
@@ -165,7 +168,9 @@ class Servers:
             type=given.type,
             tenant_id=given.tenant_id,
             config=checked_config(given.config, given.type, secrets, self._outbound.rules),
-            auth=None if given.auth is None else checked_auth(given.auth, self._providers, secrets),
+            auth=None
+            if given.auth is None
+            else checked_auth(given.auth, self._providers, secrets, self._redirects),
             metadata=checked_metadata(given.metadata),
             tags=checked_tags(given.tags or ()),
             enabled=enabled,
@@ -200,7 +205,7 @@ class Servers:
                 auth = msgspec.structs.replace(auth, private_key_id=None)
             server = msgspec.structs.replace(server, config=config, auth=auth)
         if given.auth is not None:
-            auth = checked_auth(given.auth, self._providers, secrets)
+            auth = checked_auth(given.auth, self._providers, secrets, self._redirects)
             server = msgspec.structs.replace(server, auth=auth)
         if given.metadata is not None:
             server = msgspec.structs.replace(server, metadata=checked_metadata(given.metadata))
@@ -227,7 +232,7 @@ class Servers:
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
         secrets = NewSecrets(self._appender.new_id)
-        auth = checked_oauth(given.config, self._providers, secrets, "config")
+        auth = checked_oauth(given.config, self._providers, secrets, "config", self._redirects)
         return await self._decided(given.server_id, lambda old: self._configure(old, auth, secrets))
 
     async def configure_jwt(self, given: ConfigureJwt) -> Committed[Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets as random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
@@ -63,6 +63,7 @@ class SignIn:
         providers: Mapping[str, Provider],
         *,
         tokens: TokenEndpoints,
+        redirects: Collection[str],
         server: Callable[[str], ServerImage],
     ) -> None:
         self._state = state
@@ -71,6 +72,7 @@ class SignIn:
         self._sessions = sessions
         self._providers = providers
         self._tokens = tokens
+        self._redirects = redirects
         self._server = server
 
     def secret_ids(self) -> set[str]:
@@ -110,7 +112,8 @@ class SignIn:
         params = text_object(given.additional_params, "additionalParams")
         check_params(params, "additionalParams")
         redirect_uri = auth.redirect_uri if given.redirect_uri is None else given.redirect_uri
-        check_redirect(redirect_uri, "redirectUri")
+        if redirect_uri != auth.redirect_uri:
+            check_redirect(redirect_uri, "redirectUri", self._redirects)
         await self._forget_expired()
         if len(self._state.sign_ins) >= MAX_PENDING:
             raise EngineError(
