@@ -321,6 +321,41 @@ MUTANTS = [
         "tests/server/test_http_protocol.py",
     ),
     Mutant(
+        "a trailer is never a header",
+        f"{_SERVER}/http_protocol.py",
+        "            if self._stage is _Stage.HEAD:  # a trailer is never a header\n",
+        "            if True:\n",
+        "tests/server/test_request_limits.py",
+    ),
+    Mutant(
+        "a header that never ends is counted",
+        f"{_SERVER}/request_limits.py",
+        "self._silent = 0 if reported else self._silent + size",
+        "self._silent = 0",
+        "tests/server/test_request_limits.py",
+    ),
+    Mutant(
+        "requests sent ahead wait as bytes",
+        f"{_SERVER}/http_protocol.py",
+        "                if self.pipeline:\n                    self._hold(data[start:])",
+        "                if False:\n                    self._hold(data[start:])",
+        "tests/server/test_request_limits.py",
+    ),
+    Mutant(
+        "an open server answers only for names of this machine",
+        f"{_SERVER}/config.py",
+        "(self.is_open and is_loopback(self.host))",
+        "False",
+        "tests/server/test_hosts.py",
+    ),
+    Mutant(
+        "the event log is its owner's only",
+        f"{_SERVER}/log/database.py",
+        "            make_private_file(path)\n",
+        "            pass\n",
+        "tests/server/test_private_files.py",
+    ),
+    Mutant(
         "the rate is asked before a document is parsed",
         f"{_SERVER}/session.py",
         """        if self._is_too_often(event.id, begins):
