@@ -199,16 +199,26 @@ def open_client(
     timeout_seconds: float,
     headers: Mapping[str, str] | None = None,
     on_answer: Callable[[httpx2.Response], Any] | None = None,
+    sent: frozenset[str] | None = None,
 ) -> httpx2.AsyncClient:
     """Make a client that follows no redirect, asks for no compression, and reads no environment.
 
     :param timeout_seconds: for each wait.
+    :param sent: names of headers in lower case; whatever else a library adds is left out. ``None``: all.
     """
+
+    async def keep(request: httpx2.Request) -> None:
+        for name in [name for name in request.headers if name not in (sent or ())]:
+            del request.headers[name]
+
     return httpx2.AsyncClient(
         transport=transport,
         headers={**(headers or {}), "Accept-Encoding": "identity"},
         timeout=timeout_seconds,
         follow_redirects=False,
         trust_env=False,
-        event_hooks={} if on_answer is None else {"response": [on_answer]},
+        event_hooks={
+            "request": [] if sent is None else [keep],
+            "response": [] if on_answer is None else [on_answer],
+        },
     )

@@ -29,6 +29,19 @@ __all__ = ["ECHO_MODEL", "Ask", "Echo", "Endpoint", "OpenAIEndpoint", "Outcome",
 
 _log = get_logger("llm")
 
+_SENT_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "x-stainless-raw-response",  # the library reads it again from what it has sent
+    }
+)
+
 _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
 _TEMPLATE_TOKENS: Final = 16_384
 """What a provider may add to a prompt of its own."""
@@ -311,7 +324,8 @@ class OpenAIEndpoint:
                 api_key=self._api_key or "none",
                 base_url=self._base_url,
                 timeout=self._timeout_seconds,
-                http_client=open_client(transport, timeout_seconds=self._timeout_seconds),
+                # The library adds what it finds in the environment, for a provider that need not be this one.
+                http_client=open_client(transport, timeout_seconds=self._timeout_seconds, sent=_SENT_HEADERS),
             )
         return self._client
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import final
 
 import msgspec
@@ -33,6 +33,7 @@ class FakeProvider:
     def __init__(self) -> None:
         self.requests: list[dict[str, object]] = []
         self.keys: list[str | None] = []
+        self.headers: list[Mapping[str, str]] = []
         self.url = ""
         self.hold = asyncio.Event()
 
@@ -40,6 +41,7 @@ class FakeProvider:
         body = msgspec.json.decode(await request.read(), type=dict[str, object])
         self.requests.append(body)
         self.keys.append(request.headers.get("Authorization"))
+        self.headers.append(request.headers)
         kind = str(body["model"]).partition("-")[2]
         if kind == "rubbish":
             return web.Response(text="<html>welcome</html>", content_type="text/html")

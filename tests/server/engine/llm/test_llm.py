@@ -339,6 +339,17 @@ async def test_what_the_caller_leaves_out_is_not_sent_to_the_provider() -> None:
     assert sorted(body) == ["messages", "model", "stream", "stream_options"]
 
 
+async def test_what_the_environment_holds_for_one_provider_is_sent_to_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "CUSTOM_HEADERS"):
+        monkeypatch.setenv(f"OPENAI_{name}", "X-Hush: hush")
+    async with with_endpoint(MemoryLog()) as (engine, fake):
+        await engine.llm.complete(ask("gpt-good"))
+    (headers,) = fake.headers
+    assert "hush" not in str(headers)
+
+
 async def test_the_endpoints_that_are_kept_are_bounded() -> None:
     log = MemoryLog()
     async with running(log) as engine:
