@@ -1,0 +1,92 @@
+"""Who has the event loop, and for how long: one slice a turn, principals one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from circuit_breaker_server.turns import SLICE_SECONDS, Slices, Turns
+
+
+async def test_those_who_wait_have_their_turns_by_key_and_not_by_number() -> None:
+    turns, order = Turns(), list[str]()
+    assert turns.take_now()
+
+    async def work(key: str, name: str) -> None:
+        async with turns.of(key):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(work("flood", f"flood {n}")) for n in range(4)]
+    tasks += [asyncio.create_task(work("ada", "ada")), asyncio.create_task(work("ben", "ben"))]
+    await asyncio.sleep(0)
+    assert turns.waiting == 6
+    assert not turns.take_now()
+    turns.give_on()
+    await asyncio.gather(*tasks)
+    assert order == ["flood 0", "ada", "ben", "flood 1", "flood 2", "flood 3"]
+    assert turns.take_now()
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_who_gives_up_waiting_keeps_nobody_from_the_turn(is_given: bool) -> None:
+    turns = Turns()
+    assert turns.take_now()
+    first, second = (asyncio.create_task(turns.take(key)) for key in ("ada", "ben"))
+    await asyncio.sleep(0)
+    if is_given:
+        turns.give_on()
+    first.cancel()
+    await asyncio.wait((first,))
+    if not is_given:
+        turns.give_on()
+    await second
+    assert turns.waiting == 0
+    turns.give_on()
+    assert turns.take_now()
+
+
+async def test_one_slice_is_done_in_a_turn_of_the_loop() -> None:
+    slices = Slices()
+    loop_turns, at = 0, list[int]()
+
+    async def count() -> None:
+        nonlocal loop_turns
+        while len(at) < 12:
+            loop_turns += 1
+            await asyncio.sleep(0)
+
+    async def work(key: str) -> None:
+        for _ in range(4):
+            await slices.take(key)
+            at.append(loop_turns)
+
+    await asyncio.gather(count(), *(work(key) for key in ("a", "b", "c")))
+    assert len(set(at)) == len(at)
+
+
+async def test_a_long_list_gives_way_after_each_slice_and_is_whole() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    def items() -> list[int | None]:
+        return [None if n % 3 == 0 else n for n in range(20)]
+
+    slices, seen, turns_of_others = Slices(clock=clock), list[int](), 0
+
+    async def others() -> None:
+        nonlocal turns_of_others
+        while len(seen) < 13:
+            await slices.take("others")
+            turns_of_others += 1
+
+    waiting = asyncio.create_task(others())
+    async for item in slices.over(items(), "ada"):
+        seen.append(item)
+        now += SLICE_SECONDS
+    await waiting
+    assert seen == [n for n in range(20) if n % 3]
+    assert turns_of_others >= 6
