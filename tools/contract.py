@@ -13,18 +13,18 @@ __all__ = ["ENUMS", "MUTATIONS", "QUERIES", "SUBSCRIPTIONS", "TYPES", "UNIONS"]
 QUERIES = """
     health: String!;
     workflow(id: String!): WorkflowGQL;
-    workflows: [WorkflowGQL!]!;
+    workflows(first: Int, after: String): [WorkflowGQL!]!;
     resource(id: String!): ResourceGQL;
-    resources(workflowId: String): [ResourceGQL!]!;
+    resources(workflowId: String, first: Int, after: String): [ResourceGQL!]!;
     availableActivities(resourceId: String!): [ActivityGQL!]!;
     state(workflowId: String!, stateId: String!): StateGQL;
     workflowStates(workflowId: String!): [StateGQL!]!;
     agent(id: String!): AgentDefinitionGQL;
-    agents: [AgentDefinitionGQL!]!;
-    stateAgentConfigs(stateId: String!): [StateAgentConfigGQL!]!;
+    agents(first: Int, after: String): [AgentDefinitionGQL!]!;
+    stateAgentConfigs(stateId: String!, first: Int, after: String): [StateAgentConfigGQL!]!;
     agentExecution(id: String!): AgentExecutionGQL;
-    resourceExecutions(resourceId: String!): [AgentExecutionGQL!]!;
-    llmProviders: [LlmProviderGQL!]!;
+    resourceExecutions(resourceId: String!, first: Int, after: String): [AgentExecutionGQL!]!;
+    llmProviders(first: Int, after: String): [LlmProviderGQL!]!;
     llmProvider(id: String!): LlmProviderGQL;
     budgetStatus(userId: String, projectId: String): BudgetStatusGQL!;
     costAnalytics(input: CostAnalyticsInput!): CostAnalyticsGQL!;
@@ -37,10 +37,10 @@ QUERIES = """
     mcpServerHealth(serverId: ID!): McpServerHealth!;
     mcpSessions(userId: String, serverId: ID, pagination: PaginationInput): McpSessionConnection!;
     rule(id: String!): RuleGQL;
-    rules(tags: [String!]): [RuleGQL!]!;
+    rules(tags: [String!], first: Int, after: String): [RuleGQL!]!;
     workflowRules(workflowId: String!): [RuleGQL!]!;
     natsResource(id: String!): NatsResourceGQL;
-    resourcesInState(workflowId: String!, stateId: String!): [NatsResourceGQL!]!;
+    resourcesInState(workflowId: String!, stateId: String!, first: Int, after: String): [NatsResourceGQL!]!;
     findResource(workflowId: String!, resourceId: String!): NatsResourceGQL
 """
 

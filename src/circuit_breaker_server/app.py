@@ -42,6 +42,7 @@ from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_fi
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
+from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
@@ -49,6 +50,7 @@ from circuit_breaker_server.serving import Serving
 from circuit_breaker_server.session import Services
 from circuit_breaker_server.sessions import Sessions
 from circuit_breaker_server.tls import TlsError, server_context
+from circuit_breaker_server.turns import Slices
 
 __all__ = ["RecordNotAppliedError", "Server", "ServerStartError"]
 
@@ -205,6 +207,9 @@ class Server:
         parts.push_async_callback(retention.aclose)
         retention.start()
 
+        slices, budgets = Slices(), Budgets(settings.rates.values_per_second)
+        parts.callback(slices.close)
+
         async def run(
             document: Document,
             variables: Mapping[str, object] | None,
@@ -223,11 +228,15 @@ class Server:
                 nothing=nothing,
                 cursors=cursors,
                 with_cursor=with_cursor,
+                slices=slices,
+                budgets=budgets,
+                max_cost=settings.document_limits.max_cost,
             )
 
         once = Once(engine, timeout_seconds=settings.execute_seconds, nothing=nothing, cursors=cursors)
         parts.push_async_callback(once.aclose)
-        documents = Documents(load_schema(), limits=settings.document_limits)
+        documents = Documents(load_schema(), limits=settings.document_limits, slices=slices, budgets=budgets)
+        parts.push_async_callback(documents.aclose)
         services = Services(
             gateway=gateway,
             documents=documents,

@@ -99,6 +99,9 @@ class RateSettings:
     :ivar subscribes_per_second: subscriptions begun or resumed.
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
+    :ivar values_per_second: values that answers may have, as ``DocumentLimits.max_cost`` estimates them, of
+        operations with more than 1,000; a document that has to be parsed counts one for two characters. Four
+        seconds of it can be saved up.
     :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
         more slowly; 100 may come at once. A subscription is two: it is asked for, and its live signal is
         answered.
@@ -115,6 +118,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
+    values_per_second: int | None = 100_000
     frames_per_second: int | None = 5_000
     events_per_second: int | None = None
 
@@ -146,6 +150,8 @@ class DocumentLimits:
     :ivar max_root_fields: in one operation, fragments written out.
     :ivar max_directives: in the document, on whatever.
     :ivar max_fields: in one operation, fragments written out.
+    :ivar max_cost: values in the answer to one operation, estimated from the document and its variables: each
+        list as long as ``first`` says, others 5 items.
     :ivar max_variables: how many values come with one operation.
     :ivar max_variables_bytes: all of them, as JSON without blanks.
 
@@ -161,6 +167,7 @@ class DocumentLimits:
     max_root_fields: int = 100
     max_directives: int = 100
     max_fields: int = 10_000
+    max_cost: int = 200_000
     max_variables: int = 200
     max_variables_bytes: int = 256 * 1024
 

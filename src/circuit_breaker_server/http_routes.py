@@ -200,7 +200,7 @@ class HttpRoutes:
         except ClientDisconnect:
             return Response(status_code=400)
         try:
-            document = self._documents.get(body.query, body.variables)
+            document = await self._documents.read(body.query, body.variables, key=caller.id or caller.address)
             operation = document.operation(body.operation_name)
         except DocumentInvalid as error:
             return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from graphql import OperationType
 
@@ -128,6 +128,7 @@ class Session:
         "_authorization",
         "_caller",
         "_feed",
+        "_in_order",
         "_init_timer",
         "_is_leaving",
         "_is_over",
@@ -136,6 +137,7 @@ class Session:
         "_plans",
         "_protocol",
         "_pulse",
+        "_reading",
         "_rights",
         "_sending",
         "_services",
@@ -179,6 +181,8 @@ class Session:
         self._caller = OPEN
         self._rights = OPEN.rights
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._in_order = asyncio.Lock()
+        self._reading: set[asyncio.Task[None] | None] = set()
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
@@ -463,22 +467,79 @@ class Session:
         begins: Asked = "subscribes" if begins_with_subscription(event.query) else "operations"
         if self._is_too_often(event.id, begins):
             return
+        document: Document | None = None
+        # What was asked for first is begun first: behind a document that waits for its turn others wait, too.
+        if not self._reading:
+            try:
+                document = self._services.documents.get_now(event.query, event.variables, key=self._key)
+            except DocumentInvalid as error:
+                self._protocol.send_error(event.id, error.errors)
+                return
+        if document is None:
+            task = self._begin(event, self._read(event, begins))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+            return
+        is_subscription = self._kind_of(event, document, begins)
+        if is_subscription:
+            self._subscribe(event, document)
+        elif is_subscription is not None:
+            _ = self._begin(event, self._execute(event, document))
+
+    @property
+    def _key(self) -> str:
+        return self._caller.id or self._caller.address
+
+    def _begin(self, event: Subscribe, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[event.id] = task
+        self._own(task)
+        return task
+
+    def _kind_of(self, event: Subscribe, document: Document, begins: Asked) -> bool | None:
+        """Tell whether an operation is a subscription; ``None`` where it was refused.
+
+        :param begins: what its document begins with, for which the peer's rate was asked already.
+        """
         try:
-            document = self._services.documents.get(event.query, event.variables)
             operation = document.operation(event.operation_name)
         except DocumentInvalid as error:
             self._protocol.send_error(event.id, error.errors)
-            return
+            return None
         is_subscription = operation.operation is OperationType.SUBSCRIPTION
         asked: Asked = "subscribes" if is_subscription else "operations"
         if asked != begins and self._is_too_often(event.id, asked):
+            return None
+        return is_subscription
+
+    async def _read(self, event: Subscribe, begins: Asked) -> None:
+        """Read a document in its turn, behind those that were asked for before; then begin the operation."""
+        is_subscription: bool | None = None
+        document: Document | None = None
+        try:
+            async with self._in_order:
+                document = await self._services.documents.read(event.query, event.variables, key=self._key)
+            is_subscription = self._kind_of(event, document, begins)
+        except DocumentInvalid as error:
+            self._protocol.send_error(event.id, error.errors)
+        except Exception:
+            logger.exception("document_not_read", remote=self._socket.remote)
+            self._protocol.send_error(event.id, [internal_error()])
+        finally:
+            self._reading -= {asyncio.current_task()}
+        if document is not None and is_subscription is False:
+            await self._execute(event, document)
             return
-        if is_subscription:
+        if self._is_mine(event.id):
+            del self._tasks[event.id]
+        if document is not None and is_subscription:
             self._subscribe(event, document)
-        else:
-            task = asyncio.get_running_loop().create_task(self._execute(event, document))
-            self._tasks[event.id] = task
-            self._own(task)
+        self._send()
+        self._answer_close_if_done()
+
+    def _answer_close_if_done(self) -> None:
+        if self._is_leaving and not self._tasks:
+            self._socket.answer_close()
 
     def _on_unreadable(self, event: UnreadableSubscribe) -> None:
         if not self._is_too_often(event.id, "operations"):
@@ -534,8 +595,7 @@ class Session:
             if self._is_mine(event.id):
                 del self._tasks[event.id]
         self._send()
-        if self._is_leaving and not self._tasks:
-            self._socket.answer_close()
+        self._answer_close_if_done()
 
     def _is_mine(self, operation_id: str) -> bool:
         return self._tasks.get(operation_id) is asyncio.current_task()

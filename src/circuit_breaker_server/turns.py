@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, final
 
 __all__ = ["SLICE_SECONDS", "Slices", "Turns"]
 
 SLICE_SECONDS: Final = 0.001
 """How long an operation may keep the event loop before others have their turn."""
+
+_SWITCH_SECONDS: Final = 0.0005
+"""How long the thread keeps the interpreter while the event loop wants it."""
 
 _T = TypeVar("_T")
 
@@ -105,6 +110,8 @@ class Slices:
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._turns = Turns()
         self._clock = clock
+        self._thread: ThreadPoolExecutor | None = None
+        self._thread_turns = Turns()
 
     def take_now(self) -> bool:
         """Take the slice of this turn of the loop if it is free; it ends with the turn."""
@@ -121,11 +128,28 @@ class Slices:
     def _end_with_this_turn(self) -> None:
         asyncio.get_running_loop().call_soon(self._turns.give_on)
 
+    async def beside(self, work: Callable[[], _T], key: str) -> _T:
+        """Do what cannot be cut into slices in a thread: one at a time, keys in turn.
+
+        The thread gives way to the event loop often. Cancelling does not stop what has begun.
+        """
+        async with self._thread_turns.of(key):
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="circuit-breaker-beside")
+            return await asyncio.get_running_loop().run_in_executor(self._thread, _giving_way, work)
+
+    def close(self) -> None:
+        """End the thread, once it has done what it has begun: a fraction of a second. Idempotent."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
     async def over(self, items: Iterable[_T | None], key: str) -> AsyncIterator[_T]:
         """Yield the items, as many in a slice as are made and used in its time; ``None`` is left out.
 
         ``None`` stands for what was looked at and is not wanted: looking takes its time as well.
         """
+        if not self.take_now():
+            await self.take(key)
         began = self._clock()
         for item in items:
             if self._clock() - began > SLICE_SECONDS:
@@ -133,3 +157,12 @@ class Slices:
                 began = self._clock()
             if item is not None:
                 yield item
+
+
+def _giving_way(work: Callable[[], _T]) -> _T:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        return work()
+    finally:
+        sys.setswitchinterval(usual)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import graphql
 import pytest
 
 from circuit_breaker_sdk.transports.websocket import WebSocket
@@ -297,10 +298,10 @@ async def test_a_query_that_fails_inside_tells_nothing_of_the_inside() -> None:
 
 
 async def test_an_internal_failure_of_the_session_closes_with_4500(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(_self: Documents, _query: str) -> Document:
+    def get_now(_self: Documents, _query: str, **_given: object) -> Document:
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr(Documents, "get", get)
+    monkeypatch.setattr(Documents, "get_now", get_now)
     async with staged() as stage:
         client = await stage.open()
         client.subscribe("1", ALL_THINGS)
@@ -558,19 +559,19 @@ async def test_only_a_peer_that_negotiated_resume_is_told_the_cursor_of_a_mutati
 
 async def test_a_document_of_a_peer_over_its_rate_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
-    get = Documents.get
+    parse = graphql.parse
 
-    def counting(self: Documents, query: str, *given: object, **more: object) -> Document:
+    def counting(query: str, **more: object) -> graphql.DocumentNode:
         parsed.append(query)
-        return get(self, query, *given, **more)  # type: ignore[arg-type]  # passed on as it came
+        return parse(query, **more)  # type: ignore[arg-type]  # passed on as it came
 
-    monkeypatch.setattr(Documents, "get", counting)
+    monkeypatch.setattr(graphql, "parse", counting)
     async with staged(rates=Rates(RateSettings(operations_per_second=1, subscribes_per_second=1))) as stage:
         client = await stage.open()
         for number, query in enumerate(
             ("{ invalid", "# a\n subscription { broken", "{ again", "subscription { x")
         ):
             client.subscribe(str(number), query)
-        errors = [await client.error_of(str(number)) for number in range(4)]
-    assert ["RATE_LIMITED" in str(error) for error in errors] == [False, False, True, True]
+        errors = {message["id"]: str(message) for message in [await client.receive() for _ in range(4)]}
+    assert {id_ for id_, error in errors.items() if "RATE_LIMITED" in error} == {"2", "3"}
     assert parsed == ["{ invalid", "# a\n subscription { broken"]

@@ -33,16 +33,18 @@ prompts { system userTemplate contextInstructions } capabilities tools createdAt
 """
 
 _AGENTS = """
-query Agents { agents { id name description llmProvider { providerType model baseUrl } llmConfig {
-temperature maxTokens topP frequencyPenalty presencePenalty stopSequences } prompts { system
-userTemplate contextInstructions } capabilities tools createdAt updatedAt } }
+query Agents($first: Int, $after: String) { agents(first: $first, after: $after) { id name description
+llmProvider { providerType model baseUrl } llmConfig { temperature maxTokens topP frequencyPenalty
+presencePenalty stopSequences } prompts { system userTemplate contextInstructions } capabilities tools
+createdAt updatedAt } }
 """
 
 _STATE_AGENT_CONFIGS = """
-query StateAgentConfigs($stateId: String!) { stateAgentConfigs(stateId: $stateId) { id stateId agentId
-llmConfig { temperature maxTokens topP frequencyPenalty presencePenalty stopSequences } inputMapping
-outputMapping autoActivity schedule { initialDelaySeconds intervalSeconds maxExecutions } retryConfig {
-maxAttempts backoffSeconds retryOnErrors } enabled createdAt updatedAt } }
+query StateAgentConfigs($stateId: String!, $first: Int, $after: String) { stateAgentConfigs(stateId:
+$stateId, first: $first, after: $after) { id stateId agentId llmConfig { temperature maxTokens topP
+frequencyPenalty presencePenalty stopSequences } inputMapping outputMapping autoActivity schedule {
+initialDelaySeconds intervalSeconds maxExecutions } retryConfig { maxAttempts backoffSeconds
+retryOnErrors } enabled createdAt updatedAt } }
 """
 
 _AGENT_EXECUTION = """
@@ -51,9 +53,9 @@ inputData outputData errorMessage startedAt completedAt durationMs retryCount } 
 """
 
 _RESOURCE_EXECUTIONS = """
-query ResourceExecutions($resourceId: String!) { resourceExecutions(resourceId: $resourceId) { id
-agentId resourceId stateId status inputData outputData errorMessage startedAt completedAt durationMs
-retryCount } }
+query ResourceExecutions($resourceId: String!, $first: Int, $after: String) {
+resourceExecutions(resourceId: $resourceId, first: $first, after: $after) { id agentId resourceId
+stateId status inputData outputData errorMessage startedAt completedAt durationMs retryCount } }
 """
 
 _CREATE_AGENT = """
@@ -101,13 +103,26 @@ class AgentsClient:
         variables: dict[str, object] = {"id": id}
         return await self._executor.optional(_AGENT, variables, type=Agent, operation_name="Agent")
 
-    async def agents(self) -> list[Agent]:
-        """All agents, in the order of their creation."""
-        return await self._executor.field(_AGENTS, type=list[Agent], operation_name="Agents")
+    async def agents(
+        self, *, first: int | UnsetType | None = UNSET, after: str | UnsetType | None = UNSET
+    ) -> list[Agent]:
+        """All agents, in the order of their creation.
 
-    async def state_agent_configs(self, *, state_id: str) -> list[StateAgentConfig]:
-        """The configurations for a state, whatever the workflow, in the order of their creation."""
-        variables: dict[str, object] = {"stateId": state_id}
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
+        """
+        variables: dict[str, object] = {"first": first, "after": after}
+        return await self._executor.field(_AGENTS, variables, type=list[Agent], operation_name="Agents")
+
+    async def state_agent_configs(
+        self, *, state_id: str, first: int | UnsetType | None = UNSET, after: str | UnsetType | None = UNSET
+    ) -> list[StateAgentConfig]:
+        """The configurations for a state, whatever the workflow, in the order of their creation.
+
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
+        """
+        variables: dict[str, object] = {"stateId": state_id, "first": first, "after": after}
         return await self._executor.field(
             _STATE_AGENT_CONFIGS, variables, type=list[StateAgentConfig], operation_name="StateAgentConfigs"
         )
@@ -119,12 +134,21 @@ class AgentsClient:
             _AGENT_EXECUTION, variables, type=AgentExecution, operation_name="AgentExecution"
         )
 
-    async def resource_executions(self, *, resource_id: str) -> list[AgentExecution]:
+    async def resource_executions(
+        self,
+        *,
+        resource_id: str,
+        first: int | UnsetType | None = UNSET,
+        after: str | UnsetType | None = UNSET,
+    ) -> list[AgentExecution]:
         """The runs of a resource, in the order of their start.
 
         An unknown resource is an error.
+
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
         """
-        variables: dict[str, object] = {"resourceId": resource_id}
+        variables: dict[str, object] = {"resourceId": resource_id, "first": first, "after": after}
         return await self._executor.field(
             _RESOURCE_EXECUTIONS, variables, type=list[AgentExecution], operation_name="ResourceExecutions"
         )

@@ -16,10 +16,10 @@ from circuit_breaker_sdk.subscriptions import SubscriptionManager
 __all__ = ["LLMOperations"]
 
 _LLM_PROVIDERS = """
-query LlmProviders { llmProviders { id providerType name baseUrl models { id name maxTokens
-contextWindow costPerInputToken costPerOutputToken supportsStreaming supportsFunctionCalling
-capabilities } healthStatus { isHealthy lastCheck errorRate averageLatencyMs consecutiveFailures
-lastError } createdAt updatedAt } }
+query LlmProviders($first: Int, $after: String) { llmProviders(first: $first, after: $after) { id
+providerType name baseUrl models { id name maxTokens contextWindow costPerInputToken costPerOutputToken
+supportsStreaming supportsFunctionCalling capabilities } healthStatus { isHealthy lastCheck errorRate
+averageLatencyMs consecutiveFailures lastError } createdAt updatedAt } }
 """
 
 _LLM_PROVIDER = """
@@ -56,10 +56,17 @@ class LLMOperations:
         self._executor = executor
         self._manager = manager
 
-    async def providers(self) -> list[LLMProvider]:
-        """All providers: the built-in one, then those configured, in the order of their creation."""
+    async def providers(
+        self, *, first: int | UnsetType | None = UNSET, after: str | UnsetType | None = UNSET
+    ) -> list[LLMProvider]:
+        """All providers: the built-in one, then those configured, in the order of their creation.
+
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
+        """
+        variables: dict[str, object] = {"first": first, "after": after}
         return await self._executor.field(
-            _LLM_PROVIDERS, type=list[LLMProvider], operation_name="LlmProviders"
+            _LLM_PROVIDERS, variables, type=list[LLMProvider], operation_name="LlmProviders"
         )
 
     async def provider(self, *, id: str) -> LLMProvider | None:

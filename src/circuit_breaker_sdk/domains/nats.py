@@ -23,10 +23,11 @@ activityHistory { fromState toState activityId timestamp triggeredBy natsSequenc
 """
 
 _RESOURCES_IN_STATE = """
-query ResourcesInState($workflowId: String!, $stateId: String!) { resourcesInState(workflowId:
-$workflowId, stateId: $stateId) { id workflowId state data metadata createdAt updatedAt history {
-timestamp activity fromState toState data } natsSequence natsTimestamp natsSubject activityHistory {
-fromState toState activityId timestamp triggeredBy natsSequence metadata } } }
+query ResourcesInState($workflowId: String!, $stateId: String!, $first: Int, $after: String) {
+resourcesInState(workflowId: $workflowId, stateId: $stateId, first: $first, after: $after) { id
+workflowId state data metadata createdAt updatedAt history { timestamp activity fromState toState data }
+natsSequence natsTimestamp natsSubject activityHistory { fromState toState activityId timestamp
+triggeredBy natsSequence metadata } } }
 """
 
 _FIND_RESOURCE = """
@@ -71,9 +72,25 @@ class NATSClient:
             _NATS_RESOURCE, variables, type=NATSResource, operation_name="NatsResource"
         )
 
-    async def resources_in_state(self, *, workflow_id: str, state_id: str) -> list[NATSResource]:
-        """The resources of a workflow that are in a state now, in the order of their creation."""
-        variables: dict[str, object] = {"workflowId": workflow_id, "stateId": state_id}
+    async def resources_in_state(
+        self,
+        *,
+        workflow_id: str,
+        state_id: str,
+        first: int | UnsetType | None = UNSET,
+        after: str | UnsetType | None = UNSET,
+    ) -> list[NATSResource]:
+        """The resources of a workflow that are in a state now, in the order of their creation.
+
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
+        """
+        variables: dict[str, object] = {
+            "workflowId": workflow_id,
+            "stateId": state_id,
+            "first": first,
+            "after": after,
+        }
         return await self._executor.field(
             _RESOURCES_IN_STATE, variables, type=list[NATSResource], operation_name="ResourcesInState"
         )

@@ -28,16 +28,17 @@ createdAt updatedAt createdBy tags } }
 """
 
 _RULES = """
-query Rules($tags: [String!]) { rules(tags: $tags) { id name description condition { conditionType field
-value substring rules { id name description condition { conditionType field value substring rules { id
-name description condition { conditionType field value substring script } version createdAt updatedAt
-createdBy tags } rule { id name description condition { conditionType field value substring script }
-version createdAt updatedAt createdBy tags } script } version createdAt updatedAt createdBy tags } rule
-{ id name description condition { conditionType field value substring rules { id name description
+query Rules($tags: [String!], $first: Int, $after: String) { rules(tags: $tags, first: $first, after:
+$after) { id name description condition { conditionType field value substring rules { id name
+description condition { conditionType field value substring rules { id name description condition {
+conditionType field value substring script } version createdAt updatedAt createdBy tags } rule { id name
+description condition { conditionType field value substring script } version createdAt updatedAt
+createdBy tags } script } version createdAt updatedAt createdBy tags } rule { id name description
+condition { conditionType field value substring rules { id name description condition { conditionType
+field value substring script } version createdAt updatedAt createdBy tags } rule { id name description
 condition { conditionType field value substring script } version createdAt updatedAt createdBy tags }
-rule { id name description condition { conditionType field value substring script } version createdAt
-updatedAt createdBy tags } script } version createdAt updatedAt createdBy tags } script } version
-createdAt updatedAt createdBy tags } }
+script } version createdAt updatedAt createdBy tags } script } version createdAt updatedAt createdBy
+tags } }
 """
 
 _WORKFLOW_RULES = """
@@ -107,9 +108,19 @@ class RulesClient:
         variables: dict[str, object] = {"id": id}
         return await self._executor.optional(_RULE, variables, type=Rule, operation_name="Rule")
 
-    async def rules(self, *, tags: Sequence[str] | UnsetType | None = UNSET) -> list[Rule]:
-        """The rules that have all the tags, in the order of their creation; without tags all rules."""
-        variables: dict[str, object] = {"tags": tags}
+    async def rules(
+        self,
+        *,
+        tags: Sequence[str] | UnsetType | None = UNSET,
+        first: int | UnsetType | None = UNSET,
+        after: str | UnsetType | None = UNSET,
+    ) -> list[Rule]:
+        """The rules that have all the tags, in the order of their creation; without tags all rules.
+
+        :param first: How many at most: 1 to 1,000, which is the default.
+        :param after: The id of the item before them: the last one of the page before.
+        """
+        variables: dict[str, object] = {"tags": tags, "first": first, "after": after}
         return await self._executor.field(_RULES, variables, type=list[Rule], operation_name="Rules")
 
     async def workflow_rules(self, *, workflow_id: str) -> list[Rule]:

@@ -94,7 +94,7 @@ class Snapshots:
             resource = await self._workflows.resource(id=given["resourceId"])
             found = [] if resource is None else [resource]
         else:
-            found = await self._workflows.resources(workflow_id=given.get("workflowId", UNSET))
+            found = await self._workflows.all_resources(workflow_id=given.get("workflowId", UNSET))
         # As the stream's arguments select: several must all hold.
         return [
             resource

@@ -44,6 +44,8 @@ _STATE = f"""
 """
 _WORKFLOW = f"id name initialState createdAt updatedAt states {{ {_STATE} }} activities {{ {_ACTIVITY} }}"
 
+_PAGE = 1_000
+
 
 class _NewResource(msgspec.Struct, rename="camel", kw_only=True):
     """``ResourceCreateInput``."""
@@ -98,24 +100,57 @@ class WorkflowsClient:
         document = f"query Workflow($id: String!) {{ workflow(id: $id) {{ {_WORKFLOW} }} }}"
         return await self._optional(document, {"id": id}, type=Workflow, operation_name="Workflow")
 
-    async def workflows(self) -> list[Workflow]:
-        """Return all workflows, in the order of their creation."""
-        document = f"query Workflows {{ workflows {{ {_WORKFLOW} }} }}"
-        return await self._field(document, type=list[Workflow], operation_name="Workflows")
+    async def workflows(
+        self, *, first: int | UnsetType = UNSET, after: str | UnsetType = UNSET
+    ) -> list[Workflow]:
+        """Return all workflows, in the order of their creation; a page of them.
+
+        :param first: how many at most: 1 to 1,000, which is the default.
+        :param after: the id of the workflow before them: the last one of the page before.
+        """
+        document = f"""
+        query Workflows($first: Int, $after: String) {{
+          workflows(first: $first, after: $after) {{ {_WORKFLOW} }}
+        }}
+        """
+        variables = {"first": first, "after": after}
+        return await self._field(document, variables, type=list[Workflow], operation_name="Workflows")
 
     async def resource(self, *, id: str) -> Resource | None:
         """Return a resource with all of its history, ``None`` where the id names none."""
         document = f"query Resource($id: String!) {{ resource(id: $id) {{ {RESOURCE_FIELDS} }} }}"
         return await self._optional(document, {"id": id}, type=Resource, operation_name="Resource")
 
-    async def resources(self, *, workflow_id: str | UnsetType = UNSET) -> list[Resource]:
-        """Return the resources of a workflow, or all, in the order of their creation."""
-        document = f"""
-        query Resources($workflowId: String) {{ resources(workflowId: $workflowId) {{ {RESOURCE_FIELDS} }} }}
+    async def resources(
+        self,
+        *,
+        workflow_id: str | UnsetType = UNSET,
+        first: int | UnsetType = UNSET,
+        after: str | UnsetType = UNSET,
+    ) -> list[Resource]:
+        """Return the resources of a workflow, or all, in the order of their creation; a page of them.
+
+        :param first: how many at most: 1 to 1,000, which is the default.
+        :param after: the id of the resource before them: the last one of the page before.
         """
-        return await self._field(
-            document, {"workflowId": workflow_id}, type=list[Resource], operation_name="Resources"
-        )
+        document = f"""
+        query Resources($workflowId: String, $first: Int, $after: String) {{
+          resources(workflowId: $workflowId, first: $first, after: $after) {{ {RESOURCE_FIELDS} }}
+        }}
+        """
+        variables = {"workflowId": workflow_id, "first": first, "after": after}
+        return await self._field(document, variables, type=list[Resource], operation_name="Resources")
+
+    async def all_resources(self, *, workflow_id: str | UnsetType = UNSET) -> list[Resource]:
+        """Return the resources of a workflow, or all, page by page; those made meanwhile may be in it."""
+        found: list[Resource] = []
+        while True:
+            page = await self.resources(
+                workflow_id=workflow_id, first=_PAGE, after=found[-1].id if found else UNSET
+            )
+            found += page
+            if len(page) < _PAGE:
+                return found
 
     async def available_activities(self, *, resource_id: str) -> list[Activity]:
         """Return what can be executed on a resource now: its state fits and every condition holds."""

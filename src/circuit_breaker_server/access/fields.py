@@ -7,7 +7,7 @@ it. What one may see and not change is refused with ``FORBIDDEN``. A field witho
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -114,15 +114,7 @@ def keep(rule: Rule, rights: Rights, answer: object) -> object:
     def is_seen(item: _Item) -> bool:
         return of_item(item).may(rights, "read")
 
-    if isinstance(answer, AsyncIterator):
-        return _kept(answer, is_seen)
     return [item for item in cast("Iterable[_Item]", answer) if is_seen(item)]
-
-
-async def _kept(items: AsyncIterator[_Item], is_seen: Callable[[_Item], bool]) -> AsyncIterator[_Item]:
-    async for item in items:
-        if is_seen(item):
-            yield item
 
 
 def _forbidden(field: str, kind: str, action: str, name: str) -> EngineError:

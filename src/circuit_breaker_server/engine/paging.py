@@ -13,10 +13,12 @@ from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import shown
 
-__all__ = ["MAX_PAGE", "Pagination", "cursor_of", "page_of", "place_of"]
+__all__ = ["MAX_PAGE", "PAGE_ITEMS", "Pagination", "cursor_of", "page_of", "place_of"]
 
 MAX_PAGE: Final = 100
-"""Items of a page."""
+"""Items of a page of a connection."""
+PAGE_ITEMS: Final = 1_000
+"""Items of a list that takes ``first`` and ``after``, at most and by default."""
 
 _T = TypeVar("_T")
 _PLACE = re.compile(rb"at:(\d{1,18})")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 import graphql
-from graphql import DocumentNode, GraphQLSchema, GraphQLSyntaxError, OperationDefinitionNode
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    GraphQLSchema,
+    GraphQLSyntaxError,
+    OperationDefinitionNode,
+)
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
+from circuit_breaker_server.graphql.cost import Cost, Most, cost_of
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import (
     Size,
@@ -18,8 +28,12 @@ from circuit_breaker_server.graphql.limits import (
     check_document,
     check_variables,
     too_many_tokens,
+    too_much_work,
 )
+from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.recently_used import RecentlyUsed
+from circuit_breaker_server.security.budgets import Budgets
+from circuit_breaker_server.turns import Slices
 
 if TYPE_CHECKING:
     from circuit_breaker_server.graphql.compiled import CompiledOperation
@@ -33,6 +47,10 @@ _SUBSCRIPTION: Final = re.compile(r"(?:[\ufeff\s,]|#[^\n\r]*)*subscription\b")
 
 _PLAIN_FIELDS: Final = 500
 """Of an operation that is compiled: every place of it is looked at, whatever there is in the data."""
+_SHORT_CHARACTERS: Final = 1_024
+"""Of a document that is parsed on the event loop: 6 ms at most."""
+_CHARACTERS_PER_VALUE: Final = 2
+"""Of a document that is parsed: two characters take as long as a value of an answer."""
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
 """How graphql-core's parser says it; it has no code for it."""
 
@@ -50,21 +68,62 @@ class Document:
     :ivar ast: parsed, with locations.
     :ivar operations: by name; an anonymous operation's name is ``None``.
     :ivar is_plain: whether its operations may be compiled: it has no directives, and not very many fields.
+    :ivar introspected: the answer to an operation that asks for the schema alone, once it was asked for.
     :ivar compiled: what :func:`.compiled.compiled_operation` has made of them, by name and scopes.
     """
 
-    __slots__ = ("__weakref__", "ast", "compiled", "is_plain", "operations", "query")
+    __slots__ = (
+        "__weakref__",
+        "_costs",
+        "_schema",
+        "ast",
+        "compiled",
+        "introspected",
+        "is_plain",
+        "operations",
+        "query",
+    )
 
-    def __init__(self, query: str, ast: DocumentNode, *, is_plain: bool = True) -> None:
+    def __init__(
+        self, query: str, ast: DocumentNode, *, schema: GraphQLSchema | None = None, is_plain: bool = True
+    ) -> None:
+        self._schema = schema
+        self._costs: dict[str | None, Cost] = {}
         self.query = query
         self.is_plain = is_plain
         self.ast = ast
+        self.introspected: dict[str | None, bytes] = {}
         self.compiled: dict[tuple[str | None, frozenset[str]], _Compiled] = {}
         self.operations: dict[str | None, OperationDefinitionNode] = {
             node.name.value if node.name else None: node
             for node in ast.definitions
             if isinstance(node, OperationDefinitionNode)
         }
+
+    def cost(self, name: str | None, variables: Mapping[str, object] | None, most: Most | None = None) -> int:
+        """Estimate how many values the answer to an operation has; see :mod:`.cost`.
+
+        :param most: how many items of each list there are for the caller.
+        :raises DocumentInvalid: as :meth:`operation`.
+        """
+        cost = self._costs.get(name)
+        if cost is None:
+            operation = self.operation(name)
+            fragments = {
+                node.name.value: node
+                for node in self.ast.definitions
+                if isinstance(node, FragmentDefinitionNode)
+            }
+            cost = self._costs[name] = cost_of(self._schema or load_schema(), operation, fragments)
+        return cost.of(variables or {}, most)
+
+    def asks_for_the_schema_alone(self, name: str | None) -> bool:
+        """Tell whether an operation has no other root fields than ``__schema``, and takes no variables."""
+        operation = self.operation(name)
+        return not operation.variable_definitions and all(
+            isinstance(node, FieldNode) and node.name.value == "__schema"
+            for node in operation.selection_set.selections
+        )
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """Return the operation to execute; ``None`` or an empty name means the only one there is.
@@ -89,8 +148,13 @@ class Document:
 class Documents:
     """Parses and validates; keeps the documents used last.
 
+    A short document is parsed at once if no other operation has the loop in this turn; else it waits for its
+    turn. A long one is parsed in a thread, one at a time, principals in turn.
+
     :param max_entries: how many documents are kept.
     :param max_characters: how much text they may have together; what they take in memory follows from it.
+    :param slices: the event loop's, shared with what executes operations.
+    :param budgets: of principals; a document that has to be parsed costs a value for two characters.
     :ivar limits: how large one document and its variables may be.
 
     Example::
@@ -105,47 +169,125 @@ class Documents:
         max_entries: int = 1000,
         max_characters: int = 512 * 1024,
         limits: DocumentLimits | None = None,
+        slices: Slices | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self.schema = schema
+        self._budgets = budgets or Budgets(None)
         self.limits = limits or DocumentLimits()
+        self._slices = slices or Slices()
         self._kept: RecentlyUsed[str, Document] = RecentlyUsed(
             max_entries=max_entries, max_characters=max_characters
         )
+        self._reading: dict[str, asyncio.Task[Document]] = {}
 
     def __len__(self) -> int:
         """Tell how many documents are kept."""
         return len(self._kept)
 
     def get(self, query: str, variables: Mapping[str, object] | None = None) -> Document:
-        """Return the document with this text, for an operation with these variables.
+        """Return the document with this text, for an operation with these variables; however long it takes.
 
         :raises DocumentInvalid: it does not parse, does not fit the schema, or is too large; or its variables
             are.
         """
         check_variables(variables, self.limits)
         document = self._kept.get(query)
-        if document is None:
-            ast, size = self._parse(query)
-            is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
-            document = Document(query, ast, is_plain=is_plain)
-            self._kept.put(query, document, characters=len(query))
+        return self._keep(query, *_read(self.schema, query, self.limits)) if document is None else document
+
+    def get_now(
+        self, query: str, variables: Mapping[str, object] | None = None, *, key: str
+    ) -> Document | None:
+        """Return the document if that takes no time to speak of; ``None``: :meth:`read` it.
+
+        :param key: of the principal, or the address.
+        :raises DocumentInvalid: as :meth:`get`; or too much work was asked for, code ``RATE_LIMITED``.
+        """
+        check_variables(variables, self.limits)
+        document = self._kept.get(query)
+        if document is None and len(query) <= _SHORT_CHARACTERS and self._slices.take_now():
+            self._charge(query, key)
+            document = self._keep(query, *_read(self.schema, query, self.limits))
         return document
 
-    def _parse(self, query: str) -> tuple[DocumentNode, Size]:
+    def _charge(self, query: str, key: str) -> None:
         check_characters(query, self.limits)
-        try:
-            ast = graphql.parse(query, max_tokens=self.limits.max_tokens, allow_empty_selection_sets=False)
-            size = check_document(ast, self.limits)
-            errors = graphql.validate(self.schema, ast, max_errors=20, allow_empty_selection_sets=False)
-        except GraphQLSyntaxError as error:
-            if error.message.endswith(_TOO_MANY_TOKENS):
-                raise too_many_tokens(self.limits) from error
-            raise DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")]) from error
-        except RecursionError as error:
-            nested = GraphQLError(
-                message="the document is nested too deeply", extensions={"code": "GRAPHQL_PARSE_FAILED"}
-            )
-            raise DocumentInvalid([nested]) from error
-        if errors:
-            raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
-        return ast, size
+        wait = self._budgets.spend(key, len(query) / _CHARACTERS_PER_VALUE)
+        if wait is not None:
+            raise DocumentInvalid([too_much_work(wait)])
+
+    async def read(self, query: str, variables: Mapping[str, object] | None = None, *, key: str) -> Document:
+        """Return the document once it is the turn of ``key`` to have one parsed.
+
+        :param key: of the principal, or the address.
+        :raises DocumentInvalid: as :meth:`get_now`.
+        """
+        document = self.get_now(query, variables, key=key)
+        if document is not None:
+            return document
+        reading = self._reading.get(query)
+        if reading is None:
+            self._charge(query, key)
+            reading = asyncio.get_running_loop().create_task(self._read_in_turn(query, key))
+            self._reading[query] = reading
+            reading.add_done_callback(lambda task: self._read_it(query, task))
+        # Others may wait for the same document: whoever leaves leaves it to them.
+        return await asyncio.shield(reading)
+
+    async def aclose(self) -> None:
+        """Parse no more. Idempotent."""
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _read_it(self, query: str, task: asyncio.Task[Document]) -> None:
+        del self._reading[query]
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits for it any more
+
+    async def _read_in_turn(self, query: str, key: str) -> Document:
+        if len(query) <= _SHORT_CHARACTERS:
+            await self._slices.take(key)
+            return self._keep(query, *_read(self.schema, query, self.limits))
+        read = partial(_read, self.schema, query, self.limits, with_suggestions=False)
+        return self._keep(query, *await self._slices.beside(read, key))
+
+    def _keep(self, query: str, ast: DocumentNode, size: Size) -> Document:
+        is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
+        document = Document(query, ast, schema=self.schema, is_plain=is_plain)
+        self._kept.put(query, document, characters=len(query))
+        return document
+
+
+def _read(
+    schema: GraphQLSchema, query: str, limits: DocumentLimits, *, with_suggestions: bool = True
+) -> tuple[DocumentNode, Size]:
+    """Parse and validate.
+
+    :param with_suggestions: whether errors suggest names, which takes long where many are wrong.
+    """
+    check_characters(query, limits)
+    try:
+        ast = graphql.parse(query, max_tokens=limits.max_tokens, allow_empty_selection_sets=False)
+        size = check_document(ast, limits)
+        errors = graphql.validate(
+            schema,
+            ast,
+            max_errors=20,
+            allow_empty_selection_sets=False,
+            hide_suggestions=not with_suggestions,
+        )
+    except GraphQLSyntaxError as error:
+        if error.message.endswith(_TOO_MANY_TOKENS):
+            raise too_many_tokens(limits) from error
+        raise DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")]) from error
+    except RecursionError as error:
+        nested = GraphQLError(
+            message="the document is nested too deeply", extensions={"code": "GRAPHQL_PARSE_FAILED"}
+        )
+        raise DocumentInvalid([nested]) from error
+    if errors:
+        raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
+    return ast, size

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 import graphql
 import msgspec
@@ -20,11 +20,18 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.compiled import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
-from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, resolve
+from circuit_breaker_server.graphql.limits import too_much_work
+from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.rights import Rights
+from circuit_breaker_server.turns import Slices
 
 __all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project", "run"]
+
+MAX_COST: Final = 200_000
+CHEAP: Final = 1_000
+"""Values of an operation that is executed at once: about 5 ms."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -40,6 +47,9 @@ async def execute(
     nothing: Engine | None = None,
     cursors: Cursors | None = None,
     with_cursor: bool = True,
+    slices: Slices | None = None,
+    budgets: Budgets | None = None,
+    max_cost: int = MAX_COST,
 ) -> bytes:
     """Execute a query or a mutation; return the answer as JSON: ``data``, ``errors``, ``extensions``.
 
@@ -52,6 +62,9 @@ async def execute(
     :param operation_name: ``None`` where the document has one operation only.
     :param caller: who asks: by his rights it is answered.
     :param nothing: an engine in which nothing is; needed unless the caller may do everything.
+    :param slices: of the event loop, shared by all operations.
+    :param budgets: of principals; what is not cheap is charged to them.
+    :param max_cost: of one operation, as :meth:`.documents.Document.cost` estimates it.
     :param cursors: writes them; ``None`` writes such as people can read.
     """
     try:
@@ -61,6 +74,13 @@ async def execute(
     if operation.operation is OperationType.SUBSCRIPTION:
         return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
     is_mutation = operation.operation is OperationType.MUTATION
+    cost = document.cost(operation_name, variables)
+    if cost > max_cost:
+        cost = document.cost(operation_name, variables, lambda field: how_many(field, engine, caller.rights))
+    if cost > CHEAP:
+        refusal = _refused(cost, max_cost, caller, budgets)
+        if refusal is not None:
+            return encode_errors([refusal])
     root = Root(
         engine,
         is_mutation=is_mutation,
@@ -68,6 +88,8 @@ async def execute(
         nothing=nothing,
         cursors=cursors,
         with_cursor=with_cursor,
+        slices=slices,
+        is_costly=cost > CHEAP,
     )
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -79,12 +101,29 @@ async def execute(
         return encode_refusal("TIMEOUT", text)
 
 
+def _refused(cost: int, max_cost: int, caller: Caller, budgets: Budgets | None) -> GraphQLError | None:
+    if cost > max_cost:
+        return GraphQLError(
+            message=f"the answer may have {cost} values, {max_cost} are allowed: ask for fewer items at a "
+            "time (first), or for fewer fields",
+            extensions={"code": "DOCUMENT_TOO_COMPLEX"},
+        )
+    wait = None if budgets is None else budgets.spend(caller.id or caller.address, cost)
+    return None if wait is None else too_much_work(wait)
+
+
 async def run(
     document: Document, *, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
 ) -> bytes:
     """Execute on a root; return the answer as :func:`execute` does."""
     rights = root.caller.rights
-    operation = compiled_operation(document, operation_name, withheld_from(rights))
+    operation = None
+    if root.is_costly and document.asks_for_the_schema_alone(operation_name):
+        return await _introspect(document, operation_name, root)
+    if root.is_costly:
+        await root.slices.take(root.caller.id or root.caller.address)
+    else:
+        operation = compiled_operation(document, operation_name, withheld_from(rights))
     arguments = None if operation is None else operation.arguments(variables)
     again: Root | Answered = root
     if operation is not None and arguments is not None:
@@ -97,6 +136,22 @@ async def run(
     if inspect.isawaitable(result):
         result = await result
     return _encode(result, root.cursor_text)
+
+
+async def _introspect(document: Document, operation_name: str | None, root: Root) -> bytes:
+    """Answer a question for the schema: in a thread, and once for each document."""
+    answer = document.introspected.get(operation_name)
+    if answer is None:
+
+        def answered() -> bytes:
+            result = _start(document, None, operation_name, root, root.caller.rights)
+            if not isinstance(result, ExecutionResult):
+                raise TypeError("the schema is told at once")
+            return _encode(result, None)
+
+        answer = await root.slices.beside(answered, root.caller.id or root.caller.address)
+        document.introspected[operation_name] = answer
+    return answer
 
 
 async def _ask(operation: CompiledOperation, arguments: dict[str, object], root: Root) -> Answered:

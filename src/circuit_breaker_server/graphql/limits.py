@@ -24,7 +24,15 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 
-__all__ = ["Size", "check_characters", "check_document", "check_variables", "too_complex", "too_many_tokens"]
+__all__ = [
+    "Size",
+    "check_characters",
+    "check_document",
+    "check_variables",
+    "too_complex",
+    "too_many_tokens",
+    "too_much_work",
+]
 
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
@@ -34,6 +42,14 @@ _encode: Final = msgspec.json.Encoder().encode
 def too_complex(what: str, advice: str, code: str = "DOCUMENT_TOO_COMPLEX") -> DocumentInvalid:
     """Return the refusal of a document: what is over which limit, and what to do."""
     return DocumentInvalid([GraphQLError(message=f"{what}: {advice}", extensions={"code": code})])
+
+
+def too_much_work(wait_seconds: float) -> GraphQLError:
+    """Return the refusal of a principal who has asked for too much work in too short a time."""
+    return GraphQLError(
+        message=f"too much work is asked for: try again in {wait_seconds:.3f} s, or ask for less at a time",
+        extensions={"code": "RATE_LIMITED", "retryAfterSeconds": round(wait_seconds, 3)},
+    )
 
 
 def too_many_tokens(limits: DocumentLimits) -> DocumentInvalid:

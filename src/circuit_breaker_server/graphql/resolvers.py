@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal, final
 
+import msgspec
 from graphql import GraphQLResolveInfo
 
 from circuit_breaker_server.access.auditing import NO_AUDIT
@@ -19,16 +21,40 @@ from circuit_breaker_server.access.fields import (
     names_of,
 )
 from circuit_breaker_server.access.pages import opened, sealed
+from circuit_breaker_server.access.things import Thing
+from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.origin import ORIGIN, Origin
+from circuit_breaker_server.engine.paging import PAGE_ITEMS
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
-from circuit_breaker_server.graphql.roots.arguments import Arguments, Mutation, Query
+from circuit_breaker_server.graphql.roots.arguments import Arguments, List, MaySee, Mutation, Query
 from circuit_breaker_server.security.rights import EVERYTHING, Rights
+from circuit_breaker_server.security.scopes import Kind
+from circuit_breaker_server.turns import Slices
 
-__all__ = ["MUTATIONS", "QUERIES", "Answered", "Judging", "Root", "Told", "resolve"]
+__all__ = [
+    "LISTS",
+    "MAX_ANSWER_BYTES",
+    "MUTATIONS",
+    "QUERIES",
+    "Answered",
+    "Judging",
+    "Root",
+    "Told",
+    "how_many",
+    "resolve",
+]
+
+
+MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+"""Of the texts and JSON in one answer; a list ends with an error behind it."""
+_AT_ONCE: Final = 64
+"""Items of a list that are answered at once where the operation is cheap."""
+_READING_AFTER: Final = frozenset({"resources", "resourcesInState"})
+"""Lists that find the place of ``after`` themselves."""
 
 
 @final
@@ -38,9 +64,21 @@ class Root:
     :ivar caller: who asks: by his rights a field is answered, refused, or answered as if nothing were there.
     :ivar cursors: writes them.
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
+    :ivar bytes_left: how large what is still added to lists of the answer may be.
     """
 
-    __slots__ = ("caller", "cursor", "cursors", "engine", "is_mutation", "nothing", "with_cursor")
+    __slots__ = (
+        "bytes_left",
+        "caller",
+        "cursor",
+        "cursors",
+        "engine",
+        "is_costly",
+        "is_mutation",
+        "nothing",
+        "slices",
+        "with_cursor",
+    )
 
     def __init__(
         self,
@@ -51,11 +89,18 @@ class Root:
         nothing: Engine | None = None,
         cursors: Cursors | None = None,
         with_cursor: bool = True,
+        slices: Slices | None = None,
+        is_costly: bool = False,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         """``nothing``: an engine in which nothing is; needed unless the caller may do everything.
 
-        ``with_cursor``: whether the answer has the cursor of the mutation's record.
+        ``with_cursor``: whether the answer has the cursor of the mutation's record. ``slices``: of the event
+        loop. ``is_costly``: whether lists are answered in slices, however short they are.
         """
+        self.slices = slices or Slices()
+        self.is_costly = is_costly
+        self.bytes_left = max_answer_bytes
         self.with_cursor = with_cursor
         self.cursors = cursors or Cursors(engine.epoch)
         self.engine = engine
@@ -82,11 +127,63 @@ class Root:
         if rule.page is not None:
             page = PAGES[name](self.engine, opened(self.cursors, arguments), rule.page(rights))
             return sealed(self.cursors, page)
-        if rights.is_unlimited:
-            return QUERIES[name](self.engine, arguments)
         engine = self._engine_for(QUERY_RULES, name, rights, arguments)
-        answer = QUERIES[name](engine, arguments)
-        return answer if engine is not self.engine else keep(rule, rights, answer)
+        make = LISTS.get(name)
+        if make is None:
+            return QUERIES[name](engine, arguments)
+        return self.in_slices(self._page(name, make, engine, rights, arguments))
+
+    def _page(
+        self, name: str, make: List, engine: Engine, rights: Rights, arguments: Arguments
+    ) -> Iterator[Value | None]:
+        """Yield a page of a list, without what the caller may not see.
+
+        :raises EngineError: as the list does, at once.
+        """
+        first = arguments.get("first")
+        if first is None:
+            first = PAGE_ITEMS
+        if not isinstance(first, int) or not 1 <= first <= PAGE_ITEMS:
+            refuse(f"first: {first} is not between 1 and {PAGE_ITEMS}")
+        all_seen = rights.is_unlimited or engine is not self.engine
+        may_see = None if all_seen or rights.allows_all("workflow", "read") else _workflows_of(rights)
+        items = make(engine, arguments, may_see)
+        of_item = None if all_seen else QUERY_RULES[name].item
+        after = arguments.get("after")
+        if after is not None and name not in _READING_AFTER:
+            items = _behind(items, str(after))
+        return self._bounded(items, of_item, rights, first)
+
+    def _bounded(
+        self,
+        items: Iterator[Value | None],
+        of_item: Callable[[Value], Thing] | None,
+        rights: Rights,
+        first: int,
+    ) -> Iterator[Value | None]:
+        left = first
+        for item in items:
+            if item is None or (of_item is not None and not of_item(item).may(rights, "read")):
+                yield None
+                continue
+            if self.bytes_left < 0:
+                raise EngineError(
+                    ErrorCode.INVALID_INPUT, "the answer is too large: ask for fewer items at a time (first)"
+                )
+            yield item
+            left -= 1
+            if not left:
+                return
+
+    def in_slices(self, items: Iterator[Value | None]) -> list[Value] | AsyncIterator[Value]:
+        """Answer a list: at once if it is short and cheap, else in slices of the event loop."""
+        begun: list[Value | None] = []
+        if not self.is_costly:
+            begun = list(itertools.islice(items, _AT_ONCE))
+            if len(begun) < _AT_ONCE:
+                return [item for item in begun if item is not None]
+        key = self.caller.id or self.caller.address
+        return self.slices.over(itertools.chain(begun, items), key)
 
     def _engine_for(
         self, rules: Mapping[str, Rule], name: str, rights: Rights, arguments: Arguments
@@ -221,11 +318,36 @@ class Judging:
         return None
 
 
+def _workflows_of(rights: Rights) -> MaySee:
+    return lambda workflow_id: rights.allows("workflow", "read", workflow_id)
+
+
+def _behind(items: Iterator[Value | None], last: str) -> Iterator[Value | None]:
+    """Leave out the items up to one; what is left out takes its time as well.
+
+    :raises EngineError: ``INVALID_INPUT``: there is none of that id.
+    """
+    for item in items:
+        yield None
+        if item is not None and item["id"] == last:
+            yield from items
+            return
+    refuse(f"after: {shown(last)} is no item of this list")
+
+
 def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: object) -> object:
     """Resolve any field: the engine's answers hold every field by its name; see ``Value``."""
     if isinstance(source, dict):
         value = source[info.field_name]
-        return value() if callable(value) else value
+        if callable(value):
+            value = value()
+        root = info.root_value
+        if isinstance(root, Root):
+            if type(value) is list:
+                return root.in_slices(iter(value)) if len(value) > _AT_ONCE else value
+            if isinstance(value, (str, msgspec.Raw)):
+                root.bytes_left -= len(value)
+        return value
     if isinstance(source, (Root, Told, Judging, Answered)):
         return source.field(info.field_name, arguments)
     raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")
@@ -234,6 +356,36 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
 _DOMAINS = (workflows, rules, nats, agents, llm, analytics, mcp)
 
 PAGES: Final = mcp.PAGES
+
+LISTS: Final[Mapping[str, List]] = {
+    name: items for domain in (workflows, rules, nats, agents, llm) for name, items in domain.LISTS.items()
+}
+"""The lists that take ``first`` and ``after``."""
+
+
+def how_many(field: str, engine: Engine, rights: Rights) -> int:
+    """Tell how many items of a list there are at most for who has these rights; a page of them counts."""
+    ids: Iterable[str]
+    match field:
+        case "workflows":
+            ids = _seen(engine.workflows.workflow_ids(), "workflow", rights)
+        case "resources" | "resourcesInState":
+            seen = _seen(engine.workflows.workflow_ids(), "workflow", rights)
+            return min(PAGE_ITEMS, sum(map(engine.workflows.count_resources, seen)))
+        case "rules":
+            ids = _seen(engine.rules.ids(), "rule", rights)
+        case "agents":
+            ids = _seen(engine.agents.ids(), "agent", rights)
+        case _:
+            return PAGE_ITEMS
+    return sum(1 for _ in itertools.islice(ids, PAGE_ITEMS))
+
+
+def _seen(ids: Iterable[str], kind: Kind, rights: Rights) -> Iterable[str]:
+    return (
+        ids if rights.allows_all(kind, "read") else (id_ for id_ in ids if rights.allows(kind, "read", id_))
+    )
+
 
 QUERIES: Mapping[str, Query] = {
     "health": lambda _engine, _given: "ok",

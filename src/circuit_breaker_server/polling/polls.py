@@ -17,7 +17,7 @@ from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.gateway.isolation import call_each, guarded
 from circuit_breaker_server.gateway.plan import Plan, Refused, make_plan
-from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import error_value
 from circuit_breaker_server.log.event_log import LogError
@@ -214,6 +214,9 @@ class _Poll:
         """Subscribe, wait for something to tell, leave, and tell it, operation by operation."""
         # Where the bytes do not suffice for all, those furthest behind are read first, so that none starves.
         in_order = sorted(self._operations, key=lambda each: each.place)
+        for operation in in_order:
+            if not self._is_stopped:
+                await operation.read()
         call_each(in_order, _Operation.subscribe, _Operation.end_failed)
         loop = asyncio.get_running_loop()
         timers = [
@@ -254,6 +257,7 @@ class _Operation:
         self._poll = poll
         self._polls = poll.polls
         self._asked = asked
+        self._document: Document | DocumentInvalid | None = None
         self._after: str | None = None
         self._events: list[bytes] = []
         self._cursor: str | None = None
@@ -279,6 +283,19 @@ class _Operation:
 
     # --- before the waiting ------------------------------------------------------------------------
 
+    async def read(self) -> None:
+        """Read the document in its turn; what is wrong with it is said by :meth:`subscribe`."""
+        asked = self._asked
+        if isinstance(asked, UnreadableOperation):
+            return
+        caller = self._poll.caller
+        try:
+            self._document = await self._polls.documents.read(
+                asked.query, asked.variables, key=caller.id or caller.address
+            )
+        except DocumentInvalid as error:
+            self._document = error
+
     def subscribe(self) -> None:
         """Join the channel; what is wrong with the operation becomes its errors."""
         try:
@@ -293,7 +310,12 @@ class _Operation:
         asked = self._asked
         if isinstance(asked, UnreadableOperation):
             raise Refused([GraphQLError(message=asked.reason, extensions={"code": "BAD_REQUEST"})])
-        plan = self._plan(asked)
+        document = self._document
+        if document is None:
+            return  # the poll was stopped before it was read: the next one asks again
+        if isinstance(document, DocumentInvalid):
+            raise document
+        plan = self._plan(asked, document)
         after = resume_after(asked.extensions)
         if after is None:
             # Only the start position is asked for: events are for the next poll.
@@ -310,15 +332,16 @@ class _Operation:
             bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
 
-    def _plan(self, asked: PollOperation) -> Plan:
-        documents = self._polls.documents
-        document = documents.get(asked.query, asked.variables)
+    def _plan(self, asked: PollOperation, document: Document) -> Plan:
         operation = document.operation(asked.operation_name)
         if operation.operation is not OperationType.SUBSCRIPTION:
             message = f"only subscriptions are polled: post this {operation.operation.value} to /graphql"
             raise Refused([GraphQLError(message=message, extensions={"code": "OPERATION_NOT_SUPPORTED"})])
         return make_plan(
-            documents.schema, document, variables=asked.variables, operation_name=asked.operation_name
+            self._polls.documents.schema,
+            document,
+            variables=asked.variables,
+            operation_name=asked.operation_name,
         )
 
     # --- the peer of the feed ----------------------------------------------------------------------

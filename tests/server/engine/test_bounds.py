@@ -84,15 +84,15 @@ async def test_runs_that_ended_a_day_ago_are_forgotten() -> None:
         for _ in range(20):
             await engine.agents.trigger(TriggerInput(resource_id=resource))
         await log.until(lambda: ended(engine))
-        assert len(engine.agents.resource_executions(resource)) == 20
+        assert len(list(engine.agents.resource_executions(resource))) == 20
         clock.now += timedelta(hours=25)
         await engine.agents.trigger(TriggerInput(resource_id=resource))
         await log.until(lambda: ended(engine))
-        assert len(engine.agents.resource_executions(resource)) == 1
+        assert len(list(engine.agents.resource_executions(resource))) == 1
     async with running(log, clock) as again:
         clock.now += timedelta(hours=25)
         await again.agents.trigger(TriggerInput(resource_id=resource))
-        assert len(again.agents.resource_executions(resource)) == 1
+        assert len(list(again.agents.resource_executions(resource))) == 1
 
 
 async def test_what_was_spent_more_than_a_year_ago_is_forgotten() -> None:

@@ -12,6 +12,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.turns import Slices
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import part, review, running_engine
 
@@ -48,6 +49,7 @@ class Graph:
         self.engine = engine
         self.log = log
         self.documents = Documents(load_schema())
+        self.slices = Slices()
 
     async def answer(
         self,
@@ -56,6 +58,7 @@ class Graph:
         *,
         operation_name: str | None = None,
         timeout_seconds: float = 30.0,
+        max_cost: int = 1_000_000,
     ) -> dict[str, object]:
         """Return the whole answer."""
         encoded = await execute(
@@ -64,6 +67,8 @@ class Graph:
             operation_name=operation_name,
             engine=self.engine,
             timeout_seconds=timeout_seconds,
+            slices=self.slices,
+            max_cost=max_cost,
         )
         return msgspec.json.decode(encoded, type=dict[str, object])
 
@@ -112,4 +117,8 @@ async def serving() -> AsyncIterator[Graph]:
     """Run an engine on a log in memory behind the schema."""
     log = MemoryLog()
     async with running_engine(log) as engine:
-        yield Graph(engine, log)
+        graph = Graph(engine, log)
+        try:
+            yield graph
+        finally:
+            graph.slices.close()

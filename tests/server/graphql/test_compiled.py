@@ -23,7 +23,7 @@ from circuit_breaker_server.graphql.compiled import compile_operation, compiled_
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import _encode as encode_answer
 from circuit_breaker_server.graphql.execute import run
-from circuit_breaker_server.graphql.resolvers import QUERIES, Answered, Root, resolve
+from circuit_breaker_server.graphql.resolvers import LISTS, QUERIES, Answered, Root, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from tests.server.access.test_redaction import RULES, Maker, documents, stage_of
 from tests.server.engine.worlds import part
@@ -63,7 +63,8 @@ def answered(text: str, value: object, variables: dict[str, object]) -> bytes:
         return await run(document, variables=variables, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolvers, "QUERIES", dict.fromkeys(QUERIES, field))
+        patch.setattr(resolvers, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
+        patch.setattr(resolvers, "LISTS", {})
         return asyncio.run(answer())
 
 
@@ -138,7 +139,8 @@ def test_a_field_is_asked_once_also_where_its_value_does_not_fit() -> None:
         return await run(document, variables=None, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolvers, "QUERIES", dict.fromkeys(QUERIES, field))
+        patch.setattr(resolvers, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
+        patch.setattr(resolvers, "LISTS", {})
         told = msgspec.json.decode(asyncio.run(answer()))
     assert asked == [1]
     assert told["data"] == {"workflow": None}

@@ -18,7 +18,7 @@ from graphql import (
 
 from circuit_breaker_server.engine.engine import STREAMS
 from circuit_breaker_server.engine.workflows.definitions import StateType
-from circuit_breaker_server.graphql.resolvers import MUTATIONS, QUERIES
+from circuit_breaker_server.graphql.resolvers import LISTS, MUTATIONS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
 from tools import contract
 
@@ -84,7 +84,7 @@ def test_every_root_field_is_served() -> None:
     assert schema.query_type is not None
     assert schema.mutation_type is not None
     assert schema.subscription_type is not None
-    assert schema.query_type.fields.keys() == QUERIES.keys()
+    assert schema.query_type.fields.keys() == QUERIES.keys() | LISTS.keys()
     assert schema.mutation_type.fields.keys() == MUTATIONS.keys()
     assert schema.subscription_type.fields.keys() == STREAMS.keys()
 

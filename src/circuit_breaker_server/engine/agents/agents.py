@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, final
 
 import msgspec
@@ -133,28 +133,32 @@ class Agents:
         entry = self._state.agents.get(agent_id)
         return None if entry is None else _agent_value(entry.agent)
 
-    def agents(self) -> list[Value]:
-        """Return all agents as ``AgentDefinitionGQL``, in the order of their creation."""
-        return [_agent_value(entry.agent) for entry in self._state.agents.values()]
+    def agents(self) -> Iterator[Value]:
+        """Yield all agents as ``AgentDefinitionGQL``, in the order of their creation."""
+        return (_agent_value(entry.agent) for entry in self._state.agents.values())
 
-    def state_configs(self, state_id: str) -> list[Value]:
-        """Return a state's configurations as ``StateAgentConfigGQL``, in the order of their creation."""
+    def ids(self) -> list[str]:
+        """Return the ids of all agents, in the order of their creation."""
+        return list(self._state.agents)
+
+    def state_configs(self, state_id: str) -> Iterator[Value | None]:
+        """Yield a state's configurations as ``StateAgentConfigGQL``, in order; ``None`` for others."""
         configs = (entry.config for entry in self._state.configs.values())
-        return [_config_value(config) for config in configs if config.state_id == state_id]
+        return (_config_value(config) if config.state_id == state_id else None for config in configs)
 
     def execution(self, execution_id: str) -> Value | None:
         """Return a run as ``AgentExecutionGQL``, ``None`` if there is none."""
         entry = self._state.executions.get(execution_id)
         return None if entry is None else entry.value()
 
-    def resource_executions(self, resource_id: str) -> list[Value]:
-        """Return a resource's runs as ``AgentExecutionGQL``, in the order of their start.
+    def resource_executions(self, resource_id: str) -> Iterator[Value | None]:
+        """Yield a resource's runs as ``AgentExecutionGQL``, in the order of their start; ``None`` for others.
 
-        :raises EngineError: ``NOT_FOUND``.
+        :raises EngineError: ``NOT_FOUND``, at once.
         """
         self._workflows.workflow_of(resource_id)
         entries = self._state.executions.values()
-        return [entry.value() for entry in entries if entry.resource_id == resource_id]
+        return (entry.value() if entry.resource_id == resource_id else None for entry in entries)
 
     def agent_of(self, execution_id: str) -> str | None:
         """Return the id of a run's agent, ``None`` if there is no such run."""

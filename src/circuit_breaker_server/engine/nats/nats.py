@@ -44,8 +44,12 @@ class NatsResources:
         value = self.resource(resource_id)
         return value if value is not None and value["workflowId"] == workflow_id else None
 
-    def in_state(self, workflow_id: str, state_id: str) -> Iterator[Value | None]:
+    def in_state(
+        self, workflow_id: str, state_id: str, *, after: str | None = None
+    ) -> Iterator[Value | None]:
         """Yield a workflow's resources in a state, in the order of their creation; ``None`` for each other.
+
+        :param after: of these, those that were made after this one.
 
         :raises EngineError: ``NOT_FOUND``: the workflow, or its state; at once.
         """
@@ -55,7 +59,7 @@ class NatsResources:
             )
         return (
             self._value(resource) if resource["state"] == state_id else None
-            for resource in self._workflows.resources(workflow_id)
+            for resource in self._workflows.resources(workflow_id, after=after)
         )
 
     # --- commands ---

@@ -74,6 +74,10 @@ class Rules:
             for entry in self._state.rules.values()
         )
 
+    def ids(self) -> list[str]:
+        """Return the ids of all rules, in the order of their creation."""
+        return list(self._state.rules)
+
     def named(self, rule_ids: Iterable[str]) -> list[Value]:
         """Return the rules of these ids, as ``RuleGQL``."""
         return [value for value in map(self.rule, rule_ids) if value is not None]

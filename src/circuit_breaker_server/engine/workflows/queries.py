@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, final
 
 import msgspec
 
+from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import as_json
@@ -18,6 +20,11 @@ from circuit_breaker_server.engine.workflows.state import FoldedState, Resource
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 
 __all__ = ["Queries", "ResourceView", "RuleBook", "resource_value"]
+
+_MERGED_WORKFLOWS = 100
+"""Of how many workflows the resources are put in order by their creation, instead of looking at all."""
+_HISTORY_ENTRIES = 1_000
+"""Of a resource's history, the newest: what is shown of it at once."""
 
 
 def resource_value(
@@ -88,15 +95,49 @@ class Queries:
         resource = self._state.resource(resource_id)
         return None if resource is None else self._value_of(resource)
 
-    def resources(self, workflow_id: str | None = None) -> Iterator[Value]:
+    def resources(self, workflow_id: str | None = None, *, after: str | None = None) -> Iterator[Value]:
         """Yield a workflow's resources, or all, in the order of their creation; each as it is in its turn.
 
-        :raises EngineError: ``NOT_FOUND``, at once.
+        :param after: the id of one of them: those that were made after it.
+        :raises EngineError: at once: ``NOT_FOUND``: the workflow; ``INVALID_INPUT``: ``after`` is not one.
         """
         if workflow_id is not None:
             self._workflow(workflow_id)
-        ids = self._state.resource_ids(workflow_id)
-        return (self._value_of(self._resource(resource_id)) for resource_id in ids)
+        place = self._place(after, lambda workflow: workflow_id in (None, workflow))
+        return map(self._value_of, self._state.resources_of([workflow_id], after=place))
+
+    def resources_seen(
+        self, may_see: Callable[[str], bool], *, after: str | None = None
+    ) -> Iterator[Value | None]:
+        """Yield the resources of some workflows, as :meth:`resources` does; ``None`` for each other.
+
+        :param may_see: tells whether it is one of these workflows.
+        """
+        place = self._place(after, may_see)
+        seen = list(filter(may_see, self._state.workflow_ids()))
+        if len(seen) <= _MERGED_WORKFLOWS:
+            return map(self._value_of, self._state.resources_of(seen, after=place))
+        ids = frozenset(seen)
+        return (
+            self._value_of(resource) if resource.workflow_id in ids else None
+            for resource in self._state.resources_of([None], after=place)
+        )
+
+    def _place(self, after: str | None, may_see: Callable[[str], bool]) -> int:
+        if after is None:
+            return 0
+        last = self._state.resource(after)
+        if last is None or not may_see(last.workflow_id):
+            refuse(f"after: {shown(after)} is no item of this list")
+        return last.created
+
+    def workflow_ids(self) -> list[str]:
+        """Return the ids of all workflows, in the order of their creation."""
+        return self._state.workflow_ids()
+
+    def count_resources(self, workflow_id: str) -> int:
+        """Tell how many resources a workflow has."""
+        return self._state.count_resources(workflow_id)
 
     def available_activities(self, resource_id: str) -> list[Value]:
         """Return what can be executed on a resource now, as ``ActivityGQL``.
@@ -186,7 +227,8 @@ class Queries:
         return resource
 
     def _history(self, resource: Resource) -> list[Value]:
-        return [msgspec.json.decode(entry, type=Value) for entry in self._state.history(resource)]
+        newest = deque(self._state.history(resource), _HISTORY_ENTRIES)
+        return [msgspec.json.decode(entry, type=Value) for entry in newest]
 
     def _value_of(self, resource: Resource) -> Value:
         workflow = self._workflow(resource.workflow_id)

@@ -8,8 +8,11 @@ never change once they are full, so that neither a change nor a snapshot costs m
 
 from __future__ import annotations
 
+import heapq
+import itertools
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 import msgspec
@@ -165,6 +168,28 @@ class FoldedState:
     def resource_ids(self, workflow_id: str | None = None) -> list[str]:
         """Return the ids of a workflow's resources, or of all, in the order of their creation."""
         return list(self._resources if workflow_id is None else self._members.get(workflow_id, ()))
+
+    def count_resources(self, workflow_id: str) -> int:
+        """Tell how many resources a workflow has."""
+        return len(self._members.get(workflow_id, ()))
+
+    def resources_of(self, workflow_ids: Iterable[str | None], *, after: int = 0) -> Iterator[Resource]:
+        """Yield the resources of some workflows, in the order of their creation; each as it is in its turn.
+
+        :param workflow_ids: ``None`` among them stands for all workflows.
+        :param after: the offset of a record; only resources that were made after it are yielded.
+        """
+        return heapq.merge(
+            *(self._made_after(after, workflow_id) for workflow_id in workflow_ids),
+            key=lambda resource: resource.created,
+        )
+
+    def _made_after(self, offset: int, workflow_id: str | None) -> Iterator[Resource]:
+        ids = self.resource_ids(workflow_id)
+        begin = 0
+        if offset:
+            begin = bisect_right(ids, offset, key=lambda id_: _RESOURCE.decode(self._resources[id_]).created)
+        return (_RESOURCE.decode(self._resources[id_]) for id_ in itertools.islice(ids, begin, None))
 
     def history(self, resource: Resource) -> Iterator[msgspec.Raw]:
         """Yield the whole history of a resource as it was when it was read, oldest first."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
-from circuit_breaker_server.graphql.roots.arguments import Mutation, Query, input_of, text
+from circuit_breaker_server.graphql.roots.arguments import List, Mutation, Query, input_of, text
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["LISTS", "MUTATIONS", "QUERIES"]
+
+LISTS: Mapping[str, List] = {
+    "agents": lambda engine, _given, _may_see: engine.agents.agents(),
+    "stateAgentConfigs": lambda engine, given, _may_see: engine.agents.state_configs(text(given, "stateId")),
+    "resourceExecutions": lambda engine, given, _may_see: engine.agents.resource_executions(
+        text(given, "resourceId")
+    ),
+}
 
 QUERIES: Mapping[str, Query] = {
     "agent": lambda engine, given: engine.agents.agent(text(given, "id")),
-    "agents": lambda engine, _given: engine.agents.agents(),
-    "stateAgentConfigs": lambda engine, given: engine.agents.state_configs(text(given, "stateId")),
     "agentExecution": lambda engine, given: engine.agents.execution(text(given, "id")),
-    "resourceExecutions": lambda engine, given: engine.agents.resource_executions(text(given, "resourceId")),
 }
 
 MUTATIONS: Mapping[str, Mutation] = {

@@ -1,10 +1,8 @@
-"""What all root fields use: their arguments read, their long lists answered in turns."""
+"""What all root fields use: their arguments read."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -14,9 +12,10 @@ from circuit_breaker_server.engine.engine import Engine
 
 __all__ = [
     "Arguments",
+    "List",
+    "MaySee",
     "Mutation",
     "Query",
-    "in_turns",
     "input_of",
     "number",
     "optional_text",
@@ -26,10 +25,16 @@ __all__ = [
 
 Arguments: TypeAlias = Mapping[str, object]
 Query: TypeAlias = Callable[[Engine, Arguments], object]
+MaySee: TypeAlias = Callable[[str], bool]
+"""Tells whether the caller may see a workflow, and with it its resources."""
+List: TypeAlias = Callable[[Engine, Arguments, MaySee | None], Iterator[Value | None]]
+"""A list, item by item, in the order of creation; ``None`` stands for what is looked at and not wanted.
+
+Whoever asks leaves out what the caller may not see; where there is an index, it is not even looked at.
+``None`` for :data:`MaySee` stands for every workflow.
+"""
 Mutation: TypeAlias = Callable[[Engine, Arguments], Awaitable[Committed[object] | Value]]
 """A bare answer is that of a mutation that changed nothing, and so made no record."""
-
-_TURN = 64  # items of a long list between two turns of the event loop
 
 _I = TypeVar("_I")
 
@@ -58,22 +63,3 @@ def number(arguments: Arguments, name: str) -> float:
 def input_of(arguments: Arguments, kind: type[_I]) -> _I:
     """Return the argument ``input`` as the engine's type for it."""
     return msgspec.convert(arguments["input"], kind)
-
-
-def in_turns(items: Iterator[Value] | Iterator[Value | None]) -> list[Value] | AsyncIterator[Value]:
-    """Let others run while a long list is worked through; a short one is done at once.
-
-    ``None`` stands for what was looked at and is not wanted: it takes its turn, and is left out.
-    """
-    first = list(itertools.islice(items, _TURN))
-    if len(first) < _TURN:
-        return [item for item in first if item is not None]
-    return _slowly(first, items)
-
-
-async def _slowly(first: list[Value | None], rest: Iterator[Value | None]) -> AsyncIterator[Value]:
-    for i, item in enumerate(itertools.chain(first, rest)):
-        if i % _TURN == 0:
-            await asyncio.sleep(0)
-        if item is not None:
-            yield item

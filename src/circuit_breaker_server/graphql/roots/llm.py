@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
-from circuit_breaker_server.graphql.roots.arguments import Mutation, Query, input_of, text
+from circuit_breaker_server.graphql.roots.arguments import List, Mutation, Query, input_of, text
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["LISTS", "MUTATIONS", "QUERIES"]
+
+LISTS: Mapping[str, List] = {"llmProviders": lambda engine, _given, _may_see: iter(engine.llm.providers())}
 
 QUERIES: Mapping[str, Query] = {
-    "llmProviders": lambda engine, _given: engine.llm.providers(),
     "llmProvider": lambda engine, given: engine.llm.provider(text(given, "id")),
 }
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circuit_breaker_server.engine.nats.inputs import CreateInstance, ExecuteWithNats
-from circuit_breaker_server.graphql.roots.arguments import Mutation, Query, in_turns, input_of, text
+from circuit_breaker_server.graphql.roots.arguments import (
+    List,
+    Mutation,
+    Query,
+    input_of,
+    optional_text,
+    text,
+)
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["LISTS", "MUTATIONS", "QUERIES"]
+
+LISTS: Mapping[str, List] = {
+    "resourcesInState": lambda engine, given, _may_see: engine.nats.in_state(
+        text(given, "workflowId"), text(given, "stateId"), after=optional_text(given, "after")
+    ),
+}
 
 QUERIES: Mapping[str, Query] = {
     "natsResource": lambda engine, given: engine.nats.resource(text(given, "id")),
-    "resourcesInState": lambda engine, given: in_turns(
-        engine.nats.in_state(text(given, "workflowId"), text(given, "stateId"))
-    ),
     "findResource": lambda engine, given: engine.nats.find(
         text(given, "workflowId"), text(given, "resourceId")
     ),

@@ -9,15 +9,19 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.rules.inputs import EvaluationInput, RuleInput
 from circuit_breaker_server.graphql.roots.arguments import (
     Arguments,
+    List,
     Mutation,
     Query,
-    in_turns,
     input_of,
     text,
     texts,
 )
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["LISTS", "MUTATIONS", "QUERIES"]
+
+LISTS: Mapping[str, List] = {
+    "rules": lambda engine, given, _may_see: engine.rules.rules(texts(given, "tags")),
+}
 
 
 async def _evaluate(engine: Engine, given: Arguments) -> Value:
@@ -26,7 +30,6 @@ async def _evaluate(engine: Engine, given: Arguments) -> Value:
 
 QUERIES: Mapping[str, Query] = {
     "rule": lambda engine, given: engine.rules.rule(text(given, "id")),
-    "rules": lambda engine, given: in_turns(engine.rules.rules(texts(given, "tags"))),
     "workflowRules": lambda engine, given: engine.rules.named(
         engine.workflows.rule_ids(text(given, "workflowId"))
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from circuit_breaker_server.engine.command import Value
+from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.workflows.inputs import (
     CreateResource,
     CreateWorkflow,
@@ -12,23 +14,34 @@ from circuit_breaker_server.engine.workflows.inputs import (
     StateUpdate,
 )
 from circuit_breaker_server.graphql.roots.arguments import (
+    Arguments,
+    List,
+    MaySee,
     Mutation,
     Query,
-    in_turns,
     input_of,
     optional_text,
     text,
 )
 
-__all__ = ["MUTATIONS", "QUERIES"]
+__all__ = ["LISTS", "MUTATIONS", "QUERIES"]
+
+
+def _resources(engine: Engine, given: Arguments, may_see: MaySee | None) -> Iterator[Value | None]:
+    workflow_id, after = optional_text(given, "workflowId"), optional_text(given, "after")
+    if workflow_id is not None or may_see is None:
+        return engine.workflows.resources(workflow_id, after=after)
+    return engine.workflows.resources_seen(may_see, after=after)
+
+
+LISTS: Mapping[str, List] = {
+    "workflows": lambda engine, _given, _may_see: engine.workflows.workflows(),
+    "resources": _resources,
+}
 
 QUERIES: Mapping[str, Query] = {
     "workflow": lambda engine, given: engine.workflows.workflow(text(given, "id")),
-    "workflows": lambda engine, _given: in_turns(engine.workflows.workflows()),
     "resource": lambda engine, given: engine.workflows.resource(text(given, "id")),
-    "resources": lambda engine, given: in_turns(
-        engine.workflows.resources(optional_text(given, "workflowId"))
-    ),
     "availableActivities": lambda engine, given: engine.workflows.available_activities(
         text(given, "resourceId")
     ),

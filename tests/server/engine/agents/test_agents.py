@@ -129,7 +129,7 @@ async def test_a_run_is_started_at_once_streams_its_answer_and_puts_it_into_the_
         resource = w.resource_now()
         assert resource["data"] == {"title": "Plan", "verdict": ANSWER}
         assert (resource["state"], resource["history"]) == ("draft", [])
-        assert w.engine.agents.resource_executions(w.resource) == [w.engine.agents.execution(execution)]
+        assert list(w.engine.agents.resource_executions(w.resource)) == [w.engine.agents.execution(execution)]
     (triggered,) = [e for e in events(log, "workflowEvents") if e["eventType"] == "AGENT_TRIGGERED"]
     assert part(triggered, "data", dict) == {
         "executionId": execution,
@@ -154,8 +154,8 @@ async def test_every_enabled_configuration_of_the_state_runs_and_no_other() -> N
         assert len(runs) == 2
         for run in runs:
             assert (await w.over(log, run))["status"] == "COMPLETED"
-        assert len(w.engine.agents.state_configs("draft")) == 3
-        assert len(w.engine.agents.state_configs("review")) == 1
+        assert len([c for c in w.engine.agents.state_configs("draft") if c]) == 3
+        assert len([c for c in w.engine.agents.state_configs("review") if c]) == 1
 
 
 async def test_an_activity_is_executed_with_the_answer_and_says_who_did_it() -> None:
@@ -368,7 +368,7 @@ async def test_an_agent_that_cannot_be_is_refused(changes: dict[str, object], me
         with pytest.raises(EngineError, match=message) as raised:
             await w.agent(**changes)
         assert raised.value.code is ErrorCode.INVALID_INPUT
-        assert w.engine.agents.agents() == []
+        assert list(w.engine.agents.agents()) == []
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,14 @@ async def test_a_restart_finds_agents_configurations_and_runs(tmp_path: Path) ->
         (execution,) = await w.trigger()
         async with asyncio.timeout(5):
             await ended.wait()
-        before = (w.engine.agents.agents(), w.engine.agents.state_configs("draft"), w.run_of(execution))
+        agents = w.engine.agents
+        before = (list(agents.agents()), list(agents.state_configs("draft")), w.run_of(execution))
         resource = w.resource
     await log.aclose()
     log = await SqliteEventLog.open(tmp_path)
     async with running(log) as engine:
         agents, run = engine.agents, plain(engine.agents.execution(execution))
-        assert (agents.agents(), agents.state_configs("draft"), run) == before
+        assert (list(agents.agents()), list(agents.state_configs("draft")), run) == before
         assert run["status"] == "COMPLETED"
         assert agents.agent(agent) == before[0][0]
         await engine.workflows.execute_activity(ExecuteActivity(resource_id=resource, activity_id="reject"))
