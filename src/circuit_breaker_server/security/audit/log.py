@@ -53,6 +53,10 @@ class AuditLog:
     for the disk. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works
     again; what comes above that is counted, and a line ``lost`` says how much is missing at that place.
 
+    A line about a record of the event log is never dropped. Such lines have ``max_effect_bytes`` of their
+    own, which no other line uses; where these are used up, or the disk fails, :attr:`takes_effects` is false,
+    and the server refuses mutations until the lines are on the disk.
+
     Who does the same again and again must not fill the disk, nor keep it from others: of equal events that
     are written together the first eight have a line each, and one more line says how many followed
     (``times``).
@@ -78,6 +82,7 @@ class AuditLog:
         clock: Clock,
         flush_seconds: float,
         max_pending_bytes: int,
+        max_effect_bytes: int,
     ) -> None:
         """Hold an open file that ends as said; :meth:`open` is the way in."""
         self._paths = paths
@@ -87,6 +92,7 @@ class AuditLog:
         self._clock = clock
         self._flush_seconds = flush_seconds
         self._max_pending_bytes = max_pending_bytes
+        self._max_effect_bytes = max_effect_bytes
         # The chain, and the lines that wait; under `_chain`, which nobody holds while the disk works.
         self._chain = threading.Lock()
         self._times = Timestamps()
@@ -95,6 +101,8 @@ class AuditLog:
         # How often what was said since lines were last taken.
         self._said: dict[bytes, int] = {}
         self._held_bytes = 0
+        # Of these, the lines about records: waiting, and taken over but not durable.
+        self._effect_bytes = self._taken_effect_bytes = 0
         self._missing = 0
         self._lost = 0
         self._closed = False
@@ -121,6 +129,7 @@ class AuditLog:
         clock: Clock | None = None,
         flush_seconds: float = _FLUSH_SECONDS,
         max_pending_bytes: int = _MAX_PENDING_BYTES,
+        max_effect_bytes: int = _MAX_PENDING_BYTES,
         first_position: str | None = None,
     ) -> Self:
         """Open a log, making its files where there are none, and say so in it (``start``).
@@ -141,6 +150,7 @@ class AuditLog:
             clock=clock or WallClock(),
             flush_seconds=flush_seconds,
             max_pending_bytes=max_pending_bytes,
+            max_effect_bytes=max_effect_bytes,
             first_position=first_position,
         )
 
@@ -153,6 +163,7 @@ class AuditLog:
         clock: Clock,
         flush_seconds: float,
         max_pending_bytes: int,
+        max_effect_bytes: int,
         first_position: str | None,
     ) -> Self:
         key = make_key(paths.key, environment)
@@ -193,6 +204,7 @@ class AuditLog:
             clock=clock,
             flush_seconds=flush_seconds,
             max_pending_bytes=max_pending_bytes,
+            max_effect_bytes=max_effect_bytes,
         )
         if torn:
             log._add(own_members("restart", "a line was cut short, and is dropped", torn))
@@ -216,6 +228,16 @@ class AuditLog:
         """Whether the last write failed; it is tried again each second."""
         return self._failing
 
+    @property
+    def takes_effects(self) -> bool:
+        """Whether lines about further records can be written: the disk works, and their share has room."""
+        return self.effects_fit and not self._failing
+
+    @property
+    def effects_fit(self) -> bool:
+        """Whether lines about further records fit into their share of the memory."""
+        return self._effect_bytes + self._taken_effect_bytes < self._max_effect_bytes
+
     def append(self, event: AuditEvent) -> None:
         """Seal an event and keep it to be written. Never waits for the disk; any thread may call it.
 
@@ -228,20 +250,23 @@ class AuditLog:
         with self._chain:
             if self._closed:
                 raise RuntimeError("the audit log is closed")
-            times = self._said.get(members, 0)
-            if times >= _EQUAL_LINES:
+            first = False
+            if event.record is not None:
+                before = self._held_bytes
+                self._add(members)
+                self._effect_bytes += self._held_bytes - before
+                # With its line, under the same lock: no line that names a position comes between them.
+                self.position = event.record
+            elif (times := self._said.get(members, 0)) >= _EQUAL_LINES:
                 self._said[members] = times + 1
-                first = False
-            elif self._held_bytes >= self._max_pending_bytes:
+            elif self._others_bytes() >= self._max_pending_bytes:
                 first = not self._missing
                 self._missing += 1
                 self._lost += 1
             else:
-                first = False
                 self._add_missing()
                 self._add(members)
-                if event.record is None:  # no other line is equal to a record's
-                    self._said[members] = times + 1
+                self._said[members] = times + 1
         if first:
             logger.error("audit_events_lost", pending_bytes=self._held_bytes, file=str(self._paths.log))
         if not self._wanted.is_set():
@@ -261,10 +286,12 @@ class AuditLog:
             except OSError as error:
                 # All of it again: what a failed sync has dropped looks as if it were written.
                 self._written = self._written_bytes = 0
+                self._wanted.set()
                 if not self._failing:
                     self._failing = True
                     logger.error(  # noqa: TRY400 (the reason says all that a traceback would)
                         "audit_write_failed",
+                        advice="mutations are refused until the audit log can be written: make room for it",
                         file=str(error.filename or self._paths.log),
                         why=error.strerror,
                         pending_bytes=self._held_bytes,
@@ -309,7 +336,7 @@ class AuditLog:
             if self._closing.wait(self._flush_seconds):
                 return
             now = time.monotonic()
-            sync = now >= due
+            sync = now >= due or self._failing
             if sync:
                 due = now + _SYNC_SECONDS
             if not self.flush(sync=sync):
@@ -326,6 +353,9 @@ class AuditLog:
         self._seq += 1
         self._pending.append(line)
         self._held_bytes += len(line)
+
+    def _others_bytes(self) -> int:
+        return self._held_bytes - self._effect_bytes - self._taken_effect_bytes
 
     def _add_missing(self) -> None:
         if self._missing:
@@ -345,6 +375,8 @@ class AuditLog:
             self._add_missing()
             self._add_equal()
             lines, self._pending = self._pending, []
+            self._taken_effect_bytes += self._effect_bytes
+            self._effect_bytes = 0
             if lines:
                 self._end = Anchor(self._seq, self._mac.decode())
                 self._parts.append(b"".join(lines))
@@ -365,6 +397,7 @@ class AuditLog:
             os.fsync(self._fd)
             with self._chain:
                 self._held_bytes -= self._written_bytes
+                self._taken_effect_bytes = 0
             self._size += self._written_bytes
             self._parts, self._written, self._written_bytes = [], 0, 0
         if self._anchored.seq < self._end.seq:
