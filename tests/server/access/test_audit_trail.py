@@ -20,6 +20,7 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import (
     Anchor,
     AuditEvent,
+    AuditLimits,
     AuditLine,
     AuditLog,
     AuditLogError,
@@ -136,7 +137,9 @@ async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> No
 
 async def test_the_place_is_found_behind_many_lines_that_name_no_record(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
-    audit = await AuditLog.open(paths, first_position="0123456789abcdef.7")
+    audit = await AuditLog.open(
+        paths, first_position="0123456789abcdef.7", limits=AuditLimits(refusals=4_000)
+    )
     for number in range(4_000):
         audit.append(
             AuditEvent(
@@ -162,7 +165,7 @@ async def test_lines_about_records_are_kept_where_refusals_have_filled_the_memor
     paths = AuditPaths.of(tmp_path)
     log = await SqliteEventLog.open(tmp_path)
     audit = await AuditLog.open(
-        paths, flush_seconds=3600, max_pending_bytes=2000, first_position=position_of(log, 0)
+        paths, {}, flush_seconds=3600, max_pending_bytes=2000, first_position=position_of(log, 0)
     )
     engine = Engine(log, now=clock(), audit=AuditTrail(audit, log).follow)
     await engine.start()

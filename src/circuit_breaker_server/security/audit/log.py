@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -28,6 +28,7 @@ from circuit_breaker_server.security.audit.records import (
     own_members,
     seal_line,
 )
+from circuit_breaker_server.security.audit.summaries import AuditLimits, Summaries
 from circuit_breaker_server.security.audit.verification import Finding, read
 from circuit_breaker_server.security.clock import Clock, WallClock
 
@@ -59,7 +60,8 @@ class AuditLog:
 
     Who does the same again and again must not fill the disk, nor keep it from others: of equal events that
     are written together the first eight have a line each, and one more line says how many followed
-    (``times``).
+    (``times``). Of other events the first ones of a principal or address in a window have a line each, and
+    the rest of the window is one line ``counted`` with counts by action and reason (:class:`AuditLimits`).
 
     Example::
 
@@ -83,6 +85,7 @@ class AuditLog:
         flush_seconds: float,
         max_pending_bytes: int,
         max_effect_bytes: int,
+        summaries: Summaries,
     ) -> None:
         """Hold an open file that ends as said; :meth:`open` is the way in."""
         self._paths = paths
@@ -100,6 +103,7 @@ class AuditLog:
         self._pending: list[bytes] = []
         # How often what was said since lines were last taken.
         self._said: dict[bytes, int] = {}
+        self._summaries = summaries
         self._held_bytes = 0
         # Of these, the lines about records: waiting, and taken over but not durable.
         self._effect_bytes = self._taken_effect_bytes = 0
@@ -130,6 +134,8 @@ class AuditLog:
         flush_seconds: float = _FLUSH_SECONDS,
         max_pending_bytes: int = _MAX_PENDING_BYTES,
         max_effect_bytes: int = _MAX_PENDING_BYTES,
+        limits: AuditLimits = AuditLimits(),  # noqa: B008 (a frozen value)
+        monotonic: Callable[[], float] = time.monotonic,
         first_position: str | None = None,
     ) -> Self:
         """Open a log, making its files where there are none, and say so in it (``start``).
@@ -139,6 +145,8 @@ class AuditLog:
         lines may be read for this; otherwise the last one is.
 
         :param environment: may have the key (:data:`KEY_VARIABLE`).
+        :param limits: how many lines a principal or address has before the rest is counted.
+        :param monotonic: the clock of their windows.
         :param first_position: :attr:`position` of a log that has none yet: the end of the event log.
         :raises AuditLogError: another process writes it, it has been tampered with, it is sealed with another
             key, or a file cannot be used.
@@ -151,6 +159,7 @@ class AuditLog:
             flush_seconds=flush_seconds,
             max_pending_bytes=max_pending_bytes,
             max_effect_bytes=max_effect_bytes,
+            summaries=Summaries(limits, monotonic=monotonic),
             first_position=first_position,
         )
 
@@ -164,6 +173,7 @@ class AuditLog:
         flush_seconds: float,
         max_pending_bytes: int,
         max_effect_bytes: int,
+        summaries: Summaries,
         first_position: str | None,
     ) -> Self:
         key = make_key(paths.key, environment)
@@ -205,6 +215,7 @@ class AuditLog:
             flush_seconds=flush_seconds,
             max_pending_bytes=max_pending_bytes,
             max_effect_bytes=max_effect_bytes,
+            summaries=summaries,
         )
         if torn:
             log._add(own_members("restart", "a line was cut short, and is dropped", torn))
@@ -251,6 +262,8 @@ class AuditLog:
             if self._closed:
                 raise RuntimeError("the audit log is closed")
             first = False
+            if self._summaries.due:
+                self._add_summaries()
             if event.record is not None:
                 before = self._held_bytes
                 self._add(members)
@@ -259,10 +272,10 @@ class AuditLog:
                 self.position = event.record
             elif (times := self._said.get(members, 0)) >= _EQUAL_LINES:
                 self._said[members] = times + 1
+            elif not self._summaries.lists(event):
+                pass
             elif self._others_bytes() >= self._max_pending_bytes:
-                first = not self._missing
-                self._missing += 1
-                self._lost += 1
+                first = self._lose(1)
             else:
                 self._add_missing()
                 self._add(members)
@@ -300,6 +313,7 @@ class AuditLog:
             if self._failing:
                 self._failing = False
                 logger.warning("audit_written_again", lost=self._lost)
+                self._wanted.set()  # what was lost has no line yet
             return True
 
     async def aclose(self) -> None:
@@ -316,6 +330,7 @@ class AuditLog:
                 return
             self._add_missing()
             self._add_equal()
+            self._add_summaries()
             self._add(own_members("stop", f"pid {os.getpid()}", record=self.position))
             self._closed = True
         self._closing.set()
@@ -330,7 +345,9 @@ class AuditLog:
     def _run(self) -> None:
         due = 0.0
         while True:
-            self._wanted.wait()
+            with self._chain:
+                left = self._summaries.seconds_left
+            self._wanted.wait(left)
             # First of all: what is set from here on, by a close as well, is seen in the next round.
             self._wanted.clear()
             if self._closing.wait(self._flush_seconds):
@@ -357,6 +374,21 @@ class AuditLog:
     def _others_bytes(self) -> int:
         return self._held_bytes - self._effect_bytes - self._taken_effect_bytes
 
+    def _lose(self, count: int) -> bool:
+        """Count events that are not kept; tell whether they are the first since there was room."""
+        first = not self._missing
+        self._missing += count
+        self._lost += count
+        return first
+
+    def _add_summaries(self) -> None:
+        for members, count in self._summaries.take():
+            if self._others_bytes() >= self._max_pending_bytes:
+                self._lose(count)
+            else:
+                self._add_missing()
+                self._add(members)
+
     def _add_missing(self) -> None:
         if self._missing:
             members = own_members("lost", "the disk failed, and memory was full", self._missing)
@@ -372,8 +404,11 @@ class AuditLog:
     def _take(self) -> None:
         """Take over the lines that wait."""
         with self._chain:
-            self._add_missing()
+            if self._others_bytes() < self._max_pending_bytes:
+                self._add_missing()  # not with each try of a disk that fails for long
             self._add_equal()
+            if self._summaries.due:
+                self._add_summaries()
             lines, self._pending = self._pending, []
             self._taken_effect_bytes += self._effect_bytes
             self._effect_bytes = 0
