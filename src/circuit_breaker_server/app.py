@@ -40,7 +40,7 @@ from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.private_files import exposed_files
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
-from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
+from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths, Rotation
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rates import Rates
@@ -317,7 +317,14 @@ class Server:
         paths = AuditPaths.of(
             settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file
         )
-        log = await AuditLog.open(paths, first_position=position_of(events, events.last_offset))
+        rotation = Rotation(
+            max_bytes=settings.audit_rotate_bytes,
+            max_seconds=settings.audit_rotate_seconds,
+            keep_files=settings.audit_keep_files,
+        )
+        log = await AuditLog.open(
+            paths, rotation=rotation, first_position=position_of(events, events.last_offset)
+        )
         parts.push_async_callback(log.aclose)
         return log
 

@@ -563,7 +563,7 @@ async def test_events_above_the_bound_are_counted_in_a_line_at_their_place(
 async def test_a_disk_that_fails_to_the_end_leaves_a_log_without_a_stop(
     paths: AuditPaths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = await AuditLog.open(paths, {}, flush_seconds=NEVER)
+    log = await AuditLog.open(paths, {}, clock=SetClock(), flush_seconds=NEVER)
     log.append(event("kept"))
     assert log.flush()
     with disk_full_at(paths.log.stat().st_size + 10):

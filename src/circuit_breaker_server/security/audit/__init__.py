@@ -10,6 +10,7 @@ from circuit_breaker_server.security.audit.anchor import Anchor
 from circuit_breaker_server.security.audit.log import AuditLog
 from circuit_breaker_server.security.audit.paths import KEY_VARIABLE, AuditLogError, AuditPaths, read_key
 from circuit_breaker_server.security.audit.records import AuditEvent, AuditRecord, instant
+from circuit_breaker_server.security.audit.rotation import Rotation
 from circuit_breaker_server.security.audit.summaries import AuditLimits
 from circuit_breaker_server.security.audit.verification import (
     AuditLine,
@@ -32,6 +33,7 @@ __all__ = [
     "AuditRecord",
     "Finding",
     "FindingKind",
+    "Rotation",
     "Verification",
     "instant",
     "read",

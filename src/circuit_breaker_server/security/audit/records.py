@@ -41,7 +41,7 @@ MAX_LINE_BYTES: Final = 128 * 1024
 GENESIS: Final = b"0" * 64
 """What stands for the seal of the line before the first."""
 
-OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost", "counted"})
+OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost", "counted", "rotate"})
 """What the log says of itself; no event may."""
 
 _SEAL_NAME: Final = b',"mac":"'
@@ -98,6 +98,9 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
         that a crash had cut short.
     :ivar times: how many equal events the line stands for, where many came together; ``None``: one.
     :ivar record: of ``start`` and ``stop``: the last record of the event log whose line is written.
+    :ivar file: of ``rotate``: the number of the file before.
+    :ivar first_file: of ``rotate``: the number of the log's first file; those before it were removed.
+    :ivar first_seq: of ``rotate``: of the first line of that file.
     :ivar previous: the seal of the line before.
     :ivar mac: the seal of this line.
     """
@@ -117,6 +120,9 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
     times: int | None = None
     record: str | None = None
+    file: int | None = None
+    first_file: int | None = None
+    first_seq: int | None = None
     previous: str
     mac: str
 
@@ -193,9 +199,11 @@ def event_members(event: AuditEvent) -> bytes:
     return _members(msgspec.structs.asdict(event))
 
 
-def own_members(action: str, what: str, count: int | None = None, record: str | None = None) -> bytes:
+def own_members(
+    action: str, what: str, count: int | None = None, record: str | None = None, **more: int
+) -> bytes:
     """Write the members of what the log says of itself."""
-    return _members({"action": action, "what": what, "count": count, "record": record})
+    return _members({"action": action, "what": what, "count": count, "record": record, **more})
 
 
 def summary_members(
