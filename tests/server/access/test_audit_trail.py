@@ -305,6 +305,32 @@ async def test_a_server_that_starts_on_a_full_disk_takes_mutations_once_there_is
     await audit.aclose()
 
 
+async def test_retention_trims_no_record_whose_line_is_not_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    trimmed: list[int] = []
+
+    async def refuse(_trail: AuditTrail) -> None:
+        asked.put_nowait(None)
+        raise LogError("the audit log cannot be written")
+
+    async def trim(_log: SqliteEventLog, before: int) -> int:
+        trimmed.append(before)
+        asked.put_nowait(None)
+        return 0
+
+    monkeypatch.setattr(AuditTrail, "make_durable", refuse)
+    monkeypatch.setattr(SqliteEventLog, "trim", trim)
+    async with open_office(tmp_path, {"keep_records": 1, "trim_every_seconds": 0.01}) as office:
+        for _ in range(3):
+            await office.workflow()
+        async with asyncio.timeout(10):
+            await asked.get()
+            await asked.get()
+    assert trimmed == []
+
+
 async def test_a_record_without_an_origin_is_read_as_one_of_an_older_program() -> None:
     old = Record(offset=1, subject="workflow.w", id="0" * 32, time_ms=0, data=b'{"type":"x","v":1}')
     assert origin_of(old) == Origin()
