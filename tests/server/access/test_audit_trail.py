@@ -120,6 +120,22 @@ async def test_a_restart_in_peace_writes_no_line_again(tmp_path: Path) -> None:
     await log.aclose()
 
 
+async def test_a_record_without_a_line_is_not_looked_at_again(tmp_path: Path) -> None:
+    log = await SqliteEventLog.open(tmp_path)
+    audit = await AuditLog.open(AuditPaths.of(tmp_path), first_position=position_of(log, 0))
+    engine = Engine(log, now=clock(), audit=AuditTrail(audit, log).follow)
+    await engine.start()
+    ORIGIN.set(Origin())
+    await create_workflow(engine.workflows)
+    assert audit.position == position_of(log, 1)
+    await engine.aclose()
+    await audit.aclose()
+    again = await AuditLog.open(AuditPaths.of(tmp_path))
+    assert again.position == position_of(log, 1)
+    await again.aclose()
+    await log.aclose()
+
+
 async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
     audit = await AuditLog.open(paths, first_position="0123456789abcdef.99")
@@ -300,6 +316,7 @@ async def test_a_server_that_starts_on_a_full_disk_takes_mutations_once_there_is
         broken.setattr(os, "pwrite", no_space)
         audit = await AuditLog.open(paths, flush_seconds=0.001)
         assert audit.failing
+        assert not audit.takes_effects
     while audit.pending_bytes:  # the log's thread tries again by itself
         os.sched_yield()
     await audit.aclose()
