@@ -26,7 +26,7 @@ from attack.attempt import Attack, Breach, Scale
 from attack.audit_log import tamper
 from attack.owned import RIGHTS
 from attack.rights import rights_under_load
-from attack.suite import ATTACKS
+from attack.suite import ATTACKS, ELSEWHERE
 from attack.victims import Victims, victims_of
 from attack.world import ATTACKER, LIMITS, World, opened
 from circuit_breaker_server.security.audit import AuditPaths, read_key, verify
@@ -164,7 +164,8 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
         # Again, at the end: what is seen of a long output is its end.
         problems += [f"{line.attack}: {line.outcome}" for line in lines if not line.refused]
         if not arguments.short:  # there the percentiles are of a few hundred events: shown, and not judged
-            slow = [line for line in lines if (line.victims_p99_ms or 0) > _LATENCY_TIMES * max(quiet, busy)]
+            judged = [line for line in lines if line.attack not in ELSEWHERE]
+            slow = [line for line in judged if (line.victims_p99_ms or 0) > _LATENCY_TIMES * max(quiet, busy)]
             problems += await _felt(world, slow, scale, victims, (quiet, busy))
         if after > _MEMORY_TIMES * before:
             problems.append(f"memory grew from {before} to {after} bytes")

@@ -22,6 +22,7 @@ class Scale:
     :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
+    :ivar audited: mutations that have to have their audit line during a flood of refusals.
     :ivar timings: of each field with an id, for existing and for missing ones.
     """
 
@@ -31,6 +32,7 @@ class Scale:
         self.flood_seconds = 1.0 if short else 5.0
         self.fuzzed = 5_000 if short else 100_000
         self.fuzzed_frames = 500 if short else 10_000
+        self.audited = 500 if short else 10_000
         self.timings = 50 if short else 200
 
 

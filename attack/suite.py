@@ -7,15 +7,20 @@ from typing import Final
 
 from attack import attacks
 from attack.attempt import Attack
+from attack.audit_flood import AUDIT_ATTACKS
 from attack.inbound import INBOUND
 from attack.outbound import OUTBOUND_ATTACKS
 from attack.timing import timing_of_ids
 
-__all__ = ["ATTACKS"]
+__all__ = ["ATTACKS", "ELSEWHERE"]
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     **attacks.ATTACKS,
     **INBOUND,
     **OUTBOUND_ATTACKS,
+    **AUDIT_ATTACKS,
     "timing of ids": timing_of_ids,
 }
+
+ELSEWHERE: Final = frozenset(AUDIT_ATTACKS)
+"""Attacks on a server of their own, which shares its core and disk with that of the victims."""

@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.private_files import exposed_files
 from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
 from circuit_breaker_server.security.api_keys import ApiKeys
-from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths
+from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths, Rotation
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.policy import Policy, PolicySource
@@ -176,7 +176,8 @@ class Server:
         audit_log = await self._audit_log(parts, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
         cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
-        engine = await self._start_engine(parts, log, audit_log, is_open=authenticator.is_open)
+        trail = None if audit_log is None else AuditTrail(audit_log, log)
+        engine = await self._start_engine(parts, log, trail, is_open=authenticator.is_open)
         nothing = engine_of_nothing(log.epoch)
 
         pace = settings.rates.events_per_second
@@ -202,7 +203,7 @@ class Server:
             seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
         )
         retention = Retention(
-            log, limits, engine.make_durable, gateway.advance, every_seconds=settings.trim_every_seconds
+            log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
         )
         parts.push_async_callback(retention.aclose)
         retention.start()
@@ -283,11 +284,10 @@ class Server:
         parts.push_async_callback(serving.aclose)
 
     async def _start_engine(
-        self, parts: AsyncExitStack, log: SqliteEventLog, audit_log: AuditLog | None, *, is_open: bool
+        self, parts: AsyncExitStack, log: SqliteEventLog, trail: AuditTrail | None, *, is_open: bool
     ) -> Engine:
         settings = self.settings
         enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
-        trail = None if audit_log is None else AuditTrail(audit_log, log)
         if trail is not None:
             await trail.catch_up()
         engine = Engine(
@@ -303,6 +303,7 @@ class Server:
             outbound=settings.outbound,
             redirects=settings.allowed_redirects,
             audit=None if trail is None else trail.follow,
+            may_begin=None if trail is None else trail.check,
         )
         engine.on_failure(self._stop_for_good)
         parts.push_async_callback(engine.aclose)
@@ -325,7 +326,14 @@ class Server:
         paths = AuditPaths.of(
             settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file
         )
-        log = await AuditLog.open(paths, first_position=position_of(events, events.last_offset))
+        rotation = Rotation(
+            max_bytes=settings.audit_rotate_bytes,
+            max_seconds=settings.audit_rotate_seconds,
+            keep_files=settings.audit_keep_files,
+        )
+        log = await AuditLog.open(
+            paths, rotation=rotation, first_position=position_of(events, events.last_offset)
+        )
         parts.push_async_callback(log.aclose)
         return log
 
@@ -354,6 +362,17 @@ def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return server_context(settings.tls_cert, settings.tls_key)
+
+
+def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaitable[None]]:
+    """Return what makes records expendable: the state and the audit log no longer need them."""
+
+    async def make_durable(offset: int) -> None:
+        await engine.make_durable(offset)
+        if trail is not None:
+            await trail.make_durable()
+
+    return make_durable
 
 
 def _warn_of_exposed_files(data_dir: Path) -> None:

@@ -265,6 +265,9 @@ class ServerSettings:
         directory: whoever can write there can forge the log, so keep it elsewhere.
     :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
         directory.
+    :ivar audit_rotate_bytes: an audit log that is so long goes on in a new file.
+    :ivar audit_rotate_seconds: likewise one whose file is so old.
+    :ivar audit_keep_files: full files of the audit log that stay; older ones are removed. ``None`` keeps all.
     :ivar rates: how often clients may ask.
     :ivar max_connections_per_principal: sockets of one principal, where callers are known. For 30 s there may
         be twice as many: each of them may be replaced by one with a fresh token.
@@ -342,6 +345,9 @@ class ServerSettings:
     audit: bool | None = None
     audit_key_file: Path | None = None
     audit_anchor_file: Path | None = None
+    audit_rotate_bytes: int = 64 * 1024 * 1024
+    audit_rotate_seconds: float = 30 * 86_400.0
+    audit_keep_files: int | None = None
     rates: RateSettings = RateSettings()
     max_connections_per_principal: int = 20
     allowed_origins: tuple[str, ...] = ()

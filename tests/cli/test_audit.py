@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from circuit_breaker_sdk.cli.app import app
-from circuit_breaker_server.security.audit import KEY_VARIABLE, AuditEvent, AuditLog, AuditPaths
+from circuit_breaker_server.security.audit import KEY_VARIABLE, AuditEvent, AuditLog, AuditPaths, Rotation
 from tests.cli.process import complain, running
 from tests.server.tokens import NOW, SetClock
 
@@ -142,6 +142,28 @@ def test_an_export_is_the_very_lines(paths: AuditPaths, data: Path) -> None:
     status, out, err = run("export", "--data", str(data))
     assert (status, err) == (0, [])
     assert out == [line.rstrip("\n") for line in lines]
+
+
+def test_all_files_of_a_log_are_verified_and_exported_and_a_missing_one_is_named(
+    paths: AuditPaths, data: Path
+) -> None:
+    async def writing() -> None:
+        log = await AuditLog.open(paths, {}, flush_seconds=3600, rotation=Rotation(max_bytes=500))
+        for number in range(8):
+            log.append(
+                AuditEvent(action="query", principal="ann", address="", what=str(number), decision="allowed")
+            )
+            assert log.flush()
+        await log.aclose()
+
+    asyncio.run(writing())
+    assert run("verify", "--data", str(data))[0] == 0
+    status, out, _ = run("export", "--data", str(data), "--principal", "ann")
+    assert (status, len(out)) == (0, 8)
+    (paths.log.parent / "audit.00000002.jsonl").unlink()
+    status, out, _ = run("verify", "--data", str(data))
+    assert status == 1
+    assert out[0] == "audit.00000002.jsonl: this file of the log is missing"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, final
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
@@ -26,6 +26,8 @@ class CommandTasks:
     A command may take several steps (a secret, a record, another record). A caller that is cancelled between
     two of them, by a ``complete`` or a time limit, must not leave half of it: the command goes on.
 
+    :param check: called before each command; what it raises refuses the command.
+
     Example::
 
         tasks = CommandTasks()
@@ -33,7 +35,8 @@ class CommandTasks:
         await tasks.aclose()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] | None = None) -> None:
+        self._check = check
         self._running: set[asyncio.Task[Any]] = set()
 
     async def run(self, command: Coroutine[Any, Any, T]) -> T:
@@ -41,9 +44,15 @@ class CommandTasks:
 
         Cancelling the caller does not cancel the command.
 
-        :raises EngineError: as the command does; ``UNAVAILABLE``: too many commands are being executed, or
-            the server stopped before this one ended.
+        :raises EngineError: as the command does; ``UNAVAILABLE``: too many commands are being executed,
+            the server stopped before this one ended, or its audit line cannot be written.
         """
+        if self._check is not None:
+            try:
+                self._check()
+            except BaseException:
+                command.close()
+                raise
         if len(self._running) >= _MAX_RUNNING:
             command.close()
             raise EngineError(

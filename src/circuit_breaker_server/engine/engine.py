@@ -64,6 +64,7 @@ class Engine:
     :param node: the name of this node in a cluster; empty for the only one.
     :param term: the number of the node's start.
     :param audit: called with each record that is appended, after it was applied to the state.
+    :param may_begin: called before each command of a caller; what it raises refuses the command.
 
     Example::
 
@@ -91,6 +92,7 @@ class Engine:
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
+        may_begin: Callable[[], None] | None = None,
     ) -> None:
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
@@ -102,7 +104,7 @@ class Engine:
         parts.append(self.idempotency)
         self.now = now
         """The clock."""
-        self.commands = CommandTasks()
+        self.commands = CommandTasks(may_begin)
         """The commands that are being executed for callers."""
         self._secrets = secrets
         self._audit = audit

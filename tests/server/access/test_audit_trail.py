@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,18 @@ import pytest
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.workflows.state import FoldedState
-from circuit_breaker_server.log.event_log import NewRecord, Record
+from circuit_breaker_server.log.event_log import LogError, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import (
     Anchor,
     AuditEvent,
+    AuditLimits,
     AuditLine,
     AuditLog,
+    AuditLogError,
     AuditPaths,
     AuditRecord,
     read,
@@ -26,8 +31,9 @@ from circuit_breaker_server.security.audit import (
     verify,
 )
 from circuit_breaker_server.security.audit.records import Seal
+from tests.server.access.test_rules import open_office
 from tests.server.engine.worlds import clock, create_workflow
-from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW, site
+from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, WORKFLOW, site
 
 ADA = Origin(principal="ada", tenant="acme", address="192.0.2.7", policy="7", action="createWorkflow()")
 
@@ -114,6 +120,22 @@ async def test_a_restart_in_peace_writes_no_line_again(tmp_path: Path) -> None:
     await log.aclose()
 
 
+async def test_a_record_without_a_line_is_not_looked_at_again(tmp_path: Path) -> None:
+    log = await SqliteEventLog.open(tmp_path)
+    audit = await AuditLog.open(AuditPaths.of(tmp_path), first_position=position_of(log, 0))
+    engine = Engine(log, now=clock(), audit=AuditTrail(audit, log).follow)
+    await engine.start()
+    ORIGIN.set(Origin())
+    await create_workflow(engine.workflows)
+    assert audit.position == position_of(log, 1)
+    await engine.aclose()
+    await audit.aclose()
+    again = await AuditLog.open(AuditPaths.of(tmp_path))
+    assert again.position == position_of(log, 1)
+    await again.aclose()
+    await log.aclose()
+
+
 async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
     audit = await AuditLog.open(paths, first_position="0123456789abcdef.99")
@@ -131,7 +153,9 @@ async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> No
 
 async def test_the_place_is_found_behind_many_lines_that_name_no_record(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
-    audit = await AuditLog.open(paths, first_position="0123456789abcdef.7")
+    audit = await AuditLog.open(
+        paths, first_position="0123456789abcdef.7", limits=AuditLimits(refusals=4_000)
+    )
     for number in range(4_000):
         audit.append(
             AuditEvent(
@@ -147,6 +171,181 @@ async def test_the_place_is_found_behind_many_lines_that_name_no_record(tmp_path
     again = await _reopened(paths)
     assert again.position == "0123456789abcdef.7"
     await again.aclose()
+
+
+def stranger(number: int) -> AuditEvent:
+    return AuditEvent(action="query", principal="eve", address="::1", what=f"q{number}", decision="refused")
+
+
+async def test_lines_about_records_are_kept_where_refusals_have_filled_the_memory(tmp_path: Path) -> None:
+    paths = AuditPaths.of(tmp_path)
+    log = await SqliteEventLog.open(tmp_path)
+    audit = await AuditLog.open(
+        paths, {}, flush_seconds=3600, max_pending_bytes=2000, first_position=position_of(log, 0)
+    )
+    engine = Engine(log, now=clock(), audit=AuditTrail(audit, log).follow)
+    await engine.start()
+    ORIGIN.set(ADA)
+    for number in range(20):
+        audit.append(stranger(number))
+        await create_workflow(engine.workflows)
+    assert audit.lost > 0
+    await engine.aclose()
+    await audit.aclose()
+    assert [line.record for line in lines(paths) if line.principal == "ada"] == [
+        position_of(log, n) for n in range(1, 21)
+    ]
+    await log.aclose()
+
+
+def filled(principal: str) -> AuditEvent:
+    return AuditEvent(
+        action="mutate", principal=principal, address="", what="x", decision="allowed", record="e.1"
+    )
+
+
+async def test_a_mutation_waits_for_room_in_the_share_of_lines_about_records(tmp_path: Path) -> None:
+    audit = await AuditLog.open(AuditPaths.of(tmp_path), flush_seconds=3600, max_effect_bytes=1000)
+    log = await SqliteEventLog.open(tmp_path)
+    trail = AuditTrail(audit, log)
+    trail.check()
+    for _ in range(4):
+        audit.append(filled("ada"))
+    with pytest.raises(EngineError, match="nothing was changed") as refused:
+        trail.check()
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+    assert audit.lost == 0
+    await trail.make_durable()
+    trail.check()
+    await audit.aclose()
+    await log.aclose()
+
+
+async def test_lines_that_are_missing_are_caught_up_in_bounded_memory(tmp_path: Path) -> None:
+    paths = AuditPaths.of(tmp_path)
+    log = await SqliteEventLog.open(tmp_path)
+    engine = Engine(log, now=clock())
+    await engine.start()
+    ORIGIN.set(ADA)
+    for _ in range(20):
+        await create_workflow(engine.workflows)
+    await engine.aclose()
+    audit = await AuditLog.open(
+        paths, flush_seconds=3600, max_effect_bytes=1000, first_position=position_of(log, 0)
+    )
+    await AuditTrail(audit, log).catch_up()
+    assert audit.pending_bytes < 2000
+    await audit.aclose()
+    assert [line.record for line in lines(paths)] == [position_of(log, n) for n in range(1, 21)]
+    await log.aclose()
+
+
+async def test_a_disk_that_is_full_stops_the_start_only_if_missing_lines_exceed_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await SqliteEventLog.open(tmp_path)
+    engine = Engine(log, now=clock())
+    await engine.start()
+    ORIGIN.set(ADA)
+    for _ in range(20):
+        await create_workflow(engine.workflows)
+    await engine.aclose()
+    for max_effect_bytes in (1 << 20, 1000):
+        audit = await AuditLog.open(
+            AuditPaths.of(tmp_path / str(max_effect_bytes)),
+            flush_seconds=3600,
+            max_effect_bytes=max_effect_bytes,
+            first_position=position_of(log, 0),
+        )
+        trail = AuditTrail(audit, log)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", no_space)
+            if max_effect_bytes == 1000:
+                with pytest.raises(AuditLogError, match="make room"):
+                    await trail.catch_up()
+            else:
+                await trail.catch_up()
+                with pytest.raises(LogError, match="not on the disk"):
+                    await trail.make_durable()
+        await audit.aclose()
+    await log.aclose()
+
+
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_mutations_are_refused_while_the_audit_log_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_office(tmp_path) as office, office.client("boss") as boss:
+        workflow = await office.workflow()
+        updates = await boss.workflows.subscribe_resource_updates().subscribe()
+        given = {"workflowId": workflow, "data": {}, "metadata": {}}
+        made = [await office.resource(workflow)]
+
+        async def tried() -> str | None:
+            answer = await office.ask("boss", CREATE_RESOURCE, input=given)
+            if answer.get("errors"):
+                return str(answer["errors"][0]["extensions"]["code"])
+            made.append(answer["data"]["createResource"]["id"])
+            return None
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pwrite", no_space)
+            while (code := await tried()) is None:  # until the log's thread has met the full disk
+                pass
+            assert code == "UNAVAILABLE"
+            assert await tried() == "UNAVAILABLE"
+            found = await office.ask("boss", "query($id: String!) { resource(id: $id) { id } }", id=made[0])
+            assert found["data"]["resource"]["id"] == made[0]
+        while await tried() is not None:  # the log's thread tries again by itself
+            pass
+        assert [(await anext(updates)).id for _ in made] == made
+    paths = AuditPaths.of(tmp_path / "data")
+    allowed = [each.what for each in lines(paths) if each.decision == "allowed"]
+    assert allowed == ["createWorkflow()", *[f"createResource(workflow {workflow})"] * len(made)]
+
+
+async def test_a_server_that_starts_on_a_full_disk_takes_mutations_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = AuditPaths.of(tmp_path)
+    await (await AuditLog.open(paths)).aclose()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", no_space)
+        audit = await AuditLog.open(paths, flush_seconds=0.001)
+        assert audit.failing
+        assert not audit.takes_effects
+    while audit.pending_bytes:  # the log's thread tries again by itself
+        os.sched_yield()
+    await audit.aclose()
+
+
+async def test_retention_trims_no_record_whose_line_is_not_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    trimmed: list[int] = []
+
+    async def refuse(_trail: AuditTrail) -> None:
+        asked.put_nowait(None)
+        raise LogError("the audit log cannot be written")
+
+    async def trim(_log: SqliteEventLog, before: int) -> int:
+        trimmed.append(before)
+        asked.put_nowait(None)
+        return 0
+
+    monkeypatch.setattr(AuditTrail, "make_durable", refuse)
+    monkeypatch.setattr(SqliteEventLog, "trim", trim)
+    async with open_office(tmp_path, {"keep_records": 1, "trim_every_seconds": 0.01}) as office:
+        for _ in range(3):
+            await office.workflow()
+        async with asyncio.timeout(10):
+            await asked.get()
+            await asked.get()
+    assert trimmed == []
 
 
 async def test_a_record_without_an_origin_is_read_as_one_of_an_older_program() -> None:

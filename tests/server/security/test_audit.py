@@ -24,6 +24,7 @@ from circuit_breaker_server.security.audit import (
     KEY_VARIABLE,
     Anchor,
     AuditEvent,
+    AuditLimits,
     AuditLine,
     AuditLog,
     AuditLogError,
@@ -179,7 +180,7 @@ async def test_a_log_that_is_closed_just_when_a_group_ends_does_close(paths: Aud
 
 
 async def test_threads_append_to_one_chain_while_it_is_written(paths: AuditPaths) -> None:
-    log = await AuditLog.open(paths, {}, flush_seconds=0.001)
+    log = await AuditLog.open(paths, {}, flush_seconds=0.001, limits=AuditLimits(others=1200))
 
     def append() -> None:
         for number in range(300):
@@ -206,7 +207,7 @@ async def test_what_is_durable_is_whole_while_the_log_is_written(paths: AuditPat
         assert check(paths).whole
 
 
-@pytest.mark.parametrize("action", ["start", "stop", "restart", "lost"])
+@pytest.mark.parametrize("action", ["start", "stop", "restart", "lost", "counted"])
 async def test_no_event_speaks_for_the_log_itself(paths: AuditPaths, action: str) -> None:
     async with opened(paths) as log:
         with pytest.raises(ValueError, match="says of itself"):
@@ -562,7 +563,7 @@ async def test_events_above_the_bound_are_counted_in_a_line_at_their_place(
 async def test_a_disk_that_fails_to_the_end_leaves_a_log_without_a_stop(
     paths: AuditPaths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = await AuditLog.open(paths, {}, flush_seconds=NEVER)
+    log = await AuditLog.open(paths, {}, clock=SetClock(), flush_seconds=NEVER)
     log.append(event("kept"))
     assert log.flush()
     with disk_full_at(paths.log.stat().st_size + 10):

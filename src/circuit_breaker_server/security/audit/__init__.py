@@ -10,6 +10,8 @@ from circuit_breaker_server.security.audit.anchor import Anchor
 from circuit_breaker_server.security.audit.log import AuditLog
 from circuit_breaker_server.security.audit.paths import KEY_VARIABLE, AuditLogError, AuditPaths, read_key
 from circuit_breaker_server.security.audit.records import AuditEvent, AuditRecord, instant
+from circuit_breaker_server.security.audit.rotation import Rotation
+from circuit_breaker_server.security.audit.summaries import AuditLimits
 from circuit_breaker_server.security.audit.verification import (
     AuditLine,
     Finding,
@@ -23,6 +25,7 @@ __all__ = [
     "KEY_VARIABLE",
     "Anchor",
     "AuditEvent",
+    "AuditLimits",
     "AuditLine",
     "AuditLog",
     "AuditLogError",
@@ -30,6 +33,7 @@ __all__ = [
     "AuditRecord",
     "Finding",
     "FindingKind",
+    "Rotation",
     "Verification",
     "instant",
     "read",

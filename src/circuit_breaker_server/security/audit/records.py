@@ -29,6 +29,7 @@ __all__ = [
     "open_line",
     "own_members",
     "seal_line",
+    "summary_members",
 ]
 
 MAX_TEXT: Final = 512
@@ -40,7 +41,7 @@ MAX_LINE_BYTES: Final = 128 * 1024
 GENESIS: Final = b"0" * 64
 """What stands for the seal of the line before the first."""
 
-OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost"})
+OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost", "counted", "rotate"})
 """What the log says of itself; no event may."""
 
 _SEAL_NAME: Final = b',"mac":"'
@@ -54,7 +55,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What somebody did, or was refused. It never holds a token or a payload.
 
     :ivar action: ``connect``, ``refuse``, ``subscribe``, ``resume``, ``revoke``, ``mutate``, ``query``,
-        ``poll``, ``denied``, ``close``, ``policy`` …; not ``start``, ``stop``, ``restart``, ``lost``.
+        ``poll``, ``denied``, ``close``, ``policy`` …; not one of :data:`OWN_ACTIONS`.
     :ivar principal: who; empty where nobody is asked who he is.
     :ivar tenant: whose data; ``None`` where there are no tenants.
     :ivar address: where it came from.
@@ -97,6 +98,9 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
         that a crash had cut short.
     :ivar times: how many equal events the line stands for, where many came together; ``None``: one.
     :ivar record: of ``start`` and ``stop``: the last record of the event log whose line is written.
+    :ivar file: of ``rotate``: the number of the file before.
+    :ivar first_file: of ``rotate``: the number of the log's first file; those before it were removed.
+    :ivar first_seq: of ``rotate``: of the first line of that file.
     :ivar previous: the seal of the line before.
     :ivar mac: the seal of this line.
     """
@@ -116,6 +120,9 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
     times: int | None = None
     record: str | None = None
+    file: int | None = None
+    first_file: int | None = None
+    first_seq: int | None = None
     previous: str
     mac: str
 
@@ -192,9 +199,28 @@ def event_members(event: AuditEvent) -> bytes:
     return _members(msgspec.structs.asdict(event))
 
 
-def own_members(action: str, what: str, count: int | None = None, record: str | None = None) -> bytes:
+def own_members(
+    action: str, what: str, count: int | None = None, record: str | None = None, **more: int
+) -> bytes:
     """Write the members of what the log says of itself."""
-    return _members({"action": action, "what": what, "count": count, "record": record})
+    return _members({"action": action, "what": what, "count": count, "record": record, **more})
+
+
+def summary_members(
+    *, principal: str, tenant: str | None, address: str, what: str, decision: str, count: int
+) -> bytes:
+    """Write the members of the line about what was counted instead of listed."""
+    return _members(
+        {
+            "action": "counted",
+            "principal": principal,
+            "tenant": tenant,
+            "address": address,
+            "what": what,
+            "decision": decision,
+            "count": count,
+        }
+    )
 
 
 def seal_line(seal: Seal, seq: int, at: bytes, members: bytes, previous: bytes) -> tuple[bytes, bytes]:

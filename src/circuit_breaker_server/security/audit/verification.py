@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from circuit_breaker_server.security.audit.records import (
     AuditRecord,
     Seal,
     open_line,
+)
+from circuit_breaker_server.security.audit.rotation import (
+    Place,
+    first_record,
+    place_of,
+    rotated_files,
+    rotated_path,
 )
 
 __all__ = ["LOCK_NAME", "AuditLine", "Finding", "FindingKind", "Verification", "read", "verify"]
@@ -40,26 +48,33 @@ FindingKind: TypeAlias = Literal[
 
 _MAX_FINDINGS: Final = 100
 
+_TRIES: Final = 100
+"""How often the file that is written is opened again, where the server has just begun another one."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What is wrong.
 
-    :ivar kind: ``missing`` (no log), ``key`` (another key), ``edited``, ``deleted`` (lines before this one),
-        ``reordered`` (or repeated), ``foreign`` (of another log with this key), ``replaced`` (not the line
-        that the anchor has seen), ``truncated``, ``torn`` (the last line has no end), ``anchor`` (missing,
-        edited or behind), ``more`` (too many findings to name).
+    :ivar kind: ``missing`` (no log, or a file of it), ``key`` (another key), ``edited``, ``deleted`` (lines
+        before this one), ``reordered`` (or repeated), ``foreign`` (of another log with this key, or a file
+        that is not of the log), ``replaced`` (not the line that the anchor has seen), ``truncated``, ``torn``
+        (the last line has no end), ``anchor`` (missing, edited or behind), ``more`` (too many findings to
+        name).
     :ivar line: of the file, from 1; ``None`` where it is about no line.
     :ivar text: what it is, in words.
+    :ivar file: the name of the file where it is not the one that is written.
     """
 
     kind: FindingKind
     line: int | None
     text: str
+    file: str | None = None
 
     def __str__(self) -> str:
-        return self.text if self.line is None else f"line {self.line}: {self.text}"
+        text = self.text if self.line is None else f"line {self.line}: {self.text}"
+        return text if self.file is None else f"{self.file}: {text}"
 
 
 @final
@@ -155,7 +170,7 @@ def read(path: Path, key: bytes, anchor: Path | None = None) -> Iterator[AuditLi
 
 @final
 class _Reading:
-    """One pass over a log."""
+    """One pass over all files of a log, in their order."""
 
     def __init__(self, path: Path, seal: Seal, anchor: Path | None) -> None:
         self._path = path
@@ -164,9 +179,11 @@ class _Reading:
         self._anchor: Anchor | None = None
         self._last: AuditRecord | None = None
         self._seq = 0
-        self._mac = GENESIS.decode()
+        self._mac: str | None = GENESIS.decode()  # None: the line before was removed with its file
         self._broken = 0  # lines that cannot be read since the last one that can
         self.number = 0
+        self._is_gap = False  # the server has removed files since the reading began
+        self._file: str | None = None  # the name of a file that is full, while it is read
         self.key_is_right = False
 
     def run(self) -> Iterator[AuditLine | Finding]:
@@ -174,23 +191,95 @@ class _Reading:
         if self._anchor_path is not None:
             yield from self._read_anchor(self._anchor_path)
         try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            yield Finding("missing", None, f"{self._path}: there is no log")
-            return
+            current, rotated = self._open()
         except OSError as error:
             raise AuditLogError(f"{self._path}: cannot be read ({error.strerror})") from error
-        with file:
+        with contextlib.ExitStack() as files:
+            if current is not None:
+                files.enter_context(current)
+            elif not rotated:
+                yield Finding("missing", None, f"{self._path}: there is no log")
+                return
             try:
-                while line := file.readline(MAX_LINE_BYTES):
-                    self.number += 1
-                    if line.endswith(b"\n"):
-                        yield from self._take(line)
-                    else:
-                        yield from self._unended(file, len(line))
+                yield from self._read_rotated(current, rotated)
+                if current is not None:
+                    yield from self._read(current)
             except OSError as error:
-                raise AuditLogError(f"{self._path}: cannot be read ({error.strerror})") from error
+                raise AuditLogError(
+                    f"{error.filename or self._path}: cannot be read ({error.strerror})"
+                ) from error
         yield from self._end()
+
+    def _open(self) -> tuple[BinaryIO | None, dict[int, Path]]:
+        """Open the file that is written, and find those before it; the server may rotate meanwhile."""
+        for _ in range(_TRIES):
+            try:
+                current = self._path.open("rb")
+            except FileNotFoundError:
+                rotated = rotated_files(self._path)
+                if not rotated or not _is_written(self._path):
+                    break
+                os.sched_yield()
+                continue
+            rotated = rotated_files(self._path)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(current.fileno()), self._path.stat()):
+                    return current, rotated
+            current.close()
+        return None, rotated
+
+    def _read_rotated(
+        self, current: BinaryIO | None, rotated: dict[int, Path]
+    ) -> Iterator[AuditLine | Finding]:
+        first = None if current is None else first_record(current, self._seal)
+        place = place_of(self._path, first, rotated, self._seal)
+        self._begin_at(place.first_seq)
+        number = place.first_file
+        while number <= place.before:
+            path = rotated_path(self._path, number)
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                # The server may have removed it since.
+                now = self._place_now()
+                if now.first_file > number:
+                    number = min(now.first_file, place.before + 1)
+                    self._is_gap = True
+                    continue
+                yield Finding("missing", None, "this file of the log is missing", path.name)
+            else:
+                with file:
+                    self._file = path.name
+                    yield from self._read(file)
+                    self._file = None
+            number += 1
+        for number, path in rotated.items():
+            if number > place.before:
+                yield Finding("foreign", None, "this file is not of the log, or was moved", path.name)
+
+    def _place_now(self) -> Place:
+        try:
+            with self._path.open("rb") as file:
+                first = first_record(file, self._seal)
+        except FileNotFoundError:
+            first = None
+        return place_of(self._path, first, rotated_files(self._path), self._seal)
+
+    def _begin_at(self, seq: int) -> None:
+        if seq > self._seq + 1:
+            self._seq, self._mac = seq - 1, None
+
+    def _read(self, file: BinaryIO) -> Iterator[AuditLine | Finding]:
+        self.number = 0
+        while line := file.readline(MAX_LINE_BYTES):
+            self.number += 1
+            if line.endswith(b"\n"):
+                yield from self._take(line)
+            else:
+                yield from self._unended(file, len(line))
+
+    def _finding(self, kind: FindingKind, text: str) -> Finding:
+        return Finding(kind, self.number, text, self._file)
 
     def _read_anchor(self, path: Path) -> Iterator[Finding]:
         try:
@@ -206,30 +295,31 @@ class _Reading:
         record = open_line(self._seal, line)
         if record is None:
             self._broken += 1
-            yield Finding("edited", self.number, "edited: its seal is not the seal of its text")
+            yield self._finding("edited", "edited: its seal is not the seal of its text")
             return
         self.key_is_right = True
+        if self._is_gap:
+            self._begin_at(record.seq)
+            self._is_gap = False
         missing = record.seq - self._seq - 1 - self._broken
         if record.seq <= self._seq:
-            yield Finding(
+            yield self._finding(
                 "reordered",
-                self.number,
                 f"seq {record.seq} repeated or reordered: it comes after {self._seq}",
             )
             return
-        follows = record.seq != self._seq + 1 or record.previous == self._mac
+        follows = record.seq != self._seq + 1 or self._mac in (None, record.previous)
         if missing > 0:
-            yield Finding(
+            yield self._finding(
                 "deleted",
-                self.number,
                 f"{missing} lines deleted or moved before it: seq {record.seq} comes next",
             )
         elif not follows:
-            yield Finding("foreign", self.number, f"seq {record.seq} does not follow the line before")
+            yield self._finding("foreign", f"seq {record.seq} does not follow the line before")
         self._last, self._seq, self._mac, self._broken = record, record.seq, record.mac, 0
         anchor = self._anchor
         if anchor is not None and record.seq == anchor.seq and record.mac != anchor.mac:
-            yield Finding("replaced", self.number, f"seq {record.seq} is another line than the anchor's")
+            yield self._finding("replaced", f"seq {record.seq} is another line than the anchor's")
         elif follows:
             yield AuditLine(record, line[:-1])
 
@@ -240,9 +330,9 @@ class _Reading:
             ended = more.endswith(b"\n")
         self._broken += 1
         if length > MAX_LINE_BYTES:
-            yield Finding("edited", self.number, f"edited: {length} bytes are no line of an audit log")
-        elif not _is_written(self._path):
-            yield Finding("torn", self.number, f"torn: the last {length} bytes are a line without its end")
+            yield self._finding("edited", f"edited: {length} bytes are no line of an audit log")
+        elif self._file is not None or not _is_written(self._path):
+            yield self._finding("torn", f"torn: the last {length} bytes are a line without its end")
 
     def _end(self) -> Iterator[Finding]:
         anchor = self._anchor
