@@ -293,6 +293,7 @@ class Server:
             enforce_budgets=enforced,
             outbound=settings.outbound,
             redirects=settings.allowed_redirects,
+            limits=settings.caller_limits,
             audit=None if trail is None else trail.follow,
         )
         engine.on_failure(self._stop_for_good)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.agents import Agents
 from circuit_breaker_server.engine.agents.state import AgentState
 from circuit_breaker_server.engine.command import Appender
@@ -61,6 +62,7 @@ class Engine:
     :param outbound: what is observed towards servers that callers have named.
     :param redirects: where OAuth providers may send users back to, besides loopback; ``None``: to what is
         configured for the MCP server.
+    :param limits: the shares of tenants and principals in what all of them use.
     :param node: the name of this node in a cluster; empty for the only one.
     :param term: the number of the node's start.
     :param audit: called with each record that is appended, after it was applied to the state.
@@ -88,6 +90,7 @@ class Engine:
         enforce_budgets: bool = False,
         outbound: Outbound = Outbound(),  # noqa: B008 (a frozen value)
         redirects: Sequence[str] | None = None,
+        limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
@@ -148,6 +151,7 @@ class Engine:
             providers=oauth_providers,
             outbound=outbound,
             redirects=redirects,
+            limits=limits,
         )
         """MCP servers, and the sessions of their users."""
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.checks import check_description, check_name, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -27,6 +28,7 @@ from circuit_breaker_server.engine.mcp.checking import (
 from circuit_breaker_server.engine.mcp.checks import Checks, changed_offer
 from circuit_breaker_server.engine.mcp.health import Finding
 from circuit_breaker_server.engine.mcp.inputs import (
+    ConfigInput,
     ConfigureJwt,
     ConfigureOAuth,
     CreateServer,
@@ -35,6 +37,7 @@ from circuit_breaker_server.engine.mcp.inputs import (
 )
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
+    Config,
     Health,
     Jwt,
     OAuth,
@@ -66,6 +69,7 @@ class Servers:
     :param providers: where users may sign in, by id.
     :param outbound: what is observed towards MCP servers.
     :param redirects: where providers may send users back to, besides loopback; ``None``: as is configured.
+    :param limits: the shares of tenants and principals.
 
     Example::
 
@@ -82,6 +86,7 @@ class Servers:
         *,
         outbound: Outbound,
         redirects: Collection[str] | None,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -90,6 +95,7 @@ class Servers:
         self._providers = providers
         self._outbound = outbound
         self._redirects = redirects
+        self._limits = limits
 
     # --- queries ---
 
@@ -167,7 +173,7 @@ class Servers:
             description=given.description,
             type=given.type,
             tenant_id=given.tenant_id,
-            config=checked_config(given.config, given.type, secrets, self._outbound.rules),
+            config=self._config(given.config, given.type, secrets),
             auth=None
             if given.auth is None
             else checked_auth(given.auth, self._providers, secrets, self._redirects),
@@ -198,7 +204,7 @@ class Servers:
             check_description(given.description, "description")
             server = msgspec.structs.replace(server, description=given.description)
         if given.config is not None:
-            config = checked_config(given.config, server.type, secrets, self._outbound.rules)
+            config = self._config(given.config, server.type, secrets)
             auth = server.auth
             if isinstance(auth, Jwt) and not _is_same_place(server.config.endpoint, config.endpoint):
                 # What is signed with it was meant for the old address: to sign for the new one, give it anew.
@@ -284,7 +290,7 @@ class Servers:
     async def test(self, server_id: str) -> Committed[Value]:
         """Check an MCP server now; answers ``McpConnectionTest``.
 
-        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         self.entry(server_id)
 
@@ -336,6 +342,11 @@ class Servers:
         return self._appender.committed(value, record)
 
     # -------------------------------------------------------------------------------------------------------
+
+    def _config(self, given: ConfigInput, type_: str, secrets: NewSecrets) -> Config:
+        return checked_config(
+            given, type_, secrets, self._outbound.rules, max_seconds=self._limits.check_seconds
+        )
 
     async def _decided(
         self, server_id: str, decide: Callable[[ServerEntry], Awaitable[Committed[Value]]]
