@@ -19,6 +19,18 @@ class CallerLimits:
         was configured with more is checked with this one.
     :ivar checks: checks of MCP servers on the interval at once; and as many that callers ask for.
     :ivar checks_per_tenant: of one tenant's MCP servers, likewise.
+    :ivar mcp_servers: MCP servers of all tenants.
+    :ivar mcp_servers_per_tenant: of one tenant.
+    :ivar sign_ins: sign-ins to MCP servers of all tenants that have begun and not ended.
+    :ivar sign_ins_per_tenant: to those of one tenant.
+    :ivar sessions: active sessions at MCP servers of all tenants.
+    :ivar sessions_per_tenant: at those of one tenant.
+    :ivar providers: providers of language models of all tenants, the operator's included.
+    :ivar providers_per_tenant: of one tenant, and of the operator.
+    :ivar creations_per_second: how often one principal may make what lasts: workflows, states, rules,
+        agents, their configurations, budgets, providers, MCP servers, sign-ins, sessions. Resources are
+        bounded by the rate of operations. ``None``: no bound. Where callers are not known there is none.
+    :ivar creations_at_once: how many may come at once, after a pause.
 
     Example::
 
@@ -28,8 +40,19 @@ class CallerLimits:
     check_seconds: float = 30.0
     checks: int = 32
     checks_per_tenant: int = 8
+    mcp_servers: int = 10_000
+    mcp_servers_per_tenant: int = 1_000
+    sign_ins: int = 10_000
+    sign_ins_per_tenant: int = 1_000
+    sessions: int = 100_000
+    sessions_per_tenant: int = 10_000
+    providers: int = 2_000
+    providers_per_tenant: int = 100
+    creations_per_second: float | None = 50.0
+    creations_at_once: int = 200
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be greater than 0, not {value}")

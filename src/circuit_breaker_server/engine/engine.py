@@ -14,6 +14,7 @@ from circuit_breaker_server.engine.command_tasks import CommandTasks
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
+from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding, RecordNotApplied
 from circuit_breaker_server.engine.idempotency import IdempotencyState
@@ -115,6 +116,7 @@ class Engine:
             is_running=lambda: self._folding.running,
             has_applied=self._folding.has_applied,
             now=now,
+            creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             node=node,
             term=term,
         )
@@ -129,7 +131,13 @@ class Engine:
         self.costs = Costs(costs, appender, enforced=enforce_budgets)
         """Budgets, and what was spent."""
         self.llm = Llm(
-            llm, appender, self.costs, secrets, timeout_seconds=provider_seconds, outbound=outbound
+            llm,
+            appender,
+            self.costs,
+            secrets,
+            timeout_seconds=provider_seconds,
+            outbound=outbound,
+            limits=limits,
         )
         """Providers of language models, and completions."""
         self.agents = Agents(

@@ -203,8 +203,9 @@ class Agents:
     async def create_agent(self, given: AgentInput) -> Committed[Value]:
         """Make an agent; answers ``AgentDefinitionGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         check_agent(given)
         provider = given.llm_provider
         base_url = provider.base_url
@@ -237,10 +238,11 @@ class Agents:
     async def create_state_config(self, given: StateAgentConfigInput) -> Committed[Value]:
         """Have an agent run for resources in a state; answers ``StateAgentConfigGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         input_mapping, output_mapping = check_config(given)
         self._agent(given.agent_id)
+        self._appender.count_creation()
         config = StateAgentConfig(
             id=self._appender.new_id(),
             state_id=given.state_id,

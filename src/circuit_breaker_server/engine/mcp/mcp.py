@@ -80,7 +80,13 @@ class Mcp:
         own = outbound.rules.allowing(host_of(each.token_endpoint) for each in providers)
         tokens = TokenEndpoints(Outbound(rules=own, limits=outbound.limits))
         self.sessions = Sessions(
-            state, appender, secrets, self._providers, session_seconds=session_seconds, tokens=tokens
+            state,
+            appender,
+            secrets,
+            self._providers,
+            session_seconds=session_seconds,
+            tokens=tokens,
+            limits=limits,
         )
         """Sessions of their users."""
         self.sign_in = SignIn(
@@ -92,6 +98,7 @@ class Mcp:
             tokens=tokens,
             redirects=redirects or (),
             server=lambda server_id: self.servers.entry(server_id).server,
+            limits=limits,
         )
         """How sessions come to be."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Final, final
+from typing import final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.checks import check_description, check_name, refuse
+from circuit_breaker_server.engine.checks import check_description, check_name
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
@@ -51,13 +51,12 @@ from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
 from circuit_breaker_server.engine.mcp.statuses import way
 from circuit_breaker_server.engine.mcp.values import auth_value, health_value, server_value
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Servers"]
-
-MAX_SERVERS: Final = 1_000
 
 _CONFLICT = "the MCP server was changed by another operation first; read it and try again"
 
@@ -95,7 +94,14 @@ class Servers:
         self._providers = providers
         self._outbound = outbound
         self._redirects = redirects
-        self._limits = limits
+        self._max_seconds = limits.check_seconds
+        self._quota = TenantQuota(
+            "MCP servers",
+            per_tenant=limits.mcp_servers_per_tenant,
+            total=limits.mcp_servers,
+            count=lambda tenant: state.servers_of.count(tenant or ""),
+            count_all=lambda: len(state.servers),
+        )
 
     # --- queries ---
 
@@ -158,13 +164,16 @@ class Servers:
     async def create(self, given: CreateServer) -> Committed[Value]:
         """Add an MCP server; answers ``McpServer``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         check_name(given.name, "name")
         check_name(given.tenant_id, "tenantId")
         check_description(given.description, "description")
-        if len(self._state.servers) >= MAX_SERVERS:
-            refuse(f"there are {MAX_SERVERS} MCP servers already; delete one first")
+        with self._quota.place(given.tenant_id):
+            return await self._create(given)
+
+    async def _create(self, given: CreateServer) -> Committed[Value]:
         enabled, at = given.enabled is not False, self._appender.at()
         secrets = NewSecrets(self._appender.new_id)
         server = ServerImage(
@@ -344,9 +353,7 @@ class Servers:
     # -------------------------------------------------------------------------------------------------------
 
     def _config(self, given: ConfigInput, type_: str, secrets: NewSecrets) -> Config:
-        return checked_config(
-            given, type_, secrets, self._outbound.rules, max_seconds=self._limits.check_seconds
-        )
+        return checked_config(given, type_, secrets, self._outbound.rules, max_seconds=self._max_seconds)
 
     async def _decided(
         self, server_id: str, decide: Callable[[ServerEntry], Awaitable[Committed[Value]]]

@@ -12,12 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
+from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
@@ -58,9 +60,18 @@ def provider(url: str, **more: object) -> ProviderConfig:
 
 
 @contextlib.asynccontextmanager
-async def running(log: MemoryLog | SqliteEventLog, *, timeout_seconds: float = 5.0) -> AsyncIterator[Engine]:
+async def running(
+    log: MemoryLog | SqliteEventLog,
+    *,
+    timeout_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
+) -> AsyncIterator[Engine]:
     engine = Engine(
-        log, now=clock(), secrets=MemorySecrets({"work": "key-of-work"}), provider_seconds=timeout_seconds
+        log,
+        now=clock(),
+        secrets=MemorySecrets({"work": "key-of-work"}),
+        provider_seconds=timeout_seconds,
+        limits=limits,
     )
     await engine.start()
     try:
@@ -471,6 +482,35 @@ async def test_a_provider_that_cannot_be_is_refused(given: Mapping[str, object],
             await engine.llm.configure_provider(provider("http://h/v1", **given))
         assert raised.value.code is ErrorCode.INVALID_INPUT
     assert log.records == []
+
+
+async def test_a_tenant_with_all_its_providers_leaves_the_next_tenant_its_own() -> None:
+    async def configure(engine: Engine, name: str, tenant: str | None) -> None:
+        ORIGIN.set(Origin(principal="mallory", tenant=tenant))
+        await engine.llm.configure_provider(provider("http://127.0.0.1:9/v1", name=name, apiKeyId=""))
+
+    async with running(MemoryLog(), limits=CallerLimits(providers=4, providers_per_tenant=1)) as engine:
+        for tenant, owner in (("bad", "tenant 'bad'"), (None, "the operator"), ("acme", "tenant 'acme'")):
+            await asyncio.create_task(configure(engine, "one", tenant))
+            await asyncio.create_task(configure(engine, "one", tenant))  # changed, not added
+            with pytest.raises(EngineError, match=f"^{owner} has 1 providers"):
+                await asyncio.create_task(configure(engine, "two", tenant))
+
+
+async def test_a_principal_that_creates_too_often_is_refused_and_no_other_is() -> None:
+    async def configure(engine: Engine, principal: str) -> None:
+        ORIGIN.set(Origin(principal=principal))
+        await engine.llm.configure_provider(provider("http://127.0.0.1:9/v1", apiKeyId=""))
+
+    limits = CallerLimits(creations_per_second=0.001, creations_at_once=2)
+    async with running(MemoryLog(), limits=limits) as engine:
+        for _ in range(2):
+            await asyncio.create_task(configure(engine, "mallory"))
+        with pytest.raises(EngineError) as refused:
+            await asyncio.create_task(configure(engine, "mallory"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert "retryAfter" in refused.value.facts
+        await asyncio.create_task(configure(engine, "ada"))
 
 
 async def test_a_restart_finds_providers_completions_and_their_health(tmp_path: Path) -> None:
