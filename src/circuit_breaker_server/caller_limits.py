@@ -31,6 +31,15 @@ class CallerLimits:
         agents, their configurations, budgets, providers, MCP servers, sign-ins, sessions. Resources are
         bounded by the rate of operations. ``None``: no bound. Where callers are not known there is none.
     :ivar creations_at_once: how many may come at once, after a pause.
+    :ivar completions: completions that run at once.
+    :ivar completions_per_principal: of one principal. Where callers are not known, they share all.
+    :ivar completions_waiting: how many of one principal wait for their turn; one more is refused.
+    :ivar completion_wait_seconds: how long a completion waits for its turn.
+    :ivar completion_seconds: how long a completion may take, however slowly its provider answers.
+    :ivar runs: attempts of agents' runs at once; a run that waits before its next attempt is none.
+    :ivar runs_per_principal: of the runs that one principal has triggered, likewise.
+    :ivar runs_waiting: how many of one principal wait for their turn; more are not triggered.
+    :ivar run_seconds: how long a run may take, with all its attempts, waits and delays.
 
     Example::
 
@@ -50,6 +59,15 @@ class CallerLimits:
     providers_per_tenant: int = 100
     creations_per_second: float | None = 50.0
     creations_at_once: int = 200
+    completions: int = 256
+    completions_per_principal: int = 32
+    completions_waiting: int = 256
+    completion_wait_seconds: float = 30.0
+    completion_seconds: float = 600.0
+    runs: int = 128
+    runs_per_principal: int = 16
+    runs_waiting: int = 1_000
+    run_seconds: float = 3_600.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

@@ -148,6 +148,7 @@ class Engine:
             costs=self.costs,
             secrets=secrets,
             attempt_seconds=provider_seconds,
+            limits=limits,
         )
         """Agents, and their runs."""
         self.mcp = Mcp(

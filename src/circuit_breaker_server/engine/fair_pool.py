@@ -55,12 +55,16 @@ class FairPool:
         # By key, in the order of their turns; only keys with somebody waiting are in it.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
+    def waiting(self, key: str) -> int:
+        """Count those of a key that wait for their turn."""
+        return len(self._queues.get(key, ()))
+
     def require_room(self, key: str) -> None:
         """Refuse a key that has as many waiting as it may.
 
         :raises EngineError: ``RATE_LIMITED``.
         """
-        waiting = len(self._queues.get(key, ()))
+        waiting = self.waiting(key)
         if self._max_waiting is not None and waiting >= self._max_waiting:
             raise self._refusal(f"{waiting} {self._name} of yours wait for their turn already")
 

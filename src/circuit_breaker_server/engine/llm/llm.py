@@ -19,6 +19,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.checking import check_completion, check_provider
 from circuit_breaker_server.engine.llm.completion import CompletionRun
@@ -117,6 +118,14 @@ class Llm:
         self._secrets = secrets
         self._timeout_seconds = timeout_seconds
         self._outbound = outbound
+        self._turns = FairPool(
+            "completions",
+            slots=limits.completions,
+            share=limits.completions_per_principal,
+            max_waiting=limits.completions_waiting,
+            wait_seconds=limits.completion_wait_seconds,
+        )
+        self._completion_seconds = limits.completion_seconds
         self._configuring = asyncio.Lock()
         self._quota = TenantQuota(
             "providers",
@@ -167,6 +176,8 @@ class Llm:
             payer=request.payer,
             route=request.route,
             requested=record,
+            turns=self._turns,
+            seconds=self._completion_seconds,
         )
         endpoint = self.endpoint_of(request.route.provider)
         request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
@@ -323,6 +334,7 @@ class Llm:
         payer = given.user or ORIGIN.get().principal or None
         self._costs.require_budget(payer, given.project_id)
         route = self.route(given.model)
+        self._turns.require_room(ORIGIN.get().principal)
         request_id = self._appender.new_id() if given.request_id is None else given.request_id
         given = msgspec.structs.replace(given, request_id=request_id)
         body = CompletionRequested(

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.caller_limits import CallerLimits
+from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
@@ -26,6 +27,7 @@ from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.worlds import clock, part
+from tests.waiting import until
 
 MODEL = {
     "id": "gpt-good",
@@ -82,9 +84,15 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def with_endpoint(
-    log: MemoryLog, *, timeout_seconds: float = 5.0
+    log: MemoryLog,
+    *,
+    timeout_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
 ) -> AsyncIterator[tuple[Engine, FakeProvider]]:
-    async with serving_provider() as fake, running(log, timeout_seconds=timeout_seconds) as engine:
+    async with (
+        serving_provider() as fake,
+        running(log, timeout_seconds=timeout_seconds, limits=limits) as engine,
+    ):
         await engine.llm.configure_provider(provider(fake.url))
         yield engine, fake
 
@@ -232,6 +240,79 @@ async def test_a_caller_that_gives_up_does_not_stop_the_completion() -> None:
             await asking
         fake.hold.set()
         await log.until(lambda: "STREAM_ERROR" in types(log))
+
+
+# --- shares ---
+
+
+def complete_as(engine: Engine, principal: str, given: ChatCompletion) -> asyncio.Task[Committed[Value]]:
+    async def complete() -> Committed[Value]:
+        ORIGIN.set(Origin(principal=principal))
+        return await engine.llm.complete(given)
+
+    return asyncio.create_task(complete())
+
+
+async def started(log: MemoryLog, count: int) -> None:
+    await log.until(lambda: types(log).count("STREAM_START") == count)
+
+
+async def test_a_principal_whose_completions_hang_keeps_no_others_from_being_made() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=3, completions_per_principal=2)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        hanging = [complete_as(engine, "mallory", ask("gpt-hang", stream=True)) for _ in range(4)]
+        await started(log, 2)
+        done = await complete_as(engine, "ada", ask("gpt-good"))
+        assert done.value["model"] == "gpt-good"
+        asked = [request["model"] for request in fake.requests]
+        fake.hold.set()
+        await asyncio.wait(hanging)
+    assert asked == ["gpt-hang", "gpt-hang", "gpt-good"]
+    assert types(log).count("STREAM_START") == 4, "those that waited have had their turn"
+
+
+async def test_a_completion_whose_turn_does_not_come_ends_and_blames_no_provider() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=1, completion_wait_seconds=0.01)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        hanging = complete_as(engine, "mallory", ask("gpt-hang", stream=True))
+        await started(log, 1)
+        with pytest.raises(EngineError, match=r"no turn within 0\.01 s") as refused:
+            await complete_as(engine, "ada", ask("gpt-good", stream=True, requestId="late"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert refused.value.facts["retryAfter"] == 1.0
+        assert types(log)[-1] == "STREAM_ERROR"
+        (_, entry) = engine.llm.providers()
+        assert part(entry, "healthStatus", dict)["errorRate"] == 0.0
+        fake.hold.set()
+        await asyncio.wait((hanging,))
+
+
+async def test_one_completion_more_than_may_wait_is_refused_and_leaves_no_record() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=1, completions_waiting=1)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        first = complete_as(engine, "mallory", ask("gpt-hang", stream=True))
+        await started(log, 1)
+        second = complete_as(engine, "mallory", ask("gpt-good", requestId="second"))
+        await until(lambda: engine.llm._turns.waiting("mallory"))
+        records = len(log.records)
+        with pytest.raises(EngineError, match="1 completions of yours wait") as refused:
+            await complete_as(engine, "mallory", ask("gpt-good"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert len(log.records) == records
+        fake.hold.set()
+        await asyncio.wait((first, second))
+
+
+async def test_a_completion_that_never_comes_to_its_end_is_ended() -> None:
+    log = MemoryLog()
+    async with with_endpoint(log, limits=CallerLimits(completion_seconds=0.05)) as (engine, _fake):
+        with pytest.raises(EngineError, match=r"not whole within 0\.05 s") as failed:
+            await engine.llm.complete(ask("gpt-hang", stream=True))
+        assert (failed.value.code, failed.value.facts["kind"]) == (ErrorCode.PROVIDER_FAILED, "timeout")
+    assert types(log)[-1] == "STREAM_ERROR"
 
 
 # --- endpoints ---
