@@ -9,6 +9,7 @@ from attack import attacks
 from attack.attempt import Attack
 from attack.inbound import INBOUND
 from attack.outbound import OUTBOUND_ATTACKS
+from attack.quotas import QUOTA_ATTACKS
 from attack.timing import timing_of_ids
 
 __all__ = ["ATTACKS"]
@@ -17,5 +18,6 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **attacks.ATTACKS,
     **INBOUND,
     **OUTBOUND_ATTACKS,
+    **QUOTA_ATTACKS,
     "timing of ids": timing_of_ids,
 }
