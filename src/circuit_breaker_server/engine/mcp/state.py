@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import Counter
 from typing import Final, final
@@ -30,7 +31,8 @@ from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapsh
 __all__ = ["McpState", "ServerEntry", "SessionEntry", "SignInEntry"]
 
 MAX_DELETED_TENANTS: Final = 100_000
-"""Deleted MCP servers whose tenant is remembered; the events of older ones are for unlimited principals."""
+"""Deleted MCP servers whose tenant is remembered. The tenant with the most of them loses its oldest first;
+the events of those are for unlimited principals."""
 
 
 @final
@@ -98,6 +100,8 @@ class McpState(TablePart):
         self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
         self.tenants: Table[TenantEntry] = Table("mcp-tenant", TenantEntry)
         self._active: Counter[str] = Counter()
+        # By tenant: the deleted MCP servers, the one that was made first on top.
+        self._deleted: dict[str, list[tuple[int, str]]] = {}
         self.servers_of = KeysByTenant()
         self.sessions_of = KeysByTenant()
         self._sign_ins_of = KeysByTenant()
@@ -111,6 +115,9 @@ class McpState(TablePart):
             self.servers_of.put(server_id, each.server.tenant_id)
             if server_id not in self.tenants:
                 self._keep_tenant(each.server, each.created)
+        for server_id, kept in self.tenants.items():
+            if server_id not in self.servers:
+                self._add_deleted(server_id, kept)
         for key, sign_in in self.sign_ins.items():
             self._sign_ins_of.put(key, self._tenant_of(sign_in.begun.server_id))
         for entry in self.sessions.values():
@@ -162,6 +169,9 @@ class McpState(TablePart):
                 self._server(body.id, record)
                 self.servers.remove(body.id)
                 self.servers_of.remove(body.id)
+                kept = self.tenants.get(body.id)
+                if kept is not None:
+                    self._add_deleted(body.id, kept)
                 self._forget_tenants()
             case SessionChanged():
                 self._change_session(body, record)
@@ -186,13 +196,17 @@ class McpState(TablePart):
     def _keep_tenant(self, server: ServerImage, created: int) -> None:
         self.tenants.put(server.id, TenantEntry(created=created, tenant_id=server.tenant_id))
 
+    def _add_deleted(self, server_id: str, kept: TenantEntry) -> None:
+        heapq.heappush(self._deleted.setdefault(kept.tenant_id, []), (kept.created, server_id))
+
     def _forget_tenants(self) -> None:
-        """Forget the tenants of the MCP servers that were made first, of those that are deleted."""
-        excess = len(self.tenants) - len(self.servers) - MAX_DELETED_TENANTS
-        if excess > 0:
-            deleted = (server_id for server_id in self.tenants if server_id not in self.servers)
-            for server_id in list(itertools.islice(deleted, excess)):
-                self.tenants.remove(server_id)
+        """Forget the tenants of deleted MCP servers: of the tenant with the most, those made first."""
+        while len(self.tenants) - len(self.servers) > MAX_DELETED_TENANTS:
+            most = max(self._deleted, key=lambda tenant: len(self._deleted[tenant]))
+            _, server_id = heapq.heappop(self._deleted[most])
+            if not self._deleted[most]:
+                del self._deleted[most]
+            self.tenants.remove(server_id)
 
     def _server(self, server_id: str, record: Record) -> ServerEntry:
         entry = self.servers.get(server_id)
