@@ -102,25 +102,25 @@ async def test_one_that_is_cancelled_while_it_waits_holds_nothing() -> None:
         assert work.running == ["b1"]
 
 
-async def test_one_that_is_cancelled_as_its_turn_comes_passes_the_turn_on() -> None:
-    async with workers(FairPool("checks", slots=1, share=1)) as work:
-        await work.start("a1", "b1", "c1")
-        await work.cancel("a1")  # the turn of b1 has come
-        work.tasks["b1"].cancel()
-        await work.end("b1")
-        await work.end("c1")
-        await work.start("d1")
-        assert work.running == ["d1"]
-
-
 async def test_a_turn_that_comes_in_the_moment_of_a_cancellation_is_passed_on() -> None:
-    pool = FairPool("checks", slots=1, share=1)
+    pool, end = FairPool("checks", slots=1, share=1), asyncio.Event()
     async with workers(pool) as work:
-        await work.start("a1", "b1", "c1")
-        work.tasks["b1"].get_loop().call_soon(work.tasks["b1"].cancel)
-        await work.end("a1")
-        await work.cancel("b1")
+
+        async def hand_over() -> None:
+            async with pool.slot("a"):
+                await end.wait()
+            work.tasks["b1"].cancel()  # its turn has come, and it has not run since
+
+        handing = asyncio.create_task(hand_over())
+        await asyncio.sleep(0)
+        await work.start("b1", "c1")
+        end.set()
+        await handing
+        await asyncio.wait((work.tasks["b1"],))
+        await work.start("d1")
         assert work.running == ["c1"]
+        await work.end("c1")
+        assert work.running == ["d1"]
 
 
 async def test_one_more_than_may_wait_is_refused() -> None:

@@ -89,7 +89,8 @@ async def test_a_timeout_that_was_configured_before_it_was_bounded_is_bounded() 
             NewRecord(subject=record.subject, id="0" * 32, data=encode_body(slow), expected=record.offset)
         )
         async with running(log, limits=limits) as engine:
-            tested = await engine.mcp.servers.test(server_id)
+            async with asyncio.timeout(10):
+                tested = await engine.mcp.servers.test(server_id)
     assert tested.value["error"] == "no whole answer within 0.05 s"
     assert events(log, "mcpServerStatusUpdates") == []
 
