@@ -16,6 +16,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, InitiateOAuth
 from circuit_breaker_server.engine.mcp.records import ServerPut, decode_body
 from circuit_breaker_server.engine.origin import ORIGIN, Origin
+from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import NewRecord
 from tests.server.engine.mcp.peers import FakeMcp, fake_mcp
 from tests.server.engine.mcp.worlds import Clock, create_server, events, running, statuses
@@ -139,6 +140,7 @@ async def test_a_tenant_with_all_its_sign_ins_leaves_the_next_tenant_its_own() -
         with pytest.raises(EngineError, match="tenant 'bad' has 2 sign-ins"):
             await begin(again, bad)
         clock.go_on(minutes=10)
+        assert again.mcp._state.pending_sign_ins("bad", timestamp(clock())) == 0
         await begin(again, bad)
 
 
