@@ -66,7 +66,7 @@ class FairPool:
         """
         waiting = self.waiting(key)
         if self._max_waiting is not None and waiting >= self._max_waiting:
-            raise self._refusal(f"{waiting} {self._name} of yours wait for their turn already")
+            raise self._refusal(key, f"{waiting} {self._name} of yours wait for their turn already")
 
     @contextlib.asynccontextmanager
     async def slot(self, key: str) -> AsyncIterator[None]:
@@ -98,12 +98,15 @@ class FairPool:
             else:
                 self._leave(key, turn)
             if isinstance(error, TimeoutError):
-                raise self._refusal(f"no turn within {self._wait_seconds:g} s") from error
+                raise self._refusal(key, f"no turn within {self._wait_seconds:g} s") from error
             raise
 
     def _may_have(self, key: str) -> bool:
         # Those that wait while a slot is free are of keys that have their share: nobody is overtaken.
-        return self._free > 0 and self._held[key] < (self._slots if key == NOBODY else self._share)
+        return self._free > 0 and self._held[key] < self._share_of(key)
+
+    def _share_of(self, key: str) -> int:
+        return self._slots if key == NOBODY else self._share
 
     def _hold(self, key: str) -> None:
         self._free -= 1
@@ -138,9 +141,9 @@ class FairPool:
             if not queue:
                 del self._queues[key]
 
-    def _refusal(self, why: str) -> EngineError:
+    def _refusal(self, key: str, why: str) -> EngineError:
         return EngineError(
             ErrorCode.RATE_LIMITED,
-            f"{why}: at most {self._share} {self._name} run for you at once; try again later",
+            f"{why}: at most {self._share_of(key)} {self._name} run for you at once; try again later",
             retryAfter=1.0,
         )
