@@ -302,6 +302,7 @@ class Server:
             enforce_budgets=enforced,
             outbound=settings.outbound,
             redirects=settings.allowed_redirects,
+            limits=settings.caller_limits,
             audit=None if trail is None else trail.follow,
             may_begin=None if trail is None else trail.check,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.hosts import host_name
 from circuit_breaker_server.origins import origin_parts
 from circuit_breaker_server.outbound import LOOPBACK, AddressRules, AnswerLimits, Outbound
@@ -284,6 +285,7 @@ class ServerSettings:
     :ivar allowed_redirects: where OAuth providers may send users back to, word for word, besides loopback.
         ``None``: to the address that is configured for the MCP server.
     :ivar answer_limits: how much those servers may answer.
+    :ivar caller_limits: the shares of tenants and principals in what all of them use.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
     Example::
@@ -355,6 +357,7 @@ class ServerSettings:
     allowed_outbound: tuple[str, ...] | None = None
     allowed_redirects: tuple[str, ...] | None = None
     answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
+    caller_limits: CallerLimits = field(default_factory=CallerLimits)
     log_level: str = "warning"
 
     def __post_init__(self) -> None:

@@ -671,7 +671,8 @@ class MCPServerConfigInput(Input, frozen=True, kw_only=True):
 
     :ivar endpoint: Needed: an http or https URL that speaks MCP over streamable HTTP. No programs are
         started.
-    :ivar timeout_seconds: 1 to 300; a check of all tries takes no longer.
+    :ivar timeout_seconds: 1 to the longest that the server allows, 30 by default; a check of all tries takes
+        no longer.
     :ivar max_connections: 2 to 100: one for what the MCP server sends of its own accord, one for answers.
     :ivar ssl: Of https endpoints only.
     :ivar rate_limit: Refused: this server sends nothing but its checks, whose pace is its own setting.

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, final
 import msgspec
 
 from circuit_breaker_server.engine.bodies import VersionedBody, encode_body
+from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
@@ -65,6 +66,7 @@ class Appender:
     :param has_applied: tells of an offset whether the state has its record; where not, it has stopped
         following the log for good.
     :param now: the clock.
+    :param creations: how often a principal may create; ``None``: without a bound.
     :param node: the name of this node, as each record's origin keeps it; empty for the only one.
     :param term: the number of the node's start.
     """
@@ -76,11 +78,13 @@ class Appender:
         is_running: Callable[[], bool],
         has_applied: Callable[[int], bool],
         now: Callable[[], datetime] = _now,
+        creations: CreationRates | None = None,
         node: str = "",
         term: int = 0,
     ) -> None:
         self.now = now
         self._log = log
+        self._creations = creations
         self._is_running = is_running
         self._has_applied = has_applied
         self._node = node
@@ -91,6 +95,17 @@ class Appender:
     def epoch(self) -> str:
         """The epoch of the log."""
         return self._log.epoch
+
+    def count_creation(self) -> None:
+        """Count what the principal of this context is about to create, and refuse it if it is too often.
+
+        A command that names an object looks for it first: an object that the caller may not see is answered
+        as one that there is not, and the refusal must not tell the two apart.
+
+        :raises EngineError: ``RATE_LIMITED``.
+        """
+        if self._creations is not None:
+            self._creations.take(ORIGIN.get().principal)
 
     def at(self) -> str:
         """Return the present moment as the schema writes it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.agents import Agents
 from circuit_breaker_server.engine.agents.state import AgentState
 from circuit_breaker_server.engine.command import Appender
@@ -13,6 +14,7 @@ from circuit_breaker_server.engine.command_tasks import CommandTasks
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
+from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.folding import Folding, RecordNotApplied
 from circuit_breaker_server.engine.idempotency import IdempotencyState
@@ -61,6 +63,7 @@ class Engine:
     :param outbound: what is observed towards servers that callers have named.
     :param redirects: where OAuth providers may send users back to, besides loopback; ``None``: to what is
         configured for the MCP server.
+    :param limits: the shares of tenants and principals in what all of them use.
     :param node: the name of this node in a cluster; empty for the only one.
     :param term: the number of the node's start.
     :param audit: called with each record that is appended, after it was applied to the state.
@@ -89,6 +92,7 @@ class Engine:
         enforce_budgets: bool = False,
         outbound: Outbound = Outbound(),  # noqa: B008 (a frozen value)
         redirects: Sequence[str] | None = None,
+        limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
         node: str = "",
         term: int = 0,
         audit: Callable[[Record], None] | None = None,
@@ -114,6 +118,7 @@ class Engine:
             is_running=lambda: self._folding.running,
             has_applied=self._folding.has_applied,
             now=now,
+            creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             node=node,
             term=term,
         )
@@ -128,7 +133,13 @@ class Engine:
         self.costs = Costs(costs, appender, enforced=enforce_budgets)
         """Budgets, and what was spent."""
         self.llm = Llm(
-            llm, appender, self.costs, secrets, timeout_seconds=provider_seconds, outbound=outbound
+            llm,
+            appender,
+            self.costs,
+            secrets,
+            timeout_seconds=provider_seconds,
+            outbound=outbound,
+            limits=limits,
         )
         """Providers of language models, and completions."""
         self.agents = Agents(
@@ -139,6 +150,7 @@ class Engine:
             costs=self.costs,
             secrets=secrets,
             attempt_seconds=provider_seconds,
+            limits=limits,
         )
         """Agents, and their runs."""
         self.mcp = Mcp(
@@ -150,6 +162,7 @@ class Engine:
             providers=oauth_providers,
             outbound=outbound,
             redirects=redirects,
+            limits=limits,
         )
         """MCP servers, and the sessions of their users."""
 

@@ -39,7 +39,7 @@ class Outbox(Generic[P]):
         """Hand over a piece; waits while too many are unwritten. Raises what a write before has raised."""
         writing = self._writing
         if writing is not None and (writing.done() or len(self._waiting) >= _MAX_WAITING):
-            await writing
+            await _written(writing)
             self._writing = None
         self._waiting.append(piece)
         if self._writing is None:
@@ -48,7 +48,7 @@ class Outbox(Generic[P]):
     async def flush(self) -> None:
         """Wait until everything is written. Raises what a write has raised."""
         if self._writing is not None:
-            await self._writing
+            await _written(self._writing)
 
     async def aclose(self) -> None:
         """Stop writing; what waits is dropped, what is being written may be in the log. Idempotent."""
@@ -73,3 +73,9 @@ class Outbox(Generic[P]):
             if size > _MAX_RECORD_BYTES and count:
                 return count
         return len(self._waiting)
+
+
+async def _written(writing: asyncio.Task[None]) -> None:
+    """Wait for a write without cancelling it: who waits may have a time limit, and what waits is kept."""
+    await asyncio.wait((writing,))
+    writing.result()

@@ -134,6 +134,34 @@ async def test_tenants_of_deleted_mcp_servers_are_bounded(monkeypatch: pytest.Mo
         assert len(engine.mcp.sessions._signing) == 0
 
 
+async def test_a_tenant_that_deletes_without_end_makes_no_other_tenants_be_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_state, "MAX_DELETED_TENANTS", 3)
+    log = MemoryLog()
+
+    async def make_and_delete(engine: Engine, tenant: str) -> str:
+        given = {
+            "name": "s",
+            "type": "LOCAL",
+            "tenantId": tenant,
+            "enabled": False,
+            "config": {"endpoint": "http://127.0.0.1:1/mcp"},
+        }
+        made = await engine.mcp.servers.create(msgspec.convert(given, CreateServer))
+        await engine.mcp.delete_server(str(made.value["id"]))
+        return str(made.value["id"])
+
+    async with running(log, Clock()) as engine:
+        own = await make_and_delete(engine, "acme")
+        bad = [await make_and_delete(engine, "bad") for _ in range(5)]
+        assert [engine.mcp.tenant_of(id_) for id_ in (own, *bad)] == ["acme", None, None, None, "bad", "bad"]
+    async with running(log, Clock()) as again:
+        last = await make_and_delete(again, "bad")
+        known = [again.mcp.tenant_of(id_) for id_ in (own, *bad, last)]
+    assert known == ["acme", None, None, None, None, "bad", "bad"]
+
+
 def test_a_moment_that_is_set_again_and_again_is_one_entry() -> None:
     due = Due()
     for second in range(10_000):

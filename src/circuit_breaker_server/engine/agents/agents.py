@@ -9,6 +9,7 @@ from typing import Final, final
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.checking import check_agent, check_config
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
 from circuit_breaker_server.engine.agents.mapping import map_input
@@ -34,6 +35,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
@@ -67,6 +69,7 @@ class Agents:
     server stops is ended as FAILED, with the error ``interrupted``, when it starts again.
 
     :param attempt_seconds: how long one attempt of a run may take.
+    :param limits: the shares of tenants and principals.
 
     Example::
 
@@ -83,6 +86,7 @@ class Agents:
         costs: Costs,
         secrets: Secrets,
         attempt_seconds: float,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -91,6 +95,13 @@ class Agents:
         self._costs = costs
         self._secrets = secrets
         self._attempt_seconds = attempt_seconds
+        self._run_seconds = limits.run_seconds
+        self._turns = FairPool(
+            "runs of agents",
+            slots=limits.runs,
+            share=limits.runs_per_principal,
+            max_waiting=limits.runs_waiting,
+        )
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
@@ -207,8 +218,9 @@ class Agents:
     async def create_agent(self, given: AgentInput) -> Committed[Value]:
         """Make an agent; answers ``AgentDefinitionGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         check_agent(given)
         provider = given.llm_provider
         base_url = provider.base_url
@@ -241,10 +253,11 @@ class Agents:
     async def create_state_config(self, given: StateAgentConfigInput) -> Committed[Value]:
         """Have an agent run for resources in a state; answers ``StateAgentConfigGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
-        input_mapping, output_mapping = check_config(given)
+        input_mapping, output_mapping = check_config(given, max_seconds=self._run_seconds)
         self._agent(given.agent_id)
+        self._appender.count_creation()
         config = StateAgentConfig(
             id=self._appender.new_id(),
             state_id=given.state_id,
@@ -270,9 +283,10 @@ class Agents:
         The effect is the record of the trigger: sent again under its key, no run is started twice, and the
         answer is that of then, whatever has become of the runs.
 
-        :raises EngineError: ``NOT_FOUND``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         resource = self._workflows.view(given.resource_id)
+        self._turns.require_room(ORIGIN.get().principal)
         configs = [
             entry.config
             for entry in self._state.configs.values()
@@ -385,6 +399,8 @@ class Agents:
             endpoint=endpoint,
             route=route,
             attempt_seconds=self._attempt_seconds,
+            turns=self._turns,
+            run_seconds=self._run_seconds,
         )
         try:
             await run.run()

@@ -57,8 +57,13 @@ def check_agent(given: AgentInput) -> None:
         refuse("tools: this server gives agents no tools; leave the list empty")
 
 
-def check_config(given: StateAgentConfigInput) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Refuse a configuration that cannot be made; return its two mappings."""
+def check_config(
+    given: StateAgentConfigInput, *, max_seconds: float
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Refuse a configuration that cannot be made; return its two mappings.
+
+    :param max_seconds: how long a run may take: the delays between its attempts have to fit.
+    """
     check_name(given.state_id, "stateId")
     check_name(given.agent_id, "agentId")
     if given.llm_config is not None:
@@ -73,6 +78,12 @@ def check_config(given: StateAgentConfigInput) -> tuple[Mapping[str, str], Mappi
             refuse(f"retryConfig.maxAttempts: {retry.max_attempts} is not between 1 and 10")
         if not 0 <= retry.backoff_seconds <= 3600:
             refuse(f"retryConfig.backoffSeconds: {retry.backoff_seconds} is not between 0 and 3600")
+        delays = (retry.max_attempts - 1) * retry.backoff_seconds
+        if delays > max_seconds:
+            refuse(
+                f"retryConfig: {retry.max_attempts} attempts with {retry.backoff_seconds} s between them "
+                f"take {delays} s; a run may take {max_seconds:g} s"
+            )
         check_count(retry.retry_on_errors, 50, "retryConfig.retryOnErrors")
         if not all(retry.retry_on_errors):
             refuse("retryConfig.retryOnErrors: must not be empty texts")

@@ -23,6 +23,7 @@ from circuit_breaker_server.engine.agents.state import ExecutionEntry
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatMessage
 from circuit_breaker_server.engine.llm.routing import Route
@@ -42,6 +43,10 @@ class _Names(TypedDict):
     at: str
 
 
+class _NotInTime(Exception):
+    """An attempt took too long."""
+
+
 _ONCE: Final = RetryConfig(max_attempts=1, backoff_seconds=0, retry_on_errors=())
 
 
@@ -52,6 +57,8 @@ class AgentRun:
     :param route: where the configured provider of the model is asked; ``None`` for the agent's own endpoint,
         whose prices are not known.
     :param attempt_seconds: how long one attempt may take.
+    :param turns: the attempts that may be made at once, with a share of each principal.
+    :param run_seconds: how long all attempts may take, with the waits for their turns and between them.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class AgentRun:
         endpoint: Endpoint,
         route: Route | None,
         attempt_seconds: float,
+        turns: FairPool,
+        run_seconds: float,
     ) -> None:
         self._appender = appender
         self._workflows = workflows
@@ -74,6 +83,8 @@ class AgentRun:
         self._endpoint = endpoint
         self._route = route
         self._attempt_seconds = attempt_seconds
+        self._turns = turns
+        self._run_seconds = run_seconds
         self._last = execution.last
         self._asked_characters = 0
 
@@ -87,7 +98,12 @@ class AgentRun:
         outbox = Outbox(self._add, weigh=lambda note: len(msgspec.json.encode(note)))
         await self._endpoint.prepare()
         try:
-            status, error, content, outcome = await self._attempts(outbox)
+            try:
+                async with asyncio.timeout(self._run_seconds):
+                    status, error, content, outcome = await self._attempts(outbox)
+            except TimeoutError:
+                error = f"not over within {self._run_seconds:g} s, with all attempts and the waits for them"
+                status, content, outcome = "TIMEOUT", None, Outcome()
             output = None
             if content is not None:
                 output = output_of(content)
@@ -118,20 +134,27 @@ class AgentRun:
             outcome = Outcome()
             pieces: list[str] = []
             try:
-                async with asyncio.timeout(self._attempt_seconds):
-                    async for piece in self._endpoint.ask(ask, outcome):
-                        pieces.append(piece.text)
-                        await outbox.put(Note(kind="PROGRESS", text=piece.text))
+                async with self._turns.slot(ORIGIN.get().principal):
+                    await self._one_attempt(ask, outcome, pieces, outbox)
                 return "COMPLETED", None, "".join(pieces), outcome
             except ProviderFailed as failure:
                 kind, error = failure.kind, failure.message
-            except TimeoutError:
+            except _NotInTime:
                 kind, error = "timeout", f"not answered within {self._attempt_seconds:g} s"
             if attempt >= retry.max_attempts or not retry.covers(kind, error):
                 return "TIMEOUT" if kind == "timeout" else "FAILED", error, None, outcome
             attempt += 1
             await outbox.put(Note(kind="RETRY", text=error, attempt=attempt))
             await asyncio.sleep(retry.backoff_seconds)
+
+    async def _one_attempt(self, ask: Ask, outcome: Outcome, pieces: list[str], outbox: Outbox[Note]) -> None:
+        try:
+            async with asyncio.timeout(self._attempt_seconds):
+                async for piece in self._endpoint.ask(ask, outcome):
+                    pieces.append(piece.text)
+                    await outbox.put(Note(kind="PROGRESS", text=piece.text))
+        except TimeoutError as error:
+            raise _NotInTime from error
 
     def _ask(self, messages: Sequence[ChatMessage]) -> Ask:
         config: LlmConfig = self._config.llm_config or self._agent.llm_config

@@ -156,8 +156,9 @@ class Costs:
     async def set_budget(self, given: BudgetInput) -> Committed[Value]:
         """Set an account's budget; answers ``BudgetStatusGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         key = _account_key(given.user_id, given.project_id)
         if given.period not in PERIODS:
             refuse(f"period: {shown(given.period)} is none of {', '.join(PERIODS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, Piece, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
@@ -22,6 +24,7 @@ from circuit_breaker_server.engine.llm.records import (
     completion_subject,
 )
 from circuit_breaker_server.engine.llm.routing import Route
+from circuit_breaker_server.engine.origin import ORIGIN
 from circuit_breaker_server.engine.outbox import Outbox
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 
@@ -35,6 +38,8 @@ class CompletionRun:
     :param given: with its ``request_id``.
     :param payer: the user who pays, if no project does.
     :param requested: the record that reserved the id.
+    :param turns: the completions that may run at once, with a share of each principal.
+    :param seconds: how long it may take once its turn has come.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class CompletionRun:
         payer: str | None,
         route: Route,
         requested: Record,
+        turns: FairPool,
+        seconds: float,
     ) -> None:
         self._appender = appender
         self._costs = costs
@@ -54,15 +61,26 @@ class CompletionRun:
         self._route = route
         self._request_id = str(given.request_id)
         self._requested = requested
+        self._turns = turns
+        self._seconds = seconds
         self._last = requested.offset
         self._streaming = bool(given.stream)
         self._began = time.monotonic()
 
     async def run(self, endpoint: Endpoint) -> Committed[Value]:
-        """Ask, record what comes, charge the usage; answers ``LlmResponseGQL``.
+        """Wait for a turn, ask, record what comes, charge the usage; answers ``LlmResponseGQL``.
 
         :raises EngineError: ``PROVIDER_FAILED``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        async with contextlib.AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._turns.slot(ORIGIN.get().principal))
+            except EngineError as error:
+                raise await self._refused(error, str(error), blames_provider=False) from error
+            self._began = time.monotonic()
+            return await self._run(endpoint)
+
+    async def _run(self, endpoint: Endpoint) -> Committed[Value]:
         given, outcome = self._given, Outcome()
         ask = Ask(
             model=given.model,
@@ -81,23 +99,22 @@ class CompletionRun:
         try:
             if self._streaming:
                 await self._append(CompletionStarted(request_id=self._request_id, at=self._appender.at()))
-            async for piece in endpoint.ask(ask, outcome):
-                pieces.append(piece)
-                if self._streaming:
-                    await outbox.put(piece)
+            try:
+                async with asyncio.timeout(self._seconds) as limit:
+                    async for piece in endpoint.ask(ask, outcome):
+                        pieces.append(piece)
+                        if self._streaming:
+                            await outbox.put(piece)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise ProviderFailed("timeout", f"not whole within {self._seconds:g} s") from error
             await outbox.flush()
             return await self._end(pieces, outcome)
         except ProviderFailed as error:
             await outbox.flush()
-            refusal = _refusal(error)
-
-            def refuse(_offset: str) -> NoReturn:
-                raise refusal
-
-            await self._fail(
-                f"{self._route.provider.name}: {error.message}", blames_provider=True, effect=Effect(refuse)
-            )
-            raise refusal from error
+            text = f"{self._route.provider.name}: {error.message}"
+            raise await self._refused(_refusal(error), text, blames_provider=True) from error
         finally:
             await outbox.aclose()
 
@@ -125,6 +142,15 @@ class CompletionRun:
             pieces=tuple((piece.text, piece.is_call) for piece in pieces),
         )
         await self._append(body)
+
+    async def _refused(self, refusal: EngineError, error: str, *, blames_provider: bool) -> EngineError:
+        """Record that the completion has failed; return what its caller is answered."""
+
+        def refuse(_offset: str) -> NoReturn:
+            raise refusal
+
+        await self._fail(error, blames_provider=blames_provider, effect=Effect(refuse))
+        return refusal
 
     async def _fail(self, error: str, *, blames_provider: bool, effect: Effect | None = None) -> None:
         await self._append(

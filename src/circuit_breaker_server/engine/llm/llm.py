@@ -9,6 +9,7 @@ from typing import Final, final
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.checks import (
     check_name,
     refuse,
@@ -18,6 +19,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.checking import check_completion, check_provider
 from circuit_breaker_server.engine.llm.completion import CompletionRun
@@ -46,6 +48,7 @@ from circuit_breaker_server.engine.llm.state import (
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.engine.origin import ORIGIN
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.outbound import Outbound
@@ -91,6 +94,7 @@ class Llm:
 
     :param timeout_seconds: for each wait for a provider.
     :param outbound: what is observed towards providers.
+    :param limits: the shares of tenants and principals.
 
     Example::
 
@@ -106,6 +110,7 @@ class Llm:
         *,
         timeout_seconds: float,
         outbound: Outbound,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -113,7 +118,23 @@ class Llm:
         self._secrets = secrets
         self._timeout_seconds = timeout_seconds
         self._outbound = outbound
+        self._turns = FairPool(
+            "completions",
+            slots=limits.completions,
+            share=limits.completions_per_principal,
+            max_waiting=limits.completions_waiting,
+            wait_seconds=limits.completion_wait_seconds,
+        )
+        self._completion_seconds = limits.completion_seconds
         self._configuring = asyncio.Lock()
+        self._quota = TenantQuota(
+            "providers",
+            per_tenant=limits.providers_per_tenant,
+            total=limits.providers,
+            count=lambda tenant: sum(each.tenant == tenant for each in state.providers.values()),
+            count_all=lambda: len(state.providers),
+            advice="change one of them instead",
+        )
         self._endpoints: OrderedDict[tuple[str, str | None], OpenAIEndpoint] = OrderedDict()
         self._requests: dict[str, _Request] = {}
         self._running: set[asyncio.Task[Committed[Value]]] = set()
@@ -155,6 +176,8 @@ class Llm:
             payer=request.payer,
             route=request.route,
             requested=record,
+            turns=self._turns,
+            seconds=self._completion_seconds,
         )
         endpoint = self.endpoint_of(request.route.provider)
         request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
@@ -218,8 +241,9 @@ class Llm:
 
         Answers ``LlmProviderGQL``. A caller of every tenant configures the operator's providers.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         check_provider(given, self._outbound.rules)
         tenant = ORIGIN.get().tenant
         if given.api_key_id and self._key(given.api_key_id, given.base_url, tenant) is None:
@@ -232,6 +256,8 @@ class Llm:
         async with self._configuring:
             mine = (p for p in self._state.providers.values() if p.tenant == tenant)
             old = next((p for p in mine if p.name == given.name), None)
+            if old is None:
+                self._quota.require(tenant)
             at = self._appender.at()
             body = ProviderConfigured(
                 id=self._appender.new_id() if old is None else old.id,
@@ -308,6 +334,7 @@ class Llm:
         payer = given.user or ORIGIN.get().principal or None
         self._costs.require_budget(payer, given.project_id)
         route = self.route(given.model)
+        self._turns.require_room(ORIGIN.get().principal)
         request_id = self._appender.new_id() if given.request_id is None else given.request_id
         given = msgspec.structs.replace(given, request_id=request_id)
         body = CompletionRequested(

@@ -85,8 +85,13 @@ class NewSecrets:
         return id_
 
 
-def checked_config(given: ConfigInput, type_: str, secrets: NewSecrets, rules: AddressRules) -> Config:
+def checked_config(
+    given: ConfigInput, type_: str, secrets: NewSecrets, rules: AddressRules, *, max_seconds: float
+) -> Config:
     """Return how an MCP server is reached.
+
+    :param max_seconds: the longest timeout. A check with all its tries is over within the timeout, so that it
+        bounds the delays between them as well.
 
     :raises EngineError: ``INVALID_INPUT``.
     """
@@ -102,8 +107,9 @@ def checked_config(given: ConfigInput, type_: str, secrets: NewSecrets, rules: A
         refuse("config.endpoint: of a LOCAL server must be on this machine: localhost, 127.0.0.1 or [::1]")
     if given.rate_limit is not None:
         refuse("config.rateLimit: is not supported; the server sends nothing but its checks, at its own pace")
-    timeout_seconds = 30 if given.timeout_seconds is None else given.timeout_seconds
-    check_range(timeout_seconds, 1, 300, "config.timeoutSeconds")
+    longest = max(1, int(max_seconds))
+    timeout_seconds = min(30, longest) if given.timeout_seconds is None else given.timeout_seconds
+    check_range(timeout_seconds, 1, longest, "config.timeoutSeconds")
     max_connections = 10 if given.max_connections is None else given.max_connections
     check_range(max_connections, 2, 100, "config.maxConnections")
     retry = _checked_retry(given.retry or RetryInput())

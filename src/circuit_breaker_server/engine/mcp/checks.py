@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import final
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.health import Finding, Target
@@ -35,8 +37,6 @@ from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Checks", "changed_offer"]
 
-_AT_ONCE: Final = 16
-
 _log = get_logger("mcp")
 
 
@@ -48,6 +48,7 @@ class Checks:
     restart the last one recorded counts until the next check, which comes at once.
 
     :param check: one check; ends in time whatever the peer does.
+    :param limits: the share of each tenant in the checks that run at once, and the longest timeout.
 
     Example::
 
@@ -65,6 +66,7 @@ class Checks:
         *,
         interval_seconds: float,
         outbound: Outbound,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -77,7 +79,17 @@ class Checks:
         self._closing = False
         self._due: dict[str, asyncio.Event] = {}
         self._latest: dict[str, Health] = {}
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._max_seconds = limits.check_seconds
+        slots, share = limits.checks, limits.checks_per_tenant
+        self._checks = FairPool("checks", slots=slots, share=share)
+        # Apart, so that a caller does not wait for the checks of their tenant that hang.
+        self._tests = FairPool(
+            "tests of MCP servers",
+            slots=slots,
+            share=share,
+            max_waiting=limits.checks,
+            wait_seconds=limits.check_seconds,
+        )
 
     def start(self) -> None:
         """Watch every enabled MCP server."""
@@ -137,11 +149,13 @@ class Checks:
 
         The effect is the record: an attempt that dies before it leaves nothing, and is made anew.
 
-        :raises EngineError: ``NOT_FOUND``: it was deleted meanwhile; ``CONFLICT``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``: it was deleted meanwhile; ``CONFLICT``, ``RATE_LIMITED``,
+            ``UNAVAILABLE``.
         """
         entry = self._state.servers.get(server_id)
         if entry is not None:
-            finding = await self._check(self._target(entry.server))
+            async with self._tests.slot(entry.server.tenant_id):
+                finding = await self._check(self._target(entry.server))
             value = tell(finding)
             record = await self._record(server_id, finding, None, "test", Effect.of(value))
             if record is not None:
@@ -166,7 +180,10 @@ class Checks:
                     await due.wait()
 
     async def _look(self, server_id: str) -> None:
-        async with self._at_once:
+        tenant = self._state.tenants.get(server_id)
+        if tenant is None:
+            return
+        async with self._checks.slot(tenant.tenant_id):
             entry = self._state.servers.get(server_id)
             if entry is None or not entry.server.enabled:
                 return
@@ -192,7 +209,7 @@ class Checks:
             )
         return Target(
             endpoint=config.endpoint,
-            timeout_seconds=config.timeout_seconds,
+            timeout_seconds=min(config.timeout_seconds, self._max_seconds),
             max_connections=config.max_connections,
             retry=config.retry,
             headers=headers,

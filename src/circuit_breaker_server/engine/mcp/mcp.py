@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import final
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.mcp.checks import Checks
 from circuit_breaker_server.engine.mcp.health import check
@@ -39,6 +40,7 @@ class Mcp:
     :param providers: where users may sign in, besides the built-in ones.
     :param outbound: what is observed towards MCP servers and token endpoints.
     :param redirects: where providers may send users back to, besides loopback; ``None``: as is configured.
+    :param limits: the shares of tenants and principals.
 
     Example::
 
@@ -56,21 +58,35 @@ class Mcp:
         providers: Sequence[Provider],
         outbound: Outbound,
         redirects: Collection[str] | None = None,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._providers = {each.id: each for each in (*BUILT_IN, *providers)}
         self._checks = Checks(
-            state, appender, secrets, check, interval_seconds=check_seconds, outbound=outbound
+            state, appender, secrets, check, interval_seconds=check_seconds, outbound=outbound, limits=limits
         )
         self.servers = Servers(
-            state, appender, secrets, self._checks, self._providers, outbound=outbound, redirects=redirects
+            state,
+            appender,
+            secrets,
+            self._checks,
+            self._providers,
+            outbound=outbound,
+            redirects=redirects,
+            limits=limits,
         )
         """MCP servers."""
         # Whom the settings name is the operator's choice, wherever it is.
         own = outbound.rules.allowing(host_of(each.token_endpoint) for each in providers)
         tokens = TokenEndpoints(Outbound(rules=own, limits=outbound.limits))
         self.sessions = Sessions(
-            state, appender, secrets, self._providers, session_seconds=session_seconds, tokens=tokens
+            state,
+            appender,
+            secrets,
+            self._providers,
+            session_seconds=session_seconds,
+            tokens=tokens,
+            limits=limits,
         )
         """Sessions of their users."""
         self.sign_in = SignIn(
@@ -82,6 +98,7 @@ class Mcp:
             tokens=tokens,
             redirects=redirects or (),
             server=lambda server_id: self.servers.entry(server_id).server,
+            limits=limits,
         )
         """How sessions come to be."""
 

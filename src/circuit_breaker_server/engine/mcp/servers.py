@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Final, final
+from typing import final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import check_description, check_name, refuse
+from circuit_breaker_server.caller_limits import CallerLimits
+from circuit_breaker_server.engine.checks import check_description, check_name
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
@@ -27,6 +28,7 @@ from circuit_breaker_server.engine.mcp.checking import (
 from circuit_breaker_server.engine.mcp.checks import Checks, changed_offer
 from circuit_breaker_server.engine.mcp.health import Finding
 from circuit_breaker_server.engine.mcp.inputs import (
+    ConfigInput,
     ConfigureJwt,
     ConfigureOAuth,
     CreateServer,
@@ -35,6 +37,7 @@ from circuit_breaker_server.engine.mcp.inputs import (
 )
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
+    Config,
     Health,
     Jwt,
     OAuth,
@@ -48,13 +51,12 @@ from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
 from circuit_breaker_server.engine.mcp.statuses import way
 from circuit_breaker_server.engine.mcp.values import auth_value, health_value, server_value
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Servers"]
-
-MAX_SERVERS: Final = 1_000
 
 _CONFLICT = "the MCP server was changed by another operation first; read it and try again"
 
@@ -66,6 +68,7 @@ class Servers:
     :param providers: where users may sign in, by id.
     :param outbound: what is observed towards MCP servers.
     :param redirects: where providers may send users back to, besides loopback; ``None``: as is configured.
+    :param limits: the shares of tenants and principals.
 
     Example::
 
@@ -82,6 +85,7 @@ class Servers:
         *,
         outbound: Outbound,
         redirects: Collection[str] | None,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -90,6 +94,14 @@ class Servers:
         self._providers = providers
         self._outbound = outbound
         self._redirects = redirects
+        self._max_seconds = limits.check_seconds
+        self._quota = TenantQuota(
+            "MCP servers",
+            per_tenant=limits.mcp_servers_per_tenant,
+            total=limits.mcp_servers,
+            count=lambda tenant: state.servers_of.count(tenant or ""),
+            count_all=lambda: len(state.servers),
+        )
 
     # --- queries ---
 
@@ -152,13 +164,16 @@ class Servers:
     async def create(self, given: CreateServer) -> Committed[Value]:
         """Add an MCP server; answers ``McpServer``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         check_name(given.name, "name")
         check_name(given.tenant_id, "tenantId")
         check_description(given.description, "description")
-        if len(self._state.servers) >= MAX_SERVERS:
-            refuse(f"there are {MAX_SERVERS} MCP servers already; delete one first")
+        with self._quota.place(given.tenant_id):
+            return await self._create(given)
+
+    async def _create(self, given: CreateServer) -> Committed[Value]:
         enabled, at = given.enabled is not False, self._appender.at()
         secrets = NewSecrets(self._appender.new_id)
         server = ServerImage(
@@ -167,7 +182,7 @@ class Servers:
             description=given.description,
             type=given.type,
             tenant_id=given.tenant_id,
-            config=checked_config(given.config, given.type, secrets, self._outbound.rules),
+            config=self._config(given.config, given.type, secrets),
             auth=None
             if given.auth is None
             else checked_auth(given.auth, self._providers, secrets, self._redirects),
@@ -198,7 +213,7 @@ class Servers:
             check_description(given.description, "description")
             server = msgspec.structs.replace(server, description=given.description)
         if given.config is not None:
-            config = checked_config(given.config, server.type, secrets, self._outbound.rules)
+            config = self._config(given.config, server.type, secrets)
             auth = server.auth
             if isinstance(auth, Jwt) and not _is_same_place(server.config.endpoint, config.endpoint):
                 # What is signed with it was meant for the old address: to sign for the new one, give it anew.
@@ -284,7 +299,7 @@ class Servers:
     async def test(self, server_id: str) -> Committed[Value]:
         """Check an MCP server now; answers ``McpConnectionTest``.
 
-        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         self.entry(server_id)
 
@@ -336,6 +351,9 @@ class Servers:
         return self._appender.committed(value, record)
 
     # -------------------------------------------------------------------------------------------------------
+
+    def _config(self, given: ConfigInput, type_: str, secrets: NewSecrets) -> Config:
+        return checked_config(given, type_, secrets, self._outbound.rules, max_seconds=self._max_seconds)
 
     async def _decided(
         self, server_id: str, decide: Callable[[ServerEntry], Awaitable[Committed[Value]]]

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -29,6 +30,7 @@ from circuit_breaker_server.engine.mcp.records import (
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
 from circuit_breaker_server.engine.mcp.values import server_value, session_value
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
@@ -60,6 +62,7 @@ class Sessions:
         *,
         session_seconds: float,
         tokens: TokenEndpoints,
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -67,6 +70,14 @@ class Sessions:
         self._providers = providers
         self._session_seconds = session_seconds
         self._tokens = tokens
+        self._quota = TenantQuota(
+            "active sessions",
+            per_tenant=limits.sessions_per_tenant,
+            total=limits.sessions,
+            count=lambda tenant: state.sessions_of.count(tenant or ""),
+            count_all=lambda: len(state.sessions_of),
+            advice="revoke one first",
+        )
         self._expiries = Due()
         self._renewals = Due()
         self._refreshing: set[str] = set()
@@ -121,6 +132,13 @@ class Sessions:
             lock = self._signing[server_id] = asyncio.Lock()
         return lock
 
+    def require_room(self, tenant: str) -> None:
+        """Refuse a session that has no place, before a sign-in is used up for it.
+
+        :raises EngineError: ``INVALID_INPUT``: the tenant has as many as it may; ``UNAVAILABLE``.
+        """
+        self._quota.require(tenant)
+
     # --- commands ---
 
     async def create(
@@ -136,7 +154,8 @@ class Sessions:
     ) -> Committed[Value]:
         """Make a session of a sign-in that has succeeded; answers ``McpSession``.
 
-        :raises EngineError: ``NOT_FOUND``: the MCP server was deleted meanwhile; ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``: the MCP server was deleted meanwhile; ``INVALID_INPUT``: the
+            tenant has as many sessions as it may; ``UNAVAILABLE``.
         """
         async with self.lock(server_id):
             found = self._state.servers.get(server_id)
@@ -160,12 +179,13 @@ class Sessions:
                 provider=provider,
             )
             session = self._prolonged(session, server, at)
-            try:
-                await self._keep_tokens(session.id, tokens)
-                record = await self._append(None, session, server, "CREATED", at, is_effect=True)
-            except EngineError:
-                await self._forget_tokens(session.id)
-                raise
+            with self._quota.place(server.tenant_id):
+                try:
+                    await self._keep_tokens(session.id, tokens)
+                    record = await self._append(None, session, server, "CREATED", at, is_effect=True)
+                except EngineError:
+                    await self._forget_tokens(session.id)
+                    raise
         return self._committed(session.id, record)
 
     async def refresh(self, session_id: str) -> Committed[Value]:

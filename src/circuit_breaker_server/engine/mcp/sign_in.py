@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -36,12 +37,13 @@ from circuit_breaker_server.engine.mcp.sessions import Sessions, client_secret_o
 from circuit_breaker_server.engine.mcp.state import McpState
 from circuit_breaker_server.engine.mcp.values import provider_value
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import timestamp
 
 __all__ = ["SignIn"]
 
 STATE_LIFETIME: Final = timedelta(minutes=10)
-MAX_PENDING: Final = 10_000
+_RETRY_SECONDS: Final = 60.0
 _MAX_CODE = 4096
 
 
@@ -65,6 +67,7 @@ class SignIn:
         tokens: TokenEndpoints,
         redirects: Collection[str],
         server: Callable[[str], ServerImage],
+        limits: CallerLimits,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -74,6 +77,16 @@ class SignIn:
         self._tokens = tokens
         self._redirects = redirects
         self._server = server
+        self._quota = TenantQuota(
+            "sign-ins that have begun and not ended",
+            per_tenant=limits.sign_ins_per_tenant,
+            total=limits.sign_ins,
+            count=lambda tenant: state.pending_sign_ins(tenant or "", appender.at()),
+            count_all=lambda: state.pending_sign_ins(None, appender.at()),
+            advice="try again later",
+            code=ErrorCode.RATE_LIMITED,
+            retry_after=_RETRY_SECONDS,
+        )
 
     def secret_ids(self) -> set[str]:
         """Return the ids of the secrets that sign-ins need that have begun."""
@@ -82,9 +95,11 @@ class SignIn:
     async def authenticate_jwt(self, given: AuthenticateJwt) -> Committed[Value]:
         """Sign a user in with a token; answers ``McpSession``.
 
-        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``AUTHENTICATION_FAILED``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``AUTHENTICATION_FAILED``, ``RATE_LIMITED``,
+            ``UNAVAILABLE``.
         """
         server = self._enabled(given.server_id)
+        self._appender.count_creation()
         check_name(given.user_id, "userId")
         metadata = checked_metadata(given.metadata)
         if not isinstance(server.auth, Jwt):
@@ -108,6 +123,7 @@ class SignIn:
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         server, auth, provider = self._oauth(given.server_id)
+        self._appender.count_creation()
         check_name(given.user_id, "userId")
         params = text_object(given.additional_params, "additionalParams")
         check_params(params, "additionalParams")
@@ -115,10 +131,6 @@ class SignIn:
         if redirect_uri != auth.redirect_uri:
             check_redirect(redirect_uri, "redirectUri", self._redirects)
         await self._forget_expired()
-        if len(self._state.sign_ins) >= MAX_PENDING:
-            raise EngineError(
-                ErrorCode.RATE_LIMITED, f"{MAX_PENDING} sign-ins have begun and not ended; try again later"
-            )
         state, verifier = random.token_urlsafe(32), new_verifier()
         now = self._appender.now()
         body = SignInBegun(
@@ -130,7 +142,6 @@ class SignIn:
             expires_at=timestamp(now + STATE_LIFETIME),
             provider=provider.id,
         )
-        await self._secrets.put(_verifier_id(body.key), verifier)
         value: Value = {
             "authorizationUrl": authorization_url(
                 auth,
@@ -145,19 +156,22 @@ class SignIn:
             "provider": provider_value(provider),
             "expiresAt": body.expires_at,
         }
-        # The state in the URL lets its holder complete the sign-in: it is never at rest.
-        record = await self._appender.append(
-            sign_in_subject(body.key), body, expected=0, effect=Effect(lambda _: value, secret=True)
-        )
+        with self._quota.place(server.tenant_id):
+            await self._secrets.put(_verifier_id(body.key), verifier)
+            # The state in the URL lets its holder complete the sign-in: it is never at rest.
+            record = await self._appender.append(
+                sign_in_subject(body.key), body, expected=0, effect=Effect(lambda _: value, secret=True)
+            )
         return self._appender.committed(value, record)
 
     async def complete_oauth(self, given: CompleteOAuth) -> Committed[Value]:
         """End a sign-in at a provider; answers ``McpSession``.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``AUTHENTICATION_FAILED``,
-            ``PROVIDER_FAILED``, ``UNAVAILABLE``.
+            ``PROVIDER_FAILED``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         server, auth, provider = self._oauth(given.server_id)
+        self._appender.count_creation()
         if not given.code or len(given.code) > _MAX_CODE:
             refuse(f"code: must not be empty, and has at most {_MAX_CODE} characters")
         key = _key(given.state)
@@ -179,6 +193,7 @@ class SignIn:
         if proof is not None and not hmac.compare_digest(proof.encode(), verifier.encode()):
             raise EngineError(ErrorCode.AUTHENTICATION_FAILED, "codeVerifier: is not this sign-in's")
         client_secret = client_secret_of(auth, self._secrets)
+        self._sessions.require_room(server.tenant_id)
         await self._appender.append_own(
             sign_in_subject(key),
             SignInUsed(key=key, at=at),

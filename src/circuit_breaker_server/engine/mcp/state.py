@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import Counter
 from typing import Final, final
@@ -24,12 +25,14 @@ from circuit_breaker_server.engine.mcp.records import (
     decode_body,
 )
 from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.tenant_quota import KeysByTenant
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["McpState", "ServerEntry", "SessionEntry", "SignInEntry"]
 
 MAX_DELETED_TENANTS: Final = 100_000
-"""Deleted MCP servers whose tenant is remembered; the events of older ones are for unlimited principals."""
+"""Deleted MCP servers whose tenant is remembered. The tenant with the most of them loses its oldest first;
+the events of those are for unlimited principals."""
 
 
 @final
@@ -83,7 +86,11 @@ class TenantEntry(Entry, frozen=True, kw_only=True):
 
 @final
 class McpState(TablePart):
-    """MCP servers, sessions, sign-ins."""
+    """MCP servers, sessions, sign-ins.
+
+    :ivar servers_of: the MCP servers by tenant.
+    :ivar sessions_of: the active sessions by tenant.
+    """
 
     tokens = frozenset({"mcp"})
 
@@ -93,6 +100,11 @@ class McpState(TablePart):
         self.sign_ins: Table[SignInEntry] = Table("mcp-sign-in", SignInEntry)
         self.tenants: Table[TenantEntry] = Table("mcp-tenant", TenantEntry)
         self._active: Counter[str] = Counter()
+        # By tenant: the deleted MCP servers, the one that was made first on top.
+        self._deleted: dict[str, list[tuple[int, str]]] = {}
+        self.servers_of = KeysByTenant()
+        self.sessions_of = KeysByTenant()
+        self._sign_ins_of = KeysByTenant()
         self._ended = EndedKeys()
         super().__init__(self.servers, self.sessions, self.sign_ins, self.tenants)
 
@@ -100,16 +112,31 @@ class McpState(TablePart):
         """See :class:`Part`."""
         super().restore(snapshot)
         for server_id, each in self.servers.items():  # a state that was saved before tenants were kept
+            self.servers_of.put(server_id, each.server.tenant_id)
             if server_id not in self.tenants:
                 self._keep_tenant(each.server, each.created)
+        for server_id, kept in self.tenants.items():
+            if server_id not in self.servers:
+                self._add_deleted(server_id, kept)
+        for key, sign_in in self.sign_ins.items():
+            self._sign_ins_of.put(key, self._tenant_of(sign_in.begun.server_id))
         for entry in self.sessions.values():
             if entry.ended_at is None:
                 self._active[entry.session.server_id] += 1
+                self.sessions_of.put(entry.session.id, entry.server.tenant_id)
         self._ended.restore((session_id, entry.ended_at) for session_id, entry in self.sessions.items())
 
     def active_sessions(self, server_id: str) -> int:
         """Count the active sessions of an MCP server."""
         return self._active[server_id]
+
+    def pending_sign_ins(self, tenant: str | None, at: str) -> int:
+        """Count the sign-ins that can be completed at a moment: of a tenant, or of all (``None``)."""
+        expired = itertools.takewhile(lambda each: each[1].begun.expires_at <= at, self.sign_ins.items())
+        tenants = [self._sign_ins_of.tenant_of(key) for key, _ in expired]
+        if tenant is None:
+            return len(self._sign_ins_of) - len(tenants)
+        return self._sign_ins_of.count(tenant) - tenants.count(tenant)
 
     def apply(self, record: Record) -> None:
         """Apply a record of this domain."""
@@ -141,6 +168,10 @@ class McpState(TablePart):
             case ServerDeleted():
                 self._server(body.id, record)
                 self.servers.remove(body.id)
+                self.servers_of.remove(body.id)
+                kept = self.tenants.get(body.id)
+                if kept is not None:
+                    self._add_deleted(body.id, kept)
                 self._forget_tenants()
             case SessionChanged():
                 self._change_session(body, record)
@@ -148,21 +179,34 @@ class McpState(TablePart):
                 body = msgspec.structs.replace(body, idempotency=msgspec.UNSET)  # kept elsewhere
                 for other, entry_ in self.sign_ins.items():
                     if entry_.begun.expires_at <= body.at:
-                        self.sign_ins.remove(other)
+                        self._forget_sign_in(other)
                 self.sign_ins.put(key, SignInEntry(created=record.offset, last=record.offset, begun=body))
+                self._sign_ins_of.put(key, self._tenant_of(body.server_id))
             case SignInUsed(key=key):
-                self.sign_ins.remove(key)
+                self._forget_sign_in(key)
+
+    def _tenant_of(self, server_id: str) -> str:
+        entry = self.tenants.get(server_id)
+        return "" if entry is None else entry.tenant_id
+
+    def _forget_sign_in(self, key: str) -> None:
+        self.sign_ins.remove(key)
+        self._sign_ins_of.remove(key)
 
     def _keep_tenant(self, server: ServerImage, created: int) -> None:
         self.tenants.put(server.id, TenantEntry(created=created, tenant_id=server.tenant_id))
 
+    def _add_deleted(self, server_id: str, kept: TenantEntry) -> None:
+        heapq.heappush(self._deleted.setdefault(kept.tenant_id, []), (kept.created, server_id))
+
     def _forget_tenants(self) -> None:
-        """Forget the tenants of the MCP servers that were made first, of those that are deleted."""
-        excess = len(self.tenants) - len(self.servers) - MAX_DELETED_TENANTS
-        if excess > 0:
-            deleted = (server_id for server_id in self.tenants if server_id not in self.servers)
-            for server_id in list(itertools.islice(deleted, excess)):
-                self.tenants.remove(server_id)
+        """Forget the tenants of deleted MCP servers: of the tenant with the most, those made first."""
+        while len(self.tenants) - len(self.servers) > MAX_DELETED_TENANTS:
+            most = max(self._deleted, key=lambda tenant: len(self._deleted[tenant]))
+            _, server_id = heapq.heappop(self._deleted[most])
+            if not self._deleted[most]:
+                del self._deleted[most]
+            self.tenants.remove(server_id)
 
     def _server(self, server_id: str, record: Record) -> ServerEntry:
         entry = self.servers.get(server_id)
@@ -172,6 +216,7 @@ class McpState(TablePart):
 
     def _put(self, entry: ServerEntry, at: str) -> None:
         self.servers.put(entry.server.id, entry.with_server(entry.server, at))
+        self.servers_of.put(entry.server.id, entry.server.tenant_id)
 
     def _change_session(self, body: SessionChanged, record: Record) -> None:
         if body.change == "CREATED":
@@ -181,7 +226,10 @@ class McpState(TablePart):
         old = self.sessions.get(session.id)
         active = session.status == "ACTIVE"
         self._active[session.server_id] += active - (old is not None and old.ended_at is None)
-        if not active:
+        if active:
+            self.sessions_of.put(session.id, body.server.tenant_id)
+        else:
+            self.sessions_of.remove(session.id)
             self._ended.put(session.id, body.at)
         if not self._active[session.server_id]:
             del self._active[session.server_id]

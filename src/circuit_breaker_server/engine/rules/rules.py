@@ -101,8 +101,9 @@ class Rules:
     async def create_rule(self, given: RuleInput) -> Committed[Value]:
         """Store a new rule; answers ``RuleGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         condition = check_rule(given)
         at = self._appender.at()
         rule = RuleImage(

@@ -81,8 +81,9 @@ class Workflows(Queries):
     async def create_workflow(self, given: CreateWorkflow) -> Committed[Value]:
         """Make a workflow; answers ``WorkflowGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._appender.count_creation()
         workflow_id, at = self._appender.new_id(), self._appender.at()
         definition = define_workflow(
             given,
@@ -256,8 +257,10 @@ class Workflows(Queries):
     async def create_state(self, given: StateInput) -> Committed[Value]:
         """Add a state to a workflow; answers ``StateGQL``.
 
-        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
+        :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
+        self._workflow(given.workflow_id)
+        self._appender.count_creation()
 
         def decide(workflow: Workflow) -> tuple[StateDefinition, VersionedBody]:
             state = add_state(workflow, given, at=self._appender.at())

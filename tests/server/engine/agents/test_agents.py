@@ -10,12 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
 from circuit_breaker_server.engine.agents.records import ExecutionStarted, execution_subject
 from circuit_breaker_server.engine.bodies import encode_body
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from circuit_breaker_server.log.event_log import EventLog, NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
@@ -23,6 +25,7 @@ from tests.server.engine.llm.endpoint import serving_provider
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.worlds import clock, create_resource, create_workflow, part, plain
+from tests.waiting import until
 
 AGENT: dict[str, object] = {
     "name": "Reviewer",
@@ -82,9 +85,15 @@ class World:
 
 @contextlib.asynccontextmanager
 async def running(
-    log: EventLog, secrets: MemorySecrets | None = None, *, attempt_seconds: float = 5.0
+    log: EventLog,
+    secrets: MemorySecrets | None = None,
+    *,
+    attempt_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
 ) -> AsyncIterator[Engine]:
-    engine = Engine(log, now=clock(), secrets=secrets or MemorySecrets(), provider_seconds=attempt_seconds)
+    engine = Engine(
+        log, now=clock(), secrets=secrets or MemorySecrets(), provider_seconds=attempt_seconds, limits=limits
+    )
     await engine.start()
     try:
         yield engine
@@ -94,9 +103,13 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def world(
-    log: EventLog, secrets: MemorySecrets | None = None, *, attempt_seconds: float = 5.0
+    log: EventLog,
+    secrets: MemorySecrets | None = None,
+    *,
+    attempt_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
 ) -> AsyncIterator[World]:
-    async with running(log, secrets, attempt_seconds=attempt_seconds) as engine:
+    async with running(log, secrets, attempt_seconds=attempt_seconds, limits=limits) as engine:
         workflow = await create_workflow(engine.workflows)
         resource = await create_resource(
             engine.workflows, workflow, data={"title": "Plan"}, metadata={"role": "strict"}
@@ -286,6 +299,47 @@ async def test_a_run_can_be_cancelled_while_its_record_is_on_the_way() -> None:
     assert types(log) == ["STARTED", "CANCELLED"]
 
 
+async def trigger_as(world_: World, principal: str) -> list[str]:
+    async def trigger() -> list[str]:
+        ORIGIN.set(Origin(principal=principal))
+        return await world_.trigger()
+
+    return await asyncio.create_task(trigger())
+
+
+async def test_a_principal_whose_runs_hang_keeps_no_others_from_being_made() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(runs=2, runs_per_principal=1, runs_waiting=2)
+    async with serving_provider() as fake, world(log, limits=limits) as made:
+        hanging = await made.asking(fake.url, "gpt-hang")
+        await made.configure(hanging)
+        runs = [*await trigger_as(made, "mallory"), *await trigger_as(made, "mallory")]
+        await log.until(lambda: types(log).count("PROGRESS") == 3)
+        await trigger_as(made, "mallory")
+        await until(lambda: made.engine.agents._turns.waiting("mallory") == 2)
+        with pytest.raises(EngineError, match="2 runs of agents of yours wait") as refused:
+            await trigger_as(made, "mallory")
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        await trigger_as(made, "ada")
+        await log.until(lambda: types(log).count("PROGRESS") == 6)
+        assert len(fake.requests) == 2, "one of each principal"
+        fake.hold.set()
+        for run in runs:
+            await made.over(log, run)
+
+
+async def test_a_run_that_never_comes_to_its_end_is_ended() -> None:
+    log = MemoryLog()
+    async with serving_provider() as fake, world(log, limits=CallerLimits(run_seconds=0.05)) as made:
+        await made.configure(await made.asking(fake.url, "gpt-hang"))
+        (run,) = await made.trigger()
+        ended = await made.over(log, run)
+    assert (ended["status"], ended["errorMessage"]) == (
+        "TIMEOUT",
+        "not over within 0.05 s, with all attempts and the waits for them",
+    )
+
+
 async def test_a_run_that_was_going_on_when_the_server_stopped_is_failed_as_interrupted_once() -> None:
     log = MemoryLog()
     async with serving_provider() as fake:
@@ -381,6 +435,10 @@ async def test_an_agent_that_cannot_be_is_refused(changes: dict[str, object], me
         ({"schedule": {"intervalSeconds": 5}}, "schedule: this server starts no runs by time"),
         ({"autoActivity": ""}, "autoActivity: must not be empty"),
         ({"retryConfig": {**RETRY, "maxAttempts": 0}}, "maxAttempts: 0 is not between 1 and 10"),
+        (
+            {"retryConfig": {**RETRY, "backoffSeconds": 3600}},
+            "retryConfig: 3 attempts with 3600 s between them take 7200 s; a run may take 3600 s",
+        ),
         ({"retryConfig": {**RETRY, "backoffSeconds": -1}}, "backoffSeconds: -1 is not between"),
         ({"retryConfig": {**RETRY, "retryOnErrors": [""]}}, "retryOnErrors: must not be empty"),
     ],

@@ -12,18 +12,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from circuit_breaker_server.caller_limits import CallerLimits
+from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
+from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.worlds import clock, part
+from tests.waiting import until
 
 MODEL = {
     "id": "gpt-good",
@@ -58,9 +62,18 @@ def provider(url: str, **more: object) -> ProviderConfig:
 
 
 @contextlib.asynccontextmanager
-async def running(log: MemoryLog | SqliteEventLog, *, timeout_seconds: float = 5.0) -> AsyncIterator[Engine]:
+async def running(
+    log: MemoryLog | SqliteEventLog,
+    *,
+    timeout_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
+) -> AsyncIterator[Engine]:
     engine = Engine(
-        log, now=clock(), secrets=MemorySecrets({"work": "key-of-work"}), provider_seconds=timeout_seconds
+        log,
+        now=clock(),
+        secrets=MemorySecrets({"work": "key-of-work"}),
+        provider_seconds=timeout_seconds,
+        limits=limits,
     )
     await engine.start()
     try:
@@ -71,9 +84,15 @@ async def running(log: MemoryLog | SqliteEventLog, *, timeout_seconds: float = 5
 
 @contextlib.asynccontextmanager
 async def with_endpoint(
-    log: MemoryLog, *, timeout_seconds: float = 5.0
+    log: MemoryLog,
+    *,
+    timeout_seconds: float = 5.0,
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
 ) -> AsyncIterator[tuple[Engine, FakeProvider]]:
-    async with serving_provider() as fake, running(log, timeout_seconds=timeout_seconds) as engine:
+    async with (
+        serving_provider() as fake,
+        running(log, timeout_seconds=timeout_seconds, limits=limits) as engine,
+    ):
         await engine.llm.configure_provider(provider(fake.url))
         yield engine, fake
 
@@ -221,6 +240,79 @@ async def test_a_caller_that_gives_up_does_not_stop_the_completion() -> None:
             await asking
         fake.hold.set()
         await log.until(lambda: "STREAM_ERROR" in types(log))
+
+
+# --- shares ---
+
+
+def complete_as(engine: Engine, principal: str, given: ChatCompletion) -> asyncio.Task[Committed[Value]]:
+    async def complete() -> Committed[Value]:
+        ORIGIN.set(Origin(principal=principal))
+        return await engine.llm.complete(given)
+
+    return asyncio.create_task(complete())
+
+
+async def started(log: MemoryLog, count: int) -> None:
+    await log.until(lambda: types(log).count("STREAM_START") == count)
+
+
+async def test_a_principal_whose_completions_hang_keeps_no_others_from_being_made() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=3, completions_per_principal=2)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        hanging = [complete_as(engine, "mallory", ask("gpt-hang", stream=True)) for _ in range(4)]
+        await started(log, 2)
+        done = await complete_as(engine, "ada", ask("gpt-good"))
+        assert done.value["model"] == "gpt-good"
+        asked = [request["model"] for request in fake.requests]
+        fake.hold.set()
+        await asyncio.wait(hanging)
+    assert asked == ["gpt-hang", "gpt-hang", "gpt-good"]
+    assert types(log).count("STREAM_START") == 4, "those that waited have had their turn"
+
+
+async def test_a_completion_whose_turn_does_not_come_ends_and_blames_no_provider() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=1, completion_wait_seconds=0.01)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        hanging = complete_as(engine, "mallory", ask("gpt-hang", stream=True))
+        await started(log, 1)
+        with pytest.raises(EngineError, match=r"no turn within 0\.01 s") as refused:
+            await complete_as(engine, "ada", ask("gpt-good", stream=True, requestId="late"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert refused.value.facts["retryAfter"] == 1.0
+        assert types(log)[-1] == "STREAM_ERROR"
+        (_, entry) = engine.llm.providers()
+        assert part(entry, "healthStatus", dict)["errorRate"] == 0.0
+        fake.hold.set()
+        await asyncio.wait((hanging,))
+
+
+async def test_one_completion_more_than_may_wait_is_refused_and_leaves_no_record() -> None:
+    log = MemoryLog()
+    limits = CallerLimits(completions=1, completions_waiting=1)
+    async with with_endpoint(log, limits=limits) as (engine, fake):
+        first = complete_as(engine, "mallory", ask("gpt-hang", stream=True))
+        await started(log, 1)
+        second = complete_as(engine, "mallory", ask("gpt-good", requestId="second"))
+        await until(lambda: engine.llm._turns.waiting("mallory"))
+        records = len(log.records)
+        with pytest.raises(EngineError, match="1 completions of yours wait") as refused:
+            await complete_as(engine, "mallory", ask("gpt-good"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert len(log.records) == records
+        fake.hold.set()
+        await asyncio.wait((first, second))
+
+
+async def test_a_completion_that_never_comes_to_its_end_is_ended() -> None:
+    log = MemoryLog()
+    async with with_endpoint(log, limits=CallerLimits(completion_seconds=0.05)) as (engine, _fake):
+        with pytest.raises(EngineError, match=r"not whole within 0\.05 s") as failed:
+            await engine.llm.complete(ask("gpt-hang", stream=True))
+        assert (failed.value.code, failed.value.facts["kind"]) == (ErrorCode.PROVIDER_FAILED, "timeout")
+    assert types(log)[-1] == "STREAM_ERROR"
 
 
 # --- endpoints ---
@@ -482,6 +574,35 @@ async def test_a_provider_that_cannot_be_is_refused(given: Mapping[str, object],
             await engine.llm.configure_provider(provider("http://h/v1", **given))
         assert raised.value.code is ErrorCode.INVALID_INPUT
     assert log.records == []
+
+
+async def test_a_tenant_with_all_its_providers_leaves_the_next_tenant_its_own() -> None:
+    async def configure(engine: Engine, name: str, tenant: str | None) -> None:
+        ORIGIN.set(Origin(principal="mallory", tenant=tenant))
+        await engine.llm.configure_provider(provider("http://127.0.0.1:9/v1", name=name, apiKeyId=""))
+
+    async with running(MemoryLog(), limits=CallerLimits(providers=4, providers_per_tenant=1)) as engine:
+        for tenant, owner in (("bad", "tenant 'bad'"), (None, "the operator"), ("acme", "tenant 'acme'")):
+            await asyncio.create_task(configure(engine, "one", tenant))
+            await asyncio.create_task(configure(engine, "one", tenant))  # changed, not added
+            with pytest.raises(EngineError, match=f"^{owner} has 1 providers"):
+                await asyncio.create_task(configure(engine, "two", tenant))
+
+
+async def test_a_principal_that_creates_too_often_is_refused_and_no_other_is() -> None:
+    async def configure(engine: Engine, principal: str) -> None:
+        ORIGIN.set(Origin(principal=principal))
+        await engine.llm.configure_provider(provider("http://127.0.0.1:9/v1", apiKeyId=""))
+
+    limits = CallerLimits(creations_per_second=0.001, creations_at_once=2)
+    async with running(MemoryLog(), limits=limits) as engine:
+        for _ in range(2):
+            await asyncio.create_task(configure(engine, "mallory"))
+        with pytest.raises(EngineError) as refused:
+            await asyncio.create_task(configure(engine, "mallory"))
+        assert refused.value.code is ErrorCode.RATE_LIMITED
+        assert "retryAfter" in refused.value.facts
+        await asyncio.create_task(configure(engine, "ada"))
 
 
 async def test_a_restart_finds_providers_completions_and_their_health(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.mcp.inputs import CreateServer
@@ -60,6 +61,7 @@ async def running(
     check_seconds: float = NEVER,
     session_seconds: float = 86_400.0,
     providers: Sequence[Provider] = (),
+    limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
 ) -> AsyncIterator[Engine]:
     """Run an engine."""
     engine = Engine(
@@ -69,6 +71,7 @@ async def running(
         mcp_check_seconds=check_seconds,
         mcp_session_seconds=session_seconds,
         oauth_providers=providers,
+        limits=limits,
     )
     await engine.start()
     try:
