@@ -42,6 +42,7 @@ _TIMES: Final = 3
 class Line(msgspec.Struct, kw_only=True):
     """What came of one attack.
 
+    :ivar held_p99_ms: processor time of the server's event loop between two looks at its sockets.
     :ivar victims_p99_ms: from a mutation to the handlers of the others meanwhile; ``None``: too short.
     """
 
@@ -51,6 +52,8 @@ class Line(msgspec.Struct, kw_only=True):
     seconds: float
     victims_p99_ms: float | None
     memory_mib: float
+    held_p99_ms: float
+    held_longest_ms: float
 
 
 def p99_ms(taken: Sequence[float]) -> float | None:
@@ -60,6 +63,7 @@ def p99_ms(taken: Sequence[float]) -> float | None:
 
 async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: Victims) -> Line:
     victims.take()
+    world.holds()
     began = time.monotonic()
     try:
         async with asyncio.timeout(120):
@@ -71,7 +75,10 @@ async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: V
         outcome, refused = str(breach), False
     except Exception as error:  # noqa: BLE001 (an attack that breaks proves nothing)
         outcome, refused = f"the attack broke: {type(error).__name__}: {error}", False
+    held_p99, held_longest = world.holds()
     return Line(
+        held_p99_ms=round(held_p99 * 1000, 1),
+        held_longest_ms=round(held_longest * 1000, 1),
         attack=name,
         outcome=outcome,
         refused=refused,
@@ -87,7 +94,8 @@ def _show(line: Line, *, as_json: bool) -> None:
     else:
         p99 = "" if line.victims_p99_ms is None else f"victims p99 {line.victims_p99_ms} ms"
         verdict = "refused" if line.refused else "BREACH "
-        text = f"{line.attack:<34} {verdict}  {line.seconds:>6.2f} s  {p99:<24} {line.outcome}"
+        held = f"loop held {line.held_p99_ms:.1f} ms, {line.held_longest_ms:.1f} at most"
+        text = f"{line.attack:<34} {verdict}  {line.seconds:>6.2f} s  {p99:<24} {held:<34} {line.outcome}"
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -19,8 +19,9 @@ import aiohttp
 from joserfc import jws
 from joserfc.jwk import OctKey
 
+from attack.loop_holds import run_measured
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
-from benchmarks.processes import Commands, Remote, run_commands, running
+from benchmarks.processes import Commands, Remote, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
@@ -71,7 +72,7 @@ def token(sub: str, *, secret: bytes = SECRET, seconds: float = 3600, **claims: 
 
 def serve(pipe: Connection, data_dir: str, policy: str, settings: dict[str, Any]) -> None:
     """Serve until the pipe is closed."""
-    run_commands(pipe, lambda: _commands(Path(data_dir), Path(policy), settings))
+    run_measured(pipe, lambda: _commands(Path(data_dir), Path(policy), settings))
 
 
 @contextlib.asynccontextmanager
@@ -120,6 +121,11 @@ class World:
     def kill(self) -> None:
         """Kill the server without a chance to write anything more."""
         os.kill(self._server.pid, signal.SIGKILL)
+
+    def holds(self) -> tuple[float, float]:
+        """Return how long the event loop was held since this was last asked: 99th percentile, and longest."""
+        p99, longest = self._server.call("holds")
+        return float(p99), float(longest)
 
     def allow(self, **people: tuple[str, list[str]]) -> float:
         """Change the policy; return when it was written."""

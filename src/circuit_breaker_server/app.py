@@ -180,34 +180,9 @@ class Server:
         engine = await self._start_engine(parts, log, trail, is_open=authenticator.is_open)
         nothing = engine_of_nothing(log.epoch)
 
-        pace = settings.rates.events_per_second
         # After the engine: its state must know a record before a subscriber hears of it.
-        gateway = Gateway(
-            log,
-            derive=derive,
-            select=engine.select,
-            ring_size=settings.ring_size,
-            ring_bytes=settings.ring_bytes,
-            advance_seconds=settings.advance_seconds,
-            begin_seconds=settings.begin_seconds,
-            cursors=cursors,
-            pacing=None if pace is None else Pacing(pace),
-            look=Views(engine).of,
-            select_nothing=nothing.select,
-            skipped=engine.skipped,
-        )
-        parts.push_async_callback(gateway.aclose)
-        await gateway.start()
-
-        limits = Limits(
-            seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
-        )
-        retention = Retention(
-            log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
-        )
-        parts.push_async_callback(retention.aclose)
-        retention.start()
-
+        gateway = await self._start_gateway(parts, log, engine, nothing, cursors)
+        self._start_retention(parts, log, engine, trail, gateway)
         slices, budgets = Slices(), Budgets(settings.rates.values_per_second)
         parts.callback(slices.close)
 
@@ -282,6 +257,47 @@ class Server:
         serving = Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=tls)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
+
+    async def _start_gateway(
+        self, parts: AsyncExitStack, log: SqliteEventLog, engine: Engine, nothing: Engine, cursors: Cursors
+    ) -> Gateway:
+        settings = self.settings
+        pace = settings.rates.events_per_second
+        gateway = Gateway(
+            log,
+            derive=derive,
+            select=engine.select,
+            ring_size=settings.ring_size,
+            ring_bytes=settings.ring_bytes,
+            advance_seconds=settings.advance_seconds,
+            begin_seconds=settings.begin_seconds,
+            cursors=cursors,
+            pacing=None if pace is None else Pacing(pace),
+            look=Views(engine).of,
+            select_nothing=nothing.select,
+            skipped=engine.skipped,
+        )
+        parts.push_async_callback(gateway.aclose)
+        await gateway.start()
+        return gateway
+
+    def _start_retention(
+        self,
+        parts: AsyncExitStack,
+        log: SqliteEventLog,
+        engine: Engine,
+        trail: AuditTrail | None,
+        gateway: Gateway,
+    ) -> None:
+        settings = self.settings
+        limits = Limits(
+            seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
+        )
+        retention = Retention(
+            log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
+        )
+        parts.push_async_callback(retention.aclose)
+        retention.start()
 
     async def _start_engine(
         self, parts: AsyncExitStack, log: SqliteEventLog, trail: AuditTrail | None, *, is_open: bool
