@@ -119,7 +119,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
-    values_per_second: int | None = 100_000
+    values_per_second: int | None = 25_000
     frames_per_second: int | None = 5_000
     events_per_second: int | None = None
 
@@ -168,7 +168,7 @@ class DocumentLimits:
     max_root_fields: int = 100
     max_directives: int = 100
     max_fields: int = 10_000
-    max_cost: int = 200_000
+    max_cost: int = 100_000
     max_variables: int = 200
     max_variables_bytes: int = 256 * 1024
 

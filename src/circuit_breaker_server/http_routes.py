@@ -15,6 +15,7 @@ Where tokens are asked for, operations and polls need one in ``Authorization: Be
 
 from __future__ import annotations
 
+import asyncio
 import html
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +37,7 @@ from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
+from circuit_breaker_server.graphql.limits import REFUSED_SECONDS
 from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
@@ -44,6 +46,7 @@ from circuit_breaker_server.polling.request import PollInvalid, read_poll
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
 from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
 from circuit_breaker_server.session import RESUME_VERSION, Execute
+from circuit_breaker_server.turns import Gate
 
 __all__ = ["HttpRoutes"]
 
@@ -121,6 +124,7 @@ class HttpRoutes:
         rates: Rates | None = None,
     ) -> None:
         self._rates = rates or Rates(RateSettings())
+        self._gate = Gate()
         self._audit = audit
         self._permissions = permissions or Permissions()
         self._documents = documents
@@ -149,6 +153,8 @@ class HttpRoutes:
         """Answer those who may be let in; others are told why not."""
 
         async def guarded(request: Request) -> Response:
+            if not self._gate.enter_now():
+                await self._gate.enter(_host(request))
             try:
                 principal = self._authenticator.of_headers(request.headers.getlist("Authorization"))
             except Unauthenticated as reason:
@@ -159,6 +165,7 @@ class HttpRoutes:
             caller = Caller(principal, self._permissions, address=_host(request), audit=self._audit)
             wait = self._rates.take(asked, caller.id or caller.address)
             if wait is not None:
+                await asyncio.sleep(min(wait, REFUSED_SECONDS))
                 return self._too_often(request, caller, asked, wait)
             return await answer(request, caller)
 

@@ -16,47 +16,43 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, final
 
-__all__ = ["SLICE_SECONDS", "Slices", "Turns"]
+__all__ = ["SLICE_SECONDS", "Gate", "Slices", "Turns"]
 
 SLICE_SECONDS: Final = 0.001
 """How long an operation may keep the event loop before others have their turn."""
 
-_SWITCH_SECONDS: Final = 0.0005
+_HEAVY_VALUES: Final = 10_000
+_HEAVY_AT_ONCE: Final = 2
+_MIDDLING_AT_ONCE: Final = 8
+"""Operations that are executed side by side: a value takes about 200 bytes until the answer is written."""
+_REST_OF_ONE: Final = 1.0
+_REST_OF_MANY: Final = 3.0
+"""How long the loop rests from a slice, in slices: where one waits, and where several do."""
+_ENTER_AT_ONCE: Final = 8
+"""Requests that are let in with each turn of the loop, as long as it has time for them."""
+_SWITCH_SECONDS: Final = 0.0001
 """How long the thread keeps the interpreter while the event loop wants it."""
 
 _T = TypeVar("_T")
 
 
 @final
-class Turns:
-    """Let one at a time through; of those who wait, one of each key after the other.
-
-    Example::
-
-        async with turns.of("user-7"):
-            ...
-    """
+class _Queue:
+    """Those who wait, one of each key after the other, whatever each has asked for."""
 
     def __init__(self) -> None:
-        self._is_taken = False
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
+    def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def take_now(self) -> bool:
-        """Take the turn if nobody has it and nobody waits for it; :meth:`give_on` ends it."""
-        if self._is_taken or self._waiting:
-            return False
-        self._is_taken = True
-        return True
+    @property
+    def keys(self) -> int:
+        """Of how many keys some wait."""
+        return len(self._waiting)
 
-    async def take(self, key: str) -> None:
-        """Wait for a turn and take it; :meth:`give_on` ends it. Cancelling gives up the place."""
-        if self.take_now():
-            return
+    async def wait(self, key: str, *, unused: Callable[[], object]) -> None:
+        """Wait to be woken; ``unused`` is called where that came in the moment of a cancellation."""
         turn = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(key)
         if queue is None:
@@ -66,15 +62,20 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give_on()
+                unused()
             else:
-                queue.remove(turn)
-                if not queue:
-                    del self._waiting[key]
+                self._forget(key, turn)
             raise
 
-    def give_on(self) -> None:
-        """Give the turn to the next one who waits."""
+    def _forget(self, key: str, turn: asyncio.Future[None]) -> None:
+        queue = self._waiting.get(key)
+        if queue is not None and turn in queue:  # not passed over already
+            queue.remove(turn)
+            if not queue:
+                del self._waiting[key]
+
+    def wake(self) -> bool:
+        """Wake the next one; ``False``: nobody waits."""
         while self._waiting:
             key, queue = self._waiting.popitem(last=False)
             turn = queue.popleft()
@@ -82,8 +83,52 @@ class Turns:
                 self._waiting[key] = queue  # behind the others
             if not turn.done():
                 turn.set_result(None)
-                return
-        self._is_taken = False
+                return True
+        return False
+
+
+@final
+class Turns:
+    """Let so many at a time through; of those who wait, one of each key after the other.
+
+    :param at_once: how many.
+
+    Example::
+
+        async with turns.of("user-7"):
+            ...
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
+        self._queue = _Queue()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    @property
+    def keys(self) -> int:
+        """Of how many keys some wait."""
+        return self._queue.keys
+
+    def take_now(self) -> bool:
+        """Take a turn if one is free and nobody waits for it; :meth:`give_on` ends it."""
+        if not self._free or self._queue.keys:
+            return False
+        self._free -= 1
+        return True
+
+    async def take(self, key: str) -> None:
+        """Wait for a turn and take it; :meth:`give_on` ends it. Cancelling gives up the place."""
+        if not self.take_now():
+            await self._queue.wait(key, unused=self.give_on)
+
+    def give_on(self) -> None:
+        """Give the turn to the next one who waits."""
+        if not self._queue.wake():
+            self._free += 1
 
     @contextlib.asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
@@ -96,8 +141,61 @@ class Turns:
 
 
 @final
+class Gate:
+    """Let requests through for a millisecond of each turn of the event loop; the others wait for the next.
+
+    Many that arrive together would else be worked on in one turn, and what is due meanwhile would come late.
+
+    Example::
+
+        if not gate.enter_now():
+            await gate.enter("192.0.2.7")
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._queue = _Queue()
+        self._ends: float | None = None
+        self._is_due = False
+
+    def enter_now(self) -> bool:
+        """Enter if there is time in this turn of the loop and nobody waits."""
+        return not self._queue.keys and self._has_time()
+
+    async def enter(self, key: str) -> None:
+        """Wait until there is time; of those who wait, one of each key after the other."""
+        while True:
+            self._end_soon()
+            await self._queue.wait(key, unused=_nothing)
+            if self._has_time():
+                return
+
+    def _has_time(self) -> bool:
+        now = self._clock()
+        if self._ends is None:  # the first one in a turn of the loop has it in any case
+            self._ends = now + SLICE_SECONDS
+            self._end_soon()
+        return now < self._ends
+
+    def _end_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_due, self._ends = False, None
+        if self._queue.keys:
+            for _ in range(_ENTER_AT_ONCE):
+                self._queue.wake()
+            self._end_soon()
+
+
+@final
 class Slices:
-    """The event loop, shared in slices: one slice of some operation in each turn of the loop.
+    """The event loop, shared in slices: one slice of some operation, then a rest, then the next.
+
+    In the rest the loop does what else there is to do. It is as long as the slice was, and three times as
+    long while several principals wait: then all of their operations together have a quarter of the loop.
 
     :param clock: seconds.
 
@@ -110,23 +208,37 @@ class Slices:
     def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._turns = Turns()
         self._clock = clock
+        self._began = 0.0
         self._thread: ThreadPoolExecutor | None = None
         self._thread_turns = Turns()
+        # What is heavy takes as long side by side as one after another, and more memory.
+        self._heavy = Turns(_HEAVY_AT_ONCE)
+        self._middling = Turns(_MIDDLING_AT_ONCE)
 
     def take_now(self) -> bool:
-        """Take the slice of this turn of the loop if it is free; it ends with the turn."""
+        """Take a slice if the loop is free for one; it ends with the turn of the loop."""
         if not self._turns.take_now():
             return False
-        self._end_with_this_turn()
+        self._begin()
         return True
 
     async def take(self, key: str) -> None:
         """Wait for a slice; it ends with the turn of the loop in which it began."""
         await self._turns.take(key)
-        self._end_with_this_turn()
+        self._begin()
 
-    def _end_with_this_turn(self) -> None:
-        asyncio.get_running_loop().call_soon(self._turns.give_on)
+    def _begin(self) -> None:
+        self._began = self._clock()
+        asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        used = self._clock() - self._began
+        times = _REST_OF_MANY if self._turns.keys > 1 else _REST_OF_ONE
+        asyncio.get_running_loop().call_later(used * times, self._turns.give_on)
+
+    def room_for(self, values: int, key: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """Wait until the memory for an answer of so many values is there, and hold it."""
+        return (self._heavy if values > _HEAVY_VALUES else self._middling).of(key)
 
     async def beside(self, work: Callable[[], _T], key: str) -> _T:
         """Do what cannot be cut into slices in a thread: one at a time, keys in turn.
@@ -136,7 +248,12 @@ class Slices:
         async with self._thread_turns.of(key):
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="circuit-breaker-beside")
-            return await asyncio.get_running_loop().run_in_executor(self._thread, _giving_way, work)
+            began = self._clock()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, _giving_way, work)
+            finally:
+                if self._thread_turns.keys:
+                    await asyncio.sleep((self._clock() - began) * _REST_OF_MANY)
 
     def close(self) -> None:
         """End the thread, once it has done what it has begun: a fraction of a second. Idempotent."""
@@ -157,6 +274,10 @@ class Slices:
                 began = self._clock()
             if item is not None:
                 yield item
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _giving_way(work: Callable[[], _T]) -> _T:

@@ -47,6 +47,31 @@ async def test_who_gives_up_waiting_keeps_nobody_from_the_turn(is_given: bool) -
     assert turns.take_now()
 
 
+async def test_those_who_left_while_they_waited_are_passed_over() -> None:
+    turns = Turns()
+    assert turns.take_now()
+    waiting = [asyncio.create_task(turns.take(key)) for key in ("ada", "ada", "ben")]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    turns.give_on()  # before the tasks hear of it
+    assert {type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)} == {
+        asyncio.CancelledError
+    }
+    assert turns.take_now()
+
+
+async def test_several_may_have_a_turn_at_once() -> None:
+    turns = Turns(2)
+    assert (turns.take_now(), turns.take_now(), turns.take_now()) == (True, True, False)
+    waiting = asyncio.create_task(turns.take("ada"))
+    await asyncio.sleep(0)
+    turns.give_on()
+    await waiting
+    turns.give_on()
+    assert (turns.take_now(), turns.take_now()) == (True, False)
+
+
 async def test_one_slice_is_done_in_a_turn_of_the_loop() -> None:
     slices = Slices()
     loop_turns, at = 0, list[int]()

@@ -44,7 +44,7 @@ _STATE = f"""
 """
 _WORKFLOW = f"id name initialState createdAt updatedAt states {{ {_STATE} }} activities {{ {_ACTIVITY} }}"
 
-_PAGE = 1_000
+_PAGE = 500
 
 
 class _NewResource(msgspec.Struct, rename="camel", kw_only=True):

@@ -33,7 +33,7 @@ __all__ = ["Cost", "Most", "cost_of"]
 
 _NESTED_ITEMS: Final = 5
 """Expected of a list that has no pages: states of a workflow, entries of a history."""
-_INTROSPECTION_VALUES: Final = 5_000
+_INTROSPECTION_VALUES: Final = 20_000
 """Of ``__schema`` and ``__type``, whatever is selected."""
 
 Variables: TypeAlias = Mapping[str, object]

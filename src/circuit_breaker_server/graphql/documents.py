@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
@@ -15,7 +16,10 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLSchema,
     GraphQLSyntaxError,
+    Node,
     OperationDefinitionNode,
+    Token,
+    TokenKind,
 )
 
 from circuit_breaker_sdk.errors import GraphQLError
@@ -23,6 +27,7 @@ from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.cost import Cost, Most, cost_of
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import (
+    REFUSED_SECONDS,
     Size,
     check_characters,
     check_document,
@@ -49,8 +54,11 @@ _PLAIN_FIELDS: Final = 500
 """Of an operation that is compiled: every place of it is looked at, whatever there is in the data."""
 _SHORT_CHARACTERS: Final = 1_024
 """Of a document that is parsed on the event loop: 6 ms at most."""
+_SEEN: Final = 10_000
+"""Long documents that are remembered by their hash."""
 _CHARACTERS_PER_VALUE: Final = 2
 """Of a document that is parsed: two characters take as long as a value of an answer."""
+_NO_TOKEN: Final = Token(TokenKind.SOF, 0, 0, 0, 0)
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
 """How graphql-core's parser says it; it has no code for it."""
 
@@ -146,7 +154,7 @@ class Document:
 
 @final
 class Documents:
-    """Parses and validates; keeps the documents used last.
+    """Parses and validates; keeps the documents used last, long ones from the second time on.
 
     A short document is parsed at once if no other operation has the loop in this turn; else it waits for its
     turn. A long one is parsed in a thread, one at a time, principals in turn.
@@ -179,6 +187,7 @@ class Documents:
         self._kept: RecentlyUsed[str, Document] = RecentlyUsed(
             max_entries=max_entries, max_characters=max_characters
         )
+        self._seen: OrderedDict[int, None] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Document]] = {}
 
     def __len__(self) -> int:
@@ -201,33 +210,36 @@ class Documents:
         """Return the document if that takes no time to speak of; ``None``: :meth:`read` it.
 
         :param key: of the principal, or the address.
-        :raises DocumentInvalid: as :meth:`get`; or too much work was asked for, code ``RATE_LIMITED``.
+        :raises DocumentInvalid: as :meth:`get`.
         """
         check_variables(variables, self.limits)
         document = self._kept.get(query)
-        if document is None and len(query) <= _SHORT_CHARACTERS and self._slices.take_now():
-            self._charge(query, key)
-            document = self._keep(query, *_read(self.schema, query, self.limits))
-        return document
-
-    def _charge(self, query: str, key: str) -> None:
+        if document is not None:
+            return document
         check_characters(query, self.limits)
-        wait = self._budgets.spend(key, len(query) / _CHARACTERS_PER_VALUE)
-        if wait is not None:
-            raise DocumentInvalid([too_much_work(wait)])
+        if len(query) > _SHORT_CHARACTERS or not self._slices.take_now() or self._charge(query, key):
+            return None
+        return self._keep(query, *_read(self.schema, query, self.limits))
+
+    def _charge(self, query: str, key: str) -> float | None:
+        """Charge the parsing of a document; return the seconds to wait where the budget is spent."""
+        return self._budgets.spend(key, len(query) / _CHARACTERS_PER_VALUE)
 
     async def read(self, query: str, variables: Mapping[str, object] | None = None, *, key: str) -> Document:
         """Return the document once it is the turn of ``key`` to have one parsed.
 
         :param key: of the principal, or the address.
-        :raises DocumentInvalid: as :meth:`get_now`.
+        :raises DocumentInvalid: as :meth:`get`; or too much work was asked for, code ``RATE_LIMITED``.
         """
         document = self.get_now(query, variables, key=key)
         if document is not None:
             return document
         reading = self._reading.get(query)
         if reading is None:
-            self._charge(query, key)
+            wait = self._charge(query, key)
+            if wait is not None:
+                await asyncio.sleep(min(wait, REFUSED_SECONDS))
+                raise DocumentInvalid([too_much_work(wait)])
             reading = asyncio.get_running_loop().create_task(self._read_in_turn(query, key))
             self._reading[query] = reading
             reading.add_done_callback(lambda task: self._read_it(query, task))
@@ -257,8 +269,19 @@ class Documents:
     def _keep(self, query: str, ast: DocumentNode, size: Size) -> Document:
         is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
         document = Document(query, ast, schema=self.schema, is_plain=is_plain)
-        self._kept.put(query, document, characters=len(query))
+        if len(query) <= _SHORT_CHARACTERS or self._was_seen(query):
+            self._kept.put(query, document, characters=len(query))
         return document
+
+    def _was_seen(self, query: str) -> bool:
+        """Tell whether a long document was parsed before: most of a flood never come again."""
+        hashed = hash(query)
+        if hashed in self._seen:
+            return True
+        self._seen[hashed] = None
+        if len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)
+        return False
 
 
 def _read(
@@ -290,4 +313,27 @@ def _read(
         raise DocumentInvalid([nested]) from error
     if errors:
         raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
+    _forget_tokens(ast)
     return ast, size
+
+
+def _forget_tokens(ast: DocumentNode) -> None:
+    """Drop the tokens of a document, which take ten times the memory of its nodes; places stay."""
+    if ast.loc is None:
+        return
+    token: Token | None = ast.loc.start_token
+    waiting: list[Node] = [ast]
+    while waiting:
+        node = waiting.pop()
+        if node.loc is not None:
+            node.loc.start_token = node.loc.end_token = _NO_TOKEN
+        for key in node.keys:
+            value = getattr(node, key, None)
+            if isinstance(value, Node):
+                waiting.append(value)
+            elif isinstance(value, (list, tuple)):
+                waiting += [each for each in value if isinstance(each, Node)]
+    while token is not None:  # they hold each other
+        following = token.next
+        token.prev = token.next = None
+        token = following

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
@@ -20,7 +21,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.compiled import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
-from circuit_breaker_server.graphql.limits import too_much_work
+from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.security.budgets import Budgets
@@ -29,7 +30,9 @@ from circuit_breaker_server.turns import Slices
 
 __all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project", "run"]
 
-MAX_COST: Final = 200_000
+MAX_COST: Final = 100_000
+_CHARGED_FOR_COUNTING: Final = 5_000
+"""For an operation that could answer too much, even where there is little for the caller, or it is refused."""
 CHEAP: Final = 1_000
 """Values of an operation that is executed at once: about 5 ms."""
 
@@ -74,13 +77,11 @@ async def execute(
     if operation.operation is OperationType.SUBSCRIPTION:
         return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
     is_mutation = operation.operation is OperationType.MUTATION
-    cost = document.cost(operation_name, variables)
-    if cost > max_cost:
-        cost = document.cost(operation_name, variables, lambda field: how_many(field, engine, caller.rights))
-    if cost > CHEAP:
-        refusal = _refused(cost, max_cost, caller, budgets)
-        if refusal is not None:
-            return encode_errors([refusal])
+    cost, refusal = await _admit(
+        document, operation_name, variables, engine, caller, budgets=budgets, max_cost=max_cost
+    )
+    if refusal is not None:
+        return refusal
     root = Root(
         engine,
         is_mutation=is_mutation,
@@ -93,7 +94,10 @@ async def execute(
     )
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await run(document, variables=variables, operation_name=operation_name, root=root)
+            if not root.is_costly:
+                return await run(document, variables=variables, operation_name=operation_name, root=root)
+            async with root.slices.room_for(cost, caller.id or caller.address):
+                return await run(document, variables=variables, operation_name=operation_name, root=root)
     except TimeoutError:
         text = f"not finished within {timeout_seconds:g} s"
         if root.is_mutation:
@@ -101,15 +105,31 @@ async def execute(
         return encode_refusal("TIMEOUT", text)
 
 
-def _refused(cost: int, max_cost: int, caller: Caller, budgets: Budgets | None) -> GraphQLError | None:
+async def _admit(
+    document: Document,
+    operation_name: str | None,
+    variables: Mapping[str, object] | None,
+    engine: Engine,
+    caller: Caller,
+    *,
+    budgets: Budgets | None,
+    max_cost: int,
+) -> tuple[int, bytes | None]:
+    """Charge an operation to its principal; return what it costs, and the refusal where it is refused."""
+    cost = charged = document.cost(operation_name, variables)
     if cost > max_cost:
-        return GraphQLError(
-            message=f"the answer may have {cost} values, {max_cost} are allowed: ask for fewer items at a "
-            "time (first), or for fewer fields",
-            extensions={"code": "DOCUMENT_TOO_COMPLEX"},
-        )
-    wait = None if budgets is None else budgets.spend(caller.id or caller.address, cost)
-    return None if wait is None else too_much_work(wait)
+        rights = caller.rights
+        most = functools.cache(lambda field: how_many(field, engine, rights))
+        cost = document.cost(operation_name, variables, most)
+        charged = _CHARGED_FOR_COUNTING if cost > max_cost else max(cost, _CHARGED_FOR_COUNTING)
+    if charged > CHEAP and budgets is not None:
+        wait = budgets.spend(caller.id or caller.address, charged)
+        if wait is not None:
+            await asyncio.sleep(min(wait, REFUSED_SECONDS))
+            return charged, encode_errors([too_much_work(wait)])
+    if cost > max_cost:
+        return charged, encode_refusal("DOCUMENT_TOO_COMPLEX", _TOO_COSTLY.format(cost, max_cost))
+    return charged, None
 
 
 async def run(
@@ -205,6 +225,10 @@ def _is_coroutine(value: object) -> TypeGuard[Awaitable[object]]:
     return type(value) is CoroutineType
 
 
+_TOO_COSTLY = (
+    "the answer may have {} values, {} are allowed: ask for fewer items at a time (first), or for "
+    "fewer fields"
+)
 _WEBSOCKET_ONLY = (
     "a subscription needs a WebSocket: connect to this URL with ws:// or wss:// and the subprotocol "
     "graphql-transport-ws; where none comes through, post it to /graphql/poll"

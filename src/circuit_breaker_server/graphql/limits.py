@@ -25,6 +25,7 @@ from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 
 __all__ = [
+    "REFUSED_SECONDS",
     "Size",
     "check_characters",
     "check_document",
@@ -34,6 +35,8 @@ __all__ = [
     "too_much_work",
 ]
 
+REFUSED_SECONDS: Final = 1.0
+"""How long a refusal by rate is held back: who asks again at once would cost as much as who is served."""
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -32,7 +32,7 @@ DOCUMENTS = Documents(load_schema())
         ),
         ("{ mcpServers { edges { node { id } } } }", 1 + 100 * 3),
         ("{ __typename }", 1),
-        ("{ __schema { types { name } } }", 5_000),
+        ("{ __schema { types { name } } }", 20_000),
         ("subscription { resourceUpdates { id state } }", 3),
     ],
 )
