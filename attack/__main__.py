@@ -25,6 +25,7 @@ from attack.attacks import SUSTAINED, connect_elsewhere
 from attack.attempt import Attack, Breach, Scale
 from attack.audit_log import tamper
 from attack.owned import RIGHTS
+from attack.ownership import OWNERSHIP_RIGHTS
 from attack.rights import rights_under_load
 from attack.suite import ATTACKS, ELSEWHERE
 from attack.victims import Victims, victims_of
@@ -137,6 +138,7 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
         "victim": ("*", ["workflow:read:*"]),
         "eve": ("other", ["workflow:read:nothing", "nats:read:nothing"]),
         **RIGHTS,
+        **OWNERSHIP_RIGHTS,
     }
     problems: list[str] = []
     lines: list[Line] = []

@@ -10,6 +10,7 @@ from attack.attempt import Attack
 from attack.audit_flood import AUDIT_ATTACKS
 from attack.inbound import INBOUND
 from attack.outbound import OUTBOUND_ATTACKS
+from attack.ownership import OWNERSHIP_ATTACKS
 from attack.quotas import QUOTA_ATTACKS
 from attack.timing import timing_of_ids
 
@@ -19,6 +20,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **attacks.ATTACKS,
     **INBOUND,
     **OUTBOUND_ATTACKS,
+    **OWNERSHIP_ATTACKS,
     **AUDIT_ATTACKS,
     **QUOTA_ATTACKS,
     "timing of ids": timing_of_ids,

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,12 +24,13 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
 from benchmarks.processes import Commands, Remote, run_commands, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
-from circuit_breaker_server import Server, ServerSettings, TokenSettings
+from circuit_breaker_server import OAuthProviderSettings, Server, ServerSettings, TokenSettings
 from circuit_breaker_server.security.scopes import KINDS
 
 __all__ = [
     "ALLOWED_PEER",
     "ATTACKER",
+    "ISSUERS",
     "LIMITS",
     "SECRET",
     "Peer",
@@ -46,6 +48,9 @@ ATTACKER: Final = "127.0.0.66"
 
 ALLOWED_PEER: Final = "127.0.0.77"
 """Where servers of the attacker listen that the attacked server may connect to; nothing else inside is."""
+
+ISSUERS: Final = ("first", "second")
+"""The OAuth providers that the operator has configured; an attack listens at their token endpoints."""
 
 LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
@@ -95,7 +100,10 @@ async def _commands(data_dir: Path, policy: Path, settings: dict[str, Any]) -> A
         async def weigh() -> int:
             return resident_bytes()
 
-        yield {"port": port, "weigh": weigh}
+        async def set_variable(name: str, value: str) -> None:
+            os.environ[name] = value
+
+        yield {"port": port, "weigh": weigh, "set_variable": set_variable}
 
 
 @final
@@ -105,17 +113,28 @@ class World:
     :ivar data_dir: the server's.
     """
 
-    def __init__(self, directory: Path, server: Remote, people: dict[str, tuple[str, list[str]]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server: Remote,
+        people: dict[str, tuple[str, list[str]]],
+        issuer_ports: tuple[int, int],
+    ) -> None:
         self.data_dir = directory / "data"
         self._policy = directory / "policy.toml"
         self._server = server
         self.people = people
+        self.issuer_ports = issuer_ports
         self.port: int = server.call("port")
         self.url = f"http://127.0.0.1:{self.port}/graphql"
 
     def weigh(self) -> int:
         """Return the server's memory in bytes."""
         return int(self._server.call("weigh"))
+
+    def set_variable(self, name: str, value: str) -> None:
+        """Set a variable of the server's environment, as its operator would before the start."""
+        self._server.call("set_variable", name=name, value=value)
 
     def kill(self) -> None:
         """Kill the server without a chance to write anything more."""
@@ -150,15 +169,31 @@ class World:
             return found
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((ALLOWED_PEER, 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _issuer(id_: str, port: int) -> OAuthProviderSettings:
+    url = f"http://{ALLOWED_PEER}:{port}"
+    return OAuthProviderSettings(
+        id=id_, name=id_, authorization_endpoint=f"{url}/authorize", token_endpoint=f"{url}/v1/token"
+    )
+
+
 @contextlib.contextmanager
 def opened(directory: Path, people: dict[str, tuple[str, list[str]]], **settings: Any) -> Iterator[World]:
     """Run a server with this policy."""
     policy = directory / "policy.toml"
     policy.write_text(policy_of(people))
-    arguments = (str(directory / "data"), str(policy), {**LIMITS, **settings})
+    ports = _free_port(), _free_port()
+    issuers = tuple(_issuer(id_, port) for id_, port in zip(ISSUERS, ports, strict=True))
+    arguments = (str(directory / "data"), str(policy), {**LIMITS, "oauth_providers": issuers, **settings})
     with on_core(LOAD_CORE), running(serve, *arguments, core=MEASURED_CORE) as server:
         server.receive()
-        yield World(directory, server, people)
+        yield World(directory, server, people, ports)
         server.stop()
 
 
