@@ -16,7 +16,7 @@ from attack.attempt import Attack, Breach, Scale, must
 from attack.world import ALLOWED_PEER, World
 from circuit_breaker_server.outbound import AddressRefused, AddressRules
 
-__all__ = ["HEAD", "OUTBOUND_ATTACKS", "peer"]
+__all__ = ["HEAD", "OUTBOUND_ATTACKS", "load_clients", "peer"]
 
 _CONFIGURE: Final = "mutation($i: LlmProviderConfigInput!) { configureLlmProvider(input: $i) { id } }"
 _COMPLETE: Final = """mutation($i: LlmChatCompletionInput!) {
@@ -213,6 +213,18 @@ async def smuggled_parameters(world: World, _scale: Scale) -> str:
         found = await _sign_in(world, additionalParams={name: "https://evil.example/"})
         must(_code(found) == "INVALID_INPUT", f"{name}: {found}")
     return "INVALID_INPUT"
+
+
+async def load_clients(world: World) -> None:
+    """Have the server load its clients of providers and MCP servers: some 40 MiB of libraries."""
+    async with peer(ALLOWED_PEER, [b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n"]) as (url, _):
+        await _complete(world, url)
+        config = {"endpoint": url, "timeoutSeconds": 2, "retry": {"maxAttempts": 1}}
+        given = {"name": "tools", "type": "REMOTE", "tenantId": "acme", "config": config}
+        made = await _ask(world, _CREATE, i=given)
+        id_ = made["data"]["createMcpServer"]["id"]
+        await _ask(world, _TEST, id=id_)
+        await _ask(world, "mutation($id: ID!) { deleteMcpServer(id: $id) { success } }", id=id_)
 
 
 OUTBOUND_ATTACKS: Final[Mapping[str, Attack]] = {

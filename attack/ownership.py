@@ -366,7 +366,8 @@ async def _server(
 
 async def _moved(world: World, server: str, evil: str, **config: object) -> None:
     """Let a colleague move the MCP server to another address, and have it asked there."""
-    for changed in ({"endpoint": evil}, {"endpoint": evil, **config}):
+    once = {"retry": {"maxAttempts": 1}}
+    for changed in ({"endpoint": evil, **once}, {"endpoint": evil, **once, **config}):
         answer = await _ask(world, _COLLEAGUE, _UPDATE, id=server, i={"config": changed})
         must(_code(answer) in {"done", "INVALID_INPUT"}, str(answer))
         await _ask(world, _COLLEAGUE, _TEST, id=server)
@@ -413,7 +414,10 @@ async def private_key_of_a_server_that_moves(world: World, _scale: Scale) -> str
             _COLLEAGUE,
             _UPDATE,
             id=server,
-            i={"config": {"endpoint": evil}, "auth": {"jwt": {**jwt, "privateKey": None}}},
+            i={
+                "config": {"endpoint": evil, "retry": {"maxAttempts": 1}},
+                "auth": {"jwt": {**jwt, "privateKey": None}},
+            },
         )
         await _ask(world, _COLLEAGUE, _TEST, id=server)
         must(at_evil, "the moved server was not asked")
@@ -781,15 +785,18 @@ async def guessed_references(world: World, _scale: Scale) -> str:
         foreign = json.dumps(await _ask(world, PROBER, query, id=id_)).replace(id_, NOBODYS)
         absent = json.dumps(await _ask(world, PROBER, query, id=NOBODYS))
         must(foreign == absent, f"{query}: {foreign} is not {absent}")
-    said = set[str]()
     async with Peer.open(world) as socket:
         await socket.let_in(PROBER)
         for number, id_ in enumerate((completion, NOBODYS)):
             query = f"subscription {{ llmStream(requestId: {json.dumps(id_)}) {{ __typename }} }}"
             socket.text({"id": str(number), "type": "subscribe", "payload": {"query": query}})
-            message = await socket.read_until("next", "error", "complete")
-            said.add(json.dumps(message).replace(completion, NOBODYS).replace(f'"id": "{number}"', ""))
-    must(len(said) == 1, f"llmStream: {said}")
+        # A stream of a completion waits for it; that of another principal's must wait like one of none.
+        told: dict[str, list[str]] = {"0": [], "1": []}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while "close" not in (message := await socket.read()):
+                    told.get(str(message.get("id")), []).append(json.dumps(message["type"]))
+    must(told["0"] == told["1"] and '"next"' not in told["0"], f"llmStream: {told}")
     return f"{len(asked) + 1} questions, answered as if nothing were there"
 
 

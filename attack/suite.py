@@ -13,6 +13,7 @@ from attack.outbound import OUTBOUND_ATTACKS
 from attack.ownership import OWNERSHIP_ATTACKS
 from attack.quotas import QUOTA_ATTACKS
 from attack.timing import timing_of_ids
+from attack.work import WORK_ATTACKS
 
 __all__ = ["ATTACKS", "ELSEWHERE"]
 
@@ -22,6 +23,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **OUTBOUND_ATTACKS,
     **OWNERSHIP_ATTACKS,
     **AUDIT_ATTACKS,
+    **WORK_ATTACKS,
     **QUOTA_ATTACKS,
     "timing of ids": timing_of_ids,
 }

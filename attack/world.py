@@ -25,6 +25,7 @@ from benchmarks.processes import Commands, Remote, run_commands, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import OAuthProviderSettings, Server, ServerSettings, TokenSettings
+from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
 from circuit_breaker_server.security.scopes import KINDS
 
 __all__ = [
@@ -55,6 +56,7 @@ ISSUERS: Final = ("first", "second")
 LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
 
+_AT_ONCE: Final = 500
 People = Mapping[str, tuple[str, list[str]]]
 _ALL: Final = [f"{kind}:admin:*" for kind in KINDS]
 
@@ -103,7 +105,20 @@ async def _commands(data_dir: Path, policy: Path, settings: dict[str, Any]) -> A
         async def set_variable(name: str, value: str) -> None:
             os.environ[name] = value
 
-        yield {"port": port, "weigh": weigh, "set_variable": set_variable}
+        async def fill(workflow: str, count: int, data_bytes: int, moves: int) -> None:
+            """Make resources beside the API, many in one commit; let each of them move so often."""
+            workflows = server.engine.workflows
+            given = CreateResource(workflow_id=workflow, data={"text": "x" * data_bytes}, metadata={})
+            ids: list[str] = []
+            for begin in range(0, count, _AT_ONCE):
+                some = range(min(_AT_ONCE, count - begin))
+                made = await asyncio.gather(*(workflows.create_resource(given) for _ in some))
+                ids += [str(each.value["id"]) for each in made]
+            for _ in range(moves):
+                again = (ExecuteActivity(resource_id=id_, activity_id="stay", data={}) for id_ in ids)
+                await asyncio.gather(*(workflows.execute_activity(each) for each in again))
+
+        yield {"port": port, "weigh": weigh, "set_variable": set_variable, "fill": fill}
 
 
 @final
@@ -125,6 +140,7 @@ class World:
         self._server = server
         self.people = people
         self.issuer_ports = issuer_ports
+        self.crowds: dict[str, str] = {}
         self.port: int = server.call("port")
         self.url = f"http://127.0.0.1:{self.port}/graphql"
 
@@ -135,6 +151,10 @@ class World:
     def set_variable(self, name: str, value: str) -> None:
         """Set a variable of the server's environment, as its operator would before the start."""
         self._server.call("set_variable", name=name, value=value)
+
+    def fill(self, workflow: str, *, count: int, data_bytes: int, moves: int) -> None:
+        """Have the server make resources, quickly."""
+        self._server.call("fill", workflow=workflow, count=count, data_bytes=data_bytes, moves=moves)
 
     def kill(self) -> None:
         """Kill the server without a chance to write anything more."""
