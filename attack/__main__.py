@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import statistics
 import sys
@@ -24,16 +25,22 @@ import uvloop
 from attack.attacks import SUSTAINED, connect_elsewhere
 from attack.attempt import Attack, Breach, Scale
 from attack.audit_log import tamper
+from attack.outbound import load_clients
 from attack.owned import RIGHTS
+from attack.ownership import OWNERSHIP_RIGHTS
 from attack.rights import rights_under_load
 from attack.suite import ATTACKS, ELSEWHERE
 from attack.victims import Victims, victims_of
+from attack.work import WORK_ATTACKS, WORK_RIGHTS, fill
 from attack.world import ATTACKER, LIMITS, World, opened
 from circuit_breaker_server.security.audit import AuditPaths, read_key, verify
 
 __all__ = ["main"]
 
-_MEMORY_TIMES: Final = 2.0
+_MEMORY_BYTES: Final = 64 * 2**20
+"""How much more memory than in quiet the server may hold after an attack."""
+_FREEING_SECONDS: Final = 3.0
+_HEALTH_SECONDS: Final = 1.0
 _LATENCY_TIMES: Final = 1.5
 _TIMES: Final = 3
 
@@ -44,6 +51,8 @@ class Line(msgspec.Struct, kw_only=True):
 
     :ivar held_p99_ms: processor time of the server's event loop between two looks at its sockets.
     :ivar victims_p99_ms: from a mutation to the handlers of the others meanwhile; ``None``: too short.
+    :ivar health_ms: the longest in which ``/health`` was answered meanwhile.
+    :ivar memory_mib: of the server afterwards, once what can be is freed.
     """
 
     attack: str
@@ -51,6 +60,7 @@ class Line(msgspec.Struct, kw_only=True):
     refused: bool
     seconds: float
     victims_p99_ms: float | None
+    health_ms: float
     memory_mib: float
     held_p99_ms: float
     held_longest_ms: float
@@ -61,9 +71,20 @@ def p99_ms(taken: Sequence[float]) -> float | None:
     return round(statistics.quantiles(taken, n=100)[98] * 1000, 2) if len(taken) >= 200 else None
 
 
-async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: Victims) -> Line:
+async def _settled_memory(world: World, at_most: float) -> int:
+    """Return the server's memory, after a moment for what is being freed where it is more."""
+    until = time.monotonic() + _FREEING_SECONDS
+    while (weight := world.weigh()) > at_most and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+    return weight
+
+
+async def _try(
+    world: World, name: str, attack: Attack, scale: Scale, victims: Victims, *, at_most: float
+) -> Line:
     victims.take()
     world.holds()
+    victims.take_health()
     began = time.monotonic()
     try:
         async with asyncio.timeout(120):
@@ -76,15 +97,17 @@ async def _try(world: World, name: str, attack: Attack, scale: Scale, victims: V
     except Exception as error:  # noqa: BLE001 (an attack that breaks proves nothing)
         outcome, refused = f"the attack broke: {type(error).__name__}: {error}", False
     held_p99, held_longest = world.holds()
+    seconds, p99, health = time.monotonic() - began, p99_ms(victims.take()), victims.take_health()
     return Line(
         held_p99_ms=round(held_p99 * 1000, 1),
         held_longest_ms=round(held_longest * 1000, 1),
         attack=name,
         outcome=outcome,
         refused=refused,
-        seconds=round(time.monotonic() - began, 2),
-        victims_p99_ms=p99_ms(victims.take()),
-        memory_mib=round(world.weigh() / 2**20, 1),
+        seconds=round(seconds, 2),
+        victims_p99_ms=p99,
+        health_ms=round(health * 1000, 1),
+        memory_mib=round(await _settled_memory(world, at_most) / 2**20, 1),
     )
 
 
@@ -94,8 +117,9 @@ def _show(line: Line, *, as_json: bool) -> None:
     else:
         p99 = "" if line.victims_p99_ms is None else f"victims p99 {line.victims_p99_ms} ms"
         verdict = "refused" if line.refused else "BREACH "
-        held = f"loop held {line.held_p99_ms:.1f} ms, {line.held_longest_ms:.1f} at most"
-        text = f"{line.attack:<34} {verdict}  {line.seconds:>6.2f} s  {p99:<24} {held:<34} {line.outcome}"
+        held = f"loop {line.held_p99_ms:>4.1f}, {line.held_longest_ms:>5.1f} ms"
+        felt = f"{p99:<22} {held}  health {line.health_ms:>6.1f} ms  {line.memory_mib:>5.1f} MiB"
+        text = f"{line.attack:<40} {verdict}  {line.seconds:>6.2f} s  {felt}  {line.outcome}"
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -126,7 +150,7 @@ async def _felt(
         attacked, undisturbed = [line.victims_p99_ms or 0.0], [quiet]
         while len(attacked) < _TIMES:
             undisturbed.append(await _quiet(victims, scale.flood_seconds))
-            again = await _try(world, line.attack, ATTACKS[line.attack], scale, victims)
+            again = await _try(world, line.attack, ATTACKS[line.attack], scale, victims, at_most=math.inf)
             attacked.append(again.victims_p99_ms or 0.0)
             if not again.refused:
                 problems.append(f"{line.attack}: {again.outcome}")
@@ -145,19 +169,25 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
         "victim": ("*", ["workflow:read:*"]),
         "eve": ("other", ["workflow:read:nothing", "nats:read:nothing"]),
         **RIGHTS,
+        **OWNERSHIP_RIGHTS,
+        **WORK_RIGHTS,
     }
     problems: list[str] = []
     lines: list[Line] = []
     with opened(directory, people) as world, victims_of(world) as victims:
         _give_way()
+        chosen = {n: a for n, a in ATTACKS.items() if not arguments.only or n in arguments.only}
+        await load_clients(world)
+        if chosen.keys() & WORK_ATTACKS.keys():
+            await fill(world, scale)
         await asyncio.sleep(2)
         quiet = await _quiet(victims, 5 if arguments.short else 15)
         await connect_elsewhere(scale.flood_seconds)
         busy = p99_ms(victims.take()) or 0.0
         before = world.weigh()
-        chosen = {n: a for n, a in ATTACKS.items() if not arguments.only or n in arguments.only}
+        bound = before + _MEMORY_BYTES
         for name, attack in chosen.items():
-            line = await _try(world, name, attack, scale, victims)
+            line = await _try(world, name, attack, scale, victims, at_most=bound)
             lines.append(line)
             _show(line, as_json=arguments.json)
             if name in SUSTAINED:
@@ -175,8 +205,16 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
             judged = [line for line in lines if line.attack not in ELSEWHERE]
             slow = [line for line in judged if (line.victims_p99_ms or 0) > _LATENCY_TIMES * max(quiet, busy)]
             problems += await _felt(world, slow, scale, victims, (quiet, busy))
-        if after > _MEMORY_TIMES * before:
-            problems.append(f"memory grew from {before} to {after} bytes")
+        problems += [
+            f"{line.attack}: the server holds {line.memory_mib} MiB, over {bound / 2**20:.1f}"
+            for line in lines
+            if line.memory_mib > bound / 2**20
+        ]
+        problems += [
+            f"{line.attack}: /health was answered after {line.health_ms} ms"
+            for line in lines
+            if line.health_ms > _HEALTH_SECONDS * 1000 and line.attack not in ELSEWHERE
+        ]
         async with world.http("127.0.0.1") as http:
             if await world.ask(http, "boss", "{ health }") != {"data": {"health": "ok"}}:
                 problems.append("the server does not answer any more")

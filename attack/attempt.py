@@ -23,6 +23,8 @@ class Scale:
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
     :ivar audited: mutations that have to have their audit line during a flood of refusals.
+    :ivar crowd: resources of others.
+    :ivar moves: in the history of some of them.
     :ivar timings: of each field with an id, for existing and for missing ones.
     """
 
@@ -33,6 +35,8 @@ class Scale:
         self.fuzzed = 5_000 if short else 100_000
         self.fuzzed_frames = 500 if short else 10_000
         self.audited = 500 if short else 10_000
+        self.crowd = 5_000 if short else 20_000
+        self.moves = 200 if short else 1_000
         self.timings = 50 if short else 200
 
 

@@ -16,7 +16,7 @@ from attack.attempt import Attack, Breach, Scale, must
 from attack.world import ALLOWED_PEER, World
 from circuit_breaker_server.outbound import AddressRefused, AddressRules
 
-__all__ = ["OUTBOUND_ATTACKS"]
+__all__ = ["HEAD", "OUTBOUND_ATTACKS", "load_clients", "peer"]
 
 _CONFIGURE: Final = "mutation($i: LlmProviderConfigInput!) { configureLlmProvider(input: $i) { id } }"
 _COMPLETE: Final = """mutation($i: LlmChatCompletionInput!) {
@@ -24,14 +24,16 @@ _COMPLETE: Final = """mutation($i: LlmChatCompletionInput!) {
 _CREATE: Final = "mutation($i: CreateMcpServerInput!) { createMcpServer(input: $i) { id } }"
 _TEST: Final = "mutation($id: ID!) { testMcpConnection(serverId: $id) { success error } }"
 _SIGN_IN: Final = "mutation($i: InitiateMcpOAuthInput!) { initiateMcpOAuth(input: $i) { authorizationUrl } }"
-_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n%b\r\n"
+HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n%b\r\n"
 _MOST_BYTES: Final = 96 * 2**20
 """What an answer may cost the server in memory."""
 
 
 @contextlib.asynccontextmanager
-async def _peer(address: str, parts: Iterable[bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Answer the same to everybody at an address; yield where, and what was asked."""
+async def peer(
+    address: str, parts: Iterable[bytes], *, port: int = 0
+) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Answer the same to everybody at an address; yield where, and what was asked: heads with bodies."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,13 +42,13 @@ async def _peer(address: str, parts: Iterable[bytes]) -> AsyncIterator[tuple[str
             head = await reader.readuntil(b"\r\n\r\n")
             asked[-1] = head
             length = re.search(rb"content-length: ([0-9]+)", head.lower())
-            await reader.readexactly(0 if length is None else int(length[1]))
+            asked[-1] += await reader.readexactly(0 if length is None else int(length[1]))
             for part in parts:
                 writer.write(part)
                 await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, address, 0) as server:
+    async with await asyncio.start_server(serve, address, port) as server:
         yield f"http://{address}:{server.sockets[0].getsockname()[1]}/v1", asked
 
 
@@ -87,7 +89,7 @@ def _inside(host: str) -> Attack:
     """Name an address inside as provider and as MCP server, with a listener of ours behind it."""
 
     async def attack(world: World, _scale: Scale) -> str:
-        async with _peer("127.0.0.1", [_HEAD % b""]) as (url, asked):
+        async with peer("127.0.0.1", [HEAD % b""]) as (url, asked):
             port = url.rpartition(":")[2].partition("/")[0]
             target = f"http://{host}:{port}/v1"
             found = await _configure(world, target, f"model-{uuid.uuid4().hex}")
@@ -135,9 +137,9 @@ async def name_of_an_address_inside(_world: World, _scale: Scale) -> str:
 
 
 async def redirect_inside(world: World, _scale: Scale) -> str:
-    async with _peer("127.0.0.1", [_HEAD % b""]) as (inside, asked):
+    async with peer("127.0.0.1", [HEAD % b""]) as (inside, asked):
         moved = b"HTTP/1.1 307 Moved\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n" % inside.encode()
-        async with _peer(ALLOWED_PEER, [moved]) as (url, _):
+        async with peer(ALLOWED_PEER, [moved]) as (url, _):
             answer = await _complete(world, url)
     must(not asked, "the redirect was followed")
     must(_code(answer) == "PROVIDER_FAILED", str(answer))
@@ -148,7 +150,7 @@ def _too_much(head: bytes, parts: Callable[[], Iterable[bytes]]) -> Attack:
     async def attack(world: World, _scale: Scale) -> str:
         before = world.weigh()
 
-        async with _peer(ALLOWED_PEER, itertools.chain([_HEAD % head], parts())) as (url, _):
+        async with peer(ALLOWED_PEER, itertools.chain([HEAD % head], parts())) as (url, _):
             answer = await _complete(world, url)
         must(_code(answer) == "PROVIDER_FAILED", str(answer)[:300])
         grown = world.weigh() - before
@@ -170,7 +172,7 @@ async def figures(world: World, _scale: Scale) -> str:
         "usage": {"prompt_tokens": huge, "completion_tokens": huge, "total_tokens": 2 * huge},
     }
     last = b"data: " + json.dumps(said).encode() + b"\n\ndata: [DONE]\n\n"
-    async with _peer(ALLOWED_PEER, [_HEAD % b"", last]) as (url, _):
+    async with peer(ALLOWED_PEER, [HEAD % b"", last]) as (url, _):
         answer = await _complete(world, url)
     must(_code(answer) == "done", str(answer))
     total = answer["data"]["llmChatCompletion"]["usage"]["totalTokens"]
@@ -211,6 +213,18 @@ async def smuggled_parameters(world: World, _scale: Scale) -> str:
         found = await _sign_in(world, additionalParams={name: "https://evil.example/"})
         must(_code(found) == "INVALID_INPUT", f"{name}: {found}")
     return "INVALID_INPUT"
+
+
+async def load_clients(world: World) -> None:
+    """Have the server load its clients of providers and MCP servers: some 40 MiB of libraries."""
+    async with peer(ALLOWED_PEER, [b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n"]) as (url, _):
+        await _complete(world, url)
+        config = {"endpoint": url, "timeoutSeconds": 2, "retry": {"maxAttempts": 1}}
+        given = {"name": "tools", "type": "REMOTE", "tenantId": "acme", "config": config}
+        made = await _ask(world, _CREATE, i=given)
+        id_ = made["data"]["createMcpServer"]["id"]
+        await _ask(world, _TEST, id=id_)
+        await _ask(world, "mutation($id: ID!) { deleteMcpServer(id: $id) { success } }", id=id_)
 
 
 OUTBOUND_ATTACKS: Final[Mapping[str, Attack]] = {

@@ -10,7 +10,7 @@ import aiohttp
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from attack.world import World
+from attack.world import ALLOWED_PEER, World
 
 __all__ = ["OWNER", "PROBER", "RIGHTS", "one_of_each"]
 
@@ -79,12 +79,12 @@ async def one_of_each(world: World, http: aiohttp.ClientSession) -> dict[str, st
         "rule", name="theirs", description="", condition={"conditionType": "FieldExists", "field": "n"}
     )
     auth = {"jwt": {"issuer": "us", "publicKey": key.as_pem(private=False).decode()}}
-    config = {"endpoint": "http://127.0.0.1:9/mcp"}
+    config = {"endpoint": f"http://{ALLOWED_PEER}:9/mcp"}
     await make("server", OWNER, name="theirs", type="LOCAL", tenantId="acme", config=config, auth=auth)
     claims = {"iss": "us", "sub": OWNER, "exp": int(time.time()) + 600}
     signed = jwt.encode({"alg": "RS256"}, claims, key, algorithms=["RS256"])
     await make("session", OWNER, serverId=ids["server"], userId=OWNER, token=signed)
-    url = "http://127.0.0.1:9/v1"
+    url = f"http://{ALLOWED_PEER}:9/v1"
     await make("provider", OWNER, providerType="openai", name="theirs", baseUrl=url, apiKeyId="", models=[])
     return ids
 

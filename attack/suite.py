@@ -10,8 +10,10 @@ from attack.attempt import Attack
 from attack.audit_flood import AUDIT_ATTACKS
 from attack.inbound import INBOUND
 from attack.outbound import OUTBOUND_ATTACKS
+from attack.ownership import OWNERSHIP_ATTACKS
 from attack.quotas import QUOTA_ATTACKS
 from attack.timing import timing_of_ids
+from attack.work import WORK_ATTACKS
 
 __all__ = ["ATTACKS", "ELSEWHERE"]
 
@@ -19,7 +21,9 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **attacks.ATTACKS,
     **INBOUND,
     **OUTBOUND_ATTACKS,
+    **OWNERSHIP_ATTACKS,
     **AUDIT_ATTACKS,
+    **WORK_ATTACKS,
     **QUOTA_ATTACKS,
     "timing of ids": timing_of_ids,
 }

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Final, final
 
+import aiohttp
+
 from attack.attacks import workflow_of
 from attack.world import World, token
 from benchmarks.machine import LOAD_CORE
@@ -19,6 +21,7 @@ __all__ = ["VICTIMS", "Victims", "victims_of"]
 
 VICTIMS: Final = 20
 _EVERY_SECONDS: Final = 0.02
+_PROBE_SECONDS: Final = 0.05
 
 
 @final
@@ -32,6 +35,10 @@ class Victims:
         """Return the seconds that events took since this was last asked."""
         taken: list[float] = self._process.call("take")
         return taken
+
+    def take_health(self) -> float:
+        """Return the longest seconds in which ``/health`` was answered since this was last asked."""
+        return float(self._process.call("take_health"))
 
     def errors(self) -> list[str]:
         """Return what went wrong for them."""
@@ -48,6 +55,36 @@ def victims_of(world: World) -> Iterator[Victims]:
         process.stop()
 
 
+@final
+class _Probe:
+    """Asks for ``/health`` again and again."""
+
+    def __init__(self, url: str, errors: list[str]) -> None:
+        self._url = url
+        self._errors = errors
+        self._slowest = 0.0
+        self._asked_at: float | None = None
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as http:
+            while True:
+                began = self._asked_at = time.perf_counter()
+                try:
+                    async with http.get(self._url) as answer:
+                        await answer.read()
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    self._errors.append(f"/health: {type(error).__name__}: {error}")
+                self._slowest, self._asked_at = max(self._slowest, time.perf_counter() - began), None
+                await asyncio.sleep(_PROBE_SECONDS)
+
+    async def take(self) -> float:
+        """Return the longest seconds since this was last asked, of the question that is open as well."""
+        waiting = 0.0 if self._asked_at is None else time.perf_counter() - self._asked_at
+        found, self._slowest = max(self._slowest, waiting), 0.0
+        return found
+
+
 def _suffer(pipe: Connection, url: str) -> None:
     run_commands(pipe, lambda: _at_work(url))
 
@@ -57,6 +94,7 @@ async def _at_work(url: str) -> AsyncIterator[Commands]:
     sent: dict[int, float] = {}
     taken: list[float] = []
     errors: list[str] = []
+    probe = _Probe(url.rpartition("/")[0] + "/health", errors)
 
     def client(who: str) -> Client:
         return Client(url, token=lambda: token(who))
@@ -91,8 +129,10 @@ async def _at_work(url: str) -> AsyncIterator[Commands]:
             updates.on_data(arrived)
             updates.on_error(lambda error: errors.append(f"{type(error).__name__}: {error}"))
         publishing = asyncio.create_task(publish(boss, own))
+        probing = asyncio.create_task(probe.run())
         try:
-            yield {"take": take, "errors": told}
+            yield {"take": take, "take_health": probe.take, "errors": told}
         finally:
             publishing.cancel()
-            await asyncio.wait((publishing,))
+            probing.cancel()
+            await asyncio.wait((publishing, probing))

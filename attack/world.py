@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,12 +25,14 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
 from benchmarks.processes import Commands, Remote, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
-from circuit_breaker_server import Server, ServerSettings, TokenSettings
+from circuit_breaker_server import OAuthProviderSettings, Server, ServerSettings, TokenSettings
+from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
 from circuit_breaker_server.security.scopes import KINDS
 
 __all__ = [
     "ALLOWED_PEER",
     "ATTACKER",
+    "ISSUERS",
     "LIMITS",
     "SECRET",
     "Peer",
@@ -48,9 +51,13 @@ ATTACKER: Final = "127.0.0.66"
 ALLOWED_PEER: Final = "127.0.0.77"
 """Where servers of the attacker listen that the attacked server may connect to; nothing else inside is."""
 
+ISSUERS: Final = ("first", "second")
+"""The OAuth providers that the operator has configured; an attack listens at their token endpoints."""
+
 LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
 
+_AT_ONCE: Final = 500
 People = Mapping[str, tuple[str, list[str]]]
 _ALL: Final = [f"{kind}:admin:*" for kind in KINDS]
 
@@ -96,7 +103,23 @@ async def _commands(data_dir: Path, policy: Path, settings: dict[str, Any]) -> A
         async def weigh() -> int:
             return resident_bytes()
 
-        yield {"port": port, "weigh": weigh}
+        async def set_variable(name: str, value: str) -> None:
+            os.environ[name] = value
+
+        async def fill(workflow: str, count: int, data_bytes: int, moves: int) -> None:
+            """Make resources beside the API, many in one commit; let each of them move so often."""
+            workflows = server.engine.workflows
+            given = CreateResource(workflow_id=workflow, data={"text": "x" * data_bytes}, metadata={})
+            ids: list[str] = []
+            for begin in range(0, count, _AT_ONCE):
+                some = range(min(_AT_ONCE, count - begin))
+                made = await asyncio.gather(*(workflows.create_resource(given) for _ in some))
+                ids += [str(each.value["id"]) for each in made]
+            for _ in range(moves):
+                again = (ExecuteActivity(resource_id=id_, activity_id="stay", data={}) for id_ in ids)
+                await asyncio.gather(*(workflows.execute_activity(each) for each in again))
+
+        yield {"port": port, "weigh": weigh, "set_variable": set_variable, "fill": fill}
 
 
 @final
@@ -106,17 +129,33 @@ class World:
     :ivar data_dir: the server's.
     """
 
-    def __init__(self, directory: Path, server: Remote, people: dict[str, tuple[str, list[str]]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server: Remote,
+        people: dict[str, tuple[str, list[str]]],
+        issuer_ports: tuple[int, int],
+    ) -> None:
         self.data_dir = directory / "data"
         self._policy = directory / "policy.toml"
         self._server = server
         self.people = people
+        self.issuer_ports = issuer_ports
+        self.crowds: dict[str, str] = {}
         self.port: int = server.call("port")
         self.url = f"http://127.0.0.1:{self.port}/graphql"
 
     def weigh(self) -> int:
         """Return the server's memory in bytes."""
         return int(self._server.call("weigh"))
+
+    def set_variable(self, name: str, value: str) -> None:
+        """Set a variable of the server's environment, as its operator would before the start."""
+        self._server.call("set_variable", name=name, value=value)
+
+    def fill(self, workflow: str, *, count: int, data_bytes: int, moves: int) -> None:
+        """Have the server make resources, quickly."""
+        self._server.call("fill", workflow=workflow, count=count, data_bytes=data_bytes, moves=moves)
 
     def kill(self) -> None:
         """Kill the server without a chance to write anything more."""
@@ -156,15 +195,31 @@ class World:
             return found
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((ALLOWED_PEER, 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _issuer(id_: str, port: int) -> OAuthProviderSettings:
+    url = f"http://{ALLOWED_PEER}:{port}"
+    return OAuthProviderSettings(
+        id=id_, name=id_, authorization_endpoint=f"{url}/authorize", token_endpoint=f"{url}/v1/token"
+    )
+
+
 @contextlib.contextmanager
 def opened(directory: Path, people: dict[str, tuple[str, list[str]]], **settings: Any) -> Iterator[World]:
     """Run a server with this policy."""
     policy = directory / "policy.toml"
     policy.write_text(policy_of(people))
-    arguments = (str(directory / "data"), str(policy), {**LIMITS, **settings})
+    ports = _free_port(), _free_port()
+    issuers = tuple(_issuer(id_, port) for id_, port in zip(ISSUERS, ports, strict=True))
+    arguments = (str(directory / "data"), str(policy), {**LIMITS, "oauth_providers": issuers, **settings})
     with on_core(LOAD_CORE), running(serve, *arguments, core=MEASURED_CORE) as server:
         server.receive()
-        yield World(directory, server, people)
+        yield World(directory, server, people, ports)
         server.stop()
 
 

@@ -51,6 +51,7 @@ class LLMProviderHealth(Event, frozen=True, kw_only=True):
     :ivar is_healthy: Fewer than three failures in a row.
     :ivar last_check: When it was last called; when it was configured, if never.
     :ivar error_rate: Failed calls by all calls, 0 to 1.
+    :ivar last_error: The kind of the last failure, without the provider's own text, which may quote a prompt.
     """
 
     is_healthy: bool

@@ -32,7 +32,7 @@ __all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project
 
 MAX_COST: Final = 100_000
 _CHARGED_FOR_COUNTING: Final = 5_000
-"""For an operation that could answer too much, even where there is little for the caller, or it is refused."""
+"""For an operation that could answer too much, even where there is little for the caller."""
 CHEAP: Final = 1_000
 """Values of an operation that is executed at once: about 5 ms."""
 

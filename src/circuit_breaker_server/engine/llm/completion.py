@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn, final
 
+import msgspec
+
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.records import Usage
@@ -76,7 +78,7 @@ class CompletionRun:
             try:
                 await turn.enter_async_context(self._turns.slot(ORIGIN.get().principal))
             except EngineError as error:
-                raise await self._refused(error, str(error), blames_provider=False) from error
+                raise await self._refused(error, str(error)) from error
             self._began = time.monotonic()
             return await self._run(endpoint)
 
@@ -114,7 +116,7 @@ class CompletionRun:
         except ProviderFailed as error:
             await outbox.flush()
             text = f"{self._route.provider.name}: {error.message}"
-            raise await self._refused(_refusal(error), text, blames_provider=True) from error
+            raise await self._refused(_refusal(error), text, blamed=error) from error
         finally:
             await outbox.aclose()
 
@@ -143,28 +145,27 @@ class CompletionRun:
         )
         await self._append(body)
 
-    async def _refused(self, refusal: EngineError, error: str, *, blames_provider: bool) -> EngineError:
+    async def _refused(
+        self, refusal: EngineError, error: str, *, blamed: ProviderFailed | None = None
+    ) -> EngineError:
         """Record that the completion has failed; return what its caller is answered."""
 
         def refuse(_offset: str) -> NoReturn:
             raise refusal
 
-        await self._fail(error, blames_provider=blames_provider, effect=Effect(refuse))
-        return refusal
-
-    async def _fail(self, error: str, *, blames_provider: bool, effect: Effect | None = None) -> None:
-        await self._append(
-            CompletionFailed(
-                request_id=self._request_id,
-                at=self._appender.at(),
-                provider_id=self._route.provider.id,
-                latency_ms=self._latency_ms(),
-                streaming=self._streaming,
-                error=error,
-                blames_provider=blames_provider,
-            ),
-            effect=effect,
+        body = CompletionFailed(
+            request_id=self._request_id,
+            at=self._appender.at(),
+            provider_id=self._route.provider.id,
+            latency_ms=self._latency_ms(),
+            streaming=self._streaming,
+            error=error,
+            blames_provider=blamed is not None,
         )
+        if blamed is not None:
+            body = msgspec.structs.replace(body, summary=f"{self._route.provider.name}: {blamed.summary}")
+        await self._append(body, effect=Effect(refuse))
+        return refusal
 
     async def _end(self, pieces: Sequence[Piece], outcome: Outcome) -> Committed[Value]:
         given, provider = self._given, self._route.provider

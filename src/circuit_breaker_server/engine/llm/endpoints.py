@@ -144,18 +144,23 @@ def _estimate(characters: int) -> int:
 class ProviderFailed(Exception):
     """A provider did not answer, or not whole. The text is for the caller: no key is in it.
 
+    :param detail: the provider's own text, which may quote the prompt: it is for this caller alone.
+    :ivar summary: the message without the detail; it may be shown to everybody who sees the provider.
     :ivar retryable: asking again later may help.
     :ivar retry_after_seconds: when, where the provider said so.
     :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request``,
         ``broken``, ``address`` (the server may not connect there) or ``too_big``.
     """
 
-    def __init__(self, kind: str, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, kind: str, summary: str, *, detail: str = "", retry_after_seconds: float | None = None
+    ) -> None:
         self.kind = kind
-        self.message = message
+        self.summary = summary
+        self.message = f"{summary}: {detail}" if detail else summary
         self.retryable = kind in ("rate_limit", "timeout", "connection", "server", "broken")
         self.retry_after_seconds = retry_after_seconds
-        super().__init__(message)
+        super().__init__(self.message)
 
 
 class Endpoint(Protocol):
@@ -340,7 +345,7 @@ class OpenAIEndpoint:
             case openai.APITimeoutError():
                 return ProviderFailed("timeout", f"no answer within {self._timeout_seconds:g} s")
             case openai.APIConnectionError() if begun:
-                return ProviderFailed("broken", f"the answer broke off: {error.__cause__ or error}")
+                return ProviderFailed("broken", "the answer broke off", detail=str(error.__cause__ or error))
             case openai.APIConnectionError():
                 return ProviderFailed("connection", f"no connection: {error.__cause__ or error}")
             case openai.RateLimitError():
@@ -350,9 +355,9 @@ class OpenAIEndpoint:
                 return ProviderFailed("authentication", f"the key was refused ({error.status_code})")
             case openai.APIStatusError():
                 kind = "server" if error.status_code >= 500 else "request"
-                return ProviderFailed(kind, f"status {error.status_code}: {_brief(error.message)}")
+                return ProviderFailed(kind, f"status {error.status_code}", detail=_brief(error.message))
             case _:
-                return ProviderFailed("broken", f"an answer that cannot be read: {_brief(str(error))}")
+                return ProviderFailed("broken", "an answer that cannot be read", detail=_brief(str(error)))
 
     async def aclose(self) -> None:
         """See :class:`Endpoint`."""
@@ -392,7 +397,7 @@ def _count(value: object) -> int | None:
     """Check a number of tokens; ``None`` says that the provider did not count."""
     if value is None or (type(value) is int and 0 <= value < _MAX_TOKENS):
         return value
-    raise ProviderFailed("broken", f"an answer that cannot be read: {_brief(repr(value))} tokens")
+    raise ProviderFailed("broken", "an answer that cannot be read", detail=f"{_brief(repr(value))} tokens")
 
 
 def _pieces(chunk: ChatCompletionChunk, outcome: Outcome, texts: _Texts) -> Iterator[Piece]:
@@ -447,7 +452,9 @@ def _text(value: object) -> str:
             return value
     except UnicodeEncodeError:
         pass
-    raise ProviderFailed("broken", f"an answer that cannot be read: {_brief(ascii(value))} is no text")
+    raise ProviderFailed(
+        "broken", "an answer that cannot be read", detail=f"{_brief(ascii(value))} is no text"
+    )
 
 
 def _seconds(text: str | None) -> float | None:

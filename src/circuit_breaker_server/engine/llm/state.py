@@ -157,10 +157,10 @@ class LlmState(TablePart):
                 self._advance(body.request_id, record, ended_at=body.at)
                 self._count(body, error=None)
                 self._owe(usage, record)
-            case CompletionFailed(error=error):
+            case CompletionFailed(summary=summary):
                 self._advance(body.request_id, record, ended_at=body.at)
                 if body.blames_provider:
-                    self._count(body, error=error)
+                    self._count(body, error=summary)
 
     def _configure(self, body: ProviderConfigured, record: Record) -> None:
         old = self.providers.get(body.id)
