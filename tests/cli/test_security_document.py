@@ -14,6 +14,7 @@ from circuit_breaker_sdk.cli.watch import watch
 from circuit_breaker_sdk.cli.watchable import choose
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.policy import Policy
+from circuit_breaker_server.security.scopes import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +59,11 @@ def test_the_policy_of_the_document_is_the_example_and_valid() -> None:
     assert example.partition("\n\n")[2] == block("toml")
     policy = Policy.load(path)
     assert policy.rights_of("user-7").tenant == "acme"
+
+
+def test_the_table_of_scopes_has_every_kind_and_no_other() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| kind | its names |")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    kinds = [re.findall(r"^\| `(\w+)`", row)[0] for row in rows]
+    assert sorted(set(kinds)) == sorted(KINDS)
