@@ -66,6 +66,11 @@ def test_redirects_are_allowed_by_their_option(started: list[ServerSettings], tm
     assert settings.allowed_redirects == ("https://a.example/back", "https://b.example/")
 
 
+def test_proxies_are_trusted_by_their_option(started: list[ServerSettings], tmp_path: Path) -> None:
+    settings = settings_of(started, tmp_path, "--trusted-proxy=10.0.0.1", "--trusted-proxy=10.1.0.0/16")
+    assert settings.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
+
+
 def test_without_options_the_settings_have_their_defaults(
     started: list[ServerSettings], tmp_path: Path
 ) -> None:

@@ -208,6 +208,14 @@ def serve(
             help="A name by which clients address the server, besides localhost; may be repeated.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A proxy before the server, as 10.0.0.1 or 10.0.0.0/8, which may hold any number of "
+            "connections; may be repeated.",
+        ),
+    ] = None,
     allow_outbound: Annotated[
         list[str] | None,
         typer.Option(
@@ -273,6 +281,7 @@ def serve(
                 enforce_budgets=enforce_budgets,
                 allowed_origins=allowed_origin or (),
                 allowed_hosts=allowed_host or (),
+                trusted_proxies=trusted_proxy or (),
                 allowed_outbound=allow_outbound,
                 allowed_redirects=allow_redirect,
             )

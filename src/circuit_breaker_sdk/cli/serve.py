@@ -75,6 +75,7 @@ async def serve(
     enforce_budgets: bool | None = None,
     allowed_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
     allowed_outbound: Sequence[str] | None = None,
     allowed_redirects: Sequence[str] | None = None,
 ) -> int:
@@ -102,6 +103,7 @@ async def serve(
         known.
     :param allowed_origins: of pages in browsers that may use the server, besides its own.
     :param allowed_hosts: names by which it may be addressed, besides those of this machine.
+    :param trusted_proxies: addresses and networks that may hold any number of connections.
     :param allowed_outbound: where the server may connect for callers, besides public addresses; ``None``:
         loopback, if it listens there and nobody is asked who he is.
     :param allowed_redirects: where OAuth providers may send users back to, besides loopback; ``None``: to the
@@ -127,6 +129,7 @@ async def serve(
             enforce_budgets=enforce_budgets,
             allowed_origins=tuple(allowed_origins),
             allowed_hosts=tuple(allowed_hosts),
+            trusted_proxies=tuple(trusted_proxies),
             allowed_outbound=None if allowed_outbound is None else tuple(allowed_outbound),
             allowed_redirects=None if allowed_redirects is None else tuple(allowed_redirects),
         )
