@@ -121,39 +121,3 @@ def test_a_duration_is_a_number_with_its_unit(text: str, seconds: int) -> None:
 def test_a_duration_of_any_other_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         duration(text)
-
-
-def test_a_valid_policy_is_told_with_its_version_and_what_somebody_may_do(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY)
-    out, _ = ask("policy", "check", str(path))
-    (line,) = out
-    assert re.fullmatch(r"valid: .*/policy\.toml \(version [0-9a-f]{12}\)", line)
-    assert ask("policy", "check", str(path), "--principal", "user-7")[0] == [
-        line,
-        "principal: user-7 is named",
-        "tenant: acme",
-        "scope: workflow:write:wf_*",
-        "scope: cost:read:user/user-7",
-    ]
-    assert ask("policy", "check", str(path), "--principal", "gone")[0][1:] == [
-        "principal: gone is disabled: may do nothing"
-    ]
-    assert ask("policy", "check", str(path), "--principal", "x")[0][1:] == [
-        "principal: x is not named, and there is no [anyone]: may do nothing"
-    ]
-
-
-def test_everything_wrong_with_a_policy_has_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY + "colour = 1\n[anyone]\nroles = ['vewer']\ntenant = 'public'\n")
-    with running("policy", "check", str(path)) as command:
-        assert command.end() == 1
-        assert command.out == []
-        assert [line.partition(": unknown")[0] for line in command.err] == [
-            f"error: {path}: principals.gone.colour",
-            f"error: {path}: anyone.roles[0]",
-        ]
-    status, line = complain("policy", "check", str(tmp_path / "none.toml"))
-    assert status == 1
-    assert "none.toml: cannot be read (No such file" in line

@@ -7,13 +7,18 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from attack.suite import ATTACKS
 from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.cli.serve import token_settings
 from circuit_breaker_sdk.cli.watch import watch
 from circuit_breaker_sdk.cli.watchable import choose
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.policy import Policy
+from circuit_breaker_server.security.scopes import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,3 +63,30 @@ def test_the_policy_of_the_document_is_the_example_and_valid() -> None:
     assert example.partition("\n\n")[2] == block("toml")
     policy = Policy.load(path)
     assert policy.rights_of("user-7").tenant == "acme"
+
+
+def test_the_table_of_scopes_has_every_kind_and_no_other() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| kind | its names |")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    kinds = [re.findall(r"^\| `(\w+)`", row)[0] for row in rows]
+    assert sorted(set(kinds)) == sorted(KINDS)
+
+
+def test_the_threat_model_has_every_attack_that_is_made_and_no_other() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| asset | attacks |")
+    named = re.findall(r"\*([^*]+)\*", table.partition("\n\n")[0])
+    assert sorted(named) == sorted(ATTACKS)
+
+
+def test_what_to_do_before_opening_a_server_is_ten_lines_of_options_that_exist() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, after = text.partition("## Before you put it in the open\n\n")
+    lines = after.partition("\n\n")[0].splitlines()
+    assert [line.partition(".")[0] for line in lines] == [str(n) for n in range(1, 11)]
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    serve = group.commands["serve"]
+    options = {option for parameter in serve.params for option in parameter.opts} | {"--principal"}
+    assert set(re.findall(r"--[a-z-]+", " ".join(lines))) <= options

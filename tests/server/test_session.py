@@ -71,6 +71,13 @@ async def test_whoever_does_not_introduce_himself_in_time_is_closed_with_4408() 
         ([{"id": "1", "type": "subscribe", "payload": {"query": NOTHING}}], 4401),
         ([{"type": "connection_init"}, {"type": "connection_init"}], 4429),
         ([{"type": "hello"}], 4400),
+        (
+            [
+                {"type": "connection_init"},
+                {"id": "x" * 129, "type": "subscribe", "payload": {"query": ALL_THINGS}},
+            ],
+            4400,
+        ),
         ([{"type": "connection_init"}, {"id": "1", "type": "subscribe"}], 4400),
         (
             [

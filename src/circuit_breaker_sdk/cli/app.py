@@ -161,6 +161,38 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Its last seal, to find a cut end; by default beside the data."),
     ] = None,
+    audit_rotate_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            callback=_refuse_if_not_positive,
+            help="Continue the audit log in a new file above N MiB; 64 by default.",
+        ),
+    ] = None,
+    audit_rotate_days: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            callback=_refuse_if_not_positive,
+            help="Continue the audit log in a new file after D days; 30 by default.",
+        ),
+    ] = None,
+    audit_keep_files: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            callback=_refuse_if_not_positive,
+            help="Remove full files of the audit log above the newest N; by default all are kept.",
+        ),
+    ] = None,
+    enforce_budgets: Annotated[
+        bool | None,
+        typer.Option(
+            "--enforce-budgets/--no-enforce-budgets",
+            help="Refuse completions while their payer's budget is exhausted; by default where callers "
+            "are known.",
+        ),
+    ] = None,
     allowed_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -176,6 +208,14 @@ def serve(
             help="A name by which clients address the server, besides localhost; may be repeated.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A proxy before the server, as 10.0.0.1 or 10.0.0.0/8, which may hold any number of "
+            "connections; may be repeated.",
+        ),
+    ] = None,
     allow_outbound: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,6 +223,14 @@ def serve(
             help="Where the server may connect for callers (providers of language models, MCP servers), "
             "besides public addresses: an address, a network as 10.0.0.0/8, a name; may be repeated. "
             "By default loopback, if the server listens there and takes neither tokens nor keys.",
+        ),
+    ] = None,
+    allow_redirect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where OAuth providers may send users of MCP servers back to, word for word, besides "
+            "loopback; may be repeated. By default to the address that is configured for the MCP server.",
         ),
     ] = None,
 ) -> None:
@@ -227,9 +275,15 @@ def serve(
                 policy_file=policy_file,
                 audit_key_file=audit_key_file,
                 audit_anchor=audit_anchor,
+                audit_rotate_mib=audit_rotate_mib,
+                audit_rotate_days=audit_rotate_days,
+                audit_keep_files=audit_keep_files,
+                enforce_budgets=enforce_budgets,
                 allowed_origins=allowed_origin or (),
                 allowed_hosts=allowed_host or (),
+                trusted_proxies=trusted_proxy or (),
                 allowed_outbound=allow_outbound,
+                allowed_redirects=allow_redirect,
             )
         )
     )

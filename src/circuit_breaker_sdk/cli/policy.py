@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
 
 if TYPE_CHECKING:
-    from circuit_breaker_server.security.policy import Policy
+    from circuit_breaker_sdk.cli.reach import Reach
 
 __all__ = ["app"]
 
@@ -40,13 +41,21 @@ def options() -> None:
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in TOML.", show_default=False)],
     *,
-    principal: Annotated[str | None, typer.Option(help="Say also what this principal may do.")] = None,
+    principal: Annotated[str | None, typer.Option(help="Say also what this principal can reach.")] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object, in which each field has the scopes that its inputs take."
+        ),
+    ] = False,
 ) -> None:
-    """Say whether a policy is valid, and its version. Whatever is wrong with it has a line on stderr."""
-    from circuit_breaker_server.security.policy import (  # noqa: PLC0415 (the server is an extra)
-        Policy,
-        PolicyError,
-    )
+    """Say whether a policy is valid, and its version. Whatever is wrong with it has a line on stderr.
+
+    For a principal: the tenant, what it may read, write and administer, and the fields of queries, mutations
+    and subscriptions that are open to it with some arguments.
+    """
+    from circuit_breaker_sdk.cli.reach import reach_of  # noqa: PLC0415 (the server is an extra)
+    from circuit_breaker_server.security.policy import Policy, PolicyError  # noqa: PLC0415 (as above)
 
     try:
         policy = Policy.load(file)
@@ -54,19 +63,26 @@ def check(
         for problem in error.problems:
             print_error(problem)
         raise typer.Exit(ExitCode.VERDICT) from error
+    reach = None if principal is None else reach_of(policy, principal)
+    if as_json:
+        found = {"file": str(file), "version": policy.version} | ({} if reach is None else reach.as_json())
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
     _print(f"valid: {file} (version {policy.version})")
-    if principal is not None:
-        _explain(policy, principal)
+    if reach is not None:
+        _explain(reach)
 
 
-def _explain(policy: Policy, principal: str) -> None:
-    standing = policy.standing(principal)
-    _print(f"principal: {principal} {_STANDINGS[standing]}")
-    if standing in {"named", "anyone"}:
-        rights = policy.rights_of(principal)
-        _print("tenant: " + ("every" if rights.tenant == "*" else str(rights.tenant)))
-        for scope in rights.scopes or ("none",):
-            _print(f"scope: {scope}")
+def _explain(reach: Reach) -> None:
+    _print(f"principal: {reach.principal} {_STANDINGS[reach.standing]}")
+    if reach.tenant is None:
+        return
+    _print("tenant: " + ("every" if reach.tenant == "*" else reach.tenant))
+    for kind, actions in reach.kinds.items():
+        allowed = [f"{action} {', '.join(names)}" for action, names in actions.items() if names]
+        _print(f"{kind}: {'; '.join(allowed) or 'nothing'}")
+    for root, fields in reach.fields.items():
+        _print(f"{root} ({len(fields)} of {reach.totals[root]}): {', '.join(fields) or 'none'}")
 
 
 def _print(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
@@ -68,9 +69,15 @@ async def serve(
     policy_file: Path | None = None,
     audit_key_file: Path | None = None,
     audit_anchor: Path | None = None,
+    audit_rotate_mib: int | None = None,
+    audit_rotate_days: float | None = None,
+    audit_keep_files: int | None = None,
+    enforce_budgets: bool | None = None,
     allowed_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
     allowed_outbound: Sequence[str] | None = None,
+    allowed_redirects: Sequence[str] | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -89,10 +96,18 @@ async def serve(
     :param policy_file: who may do what; ``None``: all who are let in.
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
+    :param audit_rotate_mib: continues the audit log in a new file above this size; ``None``: the setting's
+        default. The next parameter likewise, by age.
+    :param audit_keep_files: full files of the audit log that stay; ``None`` keeps all.
+    :param enforce_budgets: whether an exhausted budget refuses completions; ``None``: where callers are
+        known.
     :param allowed_origins: of pages in browsers that may use the server, besides its own.
     :param allowed_hosts: names by which it may be addressed, besides those of this machine.
+    :param trusted_proxies: addresses and networks that may hold any number of connections.
     :param allowed_outbound: where the server may connect for callers, besides public addresses; ``None``:
         loopback, if it listens there and nobody is asked who he is.
+    :param allowed_redirects: where OAuth providers may send users back to, besides loopback; ``None``: to the
+        address that is configured for the MCP server.
     """
     try:
         settings = ServerSettings(
@@ -110,10 +125,18 @@ async def serve(
             policy_file=policy_file,
             audit_key_file=audit_key_file,
             audit_anchor_file=audit_anchor,
+            audit_keep_files=audit_keep_files,
+            enforce_budgets=enforce_budgets,
             allowed_origins=tuple(allowed_origins),
             allowed_hosts=tuple(allowed_hosts),
+            trusted_proxies=tuple(trusted_proxies),
             allowed_outbound=None if allowed_outbound is None else tuple(allowed_outbound),
+            allowed_redirects=None if allowed_redirects is None else tuple(allowed_redirects),
         )
+        if audit_rotate_mib is not None:
+            settings = replace(settings, audit_rotate_bytes=audit_rotate_mib * 1024 * 1024)
+        if audit_rotate_days is not None:
+            settings = replace(settings, audit_rotate_seconds=audit_rotate_days * 86_400)
     except ValueError as error:
         print_error(error)
         return ExitCode.USAGE

@@ -31,7 +31,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.security.rights import Rights
 from circuit_breaker_server.security.scopes import Action, Kind
 
-__all__ = ["MUTATION_RULES", "QUERY_RULES", "Rule", "Sees", "Verdict", "judge", "keep", "names_of"]
+__all__ = ["MUTATION_RULES", "QUERY_RULES", "Rule", "Sees", "Verdict", "is_open", "judge", "keep", "names_of"]
 
 # Any: an answer is JSON.
 _Item: TypeAlias = Mapping[str, Any]
@@ -51,7 +51,11 @@ class Rule:
         needed, since one for a name, or for ``self``, reaches no further than that.
     :ivar item: the thing that an item of its answer is: items that may not be read are left out.
     :ivar page: tells of which things the answer is a page.
+    :ivar lists: the kind of those items, and how their names begin: without a scope for any of them a query
+        answers an empty list.
     :ivar check: refuses what the others cannot say.
+    :ivar passes: tells which rights, of which principal, ``check`` lets through with some arguments;
+        ``None``: all.
     """
 
     action: Action = "read"
@@ -60,7 +64,9 @@ class Rule:
     makes: Kind | None = None
     item: Callable[[_Item], Thing] | None = None
     page: Callable[[Rights], Sees] | None = None
+    lists: tuple[Kind, str] | None = None
     check: Callable[[Rights, Given, str], None] | None = None
+    passes: Callable[[Rights, str], bool] | None = None
 
 
 class Verdict(enum.Enum):
@@ -99,6 +105,24 @@ def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, 
     return Verdict.ALLOWED
 
 
+def is_open(rule: Rule, rights: Rights, asker: str) -> bool:
+    """Tell whether there are arguments with which a principal is answered, by a field of this rule.
+
+    :func:`judge` decides with the arguments; a list counts as open where an item of it may be seen.
+
+    :param asker: the id of the principal.
+    """
+    needed = [(find.kind, rule.action, find.prefix) for find in rule.things]
+    needed += [(kind, rule.action, "") for kind in rule.some]
+    if rule.lists is not None:
+        needed.append((rule.lists[0], "read", rule.lists[1]))
+    return (
+        all(rights.allows_some(kind, action, prefix) for kind, action, prefix in needed)
+        and (rule.makes is None or rights.allows_pattern(rule.makes, rule.action))
+        and (rule.passes is None or rule.passes(rights, asker))
+    )
+
+
 def names_of(rule: Rule, engine: Engine, given: Given) -> list[str]:
     """Return the names of the things that a root field's arguments name."""
     found = (find(engine, given) for find in rule.things)
@@ -135,11 +159,14 @@ def _sessions_seen(rights: Rights) -> Sees:
     return lambda user, tenant: Thing("mcp", (f"session/{user}",), tenant).may(rights, "read")
 
 
-def _session_to_be(engine: Engine, given: Given) -> Thing | None:
-    """Take the session that a sign-in makes, by its user and its MCP server."""
+def _find_session_to_be(engine: Engine, given: Given) -> Thing | None:
     id_, user = text(given, "serverId"), text(given, "userId")
     tenant = None if id_ is None else engine.mcp.tenant_of(id_)
     return None if tenant is None else Thing("mcp", (f"session/{user}",), tenant)
+
+
+_session_to_be: Final = Find("mcp", _find_session_to_be, "session/")
+"""Take the session that a sign-in makes, by its user and its MCP server."""
 
 
 def _check_completion(rights: Rights, given: Given, asker: str) -> None:
@@ -187,9 +214,7 @@ def _check_state_config(rights: Rights, _given: Given, _asker: str) -> None:
 
 
 def _check_new_server(rights: Rights, given: Given, _asker: str) -> None:
-    if not any(
-        each == "*" or each.startswith("server/") for part in rights.part("mcp", "admin") for each in part
-    ):
+    if not rights.allows_some("mcp", "admin", "server/"):
         raise _forbidden("createMcpServer", "mcp", "admin", "server/*")  # of sessions is not enough
     inner = given.get("input")
     tenant = text(inner, "tenantId") if isinstance(inner, Mapping) else None
@@ -218,34 +243,38 @@ _in_input = {
 QUERY_RULES: Final[Mapping[str, Rule]] = {
     "health": Rule(),
     "workflow": Rule(things=(named("workflow", "id"),)),
-    "workflows": Rule(item=_by("workflow", "id")),
+    "workflows": Rule(item=_by("workflow", "id"), lists=("workflow", "")),
     "resource": Rule(things=(resource("id"),)),
-    "resources": Rule(things=(_workflow,), item=_by("workflow", "workflowId")),
+    "resources": Rule(things=(_workflow,), item=_by("workflow", "workflowId"), lists=("workflow", "")),
     "availableActivities": Rule(things=(resource("resourceId"),)),
     "state": Rule(things=(_workflow,)),
     "workflowStates": Rule(things=(_workflow,)),
     "rule": Rule(things=(named("rule", "id"),)),
-    "rules": Rule(item=_by("rule", "id")),
-    "workflowRules": Rule(things=(_workflow,), item=_by("rule", "id")),
+    "rules": Rule(item=_by("rule", "id"), lists=("rule", "")),
+    "workflowRules": Rule(things=(_workflow,), item=_by("rule", "id"), lists=("rule", "")),
     "natsResource": Rule(things=(resource("id", kind="nats"),)),
     "resourcesInState": Rule(things=(named("nats", "workflowId"),)),
     "findResource": Rule(things=(named("nats", "workflowId"), resource("resourceId", kind="nats"))),
     "agent": Rule(things=(agent(),)),
-    "agents": Rule(item=_by("agent", "id")),
-    "stateAgentConfigs": Rule(item=_by("agent", "agentId")),
+    "agents": Rule(item=_by("agent", "id"), lists=("agent", "")),
+    "stateAgentConfigs": Rule(item=_by("agent", "agentId"), lists=("agent", "")),
     "agentExecution": Rule(things=(agent_of_execution("id"),)),
-    "resourceExecutions": Rule(things=(resource("resourceId"),), item=_by("agent", "agentId")),
+    "resourceExecutions": Rule(
+        things=(resource("resourceId"),), item=_by("agent", "agentId"), lists=("agent", "")
+    ),
     "budgetStatus": Rule(things=(account,)),
     "costAnalytics": Rule(things=(given_input(account),)),
-    "llmProviders": Rule(item=lambda item: Thing("provider", (item["name"],), item["tenant"])),
+    "llmProviders": Rule(
+        item=lambda item: Thing("provider", (item["name"],), item["tenant"]), lists=("provider", "")
+    ),
     "llmProvider": Rule(things=(provider("id"),)),
-    "mcpServers": Rule(page=_servers_seen),
+    "mcpServers": Rule(page=_servers_seen, lists=("mcp", "server/")),
     "mcpServer": Rule(things=(server("id"),)),
-    "mcpServersByTenant": Rule(page=_servers_seen),
+    "mcpServersByTenant": Rule(page=_servers_seen, lists=("mcp", "server/")),
     "mcpOAuthProviders": Rule(some=("mcp",)),
     "mcpServerCapabilities": Rule(things=(server("serverId"),)),
     "mcpServerHealth": Rule(things=(server("serverId"),)),
-    "mcpSessions": Rule(page=_sessions_seen),
+    "mcpSessions": Rule(page=_sessions_seen, lists=("mcp", "session/")),
 }
 """Every root field of queries."""
 
@@ -262,14 +291,28 @@ MUTATION_RULES: Final[Mapping[str, Rule]] = {
     "createWorkflowInstance": Rule("write", (_in_input["nats workflow"],)),
     "executeActivityWithNats": Rule("write", (_in_input["nats resource"],)),
     "createAgent": Rule("admin", makes="agent"),
-    "createStateAgentConfig": Rule("write", (_config_of_agent,), check=_check_state_config),
+    "createStateAgentConfig": Rule(
+        "write",
+        (_config_of_agent,),
+        check=_check_state_config,
+        passes=lambda rights, _: rights.allows_all("workflow", "write"),
+    ),
     "triggerStateAgents": Rule("write", (_in_input["resource"],), item=_by("agent", "agentId")),
     "cancelAgentExecution": Rule("write", (agent_of_execution("executionId"),)),
     "setBudget": Rule("admin", (_in_input["account"],)),
     "applyCredit": Rule("admin", (account,)),
-    "llmChatCompletion": Rule("write", check=_check_completion),
-    "configureLlmProvider": Rule("admin", check=_check_provider),
-    "createMcpServer": Rule("admin", some=("mcp",), check=_check_new_server),
+    "llmChatCompletion": Rule(
+        "write", check=_check_completion, passes=lambda rights, asker: rights.allows("llm", "write", asker)
+    ),
+    "configureLlmProvider": Rule(
+        "admin", check=_check_provider, passes=lambda rights, _: rights.allows_any("provider", "admin")
+    ),
+    "createMcpServer": Rule(
+        "admin",
+        some=("mcp",),
+        check=_check_new_server,
+        passes=lambda rights, _: rights.allows_some("mcp", "admin", "server/"),
+    ),
     "updateMcpServer": Rule("admin", (server("id"),)),
     "deleteMcpServer": Rule("admin", (server("id"),)),
     "configureMcpOAuth": Rule("admin", (_in_input["server"],)),

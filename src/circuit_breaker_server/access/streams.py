@@ -27,7 +27,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.security.rights import EVERY_TENANT, Rights
 from circuit_breaker_server.security.scopes import Kind
 
-__all__ = ["EVERYTHING_SEEN", "STREAMS", "View", "Views", "withheld_from"]
+__all__ = ["EVERYTHING_SEEN", "STREAMS", "View", "Views", "is_open", "withheld_from"]
 
 # Any: an event's value is JSON.
 _Value: TypeAlias = Mapping[str, Any]
@@ -66,11 +66,13 @@ class _Stream:
 
     :ivar of_event: the thing an event is of; ``None``: nobody may see it but who sees all.
     :ivar of_arguments: the things that arguments name: all of them must be his to read.
+    :ivar prefix: how the names of its events' things begin, where the kind has several sorts of names.
     """
 
     kind: Kind
     of_event: Callable[[Engine, _Value], Thing | None]
     of_arguments: tuple[Find, ...]
+    prefix: str = ""
 
 
 def _in_workflow(_engine: Engine, value: _Value) -> Thing:
@@ -118,11 +120,16 @@ STREAMS: Final[Mapping[str, _Stream]] = {
     ),
     "llmStream": _Stream("llm", _of_completion, (completion("requestId"),)),
     "costUpdates": _Stream("cost", _of_account, ()),
-    "mcpServerStatusUpdates": _Stream("mcp", _of_server, (server("serverId"),)),
-    "mcpCapabilityUpdates": _Stream("mcp", _of_server, (server("serverId"),)),
-    "mcpSessionEvents": _Stream("mcp", _of_session, (server("serverId"),)),
+    "mcpServerStatusUpdates": _Stream("mcp", _of_server, (server("serverId"),), "server/"),
+    "mcpCapabilityUpdates": _Stream("mcp", _of_server, (server("serverId"),), "server/"),
+    "mcpSessionEvents": _Stream("mcp", _of_session, (server("serverId"),), "session/"),
 }
 """Every subscription field."""
+
+
+def is_open(field: str, rights: Rights) -> bool:
+    """Tell whether there are arguments with which a principal may see events of a subscription."""
+    return rights.allows_some(STREAMS[field].kind, "read", STREAMS[field].prefix)
 
 
 def withheld_from(rights: Rights) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.security.rights import Rights
@@ -29,8 +29,6 @@ __all__ = [
 ]
 
 Given: TypeAlias = Mapping[str, object]
-Find: TypeAlias = Callable[[Engine, Given], "Thing | None"]
-"""From arguments to what they name; ``None``: they name nothing."""
 
 
 @final
@@ -60,6 +58,29 @@ class Thing:
         return all(allowed) if self.needs_all else any(allowed)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Find:
+    """From arguments to what they name.
+
+    :ivar kind: of what is found.
+    :ivar find: returns ``None`` where the arguments name nothing.
+    :ivar prefix: how the names of what is found begin, where a kind has several sorts of names.
+
+    Example::
+
+        named("workflow", "workflowId")(engine, {"workflowId": "wf_1"})
+    """
+
+    kind: Kind
+    find: Callable[[Engine, Given], Thing | None]
+    prefix: str = ""
+
+    def __call__(self, engine: Engine, given: Given) -> Thing | None:
+        """Return what the arguments name."""
+        return self.find(engine, given)
+
+
 def text(given: Given, name: str) -> str | None:
     """Return an argument, ``None`` where it is null or not there."""
     value = given.get(name)
@@ -73,7 +94,7 @@ def given_input(find: Find) -> Find:
         inner = given.get("input")
         return find(engine, inner) if isinstance(inner, Mapping) else None
 
-    return found
+    return Find(find.kind, found, find.prefix)
 
 
 def named(kind: Kind, argument: str) -> Find:
@@ -83,7 +104,7 @@ def named(kind: Kind, argument: str) -> Find:
         name = text(given, argument)
         return None if name is None else Thing(kind, (name,))
 
-    return found
+    return Find(kind, found)
 
 
 def agent(argument: str = "id") -> Find:
@@ -104,7 +125,7 @@ def resource(argument: str = "id", *, kind: Kind = "workflow") -> Find:
         workflow = None if id_ is None else engine.workflows.owner_of(id_)
         return None if workflow is None else Thing(kind, (workflow,))
 
-    return found
+    return Find(kind, found)
 
 
 def agent_of_execution(argument: str) -> Find:
@@ -115,7 +136,7 @@ def agent_of_execution(argument: str) -> Find:
         owner = None if id_ is None else engine.agents.agent_of(id_)
         return None if owner is None else Thing("agent", (owner,))
 
-    return found
+    return Find("agent", found)
 
 
 def completion(argument: str) -> Find:
@@ -126,7 +147,7 @@ def completion(argument: str) -> Find:
         owner = None if id_ is None else engine.llm.asked_by(id_)
         return None if owner is None else Thing("llm", (owner,))
 
-    return found
+    return Find("llm", found)
 
 
 def provider(argument: str) -> Find:
@@ -137,7 +158,7 @@ def provider(argument: str) -> Find:
         owned = None if id_ is None else engine.llm.name_and_tenant(id_)
         return None if owned is None else Thing("provider", (owned[0],), owned[1])
 
-    return found
+    return Find("provider", found)
 
 
 def server(argument: str) -> Find:
@@ -148,11 +169,10 @@ def server(argument: str) -> Find:
         tenant = None if id_ is None else engine.mcp.tenant_of(id_)
         return None if id_ is None or tenant is None else Thing("mcp", (f"server/{id_}",), tenant)
 
-    return found
+    return Find("mcp", found, "server/")
 
 
-def session(engine: Engine, given: Given) -> Thing | None:
-    """Take a session of an MCP server by its id: it belongs to its user."""
+def _session(engine: Engine, given: Given) -> Thing | None:
     id_ = text(given, "sessionId")
     owner = None if id_ is None else engine.mcp.owner_of_session(id_)
     if owner is None:
@@ -161,9 +181,16 @@ def session(engine: Engine, given: Given) -> Thing | None:
     return Thing("mcp", (f"session/{user}",), tenant)
 
 
-def account(_engine: Engine, given: Given) -> Thing:
-    """Take the accounts of costs that are named by a user, a project, or both; by neither: all of them."""
+session: Final = Find("mcp", _session, "session/")
+"""Take a session of an MCP server by its id: it belongs to its user."""
+
+
+def _account(_engine: Engine, given: Given) -> Thing:
     user, project = text(given, "userId"), text(given, "projectId")
     names = [] if user is None else [f"user/{user}"]
     names += [] if project is None else [f"project/{project}"]
     return Thing("cost", tuple(names) or ("*",), needs_all=True)
+
+
+account: Final = Find("cost", _account)
+"""Take the accounts of costs that are named by a user, a project, or both; by neither: all of them."""

@@ -7,7 +7,7 @@ how much there is for the caller: a refusal depends on nobody else's data.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias, final
 
 from graphql import (
     FieldNode,
@@ -20,6 +20,8 @@ from graphql import (
     IntValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    StringValueNode,
+    ValueNode,
     VariableNode,
     get_named_type,
     is_composite_type,
@@ -37,8 +39,8 @@ _INTROSPECTION_VALUES: Final = 20_000
 """Of ``__schema`` and ``__type``, whatever is selected."""
 
 Variables: TypeAlias = Mapping[str, object]
-Most: TypeAlias = Callable[[str], int]
-"""From a root field that is a list to how many items of it there are for the caller."""
+Most: TypeAlias = Callable[[str, str | None], int]
+"""From a root field that is a list, and its ``workflowId``, to how many items there are for the caller."""
 
 
 @final
@@ -50,7 +52,7 @@ class Cost:
         cost_of(schema, operation, {}).of({"first": 10})
     """
 
-    def __init__(self, fixed: int, lists: Sequence[tuple[str, int, _Items]]) -> None:
+    def __init__(self, fixed: int, lists: Sequence[_List]) -> None:
         self._fixed = fixed
         self._lists = lists
 
@@ -59,10 +61,13 @@ class Cost:
 
         :param most: of each list; without it, all that is asked for is taken to be there.
         """
-        return self._fixed + sum(
-            values * (items(variables) if most is None else min(items(variables), max(1, most(field))))
-            for field, values, items in self._lists
-        )
+        total = self._fixed
+        for each in self._lists:
+            items = each.items(variables)
+            if most is not None:
+                items = min(items, max(1, most(each.field, each.workflow_id(variables))))
+            total += each.values * items
+        return total
 
 
 def cost_of(schema: GraphQLSchema, operation: OperationDefinitionNode, fragments: _Fragments) -> Cost:
@@ -74,12 +79,28 @@ def cost_of(schema: GraphQLSchema, operation: OperationDefinitionNode, fragments
     if root is None:
         return Cost(1, ())
     terms = _Estimate(schema, fragments).roots(operation.selection_set, root)
-    lists = [(field, values, items) for field, values, items in terms if items is not None]
-    return Cost(sum(values for _, values, items in terms if items is None), lists)
+    return Cost(
+        sum(each for each in terms if isinstance(each, int)),
+        [each for each in terms if isinstance(each, _List)],
+    )
 
 
 _Fragments: TypeAlias = Mapping[str, FragmentDefinitionNode]
-_Items: TypeAlias = Callable[[Variables], int]
+
+
+@final
+class _List(NamedTuple):
+    """A root field that is a list with pages.
+
+    :ivar values: of one item.
+    :ivar items: how many are asked for.
+    :ivar workflow_id: its argument of that name.
+    """
+
+    field: str
+    values: int
+    items: Callable[[Variables], int]
+    workflow_id: Callable[[Variables], str | None]
 
 
 @final
@@ -91,17 +112,15 @@ class _Estimate:
         self._fragments = fragments
         self._known: dict[tuple[str, str], int] = {}
 
-    def roots(
-        self, selections: SelectionSetNode, parent: GraphQLOutputType
-    ) -> list[tuple[str, int, _Items | None]]:
-        """Return each root field with its values; a list with pages with those of one item, and its items."""
-        terms: list[tuple[str, int, _Items | None]] = []
+    def roots(self, selections: SelectionSetNode, parent: GraphQLOutputType) -> list[int | _List]:
+        """Return the values of each root field, or the list with pages that it is."""
+        terms: list[int | _List] = []
         for node in selections.selections:
             if isinstance(node, FieldNode):
                 field = self._field(node, parent)
                 paged = field is not None and "first" in field.args
                 values = self._values(node, parent, of_item=paged)
-                terms.append((node.name.value, values, _items(node) if paged else None))
+                terms.append(_list(node, values) if paged else values)
             elif isinstance(node, InlineFragmentNode):
                 terms += self.roots(node.selection_set, parent)
             elif isinstance(node, FragmentSpreadNode) and node.name.value in self._fragments:
@@ -158,18 +177,27 @@ class _Estimate:
         return times * (1 + selected)
 
 
-def _items(node: FieldNode) -> _Items:
-    """Return how many items of a list are asked for, by its argument ``first``."""
-    given = next((each.value for each in node.arguments or () if each.name.value == "first"), None)
-    if isinstance(given, IntValueNode):
-        fixed = min(int(given.value[:10]), PAGE_ITEMS)
-        return lambda _variables: max(1, fixed)
-    if isinstance(given, VariableNode):
-        name = given.name.value
+def _list(node: FieldNode, values: int) -> _List:
+    given = {each.name.value: each.value for each in node.arguments or ()}
 
-        def items(variables: Variables) -> int:
-            value = variables.get(name)
-            return max(1, min(value, PAGE_ITEMS)) if type(value) is int else PAGE_ITEMS
+    def items(variables: Variables) -> int:
+        found = _value(given.get("first"), variables)
+        return max(1, min(found, PAGE_ITEMS)) if type(found) is int else PAGE_ITEMS
 
-        return items
-    return lambda _variables: PAGE_ITEMS
+    def workflow_id(variables: Variables) -> str | None:
+        found = _value(given.get("workflowId"), variables)
+        return found if isinstance(found, str) else None
+
+    return _List(node.name.value, values, items, workflow_id)
+
+
+def _value(node: ValueNode | None, variables: Variables) -> object:
+    match node:
+        case VariableNode():
+            return variables.get(node.name.value)
+        case IntValueNode():
+            return int(node.value[:10])
+        case StringValueNode():
+            return node.value
+        case _:
+            return None

@@ -116,12 +116,12 @@ async def _admit(
     max_cost: int,
 ) -> tuple[int, bytes | None]:
     """Charge an operation to its principal; return what it costs, and the refusal where it is refused."""
-    cost = charged = document.cost(operation_name, variables)
-    if cost > max_cost:
+    asked = cost = document.cost(operation_name, variables)
+    if asked > CHEAP:
         rights = caller.rights
-        most = functools.cache(lambda field: how_many(field, engine, rights))
+        most = functools.cache(lambda field, workflow_id: how_many(field, workflow_id, engine, rights))
         cost = document.cost(operation_name, variables, most)
-        charged = _CHARGED_FOR_COUNTING if cost > max_cost else max(cost, _CHARGED_FOR_COUNTING)
+    charged = min(cost, max_cost) if asked <= max_cost else max(min(cost, max_cost), _CHARGED_FOR_COUNTING)
     if charged > CHEAP and budgets is not None:
         wait = budgets.spend(caller.id or caller.address, charged)
         if wait is not None:
@@ -177,9 +177,9 @@ async def _introspect(document: Document, operation_name: str | None, root: Root
 async def _ask(operation: CompiledOperation, arguments: dict[str, object], root: Root) -> Answered:
     try:
         value = root.field(operation.name, arguments)
-        return Answered(await value if _is_coroutine(value) else value)
+        return Answered(await value if _is_coroutine(value) else value, root)
     except Exception as error:  # noqa: BLE001 (graphql-core makes an error of the answer of each)
-        return Answered(error)
+        return Answered(error, root)
 
 
 def project(

@@ -53,6 +53,7 @@ MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """Of the texts and JSON in one answer; a list ends with an error behind it."""
 _AT_ONCE: Final = 64
 """Items of a list that are answered at once where the operation is cheap."""
+_BYTES_AT_ONCE: Final = 256 * 1024
 _READING_AFTER: Final = frozenset({"resources", "resourcesInState"})
 """Lists that find the place of ``after`` themselves."""
 
@@ -179,8 +180,13 @@ class Root:
         """Answer a list: at once if it is short and cheap, else in slices of the event loop."""
         begun: list[Value | None] = []
         if not self.is_costly:
-            begun = list(itertools.islice(items, _AT_ONCE))
-            if len(begun) < _AT_ONCE:
+            size = 0
+            for item in items:
+                begun.append(item)
+                size += _size_of(item)
+                if len(begun) >= _AT_ONCE or size > _BYTES_AT_ONCE:
+                    break
+            else:
                 return [item for item in begun if item is not None]
         key = self.caller.id or self.caller.address
         return self.slices.over(itertools.chain(begun, items), key)
@@ -280,12 +286,14 @@ class Answered:
     """The value at the root of an operation whose only field was answered already.
 
     :ivar value: the answer, or what the field was refused by.
+    :ivar root: who answered it.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("root", "value")
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, root: Root | None = None) -> None:
         self.value = value
+        self.root = root
 
     def field(self, _name: str, _arguments: Arguments) -> object:
         """Answer the root field."""
@@ -342,6 +350,8 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
         if callable(value):
             value = value()
         root = info.root_value
+        if isinstance(root, Answered):
+            root = root.root
         if isinstance(root, Root):
             if type(value) is list:
                 return root.in_slices(iter(value)) if len(value) > _AT_ONCE else value
@@ -363,10 +373,19 @@ LISTS: Final[Mapping[str, List]] = {
 """The lists that take ``first`` and ``after``."""
 
 
-def how_many(field: str, engine: Engine, rights: Rights) -> int:
+def _size_of(item: Value | None) -> int:
+    """Return the bytes of the texts and the JSON of a value."""
+    values = () if item is None else item.values()
+    return sum(len(value) for value in values if isinstance(value, (str, msgspec.Raw)))
+
+
+def how_many(field: str, workflow_id: str | None, engine: Engine, rights: Rights) -> int:
     """Tell how many items of a list there are at most for who has these rights; a page of them counts."""
     ids: Iterable[str]
     match field:
+        case "resources" | "resourcesInState" if workflow_id is not None:
+            is_seen = rights.allows("workflow", "read", workflow_id)
+            return min(PAGE_ITEMS, engine.workflows.count_resources(workflow_id)) if is_seen else 0
         case "workflows":
             ids = _seen(engine.workflows.workflow_ids(), "workflow", rights)
         case "resources" | "resourcesInState":

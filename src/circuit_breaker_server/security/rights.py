@@ -108,6 +108,16 @@ class Rights:
         _, names, match = self._compiled[kind][action]
         return bool(names) or match is not None
 
+    def allows_some(self, kind: Kind, action: Action, prefix: str) -> bool:
+        """Tell whether there is any scope by which it may be done to a name that begins with this.
+
+        :param prefix: empty, or one of the prefixes of the kind's names, as ``server/``.
+        :raises KeyError: as :meth:`allows`.
+        """
+        return any(
+            each == "*" or each.startswith(prefix) for part in self.part(kind, action) for each in part
+        )
+
     def allows_pattern(self, kind: Kind, action: Action) -> bool:
         """Tell whether a scope with a ``*`` allows it: only such a one covers what has no name yet.
 

@@ -406,6 +406,11 @@ async def test_a_stream_of_nothing_is_refused(
         ({"name": ""}, "name: must not be empty"),
         ({"description": "d" * 10_001}, "description: 10001"),
         ({"tools": ["x"]}, "tools: this server gives agents no tools"),
+        ({"capabilities": [str(n) for n in range(101)]}, "capabilities: 101 of them"),
+        (
+            {"llmProvider": {"providerType": "o", "model": "m", "apiKey": "k" * 4097, "baseUrl": "http://h"}},
+            "llmProvider.apiKey: at most 4096",
+        ),
         ({"capabilities": [""]}, r"capabilities\[0\]: must not be empty"),
         ({"llmConfig": {"temperature": 3.0, "stopSequences": []}}, "llmConfig.temperature: 3 is not"),
         ({"llmConfig": {"temperature": 0.0, "stopSequences": [""]}}, "llmConfig.stopSequences"),
@@ -430,6 +435,7 @@ async def test_an_agent_that_cannot_be_is_refused(changes: dict[str, object], me
     [
         ({"stateId": ""}, "stateId: must not be empty"),
         ({"inputMapping": []}, "inputMapping must be an object"),
+        ({"inputMapping": {"a": "x" * 17_000}}, "inputMapping takes"),
         ({"inputMapping": {"a": 1}}, "inputMapping.a: must be a text, not a number"),
         ({"outputMapping": {"a": "elsewhere"}}, "outputMapping.a: 'elsewhere' is neither"),
         ({"schedule": {"intervalSeconds": 5}}, "schedule: this server starts no runs by time"),

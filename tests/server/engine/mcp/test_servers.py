@@ -346,6 +346,12 @@ CURVE = ECKey.generate_key("P-256").as_pem(private=False).decode()
         ({"config": {"retry": {"maxDelayMs": 60_001}}}, "config.retry.maxDelayMs"),
         ({"config": {"retry": {"backoffMultiplier": 0.5}}}, "config.retry.backoffMultiplier"),
         ({"config": {"retry": {"jitterFactor": 2.0}}}, "config.retry.jitterFactor"),
+        ({"config": {"headers": {f"x-{n}": "x" for n in range(51)}}}, "config.headers"),
+        ({"metadata": {"a": "x" * 70_000}}, "metadata takes"),
+        (
+            {"config": {"endpoint": "https://x/", "ssl": {"verify": True, "caCert": "x" * 65_537}}},
+            "a PEM has at most 65536",
+        ),
         ({"config": {"headers": {"a b": "x"}}}, "is not the name of a header"),
         ({"config": {"headers": {"Host": "x"}}}, "Host is the protocol's own"),
         ({"config": {"headers": {"X": "a\nb"}}}, "must be printable ASCII"),
@@ -439,6 +445,10 @@ async def test_what_nobody_made_is_not_found() -> None:
         ({"tools": [{"name": "a", "description": "", "inputSchema": 1}]}, "inputSchema: must be an object"),
         ({"tools": [{"name": "", "description": "", "inputSchema": {}}]}, "tools: a name or URI"),
         ({"tools": [{"name": "a", "description": "", "inputSchema": {}}] * 2}, "tools: 'a' is there twice"),
+        (
+            {"tools": [{"name": str(n), "description": "", "inputSchema": {}} for n in range(501)]},
+            "tools: 501 of them",
+        ),
         ({"resources": [{"uri": "", "name": "x", "type": "t"}]}, "resources: a name or URI"),
         ({"features": {**FEATURES, "maxRequestSize": 0}}, "features.maxRequestSize"),
         ({"resources": [{"uri": "x", "name": "x" * 300_000, "type": "t"}]}, "bytes as JSON"),
