@@ -7,12 +7,13 @@ import contextlib
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from attack.attempt import Attack, Breach, Scale, must
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
+from attack.fuzz_http import fuzz_polls, fuzz_requests
 from attack.world import ALLOWED_PEER, LIMITS, SECRET, Peer, World, token
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
@@ -554,6 +555,15 @@ async def fuzzed_sockets(world: World, scale: Scale) -> str:
     return f"{result.messages} frames on {result.connections} connections, closes {dict(result.closes)}"
 
 
+def _fuzzed_http(fuzz: Callable[..., Awaitable[FuzzResult]]) -> Attack:
+    async def attack(world: World, scale: Scale) -> str:
+        result = await fuzz(world.port, SEED, scale.fuzzed_requests, token=token("eve"))
+        must(result.passed, f"crashed: {result.line()} {str(result.findings)[:2000]}")
+        return f"{result.messages} messages, statuses {dict(sorted(result.closes.items()))}"
+
+    return attack
+
+
 async def _settled(world: World, id_: str, **people: tuple[str, list[str]]) -> None:
     """Change the policy, and wait until it lets somebody see a workflow, whom nothing let see it before."""
     ((who, (tenant, _)),) = people.items()
@@ -604,6 +614,8 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     "fuzzed server protocol": _fuzzed(fuzz_server_protocol),
     "fuzzed client protocol": _fuzzed(fuzz_client_protocol),
     "fuzzed frames": fuzzed_sockets,
+    "fuzzed requests": _fuzzed_http(fuzz_requests),
+    "fuzzed polls": _fuzzed_http(fuzz_polls),
     "bomb of aliases": _too_complex("{ " + " ".join(f"a{n}: health" for n in range(500)) + " }"),
     "bomb of depth": _too_complex("{ workflows " + "{ states " * 40 + "{ id }" + " }" * 41),
     "bomb of fragments": _too_complex(_bomb()),

@@ -22,6 +22,8 @@ class Scale:
     :ivar flood_seconds: how long whole frames are sent without end, and some attacks are repeated.
     :ivar fuzzed: messages for each side's protocol.
     :ivar fuzzed_frames: malformed frames on sockets.
+    :ivar fuzzed_requests: requests, and polls.
+    :ivar fuzzed_answers: of providers; of MCP servers a quarter.
     :ivar audited: mutations that have to have their audit line during a flood of refusals.
     :ivar crowd: resources of others.
     :ivar moves: in the history of some of them.
@@ -34,6 +36,8 @@ class Scale:
         self.flood_seconds = 1.0 if short else 5.0
         self.fuzzed = 5_000 if short else 100_000
         self.fuzzed_frames = 500 if short else 10_000
+        self.fuzzed_requests = 1_000 if short else 20_000
+        self.fuzzed_answers = 200 if short else 2_000
         self.audited = 500 if short else 10_000
         self.crowd = 5_000 if short else 20_000
         self.moves = 200 if short else 1_000

@@ -9,10 +9,13 @@ import itertools
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
+from attack.attacks import SEED
 from attack.attempt import Attack, Breach, Scale, must
+from attack.fuzz_http import MCP_ANSWERS, PROVIDER_ANSWERS, answering, fuzz_answers
 from attack.world import ALLOWED_PEER, World
 from circuit_breaker_server.outbound import AddressRefused, AddressRules
 
@@ -215,6 +218,29 @@ async def smuggled_parameters(world: World, _scale: Scale) -> str:
     return "INVALID_INPUT"
 
 
+def _fuzzed(name: str, valid: Sequence[bytes]) -> Attack:
+    """Answer the server's clients with mutated event streams and JSON."""
+
+    async def attack(world: World, scale: Scale) -> str:
+        async with answering(ALLOWED_PEER, SEED, valid) as (url, answered):
+            if name == "providers":
+                model = f"model-{uuid.uuid4().hex}"
+                must(not (await _configure(world, url, model)).get("errors"), "cannot be configured")
+                given = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+                ask, count = partial(_ask, world, _COMPLETE, i=given), scale.fuzzed_answers
+            else:
+                config = {"endpoint": url, "timeoutSeconds": 1, "retry": {"maxAttempts": 1}}
+                server = {"name": "tools", "type": "REMOTE", "tenantId": "acme", "enabled": False}
+                made = await _ask(world, _CREATE, i={**server, "config": config})
+                id_ = made["data"]["createMcpServer"]["id"]
+                ask, count = partial(_ask, world, _TEST, id=id_), scale.fuzzed_answers // 4
+            result = await fuzz_answers(name, SEED, count, answered, ask)
+        must(result.passed, f"crashed: {result.line()} {str(result.findings)[:2000]}")
+        return f"{result.messages} answers to {count} questions, {result.closes.get(1, 0)} told as errors"
+
+    return attack
+
+
 async def load_clients(world: World) -> None:
     """Have the server load its clients of providers and MCP servers: some 40 MiB of libraries."""
     async with peer(ALLOWED_PEER, [b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n"]) as (url, _):
@@ -247,6 +273,8 @@ OUTBOUND_ATTACKS: Final[Mapping[str, Attack]] = {
     "answer that is an endless line": _too_much(b"", lambda: (b"x" * 65_536 for _ in range(50_000))),
     "answer in many big pieces": _too_much(b"", lambda: (_chunk("a" * 200_000) for _ in range(5_000))),
     "figures that cannot be": figures,
+    "fuzzed answers of a provider": _fuzzed("providers", PROVIDER_ANSWERS),
+    "fuzzed answers of an MCP server": _fuzzed("MCP servers", MCP_ANSWERS),
     "redirect of a sign-in": redirect_of_a_sign_in,
     "parameters of a sign-in": smuggled_parameters,
 }

@@ -197,15 +197,16 @@ async def keys_of_the_store(world: World, _scale: Scale) -> str:
     """Name everything in the store of secrets, by its ids: of agents, MCP servers, sessions, sign-ins."""
     canary = _canary()
     async with peer(ALLOWED_PEER, _answer()) as (url, asked):
-        await _done(world, "boss", _AGENT, i=_agent(url, canary))
-        server = await _server(world, url, auth={"oauth": _oauth(ISSUERS[0])}, headers={"X-Key": canary})
+        closed = f"http://{ALLOWED_PEER}:9/v1"
+        await _done(world, "boss", _AGENT, i=_agent(closed, canary))
+        server = await _server(world, closed, auth={"oauth": _oauth(ISSUERS[0])}, headers={"X-Key": canary})
         session, _ = await _signed_in(world, server)
         with contextlib.closing(sqlite3.connect(world.data_dir / "secrets.db")) as store:
             ids = [str(row[0]) for row in store.execute("SELECT id FROM secrets")]
         must(any(id_.endswith(session) for id_ in ids), f"no secret of a session: {ids[:20]}")
         must(any(id_.startswith("agent-") for id_ in ids), f"no secret of an agent: {ids[:20]}")
         await _named_keys(world, url, ids)
-    _untold(asked, canary)
+    must(not asked, "something was sent")
     return f"{len(ids)} ids, as if they were not there"
 
 

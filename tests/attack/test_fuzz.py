@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
+from attack.fuzz_http import fuzz_polls, fuzz_requests
 from circuit_breaker_sdk.protocol.messages import Next
 from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ServerProtocol
@@ -49,6 +51,17 @@ async def test_no_frame_breaks_a_running_server(tmp_path: Path) -> None:
         result = await fuzz_server_socket(url, 1, COUNT)
     assert_clean(result)
     assert {1002, 1007, 4400} <= set(result.closes), "the fuzzer does not get far"
+
+
+@pytest.mark.parametrize("fuzz", [fuzz_requests, fuzz_polls])
+async def test_no_request_and_no_poll_breaks_a_running_server(
+    tmp_path: Path, fuzz: Callable[..., Awaitable[FuzzResult]]
+) -> None:
+    async with serving(tmp_path) as url:
+        result = await fuzz(urlsplit(url).port, 1, 300, token="any")
+    assert result.passed, result.findings
+    assert result.messages == 300
+    assert {200, 400} <= set(result.closes), "the fuzzer does not get far"
 
 
 def test_an_exception_is_found_and_named_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,6 +265,7 @@ UNREADABLE = [
     (b'{"query": "x", "variables": {"id": "\\ud83d"}}', "surrogate"),
     (b'{"query": "x", "variables": {"id": NaN}}', "NaN"),
     (b'{"query": "x", "variables": 1}', "variables"),
+    (b'{"query": "\xed\xa0\x80"}', "not UTF-8"),
     (b"{}", "query"),
     (b"null", "object"),
 ]

@@ -109,5 +109,5 @@ def read_poll(body: bytes) -> PollRequest:
 def _read_operation(raw: bytes) -> PollOperation | UnreadableOperation:
     try:
         return _operation.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return UnreadableOperation(f"the operation cannot be read: {json_defect(raw) or error}")

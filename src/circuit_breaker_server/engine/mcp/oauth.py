@@ -202,7 +202,7 @@ def _read(status: int, body: bytes) -> Tokens:
             text = ": ".join(filter(None, (problem.error, problem.error_description)))
             raise _failed(f"refused, HTTP status {status}: {_printable(text)}", "refused")
         tokens = msgspec.json.decode(body, type=Tokens)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _failed(f"answered HTTP status {status} and no token", "protocol") from error
     if not tokens.access_token:
         raise _failed("answered with an empty token", "protocol")
