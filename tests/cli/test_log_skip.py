@@ -70,6 +70,7 @@ def test_a_skipped_record_lets_the_server_start_and_is_in_the_audit_log(tmp_path
     [
         (("7", "--reason", "r"), "no record 7: it holds 1 to 1"),
         (("1", "--reason", " "), "--reason must not be empty"),
+        (("1", "--reason", "r" * 501), "has at most 500 characters"),
     ],
 )
 def test_what_cannot_be_skipped_is_one_line(data: Path, arguments: tuple[str, ...], says: str) -> None:

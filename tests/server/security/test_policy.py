@@ -338,6 +338,7 @@ def test_everything_wrong_with_a_policy_is_told_at_once_with_file_and_place() ->
         (b"x = " + b"[" * 100_000, "nested"),
         (b"roles = 7", "roles: is not a table"),
         (b"[anyone]\ntenant = 7", "anyone.tenant: is not a text"),
+        (b"[anyone]\ntenant = '" + b"t" * 256 + b"'", "anyone.tenant: is not a text of 1 to 255"),
         (
             b"[anyone]\ntenant = 't'\nscopes = ["
             + b"".join(b"'log:read:%d*'," % n for n in range(257))

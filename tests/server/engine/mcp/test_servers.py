@@ -369,6 +369,7 @@ CURVE = ECKey.generate_key("P-256").as_pem(private=False).decode()
         ({"auth": {"oauth": {**OAUTH, "providerId": "x"}}}, "'x' is none of gitlab, github, google, micro"),
         ({"auth": {"oauth": {**OAUTH, "clientId": ""}}}, "auth.oauth.clientId"),
         ({"auth": {"oauth": {**OAUTH, "clientSecret": ""}}}, "auth.oauth.clientSecret"),
+        ({"auth": {"oauth": {**OAUTH, "clientSecret": "x" * 4097}}}, "has at most 4096 characters"),
         ({"auth": {"oauth": {**OAUTH, "scopes": ["a b"]}}}, "has a blank in it"),
         ({"auth": {"oauth": {**OAUTH, "redirectUri": "x"}}}, "auth.oauth.redirectUri"),
         ({"auth": {"oauth": {**OAUTH, "additionalParams": {"state": "x"}}}}, "state is set by the server"),

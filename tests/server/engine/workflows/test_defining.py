@@ -122,6 +122,7 @@ def test_a_definition_keeps_every_field_it_was_given() -> None:
         ({"activities": []}, "activities: a workflow needs at least one activity"),
         ({"initialState": "nowhere"}, "initialState: there is no state 'nowhere'; the states are 'draft'"),
         (with_states(state("draft")), "states: 'draft' is there twice"),
+        (with_states(*(state(f"s{n}") for n in range(998))), "states: 1001 of them"),
         (with_states(state("")), "states[3].id: must not be empty"),
         (with_states(state("x" * 300)), "states[3].id: 300 characters"),
         (with_states(state("x", name=" ")), "states[3].name: must not be empty"),
