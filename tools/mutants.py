@@ -356,17 +356,111 @@ MUTANTS = [
         "tests/server/test_private_files.py",
     ),
     Mutant(
+        "principals who wait for the event loop take turns",
+        f"{_SERVER}/turns.py",
+        "                self._waiting[key] = queue  # behind the others\n",
+        "                self._waiting[key] = queue\n"
+        "                self._waiting.move_to_end(key, last=False)\n",
+        "tests/server/test_turns.py",
+    ),
+    Mutant(
+        "a long list gives way after each slice",
+        f"{_SERVER}/turns.py",
+        "            if self._clock() - began > SLICE_SECONDS:\n",
+        "            if self._clock() - began < 0:\n",
+        "tests/server/test_turns.py",
+    ),
+    Mutant(
+        "requests that arrive together are let in over several turns",
+        f"{_SERVER}/turns.py",
+        "        return now < self._ends\n",
+        "        return True\n",
+        "tests/server/test_turns.py",
+    ),
+    Mutant(
+        "what would answer too much is refused",
+        f"{_SERVER}/graphql/execute.py",
+        "    if cost > max_cost:\n        return charged, encode_refusal(",
+        "    if cost < 0:\n        return charged, encode_refusal(",
+        "tests/server/graphql/test_cost.py",
+    ),
+    Mutant(
+        "an answer is bounded in bytes",
+        f"{_SERVER}/graphql/resolvers.py",
+        "            if self.bytes_left < 0:\n",
+        "            if self.bytes_left < -(2**60):\n",
+        "tests/server/graphql/test_cost.py",
+    ),
+    Mutant(
+        "operations begin in the order in which they were asked for",
+        f"{_SERVER}/session.py",
+        "        if not self._reading:\n",
+        "        if True:\n",
+        "tests/server/test_session.py",
+    ),
+    Mutant(
+        "a provider serves its own tenant alone",
+        f"{_SERVER}/engine/llm/routing.py",
+        "own = [provider for provider in providers if provider.tenant == tenant]",
+        "own = list(providers)",
+        "tests/server/test_provider_ownership.py",
+    ),
+    Mutant(
+        "a key goes to the tenants that the operator names",
+        f"{_SERVER}/secrets.py",
+        "        if tenant is not None and not (urls and tenant in tenants):\n",
+        "        if tenant is not None and not urls:\n",
+        "tests/server/test_provider_ownership.py",
+    ),
+    Mutant(
+        "a key goes to the addresses that the operator names",
+        f"{_SERVER}/secrets.py",
+        "        if urls and (where is None or where not in map(_origin, urls)):\n",
+        "        if urls and where is None:\n",
+        "tests/server/test_provider_ownership.py",
+    ),
+    Mutant(
+        "an exhausted budget refuses",
+        f"{_SERVER}/engine/llm/llm.py",
+        "        self._costs.require_budget(payer, given.project_id)\n",
+        "",
+        "tests/server/test_provider_ownership.py",
+    ),
+    Mutant(
+        "a scope for a name does not let make what gets another",
+        f"{_SERVER}/access/fields.py",
+        "    if rule.makes is not None and not rights.allows_pattern(rule.makes, rule.action):\n",
+        "    if rule.makes is not None and not rights.allows_any(rule.makes, rule.action):\n",
+        "tests/server/test_provider_ownership.py",
+    ),
+    Mutant(
+        "what is secret does not go along to another address",
+        f"{_SERVER}/engine/mcp/servers.py",
+        "                auth = msgspec.structs.replace(auth, private_key_id=None)\n",
+        "                pass\n",
+        "tests/server/engine/mcp/test_servers.py",
+    ),
+    Mutant(
+        "codes and tokens of one provider go to no other",
+        f"{_SERVER}/engine/mcp/sign_in.py",
+        "            or entry.begun.provider not in (None, provider.id)\n",
+        "",
+        "tests/server/engine/mcp/test_sessions.py",
+    ),
+    Mutant(
         "the rate is asked before a document is parsed",
         f"{_SERVER}/session.py",
         """        if self._is_too_often(event.id, begins):
             return
-        try:
-            document = self._services.documents.get(event.query, event.variables)
+        document: Document | None = None
 """,
         """        try:
-            document = self._services.documents.get(event.query, event.variables)
-            if self._is_too_often(event.id, begins):
-                return
+            document = self._services.documents.get_now(event.query, event.variables, key=self._key)
+        except DocumentInvalid:
+            document = None
+        if self._is_too_often(event.id, begins):
+            return
+        document = None
 """,
         "tests/server/test_session.py",
     ),

@@ -19,6 +19,7 @@ from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.session import Execute, Services
 from circuit_breaker_server.sessions import Sessions
+from circuit_breaker_server.turns import Slices
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
 from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_client
 
@@ -70,9 +71,11 @@ async def staged(
     log = log or ScriptedLog()
     gateway = Gateway(log, derive=derive, select=select, ring_size=ring_size)
     await gateway.start()
+    slices = Slices()
+    documents = Documents(SCHEMA, slices=slices)
     services = Services(
         gateway=gateway,
-        documents=Documents(SCHEMA),
+        documents=documents,
         execute=execute,
         epoch=log.epoch,
         settings=ServerSettings(data_dir=Path("unused"), **settings),  # type: ignore[arg-type]  # the test's numbers
@@ -96,6 +99,8 @@ async def staged(
                 await client.leave()
             await sessions.aclose()
             await gateway.aclose()
+            await documents.aclose()
+            slices.close()
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import graphql
 import pytest
@@ -335,6 +335,50 @@ async def test_complete_ends_one_operation_and_frees_its_id_for_another() -> Non
         await client.live("1")
         stage.log.thing("b", 2)
         assert {(await client.receive())["id"] for _ in range(3)} == {"1", "2"}
+
+
+LONG: Final = ALL_THINGS + " " * 2_000
+"""A document that is parsed beside the event loop."""
+
+
+async def test_operations_begin_in_the_order_in_which_they_were_asked_for() -> None:
+    executed: list[bool] = []
+
+    async def execute(*_given: object, **_more: object) -> bytes:
+        executed.append(stage.gateway.channels == 1)
+        return b'{"data":null}'
+
+    async with staged(execute=execute) as stage:
+        client = await stage.open()
+        client.subscribe("known", NOTHING)
+        assert (await client.receive())["type"] == "next"
+        assert (await client.receive())["type"] == "complete"
+        client.subscribe("1", LONG)
+        client.subscribe("2", NOTHING)  # known, and behind one that is not
+        await client.live("1")
+        assert [(await client.receive())["id"] for _ in range(2)] == ["2", "2"]
+    assert executed == [False, True]
+
+
+async def test_an_operation_that_is_completed_while_its_document_waits_does_not_begin() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        for _ in range(3):
+            client.subscribe("1", LONG)
+            client.send({"id": "1", "type": "complete"})
+        await client.answers()
+        assert stage.gateway.channels == 0
+        client.subscribe("1", LONG)
+        await client.live("1")
+
+
+async def test_a_long_document_that_is_none_is_refused_as_a_short_one_is() -> None:
+    async with staged() as stage:
+        client = await stage.open()
+        client.subscribe("1", "subscription { things { nothing } }" + " " * 2_000)
+        error = await client.error_of("1")
+        assert "nothing" in str(error["message"])
+        await client.leave()
 
 
 async def test_a_socket_that_goes_takes_its_channels_with_it() -> None:

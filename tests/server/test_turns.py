@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from circuit_breaker_server.turns import SLICE_SECONDS, Slices, Turns
+from circuit_breaker_server.turns import SLICE_SECONDS, Gate, Slices, Turns
 
 
 async def test_those_who_wait_have_their_turns_by_key_and_not_by_number() -> None:
@@ -115,3 +115,59 @@ async def test_a_long_list_gives_way_after_each_slice_and_is_whole() -> None:
     await waiting
     assert seen == [n for n in range(20) if n % 3]
     assert turns_of_others >= 6
+
+
+async def test_requests_that_arrive_together_are_let_in_over_several_turns_of_the_loop() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    gate, loop_turn, entered = Gate(clock=clock), 0, list[tuple[int, str]]()
+
+    async def count() -> None:
+        nonlocal loop_turn
+        while len(entered) < 12:
+            loop_turn += 1
+            await asyncio.sleep(0)
+
+    async def work(key: str) -> None:
+        nonlocal now
+        if not gate.enter_now():
+            await gate.enter(key)
+        entered.append((loop_turn, key))
+        now += SLICE_SECONDS * 0.6
+
+    await asyncio.gather(count(), *(work("flood") for _ in range(10)), work("ada"), work("ben"))
+    turns = [turn for turn, _ in entered]
+    assert max(turns.count(turn) for turn in turns) == 2
+    assert {key for _, key in entered[:8]} == {"flood", "ada", "ben"}
+
+
+async def test_a_request_is_let_in_however_long_the_turns_of_the_loop_are() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += SLICE_SECONDS * 10  # each look at the clock is in another slice
+        return now
+
+    gate = Gate(clock=clock)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(gate.enter(key) for key in ("ada", "ben", "ada")))
+
+
+async def test_work_beside_the_loop_is_done_one_at_a_time_by_key() -> None:
+    slices, order = Slices(), list[str]()
+    names = [("flood", "flood 0"), ("flood", "flood 1"), ("ada", "ada")]
+
+    def note(name: str) -> str:
+        order.append(name)
+        return name
+
+    try:
+        tasks = [asyncio.create_task(slices.beside(lambda name=name: note(name), key)) for key, name in names]  # type: ignore[misc]  # a default binds the name
+        assert await asyncio.gather(*tasks) == [name for _, name in names]
+    finally:
+        slices.close()
+    assert order in (["flood 0", "ada", "flood 1"], ["flood 0", "flood 1", "ada"])
