@@ -122,6 +122,8 @@ class ServerEnd(_End):
         super().__init__(wire)
         self.room = room
         self.is_writable = True
+        # What goes before events in one turn of the loop, a live signal, may fill the socket.
+        self.was_writable = True
         self.active: set[str] = set()
 
     def hear(self, message: bytes) -> None:
@@ -137,7 +139,7 @@ class ServerEnd(_End):
             return
         for message in messages_in(frames):
             kind, id_ = kind_and_id(message)
-            if kind == "next" and not self.is_writable:
+            if kind == "next" and not self.was_writable:
                 self.wire.network.faults.append("an event is written to a full socket")
             if kind in ("error", "complete"):
                 self.active.discard(id_)
@@ -145,12 +147,16 @@ class ServerEnd(_End):
                 self.wire.to_client.append(message)
         if self.is_writable and len(self.wire.to_client) >= self.room and self.sink is not None:
             self.is_writable = False
+            asyncio.get_running_loop().call_soon(self._look_again)
             self.sink.on_writable(False)
+
+    def _look_again(self) -> None:
+        self.was_writable = self.is_writable
 
     def drain(self) -> None:
         """Note that the client has taken something."""
         if not self.is_writable and len(self.wire.to_client) * 2 <= self.room and not self.is_closing:
-            self.is_writable = True
+            self.is_writable = self.was_writable = True
             if self.sink is not None:
                 self.sink.on_writable(True)
 

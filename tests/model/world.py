@@ -35,6 +35,7 @@ from circuit_breaker_server.gateway.plan import Plans
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.session import Services, Session
+from circuit_breaker_server.turns import Slices
 from tests.model.network import Network, Wire, kind_and_id
 from tests.server.gateway.worlds import (
     ALL_NOTES,
@@ -154,7 +155,8 @@ class World:
         self.more_connections = asyncio.Event()
         self.position_ids = itertools.count(1)
         self.budget = BufferBudget(1 << 30)
-        self.documents = Documents(SCHEMA)
+        # No rests between slices: they would last by the clock, which this world does not wait for.
+        self.documents = Documents(SCHEMA, slices=Slices(clock=lambda: 0.0))
         self.was_robbed = False
         self.is_over = False
         self.is_up = False

@@ -86,6 +86,7 @@ def ask(**more: object) -> dict[str, object]:
 
 
 def code(answer: Mapping[str, Any]) -> object:
+    assert "errors" in answer, answer
     (error,) = answer["errors"]
     return error["extensions"]["code"]
 
@@ -144,6 +145,7 @@ async def test_a_key_that_is_not_for_a_tenant_is_as_one_that_does_not_exist(
 ) -> None:
     async with opened(tmp_path, monkeypatch) as world:
         refused = await world.ask("eve", CONFIGURE, input=provider(world.fake.url, key=key))
+        assert "errors" in refused, refused
         unknown = await world.ask("eve", CONFIGURE, input=provider(world.fake.url, key="x" * len(key)))
         assert refused["errors"][0]["message"].replace(key, "x" * len(key)) == unknown["errors"][0]["message"]
         assert code(refused) == code(unknown) == "INVALID_INPUT"

@@ -24,6 +24,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, 
 from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.recently_used import RecentlyUsed
 from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.rights import Rights
 from circuit_breaker_server.turns import Slices
@@ -37,6 +38,10 @@ CHEAP: Final = 1_000
 """Values of an operation that is executed at once: about 5 ms."""
 
 _ENCODER = msgspec.json.Encoder()
+_INTROSPECTED: Final[RecentlyUsed[tuple[str, str | None], bytes]] = RecentlyUsed(
+    max_entries=16, max_characters=2 * 1024 * 1024
+)
+"""The schema as it was told last, by document and operation: it is the same for everybody."""
 
 
 async def execute(
@@ -159,8 +164,9 @@ async def run(
 
 
 async def _introspect(document: Document, operation_name: str | None, root: Root) -> bytes:
-    """Answer a question for the schema: in a thread, and once for each document."""
-    answer = document.introspected.get(operation_name)
+    """Answer a question for the schema: in a thread, and seldom again."""
+    asked = (document.query, operation_name)
+    answer = _INTROSPECTED.get(asked)
     if answer is None:
 
         def answered() -> bytes:
@@ -170,7 +176,7 @@ async def _introspect(document: Document, operation_name: str | None, root: Root
             return _encode(result, None)
 
         answer = await root.slices.beside(answered, root.caller.id or root.caller.address)
-        document.introspected[operation_name] = answer
+        _INTROSPECTED.put(asked, answer, characters=len(answer))
     return answer
 
 

@@ -395,8 +395,14 @@ def how_many(field: str, workflow_id: str | None, engine: Engine, rights: Rights
             ids = _seen(engine.rules.ids(), "rule", rights)
         case "agents":
             ids = _seen(engine.agents.ids(), "agent", rights)
+        case "llmProviders":
+            return engine.llm.count()
+        case "stateAgentConfigs":
+            return min(PAGE_ITEMS, engine.agents.count_configs())
+        case "resourceExecutions":
+            return min(PAGE_ITEMS, engine.agents.count_executions())
         case _:
-            return PAGE_ITEMS
+            raise ValueError(f"nobody knows how long the list {field} is")
     return sum(1 for _ in itertools.islice(ids, PAGE_ITEMS))
 
 

@@ -130,6 +130,7 @@ def _plain(item: object) -> object:
 
 def part(value: Mapping[str, object], key: str, kind: type[_T]) -> _T:
     """Return a part of an answer, checked to be of a type."""
+    assert key in value, value
     found = value[key]
     assert isinstance(found, kind)
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from circuit_breaker_server.graphql.documents import Documents
+from circuit_breaker_server.graphql.resolvers import LISTS, how_many
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.security.rights import EVERYTHING
 from tests.server.engine.worlds import part
 from tests.server.graphql.graph import serving
 
@@ -93,3 +95,9 @@ async def test_an_answer_is_bounded_in_bytes_and_says_what_to_do() -> None:
         assert "first" in str(error["message"])
         assert len(part(await graph.data("{ resources { id } }"), "resources", list)) == 40
         assert len(part(await graph.data("{ resources(first: 20) { data } }"), "resources", list)) == 20
+
+
+async def test_of_each_list_with_pages_it_is_known_how_long_it_is() -> None:
+    async with serving() as graph:
+        for field in LISTS:
+            assert 0 <= how_many(field, None, graph.engine, EVERYTHING) <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -105,9 +106,10 @@ async def test_over_http_it_is_429_with_when_to_try_again(tmp_path: Path) -> Non
         assert error["extensions"]["code"] == "RATE_LIMITED"
         assert 0 < error["extensions"]["retryAfterSeconds"] <= 1
         async with Client(server.url) as client:
-            with pytest.raises(RateLimitExceeded) as refused:
-                await client.execute("{ health }", type=dict[str, str])
-            assert refused.value.retry_after == 1.0
+            asked = (client.execute("{ health }", type=dict[str, str]) for _ in range(3))
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            (refused,) = [each for each in answers if isinstance(each, RateLimitExceeded)]
+            assert refused.retry_after == 1.0
 
 
 async def test_the_client_obeys_the_rate_of_subscribes(tmp_path: Path) -> None:

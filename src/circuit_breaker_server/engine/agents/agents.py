@@ -148,6 +148,14 @@ class Agents:
         """Yield all agents as ``AgentDefinitionGQL``, in the order of their creation."""
         return (_agent_value(entry.agent) for entry in self._state.agents.values())
 
+    def count_configs(self) -> int:
+        """Tell how many configurations there are, whatever the state."""
+        return len(self._state.configs)
+
+    def count_executions(self) -> int:
+        """Tell how many runs there are, whatever the resource."""
+        return len(self._state.executions)
+
     def ids(self) -> list[str]:
         """Return the ids of all agents, in the order of their creation."""
         return list(self._state.agents)

@@ -190,6 +190,10 @@ class Llm:
         """Return all providers as ``LlmProviderGQL``, the built-in one first."""
         return [_provider_value(entry) for entry in (ECHO, *self._state.providers.values())]
 
+    def count(self) -> int:
+        """Tell how many providers there are, the built-in one among them."""
+        return 1 + len(self._state.providers)
+
     def provider(self, provider_id: str) -> Value | None:
         """Return a provider as ``LlmProviderGQL``, ``None`` if there is none."""
         entry = ECHO if provider_id == ECHO.id else self._state.providers.get(provider_id)
