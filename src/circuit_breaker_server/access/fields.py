@@ -86,7 +86,12 @@ def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, 
     refused: Thing | None = None
     for find in rule.things:
         thing = find(engine, given)
-        if thing is None or thing.may(rights, rule.action):
+        if thing is None:
+            if find.is_looked_up and len(rule.things) == 1:
+                # As for what is not to be seen: the way to the answer, and so its time, is the same.
+                return Verdict.HIDDEN
+            continue
+        if thing.may(rights, rule.action):
             continue
         if thing.kind == "cost":  # whose accounts there are is known to all: their users' and projects' names
             raise _forbidden(field, thing.kind, rule.action, thing.names[0])
@@ -165,7 +170,7 @@ def _find_session_to_be(engine: Engine, given: Given) -> Thing | None:
     return None if tenant is None else Thing("mcp", (f"session/{user}",), tenant)
 
 
-_session_to_be: Final = Find("mcp", _find_session_to_be, "session/")
+_session_to_be: Final = Find("mcp", _find_session_to_be, "session/", is_looked_up=True)
 """Take the session that a sign-in makes, by its user and its MCP server."""
 
 

@@ -66,6 +66,7 @@ class Find:
     :ivar kind: of what is found.
     :ivar find: returns ``None`` where the arguments name nothing.
     :ivar prefix: how the names of what is found begin, where a kind has several sorts of names.
+    :ivar is_looked_up: whether an id is given in any case, and ``None`` means that nothing has it.
 
     Example::
 
@@ -75,6 +76,7 @@ class Find:
     kind: Kind
     find: Callable[[Engine, Given], Thing | None]
     prefix: str = ""
+    is_looked_up: bool = False
 
     def __call__(self, engine: Engine, given: Given) -> Thing | None:
         """Return what the arguments name."""
@@ -94,7 +96,7 @@ def given_input(find: Find) -> Find:
         inner = given.get("input")
         return find(engine, inner) if isinstance(inner, Mapping) else None
 
-    return Find(find.kind, found, find.prefix)
+    return Find(find.kind, found, find.prefix, find.is_looked_up)
 
 
 def named(kind: Kind, argument: str) -> Find:
@@ -125,7 +127,7 @@ def resource(argument: str = "id", *, kind: Kind = "workflow") -> Find:
         workflow = None if id_ is None else engine.workflows.owner_of(id_)
         return None if workflow is None else Thing(kind, (workflow,))
 
-    return Find(kind, found)
+    return Find(kind, found, is_looked_up=True)
 
 
 def agent_of_execution(argument: str) -> Find:
@@ -136,7 +138,7 @@ def agent_of_execution(argument: str) -> Find:
         owner = None if id_ is None else engine.agents.agent_of(id_)
         return None if owner is None else Thing("agent", (owner,))
 
-    return Find("agent", found)
+    return Find("agent", found, is_looked_up=True)
 
 
 def completion(argument: str) -> Find:
@@ -158,7 +160,7 @@ def provider(argument: str) -> Find:
         owned = None if id_ is None else engine.llm.name_and_tenant(id_)
         return None if owned is None else Thing("provider", (owned[0],), owned[1])
 
-    return Find("provider", found)
+    return Find("provider", found, is_looked_up=True)
 
 
 def server(argument: str) -> Find:
@@ -169,7 +171,7 @@ def server(argument: str) -> Find:
         tenant = None if id_ is None else engine.mcp.tenant_of(id_)
         return None if id_ is None or tenant is None else Thing("mcp", (f"server/{id_}",), tenant)
 
-    return Find("mcp", found, "server/")
+    return Find("mcp", found, "server/", is_looked_up=True)
 
 
 def _session(engine: Engine, given: Given) -> Thing | None:
@@ -181,7 +183,7 @@ def _session(engine: Engine, given: Given) -> Thing | None:
     return Thing("mcp", (f"session/{user}",), tenant)
 
 
-session: Final = Find("mcp", _session, "session/")
+session: Final = Find("mcp", _session, "session/", is_looked_up=True)
 """Take a session of an MCP server by its id: it belongs to its user."""
 
 

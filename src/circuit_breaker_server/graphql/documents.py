@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import graphql
 from graphql import (
+    ASTValidationRule,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -161,6 +163,7 @@ class Documents:
     :param slices: the event loop's, shared with what executes operations.
     :param budgets: of principals; a document that has to be parsed costs a value for two characters.
     :ivar limits: how large one document and its variables may be.
+    :ivar slices: as given.
 
     Example::
 
@@ -180,7 +183,7 @@ class Documents:
         self.schema = schema
         self._budgets = budgets or Budgets(None)
         self.limits = limits or DocumentLimits()
-        self._slices = slices or Slices()
+        self.slices = slices or Slices()
         self._kept: RecentlyUsed[str, Document] = RecentlyUsed(
             max_entries=max_entries, max_characters=max_characters
         )
@@ -214,7 +217,7 @@ class Documents:
         if document is not None:
             return document
         check_characters(query, self.limits)
-        if len(query) > _SHORT_CHARACTERS or not self._slices.take_now() or self._charge(query, key):
+        if len(query) > _SHORT_CHARACTERS or not self.slices.take_now() or self._charge(query, key):
             return None
         return self._keep(query, *_read(self.schema, query, self.limits))
 
@@ -258,10 +261,10 @@ class Documents:
 
     async def _read_in_turn(self, query: str, key: str) -> Document:
         if len(query) <= _SHORT_CHARACTERS:
-            await self._slices.take(key)
+            await self.slices.take(key)
             return self._keep(query, *_read(self.schema, query, self.limits))
         read = partial(_read, self.schema, query, self.limits, with_suggestions=False)
-        return self._keep(query, *await self._slices.beside(read, key))
+        return self._keep(query, *await self.slices.beside(read, key))
 
     def _keep(self, query: str, ast: DocumentNode, size: Size) -> Document:
         is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
@@ -295,6 +298,7 @@ def _read(
         errors = graphql.validate(
             schema,
             ast,
+            rules=_RULES,
             max_errors=20,
             allow_empty_selection_sets=False,
             hide_suggestions=not with_suggestions,
@@ -308,10 +312,45 @@ def _read(
             message="the document is nested too deeply", extensions={"code": "GRAPHQL_PARSE_FAILED"}
         )
         raise DocumentInvalid([nested]) from error
+    finally:
+        _MADE.forget()
     if errors:
         raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
     _forget_tokens(ast)
     return ast, size
+
+
+class _Made(threading.local):
+    """The rules that validate a document in this thread."""
+
+    def __init__(self) -> None:
+        self.rules: list[ASTValidationRule] = []
+
+    def forget(self) -> None:
+        """Let go of what they have noted.
+
+        A rule and its own methods hold each other, and its notes of a document can be megabytes, for which
+        the garbage collection would come late.
+        """
+        for rule in self.rules:
+            rule.__dict__.clear()
+        self.rules.clear()
+
+
+_MADE: Final = _Made()
+
+
+def _noted(rule: type[ASTValidationRule]) -> type[ASTValidationRule]:
+    """Return a rule whose objects are noted when they are made."""
+
+    def init(self: ASTValidationRule, context: Any) -> None:
+        rule.__init__(self, context)
+        _MADE.rules.append(self)
+
+    return type(rule.__name__, (rule,), {"__init__": init})
+
+
+_RULES: Final = tuple(map(_noted, graphql.specified_rules))
 
 
 def _forget_tokens(ast: DocumentNode) -> None:

@@ -217,7 +217,9 @@ class _Poll:
         for operation in in_order:
             if not self._is_stopped:
                 await operation.read()
-        call_each(in_order, _Operation.subscribe, _Operation.end_failed)
+        caller = self.caller
+        async for operation in self.polls.documents.slices.over(in_order, caller.id or caller.address):
+            call_each((operation,), _Operation.subscribe, _Operation.end_failed)
         loop = asyncio.get_running_loop()
         timers = [
             loop.call_later(wait_seconds, self._on_due),
