@@ -21,7 +21,7 @@ from circuit_breaker_sdk import Gap
 
 _KEEP_RECORDS = 1000
 _TRIMMED = {**RING, "keep_records": _KEEP_RECORDS, "trim_every_seconds": 0.1, "snapshot_every": 500}
-_PRESENT = "query Present { resources { id data } }"
+_PRESENT = "query Present($after: String) { resources(after: $after) { id data } }"
 _EVENTS = 300
 _PER_SECOND = 500.0
 _SETTLE_SECONDS = 15.0
@@ -93,8 +93,13 @@ class _Follower:
 
 
 async def _present(world: World) -> _State:
-    present = await world.direct.execute(_PRESENT, type=_Present)
-    return {resource.id: resource.data.n for resource in present.resources}
+    found: _State = {}
+    while True:
+        variables = {"after": next(reversed(found))} if found else None
+        page = await world.direct.execute(_PRESENT, variables, type=_Present)
+        if not page.resources:
+            return found
+        found |= {resource.id: resource.data.n for resource in page.resources}
 
 
 @final

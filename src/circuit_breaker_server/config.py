@@ -101,7 +101,8 @@ class RateSettings:
     :ivar operations_per_second: queries and mutations.
     :ivar polls_per_second: polls.
     :ivar values_per_second: values that answers may have, as ``DocumentLimits.max_cost`` estimates them, of
-        operations with more than 1,000; a document that has to be parsed counts one for two characters. Four
+        operations with more than 1,000, where callers are known; a document that has to be parsed counts one
+        for two characters. Four
         seconds of it can be saved up.
     :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
         more slowly; 100 may come at once. A subscription is two: it is asked for, and its live signal is
@@ -119,7 +120,7 @@ class RateSettings:
     subscribes_per_second: int | None = 5_000
     operations_per_second: int | None = 2_000
     polls_per_second: int | None = 2_000
-    values_per_second: int | None = 25_000
+    values_per_second: int | None = 100_000
     frames_per_second: int | None = 5_000
     events_per_second: int | None = None
 
