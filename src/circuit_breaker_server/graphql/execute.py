@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import random
 from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
 from typing import Final, TypeGuard
@@ -34,6 +35,7 @@ __all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project
 MAX_COST: Final = 100_000
 _CHARGED_FOR_COUNTING: Final = 5_000
 """For an operation that could answer too much, even where there is little for the caller."""
+_BLUR_SECONDS: Final = 0.002
 CHEAP: Final = 1_000
 """Values of an operation that is executed at once: about 5 ms."""
 
@@ -100,9 +102,16 @@ async def execute(
     try:
         async with asyncio.timeout(timeout_seconds):
             if not root.is_costly:
-                return await run(document, variables=variables, operation_name=operation_name, root=root)
-            async with root.slices.room_for(cost, caller.id or caller.address):
-                return await run(document, variables=variables, operation_name=operation_name, root=root)
+                answer = await run(document, variables=variables, operation_name=operation_name, root=root)
+            else:
+                async with root.slices.room_for(cost, caller.id or caller.address):
+                    answer = await run(
+                        document, variables=variables, operation_name=operation_name, root=root
+                    )
+            if root.has_hidden:
+                # To look for what exists takes some microseconds that looking for nothing does not.
+                await asyncio.sleep(random.uniform(0.0, _BLUR_SECONDS))  # noqa: S311 (it need not be secret)
+            return answer
     except TimeoutError:
         text = f"not finished within {timeout_seconds:g} s"
         if root.is_mutation:

@@ -65,6 +65,7 @@ class Root:
     :ivar caller: who asks: by his rights a field is answered, refused, or answered as if nothing were there.
     :ivar cursors: writes them.
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
+    :ivar has_hidden: whether a field was answered as if nothing were there.
     :ivar bytes_left: how large what is still added to lists of the answer may be.
     """
 
@@ -74,6 +75,7 @@ class Root:
         "cursor",
         "cursors",
         "engine",
+        "has_hidden",
         "is_costly",
         "is_mutation",
         "nothing",
@@ -101,6 +103,7 @@ class Root:
         """
         self.slices = slices or Slices()
         self.is_costly = is_costly
+        self.has_hidden = False
         self.bytes_left = max_answer_bytes
         self.with_cursor = with_cursor
         self.cursors = cursors or Cursors(engine.epoch)
@@ -204,6 +207,7 @@ class Root:
             raise
         if verdict is Verdict.ALLOWED:
             return self.engine
+        self.has_hidden = True
         self._note(name, arguments, "refused", "hidden")
         if self.nothing is None:
             raise RuntimeError("there is no engine to answer those who may not see")
