@@ -14,7 +14,9 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.graphql.validation import parse
 from circuit_breaker_server.security.rates import Rates
 from circuit_breaker_server.session import text_frames
 from tests.server.gateway.worlds import (
@@ -610,13 +612,12 @@ async def test_only_a_peer_that_negotiated_resume_is_told_the_cursor_of_a_mutati
 
 async def test_a_document_of_a_peer_over_its_rate_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
-    parse = graphql.parse
 
-    def counting(query: str, **more: object) -> graphql.DocumentNode:
+    def counting(query: str, *, max_tokens: int) -> graphql.DocumentNode:
         parsed.append(query)
-        return parse(query, **more)  # type: ignore[arg-type]  # passed on as it came
+        return parse(query, max_tokens=max_tokens)
 
-    monkeypatch.setattr(graphql, "parse", counting)
+    monkeypatch.setattr(documents, "parse", counting)
     async with staged(rates=Rates(RateSettings(operations_per_second=1, subscribes_per_second=1))) as stage:
         client = await stage.open()
         for number, query in enumerate(

@@ -352,10 +352,10 @@ class Gateway:
 
     def end_peer(self, feed: Feed, error: Exception) -> None:
         """End a peer that has raised: what was collected for its operations may be lost with it."""
-        caller = feed.caller
+        caller, peer = feed.caller, feed.peer
         logger.error("peer_failed", address=caller.address, principal=caller.id, exc_info=error)
         self.detach(feed)
-        feed.peer.drop()
+        peer.drop()
 
     def _end_subscription(self, subscriber: Subscriber, error: Exception) -> None:
         """End a subscription that has raised, with the error of the engine or an internal one."""

@@ -122,6 +122,26 @@ class Peer(Protocol):
         ...
 
 
+@final
+class _Nobody:
+    """The peer of a closed feed, which would else hold its session, and that the feed: a circle."""
+
+    def write(self, frames: bytes) -> None: ...
+
+    def signal(self, cursors: Sequence[tuple[str, str]]) -> None: ...
+
+    def caught_up(self, operation_id: str) -> None: ...
+
+    def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None: ...
+
+    def complete(self, operation_id: str) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Hub(Protocol):
     """What a feed needs of the gateway."""
 
@@ -291,7 +311,7 @@ class Feed:
 
     def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> None:
         """Feed ``peer``; ``resume`` tells whether it negotiated cursors."""
-        self.peer = peer
+        self.peer: Peer = peer
         self.caller = caller
         self.frame = frame
         self.resume = resume
@@ -362,6 +382,7 @@ class Feed:
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self._hub.own(asyncio.get_running_loop().create_task(rest))
+        self.peer = _NOBODY
         self._kept = None
         if self._reading is not None:
             self._reading.cancel()

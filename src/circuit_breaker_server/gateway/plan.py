@@ -7,13 +7,14 @@ from typing import Final, TypeAlias, cast, final
 
 import graphql
 import msgspec
-from graphql import Executor, GraphQLSchema, OperationType, get_argument_values
+from graphql import GraphQLSchema, OperationType, get_argument_values
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.validation import Executor
 from circuit_breaker_server.recently_used import RecentlyUsed
 
 __all__ = ["Plan", "PlanKey", "Plans", "Refused", "make_plan"]
@@ -59,7 +60,7 @@ class Plan:
         field: str,
         arguments: Mapping[str, object],
         key: PlanKey,
-        executor: Callable[[frozenset[str]], Executor[None]],
+        executor: Callable[[frozenset[str]], Executor],
     ) -> None:
         """``executor``: makes one that withholds fields with these scopes."""
         self.field = field
@@ -98,14 +99,15 @@ def make_plan(
     if operation.operation is not OperationType.SUBSCRIPTION:
         raise Refused([GraphQLError(message="the operation is not a subscription")])
 
-    def build(withheld: frozenset[str]) -> Executor[None] | list[graphql.GraphQLError]:
-        return Executor.build(
+    def build(withheld: frozenset[str]) -> Executor | list[graphql.GraphQLError]:
+        built = Executor.build(
             schema,
             document.ast,
             context_value=withheld,
             raw_variable_values=dict(variables or {}),
             operation_name=operation_name or None,
         )
+        return cast("Executor | list[graphql.GraphQLError]", built)
 
     executor = build(frozenset())
     if isinstance(executor, list):
@@ -125,8 +127,8 @@ def make_plan(
     )
     whole = executor
 
-    def executor_for(withheld: frozenset[str]) -> Executor[None]:
-        return cast("Executor[None]", build(withheld)) if withheld else whole
+    def executor_for(withheld: frozenset[str]) -> Executor:
+        return cast("Executor", build(withheld)) if withheld else whole
 
     return Plan(node.name.value, arguments, key, executor_for)
 

@@ -11,7 +11,6 @@ from typing import Final, cast, final
 import graphql
 import msgspec
 from graphql import (
-    Executor,
     FieldNode,
     GraphQLField,
     GraphQLSchema,
@@ -29,7 +28,9 @@ from circuit_breaker_server.graphql.completion import (
     root_fields,
 )
 from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.errors import forget_frames
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.graphql.validation import Executor
 
 __all__ = ["CompiledOperation", "compile_operation", "compiled_operation"]
 
@@ -87,6 +88,8 @@ class CompiledOperation:
         given = dict(variables) if variables else {}
         values = get_variable_values(self._schema, self._definitions, given, MAX_COERCION_ERRORS)
         if isinstance(values, list):
+            for error in values:
+                forget_frames(error)
             return None
         try:
             return get_argument_values(self._field, self._node, values)
@@ -162,7 +165,7 @@ def compile_operation(
 
 def _executor(
     schema: GraphQLSchema, document: Document, definition: OperationDefinitionNode, withheld: frozenset[str]
-) -> Executor[None] | None:
+) -> Executor | None:
     # Only to collect fields, which no variable has a say in: any values will do.
     without = OperationDefinitionNode(
         operation=definition.operation,
@@ -175,4 +178,4 @@ def _executor(
     executor = Executor.build(
         schema, graphql.DocumentNode(definitions=(without, *others)), context_value=withheld
     )
-    return None if isinstance(executor, list) else cast("Executor[None]", executor)
+    return None if isinstance(executor, list) else cast("Executor", executor)

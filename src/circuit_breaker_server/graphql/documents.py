@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
-import graphql
 from graphql import (
-    ASTValidationRule,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     GraphQLSchema,
     GraphQLSyntaxError,
-    Node,
     OperationDefinitionNode,
-    Token,
-    TokenKind,
 )
 
 from circuit_breaker_sdk.errors import GraphQLError
@@ -38,6 +32,7 @@ from circuit_breaker_server.graphql.limits import (
     too_much_work,
 )
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.graphql.validation import forget_tokens, parse, validate
 from circuit_breaker_server.recently_used import RecentlyUsed
 from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.turns import Slices
@@ -60,7 +55,6 @@ _SEEN: Final = 10_000
 """Long documents that are remembered by their hash."""
 _CHARACTERS_PER_VALUE: Final = 2
 """Of a document that is parsed: two characters take as long as a value of an answer."""
-_NO_TOKEN: Final = Token(TokenKind.SOF, 0, 0, 0, 0)
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
 """How graphql-core's parser says it; it has no code for it."""
 
@@ -188,7 +182,7 @@ class Documents:
             max_entries=max_entries, max_characters=max_characters
         )
         self._seen: OrderedDict[int, None] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[Document]] = {}
+        self._reading: dict[str, asyncio.Task[Document | DocumentInvalid]] = {}
 
     def __len__(self) -> int:
         """Tell how many documents are kept."""
@@ -231,9 +225,9 @@ class Documents:
         :param key: of the principal, or the address.
         :raises DocumentInvalid: as :meth:`get`; or too much work was asked for, code ``RATE_LIMITED``.
         """
-        document = self.get_now(query, variables, key=key)
-        if document is not None:
-            return document
+        known = self.get_now(query, variables, key=key)
+        if known is not None:
+            return known
         reading = self._reading.get(query)
         if reading is None:
             wait = self._charge(query, key)
@@ -242,9 +236,12 @@ class Documents:
                 raise DocumentInvalid([too_much_work(wait)])
             reading = asyncio.get_running_loop().create_task(self._read_in_turn(query, key))
             self._reading[query] = reading
-            reading.add_done_callback(lambda task: self._read_it(query, task))
+            reading.add_done_callback(lambda _: self._reading.pop(query))
         # Others may wait for the same document: whoever leaves leaves it to them.
-        return await asyncio.shield(reading)
+        document = await asyncio.shield(reading)
+        if isinstance(document, DocumentInvalid):
+            raise DocumentInvalid(document.errors)
+        return document
 
     async def aclose(self) -> None:
         """Parse no more. Idempotent."""
@@ -254,17 +251,15 @@ class Documents:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _read_it(self, query: str, task: asyncio.Task[Document]) -> None:
-        del self._reading[query]
-        if not task.cancelled():
-            task.exception()  # perhaps nobody waits for it any more
-
-    async def _read_in_turn(self, query: str, key: str) -> Document:
-        if len(query) <= _SHORT_CHARACTERS:
-            await self.slices.take(key)
-            return self._keep(query, *_read(self.schema, query, self.limits))
-        read = partial(_read, self.schema, query, self.limits, with_suggestions=False)
-        return self._keep(query, *await self.slices.beside(read, key))
+    async def _read_in_turn(self, query: str, key: str) -> Document | DocumentInvalid:
+        try:
+            if len(query) <= _SHORT_CHARACTERS:
+                await self.slices.take(key)
+                return self._keep(query, *_read(self.schema, query, self.limits))
+            read = partial(_read, self.schema, query, self.limits, with_suggestions=False)
+            return self._keep(query, *await self.slices.beside(read, key))
+        except DocumentInvalid as error:
+            return error  # a task that fails and who waits for it would hold each other
 
     def _keep(self, query: str, ast: DocumentNode, size: Size) -> Document:
         is_plain = not size.directives and size.fields <= _PLAIN_FIELDS
@@ -291,85 +286,32 @@ def _read(
 
     :param with_suggestions: whether errors suggest names, which takes long where many are wrong.
     """
-    check_characters(query, limits)
+    read = _try_to_read(schema, query, limits, with_suggestions)
+    if isinstance(read, DocumentInvalid):
+        raise DocumentInvalid(read.errors)  # anew: that one holds frames, and they all of the document
+    return read
+
+
+def _try_to_read(
+    schema: GraphQLSchema, query: str, limits: DocumentLimits, with_suggestions: bool
+) -> tuple[DocumentNode, Size] | DocumentInvalid:
     try:
-        ast = graphql.parse(query, max_tokens=limits.max_tokens, allow_empty_selection_sets=False)
+        check_characters(query, limits)
+        ast = parse(query, max_tokens=limits.max_tokens)
         size = check_document(ast, limits)
-        errors = graphql.validate(
-            schema,
-            ast,
-            rules=_RULES,
-            max_errors=20,
-            allow_empty_selection_sets=False,
-            hide_suggestions=not with_suggestions,
-        )
+        errors = validate(schema, ast, with_suggestions=with_suggestions)
+    except DocumentInvalid as error:
+        return error
     except GraphQLSyntaxError as error:
         if error.message.endswith(_TOO_MANY_TOKENS):
-            raise too_many_tokens(limits) from error
-        raise DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")]) from error
-    except RecursionError as error:
+            return too_many_tokens(limits)
+        return DocumentInvalid([to_wire(error, "GRAPHQL_PARSE_FAILED")])
+    except RecursionError:
         nested = GraphQLError(
             message="the document is nested too deeply", extensions={"code": "GRAPHQL_PARSE_FAILED"}
         )
-        raise DocumentInvalid([nested]) from error
-    finally:
-        _MADE.forget()
+        return DocumentInvalid([nested])
     if errors:
-        raise DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
-    _forget_tokens(ast)
+        return DocumentInvalid([input_error(error, "GRAPHQL_VALIDATION_FAILED") for error in errors])
+    forget_tokens(ast)
     return ast, size
-
-
-class _Made(threading.local):
-    """The rules that validate a document in this thread."""
-
-    def __init__(self) -> None:
-        self.rules: list[ASTValidationRule] = []
-
-    def forget(self) -> None:
-        """Let go of what they have noted.
-
-        A rule and its own methods hold each other, and its notes of a document can be megabytes, for which
-        the garbage collection would come late.
-        """
-        for rule in self.rules:
-            rule.__dict__.clear()
-        self.rules.clear()
-
-
-_MADE: Final = _Made()
-
-
-def _noted(rule: type[ASTValidationRule]) -> type[ASTValidationRule]:
-    """Return a rule whose objects are noted when they are made."""
-
-    def init(self: ASTValidationRule, context: Any) -> None:
-        rule.__init__(self, context)
-        _MADE.rules.append(self)
-
-    return type(rule.__name__, (rule,), {"__init__": init})
-
-
-_RULES: Final = tuple(map(_noted, graphql.specified_rules))
-
-
-def _forget_tokens(ast: DocumentNode) -> None:
-    """Drop the tokens of a document, which take ten times the memory of its nodes; places stay."""
-    if ast.loc is None:
-        return
-    token: Token | None = ast.loc.start_token
-    waiting: list[Node] = [ast]
-    while waiting:
-        node = waiting.pop()
-        if node.loc is not None:
-            node.loc.start_token = node.loc.end_token = _NO_TOKEN
-        for key in node.keys:
-            value = getattr(node, key, None)
-            if isinstance(value, Node):
-                waiting.append(value)
-            elif isinstance(value, (list, tuple)):
-                waiting += [each for each in value if isinstance(each, Node)]
-    while token is not None:  # they hold each other
-        following = token.next
-        token.prev = token.next = None
-        token = following

@@ -10,7 +10,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["DocumentInvalid", "input_error", "to_wire"]
+__all__ = ["DocumentInvalid", "forget_frames", "input_error", "to_wire"]
 
 _SHOWN_CHARACTERS = 200
 
@@ -72,9 +72,22 @@ def to_wire(error: graphql.GraphQLError, code: str | None = None) -> GraphQLErro
         path = ".".join(map(str, error.path or ()))
         _log.error("resolver_failed", path=path, exc_info=cause)
         message, extensions = "internal error", {"code": "INTERNAL"}
+    forget_frames(error)
     return GraphQLError(
         message=message,
         path=None if error.path is None else tuple(error.path),
         locations=tuple({"line": at.line, "column": at.column} for at in error.locations or ()) or None,
         extensions=extensions,
     )
+
+
+def forget_frames(error: graphql.GraphQLError) -> None:
+    """Let go of the frames that an error has come through: graphql-core's lists of errors are in them.
+
+    What was executed would stay with such a circle, until the garbage collection comes by.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        cause = found.original_error if isinstance(found, graphql.GraphQLError) else None
+        found = cause or found.__cause__ or found.__context__

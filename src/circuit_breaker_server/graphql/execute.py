@@ -25,6 +25,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, 
 from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.graphql.validation import Executor
 from circuit_breaker_server.recently_used import RecentlyUsed
 from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.rights import Rights
@@ -231,6 +232,7 @@ def _start(
         variable_values=dict(variables or {}),
         operation_name=operation_name or None,
         field_resolver=resolve,
+        executor_class=Executor,
         is_awaitable=_is_coroutine,
     )
 

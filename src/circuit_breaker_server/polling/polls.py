@@ -124,6 +124,7 @@ class Polls:
             if poll is not None:
                 self._open.discard(poll)
                 poll.close()
+                poll.forget()
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
 
@@ -200,6 +201,10 @@ class _Poll:
         detach = self.polls.gateway.detach
         call_each(self._operations, lambda operation: detach(operation.feed), _Operation.end_failed)
 
+    def forget(self) -> None:
+        """Let go of the operations, each of which holds the poll."""
+        self._operations.clear()
+
     @property
     def _is_answerable(self) -> bool:
         if self._is_stopped or self._is_full:
@@ -259,7 +264,7 @@ class _Operation:
         self._poll = poll
         self._polls = poll.polls
         self._asked = asked
-        self._document: Document | DocumentInvalid | None = None
+        self._document: Document | Sequence[GraphQLError] | None = None
         self._after: str | None = None
         self._events: list[bytes] = []
         self._cursor: str | None = None
@@ -296,7 +301,7 @@ class _Operation:
                 asked.query, asked.variables, key=caller.id or caller.address
             )
         except DocumentInvalid as error:
-            self._document = error
+            self._document = error.errors
 
     def subscribe(self) -> None:
         """Join the channel; what is wrong with the operation becomes its errors."""
@@ -315,8 +320,8 @@ class _Operation:
         document = self._document
         if document is None:
             return  # the poll was stopped before it was read: the next one asks again
-        if isinstance(document, DocumentInvalid):
-            raise document
+        if not isinstance(document, Document):
+            raise Refused(document)
         plan = self._plan(asked, document)
         after = resume_after(asked.extensions)
         if after is None:

@@ -6,9 +6,9 @@ import gc
 import weakref
 from typing import NoReturn
 
-import graphql
 import pytest
 
+from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.schema import load_schema
@@ -59,6 +59,14 @@ def test_what_is_not_kept_is_not_held_anywhere() -> None:
     documents.get("{ b: health }")
     gc.collect()
     assert gone() is None
+
+
+def test_no_more_than_twenty_errors_of_a_document_are_told_and_that_there_are_more() -> None:
+    for wrong, told in ((20, 20), (21, 21), (60, 21)):
+        errors = refusal("{ " + " ".join(f"wrong{number}" for number in range(wrong)) + " }").errors
+        assert len(errors) == told
+        assert ("error limit reached" in errors[-1].message) == (wrong > 20)
+        assert {error.code for error in errors} == {"GRAPHQL_VALIDATION_FAILED"}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,7 @@ def test_a_document_that_exhausts_the_stack_is_refused_like_any_other(
     def exhausted(*_: object, **__: object) -> NoReturn:
         raise RecursionError
 
-    monkeypatch.setattr(graphql, "validate", exhausted)
+    monkeypatch.setattr(documents, "validate", exhausted)
     (error,) = refusal("{ health }").errors
     assert (error.message, error.code) == ("the document is nested too deeply", "GRAPHQL_PARSE_FAILED")
 
