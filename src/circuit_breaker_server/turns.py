@@ -30,7 +30,7 @@ _REST_OF_MANY: Final = 3.0
 """How long the loop rests from a slice, in slices: where one waits, and where several do."""
 _ENTER_AT_ONCE: Final = 8
 """Requests that are let in with each turn of the loop, as long as it has time for them."""
-_SWITCH_SECONDS: Final = 0.0001
+_SWITCH_SECONDS: Final = 0.00002
 """How long the thread keeps the interpreter while the event loop wants it."""
 
 _T = TypeVar("_T")

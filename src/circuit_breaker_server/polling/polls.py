@@ -198,8 +198,8 @@ class _Poll:
 
     def close(self) -> None:
         """Leave every channel. Idempotent."""
-        detach = self.polls.gateway.detach
-        call_each(self._operations, lambda operation: detach(operation.feed), _Operation.end_failed)
+        subscribed = [operation for operation in self._operations if not operation.feed.closed]
+        call_each(subscribed, _Operation.leave, _Operation.end_failed)
 
     def forget(self) -> None:
         """Let go of the operations, each of which holds the poll."""
@@ -222,8 +222,8 @@ class _Poll:
         for operation in in_order:
             if not self._is_stopped:
                 await operation.read()
-        caller = self.caller
-        async for operation in self.polls.documents.slices.over(in_order, caller.id or caller.address):
+        slices, key = self.polls.documents.slices, self.caller.id or self.caller.address
+        async for operation in slices.over(in_order, key):
             call_each((operation,), _Operation.subscribe, _Operation.end_failed)
         loop = asyncio.get_running_loop()
         timers = [
@@ -237,15 +237,14 @@ class _Poll:
         finally:
             for timer in timers:
                 timer.cancel()
-        reached = [
-            guarded(operation, _Operation.reached, _Operation.end_failed, otherwise=None)
-            for operation in self._operations
-        ]
-        self.close()
-        for operation, place in zip(self._operations, reached, strict=True):
+        results: list[bytes] = []
+        async for operation in slices.over(self._operations, key):
+            place = guarded(operation, _Operation.reached, _Operation.end_failed, otherwise=None)
+            call_each((operation,), _Operation.leave, _Operation.end_failed)
             if place is not None:
                 await operation.move_to(place)
-        return [operation.result() for operation in self._operations]
+            results.append(operation.result())
+        return results
 
     def _on_due(self) -> None:
         self._is_due = True
@@ -416,6 +415,10 @@ class _Operation:
             return gateway.end_cursor if self.place < gateway.end else None
         # Still reading: go on from the last page, or a log longer than one poll would never be read through.
         return subscriber.position if subscriber.position[0] > self.place[0] else None
+
+    def leave(self) -> None:
+        """Leave the channel."""
+        self._polls.gateway.detach(self.feed)
 
     async def move_to(self, place: Cursor | Position) -> None:
         """Move the cursor on."""
