@@ -212,7 +212,15 @@ class Server:
                 max_cost=settings.document_limits.max_cost,
             )
 
-        once = Once(engine, timeout_seconds=settings.execute_seconds, nothing=nothing, cursors=cursors)
+        once = Once(
+            engine,
+            timeout_seconds=settings.execute_seconds,
+            nothing=nothing,
+            cursors=cursors,
+            slices=slices,
+            budgets=budgets,
+            max_cost=settings.document_limits.max_cost,
+        )
         parts.push_async_callback(once.aclose)
         documents = Documents(load_schema(), limits=settings.document_limits, slices=slices, budgets=budgets)
         parts.push_async_callback(documents.aclose)

@@ -31,7 +31,17 @@ from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.rights import Rights
 from circuit_breaker_server.turns import Slices
 
-__all__ = ["encode_errors", "encode_refusal", "error_value", "execute", "project", "run"]
+__all__ = [
+    "CHEAP",
+    "MAX_COST",
+    "admit",
+    "encode_errors",
+    "encode_refusal",
+    "error_value",
+    "execute",
+    "project",
+    "run",
+]
 
 MAX_COST: Final = 100_000
 _CHARGED_FOR_COUNTING: Final = 5_000
@@ -85,7 +95,7 @@ async def execute(
     if operation.operation is OperationType.SUBSCRIPTION:
         return encode_refusal("OPERATION_NOT_SUPPORTED", _WEBSOCKET_ONLY)
     is_mutation = operation.operation is OperationType.MUTATION
-    cost, refusal = await _admit(
+    cost, refusal = await admit(
         document, operation_name, variables, engine, caller, budgets=budgets, max_cost=max_cost
     )
     if refusal is not None:
@@ -102,17 +112,9 @@ async def execute(
     )
     try:
         async with asyncio.timeout(timeout_seconds):
-            if not root.is_costly:
-                answer = await run(document, variables=variables, operation_name=operation_name, root=root)
-            else:
-                async with root.slices.room_for(cost, caller.id or caller.address):
-                    answer = await run(
-                        document, variables=variables, operation_name=operation_name, root=root
-                    )
-            if root.has_hidden:
-                # To look for what exists takes some microseconds that looking for nothing does not.
-                await asyncio.sleep(random.uniform(0.0, _BLUR_SECONDS))  # noqa: S311 (it need not be secret)
-            return answer
+            return await run(
+                document, variables=variables, operation_name=operation_name, root=root, cost=cost
+            )
     except TimeoutError:
         text = f"not finished within {timeout_seconds:g} s"
         if root.is_mutation:
@@ -120,7 +122,7 @@ async def execute(
         return encode_refusal("TIMEOUT", text)
 
 
-async def _admit(
+async def admit(
     document: Document,
     operation_name: str | None,
     variables: Mapping[str, object] | None,
@@ -148,9 +150,28 @@ async def _admit(
 
 
 async def run(
-    document: Document, *, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
+    document: Document,
+    *,
+    variables: Mapping[str, object] | None,
+    operation_name: str | None,
+    root: Root,
+    cost: int = 0,
 ) -> bytes:
-    """Execute on a root; return the answer as :func:`execute` does."""
+    """Execute on a root what was admitted, and costs so much; return the answer as :func:`execute` does."""
+    if not root.is_costly:
+        answer = await _run(document, variables, operation_name, root)
+    else:
+        async with root.slices.room_for(cost, root.caller.id or root.caller.address):
+            answer = await _run(document, variables, operation_name, root)
+    if root.has_hidden:
+        # To look for what exists takes some microseconds that looking for nothing does not.
+        await asyncio.sleep(random.uniform(0.0, _BLUR_SECONDS))  # noqa: S311 (it need not be secret)
+    return answer
+
+
+async def _run(
+    document: Document, variables: Mapping[str, object] | None, operation_name: str | None, root: Root
+) -> bytes:
     rights = root.caller.rights
     operation = None
     if root.is_costly and document.asks_for_the_schema_alone(operation_name):

@@ -31,9 +31,11 @@ from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
 from circuit_breaker_server.graphql.documents import Document
-from circuit_breaker_server.graphql.execute import encode_refusal, project, run
+from circuit_breaker_server.graphql.execute import CHEAP, MAX_COST, admit, encode_refusal, project, run
 from circuit_breaker_server.graphql.resolvers import Judging, Root, Told
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.budgets import Budgets
+from circuit_breaker_server.turns import Slices
 
 __all__ = ["Done", "Once"]
 
@@ -90,7 +92,14 @@ class Once:
         timeout_seconds: float,
         nothing: Engine | None = None,
         cursors: Cursors | None = None,
+        slices: Slices | None = None,
+        budgets: Budgets | None = None,
+        max_cost: int = MAX_COST,
     ) -> None:
+        """``slices``, ``budgets`` and ``max_cost`` are those of :func:`.execute.execute`."""
+        self._slices = slices
+        self._budgets = budgets
+        self._max_cost = max_cost
         self._cursors = cursors or Cursors(engine.epoch)
         self._engine = engine
         self._nothing = nothing
@@ -201,6 +210,18 @@ class Once:
         with_cursor: bool,
     ) -> Done:
         CLAIM.set(claim)
+        cost, refusal = await admit(
+            document,
+            operation_name,
+            variables,
+            self._engine,
+            caller,
+            budgets=self._budgets,
+            max_cost=self._max_cost,
+        )
+        if refusal is not None:
+            claim.release()
+            return Done(refusal)
         root = Root(
             self._engine,
             is_mutation=True,
@@ -208,8 +229,10 @@ class Once:
             nothing=self._nothing,
             cursors=self._cursors,
             with_cursor=with_cursor,
+            slices=self._slices,
+            is_costly=cost > CHEAP,
         )
-        answer = await run(document, variables=variables, operation_name=operation_name, root=root)
+        answer = await run(document, variables=variables, operation_name=operation_name, root=root, cost=cost)
         # From the record, as for whoever asks again: the same bytes.
         done = Done(claim.answer(self._cursors, with_cursor=with_cursor) or answer)
         claim.release()

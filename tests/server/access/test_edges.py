@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ import pytest
 
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.polling.polls import Polls
 from circuit_breaker_server.polling.request import PollRequest
 from circuit_breaker_server.security.api_keys import ApiKeyFile
@@ -104,6 +106,48 @@ async def test_who_may_only_rule_sessions_makes_no_servers(tmp_path: Path) -> No
         refused = await office.ask("eve", CREATE_SERVER, input=TOOLS)
         assert refused["errors"][0]["extensions"]["code"] == "FORBIDDEN"
         assert "errors" not in await office.ask("ann", CREATE_SERVER, input=TOOLS)
+
+
+# --- the same for a mutation under a key -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_the_time_of_an_answer_for_what_one_may_not_see_is_blurred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    blurred: list[tuple[float, float]] = []
+
+    def uniform(least: float, most: float) -> float:
+        blurred.append((least, most))
+        return least
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    execute_activity = (
+        'mutation($id: String!) { executeActivity(input: {resourceId: $id, activityId: "ping"}) { id } }'
+    )
+    async with open_office(tmp_path, eve=("other", MINE)) as office:
+        resource = await office.resource(await office.workflow())
+        blurred.clear()
+        await asked_once(office, "eve", execute_activity, {"id": resource}, key)
+        assert blurred.count((0.0, 0.002)) == 1
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_mutation_that_would_answer_too_much_is_refused_and_not_made(
+    tmp_path: Path, key: str | None
+) -> None:
+    fields = " ".join(f"a{number}: states {{ id }}" for number in range(90))
+    query = (
+        "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id " + fields + " } }"
+    )
+    limits = DocumentLimits(max_cost=50)
+    async with open_office(tmp_path, {"document_limits": limits}) as office:
+        refused = await asked_once(office, "boss", query, {"input": WORKFLOW}, key)
+        assert refused["errors"][0]["extensions"]["code"] == "DOCUMENT_TOO_COMPLEX"
+        assert "data" not in refused
+        assert (await office.ask("boss", "{ workflows { id } }"))["data"]["workflows"] == []
+        # The key was not used up.
+        assert (await asked_once(office, "boss", CREATE_WORKFLOW, {"input": WORKFLOW}, key))["data"]
 
 
 # --- numbers of the log ----------------------------------------------------------------------------
