@@ -20,9 +20,9 @@ import aiohttp
 from joserfc import jws
 from joserfc.jwk import OctKey
 
-from attack.loop_holds import run_measured
+from benchmarks.loop_holds import Holds, histogram_in
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core, resident_bytes
-from benchmarks.processes import Commands, Remote, running
+from benchmarks.processes import Commands, Remote, answer_commands, running
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import OAuthProviderSettings, Server, ServerSettings, TokenSettings
@@ -78,8 +78,20 @@ def token(sub: str, *, secret: bytes = SECRET, seconds: float = 3600, **claims: 
 
 
 def serve(pipe: Connection, data_dir: str, policy: str, settings: dict[str, Any]) -> None:
-    """Serve until the pipe is closed."""
-    run_measured(pipe, lambda: _commands(Path(data_dir), Path(policy), settings))
+    """Serve until the pipe is closed, and tell how long the loop was held (``holds``)."""
+    selector = Holds(histogram_in())
+
+    async def answer() -> None:
+        async with _commands(Path(data_dir), Path(policy), settings) as commands:
+            pipe.send(("answer", None))
+
+            async def holds() -> tuple[float, float]:
+                return selector.take()
+
+            await answer_commands(pipe, {**commands, "holds": holds})
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(answer())
 
 
 @contextlib.asynccontextmanager

@@ -10,11 +10,12 @@ import tempfile
 import time
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import uvloop
 
+from benchmarks.loop_holds import held_in, histogram_in
 from chaos.blocked_websocket import blocked_websocket
 from chaos.cores import leave_the_server_alone
 from chaos.crash_boundaries import crash_boundaries
@@ -28,6 +29,7 @@ from chaos.other_logs import other_logs
 from chaos.result import Result
 from chaos.slow_reader import slow_reader
 from chaos.token_rotation import token_rotation
+from chaos.world import HOLDS
 
 __all__ = ["EXPERIMENTS"]
 
@@ -37,6 +39,10 @@ class Experiment(Protocol):
 
     def __call__(self, directory: Path, seed: int, *, long: bool) -> Awaitable[Result]: ...
 
+
+_P99_MS: Final = 10.0
+_LONGEST_MS: Final = 25.0
+"""How long a server may hold its event loop."""
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm": cut_storm,
@@ -60,8 +66,23 @@ async def _run(name: str, experiment: Experiment, seed: int, *, long: bool) -> t
             result = await experiment(Path(directory), seed, long=long)
         except Exception as error:  # noqa: BLE001 (a broken experiment is a failed one; the others go on)
             result = Result(experiment=name, seed=seed, failures=[f"{type(error).__name__}: {error}"])
+        _judge_holds(result, Path(directory))
     result.passed = not result.failures
     return result, time.monotonic() - started
+
+
+def _judge_holds(result: Result, directory: Path) -> None:
+    """Say how long the servers of an experiment have held their event loops, in processor time."""
+    files = list(directory.rglob("*" + HOLDS))
+    if not files:
+        return  # its servers are in the process of the experiment
+    held = held_in([histogram_in(each) for each in files])
+    p99_ms, longest_ms = round(held.p99 * 1000, 1), round(held.longest * 1000, 1)
+    result.detail["event loop held, ms"] = {"p99": p99_ms, "longest": longest_ms}
+    result.require(p99_ms <= _P99_MS, f"the event loop was held for {p99_ms} ms (p99), over {_P99_MS}")
+    result.require(
+        longest_ms <= _LONGEST_MS, f"the event loop was held for {longest_ms} ms, over {_LONGEST_MS}"
+    )
 
 
 def _row(number: int, result: Result, seconds: float) -> str:

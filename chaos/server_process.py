@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvloop
 
+from benchmarks.loop_holds import Holds, histogram_in
 from chaos.crash_points import install
+from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
 
 __all__ = ["Orders"]
@@ -25,6 +26,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     :ivar settings: of the server, beyond port and directory; ``token_key`` asks for tokens without leeway.
     :ivar core: the core to run on.
     :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
+    :ivar holds_file: where to count how long the loop is held while it serves.
     :ivar crash: a point in the code and how often it is passed before the process kills itself there.
     """
 
@@ -33,10 +35,11 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, float | int | str] = {}
     core: int | None = None
     max_file_bytes: int | None = None
+    holds_file: str | None = None
     crash: tuple[str, int] | None = None
 
 
-async def _serve(orders: Orders) -> None:
+async def _serve(orders: Orders, holds: Holds) -> None:
     given: dict[str, Any] = dict(orders.settings)  # numbers, by their names
     if (key := given.pop("token_key", None)) is not None:
         given["token_keys"] = TokenSettings(key=key.encode(), leeway_seconds=0)
@@ -51,9 +54,13 @@ async def _serve(orders: Orders) -> None:
         install(*orders.crash)
     sys.stdout.write(f"ready: {server.port}\n")
     sys.stdout.flush()
+    settle_memory()
+    if orders.holds_file is not None:
+        holds.counts = histogram_in(Path(orders.holds_file))
     serving = asyncio.create_task(server.wait())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     await asyncio.wait((serving,))
+    holds.counts = None
     await server.aclose()
 
 
@@ -64,8 +71,9 @@ def main() -> None:
         os.sched_setaffinity(0, {orders.core})
     if orders.max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (orders.max_file_bytes, resource.RLIM_INFINITY))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(orders))
+    holds = Holds()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(holds)) as runner:
+        runner.run(_serve(orders, holds))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import Final, Self, final
 
 import msgspec
 
@@ -22,10 +22,13 @@ from chaos.server_process import Orders
 from circuit_breaker_sdk import Client, SubscriptionError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 
-__all__ = ["RING", "Refused", "ServerProcess", "World", "until"]
+__all__ = ["HOLDS", "RING", "Refused", "ServerProcess", "World", "until"]
 
 RING: dict[str, float | int | str] = {"ring_size": 64}
 """Rings so small that the log's path is taken too."""
+
+HOLDS: Final = ".holds"
+"""What the file beside a data directory ends with in which its servers count how long their loop is held."""
 
 _ROOT = Path(__file__).parents[1]
 _START_SECONDS = 30.0
@@ -88,6 +91,7 @@ class ServerProcess:
             settings=self.settings,
             core=self._core,
             max_file_bytes=self.max_file_bytes,
+            holds_file=str(self.data_dir) + HOLDS,
             crash=self.crash,
         )
         self._process = await asyncio.create_subprocess_exec(

@@ -22,9 +22,9 @@ SLICE_SECONDS: Final = 0.001
 """How long an operation may keep the event loop before others have their turn."""
 
 _HEAVY_VALUES: Final = 10_000
-_HEAVY_AT_ONCE: Final = 2
+_HEAVY_AT_ONCE: Final = 1
 _MIDDLING_AT_ONCE: Final = 8
-"""Operations that are executed side by side: a value takes about 200 bytes until the answer is written."""
+"""Operations that are executed side by side: a value takes about 400 bytes until the answer is written."""
 _REST_OF_ONE: Final = 1.0
 _REST_OF_MANY: Final = 3.0
 """How long the loop rests from a slice, in slices: where one waits, and where several do."""

@@ -156,9 +156,7 @@ def _checked_ssl(given: SslInput, endpoint: str, secrets: NewSecrets) -> Ssl:
         text = getattr(given, name)
         if text is not None and len(text) > _MAX_PEM:
             refuse(f"config.ssl: a PEM has at most {_MAX_PEM} characters")
-    check_tls(
-        verify=verify, ca_cert=given.ca_cert, client_cert=given.client_cert, client_key=given.client_key
-    )
+    check_tls(ca_cert=given.ca_cert, client_cert=given.client_cert, client_key=given.client_key)
     return Ssl(
         verify=verify,
         ca_cert=given.ca_cert,

@@ -155,7 +155,7 @@ class Checks:
         entry = self._state.servers.get(server_id)
         if entry is not None:
             async with self._tests.slot(entry.server.tenant_id):
-                finding = await self._check(self._target(entry.server))
+                finding = await self._check(await self._target(entry.server))
             value = tell(finding)
             record = await self._record(server_id, finding, None, "test", Effect.of(value))
             if record is not None:
@@ -187,10 +187,10 @@ class Checks:
             entry = self._state.servers.get(server_id)
             if entry is None or not entry.server.enabled:
                 return
-            finding = await self._check(self._target(entry.server))
+            finding = await self._check(await self._target(entry.server))
         await self._record(server_id, finding, entry.server.version, "check")
 
-    def _target(self, server: ServerImage) -> Target:
+    async def _target(self, server: ServerImage) -> Target:
         config = server.config
         headers: dict[str, str] = {}
         if config.headers_id is not None:
@@ -204,8 +204,12 @@ class Checks:
         tls, ssl = None, config.ssl
         if ssl is not None:
             key = None if ssl.client_key_id is None else self._secrets.get(ssl.client_key_id)
-            tls = tls_context(
-                verify=ssl.verify, ca_cert=ssl.ca_cert, client_cert=ssl.client_cert, client_key=key
+            tls = await asyncio.to_thread(
+                tls_context,
+                verify=ssl.verify,
+                ca_cert=ssl.ca_cert,
+                client_cert=ssl.client_cert,
+                client_key=key,
             )
         return Target(
             endpoint=config.endpoint,
