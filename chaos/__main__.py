@@ -73,7 +73,7 @@ async def _run(name: str, experiment: Experiment, seed: int, *, long: bool) -> t
 
 def _judge_holds(result: Result, directory: Path) -> None:
     """Say how long the servers of an experiment have held their event loops, in processor time."""
-    files = list(directory.rglob("*" + HOLDS))
+    files = list(directory.rglob(HOLDS))
     if not files:
         return  # its servers are in the process of the experiment
     held = held_in([histogram_in(each) for each in files])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvloop
 
 from benchmarks.loop_holds import Holds, histogram_in
 from chaos.crash_points import install
@@ -26,7 +27,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     :ivar settings: of the server, beyond port and directory; ``token_key`` asks for tokens without leeway.
     :ivar core: the core to run on.
     :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
-    :ivar holds_file: where to count how long the loop is held while it serves.
+    :ivar holds_file: where to count how long the loop is held while it serves; ``None`` runs uvloop.
     :ivar crash: a point in the code and how often it is passed before the process kills itself there.
     """
 
@@ -72,7 +73,11 @@ def main() -> None:
     if orders.max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (orders.max_file_bytes, resource.RLIM_INFINITY))
     holds = Holds()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(holds)) as runner:
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        return uvloop.new_event_loop() if orders.holds_file is None else asyncio.SelectorEventLoop(holds)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_serve(orders, holds))
 
 

@@ -27,8 +27,8 @@ __all__ = ["HOLDS", "RING", "Refused", "ServerProcess", "World", "until"]
 RING: dict[str, float | int | str] = {"ring_size": 64}
 """Rings so small that the log's path is taken too."""
 
-HOLDS: Final = ".holds"
-"""What the file beside a data directory ends with in which its servers count how long their loop is held."""
+HOLDS: Final = "event-loop.holds"
+"""The file in a data directory in which its servers count how long they hold their event loop."""
 
 _ROOT = Path(__file__).parents[1]
 _START_SECONDS = 30.0
@@ -64,7 +64,12 @@ class ServerProcess:
     """
 
     def __init__(
-        self, data_dir: Path, *, settings: Mapping[str, float | int | str] = RING, core: int | None = None
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, float | int | str] = RING,
+        core: int | None = None,
+        measures_holds: bool = True,
     ) -> None:
         self.data_dir = data_dir
         self.port = _free_port()
@@ -74,6 +79,7 @@ class ServerProcess:
         self.max_file_bytes: int | None = None
         self.crash: tuple[str, int] | None = None
         self._core = core
+        self._holds = str(data_dir / HOLDS) if measures_holds else None
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -91,7 +97,7 @@ class ServerProcess:
             settings=self.settings,
             core=self._core,
             max_file_bytes=self.max_file_bytes,
-            holds_file=str(self.data_dir) + HOLDS,
+            holds_file=self._holds,
             crash=self.crash,
         )
         self._process = await asyncio.create_subprocess_exec(
@@ -166,9 +172,13 @@ class World:
         seed: int,
         settings: Mapping[str, float | int | str] = RING,
         token: str | None = None,
+        measures_holds: bool = True,
     ) -> None:
+        """``measures_holds``: on asyncio's own loop, which can be measured, rather than on uvloop."""
         self.random = random.Random(seed)  # noqa: S311 (chance, not secrets)
-        self.server = ServerProcess(directory, settings=settings, core=SERVER_CORE)
+        self.server = ServerProcess(
+            directory, settings=settings, core=SERVER_CORE, measures_holds=measures_holds
+        )
         self.direct = Client(self.server.url, token=token)
         self.workflow = ""
 
