@@ -28,6 +28,7 @@ from attack.audit_log import tamper
 from attack.outbound import load_clients
 from attack.owned import RIGHTS
 from attack.ownership import OWNERSHIP_RIGHTS
+from attack.quotas import QUOTA_RIGHTS
 from attack.rights import rights_under_load
 from attack.suite import ATTACKS, ELSEWHERE
 from attack.victims import Victims, victims_of
@@ -172,6 +173,7 @@ async def _run(directory: Path, arguments: argparse.Namespace) -> tuple[int, int
         "eve": ("other", ["workflow:read:nothing", "nats:read:nothing"]),
         **RIGHTS,
         **OWNERSHIP_RIGHTS,
+        **QUOTA_RIGHTS,
         **WORK_RIGHTS,
     }
     problems: list[str] = []

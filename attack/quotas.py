@@ -16,7 +16,7 @@ from attack.attempt import Attack, Scale, must
 from attack.owned import OWNER, PROBER
 from attack.world import ALLOWED_PEER, World
 
-__all__ = ["QUOTA_ATTACKS"]
+__all__ = ["QUOTA_ATTACKS", "QUOTA_RIGHTS"]
 
 _CREATE: Final = "mutation($i: CreateMcpServerInput!) { made: createMcpServer(input: $i) { id } }"
 _DELETE: Final = "mutation($id: ID!) { deleteMcpServer(id: $id) { success } }"
@@ -26,6 +26,8 @@ _SIGN_IN: Final = "mutation($i: InitiateMcpOAuthInput!) { initiateMcpOAuth(input
 _CONFIGURE: Final = "mutation($i: LlmProviderConfigInput!) { configureLlmProvider(input: $i) { id } }"
 _COMPLETE: Final = "mutation($i: LlmChatCompletionInput!) { llmChatCompletion(input: $i) { id } }"
 _TENANTS: Final[Mapping[str, str]] = {PROBER: "other", OWNER: "acme"}
+_FILLER: Final = "phil"
+QUOTA_RIGHTS: Final[Mapping[str, tuple[str, list[str]]]] = {_FILLER: ("filled", ["provider:admin:*"])}
 _SOON_SECONDS: Final = 15.0
 """Within which a victim is served: half of what passes between two checks of an MCP server."""
 _CLOSED: Final = f"http://{ALLOWED_PEER}:9/mcp"
@@ -196,12 +198,12 @@ async def providers_without_end(world: World, _scale: Scale) -> str:
     async with world.http() as http, world.http("127.0.0.1") as victim:
         for made in itertools.count():
             given = _provider(_CLOSED, f"model-{uuid.uuid4().hex}")
-            answer = await _insist(world, http, PROBER, _CONFIGURE, i=given)
+            answer = await _insist(world, http, _FILLER, _CONFIGURE, i=given)
             if _code(answer) != "done" or made > 200:
                 break
         must(_code(answer) == "INVALID_INPUT", f"after {made} providers: {answer}")
         text = answer["errors"][0]["message"]
-        must("tenant 'other'" in text, f"the caller's tenant is not named: {text}")
+        must("tenant 'filled'" in text, f"the caller's tenant is not named: {text}")
         given = _provider(_CLOSED, "model-of-the-victim")
         answer = await world.ask(victim, OWNER, _CONFIGURE, i=given)
         must(_code(answer) == "done", f"the victim cannot configure: {answer}")
@@ -230,4 +232,4 @@ QUOTA_ATTACKS: Final[Mapping[str, Attack]] = {
     "completions that hang": completions_that_hang,
     "providers without end": providers_without_end,
 }
-"""Made by a principal of one tenant; the victim is of another. The providers come last: they stay."""
+"""Made by a principal of one tenant; the victim is of another. The providers stay, in a third."""

@@ -34,7 +34,9 @@ from circuit_breaker_server.engine.paging import MAX_PAGE, PAGE_ITEMS
 __all__ = ["Cost", "Most", "cost_of"]
 
 _NESTED_ITEMS: Final = 5
+_HISTORY_ITEMS: Final = 50
 """Expected of a list that has no pages: states of a workflow, entries of a history."""
+_TIMES: Final[Mapping[str, int]] = {"edges": MAX_PAGE, "history": _HISTORY_ITEMS}
 _INTROSPECTION_VALUES: Final = 20_000
 """Of ``__schema`` and ``__type``, whatever is selected."""
 
@@ -170,7 +172,7 @@ class _Estimate:
         type_ = field.type
         inner, times = get_named_type(type_), 1
         if is_list_type(type_.of_type if is_non_null_type(type_) else type_) and not of_item:
-            times = MAX_PAGE if name == "edges" else _NESTED_ITEMS
+            times = _TIMES.get(name, _NESTED_ITEMS)
         selected = 0
         if node.selection_set is not None and is_composite_type(inner):
             selected = self._selected(node.selection_set, inner)

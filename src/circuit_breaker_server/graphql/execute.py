@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import random
+import warnings
 from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
 from typing import Final, TypeGuard
@@ -55,6 +56,10 @@ _INTROSPECTED: Final[RecentlyUsed[tuple[str, str | None], bytes]] = RecentlyUsed
     max_entries=16, max_characters=2 * 1024 * 1024
 )
 """The schema as it was told last, by document and operation: it is the same for everybody."""
+
+
+# Behind an item of a list that fails, graphql-core leaves coroutines that are never awaited.
+warnings.filterwarnings("ignore", r"coroutine 'Executor\.", RuntimeWarning)
 
 
 async def execute(

@@ -51,6 +51,8 @@ __all__ = [
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """Of the texts and JSON in one answer; a list ends with an error behind it."""
+MAX_ANSWER_VALUES: Final = 100_000
+"""Of lists without pages in one answer, as histories; a list with pages ends with an error after them."""
 _AT_ONCE: Final = 64
 """Items of a list that are answered at once where the operation is cheap."""
 _BYTES_AT_ONCE: Final = 256 * 1024
@@ -67,6 +69,7 @@ class Root:
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
     :ivar has_hidden: whether a field was answered as if nothing were there.
     :ivar bytes_left: how large what is still added to lists of the answer may be.
+    :ivar values_left: how many values its lists without pages may still have.
     """
 
     __slots__ = (
@@ -80,6 +83,7 @@ class Root:
         "is_mutation",
         "nothing",
         "slices",
+        "values_left",
         "with_cursor",
     )
 
@@ -105,6 +109,7 @@ class Root:
         self.is_costly = is_costly
         self.has_hidden = False
         self.bytes_left = max_answer_bytes
+        self.values_left = MAX_ANSWER_VALUES
         self.with_cursor = with_cursor
         self.cursors = cursors or Cursors(engine.epoch)
         self.engine = engine
@@ -170,7 +175,7 @@ class Root:
             if item is None or (of_item is not None and not of_item(item).may(rights, "read")):
                 yield None
                 continue
-            if self.bytes_left < 0:
+            if self.bytes_left < 0 or self.values_left < 0:
                 raise EngineError(
                     ErrorCode.INVALID_INPUT, "the answer is too large: ask for fewer items at a time (first)"
                 )
@@ -178,6 +183,11 @@ class Root:
             left -= 1
             if not left:
                 return
+
+    def count(self, items: int, info: GraphQLResolveInfo[object]) -> None:
+        """Count the values of a list without pages; the page that it is in ends where they are too many."""
+        selected = info.field_nodes[0].selection_set
+        self.values_left -= items * (1 if selected is None else 1 + len(selected.selections))
 
     def in_slices(self, items: Iterator[Value | None]) -> list[Value] | AsyncIterator[Value]:
         """Answer a list: at once if it is short and cheap, else in slices of the event loop."""
@@ -358,6 +368,7 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
             root = root.root
         if isinstance(root, Root):
             if type(value) is list:
+                root.count(len(value), info)
                 return root.in_slices(iter(value)) if len(value) > _AT_ONCE else value
             if isinstance(value, (str, msgspec.Raw)):
                 root.bytes_left -= len(value)

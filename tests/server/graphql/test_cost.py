@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from circuit_breaker_server.graphql import resolvers
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.resolvers import LISTS, how_many
 from circuit_breaker_server.graphql.schema import load_schema
@@ -95,6 +96,22 @@ async def test_an_answer_is_bounded_in_bytes_and_says_what_to_do() -> None:
         assert "first" in str(error["message"])
         assert len(part(await graph.data("{ resources { id } }"), "resources", list)) == 40
         assert len(part(await graph.data("{ resources(first: 20) { data } }"), "resources", list)) == 20
+
+
+async def test_the_lists_of_an_answer_are_bounded_in_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as graph:
+        for _ in range(5):
+            await graph.create_workflow()
+        lists = " ".join(f"s{number}: states {{ id name }}" for number in range(30))
+        query = f"{{ a: workflows {{ {lists} }} b: health }}"
+        states = part(await graph.data(query), "a", list)[0]["s0"]
+        values = 30 * 3 * len(states)  # the items of each list, and their two fields
+        monkeypatch.setattr(resolvers, "MAX_ANSWER_VALUES", 4 * values)
+        assert "errors" not in await graph.answer(query)
+        monkeypatch.setattr(resolvers, "MAX_ANSWER_VALUES", 4 * values - 1)
+        error = await graph.error(query)
+        assert "ask for fewer items at a time (first)" in str(error["message"])
+        assert "errors" not in await graph.answer(query.replace("workflows", "workflows(first: 3)"))
 
 
 async def test_of_each_list_with_pages_it_is_known_how_long_it_is() -> None:
