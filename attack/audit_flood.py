@@ -16,7 +16,7 @@ from attack.attacks import workflow_of
 from attack.attempt import Attack, Scale, must
 from attack.world import ATTACKER, World, opened
 from circuit_breaker_server.access.audit_trail import position_of
-from circuit_breaker_server.engine.origin import origin_of
+from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import (
     AuditLimits,

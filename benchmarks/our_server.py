@@ -18,6 +18,7 @@ from benchmarks.machine import resident_bytes
 from benchmarks.processes import Commands, run_commands
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
+from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.workflows.definitions import StateType
 from circuit_breaker_server.engine.workflows.inputs import (
@@ -34,7 +35,6 @@ from circuit_breaker_server.engine.workflows.records import (
 )
 from circuit_breaker_server.engine.workflows.streams import resource_subject
 from circuit_breaker_server.log.event_log import EventLog, NewRecord
-from circuit_breaker_server.session import Session
 
 __all__ = ["SECRET", "make_workflow", "serve"]
 

@@ -37,7 +37,7 @@ from circuit_breaker_sdk.events import (
     StateInput,
 )
 from circuit_breaker_server import RateSettings, Server, ServerSettings
-from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 

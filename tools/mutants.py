@@ -70,7 +70,7 @@ MUTANTS = [
     ),
     Mutant(
         "the check of the record that a cursor names",
-        f"{_SERVER}/gateway/log_reader.py",
+        f"{_SERVER}/gateway/event_reader.py",
         "if check != cursor.check:",
         "if False:",
         "other logs",
@@ -196,28 +196,28 @@ MUTANTS = [
     ),
     Mutant(
         "a record that cannot be applied stops the engine",
-        f"{_SERVER}/engine/folding.py",
+        f"{_SERVER}/engine/state_projector.py",
         "            self._fail(_not_applied(record, error), error)\n",
         "            self._is_applying = False\n",
         "tests/server/engine/test_fail_stop.py",
     ),
     Mutant(
         "a state that lacks a record is not saved",
-        f"{_SERVER}/engine/folding.py",
+        f"{_SERVER}/engine/state_projector.py",
         "if not self.has_applied(self._log.last_offset):",
         "if False:",
         "tests/server/engine/test_fail_stop.py",
     ),
     Mutant(
         "a skipped record behind a cursor is told as a gap",
-        f"{_SERVER}/gateway/log_reader.py",
+        f"{_SERVER}/gateway/event_reader.py",
         "if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):",
         "if False:",
         "tests/integration/test_skipped_record.py",
     ),
     Mutant(
         "the rates have a clock that nobody sets",
-        f"{_SERVER}/security/rates.py",
+        f"{_SERVER}/security/rate_limits.py",
         "monotonic: Callable[[], float] = time.monotonic",
         "monotonic: Callable[[], float] = lambda: time.time()",
         "tests/server/security/test_rates.py",
@@ -287,7 +287,7 @@ MUTANTS = [
     ),
     Mutant(
         "a page that is read to catch up has a bound in bytes",
-        f"{_SERVER}/gateway/log_reader.py",
+        f"{_SERVER}/gateway/event_reader.py",
         "            max_bytes=self._page_bytes,\n",
         "",
         "tests/server/gateway/test_catch_up_bytes.py",
@@ -308,35 +308,35 @@ MUTANTS = [
     ),
     Mutant(
         "what ended is forgotten once",
-        f"{_SERVER}/engine/expiring.py",
+        f"{_SERVER}/engine/expiry_table.py",
         "            del self._ended[key]\n",
         "            pass\n",
         "tests/server/engine/test_bounds.py",
     ),
     Mutant(
         "a request has exactly one Host header",
-        f"{_SERVER}/http_protocol.py",
+        f"{_SERVER}/net/http_protocol.py",
         'if hosts > 1 or (hosts == 0 and version != "1.0"):',
         "if False:",
         "tests/server/test_http_protocol.py",
     ),
     Mutant(
         "a trailer is never a header",
-        f"{_SERVER}/http_protocol.py",
+        f"{_SERVER}/net/http_protocol.py",
         "            if self._stage is _Stage.HEAD:  # a trailer is never a header\n",
         "            if True:\n",
         "tests/server/test_request_limits.py",
     ),
     Mutant(
         "a header that never ends is counted",
-        f"{_SERVER}/request_limits.py",
+        f"{_SERVER}/net/request_limits.py",
         "self._silent = 0 if reported else self._silent + size",
         "self._silent = 0",
         "tests/server/test_request_limits.py",
     ),
     Mutant(
         "requests sent ahead wait as bytes",
-        f"{_SERVER}/http_protocol.py",
+        f"{_SERVER}/net/http_protocol.py",
         "                if self.pipeline:\n                    self._hold(data[start:])",
         "                if False:\n                    self._hold(data[start:])",
         "tests/server/test_request_limits.py",
@@ -357,7 +357,7 @@ MUTANTS = [
     ),
     Mutant(
         "principals who wait for the event loop take turns",
-        f"{_SERVER}/turns.py",
+        f"{_SERVER}/scheduling.py",
         "                self._waiting[key] = queue  # behind the others\n",
         "                self._waiting[key] = queue\n"
         "                self._waiting.move_to_end(key, last=False)\n",
@@ -365,14 +365,14 @@ MUTANTS = [
     ),
     Mutant(
         "a long list gives way after each slice",
-        f"{_SERVER}/turns.py",
+        f"{_SERVER}/scheduling.py",
         "            if self._clock() - began > SLICE_SECONDS:\n",
         "            if self._clock() - began < 0:\n",
         "tests/server/test_turns.py",
     ),
     Mutant(
         "requests that arrive together are let in over several turns",
-        f"{_SERVER}/turns.py",
+        f"{_SERVER}/scheduling.py",
         "        return now < self._ends\n",
         "        return True\n",
         "tests/server/test_turns.py",
@@ -393,7 +393,7 @@ MUTANTS = [
     ),
     Mutant(
         "operations begin in the order in which they were asked for",
-        f"{_SERVER}/session.py",
+        f"{_SERVER}/endpoints/websocket/session.py",
         "        if not self._reading:\n",
         "        if True:\n",
         "tests/server/test_session.py",
@@ -407,14 +407,14 @@ MUTANTS = [
     ),
     Mutant(
         "a key goes to the tenants that the operator names",
-        f"{_SERVER}/secrets.py",
+        f"{_SERVER}/storage/secret_store.py",
         "        if tenant is not None and not (urls and tenant in tenants):\n",
         "        if tenant is not None and not urls:\n",
         "tests/server/test_provider_ownership.py",
     ),
     Mutant(
         "a key goes to the addresses that the operator names",
-        f"{_SERVER}/secrets.py",
+        f"{_SERVER}/storage/secret_store.py",
         "        if urls and (where is None or where not in map(_origin, urls)):\n",
         "        if urls and where is None:\n",
         "tests/server/test_provider_ownership.py",
@@ -449,7 +449,7 @@ MUTANTS = [
     ),
     Mutant(
         "the rate is asked before a document is parsed",
-        f"{_SERVER}/session.py",
+        f"{_SERVER}/endpoints/websocket/session.py",
         """        if self._is_too_often(event.id, begins):
             return
         document: Document | None = None
@@ -480,7 +480,7 @@ MUTANTS = [
     ),
     Mutant(
         "the cursor of a mutation is for those who negotiated resume",
-        f"{_SERVER}/session.py",
+        f"{_SERVER}/endpoints/websocket/session.py",
         "with_cursor=self._feed is not None and self._feed.resume,",
         "with_cursor=True,",
         "tests/server/test_session.py",
@@ -778,14 +778,14 @@ MUTANTS = [
     ),
     Mutant(
         "checks of MCP servers take a slot of their tenant",
-        f"{_SERVER}/engine/mcp/checks.py",
+        f"{_SERVER}/engine/mcp/health_scheduler.py",
         "async with self._checks.slot(tenant.tenant_id):",
         'async with self._checks.slot("all"):',
         "tests/server/engine/mcp/test_shares.py",
     ),
     Mutant(
         "a timeout in the log is bounded when the server is checked",
-        f"{_SERVER}/engine/mcp/checks.py",
+        f"{_SERVER}/engine/mcp/health_scheduler.py",
         "timeout_seconds=min(config.timeout_seconds, self._max_seconds),",
         "timeout_seconds=config.timeout_seconds,",
         "tests/server/engine/mcp/test_shares.py",

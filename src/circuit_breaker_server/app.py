@@ -18,39 +18,39 @@ from circuit_breaker_server import logs
 from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
-from circuit_breaker_server.access.nothing import engine_of_nothing
+from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.streams import Views
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.endpoints.http.routes import HttpRoutes
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
+from circuit_breaker_server.endpoints.websocket.session import Services
+from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.engine.cursor import Cursors
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.folding import RecordNotApplied
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
+from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
-from circuit_breaker_server.graphql.once import Once
+from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.schema import load_schema
-from circuit_breaker_server.http_routes import HttpRoutes
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
-from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.private_files import exposed_files
-from circuit_breaker_server.secrets import SecretStore, SecretStoreError, key_file
+from circuit_breaker_server.net.http_server import Serving
+from circuit_breaker_server.net.tls import TlsError, server_context
+from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths, Rotation
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
-from circuit_breaker_server.security.budgets import Budgets
 from circuit_breaker_server.security.policy import Policy, PolicySource
-from circuit_breaker_server.security.rates import Rates
+from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
-from circuit_breaker_server.serving import Serving
-from circuit_breaker_server.session import Services
-from circuit_breaker_server.sessions import Sessions
-from circuit_breaker_server.tls import TlsError, server_context
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.security.work_budgets import Budgets
+from circuit_breaker_server.storage.private_files import exposed_files
+from circuit_breaker_server.storage.secret_store import SecretStore, SecretStoreError, key_file
 
 __all__ = ["RecordNotAppliedError", "Server", "ServerStartError"]
 

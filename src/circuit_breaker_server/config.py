@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
+from circuit_breaker_server.admission.connection_limits import is_loopback, network
+from circuit_breaker_server.admission.hosts import host_name
+from circuit_breaker_server.admission.origins import origin_parts
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.hosts import host_name
-from circuit_breaker_server.origins import origin_parts
 from circuit_breaker_server.outbound import LOOPBACK, AddressRules, AnswerLimits, Outbound
 from circuit_breaker_server.outbound.addresses import host_of, rule
-from circuit_breaker_server.peers import is_loopback, network
 
 __all__ = ["TOKEN_ALGORITHMS", "DocumentLimits", "OAuthProviderSettings", "ServerSettings", "TokenSettings"]
 

@@ -23,13 +23,13 @@ from circuit_breaker_sdk.protocol.codec import decode_message, next_prefix
 from circuit_breaker_sdk.protocol.frames import text_frame_header
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol
-from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.endpoints.websocket.session import text_frames
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.gateway.plan import make_plan
+from circuit_breaker_server.gateway.subscription_plan import make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import Record
-from circuit_breaker_server.session import text_frames
 from tests.connections.raw_server import acknowledge, send_message
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import create_resource, create_workflow, execute, running_engine

@@ -29,13 +29,13 @@ from circuit_breaker_sdk.subscriptions.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.endpoints.websocket.session import Services, Session
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.gateway.plan import Plans
+from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import Record
-from circuit_breaker_server.session import Services, Session
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.scheduling import Slices
 from tests.model.network import Network, Wire, kind_and_id
 from tests.server.gateway.worlds import (
     ALL_NOTES,

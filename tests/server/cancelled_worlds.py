@@ -28,18 +28,18 @@ from circuit_breaker_server.access.auditing import Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.engine.agents.inputs import TriggerInput
+from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.llm.endpoints import Ask, OpenAIEndpoint, Outcome, Piece
 from circuit_breaker_server.engine.mcp.capabilities import Features, Listing
-from circuit_breaker_server.engine.mcp.health import Finding, Target
+from circuit_breaker_server.engine.mcp.health_probe import Finding, Target
 from circuit_breaker_server.engine.mcp.oauth import Tokens
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.mcp.records import Provider
-from circuit_breaker_server.engine.origin import origin_of
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.execute import execute
-from circuit_breaker_server.graphql.once import Once
+from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.resolvers import MUTATIONS
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import ExpectationFailed, LogError, NewRecord, Record

@@ -11,13 +11,13 @@ import aiohttp
 import msgspec
 import uvicorn
 
+from circuit_breaker_server.endpoints.http.routes import HttpRoutes
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Documents
-from circuit_breaker_server.graphql.once import Once
-from circuit_breaker_server.http_routes import HttpRoutes
-from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.security.authentication import Authenticator
 from tests.server.gateway import worlds
 from tests.server.gateway.worlds import ALL_THINGS, SCHEMA, Payload, ScriptedLog

@@ -13,13 +13,13 @@ import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import RateSettings, ServerSettings
+from circuit_breaker_server.endpoints.websocket.session import Execute, Services
+from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.authentication import Authenticator
-from circuit_breaker_server.security.rates import Rates
-from circuit_breaker_server.session import Execute, Services
-from circuit_breaker_server.sessions import Sessions
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.security.rate_limits import Rates
 from tests.server.gateway.worlds import SCHEMA, Payload, ScriptedLog, derive, select, turns
 from tests.transports.peers import CLOSE, SUBPROTOCOL, TEXT, Peer, listen, raw_client
 

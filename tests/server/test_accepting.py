@@ -12,8 +12,8 @@ from typing import cast, final
 import pytest
 
 from circuit_breaker_server import logs
-from circuit_breaker_server.accepting import Acceptor
-from circuit_breaker_server.peers import Peers
+from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.net.acceptor import Acceptor
 from tests.waiting import until
 
 

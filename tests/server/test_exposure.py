@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
-from circuit_breaker_server.peers import is_loopback
+from circuit_breaker_server.admission.connection_limits import is_loopback
 from tests.server.tokens import SECRET
 
 OTHERS = ["", "0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "example.com", "127.0.0.1.example.com"]  # noqa: S104 (refused)

@@ -12,7 +12,7 @@ import pytest
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.serve import serve
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.hosts import Hosts
+from circuit_breaker_server.admission.hosts import Hosts
 
 UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"

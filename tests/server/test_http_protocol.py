@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.peers import Peers, address_key
+from circuit_breaker_server.admission.connection_limits import Peers, address_key
 
 HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WHOLE = b'{"query":"{ health }"}'

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.idempotency import IdempotencyState
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.keyed import KeyLog, send, serving, unanswering

@@ -14,7 +14,7 @@ from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.transports.http import HttpTransport
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.config import OAuthProviderSettings
-from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.graphql import execute
 from circuit_breaker_server.graphql.resolvers import MUTATIONS
 from circuit_breaker_server.log.event_log import Record
@@ -109,7 +109,7 @@ async def test_every_mutation_sent_twice_under_a_key_happens_once(
         without_key.append(await execute.run(*given, **more))  # type: ignore[arg-type]  # passed on as it came
         return without_key[-1]
 
-    monkeypatch.setattr("circuit_breaker_server.graphql.once.run", run)
+    monkeypatch.setattr("circuit_breaker_server.graphql.idempotent_execution.run", run)
     monkeypatch.setattr(HttpTransport, "_send", twice)
     async with endpoints() as endpoint:
         corp = OAuthProviderSettings(

@@ -11,7 +11,7 @@ import pytest
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.serve import serve
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.origins import Origins
+from circuit_breaker_server.admission.origins import Origins
 
 ALLOWED = "https://app.example.com"
 WEBSOCKET = {

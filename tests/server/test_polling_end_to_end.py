@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from circuit_breaker_server import ServerSettings, app
-from circuit_breaker_server.polling.polls import Polls
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from tests.server.gateway.worlds import Payload, assert_chained, resume_of
 from tests.server.polling_stage import Result, operation, poll_one
 from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW, Site, site

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.private_files import exposed_files
 from circuit_breaker_server.security.api_keys import ApiKeyFile
+from circuit_breaker_server.storage.private_files import exposed_files
 
 
 @pytest.fixture(params=[0o000, 0o022])

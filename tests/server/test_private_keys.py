@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from circuit_breaker_server import signed_tokens
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.mcp.jwt import check_keys
-from circuit_breaker_server.signed_tokens import KeyUnusable, read_key
+from circuit_breaker_server.security import signed_tokens
+from circuit_breaker_server.security.signed_tokens import KeyUnusable, read_key
 
 _E: Final = 65537
 

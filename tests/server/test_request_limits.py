@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.http_protocol import guarded_protocol
-from circuit_breaker_server.peers import Peers
-from circuit_breaker_server.request_limits import PIECE_BYTES, RequestLimits
+from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.net.http_protocol import guarded_protocol
+from circuit_breaker_server.net.request_limits import PIECE_BYTES, RequestLimits
 
 LIMITS = RequestLimits()
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

@@ -13,12 +13,12 @@ import pytest
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
+from circuit_breaker_server.endpoints.websocket.session import text_frames
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.validation import parse
-from circuit_breaker_server.security.rates import Rates
-from circuit_breaker_server.session import text_frames
+from circuit_breaker_server.security.rate_limits import Rates
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     ALL_THINGS,

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, SubscriptionError
-from circuit_breaker_server import Server, ServerSettings, ServerStartError, serving
+from circuit_breaker_server import Server, ServerSettings, ServerStartError
+from circuit_breaker_server.net import http_server
 from tests.integration.workflows import create_review_workflow
 from tests.server.certificates import Authority
 
@@ -87,7 +88,7 @@ async def test_events_by_the_thousand_come_whole_and_in_order_over_wss(tmp_path:
 
 
 async def test_long_polling_works_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "OPERATION_PATHS", ())
+    monkeypatch.setattr(http_server, "OPERATION_PATHS", ())
     async with (
         secured(tmp_path) as (server, context),
         Client(server.url, ssl=context, critical=True) as client,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from circuit_breaker_server.turns import SLICE_SECONDS, Gate, Slices, Turns
+from circuit_breaker_server.scheduling import SLICE_SECONDS, Gate, Slices, Turns
 
 
 async def test_those_who_wait_have_their_turns_by_key_and_not_by_number() -> None:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.errors import AuthenticationFailed, HandshakeFailed
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket, connect
-from circuit_breaker_server.websocket_upgrade import (
+from circuit_breaker_server.net.websocket_upgrade import (
     Accept,
     Refuse,
     UpgradeAnswer,

@@ -53,7 +53,7 @@ def skip(
 
 async def _skip(data: Path, offset: int, reason: str) -> ExitCode:
     # Here, not above: the server is an extra that `watch` does without.
-    from circuit_breaker_server.engine.skipping import CannotSkip, skip  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.engine.skipped_records import CannotSkip, skip  # noqa: PLC0415 (see the line above)
     from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
     from circuit_breaker_server.log.sqlite import SqliteEventLog  # noqa: PLC0415 (as above)
 

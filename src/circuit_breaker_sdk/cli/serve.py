@@ -18,7 +18,7 @@ from circuit_breaker_server import (
     ServerStartError,
     TokenSettings,
 )
-from circuit_breaker_server.peers import is_loopback
+from circuit_breaker_server.admission.connection_limits import is_loopback
 
 __all__ = ["serve", "token_settings"]
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 from typing import final
 
+from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.origin import origin_of
 from circuit_breaker_server.log.event_log import EventLog, LogError, Record
 from circuit_breaker_server.security.audit import AuditEvent, AuditLog, AuditLogError
 

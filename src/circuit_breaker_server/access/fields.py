@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast, final
 
-from circuit_breaker_server.access.things import (
+from circuit_breaker_server.access.protected_objects import (
     Find,
     Given,
     Thing,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, final
 
-from circuit_breaker_server.access.things import (
+from circuit_breaker_server.access.protected_objects import (
     Find,
     Given,
     Thing,

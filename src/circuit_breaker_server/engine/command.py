@@ -9,14 +9,14 @@ from typing import Generic, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, encode_body
+from circuit_breaker_server.engine.command_origin import ORIGIN, with_origin
 from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.idempotency import CLAIM, Effect
 from circuit_breaker_server.engine.ids import RandomIds
-from circuit_breaker_server.engine.origin import ORIGIN, with_origin
+from circuit_breaker_server.engine.record_bodies import VersionedBody, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     EventLog,

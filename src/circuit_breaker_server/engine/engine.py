@@ -16,7 +16,6 @@ from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.engine.folding import Folding, RecordNotApplied
 from circuit_breaker_server.engine.idempotency import IdempotencyState
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.state import LlmState
@@ -32,8 +31,9 @@ from circuit_breaker_server.engine.nats.nats import NatsResources
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
-from circuit_breaker_server.engine.skipping import Skipped
-from circuit_breaker_server.engine.tables import Part
+from circuit_breaker_server.engine.skipped_records import Skipped
+from circuit_breaker_server.engine.state_projector import Folding, RecordNotApplied
+from circuit_breaker_server.engine.state_tables import Part
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows

@@ -34,10 +34,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import NO_ANSWER, Idempotency, VersionedBody
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
-from circuit_breaker_server.engine.deriving import derive
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.record_bodies import NO_ANSWER, Idempotency, VersionedBody
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 
 __all__ = ["CLAIM", "MAX_ANSWER_BYTES", "Claim", "Effect", "IdempotencyState", "Kept", "Withheld"]

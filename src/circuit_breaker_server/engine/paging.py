@@ -9,9 +9,9 @@ from typing import Final, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import shown
+from circuit_breaker_server.engine.validation import refuse
 
 __all__ = ["MAX_PAGE", "PAGE_ITEMS", "Pagination", "cursor_of", "page_of", "place_of"]
 

@@ -8,8 +8,8 @@ from typing import Final, TypeAlias, final
 
 from circuit_breaker_server.access.streams import View
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.gateway.plan import Plan, PlanKey
 from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.gateway.subscription_plan import Plan, PlanKey
 
 __all__ = ["END_OF_RECORD", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
 

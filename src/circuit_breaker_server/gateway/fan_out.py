@@ -13,8 +13,9 @@ from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection, StreamEvent
-from circuit_breaker_server.engine.skipping import Skipped
+from circuit_breaker_server.engine.skipped_records import Skipped
 from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
+from circuit_breaker_server.gateway.event_reader import GapReason, LoggedEvent, LogReader
 from circuit_breaker_server.gateway.feed import (
     EncodingFailed,
     Feed,
@@ -26,10 +27,9 @@ from circuit_breaker_server.gateway.feed import (
     internal_error,
 )
 from circuit_breaker_server.gateway.isolation import call_each, guarded, isolate
-from circuit_breaker_server.gateway.log_reader import GapReason, LoggedEvent, LogReader
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
-from circuit_breaker_server.gateway.plan import Plan, Refused
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
+from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.rights import Rights

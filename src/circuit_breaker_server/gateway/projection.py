@@ -15,14 +15,14 @@ from graphql.execution.execute import execute_subscription_event
 
 from circuit_breaker_sdk.errors import GraphQLError as WireError
 from circuit_breaker_server.engine.events import whole
-from circuit_breaker_server.graphql.completion import (
+from circuit_breaker_server.graphql.errors import to_wire
+from circuit_breaker_server.graphql.selection_compiler import (
     Complete,
     UnfitSelection,
     UnfitValue,
     compile_selection,
     root_fields,
 )
-from circuit_breaker_server.graphql.errors import to_wire
 
 __all__ = ["Projection"]
 

@@ -33,12 +33,12 @@ from circuit_breaker_server.graphql.limits import (
 )
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import forget_tokens, parse, validate
-from circuit_breaker_server.recently_used import RecentlyUsed
-from circuit_breaker_server.security.budgets import Budgets
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.scheduling import Slices
+from circuit_breaker_server.security.work_budgets import Budgets
+from circuit_breaker_server.storage.lru import RecentlyUsed
 
 if TYPE_CHECKING:
-    from circuit_breaker_server.graphql.compiled import CompiledOperation
+    from circuit_breaker_server.graphql.compiled_operation import CompiledOperation
 
 _Compiled: TypeAlias = "CompiledOperation | Literal['asked for once'] | None"
 
@@ -72,7 +72,7 @@ class Document:
     :ivar ast: parsed, with locations.
     :ivar operations: by name; an anonymous operation's name is ``None``.
     :ivar is_plain: whether its operations may be compiled: it has no directives, and not very many fields.
-    :ivar compiled: what :func:`.compiled.compiled_operation` has made of them, by name and scopes.
+    :ivar compiled: what :func:`.compiled_operation.compiled_operation` has made of them, by name and scopes.
     """
 
     __slots__ = (

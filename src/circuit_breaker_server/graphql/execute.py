@@ -20,17 +20,17 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import withheld_from
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.graphql.compiled import CompiledOperation, compiled_operation
+from circuit_breaker_server.graphql.compiled_operation import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import Executor
-from circuit_breaker_server.recently_used import RecentlyUsed
-from circuit_breaker_server.security.budgets import Budgets
+from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.rights import Rights
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.security.work_budgets import Budgets
+from circuit_breaker_server.storage.lru import RecentlyUsed
 
 __all__ = [
     "CHEAP",

@@ -20,20 +20,20 @@ from circuit_breaker_server.access.fields import (
     keep,
     names_of,
 )
-from circuit_breaker_server.access.pages import opened, sealed
-from circuit_breaker_server.access.things import Thing
-from circuit_breaker_server.engine.checks import refuse
+from circuit_breaker_server.access.protected_objects import Thing
+from circuit_breaker_server.access.sealed_cursors import opened, sealed
 from circuit_breaker_server.engine.command import Committed, Value
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
-from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.engine.paging import PAGE_ITEMS
+from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.graphql.roots import agents, analytics, llm, mcp, nats, rules, workflows
 from circuit_breaker_server.graphql.roots.arguments import Arguments, List, MaySee, Mutation, Query
+from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.rights import EVERYTHING, Rights
 from circuit_breaker_server.security.scopes import Kind
-from circuit_breaker_server.turns import Slices
 
 __all__ = [
     "LISTS",

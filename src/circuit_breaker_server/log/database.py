@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError
-from circuit_breaker_server.private_files import make_private_file
+from circuit_breaker_server.storage.private_files import make_private_file
 
 __all__ = ["connect", "is_corruption", "is_io_error", "open_database", "open_error", "reason", "subject_key"]
 

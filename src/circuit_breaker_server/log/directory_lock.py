@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from circuit_breaker_server.log.event_log import LogError
-from circuit_breaker_server.private_files import PRIVATE_FILE
+from circuit_breaker_server.storage.private_files import PRIVATE_FILE
 
 __all__ = ["DirectoryLock"]
 

@@ -33,7 +33,7 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.log.reader import Reader, Selector
 from circuit_breaker_server.log.writer import Writer
-from circuit_breaker_server.private_files import make_private_directory
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["SqliteEventLog"]
 

@@ -25,9 +25,9 @@ from typing import Final, Literal, Self, final
 import msgspec
 
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.private_files import make_private_directory
 from circuit_breaker_server.security.clock import Clock, WallClock
 from circuit_breaker_server.security.watched_file import FileRefused, Listeners, WatchedFile, read_bounded
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = [
     "KEY_EXPIRED",

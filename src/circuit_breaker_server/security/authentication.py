@@ -19,10 +19,9 @@ from joserfc.jwk import OctKey
 
 from circuit_breaker_server.config import TokenSettings
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.recently_used import RecentlyUsed
 from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
-from circuit_breaker_server.signed_tokens import (
+from circuit_breaker_server.security.signed_tokens import (
     KeyPair,
     KeySet,
     KeyUnusable,
@@ -32,6 +31,7 @@ from circuit_breaker_server.signed_tokens import (
     read_secret,
     read_set,
 )
+from circuit_breaker_server.storage.lru import RecentlyUsed
 
 __all__ = ["ANYONE", "EXPIRED", "REVOKED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]
 

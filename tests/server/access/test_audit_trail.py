@@ -11,9 +11,9 @@ import pytest
 
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.log.event_log import LogError, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog

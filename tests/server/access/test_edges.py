@@ -14,8 +14,8 @@ import pytest
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.config import DocumentLimits
-from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.polling.request import PollRequest
+from circuit_breaker_server.endpoints.long_poll.poll_request import PollRequest
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.security.api_keys import ApiKeyFile
 from tests.server.access.test_rules import CREATE_SERVER, TOOLS, UNKNOWN, Office, open_office, policy_of
 from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW

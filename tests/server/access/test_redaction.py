@@ -40,7 +40,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.events import whole
 from circuit_breaker_server.gateway.projection import Projection
-from circuit_breaker_server.graphql.compiled import compile_operation
+from circuit_breaker_server.graphql.compiled_operation import compile_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import _encode as encode_answer
 from circuit_breaker_server.graphql.resolvers import resolve

@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentCo
 from circuit_breaker_server.engine.costs.inputs import CostAnalyticsInput
 from circuit_breaker_server.engine.costs.state import KEPT_SPENDING_DAYS
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.expiring import EndedKeys
+from circuit_breaker_server.engine.expiry_table import EndedKeys
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
 from circuit_breaker_server.engine.mcp import state as mcp_state
 from circuit_breaker_server.engine.mcp.due import Due

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from circuit_breaker_server.engine import folding
+from circuit_breaker_server.engine import state_projector
 from circuit_breaker_server.engine.costs.inputs import BudgetInput
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError
-from circuit_breaker_server.engine.folding import RecordNotApplied
-from circuit_breaker_server.engine.skipping import CannotSkip, skip
+from circuit_breaker_server.engine.skipped_records import CannotSkip, skip
+from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.log.event_log import NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
@@ -27,7 +27,7 @@ from tests.server.engine.worlds import clock, create_resource, create_workflow, 
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
-ENGINE = str(Path(folding.__file__).parent)
+ENGINE = str(Path(state_projector.__file__).parent)
 
 
 @pytest.fixture(name="quiet_logs")
@@ -65,9 +65,9 @@ def memory_error_at(step: int) -> Iterator[Callable[[], bool]]:
 
 def _is_folding(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code is folding.Folding._follow.__code__:
+        if frame.f_code is state_projector.Folding._follow.__code__:
             return True
-        if frame.f_code is folding.Folding._fail.__code__:
+        if frame.f_code is state_projector.Folding._fail.__code__:
             return False
         frame = frame.f_back
     return False

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from circuit_breaker_server.engine.outbox import Outbox
+from circuit_breaker_server.engine.batching_writer import Outbox
 
 
 async def test_a_flush_that_is_given_up_leaves_the_write_that_it_waited_for() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.workflows.inputs import StateUpdate
 from circuit_breaker_server.engine.workflows.state import CHUNK_ENTRIES

@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.plan import Refused
 from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.gateway.subscription_plan import Refused
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     ALL_THINGS,

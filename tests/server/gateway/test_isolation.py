@@ -9,6 +9,7 @@ import pytest
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
+from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection
@@ -16,7 +17,6 @@ from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.security.rights import Rights
-from circuit_breaker_server.session import Session
 from tests.server.gateway.worlds import ALL_NOTES, FakePeer, ScriptedLog, running, select, thing_record, turns
 from tests.server.polling_stage import polling
 from tests.server.stage import staged

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from graphql import parse
 
-from circuit_breaker_server.gateway.plan import Plans, Refused, make_plan
+from circuit_breaker_server.gateway.subscription_plan import Plans, Refused, make_plan
 from circuit_breaker_server.graphql.documents import Document, Documents
 from tests.server.gateway.worlds import SCHEMA, plan
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker_server.gateway.projection import Projection
-from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.errors import to_wire
+from circuit_breaker_server.graphql.selection_compiler import root_fields
 from tests.server.gateway.documents import SCHEMA, documents, values
 
 RULES = [rule for rule in specified_rules if rule not in (NoUnusedFragmentsRule, NoUnusedVariablesRule)]

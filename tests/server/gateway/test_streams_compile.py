@@ -13,7 +13,7 @@ from graphql import (
     is_leaf_type,
 )
 
-from circuit_breaker_server.gateway.plan import make_plan
+from circuit_breaker_server.gateway.subscription_plan import make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.schema import load_schema
 

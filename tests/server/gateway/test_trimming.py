@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.gateway.plan import Refused
+from circuit_breaker_server.gateway.subscription_plan import Refused
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.gateway.test_finite import LAST, follow, telling

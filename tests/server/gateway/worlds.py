@@ -18,7 +18,7 @@ from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.gateway.fan_out import Gateway, Look
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.pacing import Pacing
-from circuit_breaker_server.gateway.plan import Plan, make_plan
+from circuit_breaker_server.gateway.subscription_plan import Plan, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import (
     LogError,

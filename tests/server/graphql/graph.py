@@ -12,7 +12,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.schema import load_schema
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.scheduling import Slices
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import part, review, running_engine
 

@@ -19,7 +19,7 @@ from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.graphql import resolvers
-from circuit_breaker_server.graphql.compiled import compile_operation, compiled_operation
+from circuit_breaker_server.graphql.compiled_operation import compile_operation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import _encode as encode_answer
 from circuit_breaker_server.graphql.execute import run

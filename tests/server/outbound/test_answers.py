@@ -16,7 +16,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.llm.endpoints import Outcome
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ModelInput, ProviderConfig
-from circuit_breaker_server.engine.mcp.health import check
+from circuit_breaker_server.engine.mcp.health_probe import check
 from circuit_breaker_server.log.event_log import MAX_DATA_BYTES
 from circuit_breaker_server.outbound import AddressRules, AnswerLimits, Outbound
 from circuit_breaker_server.outbound.addresses import LOOPBACK

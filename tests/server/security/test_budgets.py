@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from circuit_breaker_server.security.budgets import Budgets
+from circuit_breaker_server.security.work_budgets import Budgets
 
 
 class Clock:

@@ -14,7 +14,7 @@ import pytest
 from circuit_breaker_sdk import Client, RateLimitExceeded
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.config import RateSettings
-from circuit_breaker_server.security.rates import Rates
+from circuit_breaker_server.security.rate_limits import Rates
 from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
 
 

@@ -10,7 +10,6 @@ from typing import Final, final
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.agents.checking import check_agent, check_config
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
 from circuit_breaker_server.engine.agents.mapping import map_input
 from circuit_breaker_server.engine.agents.records import (
@@ -29,8 +28,9 @@ from circuit_breaker_server.engine.agents.records import (
 from circuit_breaker_server.engine.agents.run import AgentRun
 from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry, triggered
 from circuit_breaker_server.engine.agents.streams import ends
-from circuit_breaker_server.engine.checks import check_name, refuse
+from circuit_breaker_server.engine.agents.validation import check_agent, check_config
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -40,8 +40,8 @@ from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.routing import ECHO, Route
-from circuit_breaker_server.engine.origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.secrets import Secrets
+from circuit_breaker_server.engine.validation import check_name, refuse
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record, subject
 from circuit_breaker_server.logs import get_logger

@@ -20,15 +20,15 @@ from circuit_breaker_server.engine.agents.records import (
     StateAgentConfig,
 )
 from circuit_breaker_server.engine.agents.state import ExecutionEntry
+from circuit_breaker_server.engine.batching_writer import Outbox
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender
+from circuit_breaker_server.engine.command_origin import ORIGIN
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatMessage
 from circuit_breaker_server.engine.llm.routing import Route
-from circuit_breaker_server.engine.origin import ORIGIN
-from circuit_breaker_server.engine.outbox import Outbox
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import ExpectationFailed

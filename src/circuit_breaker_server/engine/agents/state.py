@@ -20,8 +20,8 @@ from circuit_breaker_server.engine.agents.records import (
     execution_subject,
 )
 from circuit_breaker_server.engine.costs.records import Usage
-from circuit_breaker_server.engine.expiring import EndedKeys
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.expiry_table import EndedKeys
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 

@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.costs.inputs import BudgetInput, CostAnalyticsInput
 from circuit_breaker_server.engine.costs.records import (
@@ -32,6 +31,7 @@ from circuit_breaker_server.engine.costs.windows import PERIODS, next_midnight, 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.timestamps import parse_timestamp
+from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 

@@ -17,7 +17,7 @@ from circuit_breaker_server.engine.costs.records import (
     UsageCharged,
     decode_body,
 )
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.log.event_log import Record
 
 __all__ = ["AccountEntry", "CostState", "SpendEntry"]

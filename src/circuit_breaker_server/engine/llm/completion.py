@@ -10,7 +10,9 @@ from typing import NoReturn, final
 
 import msgspec
 
+from circuit_breaker_server.engine.batching_writer import Outbox
 from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command_origin import ORIGIN
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
@@ -26,8 +28,6 @@ from circuit_breaker_server.engine.llm.records import (
     completion_subject,
 )
 from circuit_breaker_server.engine.llm.routing import Route
-from circuit_breaker_server.engine.origin import ORIGIN
-from circuit_breaker_server.engine.outbox import Outbox
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 
 __all__ = ["CompletionRun"]

@@ -10,18 +10,14 @@ from typing import Final, final
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.checks import (
-    check_name,
-    refuse,
-)
 from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command_origin import ORIGIN
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
 from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
-from circuit_breaker_server.engine.llm.checking import check_completion, check_provider
 from circuit_breaker_server.engine.llm.completion import CompletionRun
 from circuit_breaker_server.engine.llm.endpoints import (
     Echo,
@@ -46,9 +42,13 @@ from circuit_breaker_server.engine.llm.state import (
     is_too_old,
 )
 from circuit_breaker_server.engine.llm.streams import ends
-from circuit_breaker_server.engine.origin import ORIGIN
+from circuit_breaker_server.engine.llm.validation import check_completion, check_provider
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
+from circuit_breaker_server.engine.validation import (
+    check_name,
+    refuse,
+)
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.outbound import Outbound

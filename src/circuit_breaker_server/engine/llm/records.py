@@ -6,9 +6,9 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.llm.inputs import ModelInput
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import final
 import msgspec
 
 from circuit_breaker_server.engine.costs.records import Usage
-from circuit_breaker_server.engine.expiring import KEPT, EndedKeys
+from circuit_breaker_server.engine.expiry_table import KEPT, EndedKeys
 from circuit_breaker_server.engine.llm.inputs import ModelInput
 from circuit_breaker_server.engine.llm.records import (
     CompletionEnded,
@@ -20,7 +20,7 @@ from circuit_breaker_server.engine.llm.records import (
     ProviderConfigured,
     decode_body,
 )
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 

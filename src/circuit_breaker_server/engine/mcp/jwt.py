@@ -8,11 +8,11 @@ from typing import Final
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import json_equal
 from circuit_breaker_server.engine.mcp.records import Jwt
-from circuit_breaker_server.signed_tokens import (
+from circuit_breaker_server.engine.validation import refuse
+from circuit_breaker_server.security.signed_tokens import (
     MAX_TOKEN,
     KeyPair,
     KeyUnusable,

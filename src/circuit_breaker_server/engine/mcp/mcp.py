@@ -8,16 +8,16 @@ from typing import final
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Appender, Committed, Value
-from circuit_breaker_server.engine.mcp.checks import Checks
-from circuit_breaker_server.engine.mcp.health import check
+from circuit_breaker_server.engine.mcp.health_probe import check
+from circuit_breaker_server.engine.mcp.health_scheduler import Checks
 from circuit_breaker_server.engine.mcp.oauth import TokenEndpoints
 from circuit_breaker_server.engine.mcp.providers import BUILT_IN
 from circuit_breaker_server.engine.mcp.records import Provider, decode_body
+from circuit_breaker_server.engine.mcp.serializers import provider_value, server_value, session_value
 from circuit_breaker_server.engine.mcp.servers import Servers
 from circuit_breaker_server.engine.mcp.sessions import Sessions
 from circuit_breaker_server.engine.mcp.sign_in import SignIn
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
-from circuit_breaker_server.engine.mcp.values import provider_value, server_value, session_value
 from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import Record

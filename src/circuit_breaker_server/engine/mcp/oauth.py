@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.mcp.records import OAuth
+from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.outbound import AddressRefused, Outbound
 from circuit_breaker_server.outbound.tls import default_tls
 

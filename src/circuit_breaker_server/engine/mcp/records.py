@@ -10,8 +10,8 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.mcp.capabilities import Offer
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [

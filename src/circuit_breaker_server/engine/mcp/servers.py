@@ -10,23 +10,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.checks import check_description, check_name
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
-from circuit_breaker_server.engine.mcp.checking import (
-    NewSecrets,
-    check_listing,
-    checked_auth,
-    checked_config,
-    checked_jwt,
-    checked_metadata,
-    checked_oauth,
-    checked_tags,
-)
-from circuit_breaker_server.engine.mcp.checks import Checks, changed_offer
-from circuit_breaker_server.engine.mcp.health import Finding
+from circuit_breaker_server.engine.mcp.health_probe import Finding
+from circuit_breaker_server.engine.mcp.health_scheduler import Checks, changed_offer
 from circuit_breaker_server.engine.mcp.inputs import (
     ConfigInput,
     ConfigureJwt,
@@ -47,12 +36,23 @@ from circuit_breaker_server.engine.mcp.records import (
     ServerPut,
     server_subject,
 )
+from circuit_breaker_server.engine.mcp.serializers import auth_value, health_value, server_value
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
 from circuit_breaker_server.engine.mcp.statuses import way
-from circuit_breaker_server.engine.mcp.values import auth_value, health_value, server_value
+from circuit_breaker_server.engine.mcp.validation import (
+    NewSecrets,
+    check_listing,
+    checked_auth,
+    checked_config,
+    checked_jwt,
+    checked_metadata,
+    checked_oauth,
+    checked_tags,
+)
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp
+from circuit_breaker_server.engine.validation import check_description, check_name
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.outbound import Outbound
 

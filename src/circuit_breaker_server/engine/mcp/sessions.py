@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
@@ -27,11 +26,12 @@ from circuit_breaker_server.engine.mcp.records import (
     SessionImage,
     session_subject,
 )
+from circuit_breaker_server.engine.mcp.serializers import server_value, session_value
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
-from circuit_breaker_server.engine.mcp.values import server_value, session_value
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
+from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 

@@ -10,12 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.checks import check_name, refuse
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp import jwt
-from circuit_breaker_server.engine.mcp.checking import check_redirect, checked_metadata, text_object
 from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, CompleteOAuth, InitiateOAuth
 from circuit_breaker_server.engine.mcp.oauth import (
     TokenEndpoints,
@@ -33,12 +31,14 @@ from circuit_breaker_server.engine.mcp.records import (
     SignInUsed,
     sign_in_subject,
 )
+from circuit_breaker_server.engine.mcp.serializers import provider_value
 from circuit_breaker_server.engine.mcp.sessions import Sessions, client_secret_of
 from circuit_breaker_server.engine.mcp.state import McpState
-from circuit_breaker_server.engine.mcp.values import provider_value
+from circuit_breaker_server.engine.mcp.validation import check_redirect, checked_metadata, text_object
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import timestamp
+from circuit_breaker_server.engine.validation import check_name, refuse
 
 __all__ = ["SignIn"]
 

@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.engine.expiring import EndedKeys
+from circuit_breaker_server.engine.expiry_table import EndedKeys
 from circuit_breaker_server.engine.mcp.capabilities import Offer
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
@@ -24,7 +24,7 @@ from circuit_breaker_server.engine.mcp.records import (
     SignInUsed,
     decode_body,
 )
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.tenant_quota import KeysByTenant
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
 

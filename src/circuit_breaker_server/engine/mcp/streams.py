@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
@@ -16,7 +15,8 @@ from circuit_breaker_server.engine.mcp.records import (
     decode_body,
     server_subject,
 )
-from circuit_breaker_server.engine.mcp.values import server_value, session_value
+from circuit_breaker_server.engine.mcp.serializers import server_value, session_value
+from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = ["derive", "select_capability_updates", "select_session_events", "select_status_updates"]

@@ -6,7 +6,7 @@ import ssl
 import tempfile
 from pathlib import Path
 
-from circuit_breaker_server.engine.checks import refuse
+from circuit_breaker_server.engine.validation import refuse
 
 __all__ = ["check_tls", "tls_context"]
 

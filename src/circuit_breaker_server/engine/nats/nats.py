@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast, final
 
-from circuit_breaker_server.engine.checks import check_name
 from circuit_breaker_server.engine.command import Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.nats.inputs import CreateInstance, ExecuteWithNats
-from circuit_breaker_server.engine.nats.values import activity_records, nats_value
+from circuit_breaker_server.engine.nats.serializers import activity_records, nats_value
+from circuit_breaker_server.engine.validation import check_name
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
 from circuit_breaker_server.engine.workflows.streams import resource_subject
 from circuit_breaker_server.engine.workflows.workflows import Workflows

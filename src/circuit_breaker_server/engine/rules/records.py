@@ -6,7 +6,7 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.rules.conditions import Rule
 from circuit_breaker_server.log.event_log import Record, subject
 

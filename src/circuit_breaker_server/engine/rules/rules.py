@@ -8,11 +8,9 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import json_object
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
-from circuit_breaker_server.engine.rules.checking import check_rule
 from circuit_breaker_server.engine.rules.conditions import (
     And,
     FieldContains,
@@ -34,6 +32,8 @@ from circuit_breaker_server.engine.rules.records import (
     rule_subject,
 )
 from circuit_breaker_server.engine.rules.state import RuleEntry, RuleState
+from circuit_breaker_server.engine.rules.validation import check_rule
+from circuit_breaker_server.engine.validation import json_object
 
 __all__ = ["Rules"]
 

@@ -14,7 +14,7 @@ from circuit_breaker_server.engine.rules.records import (
     RuleUpdated,
     decode_body,
 )
-from circuit_breaker_server.engine.tables import Entry, Table, TablePart
+from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.engine.workflows.records import WorkflowCreated
 from circuit_breaker_server.engine.workflows.records import decode_body as decode_workflow_body
 from circuit_breaker_server.engine.workflows.workflow import Workflow

@@ -9,12 +9,12 @@ from typing import Protocol, final
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import as_json
 from circuit_breaker_server.engine.rules.conditions import Rule
-from circuit_breaker_server.engine.workflows.allowed import decode_object, failed_condition
+from circuit_breaker_server.engine.validation import refuse
+from circuit_breaker_server.engine.workflows.guards import decode_object, failed_condition
 from circuit_breaker_server.engine.workflows.records import ResourceImage
 from circuit_breaker_server.engine.workflows.state import FoldedState, Resource
 from circuit_breaker_server.engine.workflows.workflow import Workflow

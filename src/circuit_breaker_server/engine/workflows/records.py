@@ -12,7 +12,7 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.workflows.definitions import StateDefinition, WorkflowDefinition
 from circuit_breaker_server.log.event_log import Record
 

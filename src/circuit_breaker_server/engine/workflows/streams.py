@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Selection, StreamEvent
-from circuit_breaker_server.engine.nats.values import NATS_RESOURCE_STREAM, nats_event
+from circuit_breaker_server.engine.nats.serializers import NATS_RESOURCE_STREAM, nats_event
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [

@@ -11,20 +11,20 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
-from circuit_breaker_server.engine.bodies import VersionedBody
-from circuit_breaker_server.engine.checks import encoded_object, json_object, refuse
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.json_values import encode
-from circuit_breaker_server.engine.workflows.allowed import decode_object, require_allowed
-from circuit_breaker_server.engine.workflows.defining import (
+from circuit_breaker_server.engine.record_bodies import VersionedBody
+from circuit_breaker_server.engine.validation import encoded_object, json_object, refuse
+from circuit_breaker_server.engine.workflows.definition_validation import (
     add_state,
     change_state,
     check_rules_exist,
     define_workflow,
 )
 from circuit_breaker_server.engine.workflows.definitions import StateDefinition
+from circuit_breaker_server.engine.workflows.guards import decode_object, require_allowed
 from circuit_breaker_server.engine.workflows.inputs import (
     CreateResource,
     CreateWorkflow,

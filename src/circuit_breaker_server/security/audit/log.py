@@ -15,7 +15,6 @@ from typing import Final, NamedTuple, Self, final
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.private_files import make_private_directory
 from circuit_breaker_server.security.audit.anchor import Anchor
 from circuit_breaker_server.security.audit.paths import AuditLogError, AuditPaths, make_key, sync_directory
 from circuit_breaker_server.security.audit.records import (
@@ -41,6 +40,7 @@ from circuit_breaker_server.security.audit.rotation import (
 from circuit_breaker_server.security.audit.summaries import AuditLimits, Summaries
 from circuit_breaker_server.security.audit.verification import Finding, read
 from circuit_breaker_server.security.clock import Clock, WallClock
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["AuditLog"]
 

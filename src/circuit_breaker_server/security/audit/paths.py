@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
 
-from circuit_breaker_server.private_files import make_private_directory
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["KEY_VARIABLE", "AuditLogError", "AuditPaths", "make_key", "read_key", "sync_directory"]
 

@@ -13,11 +13,11 @@ import pytest
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
 from circuit_breaker_server.engine.agents.records import ExecutionStarted, execution_subject
-from circuit_breaker_server.engine.bodies import encode_body
-from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.origin import ORIGIN, Origin
+from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.record_bodies import encode_body
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from circuit_breaker_server.log.event_log import EventLog, NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog

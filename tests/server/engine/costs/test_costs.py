@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.costs.inputs import BudgetInput, CostAnalyticsInput
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog

@@ -14,13 +14,13 @@ import pytest
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Committed, Value
-from circuit_breaker_server.engine.deriving import derive
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
-from circuit_breaker_server.engine.origin import ORIGIN, Origin
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trustme
 
-from circuit_breaker_server.engine.mcp.health import Finding, Target, check, delay_seconds
+from circuit_breaker_server.engine.mcp.health_probe import Finding, Target, check, delay_seconds
 from circuit_breaker_server.engine.mcp.records import Retry
 from circuit_breaker_server.engine.mcp.tls import tls_context
 from circuit_breaker_server.outbound import Outbound

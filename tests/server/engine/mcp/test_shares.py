@@ -10,12 +10,12 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.bodies import encode_body
+from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.mcp.inputs import AuthenticateJwt, InitiateOAuth
 from circuit_breaker_server.engine.mcp.records import ServerPut, decode_body
-from circuit_breaker_server.engine.origin import ORIGIN, Origin
+from circuit_breaker_server.engine.record_bodies import encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import NewRecord
 from tests.server.engine.mcp.peers import FakeMcp, fake_mcp

@@ -11,8 +11,8 @@ from typing import final
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.inputs import CreateServer
 from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.log.event_log import EventLog

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.command import Committed, Value
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.nats.inputs import CreateInstance, ExecuteWithNats
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity

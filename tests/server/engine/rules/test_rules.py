@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.command import Committed, Value
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.rules.inputs import EvaluationInput, RuleInput
 from circuit_breaker_server.engine.workflows.inputs import CreateWorkflow
 from circuit_breaker_server.log.event_log import LogCorruptError, NewRecord

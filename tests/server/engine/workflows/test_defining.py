@@ -7,10 +7,10 @@ import math
 import msgspec
 import pytest
 
-from circuit_breaker_server.engine.checks import json_object
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.json_values import as_json
-from circuit_breaker_server.engine.workflows.defining import (
+from circuit_breaker_server.engine.validation import json_object
+from circuit_breaker_server.engine.workflows.definition_validation import (
     add_state,
     change_state,
     define_workflow,

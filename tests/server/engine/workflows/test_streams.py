@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from circuit_breaker_server.engine.deriving import derive
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.engine.workflows import streams
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate

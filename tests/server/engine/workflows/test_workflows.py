@@ -9,9 +9,9 @@ import uuid
 import msgspec
 import pytest
 
-from circuit_breaker_server.engine.bodies import encode_body
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.record_bodies import encode_body
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
 from circuit_breaker_server.engine.workflows.records import StateCreated
 from circuit_breaker_server.engine.workflows.streams import derive, workflow_subject

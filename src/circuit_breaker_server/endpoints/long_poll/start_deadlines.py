@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, final
 
-from circuit_breaker_server.gateway.plan import PlanKey
-from circuit_breaker_server.polling.request import MAX_WAIT_MS
+from circuit_breaker_server.endpoints.long_poll.poll_request import MAX_WAIT_MS
+from circuit_breaker_server.gateway.subscription_plan import PlanKey
 
 __all__ = ["Patience"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circuit_breaker_server.engine.agents.inputs import AgentInput, LlmConfig, StateAgentConfigInput
-from circuit_breaker_server.engine.checks import (
+from circuit_breaker_server.engine.errors import shown
+from circuit_breaker_server.engine.llm.routing import ECHO
+from circuit_breaker_server.engine.validation import (
     check_count,
     check_description,
     check_name,
@@ -15,8 +17,6 @@ from circuit_breaker_server.engine.checks import (
     json_object,
     refuse,
 )
-from circuit_breaker_server.engine.errors import shown
-from circuit_breaker_server.engine.llm.routing import ECHO
 
 __all__ = ["check_agent", "check_config"]
 

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.graphql.execute import encode_errors
-from circuit_breaker_server.origins import Origins
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 
 __all__ = ["CrossOrigin"]

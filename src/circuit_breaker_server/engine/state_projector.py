@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
-from circuit_breaker_server.engine.origin import origin_of
-from circuit_breaker_server.engine.skipping import ABOUT_LOG, Skipped, load_skipped
-from circuit_breaker_server.engine.tables import Part
+from circuit_breaker_server.engine.command_origin import origin_of
+from circuit_breaker_server.engine.skipped_records import ABOUT_LOG, Skipped, load_skipped
+from circuit_breaker_server.engine.state_tables import Part
 from circuit_breaker_server.log.event_log import (
     EventLog,
     LogCorruptError,

@@ -29,7 +29,7 @@ from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
 from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
-from circuit_breaker_server.gateway.plan import Plans, Refused
+from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, Documents, begins_with_subscription
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
@@ -41,7 +41,7 @@ from circuit_breaker_server.security.authentication import (
     Unauthenticated,
 )
 from circuit_breaker_server.security.clock import Alarm
-from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
+from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
 
 __all__ = ["TOO_MANY", "Execute", "Services", "Session", "text_frames"]
 

@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol, cast, final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from circuit_breaker_server.hosts import Hosts
+from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.peers import Peers
-from circuit_breaker_server.request_limits import (
+from circuit_breaker_server.net.request_limits import (
     PIECE_BYTES,
     RequestLimits,
     RequestMeter,

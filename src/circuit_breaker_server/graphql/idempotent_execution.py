@@ -34,8 +34,8 @@ from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import CHEAP, MAX_COST, admit, encode_refusal, project, run
 from circuit_breaker_server.graphql.resolvers import Judging, Root, Told
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.security.budgets import Budgets
-from circuit_breaker_server.turns import Slices
+from circuit_breaker_server.scheduling import Slices
+from circuit_breaker_server.security.work_budgets import Budgets
 
 __all__ = ["Done", "Once"]
 

@@ -15,27 +15,27 @@ import uvicorn
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.pace import Pacing
-from circuit_breaker_server.accepting import Acceptor, Handshakes
+from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
+from circuit_breaker_server.admission.hosts import Hosts
+from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.cross_origin import CrossOrigin
+from circuit_breaker_server.endpoints.http.cors import CrossOrigin
+from circuit_breaker_server.endpoints.http.routes import HttpRoutes
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
+from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.hosts import Hosts
-from circuit_breaker_server.http_protocol import guarded_protocol
-from circuit_breaker_server.http_routes import HttpRoutes
-from circuit_breaker_server.origins import Origins
-from circuit_breaker_server.paths import OPERATION_PATHS
-from circuit_breaker_server.peers import Peers, is_loopback
-from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.request_limits import RequestLimits
-from circuit_breaker_server.security.rates import Rates, too_often
-from circuit_breaker_server.sessions import Sessions
-from circuit_breaker_server.websocket_upgrade import (
+from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
+from circuit_breaker_server.net.http_protocol import guarded_protocol
+from circuit_breaker_server.net.request_limits import RequestLimits
+from circuit_breaker_server.net.websocket_upgrade import (
     Accept,
     Refuse,
     UpgradeAnswer,
     UpgradeRequest,
     upgrade_protocol,
 )
+from circuit_breaker_server.paths import OPERATION_PATHS
+from circuit_breaker_server.security.rate_limits import Rates, too_often
 
 __all__ = ["Serving"]
 

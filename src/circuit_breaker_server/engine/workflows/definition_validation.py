@@ -10,16 +10,16 @@ from typing import NoReturn
 
 from msgspec import UNSET
 
-from circuit_breaker_server.engine.checks import (
+from circuit_breaker_server.engine.errors import shown
+from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
+from circuit_breaker_server.engine.rules import conditions as rules
+from circuit_breaker_server.engine.validation import (
     check_count,
     check_description,
     check_name,
     check_unique,
     refuse,
 )
-from circuit_breaker_server.engine.errors import shown
-from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
-from circuit_breaker_server.engine.rules import conditions as rules
 from circuit_breaker_server.engine.workflows.definitions import (
     ActivityDefinition,
     StateConfig,

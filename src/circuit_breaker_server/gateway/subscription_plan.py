@@ -11,11 +11,11 @@ from graphql import GraphQLSchema, OperationType, get_argument_values
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.gateway.projection import Projection
-from circuit_breaker_server.graphql.completion import root_fields
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, to_wire
+from circuit_breaker_server.graphql.selection_compiler import root_fields
 from circuit_breaker_server.graphql.validation import Executor
-from circuit_breaker_server.recently_used import RecentlyUsed
+from circuit_breaker_server.storage.lru import RecentlyUsed
 
 __all__ = ["Plan", "PlanKey", "Plans", "Refused", "make_plan"]
 

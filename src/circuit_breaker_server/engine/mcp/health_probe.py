@@ -24,8 +24,8 @@ from circuit_breaker_server.engine.mcp.capabilities import (
     Resource,
     Tool,
 )
-from circuit_breaker_server.engine.mcp.checking import MAX_LISTED, check_listing
 from circuit_breaker_server.engine.mcp.records import Health, Retry
+from circuit_breaker_server.engine.mcp.validation import MAX_LISTED, check_listing
 from circuit_breaker_server.outbound import AddressRefused, Outbound
 from circuit_breaker_server.outbound.addresses import host_of
 from circuit_breaker_server.outbound.tls import default_tls

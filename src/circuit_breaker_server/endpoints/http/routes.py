@@ -33,20 +33,20 @@ from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.config import RateSettings
+from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
+from circuit_breaker_server.endpoints.websocket.session import RESUME_VERSION, Execute
 from circuit_breaker_server.gateway.feed import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
+from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.limits import REFUSED_SECONDS
-from circuit_breaker_server.graphql.once import Once
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
-from circuit_breaker_server.polling.polls import Polls
-from circuit_breaker_server.polling.request import PollInvalid, read_poll
+from circuit_breaker_server.scheduling import Gate
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
-from circuit_breaker_server.security.rates import RATE_LIMITED, Asked, Rates, too_often
-from circuit_breaker_server.session import RESUME_VERSION, Execute
-from circuit_breaker_server.turns import Gate
+from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
 
 __all__ = ["HttpRoutes"]
 

@@ -11,24 +11,24 @@ from graphql import OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import OPEN, Caller
-from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.channel import Position
-from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
-from circuit_breaker_server.gateway.feed import internal_error
-from circuit_breaker_server.gateway.isolation import call_each, guarded
-from circuit_breaker_server.gateway.plan import Plan, Refused, make_plan
-from circuit_breaker_server.graphql.documents import Document, Documents
-from circuit_breaker_server.graphql.errors import DocumentInvalid
-from circuit_breaker_server.graphql.execute import error_value
-from circuit_breaker_server.log.event_log import LogError
-from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.polling.patience import Patience
-from circuit_breaker_server.polling.request import (
+from circuit_breaker_server.endpoints.long_poll.poll_request import (
     MAX_WAIT_MS,
     PollOperation,
     PollRequest,
     UnreadableOperation,
 )
+from circuit_breaker_server.endpoints.long_poll.start_deadlines import Patience
+from circuit_breaker_server.engine.cursor import Cursor
+from circuit_breaker_server.gateway.channel import Position
+from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
+from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.gateway.isolation import call_each, guarded
+from circuit_breaker_server.gateway.subscription_plan import Plan, Refused, make_plan
+from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.graphql.execute import error_value
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.authentication import REVOKED, Authenticator
 from circuit_breaker_server.security.clock import Alarm
 

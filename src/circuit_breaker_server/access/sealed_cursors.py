@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from circuit_breaker_server.engine.checks import refuse
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.errors import shown
 from circuit_breaker_server.engine.paging import cursor_of, place_of
+from circuit_breaker_server.engine.validation import refuse
 
 __all__ = ["opened", "sealed"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from circuit_breaker_server.engine.checks import (
+from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
+from circuit_breaker_server.engine.llm.routing import ECHO
+from circuit_breaker_server.engine.validation import (
     check_count,
     check_name,
     check_peer,
@@ -10,8 +12,6 @@ from circuit_breaker_server.engine.checks import (
     check_unique,
     refuse,
 )
-from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
-from circuit_breaker_server.engine.llm.routing import ECHO
 from circuit_breaker_server.outbound import AddressRules
 
 __all__ = ["check_completion", "check_provider"]

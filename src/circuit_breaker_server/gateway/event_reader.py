@@ -11,7 +11,7 @@ import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.events import StreamEvent
-from circuit_breaker_server.engine.skipping import Skipped, is_skipped
+from circuit_breaker_server.engine.skipped_records import Skipped, is_skipped
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
 from circuit_breaker_server.log.event_log import EventLog, Record
 

@@ -20,16 +20,16 @@ from graphql import (
     get_variable_values,
 )
 
-from circuit_breaker_server.graphql.completion import (
+from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.errors import forget_frames
+from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.graphql.selection_compiler import (
     Complete,
     Completion,
     UnfitSelection,
     compile_selection,
     root_fields,
 )
-from circuit_breaker_server.graphql.documents import Document
-from circuit_breaker_server.graphql.errors import forget_frames
-from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import Executor
 
 __all__ = ["CompiledOperation", "compile_operation", "compiled_operation"]

@@ -24,7 +24,7 @@ from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener
 
 __all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "upgrade_protocol"]
 
-_logger: Final = logging.getLogger("circuit_breaker_server.websocket_upgrade")
+_logger: Final = logging.getLogger("circuit_breaker_server.net.websocket_upgrade")
 
 
 @final

@@ -12,9 +12,9 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_server.engine.bodies import VersionedBody, decode_as, encode_body
+from circuit_breaker_server.engine.command_origin import Origin, with_origin
 from circuit_breaker_server.engine.ids import RandomIds
-from circuit_breaker_server.engine.origin import Origin, with_origin
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import EventLog, LogError, NewRecord, Record, matches, subject
 

@@ -10,7 +10,7 @@ from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm import streams as llm
 from circuit_breaker_server.engine.mcp import streams as mcp
 from circuit_breaker_server.engine.rules import streams as rules
-from circuit_breaker_server.engine.skipping import ABOUT_LOG
+from circuit_breaker_server.engine.skipped_records import ABOUT_LOG
 from circuit_breaker_server.engine.workflows import streams as workflows
 from circuit_breaker_server.log.event_log import LogCorruptError, Record
 

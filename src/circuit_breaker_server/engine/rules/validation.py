@@ -6,14 +6,6 @@ from typing import Final
 
 from msgspec import UNSET
 
-from circuit_breaker_server.engine.checks import (
-    check_count,
-    check_description,
-    check_name,
-    check_unique,
-    json_kind,
-    refuse,
-)
 from circuit_breaker_server.engine.errors import shown
 from circuit_breaker_server.engine.json_values import InvalidJSON, check_json, encode
 from circuit_breaker_server.engine.rules.conditions import (
@@ -28,6 +20,14 @@ from circuit_breaker_server.engine.rules.conditions import (
     Rule,
 )
 from circuit_breaker_server.engine.rules.inputs import ConditionInput, RuleInput
+from circuit_breaker_server.engine.validation import (
+    check_count,
+    check_description,
+    check_name,
+    check_unique,
+    json_kind,
+    refuse,
+)
 
 __all__ = ["check_rule", "read_condition"]
 

@@ -9,17 +9,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from circuit_breaker_server.engine.checks import (
-    check_count,
-    check_description,
-    check_name,
-    check_peer,
-    check_range,
-    check_unique,
-    check_url,
-    json_object,
-    refuse,
-)
 from circuit_breaker_server.engine.errors import shown
 from circuit_breaker_server.engine.mcp.capabilities import Listing
 from circuit_breaker_server.engine.mcp.inputs import (
@@ -36,6 +25,17 @@ from circuit_breaker_server.engine.mcp.jwt import check_keys
 from circuit_breaker_server.engine.mcp.oauth import check_params
 from circuit_breaker_server.engine.mcp.records import Config, Jwt, OAuth, Provider, Refreshing, Retry, Ssl
 from circuit_breaker_server.engine.mcp.tls import check_tls
+from circuit_breaker_server.engine.validation import (
+    check_count,
+    check_description,
+    check_name,
+    check_peer,
+    check_range,
+    check_unique,
+    check_url,
+    json_object,
+    refuse,
+)
 from circuit_breaker_server.outbound import AddressRules
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""The HTTP endpoints: queries and mutations by POST, long polls, health, CORS."""

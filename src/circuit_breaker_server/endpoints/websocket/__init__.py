@@ -1,0 +1,1 @@
+"""The WebSocket endpoint: graphql-transport-ws sessions and their registry."""
