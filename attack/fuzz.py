@@ -22,7 +22,7 @@ from attack.mutations import CLIENT_MESSAGES, SERVER_MESSAGES, Mutator
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import MAX_REASON_BYTES, is_sendable
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message
-from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler, parse_close
+from circuit_breaker_sdk.protocol.message_assembly import FrameError, MessageAssembler, parse_close
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,
@@ -31,7 +31,7 @@ from circuit_breaker_sdk.protocol.messages import (
     Next,
     Subscribe,
 )
-from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState, ServerProtocol
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.event import resource
 from circuit_breaker_sdk.protocol.codec import decode_message, encode_message, next_prefix
-from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,

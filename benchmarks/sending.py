@@ -20,7 +20,7 @@ from benchmarks.processes import NodeProcess, Remote, node_process, prepare_node
 from benchmarks.row import Rounds, Row, Scale, Target, at_least
 from benchmarks.sockets import Sockets
 from circuit_breaker_sdk.protocol.codec import next_prefix
-from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_server import RateSettings
 
 __all__ = ["PATIENT", "channels", "fan_out", "our_server_process"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import Client, FileCursorStore, Subscription, Timeouts, UsageError
-from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper
+from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper
 from tests.connections.raw_server import acknowledge, read_message, send_message
 from tests.subscriptions.deliveries import Rig
 from tests.transports.peers import Peer, serve
@@ -193,7 +193,7 @@ class Gate:
 async def test_a_close_during_a_slow_save_writes_the_last_cursor_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("circuit_breaker_sdk.subscriptions.cursors._SAVE_SECONDS", 0.001)
+    monkeypatch.setattr("circuit_breaker_sdk.recovery.cursor_store._SAVE_SECONDS", 0.001)
     gate = Gate(monkeypatch)
     store, rig = FileCursorStore(tmp_path / "cursors"), Rig(resume=True)
     keeper = CursorKeeper(store)

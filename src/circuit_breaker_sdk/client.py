@@ -32,6 +32,7 @@ from circuit_breaker_sdk.connections import (
     TokenSource,
     close_each,
 )
+from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject, check_type
 from circuit_breaker_sdk.domains.execution import Executor, Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
@@ -47,7 +48,6 @@ from circuit_breaker_sdk.subscriptions import (
     SubscriptionBuilder,
     SubscriptionManager,
 )
-from circuit_breaker_sdk.subscriptions.decoding import DecodeHook, JSONObject, check_type
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 if TYPE_CHECKING:

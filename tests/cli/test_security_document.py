@@ -14,8 +14,8 @@ from attack.suite import ATTACKS
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.cli.serve import token_settings
+from circuit_breaker_sdk.cli.streams import choose
 from circuit_breaker_sdk.cli.watch import watch
-from circuit_breaker_sdk.cli.watchable import choose
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.policy import Policy
 from circuit_breaker_server.security.scopes import KINDS

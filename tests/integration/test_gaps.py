@@ -19,7 +19,7 @@ from circuit_breaker_sdk import (
     Resource,
     SubscriptionState,
 )
-from circuit_breaker_sdk.subscriptions import gaps
+from circuit_breaker_sdk.recovery import gaps
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import RateSettings, Server, ServerSettings
 from tests.integration.test_reconnect import NEVER_OPEN, number_of

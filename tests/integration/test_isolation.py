@@ -17,7 +17,7 @@ from circuit_breaker_sdk import (
     SubscriptionConnectionPool,
 )
 from circuit_breaker_sdk.errors import DecodeError, ProtocolError, SubscriptionError, SubscriptionFailed
-from circuit_breaker_sdk.subscriptions import suspects
+from circuit_breaker_sdk.recovery import suspect_subscriptions
 from tests.connections.raw_server import Script, acknowledge, read_message, send_message, send_next, stay
 from tests.transports.peers import CLOSE, PATIENCE_SECONDS, TEXT, Peer, serve
 from tests.waiting import until
@@ -242,7 +242,7 @@ async def test_many_suspects_are_tried_one_at_a_time_and_each_bad_one_fails(
 ) -> None:
     # The peer's close must arrive within it, also on a machine that is busy: without cursors there is no
     # other proof than time.
-    monkeypatch.setattr(suspects, "PROOF_SECONDS", 0.5)
+    monkeypatch.setattr(suspect_subscriptions, "PROOF_SECONDS", 0.5)
     server = ClosingServer(4500, resume=resume)
     policy = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.01)
     async with serve(server) as port, Client(f"ws://127.0.0.1:{port}/graphql", recovery=policy) as client:

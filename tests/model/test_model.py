@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from circuit_breaker_sdk.subscriptions import gaps
+from circuit_breaker_sdk.recovery import gaps
 from circuit_breaker_server import logs
 from circuit_breaker_server.gateway import feed
 from tests.model.world import ROOMS, a_world

@@ -19,14 +19,14 @@ from unittest import mock
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
 from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.delivery.buffer import BufferBudget
+from circuit_breaker_sdk.delivery.decoding import EventDecoder
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.fallbacks import Fallbacks
+from circuit_breaker_sdk.delivery.subscription_state import Continuity, SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.errors import ConnectionFailed, GapError, SubscriptionError
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
-from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.fallbacks import Fallbacks
-from circuit_breaker_sdk.subscriptions.gaps import Gap, GapRecovery
-from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionId, SubscriptionState
+from circuit_breaker_sdk.recovery.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.endpoints.websocket.session import Services, Session

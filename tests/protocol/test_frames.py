@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.frames import (
+from circuit_breaker_sdk.protocol.message_assembly import (
     FrameError,
     MessageAssembler,
     masked_text_frame,

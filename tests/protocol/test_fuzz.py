@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_sdk.protocol.close_codes import is_sendable
 from circuit_breaker_sdk.protocol.codec import encode_message
-from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler
+from circuit_breaker_sdk.protocol.message_assembly import FrameError, MessageAssembler
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ServerProtocol
 from tests.protocol.strategies import layouts, messages

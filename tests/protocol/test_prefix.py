@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_sdk.protocol.codec import InvalidMessage, decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import Next
-from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
 from tests.protocol.strategies import escaped_strings, json_objects, layouts, plain_ids, texts
 
 PAYLOAD = b'{"data":{"x":1}}'

@@ -9,11 +9,11 @@ import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Connection
+from circuit_breaker_sdk.delivery.buffer import BufferBudget
+from circuit_breaker_sdk.delivery.decoding import EventDecoder
+from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.errors import GapError, SubscriptionError
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
-from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from tests.transports.peers import PATIENCE_SECONDS
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
-from circuit_breaker_sdk.subscriptions.consumption import value_of
-from circuit_breaker_sdk.subscriptions.decoding import EventDecoder
+from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.delivery.consumer import value_of
+from circuit_breaker_sdk.delivery.decoding import EventDecoder
 from tests.subscriptions.deliveries import result
 
 DECODE = EventDecoder(int, "tick", with_resume=False).decode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from circuit_breaker_sdk.subscriptions.deadlines import Deadlines
+from circuit_breaker_sdk.subscriptions.shared_timer import Deadlines
 
 
 async def test_each_is_done_in_its_time_and_those_in_time_are_left_alone() -> None:

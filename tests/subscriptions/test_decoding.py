@@ -12,9 +12,8 @@ import pydantic
 import pydantic.dataclasses
 import pytest
 
-from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.subscriptions.consumption import value_of
-from circuit_breaker_sdk.subscriptions.decoding import (
+from circuit_breaker_sdk.delivery.consumer import value_of
+from circuit_breaker_sdk.delivery.decoding import (
     EventDecoder,
     Response,
     UnfitPayloadError,
@@ -22,6 +21,7 @@ from circuit_breaker_sdk.subscriptions.decoding import (
     json_decoder,
     read_errors,
 )
+from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from tests.subscriptions.deliveries import result
 
 

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.connections.route import Route
+from circuit_breaker_sdk.connections.interfaces import Route
+from circuit_breaker_sdk.delivery.filters import Custom
+from circuit_breaker_sdk.delivery.subscription_state import Continuity, SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -23,8 +25,6 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.filters import Custom
-from circuit_breaker_sdk.subscriptions.state import Continuity, SubscriptionId, SubscriptionState
 from tests.subscriptions.deliveries import Rig, result
 
 NO = {"message": "no", "path": ["tick"]}

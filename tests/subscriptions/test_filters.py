@@ -22,7 +22,7 @@ from circuit_breaker_sdk import (
     UsageError,
     WorkflowEvent,
 )
-from circuit_breaker_sdk.subscriptions.filters import conjuncts, split
+from circuit_breaker_sdk.delivery.filters import conjuncts, split
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until

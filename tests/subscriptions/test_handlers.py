@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.delivery.filters import Custom
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -16,8 +18,6 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
-from circuit_breaker_sdk.subscriptions.filters import Custom
-from circuit_breaker_sdk.subscriptions.state import SubscriptionState
 from tests.subscriptions.deliveries import Rig
 
 LOST = ConnectionFailed("gone")

@@ -9,10 +9,10 @@ import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, MessageBatching, Timeouts
 from circuit_breaker_sdk.connections import Connection, PollConnection, Supervisor
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import ConnectionFailed, GraphQLError
+from circuit_breaker_sdk.recovery.gaps import Gap
 from circuit_breaker_sdk.subscriptions import Operation, Subscription, SubscriptionManager
-from circuit_breaker_sdk.subscriptions.gaps import Gap
-from circuit_breaker_sdk.subscriptions.state import SubscriptionState
 from tests.connections.raw_server import (
     Losses,
     RecordingRoute,

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from circuit_breaker_sdk.subscriptions.state import TRANSITIONS, SubscriptionState, Trigger
+from circuit_breaker_sdk.delivery.subscription_state import TRANSITIONS, SubscriptionState, Trigger
 
 _S, _T = SubscriptionState, Trigger
 

@@ -21,8 +21,8 @@ from circuit_breaker_sdk import (
     SubscriptionState,
     UsageError,
 )
+from circuit_breaker_sdk.cli.streams import choose
 from circuit_breaker_sdk.cli.watch import watch
-from circuit_breaker_sdk.cli.watchable import choose
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 from circuit_breaker_sdk.testing import FakeServer

@@ -16,8 +16,8 @@ from typing import final
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
-from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
-from circuit_breaker_sdk.transports.pace import Pacing
+from circuit_breaker_sdk.transports.frame_pacing import Pacing
+from circuit_breaker_sdk.transports.picows_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import (
     ClientSink,
     MessageSink,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from circuit_breaker_sdk.config import MessageLimits
-from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.transports.message_socket import SocketState
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from tests.transports.peers import (

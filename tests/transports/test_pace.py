@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from circuit_breaker_sdk.transports.pace import Pacing
+from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from tests.transports.peers import CLOSE, PING, PONG, TEXT, Peer, RecordingSink, listen, open_pair, raw_client
 from tests.waiting import until

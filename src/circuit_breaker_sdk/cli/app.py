@@ -329,8 +329,8 @@ def watch(
 
     stdout holds nothing but events; stderr says when the stream is connected, live and ended.
     """
-    from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (rich is slow to load: not for --help)
-    from circuit_breaker_sdk.cli import watchable  # noqa: PLC0415 (as above)
+    from circuit_breaker_sdk.cli import streams  # noqa: PLC0415 (rich is slow to load: not for --help)
+    from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (as above)
 
     options = {
         "resource_id": resource_id,
@@ -344,7 +344,7 @@ def watch(
         "server_id": server_id,
     }
     try:
-        watched = watchable.choose(stream.value, options)
+        watched = streams.choose(stream.value, options)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
     raise typer.Exit(

@@ -8,9 +8,9 @@ from typing import final
 
 from circuit_breaker_sdk import Client, Subscription, SubscriptionState
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
+from circuit_breaker_sdk.cli.output import JsonLines, LiveTable, ReaderGoneError, View
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
-from circuit_breaker_sdk.cli.views import JsonLines, LiveTable, ReaderGoneError, View
-from circuit_breaker_sdk.cli.watchable import Stream
+from circuit_breaker_sdk.cli.streams import Stream
 from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError
 from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.urls import redacted

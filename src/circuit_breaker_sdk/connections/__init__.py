@@ -5,14 +5,14 @@ from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, Circui
 from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.interfaces import Envelope, Link, Route
 from circuit_breaker_sdk.connections.isolation import await_for, do_for, do_for_each
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
 from circuit_breaker_sdk.connections.pool import SubscriptionConnectionPool
 from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
 from circuit_breaker_sdk.connections.pool_supervisor import PoolSupervisor
-from circuit_breaker_sdk.connections.route import Envelope, Link, Route
-from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.connections.tokens import TokenSource
 
 __all__ = [

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
-from circuit_breaker_sdk.connections.close_errors import REFUSES_AN_OPERATION, close_error
+from circuit_breaker_sdk.connections.connection_error_mapping import REFUSES_AN_OPERATION, close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.connections.isolation import do_for_each
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
-from circuit_breaker_sdk.connections.route import Route
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GraphQLError,
@@ -35,7 +35,7 @@ from circuit_breaker_sdk.protocol.messages import (
     Pong,
     Subscribe,
 )
-from circuit_breaker_sdk.protocol.prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.urls import redacted

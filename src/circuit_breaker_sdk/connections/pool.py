@@ -7,9 +7,9 @@ from typing import final
 
 from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.connection_state import ConnectionState
+from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.pool_member import ConnectionHealth
 from circuit_breaker_sdk.connections.pool_supervisor import PoolSupervisor
-from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import check_loop
 

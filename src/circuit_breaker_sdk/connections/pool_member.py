@@ -9,7 +9,7 @@ import msgspec
 
 from circuit_breaker_sdk.config import PoolSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState
-from circuit_breaker_sdk.connections.supervisor import Supervisor
+from circuit_breaker_sdk.connections.connector import Supervisor
 
 __all__ = ["Carried", "ConnectionHealth", "PoolMember"]
 

@@ -15,9 +15,9 @@ from circuit_breaker_sdk.config import PoolSettings, PoolStrategy
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
+from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.isolation import await_for
 from circuit_breaker_sdk.connections.pool_member import Carried, ConnectionHealth, PoolMember
-from circuit_breaker_sdk.connections.supervisor import Supervisor
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import ConnectionCounters, log
 

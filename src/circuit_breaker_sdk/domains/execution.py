@@ -11,6 +11,12 @@ import msgspec
 
 from circuit_breaker_sdk.config import OfflineQueue
 from circuit_breaker_sdk.connections import ConnectionSettings, close_each
+from circuit_breaker_sdk.delivery.decoding import (
+    DecodeHook,
+    UnfitPayloadError,
+    json_decoder,
+    read_errors,
+)
 from circuit_breaker_sdk.domains.offline_queue import MutationQueue
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -22,12 +28,6 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
-from circuit_breaker_sdk.subscriptions.decoding import (
-    DecodeHook,
-    UnfitPayloadError,
-    json_decoder,
-    read_errors,
-)
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 if TYPE_CHECKING:

@@ -1,20 +1,20 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
-from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
-from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
-from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
-from circuit_breaker_sdk.subscriptions.cursors import CursorStore, FileCursorStore
-from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter
-from circuit_breaker_sdk.subscriptions.gaps import Gap, GapHandler, Snapshot
-from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
-from circuit_breaker_sdk.subscriptions.interval_queries import Changes
-from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
-from circuit_breaker_sdk.subscriptions.state import (
+from circuit_breaker_sdk.delivery.filters import SubscriptionFilter
+from circuit_breaker_sdk.delivery.handlers import SubscriptionHandler
+from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
     SubscriptionId,
     SubscriptionState,
     SubscriptionStats,
 )
+from circuit_breaker_sdk.recovery.cursor_store import CursorStore, FileCursorStore
+from circuit_breaker_sdk.recovery.gaps import Gap, GapHandler, Snapshot
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
+from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
+from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
 
 __all__ = [

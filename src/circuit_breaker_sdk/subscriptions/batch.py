@@ -11,9 +11,9 @@ from typing import Protocol, Self, TypeVar, final
 
 import msgspec
 
+from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.errors import CircuitBreakerError, UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity, check_loop
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
 __all__ = ["BatchEvent", "BatchSubscriptionManager", "StartsSubscription"]

@@ -10,10 +10,10 @@ import msgspec
 
 from circuit_breaker_sdk.callbacks import in_own_context
 from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, split
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, split
-from circuit_breaker_sdk.subscriptions.gaps import Gap
+from circuit_breaker_sdk.recovery.gaps import Gap
 from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 

@@ -20,6 +20,12 @@ from circuit_breaker_sdk.connections import (
     close_each,
     do_for_each,
 )
+from circuit_breaker_sdk.delivery.buffer import BufferBudget
+from circuit_breaker_sdk.delivery.decoding import DecodeHook, event_decoder
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
+from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
@@ -28,16 +34,10 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
-from circuit_breaker_sdk.subscriptions.cursors import CursorKeeper, CursorStore
-from circuit_breaker_sdk.subscriptions.deadlines import Deadlines
-from circuit_breaker_sdk.subscriptions.decoding import DecodeHook, event_decoder
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
-from circuit_breaker_sdk.subscriptions.gaps import GapHandler, Snapshot
-from circuit_breaker_sdk.subscriptions.interval_queries import Changes
-from circuit_breaker_sdk.subscriptions.member import Member
-from circuit_breaker_sdk.subscriptions.state import SubscriptionId
+from circuit_breaker_sdk.recovery.connection_subscriptions import Member
+from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper, CursorStore
+from circuit_breaker_sdk.recovery.gaps import GapHandler, Snapshot
+from circuit_breaker_sdk.subscriptions.shared_timer import Deadlines
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 __all__ = ["Operation", "SubscriptionManager"]

@@ -10,18 +10,18 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.connections import PollConnection
-from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
-from circuit_breaker_sdk.loop_affinity import check_loop
-from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.filters import SubscriptionFilter, as_filter, conjuncts
-from circuit_breaker_sdk.subscriptions.handlers import SubscriptionHandler
-from circuit_breaker_sdk.subscriptions.state import (
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, conjuncts
+from circuit_breaker_sdk.delivery.handlers import SubscriptionHandler
+from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
     SubscriptionId,
     SubscriptionState,
     SubscriptionStats,
 )
+from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.loop_affinity import check_loop
+from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 
 __all__ = ["Batches", "Subscription"]
 

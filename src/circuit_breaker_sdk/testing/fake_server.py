@@ -16,7 +16,7 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL, Complete, ConnectionInit, Subscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
-from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.picows_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
 __all__ = ["FakeRequest", "FakeServer"]

@@ -16,11 +16,11 @@ from picows import WSFrame, WSMsgType, WSTransport
 
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.frames import FrameError, MessageAssembler, parse_close
-from circuit_breaker_sdk.transports.frame_protocol import FrameListener
-from circuit_breaker_sdk.transports.lingering import plain_transport
+from circuit_breaker_sdk.protocol.message_assembly import FrameError, MessageAssembler, parse_close
+from circuit_breaker_sdk.transports.frame_pacing import Pace, Pacing
+from circuit_breaker_sdk.transports.lingering_close import plain_transport
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, ServerSink, WebSocket
-from circuit_breaker_sdk.transports.pace import Pace, Pacing
+from circuit_breaker_sdk.transports.picows_protocol import FrameListener
 
 __all__ = ["ClientListener", "MessageListener", "ServerListener"]
 

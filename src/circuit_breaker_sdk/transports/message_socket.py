@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 from picows import WSCloseCode, WSMsgType, WSTransport
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
-from circuit_breaker_sdk.protocol.frames import masked_text_frame, text_frame_header
-from circuit_breaker_sdk.transports.lingering import plain_transport
+from circuit_breaker_sdk.protocol.message_assembly import masked_text_frame, text_frame_header
+from circuit_breaker_sdk.transports.lingering_close import plain_transport
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.listeners import MessageListener

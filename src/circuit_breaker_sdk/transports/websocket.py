@@ -20,10 +20,10 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.transports.addresses import open_stream
 from circuit_breaker_sdk.transports.failures import explain_os_error, refusal
-from circuit_breaker_sdk.transports.frame_protocol import FrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, SocketState, WebSocket
+from circuit_breaker_sdk.transports.picows_protocol import FrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 __all__ = ["ClientSink", "MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]

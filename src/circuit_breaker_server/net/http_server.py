@@ -14,7 +14,7 @@ import uvicorn
 
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
-from circuit_breaker_sdk.transports.pace import Pacing
+from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins

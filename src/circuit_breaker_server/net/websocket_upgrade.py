@@ -18,8 +18,8 @@ from uvicorn.server import ServerState
 
 from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.transports.frame_protocol import ServerFrameProtocol, frame_protocol_arguments
-from circuit_breaker_sdk.transports.pace import Pacing
+from circuit_breaker_sdk.transports.frame_pacing import Pacing
+from circuit_breaker_sdk.transports.picows_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
 __all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "upgrade_protocol"]

@@ -8,7 +8,7 @@ from itertools import count
 from typing import final
 
 from circuit_breaker_sdk.cli.demo.course import Stage
-from circuit_breaker_sdk.cli.words import words_of_execution
+from circuit_breaker_sdk.cli.event_rendering import words_of_execution
 from circuit_breaker_sdk.events import (
     ActivityInput,
     AgentExecution,

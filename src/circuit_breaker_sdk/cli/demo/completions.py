@@ -10,7 +10,7 @@ from itertools import count
 from typing import Final, final
 
 from circuit_breaker_sdk.cli.demo.course import Stage
-from circuit_breaker_sdk.cli.words import words_of_chunk, words_of_cost
+from circuit_breaker_sdk.cli.event_rendering import words_of_chunk, words_of_cost
 from circuit_breaker_sdk.events import ChatMessageInput, CostUpdate, LLMResponse, LLMStreamChunk
 
 __all__ = ["Completions", "chunk_value", "cost_value", "owed_chunks"]

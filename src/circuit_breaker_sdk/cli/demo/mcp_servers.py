@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from circuit_breaker_sdk.cli.demo.course import Stage
 from circuit_breaker_sdk.cli.demo.judge import Ticket
-from circuit_breaker_sdk.cli.words import words_of_server_status, words_of_session
+from circuit_breaker_sdk.cli.event_rendering import words_of_server_status, words_of_session
 from circuit_breaker_sdk.errors import CircuitBreakerError
 from circuit_breaker_sdk.events import (
     MCPAuthConfigInput,

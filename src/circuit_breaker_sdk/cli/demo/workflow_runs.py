@@ -12,7 +12,7 @@ import msgspec
 from circuit_breaker_sdk.cli.demo.course import Stage
 from circuit_breaker_sdk.cli.demo.ledger import Owed
 from circuit_breaker_sdk.cli.demo.scenario import SCENARIOS, Scenario, Step
-from circuit_breaker_sdk.cli.words import words_of_resource, words_of_workflow_event
+from circuit_breaker_sdk.cli.event_rendering import words_of_resource, words_of_workflow_event
 from circuit_breaker_sdk.errors import CircuitBreakerError, OperationError
 from circuit_breaker_sdk.events import JSON, Resource, WorkflowEvent, WorkflowEventType
 

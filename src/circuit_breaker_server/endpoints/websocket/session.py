@@ -12,7 +12,7 @@ from graphql import OperationType
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import next_prefix
-from circuit_breaker_sdk.protocol.frames import text_frame_header
+from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,

@@ -13,9 +13,9 @@ from typing import Any, Protocol, final
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
+from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import log
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
 
 __all__ = ["CursorKeeper", "CursorStore", "FileCursorStore"]
 

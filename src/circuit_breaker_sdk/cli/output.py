@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from circuit_breaker_sdk.cli.watchable import moment_and_words
+from circuit_breaker_sdk.cli.streams import moment_and_words
 from circuit_breaker_sdk.events import Event
 
 __all__ = ["JsonLines", "LiveTable", "ReaderGoneError", "View"]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, final
 
 from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor, do_for
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import GapError, SubscriptionError
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.gaps import GapRecovery
-from circuit_breaker_sdk.subscriptions.recovery import Recovery
-from circuit_breaker_sdk.subscriptions.state import SubscriptionId
+from circuit_breaker_sdk.recovery.gaps import GapRecovery
+from circuit_breaker_sdk.recovery.recovery import Recovery
 
 __all__ = ["Member"]
 

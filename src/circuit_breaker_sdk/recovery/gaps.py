@@ -11,6 +11,8 @@ import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GapError,
@@ -21,8 +23,6 @@ from circuit_breaker_sdk.errors import (
     SubscriptionFailed,
     UsageError,
 )
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.server_errors import server_error
 
 __all__ = ["Gap", "GapHandler", "GapRecovery", "Snapshot"]
 

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Connection, Supervisor, await_for
+from circuit_breaker_sdk.delivery.delivery import PROOF_SECONDS, Delivery
 from circuit_breaker_sdk.errors import SubscriptionError, SubscriptionFailed, UsageError
-from circuit_breaker_sdk.subscriptions.delivery import PROOF_SECONDS, Delivery
 
 __all__ = ["Suspects"]
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeAlias, cast, final
 
 from circuit_breaker_sdk import Client, Subscription, SubscriptionBuilder, UsageError
-from circuit_breaker_sdk.cli import words
+from circuit_breaker_sdk.cli import event_rendering
 from circuit_breaker_sdk.events import (
     AgentExecutionEvent,
     CostUpdate,
@@ -119,18 +119,18 @@ def moment_and_words(event: Event) -> tuple[datetime, str]:  # noqa: PLR0911 (on
     """Return when an event happened, and what, for a table."""
     match event:
         case Resource():
-            return event.updated_at, words.words_of_resource(event)
+            return event.updated_at, event_rendering.words_of_resource(event)
         case WorkflowEvent():
-            return event.timestamp, words.words_of_workflow_event(event)
+            return event.timestamp, event_rendering.words_of_workflow_event(event)
         case AgentExecutionEvent():
-            return event.timestamp, words.words_of_execution(event)
+            return event.timestamp, event_rendering.words_of_execution(event)
         case LLMStreamChunk():
-            return event.timestamp, words.words_of_chunk(event)
+            return event.timestamp, event_rendering.words_of_chunk(event)
         case CostUpdate():
-            return event.timestamp, words.words_of_cost(event)
+            return event.timestamp, event_rendering.words_of_cost(event)
         case MCPServerStatusUpdate():
-            return event.timestamp, words.words_of_server_status(event)
+            return event.timestamp, event_rendering.words_of_server_status(event)
         case MCPSessionEvent():
-            return event.timestamp, words.words_of_session(event)
+            return event.timestamp, event_rendering.words_of_session(event)
         case _:
             raise TypeError(f"{type(event).__name__} is an event of no stream that can be watched")

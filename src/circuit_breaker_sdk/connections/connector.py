@@ -24,7 +24,7 @@ from circuit_breaker_sdk.connections.connection_state import (
     Trigger,
 )
 from circuit_breaker_sdk.connections.endpoints import Endpoint, Endpoints
-from circuit_breaker_sdk.connections.rotation import rotate
+from circuit_breaker_sdk.connections.token_rotation import rotate
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,

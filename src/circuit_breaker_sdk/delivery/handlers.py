@@ -15,9 +15,9 @@ from circuit_breaker_sdk.callbacks import (
     callback_name,
     in_own_context,
 )
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.observability import log
-from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
 
 __all__ = ["EventSource", "Handlers", "SubscriptionHandler"]
 

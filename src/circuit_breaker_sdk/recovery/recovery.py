@@ -19,6 +19,9 @@ from circuit_breaker_sdk.connections import (
     do_for,
     do_for_each,
 )
+from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.interval_queries import IntervalQueries
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     HandshakeFailed,
@@ -26,10 +29,7 @@ from circuit_breaker_sdk.errors import (
     SubscriptionError,
     UsageError,
 )
-from circuit_breaker_sdk.subscriptions.delivery import Delivery
-from circuit_breaker_sdk.subscriptions.interval_queries import IntervalQueries
-from circuit_breaker_sdk.subscriptions.state import SubscriptionState
-from circuit_breaker_sdk.subscriptions.suspects import Suspects
+from circuit_breaker_sdk.recovery.suspect_subscriptions import Suspects
 
 __all__ = ["Recovery"]
 

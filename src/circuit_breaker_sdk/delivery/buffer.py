@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
-from circuit_breaker_sdk.subscriptions.decoding import Response
+from circuit_breaker_sdk.delivery.decoding import Response
 
 __all__ = ["BufferBudget", "EventBuffer"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from picows import WSAutoPingStrategy, WSListener, WSTransport
 
-from circuit_breaker_sdk.transports.lingering import LingeringTransport
+from circuit_breaker_sdk.transports.lingering_close import LingeringTransport
 
 __all__ = ["FrameListener", "FrameProtocol", "ServerFrameProtocol", "frame_protocol_arguments"]
 

@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.delivery.decoding import Response
+from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
+from circuit_breaker_sdk.delivery.handlers import Handlers
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
 from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
 from circuit_breaker_sdk.loop_affinity import check_loop
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget, EventBuffer
-from circuit_breaker_sdk.subscriptions.decoding import Response
-from circuit_breaker_sdk.subscriptions.filters import Custom, SubscriptionFilter
-from circuit_breaker_sdk.subscriptions.handlers import Handlers
-from circuit_breaker_sdk.subscriptions.state import SubscriptionId, SubscriptionState
 
 __all__ = ["NEVER", "Consumption", "value_of"]
 
@@ -29,7 +29,7 @@ NEVER = sys.maxsize
 class Consumption(Generic[T]):
     """What becomes of the events of one subscription once they are here.
 
-    It is the base of :class:`~circuit_breaker_sdk.subscriptions.delivery.Delivery`, which brings them. Slots,
+    It is the base of :class:`~circuit_breaker_sdk.delivery.delivery.Delivery`, which brings them. Slots,
     and nothing that most subscriptions do not use: there may be a hundred thousand.
 
     :ivar handled: the cursor behind the last event that the consumer is done with.

@@ -7,7 +7,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from circuit_breaker_sdk.subscriptions.interval_queries import Changes
+from circuit_breaker_sdk.delivery.interval_queries import Changes
 
 __all__ = ["NO_FALLBACKS", "Fallbacks"]
 

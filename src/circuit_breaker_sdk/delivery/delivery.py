@@ -18,6 +18,25 @@ import msgspec
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Envelope, Link
+from circuit_breaker_sdk.delivery.buffer import BufferBudget
+from circuit_breaker_sdk.delivery.consumer import NEVER, Consumption
+from circuit_breaker_sdk.delivery.decoding import (
+    EventDecoder,
+    Response,
+    Resume,
+    UnfitPayloadError,
+    read_errors,
+)
+from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
+from circuit_breaker_sdk.delivery.server_error_mapping import server_error
+from circuit_breaker_sdk.delivery.subscription_state import (
+    TRANSITIONS,
+    Continuity,
+    SubscriptionId,
+    SubscriptionState,
+    SubscriptionStats,
+    Trigger,
+)
 from circuit_breaker_sdk.errors import (
     BufferOverflowError,
     CircuitBreakerError,
@@ -30,25 +49,6 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from circuit_breaker_sdk.subscriptions.buffer import BufferBudget
-from circuit_breaker_sdk.subscriptions.consumption import NEVER, Consumption
-from circuit_breaker_sdk.subscriptions.decoding import (
-    EventDecoder,
-    Response,
-    Resume,
-    UnfitPayloadError,
-    read_errors,
-)
-from circuit_breaker_sdk.subscriptions.fallbacks import NO_FALLBACKS, Fallbacks
-from circuit_breaker_sdk.subscriptions.server_errors import server_error
-from circuit_breaker_sdk.subscriptions.state import (
-    TRANSITIONS,
-    Continuity,
-    SubscriptionId,
-    SubscriptionState,
-    SubscriptionStats,
-    Trigger,
-)
 
 __all__ = ["PROOF_SECONDS", "Delivery", "Owner"]
 
