@@ -12,14 +12,14 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol import (
     close_codes,
     codec,
-    frames,
+    message_assembly,
     messages,
-    prefix,
+    next_prefix,
     transitions,
     transport_ws,
 )
 
-MODULES = [close_codes, codec, frames, messages, prefix, transitions, transport_ws]
+MODULES = [close_codes, codec, message_assembly, messages, next_prefix, transitions, transport_ws]
 
 
 def public_classes(module: ModuleType) -> list[type]:
