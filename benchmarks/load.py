@@ -19,7 +19,7 @@ from benchmarks.memory import memory
 from benchmarks.row import Row, Scale, at_least, at_most
 from benchmarks.sending import fan_out
 from benchmarks.verdicts import judge
-from chaos.herd import herd
+from tests.system.chaos.herd import herd
 
 __all__ = ["LOADS"]
 

@@ -22,7 +22,7 @@ from circuit_breaker_sdk.subscriptions.variables import encode_variables
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.graphql.schema import load_schema
-from tools.coverage_api import CALLS, World, endpoints
+from scripts.coverage_api import CALLS, World, endpoints
 
 Variables = dict[str, object]
 SCHEMA = load_schema()

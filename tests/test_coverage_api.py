@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from circuit_breaker_server.graphql.schema import load_schema
-from tools.coverage_api import CALLS, NOT_SERVED, STREAMS, cover
+from scripts.coverage_api import CALLS, NOT_SERVED, STREAMS, cover
 
 
 async def test_every_field_of_the_contract_is_answered_with_a_type_of_the_sdk() -> None:

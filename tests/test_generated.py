@@ -23,9 +23,9 @@ from graphql import (
 import circuit_breaker_sdk
 from circuit_breaker_sdk import Client, domains, events
 from circuit_breaker_server.graphql.schema import load_schema
-from tools import generate_sdk
-from tools.sdk.names import LENIENT, STREAMS, UNLIMITED
-from tools.sdk.schema import python_name, snake
+from scripts import generate_sdk
+from scripts.sdk.names import LENIENT, STREAMS, UNLIMITED
+from scripts.sdk.schema import python_name, snake
 
 SCHEMA = load_schema()
 PACKAGE = Path(circuit_breaker_sdk.__file__).parent

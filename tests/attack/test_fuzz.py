@@ -8,12 +8,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from attack.fuzz import FuzzResult, fuzz_client_protocol, fuzz_server_protocol, fuzz_server_socket
-from attack.fuzz_http import fuzz_polls, fuzz_requests
 from circuit_breaker_sdk.protocol.messages import Next
 from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ServerProtocol
 from tests.server.keyed import serving
+from tests.system.attack.fuzz import (
+    FuzzResult,
+    fuzz_client_protocol,
+    fuzz_server_protocol,
+    fuzz_server_socket,
+)
+from tests.system.attack.fuzz_http import fuzz_polls, fuzz_requests
 
 SEEDS = (1, 2, 3)
 COUNT = 2_000

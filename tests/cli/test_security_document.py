@@ -10,7 +10,6 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from attack.suite import ATTACKS
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.cli.serve import token_settings
@@ -19,6 +18,7 @@ from circuit_breaker_sdk.cli.watch import watch
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.policy import Policy
 from circuit_breaker_server.security.scopes import KINDS
+from tests.system.attack.suite import ATTACKS
 
 ROOT = Path(__file__).parents[2]
 

@@ -45,9 +45,9 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import ExpectationFailed, LogError, NewRecord, Record
 from circuit_breaker_server.security.audit import AuditEvent
 from circuit_breaker_server.security.authentication import Principal
+from scripts.coverage_api import CALLS, World, endpoints
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
-from tools.coverage_api import CALLS, World, endpoints
 
 __all__ = ["Before", "CancelledWorld", "awaited", "before_each_mutation", "running", "still"]
 

@@ -19,7 +19,7 @@ from circuit_breaker_server.graphql import execute
 from circuit_breaker_server.graphql.resolvers import MUTATIONS
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
-from tools.coverage_api import CALLS, World, endpoints
+from scripts.coverage_api import CALLS, World, endpoints
 
 SECRET = {"initiateMcpOAuth"}
 NO_RECORD = {"evaluateRule"}

@@ -1,4 +1,4 @@
-# Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.
+# Written by scripts/generate_sdk.py from the server's schema: change that, then `make generate`.
 """All streams in one place: ``client.subscriptions``."""
 
 from __future__ import annotations

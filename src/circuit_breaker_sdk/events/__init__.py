@@ -1,4 +1,4 @@
-# Written by tools/generate_sdk.py from the server's schema: change that, then `make generate`.
+# Written by scripts/generate_sdk.py from the server's schema: change that, then `make generate`.
 """Typed events, their enums and the inputs of mutations; a module is loaded when it is used."""
 
 from importlib import import_module

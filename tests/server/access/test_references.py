@@ -12,7 +12,6 @@ from graphql import GraphQLInputObjectType, GraphQLInputType, get_named_type
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from attack.naming import KINDS_OF_IDS, NOBODYS, Operation, with_ids, written
 from circuit_breaker_server.access.references import REFERENCES, VALUES
 from circuit_breaker_server.graphql.schema import load_schema
 from tests.server.access.test_edges import (
@@ -26,6 +25,7 @@ from tests.server.access.test_edges import (
     config_of,
 )
 from tests.server.access.test_rules import CREATE_SERVER, TOOLS, Office, open_office
+from tests.system.attack.naming import KINDS_OF_IDS, NOBODYS, Operation, with_ids, written
 
 
 def inputs() -> Iterator[str]:

@@ -20,7 +20,7 @@ from circuit_breaker_server.engine.engine import STREAMS
 from circuit_breaker_server.engine.workflows.definitions import StateType
 from circuit_breaker_server.graphql.resolvers import LISTS, MUTATIONS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
-from tools import contract
+from scripts import contract
 
 SCALARS = {"JSON", "DateTime"}
 DECLARED = [n for n, t in load_schema().type_map.items() if not is_introspection_type(t)]

@@ -1,1 +1,0 @@
-"""What writes the SDK from the schema; `tools/generate_sdk.py` puts it together."""
