@@ -1,4 +1,4 @@
-"""What a URL given by the user means: where the WebSocket is, where HTTP is, and how to write it in a log."""
+"""Parse the URL given by the user: the WebSocket URL, the HTTP URL, and a form without secrets for logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the server one tenant or one principal may take from the others."""
+"""Limits of the server's work and memory for one tenant or one principal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command's exit status says, and which error leads to which."""
+"""Exit codes of the command line, and the errors that lead to each."""
 
 from __future__ import annotations
 

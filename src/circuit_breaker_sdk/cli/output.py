@@ -1,4 +1,4 @@
-"""Where ``watch`` shows events: JSON lines for a pipe, a live table for a terminal."""
+"""Output of ``watch``: JSON lines for a pipe, a live table for a terminal."""
 
 from __future__ import annotations
 

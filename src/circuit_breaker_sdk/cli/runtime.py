@@ -1,4 +1,4 @@
-"""How a command runs: its loop, its signals, its last words."""
+"""Run a command: its event loop, its signals, its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``watch`` can watch: the streams, the options that each takes, and how its events are shown."""
+"""The streams that ``watch`` can follow, with the options and the rendering of each."""
 
 from __future__ import annotations
 

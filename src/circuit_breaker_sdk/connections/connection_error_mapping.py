@@ -1,4 +1,4 @@
-"""What the end of a connection means to those who were on it."""
+"""Map the end of a connection to the errors of its operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a client's connection is in its life, and what is told of each change."""
+"""States of a client's connection, and the report of each change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who owns the connection: opens it on first use, once for all who wait, and again when it is lost."""
+"""Open, share and reopen the client's WebSocket connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection shows of its user: the one place that holds secrets, and never prints them."""
+"""Credentials of a connection: the only object that holds secrets; it never prints them."""
 
 from __future__ import annotations
 

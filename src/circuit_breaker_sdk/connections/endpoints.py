@@ -1,4 +1,4 @@
-"""Where a client connects to: one URL or several, each with its circuit breaker."""
+"""URLs that a client connects to, each with its circuit breaker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection and an operation on it know of each other: nothing else about subscriptions."""
+"""Interfaces between a connection and the operations on it."""
 
 from __future__ import annotations
 

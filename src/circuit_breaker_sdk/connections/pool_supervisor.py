@@ -1,4 +1,4 @@
-"""Who owns the connections of a pool: chooses among them, opens more, drains and closes them."""
+"""Manage the connections of a pool: choose, open, drain and close them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a client's token comes from, how long it lasts, and when it is time for the next one."""
+"""Fetch a client's token, read its expiry, and tell when to refresh it."""
 
 from __future__ import annotations
 

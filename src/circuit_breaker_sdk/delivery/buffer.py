@@ -1,4 +1,4 @@
-"""Where a subscription's events wait for a consumer: bounded in events and bytes, alone and together."""
+"""Buffer of a subscription's events: bounded in events and bytes, per subscription and shared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the application wants of a subscription in hard times."""
+"""Fallbacks of a subscription: for missing events, and for networks without WebSocket."""
 
 from __future__ import annotations
 

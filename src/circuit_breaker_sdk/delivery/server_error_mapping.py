@@ -1,4 +1,4 @@
-"""What a server's ``error`` message means for the subscription that it ends."""
+"""Map a server's ``error`` message to the error that ends the subscription."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a subscription is in its life, and what it counts."""
+"""States of a subscription, its continuity, and its statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reads the present state behind a domain's stream, for whoever has missed a part of it."""
+"""Read the present state behind a domain's stream, to bridge missing events."""
 
 from __future__ import annotations
 

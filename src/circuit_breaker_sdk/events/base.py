@@ -1,4 +1,4 @@
-"""What all events share: decoding straight into frozen structs, JSON read only when asked for, open enums."""
+"""Base of all events: decoding into frozen structs, lazily parsed JSON, open enums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How deep JSON may be nested: one limit, and not that of whichever interpreter reads it."""
+"""The limit on the nesting of JSON: the same for every interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a ``graphql-transport-ws`` conversation can stand, and what each message does to it.
+"""States of a ``graphql-transport-ws`` conversation, and the transition for each message.
 
 One table per role holds every pair of state and message; the roles in
 :mod:`circuit_breaker_sdk.protocol.transport_ws` ask nothing else.

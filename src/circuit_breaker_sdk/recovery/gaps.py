@@ -1,4 +1,4 @@
-"""What is done about a gap: the present state is read, the application told, and the stream goes on."""
+"""Bridge a gap: read the present state, tell the application, continue the stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of subscriptions whose connection was lost: they go on by the next one."""
+"""Put the subscriptions of a lost connection back on the next one."""
 
 from __future__ import annotations
 

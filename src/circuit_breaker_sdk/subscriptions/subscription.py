@@ -1,4 +1,4 @@
-"""What an application holds: a typed stream of events."""
+"""The subscription that an application holds: a typed stream of events."""
 
 from __future__ import annotations
 

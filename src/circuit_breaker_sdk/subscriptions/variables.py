@@ -1,4 +1,4 @@
-"""How a variable's Python value becomes JSON: one stated rule for each kind.
+"""Encode a variable's Python value as JSON: one rule for each kind of value.
 
 =====================  ================================================================================
 ``UNSET``              not sent: the schema's default applies

@@ -1,4 +1,4 @@
-"""What went wrong below GraphQL, in words a user can act on: name look-up, TCP, TLS, HTTP status."""
+"""Describe failures below GraphQL (name look-up, TCP, TLS, HTTP status) in words a user can act on."""
 
 from __future__ import annotations
 

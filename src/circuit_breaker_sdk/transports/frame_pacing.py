@@ -1,4 +1,4 @@
-"""How fast the frames of one peer are taken: in turns with the others, and so many a second."""
+"""Limit how fast the frames of one peer are read: in turns with other peers, and per second."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a caller may see and do: rules for every root field, by the rights of this moment."""
+"""Permissions: rules for every root field and stream, checked against the caller's present rights."""

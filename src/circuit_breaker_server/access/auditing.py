@@ -1,4 +1,4 @@
-"""What callers do, as lines of the audit log: names and decisions, never tokens, never payloads."""
+"""Write the lines of the audit log for callers: names and decisions, never tokens or payloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks, and what he may do at this moment."""
+"""The caller of an operation: the principal, the address, and the present rights."""
 
 from __future__ import annotations
 

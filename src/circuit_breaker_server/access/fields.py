@@ -1,4 +1,4 @@
-"""What somebody may ask of the root fields of queries and mutations.
+"""Permissions of the root fields of queries and mutations.
 
 What one may not see is not there: whoever names it is answered as if it did not exist, and lists are without
 it. What one may see and not change is refused with ``FORBIDDEN``. A field without a rule here is refused.

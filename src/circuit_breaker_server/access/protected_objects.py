@@ -1,4 +1,4 @@
-"""What rights are about: the things that arguments and values name."""
+"""Map arguments and event values to the object whose permission is checked."""
 
 from __future__ import annotations
 

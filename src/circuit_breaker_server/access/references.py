@@ -1,4 +1,4 @@
-"""What each input of the API refers to: one table for all of the schema.
+"""Table of the references in the API's inputs: the kind of object that each input names.
 
 An input that names something of somebody's (an id, a name, a key, a user, a project, a tenant, an address) is
 a permission: whoever may name it may make the server act on it. Each such input stands here with the scope

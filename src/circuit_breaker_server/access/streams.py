@@ -1,4 +1,4 @@
-"""What somebody sees of a stream: each event is of a thing, and the thing must be his to read.
+"""Permissions of streams: an event is delivered if the principal may read the object that it is about.
 
 Whoever sees the same shares a :class:`View`, and with it a channel: an event is checked once for all of them.
 """

@@ -1,4 +1,4 @@
-"""How many connections there are, and from where: one address must not take all of them."""
+"""Limit the connections of the server and of each address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command needs: a clock, ids, one append, and the answer it makes of it."""
+"""Base of every command: a clock, ids, one append, and the answer made from the record."""
 
 from __future__ import annotations
 

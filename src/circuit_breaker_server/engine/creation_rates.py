@@ -1,4 +1,4 @@
-"""How often a principal may create: a token bucket for each."""
+"""Limit how often a principal creates: one token bucket for each principal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine refuses, and why: one error with a code that clients may act on."""
+"""The error of the engine: a refusal with a code that clients can act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the bodies of the log's records are written and read; what is in them is each domain's own affair.
+"""Encode and decode the bodies of the log's records; their content belongs to each domain.
 
 A body is a JSON object with ``type`` and ``v``, its version. Bodies of older versions are brought up to
 date step by step by :data:`UPCASTERS`; a body of a newer version stops the start with a clear error.

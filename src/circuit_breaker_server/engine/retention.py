@@ -1,4 +1,4 @@
-"""What the log keeps: its oldest records go by age, by size or by number.
+"""Retention of the log: the oldest records are removed by age, size or number.
 
 Only records go. The state is in the snapshot, so queries answer as before: the whole history of a resource,
 runs, costs, answers under an Idempotency-Key. What is read from the log itself ends where the log begins: a

@@ -1,4 +1,4 @@
-"""What an operation may cost, estimated before it is executed: the number of values in its answer.
+"""Estimate the cost of an operation before execution: the number of values in its answer.
 
 The estimate is made from the document and its variables. What that does not allow is estimated once more, by
 how much there is for the caller: a refusal depends on nobody else's data.

@@ -1,4 +1,4 @@
-"""How large a document and its variables may be, counted before the costlier validation.
+"""Limits of documents and variables, counted before the costlier validation.
 
 A document is counted in one walk over what was written and one over its fragments, each of them once: a
 fragment that spreads another twice doubles a number, not the work.

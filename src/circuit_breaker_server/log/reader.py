@@ -1,4 +1,4 @@
-"""What the reader thread does: batches of records, one record's check, the snapshot."""
+"""Statements of the reader thread: batches of records, the check of one record, the snapshot."""
 
 from __future__ import annotations
 

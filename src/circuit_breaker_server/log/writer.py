@@ -1,4 +1,4 @@
-"""What the writer thread does: a transaction per group of appends, snapshots, trimming."""
+"""Statements of the writer thread: a transaction per group of appends, snapshots, trimming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may come back from servers that callers have named."""
+"""Limit the size of answers from servers that callers have named."""
 
 from __future__ import annotations
 

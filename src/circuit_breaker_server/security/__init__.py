@@ -1,1 +1,1 @@
-"""Who asks, how long that holds, and what they may do: bearer tokens, API keys, the access policy."""
+"""Security: bearer tokens, API keys, the access policy, rate limits, the audit log."""

@@ -1,4 +1,4 @@
-"""Who asks: told by a token that somebody with the key has signed, or by an API key.
+"""Authenticate callers by a signed token or an API key.
 
 A token is good until its ``exp`` and the leeway after it; whatever it opened ends at that same instant
 (:meth:`Authenticator.at_end`). What is said of a token that is refused holds nothing of it.

@@ -1,4 +1,4 @@
-"""What was used last, kept within bounds."""
+"""A cache that drops the least recently used values, bounded in entries and characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every course of the demo has: its client, its ledger, and when to stop."""
+"""Base of the demo's parts: a client, a ledger of events, and the condition to stop."""
 
 from __future__ import annotations
 

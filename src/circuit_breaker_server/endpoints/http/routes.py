@@ -1,4 +1,4 @@
-"""What the server answers over plain HTTP: operations, polls, its health, a page for people.
+"""HTTP routes: operations, long polls, health, and a page for browsers.
 
 Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
 ``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only

@@ -1,4 +1,4 @@
-"""What a poll asks for, and what is none."""
+"""Parse the body of a long poll, and refuse a malformed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long streams that do not begin are still polled."""
+"""Deadlines for polled streams that have not begun."""
 
 from __future__ import annotations
 

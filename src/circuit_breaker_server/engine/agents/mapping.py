@@ -1,4 +1,4 @@
-"""What goes from a resource into a run, and from its answer into the resource."""
+"""Map a resource's data to the input of an agent's run, and the answer back to the resource."""
 
 from __future__ import annotations
 

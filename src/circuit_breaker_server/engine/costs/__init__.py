@@ -1,1 +1,1 @@
-"""What completions cost, and the budgets they are charged to."""
+"""Costs of completions, and the budgets that they are charged to."""

@@ -1,4 +1,4 @@
-"""What the inputs of the commands on language models are checked for."""
+"""Validate the inputs of the commands on language models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MCP servers offer: listed by checks, registered by hand, and both together."""
+"""Capabilities of MCP servers: listed by checks, registered by hand, and merged."""
 
 from __future__ import annotations
 

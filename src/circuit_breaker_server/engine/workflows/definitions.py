@@ -1,4 +1,4 @@
-"""What a workflow is made of, as records, snapshots and answers hold it."""
+"""The parts of a workflow definition, as records, snapshots and answers hold them."""
 
 from __future__ import annotations
 

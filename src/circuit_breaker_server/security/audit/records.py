@@ -1,4 +1,4 @@
-"""What a line of the audit log says, how it is written and how it is sealed.
+"""Records of the audit log: their content, encoding and seal.
 
 A line is printable ASCII: whatever else a text holds is written as JSON's ``\\uXXXX``, so that no text can
 end a line, begin another or steer a terminal.
