@@ -49,7 +49,7 @@ def write_package() -> str:
 
 def files() -> dict[str, str]:
     """Return every generated file by its path in the package."""
-    found = {"events/__init__.py": write_package(), "domains/consolidated.py": write_consolidated()}
+    found = {"events/__init__.py": write_package(), "domains/subscription_client.py": write_consolidated()}
     for domain in DOMAINS:
         found[f"events/{module_of(domain)}.py"] = write_types(domain)
         if domain in CLIENTS:

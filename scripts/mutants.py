@@ -182,14 +182,14 @@ MUTANTS = [
     ),
     Mutant(
         "audit lines that a crash cut off are written at the next start",
-        f"{_SERVER}/access/audit_trail.py",
+        f"{_SERVER}/access/mutation_audit.py",
         "after = int(offset) if epoch == self._log.epoch else 0",
         "after = self._log.last_offset",
         "tests/server/access/test_audit_trail.py",
     ),
     Mutant(
         "the audit log remembers how far in the event log it is",
-        f"{_SERVER}/access/audit_trail.py",
+        f"{_SERVER}/access/mutation_audit.py",
         "        self._audit.position = position\n",
         "",
         "tests/server/access/test_audit_trail.py",
@@ -238,7 +238,7 @@ MUTANTS = [
     ),
     Mutant(
         "a peer that raises does not reach the caller of all peers",
-        f"{_SERVER}/gateway/isolation.py",
+        f"{_SERVER}/gateway/guarded_calls.py",
         "        isolate(target, error, on_error)\n        return otherwise\n",
         "        isolate(target, error, on_error)\n        raise\n",
         "tests/server/gateway/test_isolation.py",
@@ -617,7 +617,7 @@ MUTANTS = [
     ),
     Mutant(
         "one of several that raises keeps no other from its turn",
-        f"{_SDK}/connections/isolation.py",
+        f"{_SDK}/connections/guarded_calls.py",
         """    except Exception as error:  # noqa: BLE001 (whatever it was, the others have their turn)
         _report(what, error)
         return False

@@ -285,7 +285,7 @@ class Client:
     @cached_property
     def subscriptions(self) -> SubscriptionClient:
         """All streams in one place."""
-        from circuit_breaker_sdk.domains.consolidated import SubscriptionClient  # noqa: PLC0415 (as said above)
+        from circuit_breaker_sdk.domains.subscription_client import SubscriptionClient  # noqa: PLC0415 (as said above)
 
         return SubscriptionClient(self._manager)
 

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from circuit_breaker_server import logs
-from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
-from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
+from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
+from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.access.streams import Views
 from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes

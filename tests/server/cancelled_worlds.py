@@ -23,9 +23,9 @@ import pytest
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.transports.http import HttpTransport
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
-from circuit_breaker_server.access.auditing import Auditor
+from circuit_breaker_server.access.audit_lines import Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.engine.agents.inputs import TriggerInput
 from circuit_breaker_server.engine.command_origin import origin_of

@@ -37,7 +37,7 @@ NO_BOUNDS: Final = frozenset(
         "trim_every_seconds",
         # how long a timer sleeps before it looks at the clock again
         "engine/costs/costs.py: _MAX_SLEEP_SECONDS",
-        "engine/mcp/due.py: _MAX_SLEEP_SECONDS",
+        "engine/mcp/session_deadlines.py: _MAX_SLEEP_SECONDS",
         "security/clock.py: _MAX_SLEEP_SECONDS",
         # how far a reader of the log looks ahead
         "gateway/feed.py: _MAX_STRIDE",

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from circuit_breaker_sdk.transports.failures import explain_os_error, refusal, retry_after_seconds
+from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal, retry_after_seconds
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from circuit_breaker_sdk import (
     UsageError,
 )
 from circuit_breaker_sdk.testing import FaultProxy
-from circuit_breaker_sdk.transports import addresses
+from circuit_breaker_sdk.transports import address_resolution
 from circuit_breaker_server import Server, ServerSettings
 from tests.server.certificates import Authority
 
@@ -67,7 +67,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 for host in hosts
             ]
 
-        monkeypatch.setattr(addresses, "resolve", resolve)
+        monkeypatch.setattr(address_resolution, "resolve", resolve)
 
     return set_to
 
@@ -231,7 +231,7 @@ async def test_a_name_that_is_not_answered_is_given_up_after_connect_seconds(
         await asyncio.sleep(60)
         return []
 
-    monkeypatch.setattr(addresses, "resolve", resolve)
+    monkeypatch.setattr(address_resolution, "resolve", resolve)
     timeouts = Timeouts(connect_seconds=0.1, execute_seconds=20.0)
     with pytest.raises((ConnectionFailed, OperationTimeoutError), match="connect"):
         await use(transport, "ws://a-name/graphql", timeouts=timeouts)

@@ -7,8 +7,8 @@ from circuit_breaker_sdk.connections.connection import Connection, ConnectionSet
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.guarded_calls import await_for, do_for, do_for_each
 from circuit_breaker_sdk.connections.interfaces import Envelope, Link, Route
-from circuit_breaker_sdk.connections.isolation import await_for, do_for, do_for_each
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
 from circuit_breaker_sdk.connections.pool import SubscriptionConnectionPool
 from circuit_breaker_sdk.connections.pool_member import ConnectionHealth

@@ -13,8 +13,8 @@ import msgspec
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections.connection_error_mapping import REFUSES_AN_OPERATION, close_error
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.guarded_calls import do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
-from circuit_breaker_sdk.connections.isolation import do_for_each
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,

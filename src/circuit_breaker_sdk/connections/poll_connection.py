@@ -14,8 +14,8 @@ import msgspec
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import ConnectionSettings
+from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
-from circuit_breaker_sdk.connections.isolation import do_for, do_for_each
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,

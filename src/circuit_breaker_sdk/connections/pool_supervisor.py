@@ -16,7 +16,7 @@ from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.connector import Supervisor
-from circuit_breaker_sdk.connections.isolation import await_for
+from circuit_breaker_sdk.connections.guarded_calls import await_for
 from circuit_breaker_sdk.connections.pool_member import Carried, ConnectionHealth, PoolMember
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.observability import ConnectionCounters, log

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         CostUpdateSubscription,
         CostUpdateSubscriptionBuilder,
     )
-    from circuit_breaker_sdk.domains.consolidated import SubscriptionClient
     from circuit_breaker_sdk.domains.execution import Executor
     from circuit_breaker_sdk.domains.llm import LLMClient, LLMStream
     from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscription, LLMStreamSubscriptionBuilder
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         NATSResourceSubscriptionBuilder,
     )
     from circuit_breaker_sdk.domains.rules import RulesClient
+    from circuit_breaker_sdk.domains.subscription_client import SubscriptionClient
     from circuit_breaker_sdk.domains.workflows import WorkflowsClient
     from circuit_breaker_sdk.domains.workflows_streams import (
         ResourceUpdateSubscription,

@@ -21,8 +21,8 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.protocol.json_depth import check_depth
-from circuit_breaker_sdk.transports.addresses import STAGGER_SECONDS, HttpResolver
-from circuit_breaker_sdk.transports.failures import explain_os_error, refusal
+from circuit_breaker_sdk.transports.address_resolution import STAGGER_SECONDS, HttpResolver
+from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
 from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.urls import http_url, redacted
 

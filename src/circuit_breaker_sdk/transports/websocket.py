@@ -18,8 +18,8 @@ from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
 )
-from circuit_breaker_sdk.transports.addresses import open_stream
-from circuit_breaker_sdk.transports.failures import explain_os_error, refusal
+from circuit_breaker_sdk.transports.address_resolution import open_stream
+from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
 from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, SocketState, WebSocket

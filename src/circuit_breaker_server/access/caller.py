@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
+from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.security.authentication import ANYONE, Principal
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rights import EVERY_TENANT, EVERYTHING, Rights

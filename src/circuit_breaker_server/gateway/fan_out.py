@@ -26,7 +26,7 @@ from circuit_breaker_server.gateway.feed import (
     gap_error,
     internal_error,
 )
-from circuit_breaker_server.gateway.isolation import call_each, guarded, isolate
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded, isolate
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.access.auditing import NO_AUDIT
+from circuit_breaker_server.access.audit_lines import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
 from circuit_breaker_server.gateway.event_reader import Found, Gap, GapReason, LogReader, Page
-from circuit_breaker_server.gateway.isolation import call_each, guarded
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger

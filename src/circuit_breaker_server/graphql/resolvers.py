@@ -9,7 +9,7 @@ from typing import Final, Literal, final
 import msgspec
 from graphql import GraphQLResolveInfo
 
-from circuit_breaker_server.access.auditing import NO_AUDIT
+from circuit_breaker_server.access.audit_lines import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.fields import (
     MUTATION_RULES,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.access.audit_trail import AuditTrail, position_of
+from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_of
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode

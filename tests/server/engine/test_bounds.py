@@ -16,8 +16,8 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.expiry_table import EndedKeys
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
 from circuit_breaker_server.engine.mcp import state as mcp_state
-from circuit_breaker_server.engine.mcp.due import Due
 from circuit_breaker_server.engine.mcp.inputs import CreateServer
+from circuit_breaker_server.engine.mcp.session_deadlines import Due
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import create_resource, create_workflow
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from circuit_breaker_server.access.audit_trail import position_of
+from circuit_breaker_server.access.mutation_audit import position_of
 from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import (

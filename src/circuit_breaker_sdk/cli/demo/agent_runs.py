@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from itertools import count
 from typing import final
 
-from circuit_breaker_sdk.cli.demo.course import Stage
+from circuit_breaker_sdk.cli.demo.demo_part import Stage
 from circuit_breaker_sdk.cli.event_rendering import words_of_execution
 from circuit_breaker_sdk.events import (
     ActivityInput,

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from itertools import count
 from typing import Final, final
 
-from circuit_breaker_sdk.cli.demo.course import Stage
+from circuit_breaker_sdk.cli.demo.demo_part import Stage
 from circuit_breaker_sdk.cli.event_rendering import words_of_chunk, words_of_cost
 from circuit_breaker_sdk.events import ChatMessageInput, CostUpdate, LLMResponse, LLMStreamChunk
 

@@ -19,7 +19,7 @@ import msgspec
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.demo.agent_runs import AgentRuns
 from circuit_breaker_sdk.cli.demo.completions import Completions
-from circuit_breaker_sdk.cli.demo.course import Course, Stage
+from circuit_breaker_sdk.cli.demo.demo_part import Course, Stage
 from circuit_breaker_sdk.cli.demo.judge import Verdict
 from circuit_breaker_sdk.cli.demo.ledger import Ledger
 from circuit_breaker_sdk.cli.demo.mcp_servers import MCPServers

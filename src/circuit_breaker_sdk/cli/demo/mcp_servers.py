@@ -12,7 +12,7 @@ from typing import Final, final
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from circuit_breaker_sdk.cli.demo.course import Stage
+from circuit_breaker_sdk.cli.demo.demo_part import Stage
 from circuit_breaker_sdk.cli.demo.judge import Ticket
 from circuit_breaker_sdk.cli.event_rendering import words_of_server_status, words_of_session
 from circuit_breaker_sdk.errors import CircuitBreakerError

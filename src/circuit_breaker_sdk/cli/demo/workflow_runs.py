@@ -9,7 +9,7 @@ from typing import final
 
 import msgspec
 
-from circuit_breaker_sdk.cli.demo.course import Stage
+from circuit_breaker_sdk.cli.demo.demo_part import Stage
 from circuit_breaker_sdk.cli.demo.ledger import Owed
 from circuit_breaker_sdk.cli.demo.scenario import SCENARIOS, Scenario, Step
 from circuit_breaker_sdk.cli.event_rendering import words_of_resource, words_of_workflow_event

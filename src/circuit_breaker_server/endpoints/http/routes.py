@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
-from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
+from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll

@@ -22,7 +22,7 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import internal_error
-from circuit_breaker_server.gateway.isolation import call_each, guarded
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused, make_plan
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid

@@ -24,7 +24,7 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
-from circuit_breaker_server.access.auditing import NO_AUDIT, Auditor
+from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
 from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after

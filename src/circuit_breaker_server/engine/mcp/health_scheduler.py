@@ -28,7 +28,7 @@ from circuit_breaker_server.engine.mcp.records import (
     server_subject,
 )
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
-from circuit_breaker_server.engine.mcp.statuses import way
+from circuit_breaker_server.engine.mcp.status_transitions import way
 from circuit_breaker_server.engine.mcp.tls import tls_context
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record

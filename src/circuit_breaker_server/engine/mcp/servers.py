@@ -38,7 +38,7 @@ from circuit_breaker_server.engine.mcp.records import (
 )
 from circuit_breaker_server.engine.mcp.serializers import auth_value, health_value, server_value
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
-from circuit_breaker_server.engine.mcp.statuses import way
+from circuit_breaker_server.engine.mcp.status_transitions import way
 from circuit_breaker_server.engine.mcp.validation import (
     NewSecrets,
     check_listing,

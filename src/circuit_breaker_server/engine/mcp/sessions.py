@@ -14,7 +14,6 @@ from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
-from circuit_breaker_server.engine.mcp.due import Due
 from circuit_breaker_server.engine.mcp.oauth import TokenEndpoints, Tokens
 from circuit_breaker_server.engine.mcp.records import (
     Body,
@@ -27,6 +26,7 @@ from circuit_breaker_server.engine.mcp.records import (
     session_subject,
 )
 from circuit_breaker_server.engine.mcp.serializers import server_value, session_value
+from circuit_breaker_server.engine.mcp.session_deadlines import Due
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota

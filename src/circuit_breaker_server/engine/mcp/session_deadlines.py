@@ -1,4 +1,4 @@
-"""Moments at which something is due for a session."""
+"""Deadlines of sessions: a heap of moments, and the wait for the earliest."""
 
 from __future__ import annotations
 
