@@ -1,4 +1,4 @@
-"""How much of the server one tenant or one principal may take from the others."""
+"""Limit the share of the server that one tenant or one principal may use."""
 
 from __future__ import annotations
 
