@@ -1,4 +1,4 @@
-"""Where an audit log, its key and its anchor are, and how the key is read and made."""
+"""The paths of an audit log, its key and its anchor; read and create the key."""
 
 from __future__ import annotations
 
