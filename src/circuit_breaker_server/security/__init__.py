@@ -1,1 +1,1 @@
-"""Who asks, how long that holds, and what they may do: bearer tokens, API keys, the access policy."""
+"""Authenticate principals and read their rights: bearer tokens, API keys, the access policy."""
