@@ -1,1 +1,1 @@
-"""What a caller may see and do: rules for every root field, by the rights of this moment."""
+"""Authorize callers: rules for every root field, checked against the caller's current rights."""
