@@ -1,4 +1,4 @@
-"""What all root fields use: their arguments read."""
+"""Read the arguments of root fields."""
 
 from __future__ import annotations
 
