@@ -1,4 +1,4 @@
-"""What a poll asks for, and what is none."""
+"""Parse and check the request of a long poll."""
 
 from __future__ import annotations
 
