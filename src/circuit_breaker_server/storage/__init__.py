@@ -1,1 +1,1 @@
-"""What is kept beside the log: secrets, private files, and a cache of recently used values."""
+"""Storage beside the log: secrets, private files, and a cache of recently used values."""
