@@ -112,14 +112,14 @@ class Server:
 
     @property
     def engine(self) -> Engine:
-        """What executes commands, for a program that has the server in its own process."""
+        """The engine that executes commands, for a program that runs the server in its own process."""
         if self._engine is None:
             raise RuntimeError("the server has no engine before it has started")
         return self._engine
 
     @property
     def url(self) -> str:
-        """Where operations are posted and WebSockets are opened, for a client on this machine."""
+        """The URL of operations and WebSockets for a client on this machine; ``http`` or ``https``."""
         host = _ANY_ADDRESS.get(self.settings.host, self.settings.host)
         scheme = "http" if self.settings.tls_cert is None else "https"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
@@ -128,7 +128,7 @@ class Server:
         """Open the log, fold the state, listen. When this returns the server answers.
 
         :raises ServerStartError: the port, the data directory, the log in it, the key of tokens or the
-            certificate cannot be used, or other machines would reach a server that asks nobody who he is
+            certificate cannot be used, or other machines would reach a server without authentication
             (:attr:`ServerSettings.insecure`); nothing is left open.
         """
         if self._started:

@@ -1,4 +1,4 @@
-"""Limits of the server's work and memory for one tenant or one principal."""
+"""Limit the share of the server that one tenant or one principal may use."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ _NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit", "enfo
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuthProviderSettings:
-    """Where users of MCP servers may sign in, besides the providers that are built in.
+    """An OAuth provider at which users of MCP servers may sign in, besides the built-in providers.
 
-    :ivar id: unique; what ``providerId`` names.
+    :ivar id: unique; inputs name it as ``providerId``.
 
     Example::
 
@@ -94,7 +94,7 @@ class TokenSettings:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSettings:
-    """How often one principal, or where nobody is asked who he is one address, may ask; ``None``: any time.
+    """Limit the rates of one principal, or of one address without authentication; ``None``: no limit.
 
     :ivar connects_per_second: sockets, by address.
     :ivar subscribes_per_second: subscriptions begun or resumed.
@@ -104,9 +104,9 @@ class RateSettings:
         operations with more than 1,000, where callers are known; a document that has to be parsed counts one
         for two characters. Four
         seconds of it can be saved up.
-    :ivar frames_per_second: what one socket sends, pings as well, 100 at least. Above it the socket is read
-        more slowly; 100 may come at once. A subscription is two: it is asked for, and its live signal is
-        answered.
+    :ivar frames_per_second: frames that one socket sends, pings included, 100 at least. Above it the server
+        reads the socket more slowly; 100 may come at once. A subscription takes two frames: its request, and
+        the answer to its live signal.
     :ivar events_per_second: events of one subscription. Above it the stream is slowed and nothing is lost. A
         subscription may save up one second's events: any second holds twice the number at most. Polls of one
         caller for the same subscription share this allowance.
@@ -139,7 +139,7 @@ class RateSettings:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentLimits:
-    """How much one operation may ask for. What is over a limit is refused before it is validated.
+    """Limit the size of one operation. The server refuses a larger one before it validates the document.
 
     The code is ``DOCUMENT_TOO_COMPLEX``, or ``INVALID_INPUT``; the message has the limit and what was
     found.
@@ -150,7 +150,7 @@ class DocumentLimits:
         ``__type`` does not count: validation bounds that.
     :ivar max_aliases: in the document.
     :ivar max_root_fields: in one operation, fragments written out.
-    :ivar max_directives: in the document, on whatever.
+    :ivar max_directives: in the document, on any of its nodes.
     :ivar max_fields: in one operation, fragments written out.
     :ivar max_cost: values in the answer to one operation, estimated from the document and its variables: each
         list as long as ``first`` says, others 5 items.
@@ -182,9 +182,9 @@ class DocumentLimits:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """What a server is started with.
+    """The settings with which a server starts.
 
-    :ivar data_dir: where the event log lives; made if it is missing.
+    :ivar data_dir: the directory of the event log; the server makes it if it is missing.
     :ivar host: the address to listen on.
     :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
     :ivar tls_cert: serves HTTPS and WSS, TLS 1.2 and later, with this certificate in PEM, first of the file;
@@ -246,25 +246,25 @@ class ServerSettings:
         the state come on top. The file does not shrink: the room is used again.
     :ivar keep_records: where the log holds more records than this, the oldest go; ``None`` keeps them.
 
-        What goes is missing for resuming only, and whoever would miss something is told (``RESUME_GAP``,
-        ``trimmed``): the state stays whole, the history of resources as well. The stream of a completion
-        that has ended can be read again from its beginning for 24 hours, and of an agent's run for ever, as
-        far as these limits leave its records; after that it is ``NOT_FOUND``.
+        Removed records are missing for resuming only, and a subscription that would miss events gets an
+        error (``RESUME_GAP``, ``trimmed``): the state stays whole, the history of resources as well. The
+        stream of a completion that has ended can be read again from its beginning for 24 hours, and of an
+        agent's run for ever, as far as these limits leave its records; after that it is ``NOT_FOUND``.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
-    :ivar token_keys: the bearer tokens every client has to show; ``None`` takes none. Without tokens and API
-        keys everybody is let in.
+    :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.
+        Without tokens and API keys there is no authentication: the server accepts every client.
     :ivar insecure: without tokens and API keys a server listens on loopback only, which no other machine
-        reaches; this lets it listen elsewhere, and everybody who reaches it may do everything.
+        reaches; this lets it listen elsewhere, and every client that reaches it may do everything.
     :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
         them.
-    :ivar policy_file: who may do what (docs/security.md); ``None``: whoever is let in may do everything. It
-        is read again when it changes.
+    :ivar policy_file: the access policy (docs/security.md); ``None``: every authenticated caller may do
+        everything. The server reads it again when it changes.
     :ivar enforce_budgets: whether an exhausted budget refuses completions (``BUDGET_EXHAUSTED``); ``None``:
         where callers are known.
     :ivar audit: whether what callers do is written to the audit log; ``None``: where callers are known.
     :ivar audit_key_file: seals its lines; made if it is missing. ``None`` is ``audit.key`` in the data
-        directory: whoever can write there can forge the log, so keep it elsewhere.
+        directory: a process that can write there can forge the log, so keep the key elsewhere.
     :ivar audit_anchor_file: holds its last seal, so that a cut end is found; ``None`` stands beside the data
         directory.
     :ivar audit_rotate_bytes: an audit log that is so long goes on in a new file.
@@ -274,18 +274,18 @@ class ServerSettings:
     :ivar max_connections_per_principal: sockets of one principal, where callers are known. For 30 s there may
         be twice as many: each of them may be replaced by one with a fresh token.
     :ivar allowed_origins: pages of these origins may use the server from a browser, besides its own: exact,
-        as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not asked.
+        as ``https://app.example.com``. A request without ``Origin`` is of no browser, and is not checked.
     :ivar allowed_hosts: names by which the server may be addressed, as ``app.localhost``, besides
-        ``localhost``, ``127.0.0.1`` and ``[::1]``; on any port. Another ``Host`` is answered 421. Asked for
-        where nobody is asked who he is and only this machine reaches the server, and wherever names are
-        given here.
+        ``localhost``, ``127.0.0.1`` and ``[::1]``; on any port. Another ``Host`` is answered 421. The server
+        checks ``Host`` where it has no authentication and listens on loopback, and wherever this setting
+        has names.
     :ivar allowed_outbound: where the server may connect for callers (providers of language models, MCP
         servers) besides public addresses: addresses, networks as ``10.0.0.0/8``, names of hosts. ``None`` is
-        loopback where nobody is asked who he is and the server listens on loopback; else nothing. The token
+        loopback where the server has no authentication and listens on loopback; else nothing. The token
         endpoints of ``oauth_providers`` are the operator's own, and always allowed.
-    :ivar allowed_redirects: where OAuth providers may send users back to, word for word, besides loopback.
+    :ivar allowed_redirects: exact URLs to which OAuth providers may send users back, besides loopback.
         ``None``: to the address that is configured for the MCP server.
-    :ivar answer_limits: how much those servers may answer.
+    :ivar answer_limits: bounds of the answers of providers, MCP servers and token endpoints.
     :ivar caller_limits: the shares of tenants and principals in what all of them use.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
 
@@ -404,15 +404,15 @@ class ServerSettings:
 
     @property
     def outbound(self) -> Outbound:
-        """What is observed towards servers that callers have named."""
+        """The address rules and answer limits for servers that callers have named."""
         allowed = self.allowed_outbound
         if allowed is None:
-            # Whoever reaches such a server is on this machine, and reaches its loopback without it.
+            # A client of such a server is on this machine, and can reach its loopback without the server.
             allowed = LOOPBACK if self.is_open and is_loopback(self.host) else ()
         return Outbound(rules=AddressRules(allowed), limits=self.answer_limits)
 
     def exposure(self) -> str | None:
-        """Tell why a server must not start with these settings, and what to do; ``None`` where it may."""
+        """Return why a server must not start with these settings and what to do; ``None``: it may start."""
         if not self.is_open or self.insecure or is_loopback(self.host):
             return None
         return (

@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["OPERATION_PATHS", "POLL_PATHS"]
 
 OPERATION_PATHS: Final = ("/graphql", "/graphql/", "/ws", "/")
-"""Where operations are taken: upgrades and ``POST``."""
+"""The paths of operations: WebSocket upgrades and HTTP ``POST``."""
 
 POLL_PATHS: Final = ("/graphql/poll", "/poll")
-"""Where polls are taken: a client adds ``/poll`` to the path that it was given."""
+"""The paths of long polls: a client adds ``/poll`` to the path that it was given."""

@@ -19,7 +19,7 @@ from typing import Final, TypeVar, final
 __all__ = ["SLICE_SECONDS", "Gate", "Slices", "Turns"]
 
 SLICE_SECONDS: Final = 0.001
-"""How long an operation may keep the event loop before others have their turn."""
+"""The longest time that an operation may keep the event loop before others have their turn."""
 
 _HEAVY_VALUES: Final = 10_000
 _HEAVY_AT_ONCE: Final = 1
@@ -27,18 +27,18 @@ _MIDDLING_AT_ONCE: Final = 8
 """Operations that are executed side by side: a value takes about 400 bytes until the answer is written."""
 _REST_OF_ONE: Final = 1.0
 _REST_OF_MANY: Final = 3.0
-"""How long the loop rests from a slice, in slices: where one waits, and where several do."""
+"""The rest after a slice, in lengths of the slice: if one principal waits, and if several do."""
 _ENTER_AT_ONCE: Final = 8
-"""Requests that are let in with each turn of the loop, as long as it has time for them."""
+"""Requests that are admitted in each turn of the loop, as long as it has time for them."""
 _SWITCH_SECONDS: Final = 0.00002
-"""How long the thread keeps the interpreter while the event loop wants it."""
+"""The interpreter's switch interval while the thread works, so that it soon yields to the event loop."""
 
 _T = TypeVar("_T")
 
 
 @final
 class _Queue:
-    """Those who wait, one of each key after the other, whatever each has asked for."""
+    """A fair queue of waiters: one of each key in turn, however many each key has."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -48,11 +48,11 @@ class _Queue:
 
     @property
     def keys(self) -> int:
-        """Of how many keys some wait."""
+        """The number of keys that have waiters."""
         return len(self._waiting)
 
     async def wait(self, key: str, *, unused: Callable[[], object]) -> None:
-        """Wait to be woken; ``unused`` is called where that came in the moment of a cancellation."""
+        """Wait to be woken; ``unused`` is called if the waiter is woken and cancelled at the same time."""
         turn = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(key)
         if queue is None:
@@ -75,7 +75,7 @@ class _Queue:
                 del self._waiting[key]
 
     def wake(self) -> bool:
-        """Wake the next one; ``False``: nobody waits."""
+        """Wake the next waiter; return ``False`` if there is none."""
         while self._waiting:
             key, queue = self._waiting.popitem(last=False)
             turn = queue.popleft()
@@ -89,9 +89,9 @@ class _Queue:
 
 @final
 class Turns:
-    """Let so many at a time through; of those who wait, one of each key after the other.
+    """Let a bounded number of holders through at a time; of the waiters, one of each key in turn.
 
-    :param at_once: how many.
+    :param at_once: the number of holders.
 
     Example::
 
@@ -105,16 +105,16 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return len(self._queue)
 
     @property
     def keys(self) -> int:
-        """Of how many keys some wait."""
+        """The number of keys that have waiters."""
         return self._queue.keys
 
     def take_now(self) -> bool:
-        """Take a turn if one is free and nobody waits for it; :meth:`give_on` ends it."""
+        """Take a turn if one is free and there are no waiters; :meth:`give_on` ends it."""
         if not self._free or self._queue.keys:
             return False
         self._free -= 1
@@ -126,7 +126,7 @@ class Turns:
             await self._queue.wait(key, unused=self.give_on)
 
     def give_on(self) -> None:
-        """Give the turn to the next one who waits."""
+        """Give the turn to the next waiter."""
         if not self._queue.wake():
             self._free += 1
 
@@ -163,7 +163,7 @@ class Gate:
         return not self._queue.keys and self._has_time()
 
     async def enter(self, key: str) -> None:
-        """Wait until there is time; of those who wait, one of each key after the other."""
+        """Wait until there is time; of the waiters, one of each key goes first in turn."""
         while True:
             self._end_soon()
             await self._queue.wait(key, unused=_nothing)

@@ -1,1 +1,1 @@
-"""Permissions: rules for every root field and stream, checked against the caller's present rights."""
+"""Authorize callers: rules for every root field, checked against the caller's current rights."""

@@ -1,4 +1,4 @@
-"""Write the lines of the audit log for callers: names and decisions, never tokens or payloads."""
+"""Write the actions of callers to the audit log: names and decisions, never tokens, never payloads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MAX_SHOWN: Final = 128
 
 
 class Sink(Protocol):
-    """Where lines go."""
+    """A destination of audit events, such as the audit log."""
 
     def append(self, event: AuditEvent) -> None: ...
 
 
 class Who(Protocol):
-    """What a line says of a caller."""
+    """The attributes of a caller that an audit line holds."""
 
     @property
     def id(self) -> str: ...
@@ -36,7 +36,7 @@ class Who(Protocol):
 
 @final
 class Auditor:
-    """Writes lines, if there is an audit log to write them to.
+    """Write audit events, if there is an audit log.
 
     Example::
 
@@ -61,7 +61,7 @@ class Auditor:
         last_cursor: str | None = None,
         count: int | None = None,
     ) -> None:
-        """Write what a caller did, or was refused: see :class:`AuditEvent`."""
+        """Write an action of a caller, allowed or refused: see :class:`AuditEvent`."""
         if self._sink is not None:
             event = AuditEvent(
                 action=action,
@@ -79,7 +79,7 @@ class Auditor:
             self._sink.append(event)
 
     def refused(self, address: str, what: str, reason: str) -> None:
-        """Write that somebody was not let in: who it is, is not known."""
+        """Write that a client was not authenticated; its principal is not known."""
         self._say("refuse", address, what, "refused", reason=reason)
 
     def changed(self, policy: str) -> None:
@@ -96,7 +96,7 @@ class Auditor:
         reason: str | None = None,
         policy: str | None = None,
     ) -> None:
-        """Write what is of no principal."""
+        """Write an event that has no principal."""
         if self._sink is not None:
             event = AuditEvent(
                 action=action,
@@ -110,7 +110,7 @@ class Auditor:
             self._sink.append(event)
 
     def named(self, field: str, arguments: Mapping[str, object]) -> str:
-        """Write a stream with its arguments, which are names only; empty where nothing is written."""
+        """Format a stream with its arguments, which are names only; empty without an audit log."""
         if self._sink is None:
             return ""
         given = (

@@ -1,4 +1,4 @@
-"""The caller of an operation: the principal, the address, and the present rights."""
+"""Callers: principals with their address and their current rights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OPEN", "Caller", "Permissions"]
 
 @final
 class Permissions:
-    """What principals may do now: what the policy says, or everything where there is none.
+    """Look up the current rights of principals: those of the policy, or all rights without one.
 
     Example::
 
@@ -28,11 +28,11 @@ class Permissions:
 
     @property
     def version(self) -> str | None:
-        """Of the policy in force; ``None`` where there is none."""
+        """The version of the policy in force; ``None`` without a policy."""
         return None if self._source is None else self._source.current.version
 
     def rights_of(self, principal: Principal) -> Rights:
-        """Tell what a principal may do now."""
+        """Return the current rights of a principal."""
         return EVERYTHING if self._source is None else self._source.current.rights_of(principal.id)
 
     def is_disabled(self, principal: Principal) -> bool:
@@ -48,9 +48,9 @@ class Permissions:
 class Caller:
     """A principal whose rights are looked up each time they are asked for.
 
-    :ivar principal: who asks.
-    :ivar address: where from; empty where that is not known.
-    :ivar audit: where what he does is written down.
+    :ivar principal: the authenticated principal.
+    :ivar address: their network address; empty where it is not known.
+    :ivar audit: writes their actions to the audit log.
 
     Example::
 
@@ -74,18 +74,18 @@ class Caller:
 
     @property
     def rights(self) -> Rights:
-        """What he may do now."""
+        """The current rights of the principal."""
         return self._permissions.rights_of(self.principal)
 
     @property
     def tenant(self) -> str | None:
-        """The one tenant that he is of, ``None`` for none and for every one."""
+        """The tenant of the principal; ``None`` if they have none, or all."""
         tenant = self.rights.tenant
         return None if tenant == EVERY_TENANT else tenant
 
     @property
     def policy(self) -> str | None:
-        """The version of the policy that says so."""
+        """The version of the policy in force; ``None`` without a policy."""
         return self._permissions.version
 
 

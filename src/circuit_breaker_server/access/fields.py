@@ -1,7 +1,8 @@
-"""Permissions of the root fields of queries and mutations.
+"""Authorize the root fields of queries and mutations.
 
-What one may not see is not there: whoever names it is answered as if it did not exist, and lists are without
-it. What one may see and not change is refused with ``FORBIDDEN``. A field without a rule here is refused.
+An object that a caller may not read is hidden: the server answers as if it did not exist, and lists leave it
+out. An object that a caller may read and not change is refused with ``FORBIDDEN``, as is any cost account:
+the names of users and projects are no secret. A field without a rule here is refused.
 """
 
 from __future__ import annotations
@@ -42,20 +43,19 @@ Sees: TypeAlias = Callable[[str, str], bool]
 @final
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a root field needs.
+    """The permissions that a root field needs.
 
-    :ivar action: what it does to the things it names.
-    :ivar things: the things that its arguments name: it must be allowed for each that there is.
-    :ivar some: kinds: a scope for something of each is needed, whatever it is.
-    :ivar makes: the kind of what it makes under a name of the server's choice: a scope with a pattern is
-        needed, since one for a name, or for ``self``, reaches no further than that.
-    :ivar item: the thing that an item of its answer is: items that may not be read are left out.
-    :ivar page: tells of which things the answer is a page.
-    :ivar lists: the kind of those items, and how their names begin: without a scope for any of them a query
-        answers an empty list.
-    :ivar check: refuses what the others cannot say.
-    :ivar passes: tells which rights, of which principal, ``check`` lets through with some arguments;
-        ``None``: all.
+    :ivar action: the action of the field on the objects that its arguments name.
+    :ivar things: finds those objects; the action must be allowed for each that exists.
+    :ivar some: kinds: the caller needs a scope for at least one object of each kind, whichever it is.
+    :ivar makes: the kind of an object that the field creates under a name of the server's choice: the caller
+        needs a scope with a pattern, as a scope for a name, or for ``self``, does not cover a new name.
+    :ivar item: the object of an item of the answer: items that the caller may not read are left out.
+    :ivar page: makes the filter of the objects of which the answer is a page.
+    :ivar lists: the kind of those items, and the prefix of their names: without a scope for any of them a
+        query answers an empty list.
+    :ivar check: refuses what the other attributes cannot express.
+    :ivar passes: tells which rights, of which principal, pass ``check`` with some arguments; ``None``: all.
     """
 
     action: Action = "read"
@@ -70,15 +70,15 @@ class Rule:
 
 
 class Verdict(enum.Enum):
-    """What becomes of a field that is asked for."""
+    """The decision on a requested root field."""
 
     ALLOWED = enum.auto()
     HIDDEN = enum.auto()
-    """It names what is not there for who asks."""
+    """The arguments name an object that, for this caller, does not exist."""
 
 
 def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, *, asker: str) -> Verdict:
-    """Tell what becomes of a root field.
+    """Decide on a root field with its arguments.
 
     :param asker: the id of the principal.
     :raises EngineError: ``FORBIDDEN``.
@@ -111,7 +111,7 @@ def judge(rule: Rule, field: str, engine: Engine, rights: Rights, given: Given, 
 
 
 def is_open(rule: Rule, rights: Rights, asker: str) -> bool:
-    """Tell whether there are arguments with which a principal is answered, by a field of this rule.
+    """Tell whether a field of this rule is allowed to a principal with some arguments.
 
     :func:`judge` decides with the arguments; a list counts as open where an item of it may be seen.
 
@@ -129,13 +129,13 @@ def is_open(rule: Rule, rights: Rights, asker: str) -> bool:
 
 
 def names_of(rule: Rule, engine: Engine, given: Given) -> list[str]:
-    """Return the names of the things that a root field's arguments name."""
+    """Return the kinds and names of the objects that a root field's arguments name."""
     found = (find(engine, given) for find in rule.things)
     return [f"{thing.kind} {name}" for thing in found if thing is not None for name in thing.names]
 
 
 def keep(rule: Rule, rights: Rights, answer: object) -> object:
-    """Leave out of a list what may not be read."""
+    """Leave out of a list the items that the caller may not read."""
     of_item = rule.item
     if of_item is None:
         return answer

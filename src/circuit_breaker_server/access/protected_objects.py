@@ -1,4 +1,4 @@
-"""Map arguments and event values to the object whose permission is checked."""
+"""Find the protected objects that arguments name: the objects whose permissions are checked."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Given: TypeAlias = Mapping[str, object]
 @final
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something that a scope may be about.
+    """A protected object: its kind, names and tenant, as scopes name it.
 
     :ivar names: its names in scopes of its kind: one of them that is allowed is enough.
-    :ivar tenant: whose it is; ``None`` for what belongs to no tenant.
+    :ivar tenant: its tenant; ``None`` if it belongs to no tenant.
     :ivar needs_all: all of its names have to be allowed.
 
     Example::
@@ -51,7 +51,7 @@ class Thing:
     needs_all: bool = False
 
     def may(self, rights: Rights, action: Action) -> bool:
-        """Tell whether somebody may do this to it."""
+        """Tell whether these rights allow an action on it."""
         if self.tenant is not None and not rights.in_tenant(self.tenant):
             return False
         allowed = (rights.allows(self.kind, action, name) for name in self.names)
@@ -61,11 +61,11 @@ class Thing:
 @final
 @dataclass(frozen=True, slots=True)
 class Find:
-    """From arguments to what they name.
+    """Find the object that arguments name.
 
-    :ivar kind: of what is found.
+    :ivar kind: the kind of the object.
     :ivar find: returns ``None`` where the arguments name nothing.
-    :ivar prefix: how the names of what is found begin, where a kind has several sorts of names.
+    :ivar prefix: the prefix of the names of such objects, where a kind has several sorts of names.
     :ivar is_looked_up: whether an id is given in any case, and ``None`` means that nothing has it.
 
     Example::
@@ -79,7 +79,7 @@ class Find:
     is_looked_up: bool = False
 
     def __call__(self, engine: Engine, given: Given) -> Thing | None:
-        """Return what the arguments name."""
+        """Return the object that the arguments name."""
         return self.find(engine, given)
 
 

@@ -1,9 +1,9 @@
-"""Table of the references in the API's inputs: the kind of object that each input names.
+"""The object that each input of the API refers to: one table for all of the schema.
 
-An input that names something of somebody's (an id, a name, a key, a user, a project, a tenant, an address) is
-a permission: whoever may name it may make the server act on it. Each such input stands here with the scope
-that is asked for it; all other inputs are values, and stand here too. A test walks the schema and finds the
-inputs that nobody has thought of.
+An input that names an object (an id, a name, a key, a user, a project, a tenant, an address) needs a
+permission: a caller that may name the object can make the server act on it. The table has each such input
+with the scope that it needs; all other inputs are values, and are listed too. A test walks the schema and
+finds the inputs that are in neither table.
 """
 
 from __future__ import annotations

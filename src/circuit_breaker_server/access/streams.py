@@ -1,6 +1,7 @@
-"""Permissions of streams: an event is delivered if the principal may read the object that it is about.
+"""Filter the events of a stream by permission: the caller must be allowed to read each event's object.
 
-Whoever sees the same shares a :class:`View`, and with it a channel: an event is checked once for all of them.
+Callers that see the same events share a :class:`View`, and with it a channel: an event is checked once for
+all of them.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ __all__ = ["EVERYTHING_SEEN", "STREAMS", "View", "Views", "is_open", "withheld_f
 _Value: TypeAlias = Mapping[str, Any]
 
 SEQUENCE: Final = ("log", "read", "sequence")
-"""The scope that shows numbers of the event log: they tell how much happens elsewhere."""
+"""The scope that shows numbers of the event log: they reveal how much other callers do."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is let through of a stream.
+    """The filter of one stream for callers with the same rights.
 
-    :ivar key: equal for views that let the same through.
-    :ivar permits: tells of an event's value whether it may be seen; ``None``: all may.
-    :ivar withheld: scopes whose fields are left empty.
-    :ivar hides: the arguments name what may not be seen: it is as if it were not there.
+    :ivar key: equal for views that let the same events through.
+    :ivar permits: tells from an event's value whether the caller may see it; ``None``: they may see all.
+    :ivar withheld: scopes that the caller lacks, whose fields are left empty.
+    :ivar hides: the arguments name an object that the caller may not read: it seems not to exist.
 
     Example::
 
@@ -62,11 +63,11 @@ EVERYTHING_SEEN: Final = View(None, None)
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """How a stream is looked at.
+    """The objects whose read permission a stream needs.
 
-    :ivar of_event: the thing an event is of; ``None``: nobody may see it but who sees all.
-    :ivar of_arguments: the things that arguments name: all of them must be his to read.
-    :ivar prefix: how the names of its events' things begin, where the kind has several sorts of names.
+    :ivar of_event: returns the object of an event; ``None``: only callers that may read all see the event.
+    :ivar of_arguments: find the objects that arguments name: the caller must be allowed to read all of them.
+    :ivar prefix: the prefix of the names of its events' objects, where the kind has several sorts of names.
     """
 
     kind: Kind
@@ -139,7 +140,7 @@ def withheld_from(rights: Rights) -> frozenset[str]:
 
 @final
 class Views:
-    """Makes views, and shares them among those with the same rights.
+    """Make views, and share them among callers with the same rights.
 
     Example::
 
@@ -151,9 +152,9 @@ class Views:
         self._whole = functools.lru_cache(maxsize=4096)(self._make)
 
     def of(self, rights: Rights, field: str, given: Given) -> View:
-        """Tell what somebody sees of a subscription.
+        """Return the view of a subscription for these rights.
 
-        :raises EngineError: ``FORBIDDEN``: nothing, whatever the arguments.
+        :raises EngineError: ``FORBIDDEN``: the rights allow no event, with any arguments.
         """
         if rights.is_unlimited:
             return EVERYTHING_SEEN

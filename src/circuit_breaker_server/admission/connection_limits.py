@@ -1,4 +1,4 @@
-"""Limit the connections of the server and of each address."""
+"""Limit the connections of all clients, and the number per client address."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Peers:
         self._in_all = 0
 
     def __len__(self) -> int:
-        """How many connections are counted."""
+        """The number of counted connections."""
         return self._in_all
 
     def refusal(self, host: str) -> tuple[int, str] | None:

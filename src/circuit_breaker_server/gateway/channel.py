@@ -17,7 +17,7 @@ Position: TypeAlias = tuple[int, int]
 """Offset of a record, index of the event in it: the place just after that event."""
 
 ChannelKey: TypeAlias = tuple[PlanKey, Hashable]
-"""What is asked for, and what of it may be seen."""
+"""The subscription plan and the view of the events that its caller may read."""
 
 END_OF_RECORD: Final = 2**31
 """An index after every event of a record."""

@@ -32,7 +32,7 @@ class GapReason(enum.StrEnum):
 
 @final
 class Gap(Exception):
-    """What follows a cursor is not, or not wholly, in the log."""
+    """Some or all events after a cursor are not in the log."""
 
     def __init__(self, reason: GapReason) -> None:
         self.reason = reason
@@ -59,9 +59,9 @@ Found: TypeAlias = tuple[Position, str, dict[str, object]]
 
 @final
 class Page(msgspec.Struct, frozen=True):
-    """What matched in a stretch of the log, and the place up to which that is everything.
+    """The matching events of a stretch of the log, and the position up to which they are complete.
 
-    :ivar denied: how many more matched and may not be seen.
+    :ivar denied: the number of further events that match and that the caller may not read.
     """
 
     events: Sequence[Found]

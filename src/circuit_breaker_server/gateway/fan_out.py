@@ -165,12 +165,12 @@ class Gateway:
 
     @property
     def channels(self) -> int:
-        """How many channels there are."""
+        """The number of channels."""
         return len(self._channels)
 
     @property
     def fallbacks(self) -> int:
-        """How many events graphql-core has encoded: their value or selection was not of the plain kind."""
+        """The number of events that graphql-core encoded, as the compiled encoder did not fit them."""
         return self._fallbacks + sum(channel.projection.fallbacks for channel in self._members)
 
     @property

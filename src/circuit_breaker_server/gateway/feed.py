@@ -82,7 +82,7 @@ class Run:
 
 
 Memo: TypeAlias = list[Run]
-"""What one flush has already encoded of a channel, the run used last in front."""
+"""The runs of a channel that one flush has already encoded, the run used last in front."""
 
 _MAX_STRIDE: Final = 512
 _ENDED_AT_ONCE: Final = 32
@@ -95,7 +95,7 @@ logger = get_logger("gateway")
 
 
 class Peer(Protocol):
-    """What a feed needs of the session it feeds. A peer that raises is ended; the others go on."""
+    """The interface of the session that a feed writes to. A peer that raises is ended; the others go on."""
 
     def write(self, frames: bytes) -> None:
         """Write to the socket, at once."""
@@ -143,7 +143,7 @@ _NOBODY: Final = _Nobody()
 
 
 class Hub(Protocol):
-    """What a feed needs of the gateway."""
+    """The interface of the gateway that a feed uses."""
 
     @property
     def reader(self) -> LogReader: ...

@@ -68,7 +68,7 @@ class TokenBucket:
 
     @property
     def count(self) -> int:
-        """How many events may be sent now."""
+        """The number of events that may be sent now."""
         self._refill()
         return int(self._tokens)
 
@@ -118,11 +118,11 @@ class Pacing:
         self._rate = rate
         self._clock = clock or _MonotonicClock()
         self._known: weakref.WeakValueDictionary[Hashable, TokenBucket] = weakref.WeakValueDictionary()
-        # Those that nobody may hold any more and that are not full: oldest first.
+        # Buckets of polls that are not full yet, oldest first; perhaps no poll holds them any more.
         self._draining: dict[Hashable, TokenBucket] = {}
 
     def __len__(self) -> int:
-        """How many buckets are kept between polls."""
+        """The number of buckets that are kept between polls."""
         return len(self._draining)
 
     def bucket(self) -> TokenBucket:

@@ -31,7 +31,7 @@ _ENCODER = msgspec.json.Encoder()
 
 @final
 class Projection:
-    """What one channel sends of each event: the selection set of its document, compiled.
+    """Encode the part of each event that one channel sends: the selection set of its document, compiled.
 
     ``encode`` returns the payload without its closing brace, so that ``extensions`` may follow:
     ``{"data":{"resourceUpdates":{…}}``.

@@ -41,7 +41,7 @@ class Refused(Exception):
 
 @final
 class Plan:
-    """What one subscription asks for.
+    """One subscription's field, arguments and compiled document.
 
     :ivar field: the subscription field of the schema, for example ``resourceUpdates``.
     :ivar arguments: its coerced arguments, defaults filled in.

@@ -1,7 +1,7 @@
-"""Estimate the cost of an operation before execution: the number of values in its answer.
+"""Estimate the cost of an operation before it is executed: the number of values in its answer.
 
-The estimate is made from the document and its variables. What that does not allow is estimated once more, by
-how much there is for the caller: a refusal depends on nobody else's data.
+The estimate is made from the document and its variables. If it is above a bound, it is made once more, with
+the number of items that the caller may see: a refusal does not depend on the data of other callers.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ _SEEN: Final = 10_000
 _CHARACTERS_PER_VALUE: Final = 2
 """Of a document that is parsed: two characters take as long as a value of an answer."""
 _TOO_MANY_TOKENS: Final = "tokens. Parsing aborted."
-"""How graphql-core's parser says it; it has no code for it."""
+"""The end of graphql-core's error for too many tokens; the error has no code."""
 
 
 def begins_with_subscription(query: str) -> bool:

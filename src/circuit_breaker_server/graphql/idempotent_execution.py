@@ -48,11 +48,11 @@ _log = get_logger("graphql")
 
 @final
 class Done(msgspec.Struct, frozen=True):
-    """What came of a mutation under a key.
+    """The outcome of a mutation with an idempotency key.
 
     :ivar answer: JSON.
-    :ivar is_replayed: it was answered before, or was asked for by someone else at the same time.
-    :ivar status: of HTTP, where the key itself was refused.
+    :ivar is_replayed: the mutation was answered before, or another request with the key was executing it.
+    :ivar status: the HTTP status where the key itself was refused; else ``None``.
     """
 
     answer: bytes

@@ -1,6 +1,6 @@
-"""Limits of documents and variables, counted before the costlier validation.
+"""Limit the size of a document and its variables, before the costlier validation.
 
-A document is counted in one walk over what was written and one over its fragments, each of them once: a
+A document is counted in one walk over its text and one over its fragments, each of them once: a
 fragment that spreads another twice doubles a number, not the work.
 """
 
@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 REFUSED_SECONDS: Final = 1.0
-"""How long a refusal by rate is held back: who asks again at once would cost as much as who is served."""
+"""The most seconds that a refusal by rate is held back: a client that retries at once costs as much as one
+that is served."""
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -48,7 +49,7 @@ def too_complex(what: str, advice: str, code: str = "DOCUMENT_TOO_COMPLEX") -> D
 
 
 def too_much_work(wait_seconds: float) -> GraphQLError:
-    """Return the refusal of a principal who has asked for too much work in too short a time."""
+    """Return the refusal of a principal that requested too much work in too short a time."""
     return GraphQLError(
         message=f"too much work is asked for: try again in {wait_seconds:.3f} s, or ask for less at a time",
         extensions={"code": "RATE_LIMITED", "retryAfterSeconds": round(wait_seconds, 3)},
@@ -102,10 +103,10 @@ def check_variables(variables: Mapping[str, object] | None, limits: DocumentLimi
 
 @final
 class Size(NamedTuple):
-    """What was counted in a document.
+    """The size of a document.
 
-    :ivar directives: all of them.
-    :ivar fields: of its largest operation, fragments written out.
+    :ivar directives: the number of all directives.
+    :ivar fields: the number of fields of its largest operation, fragments written out.
     """
 
     directives: int
@@ -170,12 +171,12 @@ def _refuse_above(limit: int, found: int, what: str, advice: str) -> None:
 
 @final
 class _Selections:
-    """What one definition has: at first what is written in it, then with what it spreads.
+    """The counts of one definition: at first its own nodes, later with those of the fragments it spreads.
 
     :ivar fields: fields on all levels.
     :ivar root_fields: fields on the first level.
-    :ivar depth: levels, not counting what is inside of introspection.
-    :ivar aliases: written in it; what is spread is counted with its fragment.
+    :ivar depth: levels, not counting those inside of introspection.
+    :ivar aliases: written in it; those of a fragment are counted with the fragment.
     :ivar directives: likewise.
     :ivar spreads: name, and the level it adds to: 0 is the first, ``None`` is inside of introspection.
     """

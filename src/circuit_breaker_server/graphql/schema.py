@@ -77,10 +77,10 @@ def _redact(schema: GraphQLSchema) -> None:
 
 @final
 class Redaction:
-    """How a field is withheld.
+    """The rule that withholds a field from callers without a scope.
 
-    :ivar scope: who has it sees the field; ``None``: nobody does.
-    :ivar instead: what stands there instead.
+    :ivar scope: callers with it see the field; ``None``: no caller does.
+    :ivar instead: the value in its place: ``""`` where the field is not null, else ``None``.
     """
 
     def __init__(self, scope: str | None, field: GraphQLField) -> None:
@@ -88,7 +88,7 @@ class Redaction:
         self.instead = "" if isinstance(field.type, GraphQLNonNull) else None
 
     def withholds(self, withheld: object) -> bool:
-        """Tell whether it withholds the field from who lacks these scopes; whoever is not known lacks all."""
+        """Tell whether it withholds the field from a caller without these scopes; an unknown one has none."""
         return self.scope is None or not isinstance(withheld, frozenset) or self.scope in withheld
 
 

@@ -47,10 +47,10 @@ class UnfitSelection(Exception):
 
 
 class Completion(NamedTuple):
-    """How the values of one place of a selection are completed.
+    """The compiled completion of the values at one place of a selection.
 
     :ivar nullable: whether null may stand there.
-    :ivar exact: the type of a leaf that stands as it is; ``None`` where ``complete`` must look.
+    :ivar exact: the type of a leaf that is encoded unchanged; ``None`` where ``complete`` must check it.
     """
 
     nullable: bool
@@ -61,7 +61,7 @@ class Completion(NamedTuple):
 class _Field(msgspec.Struct, frozen=True):
     """One selected field: where its value comes from and how it is completed.
 
-    :ivar name: the value's key; ``None`` for ``__typename`` and what is withheld: the answer is ``constant``.
+    :ivar name: the value's key; ``None`` for ``__typename`` and withheld fields: the answer is ``constant``.
     :ivar exact: the type of a leaf that stands as it is; ``None`` where ``complete`` must look.
     """
 

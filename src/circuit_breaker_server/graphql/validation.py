@@ -116,7 +116,7 @@ def _cut(*visitors: Visitor) -> None:
 
 @final
 class _Context(ValidationContext):
-    """What the rules ask; does not keep the visitors that it makes."""
+    """The context that validation rules use; it does not keep the visitors that it makes."""
 
     def get_variable_usages(
         self, node: OperationDefinitionNode | FragmentDefinitionNode

@@ -62,7 +62,7 @@ def matches(pattern: str, name: str) -> bool:
 
 @final
 class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be appended.
+    """A record that a writer wants to append.
 
     :ivar subject: the aggregate it belongs to.
     :ivar id: 32 lower-case hex digits (a UUID without dashes); appending an id again appends nothing. Ids
@@ -152,7 +152,7 @@ class LogWriteError(LogError):
 
 
 class LogCorruptError(LogError):
-    """What is on the disk is not a log this version can read. The text names the file and the reason."""
+    """The data on the disk is no log that this version can read. The text names the file and the reason."""
 
 
 class LogClosedError(LogError):
@@ -163,8 +163,8 @@ class EventLog(Protocol):
     """An append-only log with compare-and-set per subject, and the snapshots of what was folded from it.
 
     All methods are called on the event loop that opened the log. Reads see every acknowledged append, and no
-    record that the tails have not seen yet: who registers a tail and then reads up to ``last_offset`` has
-    each record once.
+    record that the tails have not seen yet: a caller that registers a tail and then reads up to
+    ``last_offset`` has each record once.
     """
 
     @property

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Damaged(Exception):
-    """What was read is not what was written."""
+    """A record or snapshot entry that was read differs from what was written."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""Statements of the reader thread: batches of records, the check of one record, the snapshot."""
+"""Read the SQLite log on the reader thread: batches of records, one record's check, the snapshot."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _by_offset = attrgetter("offset")
 
 @final
 class Selector:
-    """Which records a read wants: its patterns as SQL, and what the SQL cannot say as a filter."""
+    """The subject patterns of one read, as SQL and as a filter for what SQL cannot express."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         exact = [p for p in patterns if "*" not in p and ">" not in p]

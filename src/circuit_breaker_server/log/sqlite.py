@@ -51,7 +51,7 @@ _Waiting = tuple[NewRecord, "asyncio.Future[Record]"]
 
 @final
 class _Files:
-    """What an open log holds: the lock, and a connection for each thread."""
+    """The resources of an open log: the directory lock, and one SQLite connection for each thread."""
 
     def __init__(self, directory: Path, *, busy_timeout_seconds: float) -> None:
         try:

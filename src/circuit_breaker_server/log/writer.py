@@ -1,4 +1,4 @@
-"""Statements of the writer thread: a transaction per group of appends, snapshots, trimming."""
+"""Write the SQLite log on the writer thread: a transaction per group of appends, snapshots, trimming."""
 
 from __future__ import annotations
 

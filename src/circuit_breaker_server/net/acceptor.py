@@ -33,11 +33,11 @@ logger = get_logger("connections")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshakes:
-    """How connections become secure.
+    """Settings of the TLS handshake.
 
-    :ivar context: the certificate and what is agreed to.
+    :ivar context: the server's certificate and TLS settings.
     :ivar peers: counts the handshakes under way, apart from the connections that are secure.
-    :ivar handshake_seconds: how long one may last; after it the connection is closed.
+    :ivar handshake_seconds: how long a handshake may last; after it the server closes the connection.
     :ivar close_seconds: how long the peer has to answer the end of a secure connection.
 
     Example::
@@ -53,12 +53,12 @@ class Handshakes:
 
 @final
 class Acceptor:
-    """Accepts connections, makes them secure where that is asked for, and lets them speak.
+    """Accept connections, run the TLS handshake if it is configured, and attach the HTTP protocol.
 
-    :param peers: counts the connections that speak. What is made by ``speak`` enters them there; here is only
-        looked whether there is room, which is cheaper.
+    :param peers: counts the connections that have a protocol. The protocol that ``speak`` makes enters its
+        connection there; the acceptor only checks whether there is room, which is cheaper.
     :param speak: makes the protocol of one connection.
-    :param handshakes: ``None`` is without TLS.
+    :param handshakes: ``None``: without TLS.
 
     Example::
 

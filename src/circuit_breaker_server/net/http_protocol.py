@@ -33,19 +33,19 @@ from circuit_breaker_server.net.request_limits import (
 __all__ = ["RETRY_SECONDS", "guarded_protocol", "refusal_bytes"]
 
 RETRY_SECONDS = 5
-"""What ``Retry-After`` says to a connection that is one too many."""
+"""The seconds in ``Retry-After`` when the server refuses a connection above a limit."""
 
 _AHEAD_BYTES: Final = 512 * 1024
-"""What a connection may send ahead of the answers, unread; twice what the event loop reads at once."""
+"""The most bytes kept unparsed of a client that pipelines; twice what the event loop reads at once."""
 
 _UPGRADE_BYTES: Final = 16 * 1024
-"""What picows takes for the head of an upgrade; at more it closes without an answer."""
+"""The longest head of an upgrade request that picows accepts; it closes above this without an answer."""
 
 logger = get_logger("http")
 
 
 class _Stage(enum.Enum):
-    """What of a request is awaited from the peer."""
+    """The part of a request that the server awaits from the peer."""
 
     HEAD = enum.auto()
     BODY = enum.auto()
@@ -53,7 +53,7 @@ class _Stage(enum.Enum):
 
 
 class _Upgraded(Protocol):
-    """What the WebSocket's protocol has, that takes over the connection."""
+    """The interface of the WebSocket protocol object that takes over an upgraded connection."""
 
     def when_lost(self, callback: Callable[[], None], /) -> None:
         """Call back when the connection is gone."""

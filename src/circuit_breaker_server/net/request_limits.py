@@ -26,7 +26,7 @@ _CHUNK_BYTES: Final = 20
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """How big a request may be.
+    """Limit the size of one HTTP request.
 
     :ivar request_line_bytes: method, target and version, with the blanks between them.
     :ivar header_bytes: name and value of one header.
@@ -34,7 +34,7 @@ class RequestLimits:
     :ivar headers: how many headers, trailers among them.
     :ivar trailers_bytes: names and values of all trailers. They are read and dropped.
     :ivar chunk_extensions_bytes: of all chunks of one body.
-    :ivar body_bytes: what is stored of a body is one byte more, so that its reader sees that it is too big.
+    :ivar body_bytes: the server stores one byte more of a body, so that its reader sees that it is too big.
 
     Example::
 

@@ -30,7 +30,7 @@ _logger: Final = logging.getLogger("circuit_breaker_server.net.websocket_upgrade
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeRequest:
-    """What a client asked for.
+    """The client's request for a WebSocket upgrade.
 
     :ivar path: as it was sent, without the query.
     :ivar query: what follows ``?``, empty for none.

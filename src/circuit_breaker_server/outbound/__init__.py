@@ -14,11 +14,11 @@ __all__ = ["LOOPBACK", "AddressRefused", "AddressRules", "AnswerLimits", "Outbou
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """What the server observes towards servers that callers have named.
+    """The address rules and answer limits for servers that callers have named.
 
-    :ivar rules: to which addresses it connects; loopback and public ones if nothing is said, as an engine
-        without callers from elsewhere may.
-    :ivar limits: how much may come back.
+    :ivar rules: the addresses to which the server may connect. Default: loopback and public ones, as is safe
+        for an engine without callers from other machines.
+    :ivar limits: bounds of the answers.
     """
 
     rules: AddressRules = field(default_factory=lambda: AddressRules(LOOPBACK))

@@ -14,9 +14,9 @@ _MOST: Final = {"max_line_bytes": _MIB, "max_text_bytes": 2 * _MIB}
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerLimits:
-    """How much the server takes from a provider of language models, an MCP server, a token endpoint.
+    """Limit the answers of providers of language models, MCP servers and token endpoints.
 
-    Compression is not asked for, and an answer that is compressed all the same is refused.
+    The server requests no compression, and refuses an answer that is compressed all the same.
 
     :ivar max_answer_bytes: an answer that is read whole; all answers to one check of an MCP server together.
     :ivar max_stream_bytes: an answer that is read piece by piece: a completion. Of it only the text is kept.

@@ -1,1 +1,1 @@
-"""Security: bearer tokens, API keys, the access policy, rate limits, the audit log."""
+"""Authenticate principals and read their rights: bearer tokens, API keys, the access policy."""

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 KEY_PREFIX: Final = "cbk_"
-"""How every key begins; no JWT does."""
+"""The prefix of every API key; no JWT begins with it."""
 
 KEY_INVALID: Final = "key invalid"
 KEY_EXPIRED: Final = "key expired"
@@ -65,11 +65,11 @@ logger = get_logger("api_keys")
 
 
 class ApiKeyRefused(Exception):
-    """Nobody may be let in with this; the text is one of three reasons and holds nothing of the key."""
+    """The API key is not accepted; the text is one of three reasons and holds nothing of the key."""
 
 
 class ApiKeyFileError(FileRefused):
-    """The file of keys cannot be read or written. The text names it and what to do."""
+    """The file of API keys cannot be read or written. The text names the file and what to do."""
 
 
 class NoSuchKey(Exception):
@@ -78,14 +78,14 @@ class NoSuchKey(Exception):
 
 @final
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept of a key: never its text.
+    """The stored record of an API key: its digest, never its text.
 
     :ivar id: names the key; no secret.
-    :ivar principal: who asks with it.
-    :ivar label: what its maker calls it; may be empty.
+    :ivar principal: the id of the principal that the key authenticates.
+    :ivar label: a name for people; may be empty.
     :ivar created_at: in seconds since 1970, as the two others.
-    :ivar expires_at: from when on it is refused; ``None`` never.
-    :ivar revoked_at: since when it is refused; ``None`` if it was not revoked.
+    :ivar expires_at: the key is refused from then on; ``None``: it never expires.
+    :ivar revoked_at: the key is refused since then; ``None`` if it was not revoked.
 
     Example::
 

@@ -1,7 +1,7 @@
-"""Authenticate callers by a signed token or an API key.
+"""Authenticate callers by signed bearer tokens or API keys.
 
-A token is good until its ``exp`` and the leeway after it; whatever it opened ends at that same instant
-(:meth:`Authenticator.at_end`). What is said of a token that is refused holds nothing of it.
+A token is valid until its ``exp`` and the leeway after it; a session that it opened ends at that same instant
+(:meth:`Authenticator.at_end`). The error for a refused token holds nothing of the token.
 """
 
 from __future__ import annotations
@@ -54,17 +54,18 @@ class TokenKeyError(Exception):
 
 
 class Unauthenticated(Exception):
-    """Nobody may be let in with this; the text is one of three reasons and holds nothing of the token."""
+    """The credential is missing or not accepted; the text is one fixed reason and holds nothing of it."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks.
+    """An authenticated user or program.
 
-    :ivar id: the ``sub`` of the token; empty for everybody where no tokens are asked for.
-    :ivar ends_at: until when, in seconds since 1970; ``None`` for ever.
-    :ivar key_id: of the API key that was shown; ``None`` for a token.
+    :ivar id: the ``sub`` of the token, or the principal of the API key; empty for every caller of a server
+        without authentication.
+    :ivar ends_at: the end of their authentication, in seconds since 1970; ``None``: it does not end.
+    :ivar key_id: the id of the API key that was shown; ``None`` for a token.
 
     Example::
 
@@ -81,7 +82,7 @@ ANYONE: Final = Principal("")
 
 @final
 class Authenticator:
-    """Tells who asks; without settings everybody is let in, as :data:`ANYONE`.
+    """Return the principal of a request; without settings every caller is accepted, as :data:`ANYONE`.
 
     Example::
 
@@ -101,7 +102,7 @@ class Authenticator:
         self._rules = rules
         self._keys = keys
         self._clock = clock or WallClock()
-        # By digest: what was shown is not kept. Only tokens that were signed with the key are in it.
+        # By digest: the tokens are not kept. It has only tokens that were signed with the key.
         self._verified: RecentlyUsed[bytes, tuple[Principal, float]] = RecentlyUsed(
             max_entries=_VERIFIED_KEPT, max_characters=_VERIFIED_KEPT * 64
         )
@@ -112,7 +113,7 @@ class Authenticator:
     ) -> Self:
         """Read the key.
 
-        :param keys: API keys that are let in as well; ``None``: none are.
+        :param keys: API keys that are accepted as well; ``None``: none are.
 
         :raises TokenKeyError: there is none, or it is not fit for the algorithm.
         """
@@ -120,7 +121,7 @@ class Authenticator:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is let in."""
+        """Whether the server has no authentication and accepts every caller."""
         return self._rules is None and self._keys is None
 
     def of_headers(self, given: Sequence[str]) -> Principal:
@@ -194,7 +195,7 @@ class Authenticator:
 
 
 def _read_token(claims: Mapping[str, object], settings: TokenSettings) -> tuple[Principal, float]:
-    """Tell whose token it is and from when on it is good; its signature is verified already."""
+    """Return the principal of a token and the start of its validity; its signature is already verified."""
     must: dict[str, jwt.ClaimsOption] = {"sub": {"essential": True}}
     if settings.issuer is not None:
         must["iss"] = {"essential": True, "value": settings.issuer}

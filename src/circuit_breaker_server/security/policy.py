@@ -64,7 +64,7 @@ class _Entry:
 
 @final
 class Policy:
-    """Who may do what, as one version of the file says it. Immutable.
+    """The access policy in one version of its file: the rights of each principal. Immutable.
 
     :ivar version: 12 hexadecimal digits of the SHA-256 of the file.
 

@@ -32,7 +32,9 @@ _ALL: Final = frozenset(("*",))
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rights:
-    """What a principal may do. Equal for all who may do the same in the same tenant, however it was written.
+    """The permissions of a principal.
+
+    Equal for principals that may do the same in the same tenant, however their scopes were written.
 
     :ivar tenant: the one tenant; ``"*"`` for every tenant, ``None`` for none at all.
     :ivar is_unlimited: whether everything is allowed in every tenant.

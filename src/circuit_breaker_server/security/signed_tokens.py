@@ -205,15 +205,15 @@ def read_public(text: str, algorithm: str) -> KeyPair:
 
 
 class _Headed(Protocol):
-    """What a key is chosen by."""
+    """A token with headers, by which its key is chosen."""
 
     def headers(self) -> dict[str, Any]:
-        """Return what a token says of itself."""
+        """Return the headers of the token."""
 
 
 @final
 class KeySet:
-    """Several keys for one algorithm (JWKS, RFC 7517); a token says by its ``kid`` which is its own.
+    """Several keys for one algorithm (JWKS, RFC 7517); a token names its key by ``kid``.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""A file that takes effect when it is written: looked at ten times a second, read when it has changed."""
+"""Reload a file when it changes: the server checks it ten times a second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = get_logger("watched_file")
 
 
 class FileRefused(Exception):
-    """What a file says cannot be used. The text names file, place and what to do; no secret is in it."""
+    """A file cannot be read or used. The text names the file, the place and what to do, and no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class _Reading(Generic[T]):
 
 @final
 class Listeners(Generic[T]):
-    """Who wants to be told. One who fails does not keep the others from it."""
+    """Callbacks for each new value. A callback that fails does not keep the value from the others."""
 
     def __init__(self) -> None:
         self._callbacks: dict[object, Callable[[T], object]] = {}
 
     def add(self, callback: Callable[[T], object]) -> Callable[[], None]:
-        """Tell it from now on; call what is returned to tell it no more (idempotent)."""
+        """Add a callback; the function that is returned removes it (idempotent)."""
         place = object()
         self._callbacks[place] = callback
 
@@ -67,7 +67,7 @@ class Listeners(Generic[T]):
         return remove
 
     def tell(self, value: T) -> None:
-        """Call everybody, in the order in which they came; a failure is logged."""
+        """Call every callback, in the order in which they were added; a failure is logged."""
         for callback in list(self._callbacks.values()):
             try:
                 callback(value)

@@ -1,4 +1,4 @@
-"""A cache that drops the least recently used values, bounded in entries and characters."""
+"""A bounded cache of the most recently used values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ V = TypeVar("V")
 
 @final
 class RecentlyUsed(Generic[K, V]):
-    """Values by key; those used longest ago go first.
+    """A cache of values by key; it drops the least recently used ones first.
 
-    :ivar max_entries: how many are kept.
-    :ivar max_characters: how much text they may stand for together; one that stands for more than an eighth
-        of it is not kept.
+    :ivar max_entries: the most values that are kept.
+    :ivar max_characters: the most characters of text that all values may represent; a value of more than an
+        eighth of it is not kept.
 
     Example::
 
@@ -34,7 +34,7 @@ class RecentlyUsed(Generic[K, V]):
         self._characters = 0
 
     def __len__(self) -> int:
-        """Tell how many are kept."""
+        """Return the number of values that are kept."""
         return len(self._kept)
 
     def get(self, key: K) -> V | None:
@@ -46,7 +46,7 @@ class RecentlyUsed(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, *, characters: int) -> None:
-        """Keep a value of a key that is not kept, and let go of what is too much then."""
+        """Keep the value of a key that is not in the cache, and drop the oldest values above the bounds."""
         if characters > self.max_characters // 8:
             return
         self._kept[key] = value, characters

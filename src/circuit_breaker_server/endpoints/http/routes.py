@@ -1,16 +1,16 @@
-"""HTTP routes: operations, long polls, health, and a page for browsers.
+"""Answer plain HTTP requests: operations, polls, the server's health, a page for people.
 
 Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
 ``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only
 ``application/json`` sees it as 200 with ``errors``. A body that is no request at all is 400 for both.
 
-A mutation with an ``Idempotency-Key`` happens once, however often it is sent (:mod:`.graphql.once`); an
-answer that is given again has ``Idempotency-Replayed: true``. What a key is refused for has a status of its
-own, for all clients: 400 for a key that is none, 422 for one of another request, 409 where the answer is not
-to be had.
+A mutation with an ``Idempotency-Key`` is executed once, however often it is sent
+(:mod:`.graphql.idempotent_execution`); an answer that is sent again has ``Idempotency-Replayed: true``. A
+refused key has a status of its own, for all clients: 400 for an invalid key, 422 for the key of another
+request, 409 where the answer is not available.
 
-Where tokens are asked for, operations and polls need one in ``Authorization: Bearer``; without it they are
-401 for all clients, and the body is not read.
+If the server has authentication, operations and polls need a token in ``Authorization: Bearer``; without it
+they are 401 for all clients, and the server does not read the body.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parse the body of a long poll, and refuse a malformed one."""
+"""Parse and check the request of a long poll."""
 
 from __future__ import annotations
 

@@ -96,15 +96,15 @@ class Polls:
         self._is_stopped = False
 
     def __len__(self) -> int:
-        """How many polls wait."""
+        """The number of polls that are being answered."""
         return len(self._open)
 
     async def answer(self, request: PollRequest, *, gone: Awaitable[None], caller: Caller = OPEN) -> bytes:
-        """Answer one poll; ``gone`` ends when its client leaves, and with it the waiting.
+        """Answer one poll; ``gone`` ends when its client disconnects, which ends the wait.
 
-        It waits no longer than the token of ``caller`` lasts, and tells what has come until then.
+        It waits no longer than the token of ``caller`` lasts, and answers with the events up to then.
 
-        :raises PollInvalid: the request is none.
+        :raises PollInvalid: the request is not valid.
         """
         leaving = asyncio.ensure_future(gone)
         poll: _Poll | None = None

@@ -15,9 +15,9 @@ _MAX_REMEMBERED: Final = 10_000
 
 @final
 class Patience:
-    """Since when streams that have not begun are waited for, over all polls for each.
+    """Remember since when polls wait for each stream that has not begun.
 
-    Who asks without a cursor starts the time of a stream anew, for all who ask for the same.
+    A poll without a cursor restarts the time of its stream, for all polls for the same stream.
 
     Example::
 
@@ -31,11 +31,11 @@ class Patience:
         self._since: dict[int, float] = {}
 
     def __len__(self) -> int:
-        """How many streams are remembered."""
+        """The number of streams that are remembered."""
         return len(self._since)
 
     def left(self, key: PlanKey, *, anew: bool) -> float:
-        """Return the seconds left for a stream to begin; ``anew`` starts them: somebody new asks for it."""
+        """Return the seconds left for a stream to begin; ``anew`` restarts them (no cursor)."""
         now = asyncio.get_running_loop().time()
         hashed = hash(key)
         since = None if anew else self._since.get(hashed)

@@ -65,7 +65,7 @@ class Execute(Protocol):
 
 RESUME_VERSION: Final = 1
 _REFUSED_SECONDS: Final = 0.1
-"""How long a peer that was refused by rate is not read at least."""
+"""The shortest time for which the server does not read from a peer that it refused by rate."""
 TOO_MANY: Final = "too many connections of one principal"
 """Why a session of a principal that has too many is closed."""
 
@@ -91,7 +91,7 @@ def text_frames(prefix_bytes: int, payloads: Sequence[bytes]) -> Sequence[bytes]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What every session uses.
+    """The services that all sessions share.
 
     Example::
 
@@ -385,11 +385,11 @@ class Session:
 
     @property
     def principal(self) -> Principal:
-        """Who the peer is."""
+        """The principal of the peer."""
         return self._caller.principal
 
     def _on_token_end(self) -> None:
-        """Close between two events: who comes again with a new token and the last cursor misses none."""
+        """Close between two events: a client that resumes with a new token and last cursor misses none."""
         self._protocol.send_close(CloseCode.FORBIDDEN, EXPIRED)
         self._send()
 

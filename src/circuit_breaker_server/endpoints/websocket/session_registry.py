@@ -15,7 +15,7 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Sessions"]
 
 ROTATION_SECONDS: Final = 30.0
-"""How long a principal may have twice as many connections, to replace each of them."""
+"""The time for which a principal may have twice as many connections, to replace each of them."""
 
 logger = get_logger("session")
 
@@ -40,11 +40,11 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """How many sockets are open."""
+        """The number of open sockets."""
         return len(self._open)
 
     def open(self, socket: WebSocket, *, authorization: str | None = None) -> Session:
-        """Begin a session on a socket whose handshake is done; without our subprotocol it closes 4406.
+        """Begin a session on a socket whose handshake is done; without our subprotocol it closes with 4406.
 
         ``authorization`` is the header of that name.
         """

@@ -56,14 +56,14 @@ logger = get_logger("audit")
 
 
 class _End(NamedTuple):
-    """How a log ends that is opened.
+    """The end of an existing log that is being opened.
 
     :ivar anchor: its last line.
     :ivar size: of the file that is written, up to the end of its last line.
     :ivar torn: the bytes of an unfinished line after that.
     :ivar place: of the file that is written.
     :ivar first_seq: of its first line, which may be yet to be written.
-    :ivar began: when that was written, in seconds since 1970.
+    :ivar began: the time of that line, in seconds since 1970.
     """
 
     anchor: Anchor
@@ -79,17 +79,17 @@ class AuditLog:
     """The one writer of an audit log.
 
     :meth:`append` seals a line and keeps it. A thread writes what is kept, at most once every
-    ``flush_seconds``: what a killed process had not written by then is not in the log. At most once a second
-    it makes durable what was written, and moves the anchor; more often, the event log beside it would wait
+    ``flush_seconds``: lines that a killed process had not written are not in the log. At most once a second
+    it makes the written lines durable, and moves the anchor; more often, the event log beside it would wait
     for the disk. Where the disk fails, lines are kept up to ``max_pending_bytes`` and written once it works
-    again; what comes above that is counted, and a line ``lost`` says how much is missing at that place.
+    again; events above that are counted, and a line ``lost`` says how many are missing at that place.
 
     A line about a record of the event log is never dropped. Such lines have ``max_effect_bytes`` of their
     own, which no other line uses; where these are used up, or the disk fails, :attr:`takes_effects` is false,
     and the server refuses mutations until the lines are on the disk.
 
-    Who does the same again and again must not fill the disk, nor keep it from others: of equal events that
-    are written together the first eight have a line each, and one more line says how many followed
+    A caller that repeats an action must not fill the disk, nor keep it from other callers: of equal events
+    that are written together the first eight have a line each, and one more line says how many followed
     (``times``). Of other events the first ones of a principal or address in a window have a line each, and
     the rest of the window is one line ``counted`` with counts by action and reason (:class:`AuditLimits`).
 
@@ -277,12 +277,12 @@ class AuditLog:
 
     @property
     def lost(self) -> int:
-        """How many events were not kept since the log was opened, because the disk failed for too long."""
+        """The number of events lost since the log was opened, because the disk failed for too long."""
         return self._lost
 
     @property
     def pending_bytes(self) -> int:
-        """What is kept in memory because it is not on the disk yet."""
+        """The number of bytes in memory that are not on the disk yet."""
         return self._held_bytes
 
     @property

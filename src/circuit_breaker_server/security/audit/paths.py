@@ -1,4 +1,4 @@
-"""Paths of an audit log, its key and its anchor; read and create the key."""
+"""The paths of an audit log, its key and its anchor; read and create the key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Records of the audit log: their content, encoding and seal.
+"""Format and seal the lines of the audit log.
 
-A line is printable ASCII: whatever else a text holds is written as JSON's ``\\uXXXX``, so that no text can
-end a line, begin another or steer a terminal.
+A line is printable ASCII: any other character of a text is written as JSON's ``\\uXXXX``, so that no text can
+end a line, begin another or send control characters to a terminal.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ MAX_LINE_BYTES: Final = 128 * 1024
 """More than the longest line: eleven texts of :data:`MAX_TEXT` characters of twelve bytes each."""
 
 GENESIS: Final = b"0" * 64
-"""What stands for the seal of the line before the first."""
+"""The previous seal of the first line, which has no line before it."""
 
 OWN_ACTIONS: Final = frozenset({"start", "stop", "restart", "lost", "counted", "rotate"})
-"""What the log says of itself; no event may."""
+"""The actions of lines that the log writes about itself; no event may use them."""
 
 _SEAL_NAME: Final = b',"mac":"'
 _SEAL_END: Final = b'"}\n'
@@ -52,20 +52,20 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @final
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What somebody did, or was refused. It never holds a token or a payload.
+    """An action of a caller, allowed or refused. It never holds a token or a payload.
 
     :ivar action: ``connect``, ``refuse``, ``subscribe``, ``resume``, ``revoke``, ``mutate``, ``query``,
         ``poll``, ``denied``, ``close``, ``policy`` …; not one of :data:`OWN_ACTIONS`.
-    :ivar principal: who; empty where nobody is asked who he is.
-    :ivar tenant: whose data; ``None`` where there are no tenants.
-    :ivar address: where it came from.
-    :ivar what: for example the root field and its ids.
-    :ivar decision: what was decided.
-    :ivar reason: why.
+    :ivar principal: the id of the principal; empty where they are not known.
+    :ivar tenant: the tenant of the principal; ``None`` where there is not exactly one.
+    :ivar address: the address of the caller.
+    :ivar what: the object of the action, for example the root field and its ids.
+    :ivar decision: the decision of the server.
+    :ivar reason: the reason for the decision.
     :ivar policy: the version of the policy that decided.
     :ivar first_cursor: of the events this is about.
     :ivar last_cursor: likewise.
-    :ivar count: how many events were delivered or denied.
+    :ivar count: the number of events that were delivered or denied.
     :ivar record: the record of the event log that the line is written for, as ``epoch.offset``; ``None``
         where the line is for none.
 

@@ -40,7 +40,7 @@ class Rotation:
 
 
 class Place(NamedTuple):
-    """Where a file stands in its log.
+    """The position of a file in its log.
 
     :ivar before: the number of the file before it; 0 where there is none.
     :ivar first_file: the number of the log's first file.

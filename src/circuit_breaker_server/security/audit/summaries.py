@@ -24,10 +24,10 @@ _MAX_REASON: Final = 64
 @final
 @dataclass(frozen=True, slots=True)
 class AuditLimits:
-    """How many lines are written in a window before the rest of the window is counted.
+    """Limit the audit lines of one window; the events above a limit are only counted.
 
     :ivar refusals: of one principal, or of one address where the principal is not known.
-    :ivar others: likewise, of what was allowed or ended.
+    :ivar others: likewise, of events that were allowed or ended.
     :ivar strangers: refusals without a principal, of all addresses together.
     :ivar window_seconds: the length of a window; windows follow each other.
     :ivar sources: principals, and likewise addresses, that are told apart in one window. Further ones share

@@ -49,13 +49,13 @@ FindingKind: TypeAlias = Literal[
 _MAX_FINDINGS: Final = 100
 
 _TRIES: Final = 100
-"""How often the file that is written is opened again, where the server has just begun another one."""
+"""The most attempts to open the current file, as the server may rotate it meanwhile."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong.
+    """A fault that verification found in the log.
 
     :ivar kind: ``missing`` (no log, or a file of it), ``key`` (another key), ``edited``, ``deleted`` (lines
         before this one), ``reordered`` (or repeated), ``foreign`` (of another log with this key, or a file
@@ -63,7 +63,7 @@ class Finding:
         (the last line has no end), ``anchor`` (missing, edited or behind), ``more`` (too many findings to
         name).
     :ivar line: of the file, from 1; ``None`` where it is about no line.
-    :ivar text: what it is, in words.
+    :ivar text: a description for people.
     :ivar file: the name of the file where it is not the one that is written.
     """
 
@@ -92,13 +92,13 @@ class AuditLine:
 @final
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a log is worth.
+    """The result of the verification of an audit log.
 
-    :ivar records: the lines that are as they were written, and in their place.
+    :ivar records: the number of lines that are unchanged and in their place.
     :ivar first_at: when the first of them was written; ``None`` if there is none.
     :ivar last_at: likewise the last.
-    :ivar head: where the log ends.
-    :ivar findings: what is wrong, in the order of the file; empty if nothing is.
+    :ivar head: the end of the log.
+    :ivar findings: the faults, in the order of the file; empty if there are none.
     """
 
     records: int
@@ -109,7 +109,7 @@ class Verification:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no findings."""
         return not self.findings
 
 
