@@ -27,7 +27,8 @@ class Scale:
     :ivar audited: mutations that have to have their audit line during a flood of refusals.
     :ivar crowd: resources of others.
     :ivar moves: in the history of some of them.
-    :ivar timings: of each field with an id, for existing and for missing ones.
+    :ivar timed_fields: fields with an id that are timed, at most.
+    :ivar timings: of each of them, for existing and for missing ids.
     """
 
     def __init__(self, *, short: bool) -> None:
@@ -41,6 +42,7 @@ class Scale:
         self.audited = 500 if short else 10_000
         self.crowd = 5_000 if short else 20_000
         self.moves = 200 if short else 1_000
+        self.timed_fields = 15 if short else 1_000
         self.timings = 200  # fewer tell nothing
 
 
