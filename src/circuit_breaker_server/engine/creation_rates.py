@@ -1,4 +1,4 @@
-"""How often a principal may create: a token bucket for each."""
+"""Limit the rate at which each principal creates objects, with one token bucket for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine needs of a store of secrets: records name secrets by id, and never hold one."""
+"""The interface of the store of secrets: records name secrets by id, and never hold one."""
 
 from __future__ import annotations
 
