@@ -1,4 +1,4 @@
-"""What the inputs of the commands on agents are checked for."""
+"""Check the inputs of the commands on agents."""
 
 from __future__ import annotations
 

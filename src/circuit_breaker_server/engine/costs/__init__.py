@@ -1,1 +1,1 @@
-"""What completions cost, and the budgets they are charged to."""
+"""The costs of completions, and the budgets to which they are charged."""
