@@ -1,4 +1,4 @@
-"""What a workflow is made of, as records, snapshots and answers hold it."""
+"""The definition of a workflow, in the form that records, snapshots and answers hold."""
 
 from __future__ import annotations
 
