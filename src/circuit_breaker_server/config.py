@@ -249,7 +249,8 @@ class ServerSettings:
         Removed records are missing for resuming only, and a subscription that would miss events gets an
         error (``RESUME_GAP``, ``trimmed``): the state stays whole, the history of resources as well. The
         stream of a completion that has ended can be read again from its beginning for 24 hours, and of an
-        agent's run for ever, as far as these limits leave its records; after that it is ``NOT_FOUND``.
+        agent's run until the first run is triggered after as long, as far as these limits leave its records;
+        after that it is ``NOT_FOUND``.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.

@@ -1,4 +1,4 @@
-"""Base of every command: a clock, ids, one append, and the answer made from the record."""
+"""The tools that all commands share: a clock, ids, one append to the log, and the answer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from circuit_breaker_server.log.event_log import (
 __all__ = ["ATTEMPTS", "Appender", "Committed", "Value"]
 
 ATTEMPTS = 16
-"""How often a command that only the server's own writers can disturb decides anew."""
+"""The most attempts of a command whose subject only the server's own writers can change meanwhile."""
 
 Value = dict[str, object]
-"""An answer in the shape of a type of the schema; whoever reads it does not change it. What is callable is
-called when it is asked for, and JSON may be ``msgspec.Raw``: nothing is decoded that nobody selects."""
+"""An answer in the shape of a type of the schema; readers do not change it. A callable value is called when
+its field is selected, and JSON may be ``msgspec.Raw``: fields that are not selected are not decoded."""
 
 
 V_co = TypeVar("V_co", covariant=True)
@@ -42,11 +42,11 @@ V_co = TypeVar("V_co", covariant=True)
 
 @final
 class Committed(msgspec.Struct, Generic[V_co], frozen=True):
-    """What a command did.
+    """The result of a command.
 
     :ivar value: the answer.
-    :ivar record: the one record that the command is.
-    :ivar cursor: the place just after the record's last event.
+    :ivar record: the one record that the command appended.
+    :ivar cursor: the position just after the record's last event.
     """
 
     value: V_co

@@ -1,4 +1,4 @@
-"""Limit how often a principal creates: one token bucket for each principal."""
+"""Limit the rate at which each principal creates objects, with one token bucket for each."""
 
 from __future__ import annotations
 

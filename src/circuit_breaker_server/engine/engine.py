@@ -104,12 +104,12 @@ class Engine:
         parts: list[Part] = [workflows, rules, llm, agents, costs, mcp]
         tokens = frozenset(token for part in parts for token in part.tokens)
         self.idempotency = IdempotencyState(tokens, seconds=idempotency_seconds)
-        """What was answered to mutations with keys."""
+        """The answers to mutations with an idempotency key."""
         parts.append(self.idempotency)
         self.now = now
         """The clock."""
         self.commands = CommandTasks(may_begin)
-        """The commands that are being executed for callers."""
+        """The commands that run for callers."""
         self._secrets = secrets
         self._audit = audit
         self._folding = Folding(log, parts, snapshot_every=snapshot_every, followers=(self._follow,))

@@ -1,4 +1,4 @@
-"""The error of the engine: a refusal with a code that clients can act on."""
+"""The error of a refused command, query or subscription, with a code that clients may act on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ErrorCode(enum.StrEnum):
     PROVIDER_FAILED = "PROVIDER_FAILED"
     """A provider of language models, or an MCP server, failed; ``kind`` says how."""
     BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
-    """Who would pay has used up its budget, and budgets are enforced; ``budgetId`` says whose."""
+    """The account to be charged has used up its budget, and budgets are enforced; ``budgetId`` names it."""
     RATE_LIMITED = "RATE_LIMITED"
     """Too many requests; ``retryAfter`` says in how many seconds to try again, if it is known."""
     FORBIDDEN = "FORBIDDEN"

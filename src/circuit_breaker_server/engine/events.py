@@ -71,12 +71,12 @@ def whole(value: object) -> object:
 
 @final
 class Finite(msgspec.Struct, frozen=True):
-    """What is known of a stream that begins and ends, such as the chunks of one completion.
+    """The start and the end of a finite stream, such as the chunks of one completion.
 
-    Whoever subscribes gets it from its beginning, as long as the log keeps that. One that has not begun is
-    waited for.
+    A subscription gets the stream from its beginning, as long as the log keeps it. If the stream has not
+    begun, the subscription waits for it.
 
-    :ivar start: the place before its first event; ``None`` while it has not begun.
+    :ivar start: the position before its first event; ``None`` while it has not begun.
     :ivar is_over: tells whether its last event is in the log.
     :ivar ends: tells of an event's value whether it is the last one.
     :ivar missing: the text of the error if it does not begin in time.
@@ -90,10 +90,10 @@ class Finite(msgspec.Struct, frozen=True):
 
 @final
 class Selection(msgspec.Struct, frozen=True):
-    """What a subscription reads.
+    """The records and events that a subscription reads.
 
     :ivar subjects: patterns of the records to read.
-    :ivar matches: tells of an event's value whether it is wanted; ``None`` wants all.
+    :ivar matches: tells from an event's value whether it belongs to the subscription; ``None``: all do.
     :ivar finite: ``None`` for a stream without beginning and end.
     """
 

@@ -11,7 +11,7 @@ from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
 __all__ = ["KEPT", "EndedKeys"]
 
 KEPT: Final = timedelta(hours=24)
-"""How long what has ended (a completion, a run, a session) can still be read."""
+"""The time for which a completion, a run or a session can still be read after its end."""
 
 
 @final

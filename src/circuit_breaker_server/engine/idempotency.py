@@ -131,7 +131,7 @@ class Claim:
             self._done = self._pending, record
 
     def answer(self, cursors: Cursors, *, with_cursor: bool) -> bytes | None:
-        """Return the answer as whoever asks again will get it; ``None`` where none is kept."""
+        """Return the answer that a repeated request will get; ``None`` where none is kept."""
         if self._done is None:
             return None
         kept, record = self._done
@@ -177,10 +177,10 @@ CLAIM: ContextVar[Claim | None] = ContextVar("idempotency_claim", default=None)
 
 @final
 class Kept(Entry, frozen=True, kw_only=True):
-    """What is known of a key; ``created`` is the offset of its last record.
+    """The stored answer of an idempotency key; ``created`` is the offset of the key's last record.
 
-    :ivar check: of that record; ``index`` is its last event's.
-    :ivar time_ms: when it was appended.
+    :ivar check: the check of that record; ``index`` is the index of its last event.
+    :ivar time_ms: the time when it was appended.
     """
 
     hash: str
@@ -206,10 +206,10 @@ _DECODER: Final = msgspec.json.Decoder(_Enveloped)
 
 @final
 class IdempotencyState(TablePart):
-    """What was answered under each key, for a time.
+    """Remember the answer of each idempotency key for a time.
 
-    :param tokens: of all subjects: any record may have a key.
-    :param seconds: how long a key is remembered.
+    :param tokens: the tokens of all subjects: any record may have a key.
+    :param seconds: the time for which a key is remembered.
     """
 
     def __init__(self, tokens: frozenset[str], *, seconds: float) -> None:
@@ -220,11 +220,11 @@ class IdempotencyState(TablePart):
         super().__init__(self._kept)
 
     def __len__(self) -> int:
-        """Tell how many keys are remembered."""
+        """Return the number of keys that are remembered."""
         return len(self._kept)
 
     def find(self, principal: str, key: str, *, now: datetime) -> Kept | None:
-        """Return what is known of a key, ``None`` if nothing, or if it is too old by the clock."""
+        """Return the stored answer of a key; ``None`` if there is none, or if it is too old by the clock."""
         found = self._kept.get(_key(principal, key))
         if found is None or found.time_ms + self._milliseconds <= now.timestamp() * 1000:
             return None

@@ -9,7 +9,7 @@ import msgspec
 __all__ = ["MAX_DEPTH", "InvalidJSON", "as_json", "check_json", "encode", "json_equal"]
 
 MAX_DEPTH = 64
-"""How deep arrays and objects may nest."""
+"""The most levels to which arrays and objects may nest."""
 
 _LEAST, _GREATEST = -(2**63), 2**64 - 1
 

@@ -1,4 +1,4 @@
-"""Encode and decode the bodies of the log's records; their content belongs to each domain.
+"""Encode and decode the bodies of the log's records; each domain defines its own body types.
 
 A body is a JSON object with ``type`` and ``v``, its version. Bodies of older versions are brought up to
 date step by step by :data:`UPCASTERS`; a body of a newer version stops the start with a clear error.
@@ -45,7 +45,7 @@ class Idempotency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class VersionedBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
-    """What all bodies begin with.
+    """The base of all bodies: their version and idempotency key.
 
     :ivar idempotency: only in the record that is the effect of a mutation with a key.
     """

@@ -1,9 +1,10 @@
-"""Retention of the log: the oldest records are removed by age, size or number.
+"""Remove the oldest records of the log, by age, by size or by number.
 
-Only records go. The state is in the snapshot, so queries answer as before: the whole history of a resource,
-runs, costs, answers under an Idempotency-Key. What is read from the log itself ends where the log begins: a
-cursor before that is a gap (``trimmed``), and a completion's or a run's stream that began before it is no
-longer read from its beginning (``NOT_FOUND``). Nothing is ever told in part.
+Only records are removed. The state is in the snapshot, so queries answer as before: the whole history of a
+resource, runs, costs, answers under an Idempotency-Key. Streams are read from the log itself, up to its
+beginning: a cursor before that is a gap (``trimmed``), and a completion's or a run's stream that began
+before it is no longer read from its beginning (``NOT_FOUND``). The server never sends a part of a stream as
+if it were the whole.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _log = get_logger("retention")
 
 @final
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is kept; ``None`` for no limit. Where any is exceeded, the oldest records go.
+    """Limits of the log; ``None`` for no limit. If one is exceeded, the oldest records are removed.
 
-    :ivar seconds: the age of a record by its time. Where the clock was set back, a record goes with an older
-        one that stands behind it.
+    :ivar seconds: the age of a record by its time. If the clock was set back, a record is removed with an
+        older one that stands behind it.
     :ivar size_bytes: the records as they are encoded, their bodies mostly.
     :ivar records: their number.
     """
@@ -49,10 +50,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Retention:
-    """Looks at the log now and then, and trims what its limits let go.
+    """Check the log at intervals, and remove the records that its limits do not keep.
 
-    A record stays at least from one look to the next, whatever the limits: who was connected a moment ago
-    can resume, and a command that has read an aggregate finds whatever was written to it meanwhile.
+    A record stays at least from one check to the next, whatever the limits: a client that was connected a
+    moment ago can resume, and a command that has read an aggregate finds all later records of it.
 
     :param make_durable: saves the state if what is saved does not cover this offset.
     :param before_trim: called when something is about to go; moves on the cursors of those who wait for
@@ -202,7 +203,7 @@ class _AgeClock:
 
 @final
 class _Sizes:
-    """How many bytes are kept, measured once: a look measures what was appended since the one before.
+    """Measure the bytes of the log: each check measures only the records appended since the last one.
 
     Blocks of records with their sizes, oldest first: after, up to and including, bytes.
     """

@@ -1,4 +1,4 @@
-"""The interface to the secret store: records name secrets by id, and never hold one."""
+"""The interface of the store of secrets: records name secrets by id, and never hold one."""
 
 from __future__ import annotations
 

@@ -54,9 +54,9 @@ class Part(Protocol):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all entries of tables begin with.
+    """The base of all entries of tables.
 
-    :ivar created: the offset of the record that made it; tables keep this order.
+    :ivar created: the offset of the record that made the entry; tables keep this order.
     """
 
     v: int = ENTRY_VERSION

@@ -1,4 +1,4 @@
-"""Checks of inputs; each refuses with ``INVALID_INPUT`` and names the place in the input."""
+"""Checks for all inputs; each refuses with ``INVALID_INPUT`` and names the place in the input."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ DEFAULT_URLS: Final[Mapping[str, str]] = {
     "anthropic": "https://api.anthropic.com/v1",
     "google": "https://generativelanguage.googleapis.com/v1beta/openai",
 }
-"""Where an agent with a key of its own and no URL is asked, by the type of its provider."""
+"""By provider type, the base URL for an agent that has a key of its own and no URL."""
 
 _PAUSE_SECONDS: Final = 0.5
-"""Before the end of a run is recorded again, where the log could not be written."""
+"""The pause before the end of a run is recorded again, after the log could not be written."""
 
 logger = get_logger("agents")
 

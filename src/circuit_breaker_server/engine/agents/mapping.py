@@ -1,4 +1,4 @@
-"""Map a resource's data to the input of an agent's run, and the answer back to the resource."""
+"""Map a resource to the input of a run, and its output to the resource's data; fill in the prompts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def map_output(mapping: Mapping[str, str], output: JSONObject) -> dict[str, obje
 
 
 def render(prompts: Prompts, given: JSONObject, missing: Callable[[str], object]) -> tuple[ChatMessage, ...]:
-    """Fill in the prompts; ``missing`` is told of each placeholder that the input has no key for."""
+    """Fill in the prompts; ``missing`` is called with each placeholder for which the input has no key."""
 
     def fill(text: str) -> str:
         def value_of(found: re.Match[str]) -> str:

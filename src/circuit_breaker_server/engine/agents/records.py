@@ -147,10 +147,10 @@ class ExecutionStarted(_OfExecution, frozen=True, kw_only=True, tag="execution_s
 
 @final
 class Note(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One thing that happened in a run: output, a line for its log, or a further attempt.
+    """One event of a run: output, a line for its log, or a further attempt.
 
     :ivar kind: ``PROGRESS``, ``LOG`` or ``RETRY``.
-    :ivar attempt: of RETRY: the number of the attempt that follows.
+    :ivar attempt: for ``RETRY``, the number of the attempt that follows.
     """
 
     kind: str
@@ -160,7 +160,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
 
 @final
 class ExecutionProgressed(_OfExecution, frozen=True, kw_only=True, tag="execution_progressed"):
-    """What happened meanwhile, in order."""
+    """Notes of a run since its last record, in order."""
 
     notes: tuple[Note, ...]
 

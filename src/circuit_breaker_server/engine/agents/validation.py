@@ -1,4 +1,4 @@
-"""Validate the inputs of the commands on agents."""
+"""Check the inputs of the commands on agents."""
 
 from __future__ import annotations
 

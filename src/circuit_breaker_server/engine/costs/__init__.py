@@ -1,1 +1,1 @@
-"""Costs of completions, and the budgets that they are charged to."""
+"""The costs of completions, and the budgets to which they are charged."""

@@ -61,7 +61,7 @@ class AccountKey(msgspec.Struct, frozen=True):
 
 @final
 class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What one completion took, and who pays.
+    """The tokens and cost of one completion, and the user and project that are charged.
 
     :ivar id: unique; a usage is charged once.
     :ivar provider: the provider's name.
@@ -79,7 +79,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def account(self) -> AccountKey:
-        """Who pays."""
+        """The account that is charged."""
         return AccountKey.of(self.user, self.project)
 
     def tokens_value(self) -> dict[str, object]:
@@ -151,7 +151,7 @@ def _status(
 
 
 class AccountBody(VersionedBody, frozen=True, kw_only=True):
-    """What all records of an account hold.
+    """The base of all records of an account.
 
     :ivar warns: this change crossed the warning threshold, for the first time in the window;
         ``exhausts`` likewise the limit.

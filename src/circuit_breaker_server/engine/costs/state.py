@@ -26,7 +26,7 @@ KEPT_DAYS = 62
 """Days of an account that may still fall into a window, with one to spare."""
 
 KEPT_SPENDING_DAYS = 400
-"""How long `costAnalytics` can look back: a year, and the month that is compared with it."""
+"""The days that ``costAnalytics`` can look back: a year, and the month that is compared with it."""
 
 
 @final
@@ -52,7 +52,7 @@ class AccountEntry(Entry, frozen=True, kw_only=True):
 
 @final
 class SpendEntry(Entry, frozen=True, kw_only=True):
-    """What a user spent for a project with one model on one day."""
+    """The spending of a user for a project with one model of one provider on one day."""
 
     user: str | None
     project: str | None
@@ -124,7 +124,7 @@ class CostState(TablePart):
         self._forget_spending(day)
 
     def _forget_spending(self, day: str) -> None:
-        """Forget what was spent too long before a day; entries are in the order of their days."""
+        """Forget spending of too long before a day; entries are in the order of their days."""
         oldest = (date.fromisoformat(day) - timedelta(days=KEPT_SPENDING_DAYS)).isoformat()
         for key in list(itertools.takewhile(lambda key: self._day_of(key) < oldest, self.spending)):
             self.spending.remove(key)

@@ -44,9 +44,9 @@ _SENT_HEADERS: Final = frozenset(
 
 _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
 _TEMPLATE_TOKENS: Final = 16_384
-"""What a provider may add to a prompt of its own."""
+"""The most tokens that a provider may add to a prompt; more are cut from its count."""
 _REASONING_TOKENS: Final = 65_536
-"""What a model may think and not tell."""
+"""The most tokens that a model may use for reasoning, beyond its visible answer; more are cut."""
 _CHARACTERS_PER_TOKEN: Final = 4  # an estimate, for endpoints that do not count
 _MAX_WAIT_SECONDS: Final = 86_400.0
 _MAX_TOKENS: Final = 2**31  # an Int of GraphQL is less
@@ -54,7 +54,7 @@ _MAX_TOKENS: Final = 2**31  # an Int of GraphQL is less
 
 @final
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider is asked; ``None`` leaves the choice to it."""
+    """The request to a provider; ``None`` leaves a parameter to the provider."""
 
     model: str
     messages: Sequence[ChatMessage]
@@ -76,16 +76,16 @@ class Piece(msgspec.Struct, frozen=True):
 
     @property
     def json_bytes(self) -> int:
-        """What it takes in a record of the log."""
+        """The size of its text as JSON, as a record of the log holds it."""
         return len(msgspec.json.encode(self.text))
 
 
 @final
 class Outcome(msgspec.Struct, kw_only=True):
-    """What is known of an answer once its last piece has come; filled while it comes.
+    """The result of a provider's answer; complete once its last piece has arrived.
 
-    :ivar prompt_tokens: as the provider counts; ``None`` where it does not say.
-    :ivar retries: how often it was asked again before it answered.
+    :ivar prompt_tokens: the provider's count; ``None`` if it sends none.
+    :ivar retries: the number of retries before it answered.
     """
 
     finish_reason: str | None = None
@@ -103,10 +103,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     ) -> tuple[int, int]:
         """Return the tokens of the prompt and of the answer, by which callers are charged.
 
-        What was not counted is estimated. What cannot be is cut down to what can, and told in the server's
-        log: a token is a byte at least, and an answer is no longer than was asked for.
+        A number that the provider did not send is estimated. An impossible number is cut down to the largest
+        possible one, with a warning in the server's log: a token is a byte at least, and an answer is no
+        longer than the request allowed.
 
-        :param max_tokens: as was asked for.
+        :param max_tokens: as in the request.
         :param model: as the provider lists it.
         """
         window = _MAX_TOKENS if model is None else model.context_window
@@ -164,10 +165,10 @@ class ProviderFailed(Exception):
 
 
 class Endpoint(Protocol):
-    """Where a provider is asked."""
+    """The interface of a provider's endpoint."""
 
     async def prepare(self) -> None:
-        """Load what asking needs; that is no waiting for the provider."""
+        """Load what a request needs; this does not wait for the provider."""
         ...
 
     def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:

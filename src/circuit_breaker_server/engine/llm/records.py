@@ -75,9 +75,9 @@ class CompletionStarted(_OfCompletion, frozen=True, kw_only=True, tag="completio
 
 @final
 class PiecesAdded(_OfCompletion, frozen=True, kw_only=True, tag="pieces_added"):
-    """What the provider sent meanwhile, in order.
+    """Pieces that the provider sent since the last record, in order.
 
-    :ivar pieces: of each its text, and whether it is a call of a function.
+    :ivar pieces: the text of each, and whether it is part of a function call.
     """
 
     pieces: tuple[tuple[str, bool], ...]

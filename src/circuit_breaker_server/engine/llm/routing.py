@@ -25,10 +25,10 @@ _BY_PREFIX: Final = (
 
 @final
 class Route(msgspec.Struct, frozen=True):
-    """Where a model is asked.
+    """The provider that serves a model.
 
-    :ivar provider: as configured, or the built-in one.
-    :ivar strategy: why this one: ``model-prefix`` or ``model-list``.
+    :ivar provider: a configured provider, or the built-in one.
+    :ivar strategy: the reason for this provider: ``model-prefix`` or ``model-list``.
     """
 
     provider: ProviderEntry

@@ -1,4 +1,4 @@
-"""Validate the inputs of the commands on language models."""
+"""Check the inputs of the commands on language models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_provider(given: ProviderConfig, rules: AddressRules) -> None:
 
 
 def check_completion(given: ChatCompletion) -> None:
-    """Refuse a completion that cannot be asked for."""
+    """Refuse the invalid input of a completion."""
     check_name(given.model, "model")
     if not given.messages:
         refuse("messages: a completion needs at least one message")

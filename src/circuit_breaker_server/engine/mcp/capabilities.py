@@ -1,4 +1,4 @@
-"""Capabilities of MCP servers: listed by checks, registered by hand, and merged."""
+"""The capabilities of MCP servers: listed by checks, registered by callers, and both merged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is written as the schema has it."""
+    """The base of capabilities; their JSON has the shape of the schema."""
 
     def value(self) -> dict[str, object]:
         """Return it in the shape of its type of the schema."""
@@ -81,7 +81,7 @@ class Features(_Part, frozen=True, kw_only=True):
 
 @final
 class Listing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What one side says an MCP server offers."""
+    """The capabilities of an MCP server from one source: a check, or a registration."""
 
     tools: tuple[Tool, ...]
     resources: tuple[Resource, ...]
@@ -92,9 +92,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @final
 class Offer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What an MCP server offers, by what it lists and by what was registered; one of the two is there.
+    """The capabilities of an MCP server, as it lists them and as they were registered; at least one is set.
 
-    :ivar at: when the two together last changed.
+    :ivar at: the time when the merged capabilities last changed.
     """
 
     listed: Listing | None = None
@@ -102,7 +102,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     at: str
 
     def merged(self) -> Listing:
-        """Return both together: of one name the listed counts; features as registered."""
+        """Return both merged: of two with one name the listed one counts; the registered features count."""
         listed, registered = self.listed, self.registered
         if listed is None or registered is None:
             one = listed or registered

@@ -44,10 +44,10 @@ _BATCHING: Final = "2025-03-26"  # the one version of the protocol with batches
 
 @final
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and how to check; all secrets are in it.
+    """The endpoint and settings of one check; it holds all secrets.
 
     :ivar tls: of an https endpoint; ``None`` trusts the system's authorities.
-    :ivar outbound: where it may be, and how much it may answer.
+    :ivar outbound: the allowed addresses, and the limits of answers.
     """
 
     endpoint: str
@@ -61,11 +61,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Finding(msgspec.Struct, kw_only=True):
-    """How far a check came; filled in as it goes.
+    """The progress of a check; each step fills in its attribute.
 
-    :ivar dns: the host's name was resolved; the next ones likewise, ``None`` where it did not come so far.
-    :ivar listing: what the MCP server lists, if it came to the end.
-    :ivar error: why it did not.
+    :ivar dns: the host's name was resolved; the next ones likewise, ``None`` where the check did not get so
+        far.
+    :ivar listing: the MCP server's listing, if the check succeeded.
+    :ivar error: the reason why it failed.
     """
 
     dns: bool = False
@@ -80,11 +81,11 @@ class Finding(msgspec.Struct, kw_only=True):
 
     @property
     def succeeded(self) -> bool:
-        """Whether it came to the end."""
+        """Whether the check passed all its steps."""
         return self.listing is not None
 
     def health(self, at: str) -> Health:
-        """Return it as it is kept."""
+        """Return the result as records hold it."""
         listed = "HEALTHY" if self.succeeded else "UNHEALTHY" if self.initialized else "UNKNOWN"
         return Health(
             at=at,

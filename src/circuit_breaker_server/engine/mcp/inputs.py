@@ -31,7 +31,7 @@ __all__ = [
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What all inputs begin with."""
+    """The base of all inputs; the schema's camelCase names."""
 
 
 @final

@@ -100,20 +100,20 @@ class Mcp:
             server=lambda server_id: self.servers.entry(server_id).server,
             limits=limits,
         )
-        """How sessions come to be."""
+        """The sign-ins, from which sessions begin."""
 
     async def start(self) -> None:
-        """Expire what expired meanwhile, and begin to check the MCP servers."""
+        """Expire the sessions whose time is over, and begin to check the MCP servers."""
         await self.sessions.start()
         self._checks.start()
 
     async def aclose(self) -> None:
-        """Stop what runs. Idempotent."""
+        """Stop the checks, and the expiry and renewal of sessions. Idempotent."""
         await self._checks.aclose()
         await self.sessions.aclose()
 
     def follow(self, record: Record) -> None:
-        """Begin what follows from a record: checks of an MCP server, the watch over a session's time."""
+        """Start the follow-ups of a record: checks of an MCP server, the timer of a session."""
         if record.subject.startswith("mcp."):
             body = decode_body(record)
             self._checks.follow(body)

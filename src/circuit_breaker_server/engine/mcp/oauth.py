@@ -55,17 +55,17 @@ _NAMED_PARAMS: Final = frozenset(
         "ui_locales",
     }
 )
-"""What callers may add to an authorization request: nothing that says where its answer goes, or replaces it
-as a whole, as ``request_uri`` and ``response_mode`` do."""
+"""The parameters that callers may add to an authorization request: none that changes where its answer goes,
+or replaces the whole request, as ``response_mode`` and ``request_uri`` do."""
 _MAX_ANSWER: Final = 64 * 1024
 _MAX_LIFETIME: Final = 10 * 365 * 86_400
 
 
 @final
 class Tokens(msgspec.Struct, frozen=True):
-    """What a token endpoint answers; ``repr`` shows it all, so it is never logged.
+    """The answer of a token endpoint; ``repr`` shows the tokens, so it is never logged.
 
-    :ivar expires_in: seconds; ``None`` if the provider does not say.
+    :ivar expires_in: seconds; ``None`` if the provider sends none.
     """
 
     access_token: str

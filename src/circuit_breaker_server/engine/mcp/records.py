@@ -56,12 +56,12 @@ def sign_in_subject(key: str) -> str:
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What records are made of."""
+    """The base of the values that records hold."""
 
 
 @final
 class Ssl(_Part, frozen=True, kw_only=True):
-    """How an https endpoint is trusted; ``client_key_id`` names the key."""
+    """TLS settings of an https endpoint; ``client_key_id`` names the secret of the client's private key."""
 
     verify: bool
     ca_cert: str | None = None
@@ -71,7 +71,7 @@ class Ssl(_Part, frozen=True, kw_only=True):
 
 @final
 class Retry(_Part, frozen=True, kw_only=True):
-    """How often a check tries."""
+    """The number of attempts of a check, and the delays between them."""
 
     max_attempts: int
     initial_delay_ms: int
@@ -82,7 +82,7 @@ class Retry(_Part, frozen=True, kw_only=True):
 
 @final
 class Config(_Part, frozen=True, kw_only=True):
-    """How an MCP server is reached; ``headers_id`` names the secret that is an object of all headers."""
+    """Connection settings of an MCP server; ``headers_id`` names the secret: an object of all headers."""
 
     endpoint: str
     timeout_seconds: int
@@ -186,7 +186,7 @@ class ServerImage(_Part, frozen=True, kw_only=True):
 
 @final
 class Health(_Part, frozen=True, kw_only=True):
-    """What a check found; each part is ``HEALTHY``, ``UNHEALTHY`` or ``UNKNOWN``."""
+    """The result of a check; each part is ``HEALTHY``, ``UNHEALTHY`` or ``UNKNOWN``."""
 
     at: str
     status: str

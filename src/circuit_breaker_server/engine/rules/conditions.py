@@ -115,7 +115,7 @@ class RuleNamed(msgspec.Struct, frozen=True):
 
 
 Condition = Rule | RuleNamed
-"""What an activity may ask for."""
+"""A condition of an activity: a rule, or the name of a stored one."""
 
 
 def resolved(condition: Condition, find: Callable[[str], Rule | None]) -> Rule | None:

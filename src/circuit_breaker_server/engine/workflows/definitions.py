@@ -1,4 +1,4 @@
-"""The parts of a workflow definition, as records, snapshots and answers hold them."""
+"""The definition of a workflow, in the form that records, snapshots and answers hold."""
 
 from __future__ import annotations
 

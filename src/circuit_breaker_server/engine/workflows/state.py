@@ -116,7 +116,7 @@ def _numbered(entry: msgspec.Raw, offset: int) -> msgspec.Raw:
 
 @final
 class FoldedState:
-    """What the records up to :attr:`applied` add up to.
+    """The workflows and resources, folded from the records up to :attr:`applied`.
 
     :ivar applied: the offset of the last record applied.
 

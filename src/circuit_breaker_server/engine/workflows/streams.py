@@ -33,7 +33,7 @@ WORKFLOW_EVENTS = "workflowEvents"
 
 
 class Directory(Protocol):
-    """What must be known to turn arguments into subjects; the engine knows it."""
+    """Look-ups that turn arguments into subjects; the engine provides them."""
 
     def workflow_of(self, resource_id: str) -> str:
         """Return the id of a resource's workflow, or raise ``NOT_FOUND``."""
