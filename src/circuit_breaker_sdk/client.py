@@ -196,17 +196,17 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where it leads to, as given; the first of several."""
+        """The URL of the server, as given; the first of several."""
         return self._url
 
     @property
     def state(self) -> ConnectionState:
-        """Where the WebSocket connection is in its life; of a pool, ``CONNECTED`` if any is."""
+        """The state of the WebSocket connection; of a pool, ``CONNECTED`` if any connection is."""
         return self._connections.state
 
     @property
     def circuit_breaker(self) -> BreakerState:
-        """What the circuit breaker of the present URL lets through; of a pool, the one that does most."""
+        """The state of the present URL's circuit breaker; of a pool, the most permissive one."""
         return self._connections.breaker_state
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:

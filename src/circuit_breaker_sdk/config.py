@@ -25,7 +25,7 @@ __all__ = [
 
 
 class OverflowPolicy(enum.StrEnum):
-    """What happens when a subscription's buffer is full."""
+    """Policy for a subscription's buffer that is full."""
 
     RESUME = "resume"
     """Stop the stream, let the consumer take half of what is held, then go on from the cursor: nothing is
@@ -138,7 +138,7 @@ class CircuitBreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """How a connection is noticed to be dead though nobody has closed it, whichever direction is dead.
+    """Detect a dead connection that neither side has closed, whichever direction is dead.
 
     A ping goes out every ``interval_seconds``; without its pong within ``timeout_seconds`` the connection is
     given up as lost. On a link so slow that a pong waits behind more data than that, raise the timeout.
@@ -157,7 +157,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class MessageBatching(msgspec.Struct, frozen=True, kw_only=True):
-    """How messages to the server wait for each other, to go out in one write.
+    """Collect messages to the server for a moment, and send them in one write.
 
     What is sent in one turn of the event loop is one write in any case: a thousand subscribes are.
 
@@ -183,7 +183,7 @@ class MessageBatching(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueOverflow(enum.StrEnum):
-    """What happens when as many mutations wait as may."""
+    """Policy for a full queue of waiting mutations."""
 
     REJECT = "reject"
     """Refuse the new one."""
@@ -193,7 +193,7 @@ class QueueOverflow(enum.StrEnum):
 
 @final
 class OfflineQueue(msgspec.Struct, frozen=True, kw_only=True):
-    """How mutations wait for a server that is away, instead of failing at once.
+    """Queue mutations while the server cannot be reached, instead of failing at once.
 
     Each is sent under an ``Idempotency-Key`` of its own, again and again, until it is answered or
     ``deadline_seconds`` are over; while one waits, those called after it wait behind it. This needs a server
@@ -214,7 +214,7 @@ class OfflineQueue(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How long each wait on the network may last, in seconds.
+    """Limits of the waits on the network, in seconds.
 
     :ivar connect_seconds: name look-up, TCP, TLS and the WebSocket handshake together.
     :ivar acknowledge_seconds: from ``connection_init`` to ``connection_ack``.
@@ -255,7 +255,7 @@ class PoolStrategy(enum.StrEnum):
 
 @final
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pool was told: see :class:`~circuit_breaker_sdk.connections.SubscriptionConnectionPool`."""
+    """Settings of a pool: see :class:`~circuit_breaker_sdk.connections.SubscriptionConnectionPool`."""
 
     size: int
     strategy: PoolStrategy

@@ -111,7 +111,7 @@ class _ChainedError(Exception):
 
 @final
 class _Link:
-    """What an error is chained to, as a traceback shows it, on its way through ``pickle`` or ``copy``.
+    """The chain of an error (cause, context), carried through ``pickle`` and ``copy``.
 
     It is pickled apart: an error of an application that cannot be pickled, or read again, must not take the
     error that is chained to it along.

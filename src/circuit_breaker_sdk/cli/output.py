@@ -24,7 +24,7 @@ _LINES_AROUND_THE_ROWS = 8
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads stdout any more."""
+    """The reader of stdout has gone."""
 
 
 class View(Protocol):

@@ -21,7 +21,7 @@ __all__ = ["Reach", "reach_of"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What one principal can reach.
+    """Reach of one principal.
 
     :ivar tenant: ``"*"`` for every tenant, ``None`` for none.
     :ivar kinds: by kind and action: names and patterns, each action with those of the actions that imply it.

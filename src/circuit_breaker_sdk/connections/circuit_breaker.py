@@ -13,7 +13,7 @@ __all__ = ["BreakerState", "CircuitBreaker"]
 
 
 class BreakerState(enum.StrEnum):
-    """What a circuit breaker lets through."""
+    """State of a circuit breaker: which attempts it lets through."""
 
     CLOSED = "closed"
     """Everything."""

@@ -55,7 +55,7 @@ _READS_APART = 32
 
 @final
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to open a connection to ``url``; ``repr`` shows no secret.
+    """Settings to open a connection to ``url``; ``repr`` shows no secret.
 
     :ivar heartbeat: ``None`` for a connection that is believed to live until someone closes it.
     """
@@ -220,7 +220,7 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """Where it leads to, without credentials."""
+        """The URL of the connection, without credentials."""
         return self._url
 
     @property
@@ -235,7 +235,7 @@ class Connection:
 
     @property
     def write_delay_seconds(self) -> float:
-        """How long a message may wait for others before it is written; 0 for the end of the turn."""
+        """Seconds that a message may wait for others before it is written; 0: the end of the turn."""
         return self._batching.flush_interval
 
     @property

@@ -14,7 +14,7 @@ __all__ = ["TRANSITIONS", "ConnectionState", "ConnectionStateChange", "Trigger"]
 
 
 class ConnectionState(enum.StrEnum):
-    """Where the client's connection is in its life."""
+    """State of the client's connection."""
 
     IDLE = "idle"
     """Not connected, and nobody asks for it: nothing was subscribed yet, or what was lost is not needed."""
@@ -27,7 +27,7 @@ class ConnectionState(enum.StrEnum):
 
 
 class Trigger(enum.Enum):
-    """What moves a connection from state to state."""
+    """Cause of a change of a connection's state."""
 
     OPEN = enum.auto()
     OPENED = enum.auto()

@@ -106,7 +106,7 @@ class Supervisor:
 
     @property
     def breaker_state(self) -> BreakerState:
-        """What the circuit breaker of the present URL lets through."""
+        """The state of the present URL's circuit breaker."""
         return self._endpoints.current.breaker.state
 
     @property
@@ -116,7 +116,7 @@ class Supervisor:
 
     @property
     def url(self) -> str:
-        """Where it leads to now, without credentials."""
+        """The present URL, without credentials."""
         return redacted(self._endpoints.current.url)
 
     @property

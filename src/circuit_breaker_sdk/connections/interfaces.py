@@ -88,7 +88,7 @@ class Route(Protocol):
 
 
 class Link(Protocol):
-    """What carries operations: a WebSocket's connection, or polling."""
+    """Carrier of operations: a WebSocket connection, or polling."""
 
     @property
     def resume_negotiated(self) -> bool:
@@ -102,7 +102,7 @@ class Link(Protocol):
 
     @property
     def write_delay_seconds(self) -> float:
-        """How long a message may wait for others before it is written; 0 for the end of the turn."""
+        """Seconds that a message may wait for others before it is written; 0: the end of the turn."""
         ...
 
     def subscribe(self, message: Subscribe, route: Route) -> None:

@@ -107,7 +107,7 @@ class PollConnection:
 
     @property
     def url(self) -> str:
-        """Where it leads to, without credentials."""
+        """The URL of the connection, without credentials."""
         return redacted(self._urls[self._serving])
 
     def subscribe(self, message: Subscribe, route: Route) -> None:

@@ -15,16 +15,16 @@ __all__ = ["Carried", "ConnectionHealth", "PoolMember"]
 
 
 class Carried(Protocol):
-    """What a pool knows of the subscriptions of one of its members."""
+    """A pool's view of the subscriptions of one of its members."""
 
     @property
     def subscriptions(self) -> int:
-        """How many there are, those that wait for a connection to begin on included."""
+        """The number of subscriptions, including those that wait for a connection."""
         ...
 
     @property
     def events_received(self) -> int:
-        """How many events they received here, ended ones included."""
+        """The number of events received here, by ended subscriptions as well."""
         ...
 
     async def hand_over(self, target: Callable[[], Supervisor | None]) -> None:
@@ -34,7 +34,7 @@ class Carried(Protocol):
 
 @final
 class ConnectionHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """How one connection of a pool is.
+    """Health of one connection of a pool.
 
     :ivar url: where it leads to, without credentials.
     :ivar state: ``IDLE`` for one that is closed because it is not needed, or not well.

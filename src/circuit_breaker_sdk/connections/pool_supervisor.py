@@ -71,7 +71,7 @@ class PoolSupervisor:
 
     @property
     def breaker_state(self) -> BreakerState:
-        """What lets through most of the circuit breakers of the connections."""
+        """The most permissive state of the connections' circuit breakers."""
         states = [each.breaker_state for each in self._supervisors()]
         return next((state for state in _BREAKERS if state in states), BreakerState.OPEN)
 

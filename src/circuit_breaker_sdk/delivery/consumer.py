@@ -27,7 +27,7 @@ NEVER = sys.maxsize
 
 
 class Consumption(Generic[T]):
-    """What becomes of the events of one subscription once they are here.
+    """Hand the events of one subscription to its consumer, or keep them until they are taken.
 
     It is the base of :class:`~circuit_breaker_sdk.delivery.delivery.Delivery`, which brings them. Slots,
     and nothing that most subscriptions do not use: there may be a hundred thousand.
@@ -238,7 +238,7 @@ class Consumption(Generic[T]):
 
     @property
     def buffered(self) -> int:
-        """How many events wait for a consumer."""
+        """The number of events that wait for a consumer."""
         return len(self.buffer)
 
     def wake(self) -> None:

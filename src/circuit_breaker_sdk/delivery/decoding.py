@@ -36,7 +36,7 @@ DecodeHook = Callable[[type, object], object]
 """From a class and a plain JSON value to an object of the class; it raises where the value does not fit."""
 
 JSONObject = dict[str, Any]
-"""What is decoded where no type is given: plain JSON, which for most documents is an object."""
+"""The type to decode to where none is given: plain JSON, an object for most documents."""
 
 
 class UnfitPayloadError(Exception):
@@ -183,7 +183,7 @@ class EventDecoder(Generic[T]):
 
     @property
     def event_type(self) -> type[T]:
-        """What events are decoded to."""
+        """The type that events are decoded to."""
         return self._type
 
     def reading_cursors(self, with_resume: bool) -> EventDecoder[T]:

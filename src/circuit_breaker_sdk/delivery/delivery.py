@@ -61,7 +61,7 @@ _LIVE = SubscriptionState.LIVE
 
 
 class Owner(Protocol):
-    """What a delivery needs of who owns it. Any: deliveries of all event types have one owner."""
+    """Interface from a delivery to its owner. Any: one owner has deliveries of all event types."""
 
     def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
         """Take one whose connection is gone; return what it ends with, or ``None`` if it goes on."""
@@ -442,7 +442,7 @@ class Delivery(Consumption[T]):
 
     @property
     def link(self) -> Link | None:
-        """What carries it now; ``None`` for nothing."""
+        """The link that carries the subscription now; ``None`` without one."""
         return None if self._is_off else self._link
 
     @property
@@ -461,7 +461,7 @@ class Delivery(Consumption[T]):
 
     @property
     def events_on_connection(self) -> int:
-        """How many events the present link has brought."""
+        """The number of events that the present link has brought."""
         return self.events_received - self._events_before
 
     def is_late_on(self, link: Link, *, after: float) -> bool:
@@ -495,7 +495,7 @@ class Delivery(Consumption[T]):
 
     @property
     def event_type(self) -> object:
-        """What events are decoded to."""
+        """The type that events are decoded to."""
         return self._decoder.event_type
 
     def stats(self) -> SubscriptionStats:

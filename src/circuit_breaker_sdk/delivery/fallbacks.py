@@ -14,7 +14,7 @@ __all__ = ["NO_FALLBACKS", "Fallbacks"]
 
 @final
 class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
-    """What is done when events are missing, and when no WebSocket gets through.
+    """Fallbacks for missing events, and for networks that let no WebSocket through.
 
     :ivar on_gap: told of gaps, with a ``Gap``; ``None``: a gap ends the subscription.
     :ivar snapshot: reads the present state, for who is told of a gap.
@@ -29,4 +29,4 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_FALLBACKS: Final = Fallbacks()
-"""What most subscriptions have."""
+"""The default: no fallbacks."""

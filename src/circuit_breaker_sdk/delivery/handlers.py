@@ -58,7 +58,7 @@ class SubscriptionHandler(Protocol[T_contra]):
 
 
 class EventSource(Protocol[T_co]):
-    """What handlers need of their subscription's inside."""
+    """Interface from handlers to the inside of their subscription."""
 
     id: SubscriptionId
     label: str
@@ -110,7 +110,7 @@ class _Pending(NamedTuple):
 
 
 class _Awaitables(list[tuple[object, Awaitable[object]]]):
-    """What several handlers, called as one, returned to be awaited."""
+    """Awaitables returned by several handlers that were called as one."""
 
 
 @final

@@ -15,7 +15,7 @@ SubscriptionId = NewType("SubscriptionId", str)
 
 
 class SubscriptionState(enum.StrEnum):
-    """Where a subscription is in its life; the last three are ends."""
+    """State of a subscription; the last three are ends."""
 
     STARTING = "starting"
     LIVE = "live"
@@ -41,7 +41,7 @@ _ENDS = frozenset((SubscriptionState.COMPLETED, SubscriptionState.FAILED, Subscr
 
 
 class Trigger(enum.Enum):
-    """What moves a subscription from state to state."""
+    """Cause of a change of a subscription's state."""
 
     GO_LIVE = enum.auto()
     LOSE = enum.auto()
@@ -82,7 +82,7 @@ TRANSITIONS: Mapping[tuple[SubscriptionState, Trigger], SubscriptionState] = {
 
 
 class Continuity(enum.StrEnum):
-    """What is known about events missing from a subscription."""
+    """Knowledge about events that are missing from a subscription."""
 
     OK = "ok"
     """Proven: each event's cursor chain joins the one before."""
@@ -95,7 +95,7 @@ class Continuity(enum.StrEnum):
 
 @final
 class SubscriptionStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What a subscription has counted so far.
+    """Statistics of a subscription so far.
 
     ``received`` is always the sum of ``handled``, ``filtered``, ``dropped`` and ``buffered_events``.
 

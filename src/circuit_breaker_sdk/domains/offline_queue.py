@@ -41,7 +41,7 @@ class _Waiting(msgspec.Struct, order=True):
 
 @final
 class _Past:
-    """What is known of one mutation's attempts so far."""
+    """Attempts of one mutation so far."""
 
     def __init__(self) -> None:
         self.failure: SubscriptionError | None = None
@@ -80,7 +80,7 @@ class MutationQueue:
         self._closed = False
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting mutations."""
         return len(self._waiting)
 
     async def run(self, what: str, send: Callable[[], Awaitable[bytes | None]]) -> bytes:

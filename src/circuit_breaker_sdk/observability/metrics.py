@@ -11,7 +11,7 @@ __all__ = ["ConnectionCounters", "SubscriptionMetrics"]
 
 @final
 class SubscriptionMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client has done so far.
+    """Metrics of a client so far.
 
     :ivar active_subscriptions: started and not ended.
     :ivar messages_received: events (``next`` messages) received by all subscriptions, ended ones included.

@@ -34,7 +34,7 @@ class CloseCode(enum.IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     BAD_RESPONSE = 4004
-    """What a JavaScript client of the reference library says of a server's invalid message."""
+    """Sent by a JavaScript client of the reference library after an invalid message of the server."""
     CLIENT_INTERNAL_ERROR = 4005
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401

@@ -49,7 +49,7 @@ _MAX_SHOWN_ERROR = 200  # bytes of a server's error that is none, for its reader
 
 
 class InvalidMessage(Exception):
-    """What arrived is no message of the protocol.
+    """The received bytes are no message of the protocol.
 
     :ivar reason: a short text for the close frame; no payload is repeated in it.
     """

@@ -34,7 +34,7 @@ __all__ = [
 
 
 class ServerState(enum.StrEnum):
-    """Where a server's conversation stands."""
+    """State of a server's conversation."""
 
     AWAITING_INIT = "awaiting_init"
     INITIALISING = "initialising"
@@ -44,7 +44,7 @@ class ServerState(enum.StrEnum):
 
 
 class ClientState(enum.StrEnum):
-    """Where a client's conversation stands."""
+    """State of a client's conversation."""
 
     CONNECTED = "connected"
     AWAITING_ACK = "awaiting_ack"

@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Close(msgspec.Struct, frozen=True):
-    """How the transport is to be closed.
+    """The close that the transport has to make.
 
     :ivar code: a code that a close frame may carry.
     :ivar reason: at most 123 bytes of UTF-8.
@@ -72,7 +72,7 @@ EventT = TypeVar("EventT", bound=ServerEvent | ClientEvent)
 
 
 class _Role(Generic[StateT, EventT]):
-    """What both roles have: a state, an inbox, an outbox, and one way to close."""
+    """Base of both roles: a state, an inbox, an outbox, and one way to close."""
 
     __slots__ = ("_closed_state", "_events", "_operations", "_outbox", "_state", "answers_pings", "close")
 
@@ -88,7 +88,7 @@ class _Role(Generic[StateT, EventT]):
 
     @property
     def state(self) -> StateT:
-        """Where the conversation stands."""
+        """The state of the conversation."""
         return self._state
 
     @property
@@ -106,7 +106,7 @@ class _Role(Generic[StateT, EventT]):
 
     @property
     def messages_to_send(self) -> int:
-        """How many messages :meth:`data_to_send` would return."""
+        """The number of messages that :meth:`data_to_send` would return."""
         return len(self._outbox)
 
     def data_to_send(self) -> list[bytes]:

@@ -79,7 +79,7 @@ class Member:
 
     @property
     def subscriptions(self) -> int:
-        """How many run here, or wait to begin here."""
+        """The number of subscriptions that run here, or wait to begin here."""
         return len(self.running) + self.starting
 
     @property

@@ -23,7 +23,7 @@ _SAVE_SECONDS = 0.5
 
 
 class CursorStore(Protocol):
-    """Where cursors are kept, by a key of the application's choice."""
+    """Store of cursors, by a key of the application's choice."""
 
     async def load(self, key: str) -> str | None:
         """Return the cursor kept under a key, ``None`` if there is none."""

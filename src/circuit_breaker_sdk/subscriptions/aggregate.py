@@ -26,7 +26,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @final
 class Window(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What happened from ``start`` to before ``end``.
+    """The events from ``start`` to before ``end``.
 
     :ivar start: UTC, a multiple of the window's size since 1970.
     :ivar count: events in it, kept or not.
@@ -136,7 +136,7 @@ class EventAggregator(Generic[T]):
 
     @property
     def open_windows(self) -> int:
-        """How many windows are open."""
+        """The number of open windows."""
         return len(self._open)
 
     def add(self, event: T) -> list[Window[T]]:

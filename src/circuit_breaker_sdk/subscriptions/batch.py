@@ -39,7 +39,7 @@ class BatchEvent(msgspec.Struct, frozen=True):
 
 
 class StartsSubscription(Protocol):
-    """What a batch needs of a builder."""
+    """Interface from a batch to a builder."""
 
     @property
     def label(self) -> str:

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class SubscriptionBuilder(Generic[T, S]):
-    """What all builders can: three ways to start, each leading to the same typed subscription.
+    """Base of all builders: three ways to start, each leading to the same typed subscription.
 
     ``client.subscribe(…)`` and every stream of the domain clients return one. Awaiting it is what
     :meth:`subscribe` does; where a coroutine is needed (``asyncio.create_task``), call that.

@@ -57,7 +57,7 @@ ChangesOf = Callable[[str, Mapping[str, object]], Changes | None]
 
 @final
 class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What one subscription asks for.
+    """Operation of one subscription.
 
     :ivar type: what the root field's value is decoded to.
     :ivar decode_hook: decodes classes in ``type`` that msgspec does not know; ``None``: there are none.
@@ -160,7 +160,7 @@ class SubscriptionManager:
 
     @property
     def active(self) -> int:
-        """How many subscriptions run."""
+        """The number of running subscriptions."""
         return sum(len(member.running) for member in self._members.values())
 
     @property

@@ -74,7 +74,7 @@ class Subscription(Generic[T_co]):
 
     @property
     def state(self) -> SubscriptionState:
-        """Where it is in its life."""
+        """The state of the subscription."""
         return self._delivery.state
 
     @property
@@ -97,7 +97,7 @@ class Subscription(Generic[T_co]):
 
     @property
     def error(self) -> SubscriptionError | None:
-        """What ended it, if an error did."""
+        """The error that ended the subscription, if one did."""
         return self._delivery.error
 
     @property

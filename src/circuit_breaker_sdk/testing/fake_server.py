@@ -76,7 +76,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """Where it listens.
+        """The URL of the server.
 
         :raises UsageError: it has not been started, or is closed.
         """
@@ -86,7 +86,7 @@ class FakeServer:
 
     @property
     def connections(self) -> int:
-        """How many sockets are open."""
+        """The number of open sockets."""
         return len(self._sessions)
 
     async def start(self) -> None:
@@ -235,7 +235,7 @@ class _Door(asyncio.Protocol):
 
 @final
 class _Operation(msgspec.Struct):
-    """What is told to one subscriber: ``at`` counts the events it is past, ``prev`` the last one sent."""
+    """Progress of one subscriber: ``at`` counts the events behind it, ``prev`` is the last one sent."""
 
     query: str
     at: int

@@ -24,7 +24,7 @@ Address: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tu
 """Family, kind, protocol, canonical name and address, as :func:`socket.getaddrinfo` gives them."""
 
 STAGGER_SECONDS: Final = 0.25
-"""How long an address is tried alone before the next is tried beside it (RFC 8305, section 8)."""
+"""Seconds before the next address is tried beside the present one (RFC 8305, section 8)."""
 
 
 async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[Address]:

@@ -37,7 +37,7 @@ _CLOSED: Final = "the client is closed: make a new one"
 
 
 class _Response(msgspec.Struct):
-    """What makes JSON a GraphQL response: ``data``, ``errors`` or both (specification, section 7.1)."""
+    """A GraphQL response: JSON with ``data``, ``errors`` or both (specification, section 7.1)."""
 
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     errors: list[msgspec.Raw] | None = None

@@ -37,7 +37,7 @@ _TOGETHER: Final = 32
 
 
 class MessageListener(FrameListener):
-    """What picows calls for one socket: frames in, messages and the closing handshake out."""
+    """Listener that picows calls for one socket: frames in, messages and the closing handshake out."""
 
     __slots__ = ("_assembler", "_is_whole", "_on_message", "_pong", "_sink", "_socket", "_writable")
 

@@ -26,7 +26,7 @@ _TEXT: Final = WSMsgType.TEXT
 
 
 class MessageSink(Protocol):
-    """Who receives what a :class:`WebSocket` reads. All calls come from the socket's event loop.
+    """Receiver of the messages of a :class:`WebSocket`. All calls come from the socket's event loop.
 
     An exception that leaves a method is logged; it closes the socket with 1011.
     """
@@ -146,7 +146,7 @@ class WebSocket:
 
     @property
     def state(self) -> SocketState:
-        """Where the socket is in its life."""
+        """The state of the socket."""
         return self._state
 
     @property
@@ -156,7 +156,7 @@ class WebSocket:
 
     @property
     def write_buffer_bytes(self) -> int:
-        """What was written and the operating system has not taken yet."""
+        """Bytes that were written and that the operating system has not taken yet."""
         return self._underlying.get_write_buffer_size() if self._state is not SocketState.CLOSED else 0
 
     @property

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Stage:
-    """Where courses run.
+    """Stage of the demo's parts.
 
     :ivar stop: once it is set no new mutation is sent; those under way are waited for.
     :ivar failed: the first error of any subscription.

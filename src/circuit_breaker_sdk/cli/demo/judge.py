@@ -49,7 +49,7 @@ class Matched:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the judge found.
+    """Findings of the judge.
 
     :ivar lost: events that mutations' answers owe and that never arrived.
     :ivar duplicated: arrivals beyond what the answers owe: a second copy, or an event of no mutation.

@@ -34,7 +34,7 @@ OPERATIONS: Final = (
 )
 
 Owed: TypeAlias = Mapping[tuple[str, str], Sequence[Hashable]]
-"""What is owed for a mutation: by kind of stream and scope (a workflow, a request, …), in order."""
+"""Events owed for a mutation: by kind of stream and scope (a workflow, a request, …), in order."""
 
 T = TypeVar("T")
 

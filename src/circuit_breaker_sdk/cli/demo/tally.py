@@ -24,7 +24,7 @@ class Latency:
 @final
 @dataclass(slots=True)
 class Mutations:
-    """How many mutations the server accepted, and how many it refused as it should."""
+    """Numbers of mutations that the server accepted, and that it refused as it should."""
 
     accepted: int = 0
     refused: int = 0
@@ -33,7 +33,7 @@ class Mutations:
 @final
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What one operation has received so far.
+    """Events that one operation has received so far.
 
     :ivar operation: its name, for example ``workflows.resourceUpdates``.
     :ivar last_event: the newest event in words, empty before the first.
