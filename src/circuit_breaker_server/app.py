@@ -1,4 +1,4 @@
-"""The server: its parts put together, one port, one life."""
+"""Assemble, start and stop the server on its port."""
 
 from __future__ import annotations
 

@@ -395,7 +395,7 @@ class ServerSettings:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody is asked who he is."""
+        """Whether the server has no authentication: neither token keys nor API keys."""
         return self.token_keys is None and not self.api_keys
 
     @property

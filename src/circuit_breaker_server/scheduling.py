@@ -1,4 +1,4 @@
-"""Turns: work that is done one piece at a time, by those who wait for it in turn.
+"""Share the event loop fairly: turns, time slices and a gate for requests, with one queue for each key.
 
 The event loop is shared by every subscriber. What takes long there (a long list, a document that is parsed)
 is cut into slices: in each turn of the loop one slice is done, and principals take turns whatever each has
@@ -159,7 +159,7 @@ class Gate:
         self._is_due = False
 
     def enter_now(self) -> bool:
-        """Enter if there is time in this turn of the loop and nobody waits."""
+        """Enter if there is time in this turn of the loop and there are no waiters."""
         return not self._queue.keys and self._has_time()
 
     async def enter(self, key: str) -> None:

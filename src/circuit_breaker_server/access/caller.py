@@ -90,4 +90,4 @@ class Caller:
 
 
 OPEN: Final = Caller(ANYONE, Permissions())
-"""Anybody, where nobody is asked who he is."""
+"""Every caller of a server without authentication."""

@@ -1,4 +1,4 @@
-"""An engine in which nothing is: who asks for what he may not see is answered by it, in the same words."""
+"""An empty engine, which answers for hidden objects with the same texts as for missing ones."""
 
 from __future__ import annotations
 

@@ -210,9 +210,10 @@ def _check_conditions(rights: Rights, given: Given, _asker: str) -> None:
 
 
 def _check_state_config(rights: Rights, _given: Given, _asker: str) -> None:
-    """Refuse a configuration to who may not change every workflow: it holds for the state in all of them.
+    """Refuse a configuration unless the caller may change every workflow.
 
-    Its agent is told the data of their resources, and executes activities on them.
+    It holds for the state in all workflows: its agent reads the data of their resources, and
+    executes activities on them.
     """
     if not rights.allows_all("workflow", "write"):
         raise _forbidden("createStateAgentConfig", "workflow", "write", "*")

@@ -134,7 +134,7 @@ def is_open(field: str, rights: Rights) -> bool:
 
 
 def withheld_from(rights: Rights) -> frozenset[str]:
-    """Tell which scopes with fields of their own somebody lacks."""
+    """Return the scopes with fields of their own that these rights lack."""
     return frozenset() if rights.allows(*SEQUENCE) else frozenset((":".join(SEQUENCE),))
 
 

@@ -113,7 +113,7 @@ class Peers:
         return refusal
 
     def leave(self, host: str) -> None:
-        """Count a connection no more that was let in."""
+        """Stop counting a connection that :meth:`enter` counted."""
         key = address_key(host)
         self._in_all -= 1
         self._of[key] -= 1

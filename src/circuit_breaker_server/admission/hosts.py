@@ -1,6 +1,6 @@
-"""The names by which a server may be addressed: a page whose own name leads to this machine has another one.
+"""Check the ``Host`` of requests against the names of the server, to refuse DNS rebinding.
 
-Where nobody is asked who he is, being on this machine is the permission. A page in a browser on it may have a
+Without authentication, being on this machine is the permission. A page in a browser on it may have a
 host name that is looked up as 127.0.0.1 (DNS rebinding): its requests have that name in ``Origin`` and in
 ``Host``, and only ``Host`` tells that they are not meant for this server.
 """

@@ -1,7 +1,7 @@
-"""Which pages in a browser may use the server: those of the server itself, and those that are named.
+"""Check the ``Origin`` of browsers' requests: the server's own, and those that are configured.
 
-A client that is no browser sends no ``Origin`` and is not asked for one: whoever can leave it out can also
-forge it. What it protects is the person in front of a browser, from pages that use their network or machine.
+A client that is no browser sends no ``Origin`` and needs none: a client that can leave it out can also forge
+it. The check protects the person in front of a browser from pages that use their network or machine.
 """
 
 from __future__ import annotations

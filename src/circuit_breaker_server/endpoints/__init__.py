@@ -1,1 +1,1 @@
-"""Doors of the server: one package for each protocol through which clients come in."""
+"""Endpoints of the server: one package for each protocol that clients use."""

@@ -59,9 +59,9 @@ class Cursor(msgspec.Struct, frozen=True):
 class Cursors:
     """Writes and reads the texts of cursors; clients hold them and look not inside.
 
-    With a key they are sealed: one block of AES each, so that the same place has the same text for everybody,
-    nobody learns from it how much happens elsewhere, and a text that was not written here is no cursor but
-    for one in 2^56, which the record's check then finds out.
+    With a key they are sealed: one block of AES each, so that a position has the same text for every
+    caller, no caller learns from it how much others do, and a text that the server did not write is no
+    cursor, but for one in 2^56, which the record's check then refuses.
 
     :ivar epoch: of the log.
     :param key: 16 or 32 bytes; ``None`` writes cursors that can be read by people.

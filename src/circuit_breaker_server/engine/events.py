@@ -31,8 +31,8 @@ class StreamEvent(msgspec.Struct, eq=False, gc=False):
     def value(self) -> dict[str, object]:
         """In the shape of the field's type, with every field that can be selected; never changed.
 
-        What is JSON already may be ``msgspec.Raw``, and what is costly to make may be callable: nothing is
-        decoded or made that nobody selects.
+        A value that is JSON already may be ``msgspec.Raw``, and a costly one may be callable: it is decoded
+        or made only if a subscription selects it.
         """
         source = self.source
         if isinstance(source, dict):

@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 __all__ = ["NOBODY", "FairPool"]
 
 NOBODY: Final = ""
-"""The key of callers who are not known. Where one is not known, none is: the key may have every slot."""
+"""The key of callers without authentication. They are then the only callers: the key may take every slot."""
 
 
 @final
@@ -52,7 +52,7 @@ class FairPool:
         self._max_waiting = max_waiting
         self._wait_seconds = wait_seconds
         self._held: Counter[str] = Counter()
-        # By key, in the order of their turns; only keys with somebody waiting are in it.
+        # By key, in the order of their turns; only keys with waiters are in it.
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def waiting(self, key: str) -> int:

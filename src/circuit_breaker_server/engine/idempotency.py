@@ -2,8 +2,8 @@
 
 A mutation under a key has a :class:`Claim` in its context. The command names the one record that is its
 effect (:class:`Effect`), and that record gets key, hash and answer: they are durable together or not at all.
-Records that only lead to it or follow from it have nothing of it. Whoever finds a key in the folded state
-knows that the mutation happened, and what was answered.
+Records that only lead to it or follow from it have nothing of it. A key in the folded state
+proves that the mutation happened, and holds its answer.
 
 What is promised under one key within the time limit:
 

@@ -1,4 +1,4 @@
-"""The values of the JSON scalar: what is let in, how they compare, how they are written."""
+"""Check, compare and encode the values of the JSON scalar."""
 
 from __future__ import annotations
 

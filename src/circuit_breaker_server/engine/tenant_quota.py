@@ -1,4 +1,4 @@
-"""Quotas: how much of something one tenant has, and all tenants together."""
+"""Quotas: limit the number of objects of one tenant, and of all tenants together."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Entry:
 
     :ivar cursor: the event's own; ``prev`` the one of the channel's event before it.
     :ivar value: the event, ``None`` once it is encoded.
-    :ivar plain: the payload without the resume extension; ``None`` while nobody wanted it.
-    :ivar resume: the payload with it; ``None`` while nobody wanted it.
+    :ivar plain: the payload without the resume extension; ``None`` until a reader needs it.
+    :ivar resume: the payload with it; ``None`` until a reader needs it.
     :ivar size_bytes: what it holds in memory: as given at first, of the payloads once it is encoded.
     :ivar is_last: the stream ends with it.
     """

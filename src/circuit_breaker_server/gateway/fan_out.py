@@ -111,8 +111,8 @@ class Gateway:
         """Hold the parts; :meth:`start` follows the log.
 
         :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
-        :param look: tells what of a subscription somebody may see; raises ``EngineError``.
-        :param select_nothing: as ``select``, where what the arguments name is not to be seen.
+        :param look: returns the view of a subscription for a caller's rights; raises ``EngineError``.
+        :param select_nothing: as ``select``, if the arguments name an object that the caller may not see.
         :param skipped: by offset: records that an operator had skipped.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)

@@ -50,9 +50,10 @@ class EncodingFailed(Exception):
 
 @final
 class Run:
-    """A channel's events from one number on: encoded once in a flush, for all who stand there.
+    """A channel's events from one number on: encoded once in a flush, for all subscribers at that position.
 
-    :ivar prev: the cursor that the first event names; who received another one before gets bytes of his own.
+    :ivar prev: the ``prev`` cursor of the first event; a subscriber that received another one before gets
+        bytes of its own.
     :ivar prefix: of the operation framed last, ``framed`` what came of it. No more is kept: bytes that are
         let go leave their place in the processor's cache to the next ones.
     """
@@ -279,7 +280,7 @@ class Kept(NamedTuple):
 class Feed:
     """The subscriptions of one peer.
 
-    :ivar caller: who it is, and what he may see.
+    :ivar caller: the peer's principal and their rights.
     :ivar has_one: whether it is one subscription only: a write holds nothing of others.
     :ivar finished: the subscriptions that end with what was collected.
 

@@ -1,4 +1,4 @@
-"""The pace of a subscription: so many events a second, and one second's worth at once."""
+"""Limit the events per second of each subscription, with a burst of one second's events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WAITS_PER_SECOND: Final = 10
 
 
 class PacingClock(Protocol):
-    """A clock that nobody can set, and its timers."""
+    """A monotonic clock and its timers."""
 
     def time(self) -> float:
         """Return the seconds since some moment."""

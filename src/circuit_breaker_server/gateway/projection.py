@@ -1,4 +1,4 @@
-"""From an event's whole value to the bytes that one selection set asks for.
+"""Encode the fields of an event's value that one selection set requests.
 
 The selection set is compiled once per channel (:mod:`..graphql.completion`); an event that does not fit is
 left to graphql-core.

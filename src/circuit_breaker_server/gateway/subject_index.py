@@ -1,4 +1,4 @@
-"""Which readers a record's subject concerns, without asking each of them."""
+"""Index readers by subject pattern, to find those that a record concerns without a check of each."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _AskedFor: TypeAlias = tuple[str, str | None, bytes]
 class Refused(Exception):
     """An operation cannot be served; the socket lives on.
 
-    :ivar errors: what the peer is told.
+    :ivar errors: the errors that the peer gets.
     """
 
     def __init__(self, errors: Sequence[GraphQLError]) -> None:

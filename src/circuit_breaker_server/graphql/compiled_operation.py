@@ -1,4 +1,4 @@
-"""An operation of one root field, compiled: graphql-core coerces what goes in, and is not asked for the rest.
+"""Compile operations of one root field: graphql-core coerces their input, and does nothing else for them.
 
 Its executor looks at each field of each answer anew, which took half the time of a mutation.
 """

@@ -1,4 +1,4 @@
-"""GraphQL errors as they go to a peer: what it may know, and nothing of our inside."""
+"""Convert errors to the GraphQL errors that a peer gets, without internal details."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ _ENCODER = msgspec.json.Encoder()
 _INTROSPECTED: Final[RecentlyUsed[tuple[str, str | None], bytes]] = RecentlyUsed(
     max_entries=16, max_characters=2 * 1024 * 1024
 )
-"""The schema as it was told last, by document and operation: it is the same for everybody."""
+"""Cached answers of introspection, by document and operation: they are the same for every caller."""
 
 
 # Behind an item of a list that fails, graphql-core leaves coroutines that are never awaited.
@@ -86,7 +86,7 @@ async def execute(
     has already handed to the log.
 
     :param operation_name: ``None`` where the document has one operation only.
-    :param caller: who asks: by his rights it is answered.
+    :param caller: the caller, whose rights decide on the answer.
     :param nothing: an engine in which nothing is; needed unless the caller may do everything.
     :param slices: of the event loop, shared by all operations.
     :param budgets: of principals; what is not cheap is charged to them.

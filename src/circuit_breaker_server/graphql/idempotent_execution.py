@@ -1,4 +1,4 @@
-"""Mutations under a key: sent again after a lost answer, they happen once (``Idempotency-Key``).
+"""Execute a mutation with an ``Idempotency-Key`` once, also if it is sent again after a lost answer.
 
 The answer is kept in the record that is the effect (:mod:`..engine.idempotency`), so it is there also when
 the server was killed between the record and the answer. The names follow the IETF's draft of the header.
@@ -74,8 +74,8 @@ class _Running(msgspec.Struct):
 class Once:
     """Executes mutations under keys.
 
-    A mutation runs in a task of its own, which neither the time limit nor the caller's end stops: whoever
-    sends it again waits for it.
+    A mutation runs in a task of its own, which neither the time limit nor the caller's end stops: a
+    repeated request waits for it.
 
     :param timeout_seconds: how long a caller waits.
     :param nothing: an engine in which nothing is, for callers who may not do everything.

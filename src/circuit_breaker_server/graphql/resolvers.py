@@ -64,10 +64,10 @@ _READING_AFTER: Final = frozenset({"resources", "resourcesInState"})
 class Root:
     """The value at the root of one operation.
 
-    :ivar caller: who asks: by his rights a field is answered, refused, or answered as if nothing were there.
+    :ivar caller: the caller, whose rights decide whether a field is answered, refused or hidden.
     :ivar cursors: writes them.
     :ivar cursor: of the last record that a mutation of the operation made; ``None`` before.
-    :ivar has_hidden: whether a field was answered as if nothing were there.
+    :ivar has_hidden: whether a field was hidden: answered as if its object did not exist.
     :ivar bytes_left: how large what is still added to lists of the answer may be.
     :ivar values_left: how many values its lists without pages may still have.
     """
@@ -281,7 +281,7 @@ class Told:
     """The value at the root of a mutation that is not executed: its only field's value is given.
 
     :param answers: makes the value, or raises what the field is refused by.
-    :param rights: of who asks: what he may not read is left out.
+    :param rights: the caller's rights: items that they may not read are left out.
     """
 
     __slots__ = ("_answers", "_rights")

@@ -1,4 +1,4 @@
-"""A selection set compiled into a few nested functions: from a whole value to what was asked of it.
+"""Compile a selection set into nested functions that make the selected fields from a whole value.
 
 A value that is not what the schema promises (a null where none may be, a wrong type) is left to
 graphql-core, which knows the errors and how nulls propagate; so the two never answer differently, and

@@ -240,7 +240,7 @@ class EventLog(Protocol):
     async def last_removed(self) -> Record | None:
         """Return the last record that was removed by trimming, whole; ``None`` where nothing ever was.
 
-        Whoever stands behind its last event has missed nothing; whoever stands before that has.
+        A reader with a cursor behind its last event has missed nothing; one with an earlier cursor has.
         """
         ...
 

@@ -1,8 +1,9 @@
-"""Accepts connections: a few at a time, and slowly while there are too many of an address.
+"""Accept connections: a few at a time, and slowly while there are too many of an address.
 
-Left to the event loop, all that wait are accepted in one go, a transport is made for each before anybody asks
-whose it is, and with TLS a connection is nobody's until its handshake is over: not counted, and not ended
-when the server stops. A flood is refused here in small pieces, and the rest waits in the system's queue.
+The event loop would accept all waiting connections at once and make a transport for each before its address
+is checked, and with TLS a connection would belong to no server until its handshake is over: not counted, and
+not ended when the server stops. A flood is refused here in small pieces, and the rest waits in the system's
+queue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP, with an end to waiting for a request, and a bound for how many connections there are.
+"""Extend uvicorn's HTTP protocol with timeouts for requests and limits for connections.
 
 uvicorn waits for ever for a request that has begun, and for the first one of a connection. Here a head and a
 body have a deadline each, whatever trickles in meanwhile. Between two requests it is uvicorn's
@@ -351,7 +351,7 @@ def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
 
 @lru_cache(maxsize=256)
 def refusal_bytes(status: int, text: str) -> bytes:
-    """Return the whole answer to a connection that is not let in, or too slow."""
+    """Return the whole answer to a connection that is refused or too slow."""
     body = text.encode() + b"\n"
     may_help = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
     retry = f"Retry-After: {RETRY_SECONDS}\r\n" if may_help else ""

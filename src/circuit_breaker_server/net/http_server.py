@@ -1,4 +1,4 @@
-"""One port: HTTP by uvicorn, WebSockets by picows, and who is let in to either."""
+"""Serve HTTP (uvicorn) and WebSockets (picows) on one port, and admit or refuse their requests."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Serving:
             lifespan="off",
             log_config=None,
             access_log=False,
-            # Nobody is believed about where a request comes from.
+            # No header of a client is trusted for its address.
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),

@@ -1,4 +1,4 @@
-"""Connections that the server opens itself: to which addresses, and how much may come back."""
+"""Connections that the server opens itself: their allowed addresses, and the limits of answers."""
 
 from __future__ import annotations
 

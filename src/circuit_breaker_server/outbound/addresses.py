@@ -1,4 +1,4 @@
-"""To which addresses the server connects when a caller has named the peer.
+"""Check the address of a peer that a caller has named before the server connects to it.
 
 A name is resolved, every address of it is checked, and the connection goes to an address that was checked:
 no second look-up comes between the check and the connection.

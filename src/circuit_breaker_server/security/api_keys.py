@@ -1,8 +1,8 @@
-"""API keys: who asks, told by a secret that the server made and keeps only the hash of.
+"""API keys: authenticate a principal by a secret that the server made, and of which it keeps only the hash.
 
 A key reads ``cbk_ID_SECRET``. Its text is shown once, when it is made, and is in no file, log, error or repr.
-The hash is a plain SHA-256 with the id as its salt: the secret is 256 random bits, which nobody can try out,
-so that a slow hash (which is for what people think up) would only make each request slow.
+The hash is a plain SHA-256 with the id as its salt: the secret is 256 random bits, too many to
+try, so that a slow hash (which protects passwords that people think up) would only make each request slow.
 
 The file is written whole by the command while the server runs, which sees it within a second.
 """
@@ -184,12 +184,12 @@ class ApiKeys:
         return keys
 
     def verify(self, text: str) -> ApiKey:
-        """Tell which key this is.
+        """Return the API key of this text.
 
-        It takes as long for an id that is not there as for a secret that is wrong. Whether a key has expired
-        or was revoked is told only to those who have it.
+        It takes as long for an id that is not there as for a secret that is wrong. A client learns
+        that a key has expired or was revoked only if it has the key.
 
-        :raises ApiKeyRefused: says why.
+        :raises ApiKeyRefused: with the reason.
         """
         parts = _TEXT.fullmatch(text) if len(text) == _LENGTH else None
         if parts is None:
@@ -204,7 +204,7 @@ class ApiKeys:
         return key
 
     def on_revoked(self, callback: Callable[[ApiKey], object]) -> Callable[[], None]:
-        """Call with every key, as it was, that is revoked, gone from the file or now somebody else's.
+        """Call with every key, as it was, that is revoked, removed or given to another principal.
 
         Calls come in a turn of the loop. A key that expires does not count: its end is known from the start.
 
@@ -331,7 +331,7 @@ class ApiKeyFile:
         if len(data) > _MAX_BYTES:
             raise ApiKeyFileError(f"{self._path}: is full with {len(keys)} keys; remove revoked ones from it")
         new = Path(f"{self._path}.new")
-        # What a killed writer left behind; whoever holds the lock is the only one who writes.
+        # What a killed writer left behind; the holder of the lock is the only writer.
         new.unlink(missing_ok=True)
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

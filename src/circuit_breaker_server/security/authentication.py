@@ -133,7 +133,7 @@ class Authenticator:
             return ANYONE
         if not given:
             raise Unauthenticated(MISSING)
-        # Two of them may be read differently by whoever stands before this server.
+        # A proxy before this server may read two of them differently.
         return self._verify(given[0] if len(given) == 1 else None)
 
     def of_socket(self, header: str | None, payload: Mapping[str, object] | None) -> Principal:

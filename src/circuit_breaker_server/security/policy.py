@@ -1,4 +1,4 @@
-"""The access policy: a TOML file that says who may do what, and in which tenant.
+"""Load the access policy: a TOML file with the permissions and the tenant of each principal.
 
 .. code-block:: toml
 
@@ -98,8 +98,8 @@ class Policy:
     def parse(cls, data: bytes, path: Path) -> Self:
         """Read a policy.
 
-        :param path: how errors call it.
-        :raises PolicyError: it cannot be used; all that is wrong with it is told at once.
+        :param path: the file, as errors name it.
+        :raises PolicyError: it cannot be used; the text has all its faults at once.
         """
         try:
             document = tomllib.loads(data.decode())

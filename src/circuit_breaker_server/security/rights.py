@@ -1,4 +1,4 @@
-"""Rights: what one principal may do, compiled so that asking costs next to nothing."""
+"""Rights: the permissions of one principal, compiled so that a check is cheap."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Rights:
     def of(cls, scopes: Iterable[Scope], *, owner: str, tenant: str | None) -> Self:
         """Put together what these scopes allow.
 
-        :param owner: whom ``self`` means. Nobody if it is empty: then such scopes allow nothing.
+        :param owner: the principal that ``self`` means; empty for none: then such scopes allow nothing.
         :param tenant: as :attr:`tenant`.
         """
         names: dict[tuple[Kind, Action], set[str]] = {}
@@ -75,7 +75,7 @@ class Rights:
         for scope in scopes:
             if scope.is_own and not owner:
                 continue
-            # An owner's id is a name even if there is a * in it: he may have chosen it himself.
+            # An owner's id is a name even if there is a * in it: the owner may have chosen it.
             name = scope.own_name(owner) if scope.is_own else scope.pattern
             for action in IMPLIED[scope.action]:
                 (globs if scope.is_glob else names).setdefault((scope.kind, action), set()).add(name)
@@ -177,7 +177,7 @@ def _effective(names: set[str], globs: set[str]) -> _Effective:
 
 
 EVERYTHING: Final = Rights.of([Scope(kind, "admin", "*") for kind in KINDS], owner="", tenant=EVERY_TENANT)
-"""For everybody, where nobody is asked who he is."""
+"""All rights: for every caller of a server without authentication or policy."""
 
 NOTHING: Final = Rights.of((), owner="", tenant=None)
 """Default deny."""

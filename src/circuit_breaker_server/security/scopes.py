@@ -1,4 +1,4 @@
-r"""Scopes: ``kind:action:pattern``, the words in which a policy says what somebody may do.
+r"""Scopes, ``kind:action:pattern``: the permissions that a policy grants to principals.
 
 In a pattern only ``*`` is special: it stands for any run of characters, also none. ``self`` as the whole
 pattern is the principal's own id, except for ``provider``, which belongs to a tenant; an id that is literally

@@ -51,9 +51,9 @@ class KeyUnusable(Exception):
 
 
 class TokenBroken(Exception):
-    """A token is none, or nobody with the key has signed it.
+    """A token is malformed, or not signed with the key.
 
-    :ivar code: a word for it that holds nothing of the token; the text may.
+    :ivar code: names the fault and holds nothing of the token; the text may.
     """
 
     def __init__(self, code: str, text: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Budgets: how much work each principal or address may ask for in a time, saved up for some seconds."""
+"""Limit the work of each principal or address per second; unused budget is saved up for some seconds."""
 
 from __future__ import annotations
 

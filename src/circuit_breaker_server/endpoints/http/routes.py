@@ -150,7 +150,7 @@ class HttpRoutes:
     def _known(
         self, answer: Callable[[Request, Caller], Awaitable[Response]], asked: Asked
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Answer those who may be let in; others are told why not."""
+        """Authenticate each request and limit its rate before ``answer`` is called; refuse the others."""
 
         async def guarded(request: Request) -> Response:
             if not self._gate.enter_now():

@@ -1,4 +1,4 @@
-"""The polls that wait: each joins the channels it asks for, takes what comes, and leaves."""
+"""Answer long polls: each joins its channels, collects their events, and leaves."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Polls:
         call_each(self._open, _Poll.review, _on_poll_error)
 
     def revoke(self, key_id: str) -> None:
-        """Answer those who wait and showed an API key that is not let in any more."""
+        """End the waiting polls whose API key is no longer accepted, with an answer."""
         revoked = [poll for poll in self._open if poll.caller.principal.key_id == key_id]
         call_each(revoked, _Poll.revoke, _on_poll_error)
 
@@ -181,7 +181,7 @@ class _Poll:
         self._changed.set()
 
     def revoke(self) -> None:
-        """Wait no longer: the API key is not let in any more."""
+        """End the wait: the API key is no longer accepted."""
         # Stopped first: it ends also where its line cannot be written.
         self.stop()
         self.caller.audit.note(self.caller, "revoke", "poll", "ended", reason=REVOKED)
@@ -436,7 +436,7 @@ class _Operation:
             self._cursor = self._polls.gateway.reader.cursors.of(cursor)
 
     def result(self) -> bytes:
-        """Return what the client is told of this operation."""
+        """Return this operation's part of the answer."""
         cursor = self._cursor
         if cursor is None and not self._is_done:
             cursor = self._after

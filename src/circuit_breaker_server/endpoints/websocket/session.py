@@ -164,7 +164,7 @@ class Session:
 
         ``authorization`` is the header of the upgrade, for a client that puts nothing into its payload.
         ``own`` is given every task, to await it; ``on_end`` is called once the socket is closed; ``admit``
-        tells, once it is known who the peer is, whether he may have one more.
+        tells, once the principal is known, whether they may have one more connection.
         """
         settings = services.settings
         self._socket = socket
@@ -368,7 +368,7 @@ class Session:
             self._services.gateway.review(self._feed)
 
     def revoke(self) -> None:
-        """Close: who the peer is, or the key it showed, is not let in any more."""
+        """Close: the principal, or their API key, is no longer accepted."""
         self._services.audit.note(self._caller, "revoke", "websocket", "ended", reason=REVOKED)
         self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
         self._send()

@@ -1,4 +1,4 @@
-"""All sockets of a server: opened, shared out among principals, looked at again, and closed."""
+"""The registry of all WebSocket sessions: limit them per principal, review their rights, close them."""
 
 from __future__ import annotations
 

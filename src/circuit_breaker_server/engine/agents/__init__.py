@@ -1,1 +1,1 @@
-"""Agents: which runs for resources in which state, and their runs."""
+"""Agents: their configurations for states of workflows, and their runs."""

@@ -89,7 +89,7 @@ class AgentRun:
         self._asked_characters = 0
 
     async def run(self) -> None:
-        """Run to the end. Cancelled, it ends nothing: whoever cancels does.
+        """Run to the end. If it is cancelled, it does not record the end: the canceller does.
 
         :raises EngineError: ``UNAVAILABLE``: the log cannot be written.
         """

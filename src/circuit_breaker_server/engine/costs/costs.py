@@ -314,7 +314,7 @@ class Costs:
         try:
             await self._appender.append(key.subject, body, expected=entry.last, record_id=record_id)
         except ExpectationFailed:
-            return  # someone else has changed the account: whoever changes it next looks again
+            return  # another command changed the account: the next change checks it again
 
     async def _charge_when_due(self) -> None:
         while True:

@@ -35,7 +35,7 @@ def usd(amount: float) -> float:
 
 @final
 class AccountKey(msgspec.Struct, frozen=True):
-    """Whom usage is charged to: the project if one is given, else the user, else nobody.
+    """The account of a usage: the project if one is given, else the user, else the account ``nobody``.
 
     :ivar kind: ``project``, ``user`` or ``nobody``.
     """

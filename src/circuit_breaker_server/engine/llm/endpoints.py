@@ -1,4 +1,4 @@
-"""Asking a provider: the built-in echo, and endpoints that speak OpenAI's protocol."""
+"""Endpoints of providers: the built-in echo, and servers that speak OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class ProviderFailed(Exception):
     """A provider did not answer, or not whole. The text is for the caller: no key is in it.
 
     :param detail: the provider's own text, which may quote the prompt: it is for this caller alone.
-    :ivar summary: the message without the detail; it may be shown to everybody who sees the provider.
+    :ivar summary: the message without the detail; every caller that may see the provider may see it.
     :ivar retryable: asking again later may help.
     :ivar retry_after_seconds: when, where the provider said so.
     :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request``,

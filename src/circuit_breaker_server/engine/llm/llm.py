@@ -70,7 +70,7 @@ class _Request:
 
     The messages are not in the log, so the run takes them from here.
 
-    :ivar payer: the user who pays, if no project does; ``None``: nobody is known.
+    :ivar payer: the user that is charged, if no project is; ``None``: no user is known.
     :ivar context: of the caller: its idempotency key belongs to the run's last record.
     :ivar run: set when its record is in the log.
     """
@@ -205,7 +205,7 @@ class Llm:
         return None if entry is None else (entry.name, entry.tenant)
 
     def asked_by(self, request_id: str) -> str | None:
-        """Return who asked for a completion, empty if nobody was asked who he is; ``None``: there is none."""
+        """Return the principal of a completion, empty without authentication; ``None`` if there is none."""
         entry = self._state.completions.get(request_id)
         return None if entry is None else entry.asked_by
 

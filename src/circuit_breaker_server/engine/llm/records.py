@@ -102,7 +102,7 @@ class CompletionFailed(_End, frozen=True, kw_only=True, tag="completion_failed")
     """The provider has failed, or the server died in the middle (``blames_provider`` is false).
 
     :ivar error: for the caller alone: a provider's own text may quote the prompt.
-    :ivar summary: what everybody who sees the provider may be told of it.
+    :ivar summary: the error for every caller that may see the provider.
     """
 
     error: str

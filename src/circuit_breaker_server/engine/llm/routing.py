@@ -1,4 +1,4 @@
-"""Which provider a model is asked of."""
+"""Find the provider that serves a model."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Checks:
         return max(recorded, latest, key=lambda health: health.at)
 
     async def test(self, server_id: str, tell: Callable[[Finding], Value]) -> tuple[Value, Record]:
-        """Check an MCP server now and record it, whatever it finds; return what is told of it.
+        """Check an MCP server now and record the result, good or bad; return the answer and the record.
 
         The effect is the record: an attempt that dies before it leaves nothing, and is made anew.
 

@@ -46,7 +46,7 @@ _CHANGED = "the rule was changed by another operation first; read it, and try ag
 class Rules:
     """Stored rules: named by the conditions of activities, evaluated on demand.
 
-    :ivar standing: whoever holds it keeps all rules there; a deletion holds it too.
+    :ivar standing: no rule is deleted while a caller holds this lock; a deletion holds it too.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Whether an activity may be executed on a resource now."""
+"""Check whether an activity may be executed on a resource now."""
 
 from __future__ import annotations
 

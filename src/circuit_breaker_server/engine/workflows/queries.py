@@ -47,7 +47,7 @@ def resource_value(
 class RuleBook(Protocol):
     """The stored rules that conditions may name.
 
-    :ivar standing: whoever holds it keeps all rules there.
+    :ivar standing: no rule is deleted while this lock is held.
     """
 
     @property

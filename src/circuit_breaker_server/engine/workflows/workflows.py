@@ -108,9 +108,9 @@ class Workflows(Queries):
     async def create_resource(
         self, given: CreateResource, *, triggered_by: str | None = None, shape: Shape = _as_it_is
     ) -> Committed[Value]:
-        """Put a new resource into a workflow; answers ``ResourceGQL``, in the shape that is asked for.
+        """Put a new resource into a workflow; answers ``ResourceGQL``, in the requested shape.
 
-        ``triggered_by`` is told in the events.
+        ``triggered_by`` is part of the events.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``UNAVAILABLE``.
         """
@@ -152,10 +152,10 @@ class Workflows(Queries):
         new_state: str | None = None,
         shape: Shape = _as_it_is,
     ) -> Committed[Value]:
-        """Move a resource along an activity; answers ``ResourceGQL``, in the shape that is asked for.
+        """Move a resource along an activity; answers ``ResourceGQL``, in the requested shape.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
-        one is refused. ``triggered_by`` is told in the events and in the history. An activity that does not
+        one is refused. ``triggered_by`` is part of the events and the history. An activity that does not
         lead to ``new_state`` is refused; ``None`` leaves that to the workflow.
 
         :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,

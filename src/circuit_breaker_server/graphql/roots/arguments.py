@@ -30,7 +30,7 @@ MaySee: TypeAlias = Callable[[str], bool]
 List: TypeAlias = Callable[[Engine, Arguments, MaySee | None], Iterator[Value | None]]
 """A list, item by item, in the order of creation; ``None`` stands for what is looked at and not wanted.
 
-Whoever asks leaves out what the caller may not see; where there is an index, it is not even looked at.
+The function leaves out the items that the caller may not see; where there is an index, it skips them.
 ``None`` for :data:`MaySee` stands for every workflow.
 """
 Mutation: TypeAlias = Callable[[Engine, Arguments], Awaitable[Committed[object] | Value]]

@@ -1,9 +1,10 @@
-"""The audit log: who did what and what was decided, in lines that cannot be changed without a trace.
+"""The audit log: the actions of callers and the decisions on them, in lines that cannot be changed unnoticed.
 
 :class:`AuditLog` writes, :func:`verify` and :func:`read` check. Each line is sealed (HMAC-SHA256) over its
 text and the seal of the line before; the last seal that is on the disk is kept elsewhere too, as the anchor.
-Without the key nobody can edit, drop, repeat or reorder lines, and with the anchor nobody can cut the end.
-Whoever holds the key and can write both files can forge both: keep the key and the anchor away from the log.
+An attacker without the key cannot edit, drop, repeat or reorder lines unnoticed, nor, with the anchor, cut
+the end. An attacker that has the key and can write both files can forge both: keep the key and the anchor
+away from the log.
 """
 
 from circuit_breaker_server.security.audit.anchor import Anchor

@@ -1,4 +1,4 @@
-"""Writes the audit log: lines are sealed when appended, and a thread brings them to the disk in groups."""
+"""Write the audit log: lines are sealed when appended, and a thread writes them to the disk in groups."""
 
 from __future__ import annotations
 

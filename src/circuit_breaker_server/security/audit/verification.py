@@ -1,4 +1,4 @@
-"""Checks an audit log: line by line, against its key and its anchor, in memory that does not grow with it."""
+"""Verify an audit log: line by line, against its key and its anchor, in memory that does not grow with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from circuit_breaker_server.security.audit.rotation import (
 __all__ = ["LOCK_NAME", "AuditLine", "Finding", "FindingKind", "Verification", "read", "verify"]
 
 LOCK_NAME: Final = "events.lock"
-"""The lock beside the log, held by whoever writes it (:mod:`circuit_breaker_server.log.directory_lock`)."""
+"""The lock beside the log, held by the process that writes it (:mod:`.log.directory_lock`)."""
 
 FindingKind: TypeAlias = Literal[
     "missing",
