@@ -148,7 +148,7 @@ EXTRAS: Mapping[str, Extra] = {
 
     @property
     def service(self) -> str:
-        """Who was paid: the provider and the model, ``budget`` where it is no usage."""
+        """The provider and the model that were paid, ``budget`` where it is no usage."""
         return "/".join(filter(None, (self.provider, self.model))) or "budget"
 ''',
     ),
@@ -195,7 +195,7 @@ STREAMS: Mapping[str, Stream] = {
         subscription="WorkflowEventSubscription",
         suffix="workflow_events",
         suffix_in_all="workflow_events",
-        said="What happens in a workflow.",
+        said="Events of a workflow.",
         handlers=("on_event",),
     ),
     "agentExecutionStream": Stream(
@@ -203,7 +203,7 @@ STREAMS: Mapping[str, Stream] = {
         subscription="AgentExecutionSubscription",
         suffix="execution_stream",
         suffix_in_all="agent_execution_stream",
-        said="What happens in runs of agents.",
+        said="Events of agents' runs.",
         handlers=("on_event",),
         filter_arguments=("resourceId",),
     ),
@@ -229,7 +229,7 @@ STREAMS: Mapping[str, Stream] = {
         subscription="MCPSessionEventSubscription",
         suffix="session_events",
         suffix_in_all="mcp_session_events",
-        said="What happens to sessions of MCP servers.",
+        said="Events of sessions of MCP servers.",
         handlers=("on_event",),
         filters=(("filter_by_user", "user_id", "users"),),
         filter_arguments=("userId",),
@@ -239,7 +239,7 @@ STREAMS: Mapping[str, Stream] = {
         subscription="MCPCapabilitySubscription",
         suffix="capability_updates",
         suffix_in_all="mcp_capability_updates",
-        said="What an MCP server offers, after each change.",
+        said="Capabilities of an MCP server, after each change.",
         handlers=("on_update",),
     ),
     "natsResourceStream": Stream(

@@ -36,7 +36,7 @@ app.add_typer(log_app, name="log")
 
 
 class StreamName(enum.StrEnum):
-    """What ``watch`` can watch."""
+    """Streams that ``watch`` can follow."""
 
     RESOURCE_UPDATES = "resource-updates"
     WORKFLOW_EVENTS = "workflow-events"
@@ -48,7 +48,7 @@ class StreamName(enum.StrEnum):
 
 
 class TokenAlgorithm(enum.StrEnum):
-    """What tokens may be signed with."""
+    """Algorithms that tokens may be signed with."""
 
     HS256 = "HS256"
     RS256 = "RS256"

@@ -51,7 +51,7 @@ _DATA: Final = Path("circuit-breaker-data")
 
 
 class ExportFormat(enum.StrEnum):
-    """What ``audit export`` writes."""
+    """Formats that ``audit export`` writes."""
 
     JSONL = "jsonl"
     CSV = "csv"

@@ -79,7 +79,7 @@ _MODULES = {
     "AnalyticsClient": "analytics",
     "CostUpdateSubscription": "analytics_streams",
     "CostUpdateSubscriptionBuilder": "analytics_streams",
-    "SubscriptionClient": "consolidated",
+    "SubscriptionClient": "subscription_client",
     "Executor": "execution",
     "LLMClient": "llm",
     "LLMStream": "llm",

@@ -108,7 +108,7 @@ class AgentsClient:
     ) -> list[Agent]:
         """All agents, in the order of their creation.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {"first": first, "after": after}
@@ -119,7 +119,7 @@ class AgentsClient:
     ) -> list[StateAgentConfig]:
         """The configurations for a state, whatever the workflow, in the order of their creation.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {"stateId": state_id, "first": first, "after": after}
@@ -145,7 +145,7 @@ class AgentsClient:
 
         An unknown resource is an error.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {"resourceId": resource_id, "first": first, "after": after}

@@ -29,7 +29,7 @@ executionId agentId resourceId status timestamp data error } }
 
 @final
 class AgentExecutionSubscription(Subscription[AgentExecutionEvent]):
-    """What happens in runs of agents (``agentExecutionStream``).
+    """Events of agents' runs (``agentExecutionStream``).
 
     Example::
 

@@ -53,7 +53,7 @@ class AnalyticsClient:
     async def budget_status(
         self, *, user_id: str | UnsetType | None = UNSET, project_id: str | UnsetType | None = UNSET
     ) -> BudgetStatus:
-        """How a budget stands: the project's if one is given, else the user's.
+        """State of a budget: the project's if one is given, else the user's.
 
         Without a budget there is no limit, and the month's usage is told.
         """
@@ -70,7 +70,7 @@ class AnalyticsClient:
         user_id: str | UnsetType | None = UNSET,
         project_id: str | UnsetType | None = UNSET,
     ) -> CostAnalytics:
-        """What was spent from one day to another, both included, by whom the input names, or by all.
+        """Costs from one day to another, both included, of those whom the input names, or of all.
 
         :param start_date: A day (2030-01-31) or a time; its day in UTC counts as a whole.
         """

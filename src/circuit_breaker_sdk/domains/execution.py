@@ -101,7 +101,7 @@ class Executor:
 
     @property
     def waiting_mutations(self) -> int:
-        """How many mutations wait for the server to answer."""
+        """The number of mutations that wait for the server's answer."""
         return 0 if self._queue is None else len(self._queue)
 
     async def execute(

@@ -61,7 +61,7 @@ class LLMOperations:
     ) -> list[LLMProvider]:
         """All providers: the built-in one, then those configured, in the order of their creation.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {"first": first, "after": after}
@@ -109,7 +109,7 @@ class LLMOperations:
         :param stop: At most 4.
         :param stream: Send the pieces through ``llmStream``.
         :param user: Whom the usage is charged to, unless ``projectId`` is given.
-        :param project_id: What the usage is charged to.
+        :param project_id: The account that the usage is charged to.
         :param request_id: The caller's id for this request, never used before: subscribe to it first and miss
             nothing.
         """

@@ -281,13 +281,17 @@ class MCPClient:
         )
 
     async def oauth_providers(self) -> list[MCPOAuthProvider]:
-        """Where users can sign in: the providers that are built in, then those of the server's settings."""
+        """The providers at which users can sign in: those that are built in, then those of the server's
+        settings.
+        """
         return await self._executor.field(
             _MCP_OAUTH_PROVIDERS, type=list[MCPOAuthProvider], operation_name="McpOAuthProviders"
         )
 
     async def server_capabilities(self, *, server_id: str) -> MCPServerCapabilities | None:
-        """What an MCP server offers; null until a check has listed it or someone has registered it."""
+        """Capabilities of an MCP server; null until a check has listed them or a caller has registered
+        them.
+        """
         variables: dict[str, object] = {"serverId": server_id}
         return await self._executor.optional(
             _MCP_SERVER_CAPABILITIES,
@@ -297,7 +301,7 @@ class MCPClient:
         )
 
     async def server_health(self, *, server_id: str) -> MCPServerHealth:
-        """How the last check of an MCP server went.
+        """Result of the last check of an MCP server.
 
         Refused with NOT_FOUND where the id names none.
         """
@@ -457,7 +461,7 @@ class MCPClient:
         PROVIDER_FAILED if the provider does not give a token: the sign-in is used up then.
 
         :param user_id: As in ``initiateMcpOAuth``.
-        :param code: What the provider sent the user back with.
+        :param code: The parameters that the provider sent the user back with.
         :param code_verifier: Not needed; one that is not the sign-in's is refused.
         """
         variables: dict[str, object] = {
@@ -574,9 +578,9 @@ class MCPClient:
     def subscribe_session_events(
         self, *, user_id: str | None = None, server_id: str | None = None
     ) -> MCPSessionEventSubscriptionBuilder:
-        """What happens to sessions; of one user, of one MCP server, or of all."""
+        """Events of sessions; of one user, of one MCP server, or of all."""
         return mcp_streams.mcp_session_events(self._manager, user_id=user_id, server_id=server_id)
 
     def subscribe_capability_updates(self, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
-        """What an MCP server offers, whenever that changes."""
+        """Capabilities of an MCP server, after each change."""
         return mcp_streams.mcp_capability_updates(self._manager, server_id=server_id)

@@ -101,7 +101,7 @@ def mcp_server_status_updates(
 
 @final
 class MCPSessionEventSubscription(Subscription[MCPSessionEvent]):
-    """What happens to sessions of MCP servers (``mcpSessionEvents``).
+    """Events of sessions of MCP servers (``mcpSessionEvents``).
 
     Example::
 
@@ -154,7 +154,7 @@ def mcp_session_events(
 
 @final
 class MCPCapabilitySubscription(Subscription[MCPServerCapabilities]):
-    """What an MCP server offers, after each change (``mcpCapabilityUpdates``).
+    """Capabilities of an MCP server, after each change (``mcpCapabilityUpdates``).
 
     Example::
 

@@ -82,7 +82,7 @@ class NATSClient:
     ) -> list[NATSResource]:
         """The resources of a workflow that are in a state now, in the order of their creation.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {
@@ -114,7 +114,7 @@ class NATSClient:
 
         :param initial_data: An object of at most 256 KiB; left out or null: empty.
         :param metadata: An object of at most 64 KiB; left out or null: empty.
-        :param triggered_by: Who does it, 1 to 256 characters; told in the events.
+        :param triggered_by: The actor, 1 to 256 characters; told in the events.
         """
         variables: dict[str, object] = {
             "input": {
@@ -142,7 +142,7 @@ class NATSClient:
 
         :param activity_id: The id of one of the activities of the resource's workflow.
         :param new_state: Must be the activity's ``toState``.
-        :param triggered_by: Who does it, 1 to 256 characters; told in the events and in ``activityHistory``.
+        :param triggered_by: The actor, 1 to 256 characters; told in the events and in ``activityHistory``.
         :param data: As in ActivityExecuteInput.
         """
         variables: dict[str, object] = {

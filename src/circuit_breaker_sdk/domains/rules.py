@@ -117,7 +117,7 @@ class RulesClient:
     ) -> list[Rule]:
         """The rules that have all the tags, in the order of their creation; without tags all rules.
 
-        :param first: How many at most: 1 to 1,000, which is the default.
+        :param first: The number of items at most: 1 to 1,000, which is the default.
         :param after: The id of the item before them: the last one of the page before.
         """
         variables: dict[str, object] = {"tags": tags, "first": first, "after": after}

@@ -55,7 +55,7 @@ class SubscriptionClient:
         )
 
     def workflow_events(self, workflow_id: str | None = None) -> WorkflowEventSubscriptionBuilder:
-        """What happens in a workflow: to its resources, and to its definition."""
+        """Events of a workflow: of its resources, and of its definition."""
         return workflows_streams.workflow_events(self._manager, workflow_id=workflow_id)
 
     def agent_execution_stream(
@@ -92,11 +92,11 @@ class SubscriptionClient:
     def mcp_session_events(
         self, *, user_id: str | None = None, server_id: str | None = None
     ) -> MCPSessionEventSubscriptionBuilder:
-        """What happens to sessions; of one user, of one MCP server, or of all."""
+        """Events of sessions; of one user, of one MCP server, or of all."""
         return mcp_streams.mcp_session_events(self._manager, user_id=user_id, server_id=server_id)
 
     def mcp_capability_updates(self, server_id: str | None = None) -> MCPCapabilitySubscriptionBuilder:
-        """What an MCP server offers, whenever that changes."""
+        """Capabilities of an MCP server, after each change."""
         return mcp_streams.mcp_capability_updates(self._manager, server_id=server_id)
 
     def nats_resource_stream(

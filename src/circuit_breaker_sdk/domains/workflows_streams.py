@@ -69,7 +69,7 @@ class ResourceUpdateSubscription(Subscription[Resource]):
 
 @final
 class WorkflowEventSubscription(Subscription[WorkflowEvent]):
-    """What happens in a workflow.
+    """Events of a workflow.
 
     Example::
 

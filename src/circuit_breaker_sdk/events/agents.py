@@ -34,7 +34,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class AgentLLMProvider(Event, frozen=True, kw_only=True):
-    """Where an agent's prompts are sent (``AgentLLMProviderGQL``).
+    """The provider that an agent's prompts are sent to (``AgentLLMProviderGQL``).
 
     :ivar provider_type: echo is the built-in provider.
     :ivar base_url: Of an endpoint that speaks OpenAI's protocol; null where the configured provider of the
@@ -47,7 +47,7 @@ class AgentLLMProvider(Event, frozen=True, kw_only=True):
 
 
 class LLMConfig(Event, frozen=True, kw_only=True):
-    """How a model is asked (``LlmConfigGQL``)."""
+    """Settings of the requests to a model (``LlmConfigGQL``)."""
 
     temperature: float
     max_tokens: int | None = None
@@ -58,7 +58,7 @@ class LLMConfig(Event, frozen=True, kw_only=True):
 
 
 class AgentPrompts(Event, frozen=True, kw_only=True):
-    """What an agent says to the model.
+    """The prompts of an agent.
 
     ``{name}`` stands for a key of the run's input (``AgentPromptsGQL``).
 
@@ -89,7 +89,7 @@ class Agent(Event, frozen=True, kw_only=True):
 
 
 class AgentExecutionStatus(OpenEnum):
-    """Where a run is in its life; the last four are ends (``AgentExecutionStatusGQL``)."""
+    """State of a run; the last four are ends (``AgentExecutionStatusGQL``)."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -142,7 +142,7 @@ class StateAgentSchedule(Event, frozen=True, kw_only=True):
 
 
 class AgentRetryConfig(Event, frozen=True, kw_only=True):
-    """How often a failed attempt is made again (``AgentRetryConfigGQL``).
+    """Retries of a failed attempt (``AgentRetryConfigGQL``).
 
     :ivar max_attempts: All attempts together, the first included.
     :ivar backoff_seconds: Before each further attempt.
@@ -195,7 +195,7 @@ class StateAgentConfig(Event, frozen=True, kw_only=True):
 
 
 class AgentExecutionEventType(OpenEnum):
-    """What happened in a run (``AgentExecutionEventType``)."""
+    """Kind of an event of a run (``AgentExecutionEventType``)."""
 
     STARTED = "STARTED"
     PROGRESS = "PROGRESS"

@@ -50,7 +50,7 @@ class BudgetStatus(Event, frozen=True, kw_only=True):
 
 
 class CostAnalytics(Event, frozen=True, kw_only=True):
-    """What was spent in a time (``CostAnalyticsGQL``).
+    """Costs of a period (``CostAnalyticsGQL``).
 
     :ivar provider_breakdown: By provider: {cost, tokens, requests}.
     :ivar model_breakdown: By model: {cost, tokens, requests}.
@@ -83,7 +83,7 @@ class CostAnalytics(Event, frozen=True, kw_only=True):
 
 
 class CostEventType(OpenEnum):
-    """What happened to an account (``CostEventType``)."""
+    """Kind of an event of an account (``CostEventType``)."""
 
     COST_INCURRED = "COST_INCURRED"
     BUDGET_WARNING = "BUDGET_WARNING"
@@ -134,5 +134,5 @@ class CostUpdate(Event, frozen=True, kw_only=True):
 
     @property
     def service(self) -> str:
-        """Who was paid: the provider and the model, ``budget`` where it is no usage."""
+        """The provider and the model that were paid, ``budget`` where it is no usage."""
         return "/".join(filter(None, (self.provider, self.model))) or "budget"

@@ -21,7 +21,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class PageInfo(Event, frozen=True, kw_only=True):
-    """Where a page stands in its list (``PageInfo``).
+    """Position of a page in its list (``PageInfo``).
 
     :ivar start_cursor: Of the page's first item; null of an empty page.
     :ivar end_cursor: Of the page's last item; null of an empty page.
@@ -38,8 +38,8 @@ class PageInfo(Event, frozen=True, kw_only=True):
 class PaginationInput(Input, frozen=True, kw_only=True):
     """The first 100 items if nothing is given (``PaginationInput``).
 
-    :ivar first: How many, from the beginning or from ``after``; 0 to 100.
-    :ivar last: How many, up to the end or to ``before``; 0 to 100. Not together with ``first``.
+    :ivar first: The number of items from the beginning or from ``after``; 0 to 100.
+    :ivar last: The number of items up to the end or to ``before``; 0 to 100. Not together with ``first``.
     """
 
     first: int | UnsetType | None = UNSET
@@ -49,7 +49,7 @@ class PaginationInput(Input, frozen=True, kw_only=True):
 
 
 class ApiResponse(Event, frozen=True, kw_only=True):
-    """What a mutation that answers nothing else has done (``ApiResponse``).
+    """The outcome of a mutation that answers nothing else (``ApiResponse``).
 
     :ivar success: Always true: what fails is an error.
     :ivar error_code: Always null.

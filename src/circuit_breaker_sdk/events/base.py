@@ -17,7 +17,7 @@ JSON: TypeAlias = Union[dict[str, "JSON"], list["JSON"], str, int, float, bool, 
 JSONInput: TypeAlias = Union[  # noqa: UP007 (as above)
     Mapping[str, "JSONInput"], Sequence["JSONInput"], str, int, float, bool, None
 ]
-"""What is accepted where the schema says ``JSON``."""
+"""The values that are accepted where the schema says ``JSON``."""
 
 T = TypeVar("T")
 

@@ -45,8 +45,7 @@ class LLMModel(Event, frozen=True, kw_only=True):
 
 
 class LLMProviderHealth(Event, frozen=True, kw_only=True):
-    """How a provider's calls have gone, counted from real ones since it was last configured
-    (``LlmProviderHealthGQL``).
+    """Health of a provider, from its real calls since it was last configured (``LlmProviderHealthGQL``).
 
     :ivar is_healthy: Fewer than three failures in a row.
     :ivar last_check: When it was last called; when it was configured, if never.
@@ -99,7 +98,7 @@ class LLMChoice(Event, frozen=True, kw_only=True):
 
 
 class TokenUsage(Event, frozen=True, kw_only=True):
-    """What a completion took (``TokenUsageGQL``).
+    """Tokens that a completion used (``TokenUsageGQL``).
 
     :ivar estimated_cost: USD, from the prices of the provider's list of models; 0 where the model is not in
         it.
@@ -117,7 +116,7 @@ class RoutingInfo(Event, frozen=True, kw_only=True):
     :ivar selected_provider: The name of the provider.
     :ivar routing_strategy: model-prefix or model-list.
     :ivar latency_ms: From the request to the last piece.
-    :ivar retry_count: How often the provider was asked again.
+    :ivar retry_count: The number of retries at the provider.
     :ivar fallback_used: Always false: a request is not sent to a second provider.
     """
 
@@ -154,7 +153,7 @@ class LLMResponse(Event, frozen=True, kw_only=True):
 
 
 class LLMStreamChunkType(OpenEnum):
-    """What a piece of a stream is (``LlmStreamEventType``)."""
+    """Kind of a piece of a stream (``LlmStreamEventType``)."""
 
     STREAM_START = "STREAM_START"
     CONTENT_DELTA = "CONTENT_DELTA"

@@ -68,7 +68,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class MCPServerType(OpenEnum):
-    """Where an MCP server runs (``McpServerType``)."""
+    """Type of an MCP server: where it runs (``McpServerType``)."""
 
     LOCAL = "LOCAL"
     """On this machine: its endpoint has a loopback address."""
@@ -93,7 +93,7 @@ class MCPServerStatus(OpenEnum):
 
 
 class MCPHealthStatus(OpenEnum):
-    """What a check found (``McpHealthStatus``)."""
+    """Finding of a check (``McpHealthStatus``)."""
 
     HEALTHY = "HEALTHY"
     UNHEALTHY = "UNHEALTHY"
@@ -123,7 +123,7 @@ class MCPSessionStatus(OpenEnum):
 
 
 class MCPAuthMethod(OpenEnum):
-    """How a user signed in (``McpAuthMethod``)."""
+    """Method by which a user signed in (``McpAuthMethod``)."""
 
     OAUTH = "OAUTH"
     JWT = "JWT"
@@ -132,7 +132,7 @@ class MCPAuthMethod(OpenEnum):
 
 
 class MCPSessionEventType(OpenEnum):
-    """What happened to a session (``McpSessionEventType``)."""
+    """Kind of an event of a session (``McpSessionEventType``)."""
 
     CREATED = "CREATED"
     REFRESHED = "REFRESHED"
@@ -143,7 +143,7 @@ class MCPSessionEventType(OpenEnum):
 
 
 class MCPSslConfig(Event, frozen=True, kw_only=True):
-    """How an https endpoint is trusted (``McpSslConfig``).
+    """TLS settings of an https endpoint (``McpSslConfig``).
 
     :ivar ca_cert: PEM.
     :ivar client_cert: PEM.
@@ -179,11 +179,11 @@ class MCPRateLimitConfig(Event, frozen=True, kw_only=True):
 
 
 class MCPServerConfig(Event, frozen=True, kw_only=True):
-    """How an MCP server is reached (``McpServerConfig``).
+    """Address and connection settings of an MCP server (``McpServerConfig``).
 
     :ivar timeout_seconds: A check is over within this time, whatever happens.
     :ivar max_connections: Open at once during a check.
-    :ivar retry: How often a check tries, and when.
+    :ivar retry: Retries of a check.
     :ivar rate_limit: Always null: see ``McpServerConfigInput``.
     :ivar headers: The names of the headers that requests carry; their values are kept secret and shown as
         (hidden).
@@ -206,7 +206,7 @@ class MCPServerConfig(Event, frozen=True, kw_only=True):
 
 
 class MCPOAuthProvider(Event, frozen=True, kw_only=True):
-    """Where users sign in (``McpOAuthProvider``).
+    """A provider at which users sign in (``McpOAuthProvider``).
 
     :ivar config: Always null.
     :ivar enabled: Always true.
@@ -233,8 +233,8 @@ class MCPTokenRefreshConfig(Event, frozen=True, kw_only=True):
     """When the tokens of an OAuth session are renewed (``McpTokenRefreshConfig``).
 
     :ivar auto_refresh: Renew without being asked.
-    :ivar refresh_threshold_seconds: How long before the token expires.
-    :ivar max_refresh_attempts: How often to try, each time.
+    :ivar refresh_threshold_seconds: Time before the token's expiry.
+    :ivar max_refresh_attempts: Attempts at each refresh.
     :ivar refresh_retry_delay_seconds: Between two tries.
     """
 
@@ -275,12 +275,12 @@ class MCPOAuthConfig(Event, frozen=True, kw_only=True, tag_field="__typename", t
 class MCPJwtConfig(Event, frozen=True, kw_only=True, tag_field="__typename", tag="McpJwtConfig"):
     """Sign-in with a token that someone else has signed (``McpJwtConfig``).
 
-    :ivar issuer: What ``iss`` must be.
-    :ivar audience: What ``aud`` must be or hold; null: a token must have none.
+    :ivar issuer: The required ``iss``.
+    :ivar audience: The value that ``aud`` must be or hold; null: a token must have none.
     :ivar public_key: PEM, or a JWK as JSON.
     :ivar algorithm: The only one that is accepted.
-    :ivar expiration_seconds: How long a session lasts at most, and the tokens that the checks present.
-    :ivar custom_claims: What a token must hold.
+    :ivar expiration_seconds: Lifetime of a session, and of the tokens that the checks present.
+    :ivar custom_claims: Claims that a token must hold.
     :ivar metadata: Always null.
     """
 
@@ -294,7 +294,7 @@ class MCPJwtConfig(Event, frozen=True, kw_only=True, tag_field="__typename", tag
 
     @property
     def custom_claims(self) -> JSON:
-        """What a token must hold."""
+        """Claims that a token must hold."""
         return self._json("_custom_claims")
 
     @property
@@ -304,11 +304,11 @@ class MCPJwtConfig(Event, frozen=True, kw_only=True, tag_field="__typename", tag
 
 
 MCPAuthConfig: TypeAlias = MCPOAuthConfig | MCPJwtConfig
-"""How the users of an MCP server sign in."""
+"""Authentication of the users of an MCP server."""
 
 
 class MCPTool(Event, frozen=True, kw_only=True):
-    """What can be called (``McpTool``).
+    """A tool: it can be called (``McpTool``).
 
     :ivar description: Empty where the MCP server gives none.
     :ivar deprecated: Always false: the protocol does not say.
@@ -333,7 +333,7 @@ class MCPTool(Event, frozen=True, kw_only=True):
 
 
 class MCPResource(Event, frozen=True, kw_only=True):
-    """What can be read (``McpResource``).
+    """A resource: it can be read (``McpResource``).
 
     :ivar type: resource, or what was registered.
     """
@@ -376,7 +376,7 @@ class MCPPromptParameter(Event, frozen=True, kw_only=True):
 
 
 class MCPPrompt(Event, frozen=True, kw_only=True):
-    """What can be asked for, filled in (``McpPrompt``).
+    """A prompt: it can be filled in (``McpPrompt``).
 
     :ivar description: Empty where the MCP server gives none.
     :ivar template: Empty of a listed prompt: the MCP server fills it in itself.
@@ -396,7 +396,7 @@ class MCPPrompt(Event, frozen=True, kw_only=True):
 
 
 class MCPServerFeatures(Event, frozen=True, kw_only=True):
-    """How an MCP server can be spoken to; as registered, else as found by the check
+    """Protocol features of an MCP server; as registered, else as found by the check
     (``McpServerFeatures``).
 
     :ivar file_operations: It has resources.
@@ -412,7 +412,7 @@ class MCPServerFeatures(Event, frozen=True, kw_only=True):
 
 
 class MCPServerCapabilities(Event, frozen=True, kw_only=True):
-    """What an MCP server offers (``McpServerCapabilities``).
+    """Capabilities of an MCP server (``McpServerCapabilities``).
 
     :ivar last_updated: When it last changed.
     """
@@ -427,7 +427,7 @@ class MCPServerCapabilities(Event, frozen=True, kw_only=True):
 
 
 class MCPHealthDetails(Event, frozen=True, kw_only=True):
-    """How far the last check came (``McpHealthDetails``)."""
+    """Parts of the last check (``McpHealthDetails``)."""
 
     connection: MCPHealthStatus
     authentication: MCPHealthStatus
@@ -437,7 +437,7 @@ class MCPHealthDetails(Event, frozen=True, kw_only=True):
 
 
 class MCPServerHealth(Event, frozen=True, kw_only=True):
-    """How the last check went (``McpServerHealth``).
+    """Result of the last check (``McpServerHealth``).
 
     :ivar last_check_at: When the MCP server was made, if it was never checked.
     :ivar response_time_ms: From the first byte to the last answer.
@@ -455,7 +455,7 @@ class MCPServerHealth(Event, frozen=True, kw_only=True):
 class MCPServer(Event, frozen=True, kw_only=True):
     """A server that speaks the Model Context Protocol over streamable HTTP (``McpServer``).
 
-    :ivar auth: How its users sign in; null where they cannot.
+    :ivar auth: The authentication of its users; null where they cannot sign in.
     :ivar capabilities: Null in events of sessions: ask the server for them.
     :ivar health: Null before the first check, and in events of sessions.
     :ivar active_sessions_count: Sessions that are ACTIVE; in events of sessions after the event.
@@ -493,7 +493,7 @@ class MCPSession(Event, frozen=True, kw_only=True):
     :ivar metadata: Of a JWT sign-in what was given with it; of an OAuth sign-in the ``scope`` that was
         granted.
     :ivar last_activity_at: When it was made or last refreshed.
-    :ivar request_count: How often it was refreshed.
+    :ivar request_count: The number of refreshes.
     :ivar user_agent: Always null.
     :ivar ip_address: Always null.
     """
@@ -523,7 +523,7 @@ class MCPSession(Event, frozen=True, kw_only=True):
 class MCPOAuthInitiation(Event, frozen=True, kw_only=True):
     """A sign-in that has begun (``McpOAuthInitiation``).
 
-    :ivar authorization_url: Where to send the user.
+    :ivar authorization_url: The URL to send the user to.
     :ivar state: Comes back with the code.
     :ivar code_verifier: Always null: it stays on the server.
     """
@@ -536,7 +536,7 @@ class MCPOAuthInitiation(Event, frozen=True, kw_only=True):
 
 
 class MCPConnectionTestDetails(Event, frozen=True, kw_only=True):
-    """How far it came; null where it did not come so far, or does not apply
+    """Parts of the check; null where it did not come so far, or does not apply
     (``McpConnectionTestDetails``).
 
     :ivar ssl_handshake: Null of an http endpoint.
@@ -552,7 +552,7 @@ class MCPConnectionTestDetails(Event, frozen=True, kw_only=True):
 
 
 class MCPConnectionTest(Event, frozen=True, kw_only=True):
-    """How a check went that was asked for (``McpConnectionTest``)."""
+    """Result of a check on request (``McpConnectionTest``)."""
 
     success: bool
     details: MCPConnectionTestDetails
@@ -607,7 +607,7 @@ class MCPServerStatusUpdate(Event, frozen=True, kw_only=True):
 
 
 class MCPSessionEvent(Event, frozen=True, kw_only=True):
-    """What happened to a session, and the session after it (``McpSessionEvent``).
+    """An event of a session, and the session after it (``McpSessionEvent``).
 
     Example::
 
@@ -704,7 +704,7 @@ class MCPOAuthConfigInput(Input, frozen=True, kw_only=True):
 
     :ivar provider_id: One of ``mcpOAuthProviders``.
     :ivar client_secret: Kept secret.
-    :ivar redirect_uri: Where the provider sends the user back to.
+    :ivar redirect_uri: The URL that the provider sends the user back to.
     :ivar additional_params: An object of texts: further parameters of the authorization URL.
     """
 

@@ -23,8 +23,7 @@ _NULL = msgspec.Raw(b"null")
 class ActivityRecord(Event, frozen=True, kw_only=True):
     """One activity in the life of a resource, and its record (``ActivityRecordGQL``).
 
-    :ivar triggered_by: Who did it, if it was said: see executeActivityWithNats. Agents say it of what they
-        do.
+    :ivar triggered_by: The actor, if it was said: see executeActivityWithNats. Agents name themselves.
     :ivar nats_sequence: The offset of its record, in decimal; null for activities of before this was kept.
     :ivar metadata: The data the activity was executed with.
     """
@@ -80,7 +79,7 @@ class NATSResource(Event, frozen=True, kw_only=True):
 
 
 class ResourceEventType(OpenEnum):
-    """What a NatsResourceEventGQL tells of (``ResourceEventType``)."""
+    """Kind of a NatsResourceEventGQL (``ResourceEventType``)."""
 
     CREATED = "CREATED"
     STATE_CHANGED = "STATE_CHANGED"

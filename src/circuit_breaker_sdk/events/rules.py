@@ -22,7 +22,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class RuleCondition(Event, frozen=True, kw_only=True):
-    """What a rule asks for; only the fields of its type are not null.
+    """Condition of a rule; only the fields of its type are not null.
 
     See RuleConditionInput (``RuleConditionGQL``).
 
@@ -70,7 +70,7 @@ class Rule(Event, frozen=True, kw_only=True):
 
 
 class RuleEvaluationResult(Event, frozen=True, kw_only=True):
-    """What became of a rule, or of a rule nested in it (``RuleEvaluationResultGQL``).
+    """Result of a rule, or of a rule nested in it (``RuleEvaluationResultGQL``).
 
     :ivar rule_id: The rule's id; see RuleGQL for those of nested rules.
     :ivar reason: A sentence that says why; long values are cut short in it.

@@ -36,7 +36,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class StateType(OpenEnum):
-    """What a state is in its workflow (``StateType`` of the schema)."""
+    """Type of a state (``StateType`` of the schema)."""
 
     NORMAL = "NORMAL"
     INITIAL = "INITIAL"
@@ -47,7 +47,7 @@ class StateType(OpenEnum):
 
 
 class WorkflowEventType(OpenEnum):
-    """What happened (``WorkflowEventType`` of the schema)."""
+    """Kind of an event of a workflow (``WorkflowEventType`` of the schema)."""
 
     RESOURCE_CREATED = "RESOURCE_CREATED"
     RESOURCE_STATE_CHANGED = "RESOURCE_STATE_CHANGED"
@@ -92,7 +92,7 @@ class AutoTransition(Event, frozen=True, kw_only=True):
 
 
 class StateNotifications(Event, frozen=True, kw_only=True):
-    """Who is told that a resource reached a state (``StateNotificationConfigGQL``)."""
+    """Recipients of the notice that a resource reached a state (``StateNotificationConfigGQL``)."""
 
     enabled: bool
     channels: tuple[str, ...] = ()
@@ -169,7 +169,7 @@ class HistoryEntry(Event, frozen=True, kw_only=True):
 
     @property
     def data(self) -> JSON:
-        """What the activity was executed with."""
+        """The data that the activity was executed with."""
         return self._json("_data")
 
 
@@ -237,12 +237,12 @@ class WorkflowEvent(Event, frozen=True, kw_only=True):
 
     @property
     def data(self) -> JSON:
-        """What the event carries, decoded on first access."""
+        """The data of the event, decoded on first access."""
         return self._json("_data")
 
     @property
     def message(self) -> str:
-        """What happened, in one sentence for people; made here, not sent by the server."""
+        """The event in one sentence for people; made here, not sent by the server."""
         data = self.data
         facts = data if isinstance(data, dict) else {}
         subject = f"resource {self.resource_id}" if self.resource_id else f"workflow {self.workflow_id}"
@@ -286,7 +286,7 @@ class AutoTransitionInput(Input, frozen=True, kw_only=True):
 
 
 class StateNotificationsInput(Input, frozen=True, kw_only=True):
-    """Who shall be told that a resource reached a state (``StateNotificationConfigInput``)."""
+    """Recipients of the notice that a resource reached a state (``StateNotificationConfigInput``)."""
 
     enabled: bool
     channels: Sequence[str]

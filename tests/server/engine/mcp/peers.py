@@ -112,7 +112,7 @@ class FakeMcp:
                 }
             case "ping":
                 result = {}
-            case "scripts/list":
+            case "tools/list":
                 more = {"nextCursor": "again"} if kind == "endless" else {}
                 result = {"tools": self.tools, **more}
             case _:

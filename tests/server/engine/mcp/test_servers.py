@@ -113,7 +113,7 @@ async def test_a_check_that_finds_nothing_new_is_no_record_but_its_time_is_known
         for _ in range(3):
             fake.asked.clear()
             await fake.asked.wait()
-            while fake.methods[-1] != "scripts/list":
+            while fake.methods[-1] != "tools/list":
                 fake.asked.clear()
                 await fake.asked.wait()
         assert len(log.records) == records
