@@ -9,7 +9,11 @@ from typing import Final
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import (
+    RSAPrivateKey,
+    RSAPrivateNumbers,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -100,6 +104,22 @@ def test_a_private_key_whose_numbers_do_not_belong_together_is_refused(
 ) -> None:
     with pytest.raises(KeyUnusable):
         read_key(jwk(**spoil(numbers_of(key))), "RS256")
+
+
+def test_a_pem_whose_numbers_do_not_belong_together_is_refused(key: RSAPrivateKey) -> None:
+    found = key.private_numbers()
+    spoilt = RSAPrivateNumbers(
+        p=found.p,
+        q=found.q,
+        d=found.d + 2,
+        dmp1=found.dmp1,
+        dmq1=found.dmq1,
+        iqmp=found.iqmp,
+        public_numbers=found.public_numbers,
+    )
+    text = private_pem(spoilt.private_key(unsafe_skip_rsa_key_validation=True))
+    with pytest.raises(KeyUnusable, match="do not belong together"):
+        read_key(text, "RS256")
 
 
 def test_a_factor_that_is_no_prime_shows_itself_in_a_signature() -> None:
