@@ -55,8 +55,8 @@ async def _serve(orders: Orders, holds: Holds) -> None:
         install(*orders.crash)
     sys.stdout.write(f"ready: {server.port}\n")
     sys.stdout.flush()
-    settle_memory()
     if orders.holds_file is not None:
+        settle_memory()
         holds.counts = histogram_in(Path(orders.holds_file))
     serving = asyncio.create_task(server.wait())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
