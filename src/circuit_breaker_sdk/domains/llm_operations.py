@@ -109,7 +109,7 @@ class LLMOperations:
         :param stop: At most 4.
         :param stream: Send the pieces through ``llmStream``.
         :param user: Whom the usage is charged to, unless ``projectId`` is given.
-        :param project_id: The account that the usage is charged to.
+        :param project_id: The project that the usage is charged to.
         :param request_id: The caller's id for this request, never used before: subscribe to it first and miss
             nothing.
         """

@@ -41,7 +41,7 @@ class _Waiting(msgspec.Struct, order=True):
 
 @final
 class _Past:
-    """Attempts of one mutation so far."""
+    """Outcome of one mutation's attempts so far: the last failure, and whether it may have happened."""
 
     def __init__(self) -> None:
         self.failure: SubscriptionError | None = None

@@ -183,7 +183,7 @@ class MCPServerConfig(Event, frozen=True, kw_only=True):
 
     :ivar timeout_seconds: A check is over within this time, whatever happens.
     :ivar max_connections: Open at once during a check.
-    :ivar retry: Retries of a check.
+    :ivar retry: Number of attempts of a check, and the waits between them.
     :ivar rate_limit: Always null: see ``McpServerConfigInput``.
     :ivar headers: The names of the headers that requests carry; their values are kept secret and shown as
         (hidden).
@@ -279,7 +279,8 @@ class MCPJwtConfig(Event, frozen=True, kw_only=True, tag_field="__typename", tag
     :ivar audience: The value that ``aud`` must be or hold; null: a token must have none.
     :ivar public_key: PEM, or a JWK as JSON.
     :ivar algorithm: The only one that is accepted.
-    :ivar expiration_seconds: Lifetime of a session, and of the tokens that the checks present.
+    :ivar expiration_seconds: Maximum lifetime of a session, and lifetime of the tokens that the checks
+        present.
     :ivar custom_claims: Claims that a token must hold.
     :ivar metadata: Always null.
     """
@@ -427,7 +428,7 @@ class MCPServerCapabilities(Event, frozen=True, kw_only=True):
 
 
 class MCPHealthDetails(Event, frozen=True, kw_only=True):
-    """Parts of the last check (``McpHealthDetails``)."""
+    """Result of each part of the last check (``McpHealthDetails``)."""
 
     connection: MCPHealthStatus
     authentication: MCPHealthStatus
@@ -536,7 +537,7 @@ class MCPOAuthInitiation(Event, frozen=True, kw_only=True):
 
 
 class MCPConnectionTestDetails(Event, frozen=True, kw_only=True):
-    """Parts of the check; null where it did not come so far, or does not apply
+    """Result of each part of the check; null where it did not come so far, or does not apply
     (``McpConnectionTestDetails``).
 
     :ivar ssl_handshake: Null of an http endpoint.
