@@ -430,7 +430,7 @@ class MCPClient:
         Its ``state`` is good for one completion within ten minutes. The proof key (PKCE, S256) stays on the
         server.
 
-        :param user_id: Whose session it will be.
+        :param user_id: User of the new session.
         :param redirect_uri: Instead of the configured one.
         :param additional_params: An object of texts, besides the configured ones.
         """

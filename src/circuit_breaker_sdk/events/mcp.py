@@ -102,7 +102,7 @@ class MCPHealthStatus(OpenEnum):
 
 
 class MCPOAuthProviderType(OpenEnum):
-    """Whose OAuth endpoints these are (``McpOAuthProviderType``)."""
+    """Provider of the OAuth endpoints (``McpOAuthProviderType``)."""
 
     GITLAB = "GITLAB"
     GITHUB = "GITHUB"

@@ -19,9 +19,9 @@ class _Node(Generic[T]):
     def __init__(self) -> None:
         self.children: dict[str, _Node[T]] = {}
         self.here: dict[T, None] = {}
-        """Whose pattern ends here."""
+        """Entries whose pattern ends here."""
         self.rest: dict[T, None] = {}
-        """Whose pattern ends here in ``>``."""
+        """Entries whose pattern ends here in ``>``."""
 
     def is_empty(self) -> bool:
         return not (self.children or self.here or self.rest)

@@ -79,7 +79,7 @@ class SignInEntry(Entry, frozen=True, kw_only=True):
 
 @final
 class TenantEntry(Entry, frozen=True, kw_only=True):
-    """Whose an MCP server is: kept when the server is deleted, for its events can still be read."""
+    """Owner of an MCP server: kept when the server is deleted, for its events can still be read."""
 
     tenant_id: str
 
