@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ async def test_what_is_at_the_bound_passes_and_one_more_is_refused_and_closed(
 
 
 class RecordingTransport(asyncio.Transport):
-    """Takes what is written, and knows whether it is closed."""
+    """Stores what is written, and knows whether the server has ended its answer."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -139,6 +140,12 @@ class RecordingTransport(asyncio.Transport):
         self.is_closed = True
 
     def abort(self) -> None:
+        self.is_closed = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
         self.is_closed = True
 
     def pause_reading(self) -> None:
@@ -344,3 +351,36 @@ async def test_bounds_are_settings(tmp_path: Path) -> None:
         assert b"Connection: close" in refused
         assert b"Retry-After" not in refused
         assert (await ask(number_of_headers(6)))[9:12] == b"431"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (target_of(LIMITS.request_line_bytes + 1), 414),
+        (header_of(LIMITS.header_bytes + 1), 431),
+        (body_of(LIMITS.body_bytes + 1)[:-7], 413),
+        (
+            b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 9000000\r\n\r\n" + b" " * (LIMITS.body_bytes + 1),
+            413,
+        ),
+        (b"no request at all\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: one\r\nHost: two\r\n\r\n", 400),
+    ],
+)
+async def test_a_client_that_is_still_sending_can_read_why_it_was_refused(
+    tmp_path: Path, request_bytes: bytes, status: int
+) -> None:
+    async with Server(ServerSettings(data_dir=tmp_path, port=0)) as server:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, request_bytes)
+            answer = await loop.sock_recv(client, 65_536)
+            for _ in range(3):  # a reset would be the answer to the first, and an error of the second
+                await loop.sock_sendall(client, b"x" * 10_000)
+                await asyncio.sleep(0.02)
+            while piece := await loop.sock_recv(client, 65_536):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.count(b"HTTP/1.1") == 1

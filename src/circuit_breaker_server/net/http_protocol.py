@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.net.lingering_close import LingeringClose
 from circuit_breaker_server.net.request_limits import (
     PIECE_BYTES,
     RequestLimits,
@@ -91,6 +92,7 @@ def guarded_protocol(
         _has_received = False
         _refusal: tuple[int, str] | None = None
         _is_foreign = False
+        _closing: LingeringClose | None = None
         _host = ""
 
         def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -107,11 +109,16 @@ def guarded_protocol(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            if self._closing is not None:
+                self._closing.ended()
             self._leave()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing() or self._is_foreign:
+            if self._closing is not None:
+                self._closing.received()
+                return
+            if self._is_closing() or self._is_foreign:
                 return
             self._has_received = True
             if self.pipeline:
@@ -127,7 +134,7 @@ def guarded_protocol(
                     break
                 piece = bytes(data[start : start + PIECE_BYTES])
                 super().data_received(piece)
-                if self._is_upgraded or self.transport.is_closing():
+                if self._is_upgraded or self._is_closing():
                     self._disarm()
                     return
                 if self._is_foreign:
@@ -158,10 +165,13 @@ def guarded_protocol(
                 self.flow.pause_reading()
 
         def on_response_complete(self) -> None:
+            if self._closing is not None:
+                self.server_state.total_requests += 1
+                return
             super().on_response_complete()
             if self.pipeline:
                 self.flow.pause_reading()  # uvicorn reads on after the first answer
-            elif self._ahead and not self.transport.is_closing():
+            elif self._ahead and not self._is_closing():
                 ahead, self._ahead = self._ahead, bytearray()
                 self._take(ahead)
 
@@ -243,6 +253,7 @@ def guarded_protocol(
                 )
                 raise ValueError(self._refusal[1])
             cycle.keep_alive = False
+            cycle.transport = cast(asyncio.Transport, _SlowlyClosed(cycle.transport, self._close_slowly))
 
         @contextlib.contextmanager
         def _refusing(self) -> Iterator[None]:
@@ -303,7 +314,23 @@ def guarded_protocol(
             if answering or waiting:
                 self.transport.abort()
             else:
-                _refuse(self.transport, status, text)
+                self.transport.write(refusal_bytes(status, text))
+                self._close_slowly()
+
+        def _close_slowly(self) -> None:
+            """Close so that the answer is read; the route of an unfinished request learns that it is over."""
+            if self._is_closing():
+                return
+            cycle = self._cycle()
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            self._disarm()
+            self._ahead.clear()
+            self._closing = LingeringClose(self.transport, self.loop)
+
+        def _is_closing(self) -> bool:
+            return self._closing is not None or self.transport.is_closing()
 
         def _cycle(self) -> RequestResponseCycle | None:
             return self.cycle  # uvicorn says that there is always one
@@ -333,6 +360,20 @@ def guarded_protocol(
                 _refuse(transport, *refusal)
 
     return Door
+
+
+@final
+class _SlowlyClosed:
+    """A transport for one of uvicorn's answers, which closes the connection so that the answer is read."""
+
+    __slots__ = ("_plain", "close")
+
+    def __init__(self, plain: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._plain = plain
+        self.close = close
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._plain, name)
 
 
 def _defect(version: str, *, hosts: int, is_upgrade: bool) -> str | None:
