@@ -586,7 +586,7 @@ MUTANTS = [
     Mutant(
         "a suspect has a second trial",
         f"{_SDK}/recovery/suspect_subscriptions.py",
-        "if strikes < _STRIKES:",
+        "if self._strikes.get(delivery, 0) + 1 < _STRIKES:",
         "if False:",
         "tests/integration/test_isolation.py",
     ),

@@ -459,21 +459,28 @@ class World:
 
     # --- the owner of deliveries -------------------------------------------------------------------
 
-    def lost(self, _delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
-        return error if self.is_over else None
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+        if self.is_over:
+            delivery.give_up(error)
+        else:
+            self.resume(delivery, after_seconds=after_seconds)
+            delivery.await_link(error)
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         assert not after_seconds
         if not delivery.state.is_end:
             self.waiting[delivery] = None
 
-    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
+    def missed(self, delivery: Delivery[Any], error: GapError) -> None:
         (reader,) = (r for r in self.readers if r.delivery is delivery)
         is_due = reader.was_robbed if error.reason == "prev" else reader.may_miss
         if not is_due:
             self.network.faults.append(f"a gap ({error.reason}) without a cause behind {reader.place}")
         reader.is_telling = True
-        return self.recovery.close(delivery, error)
+        if delivery.fallbacks.on_gap is None:
+            delivery.give_up(error)
+        else:
+            self.recovery.bridge(delivery, error)
 
     def ended(self, delivery: Delivery[Any]) -> None:
         self.waiting.pop(delivery, None)

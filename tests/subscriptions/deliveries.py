@@ -50,16 +50,19 @@ class Rig:
 
     # The owner of the delivery
 
-    def lost(self, _delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
-        return error
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+        delivery.give_up(error)
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         assert not after_seconds
         self.resumed.append(delivery.received)
 
-    def missed(self, _delivery: Delivery[Any], error: GapError) -> bool:
+    def missed(self, delivery: Delivery[Any], error: GapError) -> None:
         self.gaps.append(error.reason)
-        return self.bridges_gaps
+        if self.bridges_gaps:
+            delivery.await_bridge(error)
+        else:
+            delivery.give_up(error)
 
     def ended(self, _delivery: Delivery[Any]) -> None:
         self.ends += 1

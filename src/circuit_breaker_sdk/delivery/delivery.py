@@ -63,16 +63,22 @@ _LIVE = SubscriptionState.LIVE
 class Owner(Protocol):
     """Interface from a delivery to its owner. Any: one owner has deliveries of all event types."""
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
-        """Take one whose connection is gone; return what it ends with, or ``None`` if it goes on."""
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+        """Decide what becomes of a subscription that has lost its connection, or has to wait.
+
+        The owner calls :meth:`Delivery.give_up` or :meth:`Delivery.await_link`, before it returns.
+        """
         ...
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
-        """Put one that is on no connection back on one, to go on from its cursor."""
+        """Put a subscription that is on no connection back on one, from its cursor."""
         ...
 
-    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
-        """Carry one over a gap; ``False``: it ends."""
+    def missed(self, delivery: Delivery[Any], error: GapError) -> None:
+        """Decide what becomes of a subscription that misses events: give it up, or carry it over the gap.
+
+        The owner calls :meth:`Delivery.give_up` or :meth:`Delivery.await_bridge`, before it returns.
+        """
         ...
 
     def ended(self, delivery: Delivery[Any]) -> None:
@@ -338,18 +344,16 @@ class Delivery(Consumption[T]):
         self.received = self._last_cursor = cursor
 
     def failed(self, errors: tuple[GraphQLError, ...]) -> None:
-        """Take the server's ``error``: the end, but for a gap that is bridged and a rate that is obeyed."""
+        """Take the server's ``error``: the end, unless it is a gap to bridge or a rate limit to obey."""
         if self.state.is_end:
             return
         error = server_error(self.id, errors)
-        if isinstance(error, GapError) and self._missed(error):
-            return
-        if isinstance(error, RateLimitExceeded) and self.owner.lost(self, error) is None:
-            self.owner.resume(self, after_seconds=error.retry_after or 1.0)
-            self._go_off(Trigger.LOSE)
-            self.handlers.report_error(error)
-            return
-        self._finish(Trigger.FAIL, error)
+        if isinstance(error, GapError):
+            self._miss(error)
+        elif isinstance(error, RateLimitExceeded):
+            self.owner.lost(self, error, after_seconds=error.retry_after or 1.0)
+        else:
+            self._finish(Trigger.FAIL, error)
 
     def completed(self) -> None:
         """Take the server's ``complete``."""
@@ -363,17 +367,9 @@ class Delivery(Consumption[T]):
             self._finish(Trigger.COMPLETE, None)
 
     def connection_lost(self, error: SubscriptionError) -> None:
-        """Go on by the next connection, if there is to be one; take the end of this one as ours if not."""
-        if self.state.is_end:
-            return
-        final = self.owner.lost(self, error)
-        if final is not None:
-            self._finish(Trigger.FAIL, final)
-            return
-        self.owner.resume(self)
-        self._go_off(Trigger.LOSE)
-        self._log(logging.INFO, "subscription reconnecting")
-        self.handlers.report_error(error)
+        """Report the loss of the connection to the owner, which decides what follows."""
+        if not self.state.is_end:
+            self.owner.lost(self, error)
 
     # The owner ---------------------------------------------------------------------------------------------
 
@@ -395,6 +391,22 @@ class Delivery(Consumption[T]):
         """End: there will be no other connection."""
         if not self.state.is_end:
             self._finish(Trigger.FAIL, error)
+
+    def await_link(self, error: SubscriptionError) -> None:
+        """Leave the link because of an error, and wait to be resumed on another one."""
+        if self.state.is_end:
+            return
+        self._go_off(Trigger.LOSE)
+        self._log(logging.INFO, "subscription reconnecting")
+        self.handlers.report_error(error)
+
+    def await_bridge(self, error: GapError) -> None:
+        """Leave the link because events are missing, and wait to be resumed behind the gap."""
+        if self.state.is_end:
+            return
+        self._go_off(Trigger.LOSE)
+        self.last_error = error
+        self._log(logging.WARNING, "subscription has a gap", reason=error.reason)
 
     def resume(self, id: SubscriptionId, link: Link) -> None:  # noqa: A002 (as in the protocol)
         """Go on by another link, under a fresh id, behind the last event received where that is known.
@@ -599,16 +611,10 @@ class Delivery(Consumption[T]):
             self._settled.set_result(None)
         self._settled = None
 
-    def _missed(self, error: GapError) -> bool:
-        """Note a gap; ``False`` if nobody wants to be carried over it."""
+    def _miss(self, error: GapError) -> None:
         self.continuity = Continuity.GAP
         self.gaps += 1
-        if not self.owner.missed(self, error):
-            return False
-        self._go_off(Trigger.LOSE)
-        self.last_error = error
-        self._log(logging.WARNING, "subscription has a gap", reason=error.reason)
-        return True
+        self.owner.missed(self, error)
 
     def _follow(self, resume: Resume | None) -> bool:
         """Advance the cursors; ``False`` if the chain is broken: the event is not delivered."""
@@ -620,9 +626,7 @@ class Delivery(Consumption[T]):
         if self._last_cursor is not None and resume.prev != self._last_cursor:
             self.events_received -= 1  # it is not delivered
             self._link.complete(self.id, self)
-            error = GapError(self.id, "prev")
-            if not self._missed(error):
-                self._finish(Trigger.FAIL, error)
+            self._miss(GapError(self.id, "prev"))
             return False
         self._last_cursor = self.received = resume.cursor
         return True

@@ -159,17 +159,20 @@ class Member:
 
     # The owner of deliveries -------------------------------------------------------------------------------
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
-        """Return what ends one whose connection is gone, or that was told to wait; ``None``: it goes on."""
-        return self._recovery.end_of(delivery, error)
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+        """Let recovery decide what becomes of a subscription that has lost its connection, or has to wait."""
+        self._recovery.lost(delivery, error, after_seconds=after_seconds)
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
         """Put one that is on no connection back on one, to go on from its cursor."""
         self._recovery.put_back(delivery, after_seconds=after_seconds)
 
-    def missed(self, delivery: Delivery[Any], error: GapError) -> bool:
-        """Begin to carry one over a gap; ``False`` if it has nobody who is told of gaps."""
-        return not self._closed and self._gaps.close(delivery, error)
+    def missed(self, delivery: Delivery[Any], error: GapError) -> None:
+        """Carry a subscription with a handler of gaps over one; end any other."""
+        if self._closed or delivery.fallbacks.on_gap is None:
+            delivery.give_up(error)
+        else:
+            self._gaps.bridge(delivery, error)
 
     def ended(self, delivery: Delivery[Any]) -> None:
         """Forget one for good."""

@@ -125,12 +125,10 @@ class GapRecovery:
         self._go_on = go_on
         self._tasks = tasks
 
-    def close(self, delivery: Delivery[Any], error: GapError) -> bool:
-        """Begin to carry a subscription over a gap; ``False`` if it has nobody who is told of gaps."""
-        if delivery.fallbacks.on_gap is None:
-            return False
+    def bridge(self, delivery: Delivery[Any], error: GapError) -> None:
+        """Begin to carry a subscription with a handler of gaps over one."""
         self._start(self._close(delivery, error.reason, error), delivery)
-        return True
+        delivery.await_bridge(error)
 
     def tell_unknown(self, delivery: Delivery[Any]) -> None:
         """Tell, after a reconnect without cursors, that nobody knows whether events are missing."""

@@ -102,25 +102,47 @@ class Recovery:
         """Tell whether the server may have closed a connection because of this one."""
         return delivery in self._suspects
 
-    def end_of(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
-        """Return what ends one that has lost its link; ``None``: it is to be put on another."""
+    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+        """End a subscription that has lost its link, or keep it and put it on another one.
+
+        ``after_seconds``: the server's rate limit asks to wait so long.
+        """
         link = delivery.link
-        if isinstance(link, Connection) and delivery.events_on_connection >= _PROOF_EVENTS:
-            self._supervisor.proven()
-        if (
-            link is self._poll
-            and isinstance(error, HandshakeFailed)
-            and delivery.fallbacks.changes is not None
-        ):
+        if isinstance(link, Connection):
+            if delivery.events_on_connection >= _PROOF_EVENTS:
+                self._supervisor.proven()
+            self._suspects.accuse(link)
+        elif self._polls_are_refused(delivery, error):
             self._has_no_polls = True
+        end = self._end_of(delivery, error)
+        if end is not None:
+            delivery.give_up(end)
+            return
+        if isinstance(link, Connection):
+            self._suspects.strike(delivery, link)
+        self.put_back(delivery, after_seconds=after_seconds)
+        delivery.await_link(error)
+
+    def _end_of(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+        """Return the error that ends a subscription without its link; ``None`` if another link can help."""
+        link = delivery.link
+        if self._polls_are_refused(delivery, error):
             return error if self._closed else None
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
-            return error  # nothing has ever got through: that is for who subscribes to know
+            return error  # nothing has ever got through: the caller of `subscribe` is told
         if self._closed or self._gives_up_at_once:
             return error
         if isinstance(link, Connection) and self._suspects.are_on(link):
             return self._suspects.end_of(delivery, link)
         return None if self._supervisor.may_mend(error) else error
+
+    def _polls_are_refused(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+        """Tell whether the server knows no polls, and the subscription has a query to use instead."""
+        return (
+            delivery.link is self._poll
+            and isinstance(error, HandshakeFailed)
+            and delivery.fallbacks.changes is not None
+        )
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""

@@ -55,28 +55,34 @@ class Suspects:
     def __contains__(self, delivery: Delivery[Any]) -> bool:
         return delivery in self._strikes
 
+    def accuse(self, connection: Connection) -> None:
+        """Note the suspects on a connection that the server has closed with a refusal. Idempotent.
+
+        It is called for the first subscription that is lost, while all are still on the connection.
+        """
+        if connection.refusal is None or connection in self._on_ended:
+            return
+        unproven = [d for d in self._running_on(connection) if not d.is_proven_on_link]
+        never_proven = [d for d in unproven if not d.was_proven]
+        self._on_ended[connection] = frozenset(never_proven or unproven)
+
     def are_on(self, connection: Connection) -> bool:
-        """Tell whether the server has closed a connection, it may be because of subscriptions on it."""
-        return connection.refusal is not None and bool(self._of(connection))
+        """Tell whether a connection may have been closed because of subscriptions on it."""
+        return bool(self._on_ended.get(connection))
 
     def end_of(self, delivery: Delivery[Any], connection: Connection) -> SubscriptionFailed | None:
-        """Judge one that was on such a connection; return what it ends with, ``None`` where it goes on."""
-        if connection.refusal is None or delivery not in self._of(connection):
+        """Return the error of a suspect that ends with this connection; ``None`` if it is tried again."""
+        if connection.refusal is None or delivery not in self._on_ended.get(connection, ()):
             return None
-        strikes = self._strikes[delivery] = self._strikes.get(delivery, 0) + 1
-        if strikes < _STRIKES:
+        if self._strikes.get(delivery, 0) + 1 < _STRIKES:
             return None
         code, reason = connection.refusal
         return SubscriptionFailed(delivery.id, reason or "the server gave no reason", close_code=code)
 
-    def _of(self, connection: Connection) -> frozenset[Delivery[Any]]:
-        # The first that learns of the end asks, while all are still on the connection.
-        suspects = self._on_ended.get(connection)
-        if suspects is None:
-            unproven = [d for d in self._running_on(connection) if not d.is_proven_on_link]
-            never_proven = [d for d in unproven if not d.was_proven]
-            suspects = self._on_ended[connection] = frozenset(never_proven or unproven)
-        return suspects
+    def strike(self, delivery: Delivery[Any], connection: Connection) -> None:
+        """Count the end of a connection against a subscription that was a suspect on it."""
+        if delivery in self._on_ended.get(connection, ()):
+            self._strikes[delivery] = self._strikes.get(delivery, 0) + 1
 
     def try_again(self, delivery: Delivery[Any]) -> None:
         """Send a suspect again, once those before it have been judged."""
