@@ -13,9 +13,10 @@ from benchmarks.latency import number_of, percentile
 from benchmarks.machine import LOAD_CORE, on_core
 from benchmarks.row import Row, Scale, at_least, at_most
 from benchmarks.sending import PATIENT, our_server_process
-from circuit_breaker_sdk import Client, Heartbeat, Resource, SubscriptionFailed, Timeouts
+from circuit_breaker_sdk import Client, Heartbeat, SubscriptionFailed, Timeouts
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_sdk.subscriptions import Subscription
+from circuit_breaker_sdk.types import Resource
 
 __all__ = ["concurrent", "limited"]
 

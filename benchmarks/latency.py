@@ -14,8 +14,9 @@ import uvloop
 from benchmarks.machine import LOAD_CORE, on_core
 from benchmarks.row import Row, Scale, at_most
 from benchmarks.sending import our_server_process
-from circuit_breaker_sdk import Client, Resource
+from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
+from circuit_breaker_sdk.types import Resource
 
 __all__ = ["latency", "measure", "number_of", "percentile"]
 

@@ -19,7 +19,8 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.processes import running
 from benchmarks.row import Row, Scale, at_least, at_most
 from benchmarks.sending import our_server_process
-from circuit_breaker_sdk import Client, Resource
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.engine.workflows.inputs import CreateResource
 from circuit_breaker_server.engine.workflows.records import ResourceChanged, decode_body

@@ -18,7 +18,8 @@ from benchmarks.publisher import publish
 from benchmarks.row import Row, Scale, at_most
 from benchmarks.sending import PATIENT, our_server_process
 from benchmarks.sockets import Sockets
-from circuit_breaker_sdk import Client, Resource
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.types import Resource
 
 __all__ = ["memory"]
 

@@ -22,9 +22,10 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.processes import node_process, prepare_node, running
 from benchmarks.publisher import publish
 from benchmarks.row import Rounds, Row, Scale, at_least
-from circuit_breaker_sdk import BufferLimits, Client, Resource
+from circuit_breaker_sdk import BufferLimits, Client
 from circuit_breaker_sdk.protocol.codec import decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import ConnectionInit, Ping, Pong, Subscribe
+from circuit_breaker_sdk.types import Resource
 
 __all__ = ["receiving"]
 

@@ -3,8 +3,9 @@
 import asyncio
 import sys
 
-from circuit_breaker_sdk import AgentLLMProviderInput, AgentPromptsInput, Client, LLMConfigInput
+from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_sdk.types import AgentLLMProviderInput, AgentPromptsInput, LLMConfigInput
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:4000/graphql"
 

@@ -3,7 +3,8 @@
 import asyncio
 import sys
 
-from circuit_breaker_sdk import ChatMessageInput, Client, CostEventType
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.types import ChatMessageInput, CostEventType
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:4000/graphql"
 USER = "ada"

@@ -7,8 +7,9 @@ import time
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from circuit_breaker_sdk import Client, MCPServerConfigInput, MCPServerType, MCPSessionEventType
+from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.events import MCPJwtConfigInput
+from circuit_breaker_sdk.types import MCPServerConfigInput, MCPServerType, MCPSessionEventType
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:4000/graphql"
 ISSUER, KEY = "https://issuer.example", ECKey.generate_key("P-256")

@@ -4,7 +4,8 @@ import asyncio
 import signal
 import sys
 
-from circuit_breaker_sdk import BatchSubscriptionManager, Client, CostUpdate, WorkflowEvent
+from circuit_breaker_sdk import BatchSubscriptionManager, Client
+from circuit_breaker_sdk.types import CostUpdate, WorkflowEvent
 
 if len(sys.argv) != 4:
     sys.exit(__doc__)

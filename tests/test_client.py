@@ -24,14 +24,12 @@ from circuit_breaker_sdk import (
     HandlerError,
     OperationError,
     OverflowPolicy,
-    Resource,
     SubscriptionBuilder,
     SubscriptionFailed,
     SubscriptionState,
     UsageError,
-    Workflow,
-    WorkflowEventType,
 )
+from circuit_breaker_sdk.types import Resource, Workflow, WorkflowEventType
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until

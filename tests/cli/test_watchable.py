@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import ChatMessageInput, UsageError
+from circuit_breaker_sdk import UsageError
 from circuit_breaker_sdk.cli.app import StreamName
 from circuit_breaker_sdk.cli.streams import STREAMS, choose, moment_and_words
 from circuit_breaker_sdk.events import Event
+from circuit_breaker_sdk.types import ChatMessageInput
 from circuit_breaker_server.engine.engine import STREAMS as SERVED
 from tests.domains.worlds import served
 from tests.integration.workflows import create_review_workflow

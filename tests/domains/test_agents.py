@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import (
+from circuit_breaker_sdk import Client, OperationError, SubscriptionFailed
+from circuit_breaker_sdk.types import (
     AgentExecutionEventType,
     AgentExecutionStatus,
     AgentLLMProviderInput,
     AgentPromptsInput,
-    Client,
     LLMConfigInput,
-    OperationError,
     Resource,
     StateAgentConfig,
-    SubscriptionFailed,
     WorkflowEventType,
 )
 from tests.domains.worlds import served

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import (
-    ChatMessageInput,
-    Client,
-    CostEventType,
-    CostUpdate,
-    OperationError,
-    SubscriptionFilter,
-)
+from circuit_breaker_sdk import Client, OperationError, SubscriptionFilter
+from circuit_breaker_sdk.types import ChatMessageInput, CostEventType, CostUpdate
 from tests.domains.worlds import served
 
 

@@ -9,9 +9,9 @@ from typing import cast
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import UNSET, Result
+from circuit_breaker_sdk import Result
 from circuit_breaker_sdk.connections import Credentials
-from circuit_breaker_sdk.domains import Executor
+from circuit_breaker_sdk.domains.execution import Executor
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
     DecodeError,
@@ -19,6 +19,7 @@ from circuit_breaker_sdk.errors import (
     OperationError,
     UsageError,
 )
+from circuit_breaker_sdk.types import UNSET
 from tests.connections.raw_server import settings
 from tests.transports.peers import Peer, serve
 

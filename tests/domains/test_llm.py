@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import (
-    ChatMessageInput,
     Client,
     Continuity,
-    LLMModelInput,
-    LLMResponse,
-    LLMStream,
-    LLMStreamChunk,
-    LLMStreamChunkType,
     OperationError,
     SubscriptionFailed,
     SubscriptionState,
     UsageError,
+)
+from circuit_breaker_sdk.streams import LLMStream
+from circuit_breaker_sdk.types import (
+    ChatMessageInput,
+    LLMModelInput,
+    LLMResponse,
+    LLMStreamChunk,
+    LLMStreamChunkType,
 )
 from tests.domains.worlds import served
 from tests.server.engine.llm.endpoint import serving_provider

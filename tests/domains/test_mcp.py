@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import (
+from circuit_breaker_sdk import OperationError
+from circuit_breaker_sdk.events import (
+    MCPJwtConfig,
+)
+from circuit_breaker_sdk.types import (
     MCPServerStatus,
     MCPServerType,
     MCPSessionEventType,
     MCPSessionStatus,
-    OperationError,
     PaginationInput,
-)
-from circuit_breaker_sdk.events import (
-    MCPJwtConfig,
 )
 from tests.domains.worlds import create_mcp_server, served, token
 from tests.server.engine.mcp.peers import real_server

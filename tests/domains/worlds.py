@@ -10,8 +10,9 @@ from pathlib import Path
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from circuit_breaker_sdk import Client, MCPServer, MCPServerConfigInput, MCPServerType
+from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.events import MCPAuthConfigInput, MCPJwtConfigInput, MCPRetryConfigInput
+from circuit_breaker_sdk.types import MCPServer, MCPServerConfigInput, MCPServerType
 from circuit_breaker_server import Server, ServerSettings
 
 KEY = ECKey.generate_key("P-256")

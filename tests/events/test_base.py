@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import WorkflowEvent, WorkflowEventType
 from circuit_breaker_sdk.events import Resource
+from circuit_breaker_sdk.types import WorkflowEvent, WorkflowEventType
 
 EVENT = (
     b'{"eventType":"RESOURCE_ARCHIVED","workflowId":"w","timestamp":"2026-01-02T03:04:05Z",'

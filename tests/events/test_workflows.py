@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import ActivityInput, State, StateType, WorkflowEvent, WorkflowEventType
+from circuit_breaker_sdk.types import ActivityInput, State, StateType, WorkflowEvent, WorkflowEventType
 
 
 @pytest.mark.parametrize(

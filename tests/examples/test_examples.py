@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import ChatMessageInput, Client
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.types import ChatMessageInput
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 

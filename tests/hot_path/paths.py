@@ -16,13 +16,14 @@ from typing import Any, Final, NamedTuple, final
 
 import msgspec
 
-from circuit_breaker_sdk import Client, Resource, Subscription
+from circuit_breaker_sdk import Client, Subscription
 from circuit_breaker_sdk.connections import Connection
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.codec import decode_message, next_prefix
 from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.transports.picows_protocol import FrameProtocol
+from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server.endpoints.websocket.session import text_frames
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.gateway.fan_out import Gateway

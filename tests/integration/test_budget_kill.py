@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import ChatMessageInput, Client, ConnectionFailed
+from circuit_breaker_sdk import Client, ConnectionFailed
+from circuit_breaker_sdk.types import ChatMessageInput
 from tests.integration.live_server import serving
 from tests.server.stage import Client as Raw
 from tests.transports.peers import raw_client

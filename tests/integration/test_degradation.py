@@ -14,7 +14,6 @@ from aiohttp import web
 
 from circuit_breaker_sdk import (
     BufferLimits,
-    ChatMessageInput,
     CircuitBreakerPolicy,
     Client,
     ConnectionFailed,
@@ -22,14 +21,13 @@ from circuit_breaker_sdk import (
     ErrorRecoveryPolicy,
     Gap,
     GapError,
-    MCPServerConfigInput,
-    MCPServerType,
     OverflowPolicy,
     SubscriptionError,
     SubscriptionFailed,
     SubscriptionState,
 )
 from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_sdk.types import ChatMessageInput, MCPServerConfigInput, MCPServerType
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.test_reconnect import number_of
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server

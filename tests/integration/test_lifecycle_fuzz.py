@@ -20,7 +20,6 @@ from circuit_breaker_sdk import (
     Client,
     ErrorRecoveryPolicy,
     OfflineQueue,
-    Resource,
     Subscription,
     SubscriptionConnectionPool,
     SubscriptionError,
@@ -28,6 +27,7 @@ from circuit_breaker_sdk import (
     UsageError,
 )
 from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.test_reconnect import NEVER_OPEN, number_of, numbers
 from tests.integration.workflows import create_review_workflow

@@ -18,10 +18,10 @@ from circuit_breaker_sdk import (
     Continuity,
     ErrorRecoveryPolicy,
     Heartbeat,
-    ResourceUpdateSubscription,
     SubscriptionConnectionPool,
     SubscriptionState,
 )
+from circuit_breaker_sdk.streams import ResourceUpdateSubscription
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.connections.raw_server import acknowledge, send_message

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import (
-    ChatMessageInput,
     CircuitBreakerPolicy,
     Client,
     ConnectionFailed,
@@ -17,10 +16,10 @@ from circuit_breaker_sdk import (
     ErrorRecoveryPolicy,
     GapError,
     Heartbeat,
-    Resource,
     SubscriptionState,
 )
 from circuit_breaker_sdk.testing import Direction, FaultProxy
+from circuit_breaker_sdk.types import ChatMessageInput, Resource
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import (
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.types import (
     AgentLLMProviderInput,
     AgentPromptsInput,
     ChatMessageInput,
-    Client,
     LLMConfigInput,
 )
 from circuit_breaker_server import Server, ServerSettings

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 import circuit_breaker_sdk
-from circuit_breaker_sdk import domains, events
+from circuit_breaker_sdk import domains, events, streams, types
 
 
-@pytest.mark.parametrize("package", [circuit_breaker_sdk, domains, events])
+@pytest.mark.parametrize("package", [circuit_breaker_sdk, domains, events, streams, types])
 def test_every_exported_name_is_there_and_no_other(package: object) -> None:
     exported: list[str] = package.__all__  # type: ignore[attr-defined]  # a package
     for name in exported:

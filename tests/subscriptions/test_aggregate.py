@@ -18,8 +18,8 @@ from circuit_breaker_sdk import (
     SubscriptionError,
     UsageError,
     Window,
-    Windows,
 )
+from circuit_breaker_sdk.streams import Windows
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 

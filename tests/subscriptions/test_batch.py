@@ -12,20 +12,18 @@ from typing import cast
 import pytest
 
 from circuit_breaker_sdk import (
-    BatchEvent,
     BatchSubscriptionManager,
     Client,
     ConnectionFailed,
     ErrorRecoveryPolicy,
-    Resource,
     Subscription,
     SubscriptionFailed,
     SubscriptionState,
     UsageError,
-    Workflow,
-    WorkflowEvent,
 )
+from circuit_breaker_sdk.streams import BatchEvent
 from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_sdk.types import Resource, Workflow, WorkflowEvent
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.transports.peers import TEXT, Peer, serve

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from circuit_breaker_sdk import (
     Client,
     HandlerError,
-    Resource,
     Subscription,
     SubscriptionFilter,
     SubscriptionState,
     UsageError,
-    WorkflowEvent,
 )
 from circuit_breaker_sdk.delivery.filters import conjuncts, split
+from circuit_breaker_sdk.types import Resource, WorkflowEvent
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until

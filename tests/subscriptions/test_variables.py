@@ -11,9 +11,9 @@ import uuid
 import msgspec
 import pytest
 
-from circuit_breaker_sdk import UNSET, StateType
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
+from circuit_breaker_sdk.types import UNSET, StateType
 
 
 class Level(enum.IntEnum):

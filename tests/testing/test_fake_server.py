@@ -14,8 +14,6 @@ from circuit_breaker_sdk import (
     AuthenticationFailed,
     Client,
     GapError,
-    MCPServerStatus,
-    MCPServerStatusUpdate,
     OperationError,
     SubscriptionFailed,
     SubscriptionState,
@@ -26,6 +24,7 @@ from circuit_breaker_sdk.cli.watch import watch
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 from circuit_breaker_sdk.testing import FakeServer
+from circuit_breaker_sdk.types import MCPServerStatus, MCPServerStatusUpdate
 from tests.waiting import until
 
 TICKS = "subscription { tick }"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         CostUpdateSubscription,
         CostUpdateSubscriptionBuilder,
     )
-    from circuit_breaker_sdk.domains.execution import Executor
     from circuit_breaker_sdk.domains.llm import LLMClient, LLMStream
     from circuit_breaker_sdk.domains.llm_streams import LLMStreamSubscription, LLMStreamSubscriptionBuilder
     from circuit_breaker_sdk.domains.mcp import MCPClient
@@ -48,7 +47,6 @@ __all__ = [
     "AnalyticsClient",
     "CostUpdateSubscription",
     "CostUpdateSubscriptionBuilder",
-    "Executor",
     "LLMClient",
     "LLMStream",
     "LLMStreamSubscription",
@@ -80,7 +78,6 @@ _MODULES = {
     "CostUpdateSubscription": "analytics_streams",
     "CostUpdateSubscriptionBuilder": "analytics_streams",
     "SubscriptionClient": "subscription_client",
-    "Executor": "execution",
     "LLMClient": "llm",
     "LLMStream": "llm",
     "LLMStreamSubscription": "llm_streams",

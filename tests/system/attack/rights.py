@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
-from circuit_breaker_sdk import Resource, Subscription
+from circuit_breaker_sdk import Subscription
+from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import RateSettings
 from tests.system.attack.attacks import workflow
 from tests.system.attack.world import World, opened
