@@ -63,7 +63,7 @@ def kill(log: AuditLog) -> None:
     log._closing.set()
     log._wanted.set()
     log._thread.join()
-    os.close(log._fd)
+    log._writer.close()
     log._lock.release()
 
 

@@ -3,75 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from pathlib import Path
-from typing import Final, NamedTuple, Self, final
+from typing import Final, Self, final
 
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.security.audit.anchor import Anchor
+from circuit_breaker_server.security.audit.file_writer import FileWriter, open_file
+from circuit_breaker_server.security.audit.log_end import find_end, last_position
 from circuit_breaker_server.security.audit.paths import AuditLogError, AuditPaths, make_key, sync_directory
-from circuit_breaker_server.security.audit.records import (
-    MAX_LINE_BYTES,
-    OWN_ACTIONS,
-    AuditEvent,
-    AuditRecord,
-    Seal,
-    Timestamps,
-    event_members,
-    open_line,
-    own_members,
-    seal_line,
-)
-from circuit_breaker_server.security.audit.rotation import (
-    Place,
-    Rotation,
-    first_record,
-    place_of,
-    rotated_files,
-    rotated_path,
-)
+from circuit_breaker_server.security.audit.pending_lines import MAX_PENDING_BYTES, PendingLines
+from circuit_breaker_server.security.audit.records import OWN_ACTIONS, AuditEvent, Seal, own_members
+from circuit_breaker_server.security.audit.rotation import Rotation
 from circuit_breaker_server.security.audit.summaries import AuditLimits, Summaries
-from circuit_breaker_server.security.audit.verification import Finding, read
 from circuit_breaker_server.security.clock import Clock, WallClock
 from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["AuditLog"]
 
-_OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _FLUSH_SECONDS: Final = 0.2
 _SYNC_SECONDS: Final = 1.0
-_MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _RETRY_SECONDS: Final = 1.0
-_EQUAL_LINES: Final = 8
-"""Equal events that get a line each, of those that are written together."""
 
 logger = get_logger("audit")
-
-
-class _End(NamedTuple):
-    """The end of an existing log that is being opened.
-
-    :ivar anchor: its last line.
-    :ivar size: of the file that is written, up to the end of its last line.
-    :ivar torn: the bytes of an unfinished line after that.
-    :ivar place: of the file that is written.
-    :ivar first_seq: of its first line, which may be yet to be written.
-    :ivar began: the time of that line, in seconds since 1970.
-    """
-
-    anchor: Anchor
-    size: int
-    torn: int
-    place: Place
-    first_seq: int
-    began: float
 
 
 @final
@@ -109,60 +66,20 @@ class AuditLog:
     def __init__(
         self,
         paths: AuditPaths,
-        fd: int,
-        seal: Seal,
-        end: _End,
+        lines: PendingLines,
+        writer: FileWriter,
         *,
-        position: str | None,
         lock: DirectoryLock,
-        clock: Clock,
         flush_seconds: float,
-        max_pending_bytes: int,
-        max_effect_bytes: int,
-        summaries: Summaries,
-        rotation: Rotation,
     ) -> None:
-        """Hold an open file that ends as said; :meth:`open` is the way in."""
+        """Hold the parts of an open log; :meth:`open` makes them."""
         self._paths = paths
-        self._fd = fd
-        self._seal = seal
+        self._lines = lines
+        self._writer = writer
         self._lock = lock
-        self._clock = clock
         self._flush_seconds = flush_seconds
-        self._max_pending_bytes = max_pending_bytes
-        self._max_effect_bytes = max_effect_bytes
-        # The chain, and the lines that wait; under `_chain`, which nobody holds while the disk works.
-        self._chain = threading.Lock()
-        self._times = Timestamps()
-        self._seq, self._mac = end.anchor.seq, end.anchor.mac.encode()
-        self._pending: list[bytes] = []
-        # How often what was said since lines were last taken.
-        self._said: dict[bytes, int] = {}
-        self._summaries = summaries
-        self._held_bytes = 0
-        # Of these, the lines about records: waiting, and taken over but not durable.
-        self._effect_bytes = self._taken_effect_bytes = 0
-        self._missing = 0
-        self._lost = 0
-        self._closed = False
-        # What is not durable, and from where on; how many parts and bytes of it are written. Under `_disk`.
+        # Held while the writer is used.
         self._disk = threading.Lock()
-        self._size = end.size
-        self._rotation = rotation
-        self._place = end.place
-        # Of the file's first line: its number, and when it was written.
-        self._first_seq, self._began = end.first_seq, end.began
-        # A file is ended while a new one is begun: lines that wait are of the new one.
-        self._ending: Place | None = None
-        self._is_moved = False
-        # Whether files before the log's first one may still be there.
-        self._is_cluttered = True
-        self.position = position
-        """The last record of the event log whose line is here, as ``epoch.offset``; ``None``: none yet."""
-        self._parts: list[bytes] = []
-        self._written = 0
-        self._written_bytes = 0
-        self._end = self._anchored = end.anchor
         self._failing = False
         self._wanted = threading.Event()
         self._closing = threading.Event()
@@ -176,8 +93,8 @@ class AuditLog:
         *,
         clock: Clock | None = None,
         flush_seconds: float = _FLUSH_SECONDS,
-        max_pending_bytes: int = _MAX_PENDING_BYTES,
-        max_effect_bytes: int = _MAX_PENDING_BYTES,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        max_effect_bytes: int = MAX_PENDING_BYTES,
         limits: AuditLimits = AuditLimits(),  # noqa: B008 (a frozen value)
         monotonic: Callable[[], float] = time.monotonic,
         rotation: Rotation = Rotation(),  # noqa: B008 (a frozen value)
@@ -235,11 +152,11 @@ class AuditLog:
         except LogError as error:
             raise AuditLogError(str(error)) from error
         try:
-            fd = os.open(paths.log, _OPEN, 0o600)
+            fd = open_file(paths.log)
             try:
                 sync_directory(paths.log.parent)
-                end = _find_end(paths, fd, key, seal, clock)
-                position = _last_position(paths.log, fd, end, seal) or first_position
+                end = find_end(paths, fd, key, seal, clock)
+                position = last_position(paths.log, fd, end, seal) or first_position
             except BaseException:
                 os.close(fd)
                 raise
@@ -252,38 +169,45 @@ class AuditLog:
         except BaseException:
             lock.release()
             raise
-        log = cls(
-            paths,
-            fd,
+        lines = PendingLines(
+            paths.log,
             seal,
-            end,
+            end.anchor,
             position=position,
-            lock=lock,
             clock=clock,
-            flush_seconds=flush_seconds,
             max_pending_bytes=max_pending_bytes,
             max_effect_bytes=max_effect_bytes,
             summaries=summaries,
-            rotation=rotation,
         )
+        writer = FileWriter(paths, fd, seal, end, lines, clock=clock, rotation=rotation)
+        log = cls(paths, lines, writer, lock=lock, flush_seconds=flush_seconds)
         if not end.size and end.place.before:
-            log._add_rotate(end.place)
+            lines.begin_file(end.place)
         if end.torn:
-            log._add(own_members("restart", "a line was cut short, and is dropped", end.torn))
-        log._add(own_members("start", f"pid {os.getpid()}", record=position))
+            lines.add(own_members("restart", "a line was cut short, and is dropped", end.torn))
+        lines.add(own_members("start", f"pid {os.getpid()}", record=position))
         log.flush()
         log._thread.start()
         return log
 
     @property
+    def position(self) -> str | None:
+        """The last record of the event log whose line is here, as ``epoch.offset``; ``None``: none yet."""
+        return self._lines.position
+
+    @position.setter
+    def position(self, record: str) -> None:
+        self._lines.position = record
+
+    @property
     def lost(self) -> int:
         """The number of events lost since the log was opened, because the disk failed for too long."""
-        return self._lost
+        return self._lines.lost
 
     @property
     def pending_bytes(self) -> int:
         """The number of bytes in memory that are not on the disk yet."""
-        return self._held_bytes
+        return self._lines.held_bytes
 
     @property
     def failing(self) -> bool:
@@ -298,7 +222,7 @@ class AuditLog:
     @property
     def effects_fit(self) -> bool:
         """Whether lines about further records fit into their share of the memory."""
-        return self._effect_bytes + self._taken_effect_bytes < self._max_effect_bytes
+        return self._lines.effects_fit
 
     def append(self, event: AuditEvent) -> None:
         """Seal an event and keep it to be written. Never waits for the disk; any thread may call it.
@@ -308,31 +232,8 @@ class AuditLog:
         """
         if event.action in OWN_ACTIONS:
             raise ValueError(f"{event.action!r} is what the audit log says of itself")
-        members = event_members(event)
-        with self._chain:
-            if self._closed:
-                raise RuntimeError("the audit log is closed")
-            first = False
-            if self._summaries.due:
-                self._add_summaries()
-            if event.record is not None:
-                before = self._held_bytes
-                self._add(members)
-                self._effect_bytes += self._held_bytes - before
-                # With its line, under the same lock: no line that names a position comes between them.
-                self.position = event.record
-            elif (times := self._said.get(members, 0)) >= _EQUAL_LINES:
-                self._said[members] = times + 1
-            elif not self._summaries.lists(event):
-                pass
-            elif self._others_bytes() >= self._max_pending_bytes:
-                first = self._lose(1)
-            else:
-                self._add_missing()
-                self._add(members)
-                self._said[members] = times + 1
-        if first:
-            logger.error("audit_events_lost", pending_bytes=self._held_bytes, file=str(self._paths.log))
+        if self._lines.append(event):
+            logger.error("audit_events_lost", pending_bytes=self.pending_bytes, file=str(self._paths.log))
         if not self._wanted.is_set():
             self._wanted.set()
 
@@ -343,15 +244,9 @@ class AuditLog:
         """
         with self._disk:
             try:
-                if sync:
-                    self._rotate()
-                self._take()
-                self._write()
-                if sync:
-                    self._sync()
+                self._writer.flush(sync=sync)
             except OSError as error:
-                # All of it again: what a failed sync has dropped looks as if it were written.
-                self._written = self._written_bytes = 0
+                self._writer.write_again()
                 self._wanted.set()
                 if not self._failing:
                     self._failing = True
@@ -360,12 +255,12 @@ class AuditLog:
                         advice="mutations are refused until the audit log can be written: make room for it",
                         file=str(error.filename or self._paths.log),
                         why=error.strerror,
-                        pending_bytes=self._held_bytes,
+                        pending_bytes=self.pending_bytes,
                     )
                 return False
             if self._failing:
                 self._failing = False
-                logger.warning("audit_written_again", lost=self._lost)
+                logger.warning("audit_written_again", lost=self.lost)
                 self._wanted.set()  # what was lost has no line yet
             return True
 
@@ -378,29 +273,20 @@ class AuditLog:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        with self._chain:
-            if self._closed:
-                return
-            self._add_missing()
-            self._add_equal()
-            self._add_summaries()
-            self._add(own_members("stop", f"pid {os.getpid()}", record=self.position))
-            self._closed = True
+        if not self._lines.close():
+            return
         self._closing.set()
         self._wanted.set()
         self._thread.join()
         if not self.flush():
-            logger.error("audit_not_closed", pending_bytes=self._held_bytes, file=str(self._paths.log))
-        os.close(self._fd)
-        self._fd = -1
+            logger.error("audit_not_closed", pending_bytes=self.pending_bytes, file=str(self._paths.log))
+        self._writer.close()
         self._lock.release()
 
     def _run(self) -> None:
         due = 0.0
         while True:
-            with self._chain:
-                left = self._summaries.seconds_left
-            self._wanted.wait(left)
+            self._wanted.wait(self._lines.window_seconds_left)
             # First of all: what is set from here on, by a close as well, is seen in the next round.
             self._wanted.clear()
             if self._closing.wait(self._flush_seconds):
@@ -415,258 +301,3 @@ class AuditLog:
                     return
             elif not sync:
                 self._wanted.set()
-
-    def _add(self, members: bytes) -> None:
-        line, self._mac = seal_line(
-            self._seal, self._seq + 1, self._times.write(self._clock.now()), members, self._mac
-        )
-        self._seq += 1
-        self._pending.append(line)
-        self._held_bytes += len(line)
-
-    def _others_bytes(self) -> int:
-        return self._held_bytes - self._effect_bytes - self._taken_effect_bytes
-
-    def _lose(self, count: int) -> bool:
-        """Count events that are not kept; tell whether they are the first since there was room."""
-        first = not self._missing
-        self._missing += count
-        self._lost += count
-        return first
-
-    def _add_summaries(self) -> None:
-        for members, count in self._summaries.take():
-            if self._others_bytes() >= self._max_pending_bytes:
-                self._lose(count)
-            else:
-                self._add_missing()
-                self._add(members)
-
-    def _add_missing(self) -> None:
-        if self._missing:
-            members = own_members("lost", "the disk failed, and memory was full", self._missing)
-            self._missing = 0
-            self._add(members)
-
-    def _add_equal(self) -> None:
-        for members, times in self._said.items():
-            if times > _EQUAL_LINES:
-                self._add(b'%b,"times":%d' % (members, times - _EQUAL_LINES))
-        self._said.clear()
-
-    def _rotate(self) -> None:
-        """End the file, if it is due; its last lines and the anchor are durable before the next begins."""
-        if self._ending is None:
-            if self._fd < 0 or not self._is_full():
-                return
-            place = self._next_place()
-            self._take(place)
-            self._ending = place
-        self._write()
-        self._sync()
-        self._begin_file(self._ending.before)
-        self._place, self._ending = self._ending, None
-
-    def _is_full(self) -> bool:
-        # A file has more than the line that begins it.
-        if self._size + self._written_bytes == 0 or self._end.seq <= self._first_seq:
-            return False
-        if self._size + self._written_bytes >= self._rotation.max_bytes:
-            return True
-        return self._clock.now() - self._began >= self._rotation.max_seconds
-
-    def _next_place(self) -> Place:
-        """Return the place of the file that comes next."""
-        before, first, first_seq = self._place.before + 1, self._place.first_file, self._place.first_seq
-        keep = self._rotation.keep_files
-        if keep is not None and before - keep + 1 > first:
-            first = before - keep + 1
-            try:
-                first_seq = self._first_seq if first == before else self._first_seq_of(first)
-            except FileNotFoundError:  # moved away: what stays cannot be told, so nothing is removed
-                return Place(before, self._place.first_file, self._place.first_seq)
-        return Place(before, first, first_seq)
-
-    def _first_seq_of(self, number: int) -> int:
-        path = rotated_path(self._paths.log, number)
-        with path.open("rb") as file:
-            record = first_record(file, self._seal)
-        if record is None:
-            raise FileNotFoundError(errno.ENOENT, "is no file of this log any more", str(path))
-        return record.seq
-
-    def _add_rotate(self, place: Place) -> None:
-        """Add the line that begins a file."""
-        what = f"follows {rotated_path(self._paths.log, place.before).name}"
-        members = own_members(
-            "rotate",
-            what,
-            record=self.position,
-            file=place.before,
-            first_file=place.first_file,
-            first_seq=place.first_seq,
-        )
-        self._add(members)
-
-    def _begin_file(self, number: int) -> None:
-        """Give the file its number and make a new one; what has failed half-way goes on where it was."""
-        path = self._paths.log
-        new = path.with_name(f"{path.name}.new")
-        if self._end.seq >= self._first_seq:
-            # The new file first: on a full disk the old one keeps its name.
-            fd = os.open(new, _OPEN | os.O_TRUNC, 0o600)
-            try:
-                if not self._is_moved:
-                    path.rename(rotated_path(path, number))
-                    self._is_moved = True
-                new.rename(path)
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(self._fd)
-            self._fd, self._size, self._is_moved = fd, 0, False
-            self._first_seq, self._began = self._end.seq + 1, self._clock.now()
-        sync_directory(path.parent)
-        self._is_cluttered = True
-
-    def _remove_files(self) -> None:
-        """Remove the files that the log no longer has: the line that says so is durable."""
-        self._is_cluttered = False
-        for number, path in rotated_files(self._paths.log).items():
-            if number < self._place.first_file:
-                try:
-                    path.unlink()
-                except OSError as error:
-                    logger.warning("audit_file_not_removed", file=str(path), why=error.strerror)
-
-    def _take(self, place: Place | None = None) -> None:
-        """Take over the lines that wait; with a place, the line that begins the next file waits then."""
-        with self._chain:
-            if self._others_bytes() < self._max_pending_bytes:
-                self._add_missing()  # not with each try of a disk that fails for long
-            self._add_equal()
-            if self._summaries.due:
-                self._add_summaries()
-            lines, self._pending = self._pending, []
-            self._taken_effect_bytes += self._effect_bytes
-            self._effect_bytes = 0
-            if lines:
-                self._end = Anchor(self._seq, self._mac.decode())
-                self._parts.append(b"".join(lines))
-            if place is not None:
-                self._add_rotate(place)
-
-    def _write(self) -> None:
-        # The same bytes at the same place, however often it is tried; half a try is written over.
-        data = b"".join(self._parts[self._written :])
-        view, at = memoryview(data), self._size + self._written_bytes
-        while view:
-            written = os.pwrite(self._fd, view, at)
-            view, at = view[written:], at + written
-        self._written = len(self._parts)
-        self._written_bytes += len(data)
-
-    def _sync(self) -> None:
-        if self._parts:
-            os.ftruncate(self._fd, self._size + self._written_bytes)
-            os.fsync(self._fd)
-            with self._chain:
-                self._held_bytes -= self._written_bytes
-                self._taken_effect_bytes = 0
-            self._size += self._written_bytes
-            self._parts, self._written, self._written_bytes = [], 0, 0
-        if self._anchored.seq < self._end.seq:
-            self._end.write(self._paths.anchor, self._seal)
-            self._anchored = self._end
-        if self._is_cluttered and self._size:
-            self._remove_files()
-
-
-def _find_end(paths: AuditPaths, fd: int, key: bytes, seal: Seal, clock: Clock) -> _End:
-    """Find the end of a log, and check it against the anchor."""
-    last, size, torn = _last_line(paths.log, fd, seal)
-    with os.fdopen(os.dup(fd), "rb") as file:
-        first = first_record(file, seal) if size else None
-    if size and first is None:
-        raise _refused(paths, "its first line was edited")
-    place = place_of(paths.log, first, rotated_files(paths.log), seal)
-    if last is None and place.before:
-        last = _last_of(rotated_path(paths.log, place.before), seal)
-    anchor = Anchor.read(paths.anchor, seal)
-    end = Anchor() if last is None else Anchor(last.seq, last.mac)
-    if anchor is None and last is None:
-        # Before the first line: from now on, a log without an anchor is one whose anchor was taken away.
-        anchor = Anchor()
-        anchor.write(paths.anchor, seal)
-    if anchor is None:
-        raise _refused(paths, f"there is no anchor {paths.anchor}")
-    if anchor.seq > end.seq:
-        raise _refused(paths, f"it ends with seq {end.seq}, and its anchor has seen {anchor.seq}")
-    if anchor.seq == end.seq and anchor.mac != end.mac:
-        raise _refused(paths, f"its seq {end.seq} is another line than its anchor's")
-    if anchor.seq < end.seq:
-        for each in read(paths.log, key, paths.anchor):
-            if isinstance(each, Finding):
-                raise _refused(paths, str(each))
-    if first is None:
-        return _End(end, size, torn, place, end.seq + 1, clock.now())
-    return _End(end, size, torn, place, first.seq, datetime.fromisoformat(first.at).timestamp())
-
-
-def _last_of(path: Path, seal: Seal) -> AuditRecord | None:
-    """Return the last line of a file that is full."""
-    with path.open("rb") as file:
-        last, _, torn = _last_line(path, file.fileno(), seal)
-    if torn:
-        raise AuditLogError(f"{path}: was not opened: its last line has no end")
-    return last
-
-
-def _last_line(path: Path, fd: int, seal: Seal) -> tuple[AuditRecord | None, int, int]:
-    whole = os.fstat(fd).st_size
-    begin = max(0, whole - 2 * MAX_LINE_BYTES)
-    window = os.pread(fd, whole - begin, begin)
-    end = window.rfind(b"\n") + 1
-    torn = len(window) - end
-    if not end and not begin:
-        return None, 0, torn
-    record = open_line(seal, window[window.rfind(b"\n", 0, max(0, end - 1)) + 1 : end])
-    if record is None or torn > MAX_LINE_BYTES:
-        raise AuditLogError(
-            f"{path}: was not opened: its last line was edited, or sealed with another key; "
-            "run `circuit-breaker audit verify`, and move the log and its anchor away to begin anew"
-        )
-    return record, begin + end, torn
-
-
-def _last_position(log: Path, fd: int, end: _End, seal: Seal) -> str | None:
-    """Return the record that the last line about one names, in whichever file it is."""
-    position, number = _last_position_in(fd, end.size, seal), end.place.before
-    while position is None and number >= end.place.first_file:
-        with rotated_path(log, number).open("rb") as file:
-            position = _last_position_in(file.fileno(), os.fstat(file.fileno()).st_size, seal)
-        number -= 1
-    return position
-
-
-def _last_position_in(fd: int, size: int, seal: Seal) -> str | None:
-    """Return the record that the last line about one names; the lines are read from the end."""
-    end, rest = size, b""
-    while end > 0:
-        begin = max(0, end - 2 * MAX_LINE_BYTES)
-        lines = (os.pread(fd, end - begin, begin) + rest).splitlines(keepends=True)
-        rest = lines.pop(0) if begin else b""  # its beginning is in the window before
-        for line in reversed(lines):
-            if b'"record":"' in line:
-                found = open_line(seal, line)
-                if found is not None and found.record is not None:
-                    return found.record
-        end = begin
-    return None
-
-
-def _refused(paths: AuditPaths, why: str) -> AuditLogError:
-    return AuditLogError(
-        f"{paths.log}: was not opened: {why}; run `circuit-breaker audit verify`, "
-        "and move the log and its anchor away to begin anew"
-    )
