@@ -30,6 +30,7 @@ from circuit_breaker_sdk.errors import (
     RateLimitExceeded,
     SubscriptionError,
     SubscriptionFailed,
+    TransportError,
     UsageError,
 )
 
@@ -77,6 +78,10 @@ TEXTS: list[tuple[CircuitBreakerError, str]] = [
 ]
 
 
+def tree_below(cls: type[CircuitBreakerError]) -> set[type[CircuitBreakerError]]:
+    return {cls}.union(*map(tree_below, cls.__subclasses__()))
+
+
 @pytest.mark.parametrize(("error", "text"), TEXTS)
 def test_an_error_says_what_happened_to_what_and_what_to_do(error: CircuitBreakerError, text: str) -> None:
     assert str(error) == text
@@ -87,12 +92,27 @@ def test_every_class_of_the_tree_is_public_drawn_and_has_its_text_tested() -> No
     tree = {cls for cls in classes if issubclass(cls, CircuitBreakerError)}
     assert {cls.__name__ for cls in tree} | {"GraphQLError"} == set(errors.__all__)
     assert all(cls.__name__ in str(errors.__doc__) for cls in tree)
-    assert tree - {type(error) for error, _ in TEXTS} == {CircuitBreakerError, SubscriptionError}
+    assert tree - {type(error) for error, _ in TEXTS} == {
+        CircuitBreakerError,
+        SubscriptionError,
+        TransportError,
+    }
 
 
 def test_only_what_may_pass_by_itself_is_retryable() -> None:
     retryable = {type(error) for error, _ in TEXTS if error.retryable}
     assert retryable == {ConnectionFailed, RateLimitExceeded, OperationTimeoutError}
+
+
+def test_a_query_raises_no_error_of_a_subscription() -> None:
+    of_queries = tree_below(TransportError) | {OperationError}
+    assert not any(issubclass(error, SubscriptionError) for error in of_queries)
+
+
+def test_timeouts_and_failed_connections_are_what_python_calls_them() -> None:
+    assert isinstance(OperationTimeoutError("a query", seconds=1), TimeoutError)
+    assert isinstance(ConnectionFailed("refused"), ConnectionError)
+    assert isinstance(HandshakeFailed("no upgrade"), ConnectionError)
 
 
 def test_the_code_is_the_first_errors_and_only_text() -> None:
@@ -209,12 +229,12 @@ def test_every_error_comes_out_of_a_process_pool() -> None:
 
 
 def test_errors_of_every_part_of_the_package_are_in_the_tree_of_tested_ones() -> None:
-    def below(cls: type[CircuitBreakerError]) -> set[type[CircuitBreakerError]]:
-        return {cls}.union(*map(below, cls.__subclasses__()))
-
-    ours = {cls for cls in below(CircuitBreakerError) if cls.__module__.startswith("circuit_breaker_sdk.")}
+    ours = {
+        cls for cls in tree_below(CircuitBreakerError) if cls.__module__.startswith("circuit_breaker_sdk.")
+    }
     of_commands = {cls for cls in ours if cls.__module__.startswith("circuit_breaker_sdk.cli.")}
     assert ours - of_commands - {type(error) for error, _ in TEXTS} == {
         CircuitBreakerError,
         SubscriptionError,
+        TransportError,
     }

@@ -44,6 +44,7 @@ from circuit_breaker_sdk.errors import (
     RateLimitExceeded,
     SubscriptionError,
     SubscriptionFailed,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.observability import SubscriptionMetrics
@@ -112,6 +113,7 @@ __all__ = [
     "SubscriptionState",
     "SubscriptionStats",
     "Timeouts",
+    "TransportError",
     "UsageError",
     "Window",
     "__version__",

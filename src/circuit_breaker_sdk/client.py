@@ -433,7 +433,7 @@ class Client:
         :param errors: ``"return"`` returns a :class:`Result` with the data and the server's errors, instead
             of raising them.
         :raises OperationError: the server answered with errors; its ``data`` is what came beside them.
-        :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
+        :raises TransportError: ``ConnectionFailed`` and its kin: no answer came.
         :raises UsageError: the document, the variables or the type cannot be used: nothing was sent.
         """
         if errors not in {"raise", "return"}:
@@ -450,7 +450,7 @@ class Client:
     async def server_health(self) -> str:
         """Ask the server whether it serves: ``ok`` (``health``).
 
-        :raises SubscriptionError: ``ConnectionFailed`` and its kin: no answer came.
+        :raises TransportError: ``ConnectionFailed`` and its kin: no answer came.
         """
         return await self._executor.field("query Health { health }", type=str, operation_name="Health")
 

@@ -9,26 +9,30 @@ Every error survives ``pickle`` and ``copy`` with its attributes, its notes and 
     CircuitBreakerError
     ├── UsageError                  the caller's mistake: a wrong argument, a closed client
     ├── OperationError              a query or mutation was answered with errors
-    └── SubscriptionError           what can end a subscription
-        ├── ConnectionFailed        no connection, or it was lost                        (retryable)
-        │   └── HandshakeFailed     the peer answered, but not as a GraphQL WebSocket server
-        ├── AuthenticationFailed    credentials missing, wrong or expired
-        ├── RateLimitExceeded       too many requests; see retry_after                   (retryable)
-        ├── OfflineQueueFull        as many mutations wait for the server as may
-        ├── OperationTimeoutError   no answer in time                                    (retryable)
-        ├── ProtocolError           a peer broke the protocol
+    ├── TransportError              no usable answer: of a query, a mutation or a subscription
+    │   ├── ConnectionFailed        no connection, or it was lost; a ConnectionError     (retryable)
+    │   │   └── HandshakeFailed     the peer answered, but not as a GraphQL WebSocket server
+    │   ├── AuthenticationFailed    credentials missing, wrong or expired
+    │   ├── RateLimitExceeded       too many requests; see retry_after                   (retryable)
+    │   ├── OfflineQueueFull        as many mutations wait for the server as may
+    │   ├── OperationTimeoutError   no answer in time; a TimeoutError                    (retryable)
+    │   ├── ProtocolError           a peer broke the protocol
+    │   └── DecodeError             a payload does not fit the type it is decoded to
+    └── SubscriptionError           about one subscription
         ├── SubscriptionFailed      the server refused or ended this one subscription
-        ├── DecodeError             a payload does not fit the event type
         ├── BufferOverflowError     the consumer is slower than the stream and the buffer is full
         ├── HandlerError            a handler of the application raised
         └── GapError                events are missing and cannot be read again
+
+A query or mutation raises ``OperationError`` or ``TransportError``. A subscription ends with
+``TransportError`` or ``SubscriptionError``; ``except CircuitBreakerError`` catches all.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 import msgspec
 
@@ -49,6 +53,7 @@ __all__ = [
     "RateLimitExceeded",
     "SubscriptionError",
     "SubscriptionFailed",
+    "TransportError",
     "UsageError",
 ]
 
@@ -224,12 +229,16 @@ class OperationError(CircuitBreakerError):
         return f"{self.operation or 'the operation'} failed: " + joined(self.errors)
 
 
+class TransportError(CircuitBreakerError):
+    """No usable answer came: base of what a query raises, and of what can end every subscription."""
+
+
 class SubscriptionError(CircuitBreakerError):
-    """Base of everything that can end a subscription."""
+    """Base of the errors of one subscription; others on its connection go on."""
 
 
-class ConnectionFailed(SubscriptionError):
-    """The connection could not be made, or was lost.
+class ConnectionFailed(TransportError, ConnectionError):
+    """The connection could not be made, or was lost. It is also a :class:`ConnectionError`.
 
     :ivar url: where to, without credentials.
     :ivar close_code: the WebSocket close code, when there was one.
@@ -270,7 +279,7 @@ class HandshakeFailed(ConnectionFailed):
         super().__init__(message, url=url)
 
 
-class AuthenticationFailed(SubscriptionError):
+class AuthenticationFailed(TransportError):
     """Credentials are missing, wrong or expired (close code 4403, or HTTP 401 and 403)."""
 
     def __init__(self, message: str) -> None:
@@ -281,7 +290,7 @@ class AuthenticationFailed(SubscriptionError):
         return self.message
 
 
-class RateLimitExceeded(SubscriptionError):
+class RateLimitExceeded(TransportError):
     """The server asks to slow down.
 
     :ivar retry_after: seconds to wait before the next attempt, ``None`` where the server did not say.
@@ -298,7 +307,7 @@ class RateLimitExceeded(SubscriptionError):
         return f"rate limit exceeded: try again {wait}"
 
 
-class OfflineQueueFull(SubscriptionError):
+class OfflineQueueFull(TransportError):
     """A mutation was given up because as many wait for the server as may; it was not sent.
 
     :ivar max_operations: how many may wait.
@@ -313,8 +322,8 @@ class OfflineQueueFull(SubscriptionError):
         return f"{self.what} was not sent: {self.max_operations} mutations wait for the server already"
 
 
-class OperationTimeoutError(SubscriptionError):
-    """No answer came in time.
+class OperationTimeoutError(TransportError, TimeoutError):
+    """No answer came in time. It is also a :class:`TimeoutError`.
 
     :ivar seconds: how long was waited.
     """
@@ -324,13 +333,13 @@ class OperationTimeoutError(SubscriptionError):
     def __init__(self, what: str, *, seconds: float) -> None:
         self.what = what
         self.seconds = seconds
-        super().__init__(what, seconds)
+        super().__init__(what)  # of two arguments an OSError makes an errno
 
     def __str__(self) -> str:
         return f"{self.what}: no answer within {self.seconds:g} s"
 
 
-class ProtocolError(SubscriptionError):
+class ProtocolError(TransportError):
     """A peer broke the protocol; the connection is closed with :attr:`close_code`."""
 
     def __init__(self, reason: str, *, close_code: int) -> None:
@@ -375,7 +384,7 @@ class SubscriptionFailed(SubscriptionError):
         return f"subscription {self.id} failed: {self.reason}{code}"
 
 
-class DecodeError(SubscriptionError):
+class DecodeError(TransportError):
     """A payload does not fit the event type.
 
     :ivar id: the operation id.
@@ -450,3 +459,7 @@ class GapError(SubscriptionError):
             f"subscription {self.id}: events are missing ({self.reason}). "
             "Read the present state with a query and subscribe anew, or let on_gap do both."
         )
+
+
+StreamFailure: TypeAlias = TransportError | SubscriptionError
+"""Whatever can end a subscription; in an ``except`` the two stand side by side."""

@@ -11,7 +11,7 @@ import msgspec
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Credentials
-from circuit_breaker_sdk.errors import GraphQLError, SubscriptionError
+from circuit_breaker_sdk.errors import GraphQLError, TransportError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from tests.transports.peers import CLOSE, PATIENCE_SECONDS, TEXT, Peer, serve
 
@@ -80,15 +80,15 @@ class Losses:
     """Keeps which connections were reported as lost, and why."""
 
     def __init__(self) -> None:
-        self.errors: list[SubscriptionError] = []
-        self._first: asyncio.Future[SubscriptionError] = asyncio.get_running_loop().create_future()
+        self.errors: list[TransportError] = []
+        self._first: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
 
-    def __call__(self, connection: Connection, error: SubscriptionError) -> None:
+    def __call__(self, connection: Connection, error: TransportError) -> None:
         self.errors.append(error)
         if not self._first.done():
             self._first.set_result(error)
 
-    async def first(self) -> SubscriptionError:
+    async def first(self) -> TransportError:
         return await asyncio.wait_for(asyncio.shield(self._first), PATIENCE_SECONDS)
 
 
@@ -151,7 +151,7 @@ class RecordingRoute:
     def completed(self) -> None:
         self._note("completed", None)
 
-    def connection_lost(self, error: SubscriptionError) -> None:
+    def connection_lost(self, error: TransportError) -> None:
         self._note("connection_lost", error)
 
     async def until(self, count: int) -> None:

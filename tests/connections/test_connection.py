@@ -18,7 +18,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     OperationTimeoutError,
     ProtocolError,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.transports.websocket import WebSocket
@@ -39,11 +39,11 @@ from tests.connections.raw_server import (
 from tests.transports.peers import CLOSE, TEXT, Peer, frame, serve
 
 
-async def refusal(script: Script, timeouts: Timeouts | None = None) -> SubscriptionError:
+async def refusal(script: Script, timeouts: Timeouts | None = None) -> TransportError:
     """Return what opening a connection to a server that runs ``script`` raises."""
     losses = Losses()
     async with serve(script) as port:
-        with pytest.raises(SubscriptionError) as caught:
+        with pytest.raises(TransportError) as caught:
             await Connection.open(settings(port, timeouts=timeouts), losses)
     assert losses.errors == [], "a connection that was never returned cannot be lost"
     return caught.value
@@ -447,7 +447,7 @@ async def test_no_secret_is_in_a_log_a_message_or_a_repr(caplog: pytest.LogCaptu
                     connection = await Connection.open(where, losses)
                     texts += [connection.url, repr(connection), str(await losses.first())]
                     await connection.aclose()
-                except SubscriptionError as error:
+                except TransportError as error:
                     texts += [str(error), repr(error)]
     texts += [record.getMessage() + repr(vars(record)) for record in caplog.records]
     assert len(caplog.records) > 4

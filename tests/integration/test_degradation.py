@@ -22,9 +22,9 @@ from circuit_breaker_sdk import (
     Gap,
     GapError,
     OverflowPolicy,
-    SubscriptionError,
     SubscriptionFailed,
     SubscriptionState,
+    TransportError,
 )
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import ChatMessageInput, MCPServerConfigInput, MCPServerType
@@ -95,7 +95,7 @@ async def test_one_that_is_not_critical_ends_where_upgrades_are_refused(tmp_path
         other = await w.client.subscriptions.resource_updates().subscribe()
         w.proxy.refuses_upgrades = True
         w.proxy.cut()
-        with pytest.raises(SubscriptionError):
+        with pytest.raises(TransportError):
             await anext(other)
         await until(lambda: critical.is_polled)
 
@@ -248,7 +248,7 @@ async def test_a_stream_that_no_query_can_tell_says_so(tmp_path: Path) -> None:
         only_requests(server) as port,
         client_of(port, critical=True) as client,
     ):
-        with pytest.raises(SubscriptionError, match="does not answer polls"):
+        with pytest.raises(TransportError, match="does not answer polls"):
             await client.analytics.subscribe_cost_updates(user_id="ada").subscribe()
 
 
@@ -264,7 +264,7 @@ async def test_a_server_that_has_no_polling_says_so() -> None:
         async with FaultProxy("127.0.0.1", port) as proxy, client_of(proxy.port, critical=True) as client:
             proxy.refuses_upgrades = True
             document = "subscription { ticks(upto: 3) { number label } }"
-            with pytest.raises(SubscriptionError, match="polls"):
+            with pytest.raises(TransportError, match="polls"):
                 await client.subscribe(document, type=TickEvent)
 
 

@@ -16,7 +16,13 @@ from circuit_breaker_sdk import (
     Subscription,
     SubscriptionConnectionPool,
 )
-from circuit_breaker_sdk.errors import DecodeError, ProtocolError, SubscriptionError, SubscriptionFailed
+from circuit_breaker_sdk.errors import (
+    DecodeError,
+    ProtocolError,
+    SubscriptionError,
+    SubscriptionFailed,
+    TransportError,
+)
 from circuit_breaker_sdk.recovery import suspect_subscriptions
 from tests.connections.raw_server import Script, acknowledge, read_message, send_message, send_next, stay
 from tests.transports.peers import CLOSE, PATIENCE_SECONDS, TEXT, Peer, serve
@@ -32,12 +38,12 @@ async def first_two(client: Client) -> tuple[Subscription[int], Subscription[int
     )
 
 
-async def end_of(subscription: Subscription[int]) -> SubscriptionError:
+async def end_of(subscription: Subscription[int]) -> TransportError | SubscriptionError:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for _ in subscription:
                 pass
-    except SubscriptionError as error:
+    except (TransportError, SubscriptionError) as error:
         return error
     raise AssertionError("it has ended without an error")
 
@@ -72,7 +78,7 @@ def answering(message: bytes) -> Script:
     ],
 )
 async def test_a_payload_that_cannot_be_read_ends_its_subscription_only(
-    message: bytes, error: type[SubscriptionError], text: str
+    message: bytes, error: type[TransportError | SubscriptionError], text: str
 ) -> None:
     async with serve(answering(message)) as port, Client(f"ws://127.0.0.1:{port}/graphql") as client:
         good, bad = await first_two(client)

@@ -24,6 +24,7 @@ from circuit_breaker_sdk import (
     SubscriptionConnectionPool,
     SubscriptionError,
     Timeouts,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.testing import FaultProxy
@@ -127,7 +128,7 @@ class Application:
             [self.subscribe, self.publish, self.mutate, self.unsubscribe, self.cut, self.stall, self.renew]
         )
         may_be_cancelled = do in (self.subscribe, self.mutate)
-        with contextlib.suppress(SubscriptionError):  # a cut may be anyone's error
+        with contextlib.suppress(TransportError, SubscriptionError):  # a cut may be anyone's error
             await (self.cancelled(do()) if may_be_cancelled and self.chance.random() < 0.4 else do())
 
     async def run(self) -> None:

@@ -24,7 +24,13 @@ from circuit_breaker_sdk.delivery.decoding import EventDecoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.fallbacks import Fallbacks
 from circuit_breaker_sdk.delivery.subscription_state import Continuity, SubscriptionId, SubscriptionState
-from circuit_breaker_sdk.errors import ConnectionFailed, GapError, SubscriptionError
+from circuit_breaker_sdk.errors import (
+    ConnectionFailed,
+    GapError,
+    StreamFailure,
+    SubscriptionError,
+    TransportError,
+)
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
@@ -325,7 +331,7 @@ class World:
             limits=MessageLimits(),
             timeouts=Timeouts(acknowledge_seconds=NEVER),
         )
-        with contextlib.suppress(SubscriptionError):
+        with contextlib.suppress(TransportError, SubscriptionError):
             await Connection.open(settings, lambda _connection, _error: None)
             self.more_connections.set()
 
@@ -459,7 +465,7 @@ class World:
 
     # --- the owner of deliveries -------------------------------------------------------------------
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+    def lost(self, delivery: Delivery[Any], error: StreamFailure, *, after_seconds: float = 0.0) -> None:
         if self.is_over:
             delivery.give_up(error)
         else:

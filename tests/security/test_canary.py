@@ -20,6 +20,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     OperationError,
     SubscriptionError,
+    TransportError,
 )
 from tests.connections.raw_server import acknowledge, read_message, send_message, stay
 from tests.transports.peers import CLOSE, Peer, serve
@@ -253,7 +254,7 @@ async def test_nothing_of_a_query_shows_a_secret_that_the_server_repeats(
 ) -> None:
     witness = Witness(caplog)
     async with serve(_careless(WEBSOCKETS[case])) as port, client_of(port, kind, witness) as client:
-        with pytest.raises((SubscriptionError, OperationError)) as caught:
+        with pytest.raises((TransportError, SubscriptionError, OperationError)) as caught:
             await client.execute("{ health }", type=dict[str, str])
         witness.errors.append(caught.value)
     witness.judge()
@@ -278,7 +279,7 @@ async def test_a_timeout_shows_no_secret(kind: str, caplog: pytest.LogCaptureFix
     witness = Witness(caplog)
     async with serve(silent) as port, client_of(port, kind, witness, seconds=0.05) as client:
         await subscribing(client, witness)
-        with pytest.raises(SubscriptionError) as caught:
+        with pytest.raises((TransportError, SubscriptionError)) as caught:
             await client.execute("{ health }", type=dict[str, str])
         witness.errors.append(caught.value)
     assert len(witness.errors) == 2

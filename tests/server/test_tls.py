@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, SubscriptionError
+from circuit_breaker_sdk import Client, ConnectionFailed, ErrorRecoveryPolicy, TransportError
 from circuit_breaker_server import Server, ServerSettings, ServerStartError
 from circuit_breaker_server.net import http_server
 from tests.integration.workflows import create_review_workflow
@@ -136,7 +136,7 @@ async def test_plain_http_to_the_port_of_tls_is_a_clear_error(tmp_path: Path) ->
     ):
         with pytest.raises(ConnectionFailed, match="https://"):
             await client.workflows.workflows()
-        with pytest.raises(SubscriptionError, match="wss://"):
+        with pytest.raises(TransportError, match="wss://"):
             await client.workflows.subscribe_resource_updates(resource_id="r").subscribe()
 
 

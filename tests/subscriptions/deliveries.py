@@ -12,7 +12,7 @@ from circuit_breaker_sdk.connections import Connection
 from circuit_breaker_sdk.delivery.buffer import BufferBudget
 from circuit_breaker_sdk.delivery.decoding import EventDecoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
-from circuit_breaker_sdk.errors import GapError, SubscriptionError
+from circuit_breaker_sdk.errors import GapError, StreamFailure
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from tests.transports.peers import PATIENCE_SECONDS
 
@@ -50,7 +50,7 @@ class Rig:
 
     # The owner of the delivery
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+    def lost(self, delivery: Delivery[Any], error: StreamFailure, *, after_seconds: float = 0.0) -> None:
         delivery.give_up(error)
 
     def resume(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:

@@ -16,6 +16,7 @@ from circuit_breaker_sdk import (
     ConnectionFailed,
     EventAggregator,
     SubscriptionError,
+    TransportError,
     UsageError,
     Window,
 )
@@ -212,7 +213,7 @@ def test_what_cannot_be_used_is_refused() -> None:
         EventAggregator[Tick](1).add(Tick(datetime(2026, 1, 2)))  # noqa: DTZ001 (that is the point)
 
 
-async def stream(*events: Tick, end: SubscriptionError | None = None) -> AsyncIterator[Tick]:
+async def stream(*events: Tick, end: TransportError | SubscriptionError | None = None) -> AsyncIterator[Tick]:
     for event in events:
         yield event
     if end is not None:

@@ -20,8 +20,8 @@ from circuit_breaker_sdk.errors import (
     HandlerError,
     OperationError,
     RateLimitExceeded,
-    SubscriptionError,
     SubscriptionFailed,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.protocol.messages import Subscribe
@@ -443,5 +443,5 @@ class HeldLink:
     def release(self, route: Route) -> None:
         self.held.discard(route)
 
-    def drop(self, error: SubscriptionError) -> None:
+    def drop(self, error: TransportError) -> None:
         raise AssertionError(error)

@@ -16,6 +16,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     HandlerError,
     SubscriptionError,
+    TransportError,
     UsageError,
 )
 from tests.subscriptions.deliveries import Rig
@@ -328,7 +329,7 @@ async def test_the_error_that_ended_it_is_told_apart_by_identity() -> None:
     rig, ending = Rig(), list[bool]()
 
     def on_error(error: CircuitBreakerError) -> None:
-        ended_by: SubscriptionError | None = rig.delivery.error
+        ended_by: TransportError | SubscriptionError | None = rig.delivery.error
         ending.append(error is ended_by)
 
     rig.delivery.handlers.add_error(on_error)

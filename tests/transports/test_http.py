@@ -19,7 +19,7 @@ from circuit_breaker_sdk.errors import (
     HandshakeFailed,
     OperationTimeoutError,
     RateLimitExceeded,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.transports.http import HttpTransport
@@ -72,13 +72,13 @@ def answer(
 
 async def failure(
     script: Callable[[Peer], Awaitable[None]], *, limits: MessageLimits | None = None
-) -> SubscriptionError:
+) -> TransportError:
     """Return what executing against ``script`` raises; check what holds for every failure."""
     async with (
         serve(script) as port,
         open_transport(f"http://127.0.0.1:{port}/graphql?key=secret", limits=limits) as transport,
     ):
-        with pytest.raises(SubscriptionError) as caught:
+        with pytest.raises(TransportError) as caught:
             await transport.execute(REQUEST)
         assert isinstance(caught.value, RateLimitExceeded) or f"127.0.0.1:{port}/graphql" in str(caught.value)
     assert "secret" not in str(caught.value)

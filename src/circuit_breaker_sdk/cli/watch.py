@@ -11,7 +11,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.output import JsonLines, LiveTable, ReaderGoneError, View
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
 from circuit_breaker_sdk.cli.streams import Stream
-from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError
+from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError, TransportError
 from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.urls import redacted
 
@@ -98,6 +98,8 @@ class _Watching:
                         return "as many as asked for", ExitCode.OK
                     if self._wait_seconds is not None:
                         silence.reschedule(loop.time() + self._wait_seconds)
+        except TransportError:
+            raise  # some are a TimeoutError, and not that of the silence
         except TimeoutError:
             return f"no event for {self._wait_seconds:g} s", ExitCode.SILENT
         except ReaderGoneError:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import final
 
 from circuit_breaker_sdk.config import ErrorRecoveryPolicy
-from circuit_breaker_sdk.errors import ConnectionFailed, RateLimitExceeded, SubscriptionError
+from circuit_breaker_sdk.errors import ConnectionFailed, RateLimitExceeded, TransportError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 
 __all__ = ["Backoff"]
@@ -67,7 +67,7 @@ class Backoff:
         lived = self._connected_at is not None and self._clock() - self._connected_at >= _STABLE_SECONDS
         return self._was_proven or lived
 
-    def failed(self, error: SubscriptionError) -> float | None:
+    def failed(self, error: TransportError) -> float | None:
         """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up."""
         policy, now = self._policy, self._clock()
         if self.is_proven or self._was_closed_well(error):
@@ -83,7 +83,7 @@ class Backoff:
             delay = max(delay, error.retry_after)
         return delay
 
-    def _was_closed_well(self, error: SubscriptionError) -> bool:
+    def _was_closed_well(self, error: TransportError) -> bool:
         """Tell whether a server that worked has said that it goes away: it is expected back."""
         if self._connected_at is None or self._clock() - self._connected_at < _CLEAN_SECONDS:
             return False

@@ -21,7 +21,7 @@ from circuit_breaker_sdk.errors import (
     GraphQLError,
     OperationTimeoutError,
     ProtocolError,
-    SubscriptionError,
+    TransportError,
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
@@ -103,7 +103,7 @@ class Connection:
     def __init__(
         self,
         url: str,
-        on_closed: Callable[[Connection, SubscriptionError], None],
+        on_closed: Callable[[Connection, TransportError], None],
         batching: MessageBatching | None = None,
         redaction: Redaction = NOTHING_TO_REDACT,
     ) -> None:
@@ -116,7 +116,7 @@ class Connection:
         self._routes: PrefixRoutes[Route] = PrefixRoutes()
         self._socket: WebSocket | None = None
         self._acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._failure: SubscriptionError | None = None
+        self._failure: TransportError | None = None
         self._closed_by_us = False
         self._flushing: asyncio.Handle | None = None
         self._pulse: Pulse | None = None
@@ -129,14 +129,14 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, settings: ConnectionSettings, on_closed: Callable[[Connection, SubscriptionError], None]
+        cls, settings: ConnectionSettings, on_closed: Callable[[Connection, TransportError], None]
     ) -> Connection:
         """Connect, upgrade, initialise, and return once the server has acknowledged.
 
         Cancellation drops the socket. ``on_closed`` is called at most once, and only for a connection that
         was returned and that was not closed by :meth:`aclose`.
 
-        :raises SubscriptionError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
+        :raises TransportError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
             ``OperationTimeoutError``.
         """
         # Imported here: picows costs 100 ms, which `import circuit_breaker_sdk` must not.
@@ -155,7 +155,7 @@ class Connection:
                 limits=settings.limits,
                 timeouts=settings.timeouts,
             )
-        except SubscriptionError as error:
+        except TransportError as error:
             redaction.error(error)
             raise
         connection._socket = socket
@@ -210,6 +210,8 @@ class Connection:
         try:
             async with asyncio.timeout(seconds):
                 await self._acknowledged
+        except TransportError:
+            raise  # some are a TimeoutError, and not that of the limit
         except TimeoutError:
             raise OperationTimeoutError(f"{self._url}: connection_ack", seconds=seconds) from None
 
@@ -290,7 +292,7 @@ class Connection:
                 if self._pulse is not None:
                     self._pulse.start()
 
-    def drop(self, error: SubscriptionError) -> None:
+    def drop(self, error: TransportError) -> None:
         """Give the connection up as lost, for this reason; its peer may hear nothing of it."""
         if self._socket is not None and self.is_usable:
             self._failure = error

@@ -6,7 +6,7 @@ from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     ProtocolError,
-    SubscriptionError,
+    TransportError,
 )
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
 
@@ -22,7 +22,7 @@ REFUSES_AN_OPERATION = frozenset(
 """Close codes for one bad document: graphql-ws on Node uses 4500, Strawberry 4400, others 1011 and 1002."""
 
 
-def close_error(url: str, code: int, reason: str) -> SubscriptionError:
+def close_error(url: str, code: int, reason: str) -> TransportError:
     """Return what is told to the subscriptions on a connection that was closed with this code."""
     if code in _REFUSED_CREDENTIALS:
         return AuthenticationFailed(

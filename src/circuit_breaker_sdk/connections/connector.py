@@ -30,7 +30,7 @@ from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
     ConnectionFailed,
     HandshakeFailed,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
@@ -76,7 +76,7 @@ class Supervisor:
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._ended: set[asyncio.Task[Connection] | asyncio.Task[None]] = set()
         self._closing: set[Connection] = set()
-        self._loss: SubscriptionError | None = None
+        self._loss: TransportError | None = None
         self._was_connected = False
         self._listeners: list[Callable[[ConnectionStateChange], object]] = []
         self._affinity = LoopAffinity()
@@ -129,7 +129,7 @@ class Supervisor:
         listener = in_own_context(listener)
         self._listeners.append(listener)
 
-    def may_mend(self, error: SubscriptionError) -> bool:
+    def may_mend(self, error: CircuitBreakerError) -> bool:
         """Tell whether another attempt can help: it is of that kind, or a fresh token may be accepted."""
         return error.retryable or (isinstance(error, AuthenticationFailed) and self._tokens.can_refresh)
 
@@ -150,7 +150,7 @@ class Supervisor:
 
         Cancelling a caller does not stop the opening others wait for; :meth:`aclose` does.
 
-        :raises SubscriptionError: it could not be opened, or the policy gave up.
+        :raises TransportError: it could not be opened, or the policy gave up.
         :raises UsageError: the client is closed, or this is another event loop than before.
         """
         if self._state is ConnectionState.CLOSED:
@@ -190,7 +190,7 @@ class Supervisor:
     async def open_apart(self) -> Connection:
         """Open a connection beside the present one, as the policy says; its loss is not the present one's.
 
-        :raises SubscriptionError: it could not be opened.
+        :raises TransportError: it could not be opened.
         :raises UsageError: the client is closed.
         """
         wait, self._wait_apart = self._wait_apart, 0.0
@@ -205,7 +205,7 @@ class Supervisor:
             try:
                 await self._tokens.ready()
                 connection = await self._try_each_with_fresh_token()
-            except SubscriptionError as error:
+            except TransportError as error:
                 seconds = backoff.failed(error)
                 if seconds is None:
                     raise
@@ -321,7 +321,7 @@ class Supervisor:
                     refused = False
                 await self._tokens.ready()
                 return await self._try_each_with_fresh_token()
-            except SubscriptionError as error:
+            except TransportError as error:
                 # Refused with a fresh token: another one would be refused as well.
                 is_final = isinstance(error, AuthenticationFailed)
                 may_wait = self._was_connected and self._waiters and not is_final
@@ -330,7 +330,7 @@ class Supervisor:
                     raise
                 await self._wait(seconds, attempt, error)
 
-    def _delay_after(self, loss: SubscriptionError) -> float | None:
+    def _delay_after(self, loss: TransportError) -> float | None:
         if isinstance(loss, AuthenticationFailed) and self._tokens.can_refresh:
             # What the server refuses is the token, and another one is on its way; but never in a hot loop.
             loss = ConnectionFailed(loss.message)
@@ -365,7 +365,7 @@ class Supervisor:
         await old.aclose()
         self._closing.discard(old)
 
-    async def _wait(self, seconds: float, attempt: int, reason: SubscriptionError) -> None:
+    async def _wait(self, seconds: float, attempt: int, reason: TransportError) -> None:
         seconds = max(seconds, self._endpoints.wait_seconds())
         self._move(Trigger.WAIT, reason=reason, attempt=attempt, retry_in_seconds=seconds)
         await asyncio.sleep(seconds)
@@ -379,13 +379,13 @@ class Supervisor:
     async def _try_each(self) -> Connection:
         """Try every URL that its breaker allows.
 
-        :raises SubscriptionError: why the first of them failed; refused credentials end it at once.
+        :raises TransportError: why the first of them failed; refused credentials end it at once.
         """
-        first: SubscriptionError | None = None
+        first: TransportError | None = None
         for endpoint in self._endpoints.allowed():
             try:
                 connection = await self._dial(endpoint)
-            except SubscriptionError as error:
+            except TransportError as error:
                 self.counters.failures += 1
                 log(logging.DEBUG, "connection failed", url=redacted(endpoint.url), error=error)
                 if isinstance(error, AuthenticationFailed):
@@ -426,7 +426,7 @@ class Supervisor:
 
     # The end of a connection -------------------------------------------------------------------------------
 
-    def _lost(self, connection: Connection, error: SubscriptionError) -> None:
+    def _lost(self, connection: Connection, error: TransportError) -> None:
         if connection in self._apart:
             self._apart.discard(connection)
             again = error if error.retryable else ConnectionFailed(str(error))
@@ -438,7 +438,7 @@ class Supervisor:
         if self._connection is connection:
             self._drop(error)
 
-    def _drop(self, error: SubscriptionError | None) -> None:
+    def _drop(self, error: TransportError | None) -> None:
         self._connection = None
         self._loss = error
         if error is not None and not self._backoff.is_proven:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from circuit_breaker_sdk.errors import GraphQLError, SubscriptionError
+from circuit_breaker_sdk.errors import GraphQLError, TransportError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
 __all__ = ["Envelope", "Link", "Route"]
@@ -82,7 +82,7 @@ class Route(Protocol):
         """Take the server's ``complete``: the operation is over."""
         ...
 
-    def connection_lost(self, error: SubscriptionError) -> None:
+    def connection_lost(self, error: TransportError) -> None:
         """Learn that the connection is gone, and why."""
         ...
 
@@ -108,7 +108,7 @@ class Link(Protocol):
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation.
 
-        :raises SubscriptionError: it is closed, or closing.
+        :raises TransportError: it is closed, or closing.
         """
         ...
 
@@ -128,6 +128,6 @@ class Link(Protocol):
         """Go on, as far as this route is concerned; nothing happens if it holds nothing."""
         ...
 
-    def drop(self, error: SubscriptionError) -> None:
+    def drop(self, error: TransportError) -> None:
         """Give it up as lost, for this reason."""
         ...

@@ -22,7 +22,7 @@ from circuit_breaker_sdk.errors import (
     GraphQLError,
     HandshakeFailed,
     ProtocolError,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.observability import log
@@ -150,7 +150,7 @@ class PollConnection:
             self._held.discard(route)
             self._kick()
 
-    def drop(self, error: SubscriptionError) -> None:
+    def drop(self, error: TransportError) -> None:
         """Give every operation up as lost, for this reason."""
         operations, self._operations = self._operations, {}
         self._held.clear()
@@ -212,7 +212,7 @@ class PollConnection:
                 self._is_refused = False
         except UsageError:
             return  # the client was closed
-        except SubscriptionError as error:
+        except TransportError as error:
             self._settings.credentials.redaction.error(error)
             log(logging.DEBUG, "poll failed", url=self.url, error=error)
             self.drop(error)
@@ -223,8 +223,8 @@ class PollConnection:
         try:
             if not await tokens.replace_refused():
                 self.drop(error)
-        except (SubscriptionError, UsageError) as failure:
-            self.drop(failure if isinstance(failure, SubscriptionError) else error)
+        except (TransportError, UsageError) as failure:
+            self.drop(failure if isinstance(failure, TransportError) else error)
 
     async def _ask(self, asked: dict[str, _Polled]) -> list[_Result]:
         """Send one request, and read its answer."""
@@ -244,16 +244,16 @@ class PollConnection:
     async def _ask_any(self, body: bytes, *, seconds: float, count: int) -> list[_Result]:
         """Ask the server that answered last; the next, where it does not answer: a poll may be repeated.
 
-        :raises SubscriptionError: why the first of them failed; refused credentials are the end at once.
+        :raises TransportError: why the first of them failed; refused credentials are the end at once.
         """
-        failed: SubscriptionError | None = None
+        failed: TransportError | None = None
         for _ in self._urls:
             serving = self._serving
             try:
                 return self._read(await self._open(self._urls[serving]).post(body, seconds=seconds), count)
             except AuthenticationFailed:
                 raise
-            except SubscriptionError as error:
+            except TransportError as error:
                 failed = failed or error
                 # Unless another request, which failed as well, has moved on already.
                 if self._serving == serving:
@@ -328,7 +328,7 @@ def _poll_url(url: str) -> str:
     return path + "/poll" + question_mark + query
 
 
-def _lose(error: SubscriptionError, route: Route) -> None:
+def _lose(error: TransportError, route: Route) -> None:
     route.connection_lost(error)
 
 

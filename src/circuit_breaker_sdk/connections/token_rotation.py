@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from circuit_breaker_sdk.connections.tokens import Tokens
-from circuit_breaker_sdk.errors import SubscriptionError, UsageError
+from circuit_breaker_sdk.errors import TransportError, UsageError
 from circuit_breaker_sdk.observability import log
 
 __all__ = ["rotate"]
@@ -38,6 +38,6 @@ async def rotate(
             if due <= 0:
                 await tokens.refresh()
             await replace()
-        except (SubscriptionError, UsageError) as error:
+        except (TransportError, UsageError) as error:
             log(logging.WARNING, "token not renewed yet", error=error)
             await asyncio.sleep(_RENEW_SECONDS)

@@ -15,7 +15,11 @@ from circuit_breaker_sdk.delivery.decoding import Response
 from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.delivery.handlers import Handlers
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
-from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    StreamFailure,
+    UsageError,
+)
 from circuit_breaker_sdk.loop_affinity import check_loop
 
 __all__ = ["NEVER", "Consumption", "value_of"]
@@ -80,7 +84,7 @@ class Consumption(Generic[T]):
         self.label: str = label
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.state: SubscriptionState = SubscriptionState.STARTING
-        self.error: SubscriptionError | None = None
+        self.error: StreamFailure | None = None
         self.last_error: CircuitBreakerError | None = None
         self.handled: str | None = after
         self.handlers: Handlers[T] = Handlers(self, tasks)

@@ -45,7 +45,7 @@ from circuit_breaker_sdk.errors import (
     GraphQLError,
     OperationError,
     RateLimitExceeded,
-    SubscriptionError,
+    StreamFailure,
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
@@ -63,7 +63,7 @@ _LIVE = SubscriptionState.LIVE
 class Owner(Protocol):
     """Interface from a delivery to its owner. Any: one owner has deliveries of all event types."""
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+    def lost(self, delivery: Delivery[Any], error: StreamFailure, *, after_seconds: float = 0.0) -> None:
         """Decide what becomes of a subscription that has lost its connection, or has to wait.
 
         The owner calls :meth:`Delivery.give_up` or :meth:`Delivery.await_link`, before it returns.
@@ -135,7 +135,7 @@ class Delivery(Consumption[T]):
 
     # Set here as well as there.
     events_handled: int
-    error: SubscriptionError | None
+    error: StreamFailure | None
     handled: str | None
     last_error: CircuitBreakerError | None
     state: SubscriptionState
@@ -366,7 +366,7 @@ class Delivery(Consumption[T]):
         else:
             self._finish(Trigger.COMPLETE, None)
 
-    def connection_lost(self, error: SubscriptionError) -> None:
+    def connection_lost(self, error: StreamFailure) -> None:
         """Report the loss of the connection to the owner, which decides what follows."""
         if not self.state.is_end:
             self.owner.lost(self, error)
@@ -387,12 +387,12 @@ class Delivery(Consumption[T]):
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._off_at, 6))
         self.handlers.report_state(self.state)
 
-    def give_up(self, error: SubscriptionError) -> None:
+    def give_up(self, error: StreamFailure) -> None:
         """End: there will be no other connection."""
         if not self.state.is_end:
             self._finish(Trigger.FAIL, error)
 
-    def await_link(self, error: SubscriptionError) -> None:
+    def await_link(self, error: StreamFailure) -> None:
         """Leave the link because of an error, and wait to be resumed on another one."""
         if self.state.is_end:
             return
@@ -415,7 +415,7 @@ class Delivery(Consumption[T]):
 
         One that has ended stays on none.
 
-        :raises SubscriptionError: the link is closing or closed; it is on none then.
+        :raises TransportError, SubscriptionError: the link is closing or closed; it is on none then.
         """
         if self.state.is_end:
             return
@@ -483,7 +483,7 @@ class Delivery(Consumption[T]):
         # A timer may be a little early.
         return is_waiting and is_there and time.perf_counter() - self._put_on_at >= after * 0.99
 
-    def fail(self, error: SubscriptionError) -> None:
+    def fail(self, error: StreamFailure) -> None:
         """End with an error of our own; the server is told."""
         if self.state.is_end:
             return
@@ -643,7 +643,7 @@ class Delivery(Consumption[T]):
         self._failure, self._failed_at = (errors, self.events_received) if is_whole else ((), 0)
         self.handlers.report_error(OperationError(errors, operation=self.label))
 
-    def _finish(self, trigger: Trigger, error: SubscriptionError | None) -> None:
+    def _finish(self, trigger: Trigger, error: StreamFailure | None) -> None:
         self._move(trigger)
         self.error = error
         if error is not None:

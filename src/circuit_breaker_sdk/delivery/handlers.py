@@ -16,7 +16,12 @@ from circuit_breaker_sdk.callbacks import (
     in_own_context,
 )
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
-from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    HandlerError,
+    StreamFailure,
+    UsageError,
+)
 from circuit_breaker_sdk.observability import log
 
 __all__ = ["EventSource", "Handlers", "SubscriptionHandler"]
@@ -64,7 +69,7 @@ class EventSource(Protocol[T_co]):
     label: str
     loop: asyncio.AbstractEventLoop
     state: SubscriptionState
-    error: SubscriptionError | None
+    error: StreamFailure | None
     last_error: CircuitBreakerError | None
     handled: str | None
 

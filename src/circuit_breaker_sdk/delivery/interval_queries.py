@@ -9,7 +9,11 @@ from typing import final
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Route, do_for_each
-from circuit_breaker_sdk.errors import CircuitBreakerError, GraphQLError, SubscriptionError
+from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    GraphQLError,
+    TransportError,
+)
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
@@ -41,11 +45,11 @@ class IntervalQueries:
     def subscribe(self, message: Subscribe, route: Route) -> None:  # noqa: ARG002 (the query says it all)
         """Begin to ask; what is the case now is where changes are counted from.
 
-        :raises SubscriptionError: there is no query for this stream.
+        :raises TransportError: there is no query for this stream.
         """
         changes = self._changes_of(route)
         if changes is None:
-            raise SubscriptionError("there is no query that could stand for this stream")
+            raise TransportError("there is no query that could stand for this stream")
         self._asking[route] = background_task(self._ask(route, changes), name="circuit-breaker-query")
 
     def complete(self, id: str, route: Route) -> None:  # noqa: A002, ARG002 (the protocol's own word)
@@ -69,7 +73,7 @@ class IntervalQueries:
         """Ask on; nothing happens if it was not held."""
         self._held.discard(route)
 
-    def drop(self, error: SubscriptionError) -> None:
+    def drop(self, error: TransportError) -> None:
         """Give every stream up as lost, for this reason."""
         routes = tuple(self._asking)
         for route in routes:

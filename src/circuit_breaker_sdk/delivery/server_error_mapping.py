@@ -8,7 +8,7 @@ from circuit_breaker_sdk.errors import (
     GapError,
     GraphQLError,
     RateLimitExceeded,
-    SubscriptionError,
+    StreamFailure,
     SubscriptionFailed,
     joined,
 )
@@ -18,7 +18,7 @@ __all__ = ["server_error"]
 _MAX_REASON = 100
 
 
-def server_error(id: str, errors: Sequence[GraphQLError]) -> SubscriptionError:  # noqa: A002 (the protocol's own word)
+def server_error(id: str, errors: Sequence[GraphQLError]) -> StreamFailure:  # noqa: A002 (the protocol's own word)
     """Return the error that the first of them names by its code; a refusal, where it names none we know."""
     first = errors[0] if errors else None
     extensions = (first.extensions if first is not None else None) or {}

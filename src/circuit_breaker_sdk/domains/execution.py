@@ -24,7 +24,7 @@ from circuit_breaker_sdk.errors import (
     DecodeError,
     GraphQLError,
     OperationError,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
@@ -117,7 +117,7 @@ class Executor:
 
         :raises OperationError: the server answered with errors, paths kept; the data beside them is on it.
         :raises DecodeError: the answer does not fit ``type``.
-        :raises SubscriptionError: ``ConnectionFailed`` and its kin: see ``transports.http``.
+        :raises TransportError: ``ConnectionFailed`` and its kin: see ``transports.http``.
         :raises UsageError: the variables or the type cannot be used, or the client is closed: nothing was
             sent. One that was under way when the client was closed raises ``ConnectionFailed``.
         """
@@ -143,7 +143,7 @@ class Executor:
         """Return the answer's ``data``, decoded to ``type``, and its errors.
 
         :raises DecodeError: the data does not fit ``type``; chained to the server's errors if there are any.
-        :raises SubscriptionError: as above.
+        :raises TransportError: as above.
         :raises UsageError: as above.
         """
         decode = json_decoder(type, decode_hook)
@@ -250,7 +250,7 @@ class Executor:
         for _ in self._urls:
             try:
                 return await self._open(self._urls[self._serving]).execute(data, extra_headers=headers)
-            except SubscriptionError as error:
+            except TransportError as error:
                 self._settings.credentials.redaction.error(error)
                 if not isinstance(error, ConnectionFailed) or not error.not_sent:
                     raise

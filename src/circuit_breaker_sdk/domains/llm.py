@@ -64,7 +64,7 @@ class LLMStream:
         """Wait for the next chunk; at the end of a failed completion raise why it failed.
 
         :raises OperationError: the completion was refused, or failed.
-        :raises SubscriptionError: the stream cannot be followed.
+        :raises TransportError, SubscriptionError: the stream cannot be followed.
         """
         subscription = await self._started()
         if not self._begun:

@@ -17,7 +17,7 @@ from circuit_breaker_sdk.errors import (
     OfflineQueueFull,
     OperationTimeoutError,
     RateLimitExceeded,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 
@@ -44,10 +44,10 @@ class _Past:
     """Outcome of one mutation's attempts so far: the last failure, and whether it may have happened."""
 
     def __init__(self) -> None:
-        self.failure: SubscriptionError | None = None
+        self.failure: TransportError | None = None
         self.may_have_happened = False
 
-    def note(self, failure: SubscriptionError | None) -> None:
+    def note(self, failure: TransportError | None) -> None:
         """Take the end of an attempt; ``None`` where the server said that it could not do it yet."""
         self.failure = failure
         is_harmless = isinstance(failure, RateLimitExceeded) or (
@@ -90,7 +90,7 @@ class MutationQueue:
         :raises OfflineQueueFull: as many wait as may.
         :raises ConnectionFailed: the client was closed; it may have happened.
         :raises UsageError: the client is closed; it was not sent.
-        :raises SubscriptionError: another attempt cannot help.
+        :raises TransportError: another attempt cannot help.
         """
         if self._closed:
             raise UsageError(_CLOSED)
@@ -100,6 +100,8 @@ class MutationQueue:
             async with limit:
                 self._under_way.add(limit)
                 return await self._until_answered(what, send, past)
+        except TransportError:
+            raise  # some are a TimeoutError, and not that of the limit
         except TimeoutError:
             if self._closed:
                 raise past.given_up(what, UsageError(_CLOSED)) from past.failure
@@ -160,7 +162,7 @@ class MutationQueue:
 async def _try(send: Callable[[], Awaitable[bytes | None]], past: _Past) -> bytes | None:
     try:
         answer = await send()
-    except SubscriptionError as error:
+    except TransportError as error:
         if not error.retryable:
             raise
         past.note(error)
@@ -169,7 +171,7 @@ async def _try(send: Callable[[], Awaitable[bytes | None]], past: _Past) -> byte
     return answer
 
 
-def _delay(attempt: int, failure: SubscriptionError | None) -> float:
+def _delay(attempt: int, failure: TransportError | None) -> float:
     delay: float = random.random() * min(_MAX_SECONDS, _BASE_SECONDS * 2 ** min(attempt, 10))  # noqa: S311 (chance)
     if isinstance(failure, RateLimitExceeded) and failure.retry_after is not None:
         delay = max(delay, failure.retry_after)

@@ -10,7 +10,7 @@ from typing import Any, final
 from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor, do_for
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
-from circuit_breaker_sdk.errors import GapError, SubscriptionError
+from circuit_breaker_sdk.errors import GapError, StreamFailure, SubscriptionError, TransportError
 from circuit_breaker_sdk.recovery.gaps import GapRecovery
 from circuit_breaker_sdk.recovery.recovery import Recovery
 
@@ -90,7 +90,7 @@ class Member:
     async def connection(self) -> Connection:
         """Return a connection for a new subscription, which is counted here while it waits.
 
-        :raises SubscriptionError: it could not be opened.
+        :raises TransportError, SubscriptionError: it could not be opened.
         :raises UsageError: the client is closed.
         """
         self.starting += 1
@@ -149,7 +149,7 @@ class Member:
         if was_on_connection:
             try:
                 member._put_on(delivery, connection)
-            except SubscriptionError:
+            except (TransportError, SubscriptionError):
                 member.resume(delivery)  # that connection was lost as well: it waits for the next one
         elif waited:
             member.resume(delivery)
@@ -159,7 +159,7 @@ class Member:
 
     # The owner of deliveries -------------------------------------------------------------------------------
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+    def lost(self, delivery: Delivery[Any], error: StreamFailure, *, after_seconds: float = 0.0) -> None:
         """Let recovery decide what becomes of a subscription that has lost its connection, or has to wait."""
         self._recovery.lost(delivery, error, after_seconds=after_seconds)
 

@@ -19,8 +19,10 @@ from circuit_breaker_sdk.errors import (
     GraphQLError,
     OperationTimeoutError,
     RateLimitExceeded,
+    StreamFailure,
     SubscriptionError,
     SubscriptionFailed,
+    TransportError,
     UsageError,
 )
 
@@ -93,10 +95,10 @@ class _Position:
     def completed(self) -> None:
         self._fail(SubscriptionFailed(self._id, "the stream has ended"))
 
-    def connection_lost(self, error: SubscriptionError) -> None:
+    def connection_lost(self, error: StreamFailure) -> None:
         self._fail(error)
 
-    def _fail(self, error: SubscriptionError) -> None:
+    def _fail(self, error: StreamFailure) -> None:
         if not self.found.done():
             self.found.set_exception(error)
             self.found.exception()  # it counts as looked at, also where nobody waits any more
@@ -165,7 +167,7 @@ class GapRecovery:
 
     async def _until_done(
         self, delivery: Delivery[Any], step: Callable[[], Awaitable[None]]
-    ) -> SubscriptionError | None:
+    ) -> StreamFailure | None:
         """Do a step again while what fails may pass; return what it fails with for good.
 
         Each failure is reported to the handlers of errors. A rate that the server limits is obeyed.
@@ -178,7 +180,7 @@ class GapRecovery:
                 await step()
             except UsageError:
                 break  # the client was closed
-            except SubscriptionError as failure:
+            except (TransportError, SubscriptionError) as failure:
                 if not failure.retryable or attempt == _ATTEMPTS - 1:
                     return failure
                 delivery.handlers.report_error(failure)
@@ -217,7 +219,7 @@ class GapRecovery:
         if delivery.fallbacks.snapshot is not None:
             try:
                 snapshot = await delivery.fallbacks.snapshot()
-            except SubscriptionError:
+            except (TransportError, SubscriptionError):
                 raise
             except Exception as failure:
                 raise ConnectionFailed(f"the snapshot could not be read: {failure}") from failure

@@ -26,7 +26,9 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     HandshakeFailed,
     OperationTimeoutError,
+    StreamFailure,
     SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.recovery.suspect_subscriptions import Suspects
@@ -102,7 +104,7 @@ class Recovery:
         """Tell whether the server may have closed a connection because of this one."""
         return delivery in self._suspects
 
-    def lost(self, delivery: Delivery[Any], error: SubscriptionError, *, after_seconds: float = 0.0) -> None:
+    def lost(self, delivery: Delivery[Any], error: StreamFailure, *, after_seconds: float = 0.0) -> None:
         """End a subscription that has lost its link, or keep it and put it on another one.
 
         ``after_seconds``: the server's rate limit asks to wait so long.
@@ -123,7 +125,7 @@ class Recovery:
         self.put_back(delivery, after_seconds=after_seconds)
         delivery.await_link(error)
 
-    def _end_of(self, delivery: Delivery[Any], error: SubscriptionError) -> SubscriptionError | None:
+    def _end_of(self, delivery: Delivery[Any], error: StreamFailure) -> StreamFailure | None:
         """Return the error that ends a subscription without its link; ``None`` if another link can help."""
         link = delivery.link
         if self._polls_are_refused(delivery, error):
@@ -136,7 +138,7 @@ class Recovery:
             return self._suspects.end_of(delivery, link)
         return None if self._supervisor.may_mend(error) else error
 
-    def _polls_are_refused(self, delivery: Delivery[Any], error: SubscriptionError) -> bool:
+    def _polls_are_refused(self, delivery: Delivery[Any], error: StreamFailure) -> bool:
         """Tell whether the server knows no polls, and the subscription has a query to use instead."""
         return (
             delivery.link is self._poll
@@ -159,7 +161,7 @@ class Recovery:
     def _hand_to(self, delivery: Delivery[Any], new: Connection) -> None:
         try:
             self._resume(delivery, new)
-        except SubscriptionError:
+        except (TransportError, SubscriptionError):
             self.put_back(delivery)
 
     def put_back(self, delivery: Delivery[Any], *, after_seconds: float = 0.0) -> None:
@@ -226,7 +228,7 @@ class Recovery:
             while self._lost:
                 try:
                     connection = await self._while_any_is_lost(self._supervisor.connection())
-                except SubscriptionError as error:
+                except (TransportError, SubscriptionError) as error:
                     self._unreachable(error)
                     if self._lost:
                         await self._while_any_is_lost(asyncio.sleep(self._retry_seconds))
@@ -278,7 +280,7 @@ class Recovery:
         ):
             self.degrade()
 
-    def _unreachable(self, error: SubscriptionError) -> None:
+    def _unreachable(self, error: StreamFailure) -> None:
         """End those that need a WebSocket; poll for the others, and try again later."""
         # Refused credentials too: middleboxes answer so, and a server that means it refuses the poll as well.
         self._give_up(error, [delivery for delivery in self._lost if not delivery.fallbacks.is_critical])
@@ -326,7 +328,7 @@ class Recovery:
         timer = asyncio.get_running_loop().call_later(seconds, now)
         self._timers.add(timer)
 
-    def _give_up(self, error: SubscriptionError, those: Sequence[Delivery[Any]]) -> None:
+    def _give_up(self, error: StreamFailure, those: Sequence[Delivery[Any]]) -> None:
         for delivery in those:
             self._lost.pop(delivery, None)
         do_for_each(those, lambda delivery: delivery.give_up(error), "giving up")

@@ -10,7 +10,12 @@ from weakref import WeakKeyDictionary
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import Connection, Supervisor, await_for
 from circuit_breaker_sdk.delivery.delivery import PROOF_SECONDS, Delivery
-from circuit_breaker_sdk.errors import SubscriptionError, SubscriptionFailed, UsageError
+from circuit_breaker_sdk.errors import (
+    SubscriptionError,
+    SubscriptionFailed,
+    TransportError,
+    UsageError,
+)
 
 __all__ = ["Suspects"]
 
@@ -113,9 +118,9 @@ class Suspects:
     async def _try(self, delivery: Delivery[Any]) -> None:
         try:
             connection = await self._supervisor.open_apart()
-        except (SubscriptionError, UsageError) as error:
+        except (TransportError, SubscriptionError, UsageError) as error:
             if delivery in self._strikes and not self._closed:
-                ends = error if isinstance(error, SubscriptionError) else None
+                ends = error if isinstance(error, TransportError | SubscriptionError) else None
                 delivery.give_up(ends or SubscriptionFailed(delivery.id, str(error)))
             return
         if delivery not in self._strikes or delivery.link is not None:
@@ -124,7 +129,7 @@ class Suspects:
         settled = delivery.settling()
         try:
             self._resume(delivery, connection)
-        except SubscriptionError:
+        except (TransportError, SubscriptionError):
             self._waiting[delivery] = None
             await self._supervisor.close_apart(connection)
             return
@@ -145,7 +150,7 @@ class Suspects:
             if _is_on(connection, delivery):
                 self._resume(delivery, present)
                 self._on_moved(delivery, present)
-        except SubscriptionError:
+        except (TransportError, SubscriptionError):
             self._put_back_if_off(delivery)
         except UsageError:
             return  # the client is closed

@@ -11,7 +11,7 @@ from typing import Generic, Self, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_sdk.errors import SubscriptionError, UsageError
+from circuit_breaker_sdk.errors import StreamFailure, SubscriptionError, TransportError, UsageError
 
 __all__ = ["EventAggregator", "Folds", "Window", "Windows"]
 
@@ -228,7 +228,7 @@ class Windows(Generic[T]):
         self.aggregator: EventAggregator[T] = aggregator
         self._events = events
         self._ready: deque[Window[T]] = deque()
-        self._end: StopAsyncIteration | SubscriptionError | None = None
+        self._end: StopAsyncIteration | StreamFailure | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -245,7 +245,7 @@ class Windows(Generic[T]):
                 raise self._end
             try:
                 event = await anext(self._events)
-            except (StopAsyncIteration, SubscriptionError) as end:
+            except (StopAsyncIteration, TransportError, SubscriptionError) as end:
                 self._end = end
                 self._ready.extend(self.aggregator.flush())
             else:

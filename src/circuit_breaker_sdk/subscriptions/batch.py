@@ -129,7 +129,7 @@ class BatchSubscriptionManager:
         subscription has ended is started again once the events it had buffered are handed out. If one
         fails, or on cancellation, what this call started is ended and nothing else.
 
-        :raises SubscriptionError: a member could not be started; its ``member`` is the name.
+        :raises TransportError, SubscriptionError: a member could not be started; its ``member`` is the name.
         :raises UsageError: likewise, for a mistake of the caller.
         """
         self._affinity.enter()
@@ -171,7 +171,7 @@ class BatchSubscriptionManager:
     async def __anext__(self) -> BatchEvent:
         """Wait for the next event of any member. Cancellation loses none.
 
-        :raises SubscriptionError: a member has failed: see the class.
+        :raises TransportError, SubscriptionError: a member has failed: see the class.
         :raises UsageError: no member is started, or another task is iterating.
         """
         self._affinity.enter()

@@ -144,7 +144,7 @@ class SubscriptionBuilder(Generic[T, S]):
     async def subscribe(self) -> S:
         """Start a subscription and return it live.
 
-        :raises SubscriptionError: no connection, or the server refused it.
+        :raises TransportError, SubscriptionError: no connection, or the server refused it.
         """
         return await self._start(self._into)
 

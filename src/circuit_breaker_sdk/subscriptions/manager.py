@@ -29,6 +29,7 @@ from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     OperationTimeoutError,
     SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
@@ -180,8 +181,8 @@ class SubscriptionManager:
         ``into`` makes the public handle. Cancellation ends what was started. Where a connection was lost it
         waits for the next one, and so does one whose connection is lost before it was live.
 
-        :raises SubscriptionError: no connection, or the server refused it before it was live; ``GapError``
-            where what follows its cursor is gone and nobody is told of gaps.
+        :raises TransportError, SubscriptionError: no connection, or the server refused it before it was
+            live; ``GapError`` where what follows its cursor is gone and no handler of gaps is attached.
         :raises UsageError: the variables or the type cannot be used, or the client is closed.
         """
         self.affinity.enter()
@@ -255,13 +256,13 @@ class SubscriptionManager:
         try:
             try:
                 return member, await member.connection()
-            except SubscriptionError:
+            except (TransportError, SubscriptionError):
                 instead = None if pool is None else pool.instead_of(member.supervisor)
                 if instead is None:
                     raise
                 member = self._members[instead]
                 return member, await member.connection()
-        except SubscriptionError as error:
+        except (TransportError, SubscriptionError) as error:
             if not is_critical:
                 raise
             log(logging.INFO, "polling instead of a WebSocket", error=error)

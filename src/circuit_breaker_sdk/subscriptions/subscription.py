@@ -19,7 +19,11 @@ from circuit_breaker_sdk.delivery.subscription_state import (
     SubscriptionState,
     SubscriptionStats,
 )
-from circuit_breaker_sdk.errors import CircuitBreakerError, SubscriptionError, UsageError
+from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    StreamFailure,
+    UsageError,
+)
 from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 
@@ -96,7 +100,7 @@ class Subscription(Generic[T_co]):
         return isinstance(self._delivery.link, PollConnection)
 
     @property
-    def error(self) -> SubscriptionError | None:
+    def error(self) -> StreamFailure | None:
         """The error that ended the subscription, if one did."""
         return self._delivery.error
 
@@ -292,7 +296,7 @@ class Subscription(Generic[T_co]):
     async def wait_closed(self) -> None:
         """Wait until it has ended and every handler has returned. Cancelling the wait changes nothing.
 
-        :raises SubscriptionError: what ended it.
+        :raises TransportError, SubscriptionError: what ended it.
         """
         check_loop(self._delivery.loop)
         delivery = self._delivery

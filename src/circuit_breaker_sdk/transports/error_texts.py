@@ -15,7 +15,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     HandshakeFailed,
     RateLimitExceeded,
-    SubscriptionError,
+    TransportError,
 )
 from circuit_breaker_sdk.urls import redacted
 
@@ -52,7 +52,7 @@ def _detail(error: ssl.SSLError, attribute: str) -> str:
     return str(getattr(error, attribute, None) or error)
 
 
-def refusal(status: int, headers: Mapping[str, str], *, url: str, purpose: str) -> SubscriptionError:
+def refusal(status: int, headers: Mapping[str, str], *, url: str, purpose: str) -> TransportError:
     """Return the error an HTTP status means, where it ends an attempt.
 
     :param headers: of the answer, names in any case if the mapping ignores case, else in lower case.

@@ -17,7 +17,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GraphQLError,
     OperationTimeoutError,
-    SubscriptionError,
+    TransportError,
     UsageError,
 )
 from circuit_breaker_sdk.protocol.json_depth import check_depth
@@ -134,6 +134,8 @@ class HttpTransport:
                 self._check_open()  # again: a token may take its time
                 may_be_sent = True
                 return await self._send(body, headers, judge)
+        except TransportError:
+            raise  # some are a TimeoutError, and not that of the limit
         except TimeoutError:
             if not self._is_closed:
                 raise OperationTimeoutError(f"{self._place}: {what}", seconds=seconds) from None
@@ -201,6 +203,8 @@ class HttpTransport:
                 f"not known ({error}){self._advice()}",
                 url=self._place,
             ) from error
+        except TransportError:
+            raise  # some are an OSError as well
         except OSError as error:
             # An OSError with ETIMEDOUT is a TimeoutError too, and would pass for our own timeout.
             text = explain_os_error(error, host="", secure=False)
@@ -242,7 +246,7 @@ class HttpTransport:
     def _judge(self, response: aiohttp.ClientResponse, body: bytes) -> bytes:
         """Return the body of a GraphQL response.
 
-        :raises SubscriptionError: what the status means, or that the answer is none.
+        :raises TransportError: what the status means, or that the answer is none.
         """
         status = response.status
         decoded = _graphql_response(body)
@@ -283,7 +287,7 @@ def _graphql_response(body: bytes) -> _Response | None:
     return None if response.data is msgspec.UNSET and not response.errors else response
 
 
-def _with_server_text(error: SubscriptionError, response: _Response | None) -> SubscriptionError:
+def _with_server_text(error: TransportError, response: _Response | None) -> TransportError:
     """Add what the server itself says about refused credentials."""
     if not isinstance(error, AuthenticationFailed) or response is None or not response.errors:
         return error

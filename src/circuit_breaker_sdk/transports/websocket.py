@@ -16,7 +16,7 @@ from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     HandshakeFailed,
     OperationTimeoutError,
-    SubscriptionError,
+    TransportError,
 )
 from circuit_breaker_sdk.transports.address_resolution import open_stream
 from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
@@ -70,6 +70,8 @@ async def connect(
     try:
         async with asyncio.timeout(timeouts.connect_seconds):
             return await attempt.open(ssl)
+    except TransportError:
+        raise  # some are a TimeoutError, and not that of the limit
     except TimeoutError:
         raise OperationTimeoutError(
             f"{attempt.place}: {attempt.phase}", seconds=timeouts.connect_seconds
@@ -112,7 +114,7 @@ class _Attempt:
         )
         protocol = await self._connect(listener, ssl)
         self.phase = "waiting for the answer to the WebSocket handshake"
-        refused: SubscriptionError | None = None
+        refused: TransportError | None = None
         try:
             await protocol.wait_until_handshake_complete()
         except WSHandshakeError as error:
@@ -147,6 +149,8 @@ class _Attempt:
                 context=context,
                 seconds=self._timeouts.connect_seconds,
             )
+        except TransportError:
+            raise  # some are an OSError as well
         except OSError as error:
             text = explain_os_error(error, host=host, secure=secure)
             raise ConnectionFailed(text, url=self.place) from error
@@ -154,7 +158,7 @@ class _Attempt:
     def _request_headers(self) -> dict[str, str]:
         return {"Sec-WebSocket-Protocol": ", ".join(self._subprotocols), **self._headers}
 
-    def _refused(self, error: WSHandshakeError) -> SubscriptionError:
+    def _refused(self, error: WSHandshakeError) -> TransportError:
         """Explain an answer that is not a WebSocket handshake."""
         head = error.raw_header or b""
         found = _STATUS_LINE.match(head)
@@ -168,7 +172,7 @@ class _Attempt:
             f"the answer is not a WebSocket handshake: {error}", url=self.place, status=status
         )
 
-    def _not_answered(self, protocol: FrameProtocol) -> SubscriptionError:
+    def _not_answered(self, protocol: FrameProtocol) -> TransportError:
         """Explain a connection that ended without an answer."""
         if not protocol.speaks_http:
             # A TLS server answers a plain request with a TLS alert: record type 21, version 3.

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from graphql import GraphQLObjectType
 
-from circuit_breaker_sdk import Client, SubscriptionError
+from circuit_breaker_sdk import Client, SubscriptionError, TransportError
 from circuit_breaker_server import Server, ServerSettings, TokenSettings, logs
 from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
 from circuit_breaker_server.access.streams import STREAMS
@@ -226,7 +226,7 @@ async def test_who_is_in_no_entry_of_the_policy_may_do_nothing(tmp_path: Path) -
             "data"
         ] == {"workflow": None}
         async with office.client("nobody") as client:
-            with pytest.raises(SubscriptionError) as refused:
+            with pytest.raises((TransportError, SubscriptionError)) as refused:
                 await client.workflows.subscribe_workflow_events(workflow_id=workflow).subscribe()
             assert "FORBIDDEN" in str(refused.value) or "needs a scope" in str(refused.value)
 
@@ -245,7 +245,7 @@ async def test_a_stream_carries_what_may_be_seen_and_nothing_else_live_and_repla
             assert {event.workflow_id for event in seen} == {first}
             again = await client.workflows.subscribe_resource_updates().after(str(start)).subscribe()
             assert [(await anext(again)).id for _ in range(2)] == [event.id for event in seen]
-            with pytest.raises(SubscriptionError):
+            with pytest.raises((TransportError, SubscriptionError)):
                 await client.workflows.subscribe_workflow_events(workflow_id=second).subscribe()
 
 
@@ -271,7 +271,7 @@ async def test_a_change_of_the_policy_reaches_streams_that_are_live(tmp_path: Pa
             await boss.workflows.create_resource(workflow_id=first, data={"n": 3})
             assert (await anext(mine)).data == {"n": 3}
             office.policy.write_text(policy_of({"ann": ("acme", [])}))
-            with pytest.raises(SubscriptionError) as ended:
+            with pytest.raises((TransportError, SubscriptionError)) as ended:
                 await anext(mine)
             assert "needs a scope" in str(ended.value)
 
@@ -305,7 +305,7 @@ async def test_a_cursor_that_was_changed_is_no_cursor(tmp_path: Path) -> None:
         cursor = str(updates.cursor)
         for place in range(len(cursor) - 32, len(cursor)):
             changed = cursor[:place] + ("0" if cursor[place] != "0" else "1") + cursor[place + 1 :]
-            with pytest.raises(SubscriptionError):
+            with pytest.raises((TransportError, SubscriptionError)):
                 await (
                     boss.workflows.subscribe_resource_updates(workflow_id=workflow).after(changed).subscribe()
                 )

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from circuit_breaker_sdk import OperationError, SubscriptionError
+from circuit_breaker_sdk import OperationError, TransportError
 from tests.system.chaos.world import World
 
 __all__ = ["BATCH", "Publisher"]
@@ -91,7 +91,7 @@ class Publisher:
             self.refusals.append(error.code)
             self.unknown.update(numbers)
             await asyncio.sleep(0.05)
-        except SubscriptionError:
+        except TransportError:
             self.unknown.update(numbers)
             await asyncio.sleep(0.05)
         else:

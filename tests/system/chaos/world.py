@@ -17,7 +17,7 @@ from typing import Final, Self, final
 
 import msgspec
 
-from circuit_breaker_sdk import Client, SubscriptionError
+from circuit_breaker_sdk import Client, TransportError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from tests.system.chaos.cores import SERVER_CORE
 from tests.system.chaos.server_process import Orders
@@ -205,7 +205,7 @@ class World:
     ) -> None:
         try:
             await self.direct.aclose()
-        except SubscriptionError:
+        except TransportError:
             pass
         finally:
             await self.server.kill()
