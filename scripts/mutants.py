@@ -721,7 +721,7 @@ MUTANTS = [
     ),
     Mutant(
         "retention trims no record whose audit line is not on the disk",
-        f"{_SERVER}/app.py",
+        f"{_SERVER}/server_parts.py",
         "            await trail.make_durable()\n",
         "            pass\n",
         "tests/server/access/test_audit_trail.py",
