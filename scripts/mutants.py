@@ -386,14 +386,14 @@ MUTANTS = [
     ),
     Mutant(
         "an answer is bounded in bytes",
-        f"{_SERVER}/graphql/resolvers.py",
+        f"{_SERVER}/graphql/operation_root.py",
         "            if self.bytes_left < 0 or self.values_left < 0:\n",
         "            if self.values_left < 0:\n",
         "tests/server/graphql/test_cost.py",
     ),
     Mutant(
         "the lists of an answer are bounded in values",
-        f"{_SERVER}/graphql/resolvers.py",
+        f"{_SERVER}/graphql/operation_root.py",
         "            if self.bytes_left < 0 or self.values_left < 0:\n",
         "            if self.bytes_left < 0:\n",
         "tests/server/graphql/test_cost.py",
