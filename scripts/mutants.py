@@ -343,7 +343,7 @@ MUTANTS = [
     ),
     Mutant(
         "an open server answers only for names of this machine",
-        f"{_SERVER}/config.py",
+        f"{_SERVER}/settings/server.py",
         "(self.is_open and is_loopback(self.host))",
         "False",
         "tests/server/test_hosts.py",

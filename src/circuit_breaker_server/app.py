@@ -15,7 +15,6 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.mutation_audit import AuditTrail
-from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.session import Services
@@ -47,6 +46,7 @@ from circuit_breaker_server.server_parts import (
     start_retention,
     warn_of_exposed_files,
 )
+from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
 from circuit_breaker_server.storage.secret_store import SecretStoreError
 

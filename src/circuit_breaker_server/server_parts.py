@@ -11,7 +11,6 @@ from pathlib import Path
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.access.streams import Views
-from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
@@ -22,6 +21,7 @@ from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
+from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 from circuit_breaker_server.storage.private_files import exposed_files
 from circuit_breaker_server.storage.secret_store import SecretStore, key_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 
 __all__ = ["listen"]
