@@ -343,7 +343,7 @@ MUTANTS = [
     ),
     Mutant(
         "an open server answers only for names of this machine",
-        f"{_SERVER}/config.py",
+        f"{_SERVER}/settings/server.py",
         "(self.is_open and is_loopback(self.host))",
         "False",
         "tests/server/test_hosts.py",
@@ -386,14 +386,14 @@ MUTANTS = [
     ),
     Mutant(
         "an answer is bounded in bytes",
-        f"{_SERVER}/graphql/resolvers.py",
+        f"{_SERVER}/graphql/operation_root.py",
         "            if self.bytes_left < 0 or self.values_left < 0:\n",
         "            if self.values_left < 0:\n",
         "tests/server/graphql/test_cost.py",
     ),
     Mutant(
         "the lists of an answer are bounded in values",
-        f"{_SERVER}/graphql/resolvers.py",
+        f"{_SERVER}/graphql/operation_root.py",
         "            if self.bytes_left < 0 or self.values_left < 0:\n",
         "            if self.bytes_left < 0:\n",
         "tests/server/graphql/test_cost.py",
@@ -721,7 +721,7 @@ MUTANTS = [
     ),
     Mutant(
         "retention trims no record whose audit line is not on the disk",
-        f"{_SERVER}/app.py",
+        f"{_SERVER}/server_parts.py",
         "            await trail.make_durable()\n",
         "            pass\n",
         "tests/server/access/test_audit_trail.py",

@@ -1,6 +1,6 @@
 """A Circuit Breaker server: workflows run, every change is logged, subscriptions stream it."""
 
-from circuit_breaker_server.app import RecordNotAppliedError, Server, ServerStartError
+from circuit_breaker_server.app import Server
 from circuit_breaker_server.config import (
     DocumentLimits,
     OAuthProviderSettings,
@@ -8,6 +8,7 @@ from circuit_breaker_server.config import (
     ServerSettings,
     TokenSettings,
 )
+from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
 
 __all__ = [
     "DocumentLimits",

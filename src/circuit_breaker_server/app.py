@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import shlex
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -18,21 +14,13 @@ from circuit_breaker_server import logs
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
-from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
-from circuit_breaker_server.access.streams import Views
-from circuit_breaker_server.config import ServerSettings
+from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.session import Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
-from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.engine.mcp.providers import custom
-from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
-from circuit_breaker_server.gateway.fan_out import Gateway
-from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.idempotent_execution import Once
@@ -40,31 +28,33 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.net.http_server import Serving
+from circuit_breaker_server.net.listener import listen
 from circuit_breaker_server.net.tls import TlsError, server_context
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.api_keys import ApiKeys
-from circuit_breaker_server.security.audit import AuditLog, AuditLogError, AuditPaths, Rotation
+from circuit_breaker_server.security.audit import AuditLogError
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy, PolicySource
 from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.security.work_budgets import Budgets
-from circuit_breaker_server.storage.private_files import exposed_files
-from circuit_breaker_server.storage.secret_store import SecretStore, SecretStoreError, key_file
+from circuit_breaker_server.server_parts import (
+    make_cursors,
+    open_audit_log,
+    start_engine,
+    start_gateway,
+    start_retention,
+    warn_of_exposed_files,
+)
+from circuit_breaker_server.settings.server import ServerSettings
+from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
+from circuit_breaker_server.storage.secret_store import SecretStoreError
 
-__all__ = ["RecordNotAppliedError", "Server", "ServerStartError"]
+__all__ = ["Server"]
 
 _ANY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not bound here: shown)
 
 logger = logs.get_logger("server")
-
-
-class ServerStartError(Exception):
-    """The server could not start. The text names what, where, and what to do about it."""
-
-
-class RecordNotAppliedError(ServerStartError):
-    """A record of the event log cannot be applied to the state (fail-stop)."""
 
 
 @final
@@ -138,7 +128,7 @@ class Server:
         if (exposure := self.settings.exposure()) is not None:
             raise ServerStartError(exposure)
         async with AsyncExitStack() as parts:
-            listener = parts.enter_context(_listen(self.settings))
+            listener = parts.enter_context(listen(self.settings))
             try:
                 await self._start_parts(parts, listener)
             except RecordNotApplied as error:
@@ -162,7 +152,7 @@ class Server:
         Authenticator.open(settings.token_keys)
         tls = _tls(settings)
         log = await SqliteEventLog.open(settings.data_dir)
-        _warn_of_exposed_files(settings.data_dir)
+        warn_of_exposed_files(settings.data_dir)
         parts.push_async_callback(log.aclose)
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
         if keys is not None:
@@ -173,16 +163,24 @@ class Server:
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
         permissions = Permissions(policy)
         rates = Rates(settings.rates)
-        audit_log = await self._audit_log(parts, log, is_open=authenticator.is_open)
+        audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
-        cursors = Cursors(log.epoch, None if authenticator.is_open else _cursor_key(settings.data_dir))
+        cursors = make_cursors(settings, log, is_open=authenticator.is_open)
         trail = None if audit_log is None else AuditTrail(audit_log, log)
-        engine = await self._start_engine(parts, log, trail, is_open=authenticator.is_open)
+        engine = await start_engine(
+            parts,
+            settings,
+            log,
+            trail,
+            is_open=authenticator.is_open,
+            on_failure=self._stop_for_good,
+        )
+        self._engine = engine
         nothing = engine_of_nothing(log.epoch)
 
         # After the engine: its state must know a record before a subscriber hears of it.
-        gateway = await self._start_gateway(parts, log, engine, nothing, cursors)
-        self._start_retention(parts, log, engine, trail, gateway)
+        gateway = await start_gateway(parts, settings, log, engine, nothing=nothing, cursors=cursors)
+        start_retention(parts, settings, log, engine, trail=trail, gateway=gateway)
         slices, budgets = (
             Slices(),
             Budgets(None if authenticator.is_open else settings.rates.values_per_second),
@@ -269,101 +267,11 @@ class Server:
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
-    async def _start_gateway(
-        self, parts: AsyncExitStack, log: SqliteEventLog, engine: Engine, nothing: Engine, cursors: Cursors
-    ) -> Gateway:
-        settings = self.settings
-        pace = settings.rates.events_per_second
-        gateway = Gateway(
-            log,
-            derive=derive,
-            select=engine.select,
-            ring_size=settings.ring_size,
-            ring_bytes=settings.ring_bytes,
-            advance_seconds=settings.advance_seconds,
-            begin_seconds=settings.begin_seconds,
-            cursors=cursors,
-            pacing=None if pace is None else Pacing(pace),
-            look=Views(engine).of,
-            select_nothing=nothing.select,
-            skipped=engine.skipped,
-        )
-        parts.push_async_callback(gateway.aclose)
-        await gateway.start()
-        return gateway
-
-    def _start_retention(
-        self,
-        parts: AsyncExitStack,
-        log: SqliteEventLog,
-        engine: Engine,
-        trail: AuditTrail | None,
-        gateway: Gateway,
-    ) -> None:
-        settings = self.settings
-        limits = Limits(
-            seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
-        )
-        retention = Retention(
-            log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
-        )
-        parts.push_async_callback(retention.aclose)
-        retention.start()
-
-    async def _start_engine(
-        self, parts: AsyncExitStack, log: SqliteEventLog, trail: AuditTrail | None, *, is_open: bool
-    ) -> Engine:
-        settings = self.settings
-        enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
-        if trail is not None:
-            await trail.catch_up()
-        engine = Engine(
-            log,
-            snapshot_every=settings.snapshot_every,
-            secrets=await SecretStore.open(settings.data_dir),
-            provider_seconds=settings.provider_seconds,
-            mcp_check_seconds=settings.mcp_check_seconds,
-            mcp_session_seconds=settings.mcp_session_seconds,
-            oauth_providers=[custom(each) for each in settings.oauth_providers],
-            idempotency_seconds=settings.idempotency_seconds,
-            enforce_budgets=enforced,
-            outbound=settings.outbound,
-            redirects=settings.allowed_redirects,
-            limits=settings.caller_limits,
-            audit=None if trail is None else trail.follow,
-            may_begin=None if trail is None else trail.check,
-        )
-        engine.on_failure(self._stop_for_good)
-        parts.push_async_callback(engine.aclose)
-        await engine.start()
-        self._engine = engine
-        return engine
-
     def _stop_for_good(self, failure: RecordNotApplied) -> None:
         """Close the server: its state no longer follows the log."""
         self.failure = str(failure)
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
-
-    async def _audit_log(
-        self, parts: AsyncExitStack, events: SqliteEventLog, *, is_open: bool
-    ) -> AuditLog | None:
-        settings = self.settings
-        if not (settings.audit or (settings.audit is None and not is_open)):
-            return None
-        paths = AuditPaths.of(
-            settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file
-        )
-        rotation = Rotation(
-            max_bytes=settings.audit_rotate_bytes,
-            max_seconds=settings.audit_rotate_seconds,
-            keep_files=settings.audit_keep_files,
-        )
-        log = await AuditLog.open(
-            paths, rotation=rotation, first_position=position_of(events, events.last_offset)
-        )
-        parts.push_async_callback(log.aclose)
-        return log
 
     async def aclose(self) -> None:
         """Stop: no new sockets, the open ones flushed and closed with 1012, then the parts. Idempotent.
@@ -390,72 +298,3 @@ def _tls(settings: ServerSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return server_context(settings.tls_cert, settings.tls_key)
-
-
-def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaitable[None]]:
-    """Return what makes records expendable: the state and the audit log no longer need them."""
-
-    async def make_durable(offset: int) -> None:
-        await engine.make_durable(offset)
-        if trail is not None:
-            await trail.make_durable()
-
-    return make_durable
-
-
-def _warn_of_exposed_files(data_dir: Path) -> None:
-    exposed = exposed_files(data_dir)
-    if exposed:
-        logger.warning(
-            "data_exposed",
-            path=str(exposed[0]),
-            files=len(exposed),
-            advice=f"others than the owner may use them: chmod -R go-rwx {shlex.quote(str(data_dir))}",
-        )
-
-
-def _cursor_key(data_dir: Path) -> bytes:
-    path = data_dir / "cursors.key"
-    try:
-        return key_file(path, lambda: os.urandom(32))
-    except OSError as error:
-        raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error
-
-
-def _listen(settings: ServerSettings) -> socket.socket:
-    host, port = settings.host, settings.port
-    where = f"{host}:{port}"
-    try:
-        family, kind, proto, _name, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise ServerStartError(
-            f"cannot listen on {where}: unknown host ({error.strerror}); use an address of this machine"
-        ) from error
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.send_buffer_bytes is not None:
-            # Inherited by the sockets that are accepted.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
-        listener.bind(address)
-        # Here already, so that a second server on the port fails now and not after it opened its log.
-        listener.listen(2048)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ServerStartError(f"cannot listen on {where}: {_advice(error)}") from error
-    return listener
-
-
-def _advice(error: OSError) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "the port is in use; stop the other program or choose another port (0 takes a free one)"
-        case errno.EACCES:
-            return "this user may not use the port; choose one above 1023"
-        case errno.EADDRNOTAVAIL:
-            return "the address is not one of this machine; try 127.0.0.1"
-        case _:
-            return f"{error.strerror}; choose another address or port"

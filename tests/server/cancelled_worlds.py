@@ -40,7 +40,7 @@ from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.idempotent_execution import Once
-from circuit_breaker_server.graphql.resolvers import MUTATIONS
+from circuit_breaker_server.graphql.root_fields import MUTATIONS
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.log.event_log import ExpectationFailed, LogError, NewRecord, Record
 from circuit_breaker_server.security.audit import AuditEvent

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from circuit_breaker_server.graphql.resolvers import MUTATIONS
+from circuit_breaker_server.graphql.root_fields import MUTATIONS
 from tests.server.cancelled_worlds import (
     Before,
     CancelledWorld,

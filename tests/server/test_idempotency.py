@@ -287,7 +287,7 @@ async def test_a_key_is_free_again_after_its_time(
         states.append(made.idempotency)
         return made
 
-    monkeypatch.setattr("circuit_breaker_server.app.Engine", engine)
+    monkeypatch.setattr("circuit_breaker_server.server_parts.Engine", engine)
     fake = SimpleNamespace(time_ns=lambda: int(now[0].timestamp() * 1e9))
     monkeypatch.setattr("circuit_breaker_server.log.writer.time", fake)
     async with serving(tmp_path) as url:

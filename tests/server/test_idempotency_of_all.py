@@ -16,7 +16,7 @@ from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.graphql import execute
-from circuit_breaker_server.graphql.resolvers import MUTATIONS
+from circuit_breaker_server.graphql.root_fields import MUTATIONS
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from scripts.coverage_api import CALLS, World, endpoints

@@ -19,7 +19,6 @@ from graphql import (
 )
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.cost import Cost, Most, cost_of
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import (
@@ -35,6 +34,7 @@ from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import forget_tokens, parse, validate
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.work_budgets import Budgets
+from circuit_breaker_server.settings.document_limits import DocumentLimits
 from circuit_breaker_server.storage.lru import RecentlyUsed
 
 if TYPE_CHECKING:

@@ -24,7 +24,9 @@ from circuit_breaker_server.graphql.compiled_operation import CompiledOperation,
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
 from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
-from circuit_breaker_server.graphql.resolvers import Answered, Judging, Root, Told, how_many, resolve
+from circuit_breaker_server.graphql.list_lengths import how_many
+from circuit_breaker_server.graphql.operation_root import Root
+from circuit_breaker_server.graphql.resolvers import Answered, Judging, Told, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import Executor
 from circuit_breaker_server.scheduling import Slices

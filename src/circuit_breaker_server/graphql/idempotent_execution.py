@@ -32,7 +32,8 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, Claim, Kept, Withheld
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import CHEAP, MAX_COST, admit, encode_refusal, project, run
-from circuit_breaker_server.graphql.resolvers import Judging, Root, Told
+from circuit_breaker_server.graphql.operation_root import Root
+from circuit_breaker_server.graphql.resolvers import Judging, Told
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.work_budgets import Budgets

@@ -21,8 +21,8 @@ from graphql import (
 )
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.settings.document_limits import DocumentLimits
 
 __all__ = [
     "REFUSED_SECONDS",

@@ -18,7 +18,6 @@ from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins
-from circuit_breaker_server.config import ServerSettings
 from circuit_breaker_server.endpoints.http.cors import CrossOrigin
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
@@ -36,6 +35,7 @@ from circuit_breaker_server.net.websocket_upgrade import (
 )
 from circuit_breaker_server.paths import OPERATION_PATHS
 from circuit_breaker_server.security.rate_limits import Rates, too_often
+from circuit_breaker_server.settings.server import ServerSettings
 
 __all__ = ["Serving"]
 

@@ -17,7 +17,6 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from circuit_breaker_server.config import TokenSettings
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
@@ -31,6 +30,7 @@ from circuit_breaker_server.security.signed_tokens import (
     read_secret,
     read_set,
 )
+from circuit_breaker_server.settings.tokens import TokenSettings
 from circuit_breaker_server.storage.lru import RecentlyUsed
 
 __all__ = ["ANYONE", "EXPIRED", "REVOKED", "Authenticator", "Principal", "TokenKeyError", "Unauthenticated"]

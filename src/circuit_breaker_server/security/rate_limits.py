@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Literal, final
 
-from circuit_breaker_server.config import RateSettings
+from circuit_breaker_server.settings.rates import RateSettings
 
 __all__ = ["RATE_LIMITED", "Asked", "Rates", "too_often"]
 

@@ -18,12 +18,14 @@ from circuit_breaker_server.access.fields import QUERY_RULES
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.graphql import resolvers
+from circuit_breaker_server.graphql import operation_root
 from circuit_breaker_server.graphql.compiled_operation import compile_operation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import _encode as encode_answer
 from circuit_breaker_server.graphql.execute import run
-from circuit_breaker_server.graphql.resolvers import LISTS, QUERIES, Answered, Root, resolve
+from circuit_breaker_server.graphql.operation_root import Root
+from circuit_breaker_server.graphql.resolvers import Answered, resolve
+from circuit_breaker_server.graphql.root_fields import LISTS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
 from tests.server.access.test_redaction import RULES, Maker, documents, stage_of
 from tests.server.engine.worlds import part
@@ -63,8 +65,8 @@ def answered(text: str, value: object, variables: dict[str, object]) -> bytes:
         return await run(document, variables=variables, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolvers, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
-        patch.setattr(resolvers, "LISTS", {})
+        patch.setattr(operation_root, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
+        patch.setattr(operation_root, "LISTS", {})
         return asyncio.run(answer())
 
 
@@ -139,8 +141,8 @@ def test_a_field_is_asked_once_also_where_its_value_does_not_fit() -> None:
         return await run(document, variables=None, operation_name=None, root=root)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolvers, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
-        patch.setattr(resolvers, "LISTS", {})
+        patch.setattr(operation_root, "QUERIES", dict.fromkeys((*QUERIES, *LISTS), field))
+        patch.setattr(operation_root, "LISTS", {})
         told = msgspec.json.decode(asyncio.run(answer()))
     assert asked == [1]
     assert told["data"] == {"workflow": None}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from circuit_breaker_server.graphql import resolvers
+from circuit_breaker_server.graphql import operation_root
 from circuit_breaker_server.graphql.documents import Documents
-from circuit_breaker_server.graphql.resolvers import LISTS, how_many
+from circuit_breaker_server.graphql.list_lengths import how_many
+from circuit_breaker_server.graphql.root_fields import LISTS
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.security.rights import EVERYTHING
 from tests.server.engine.worlds import part
@@ -106,9 +107,9 @@ async def test_the_lists_of_an_answer_are_bounded_in_values(monkeypatch: pytest.
         query = f"{{ a: workflows {{ {lists} }} b: health }}"
         states = part(await graph.data(query), "a", list)[0]["s0"]
         values = 30 * 3 * len(states)  # the items of each list, and their two fields
-        monkeypatch.setattr(resolvers, "MAX_ANSWER_VALUES", 4 * values)
+        monkeypatch.setattr(operation_root, "MAX_ANSWER_VALUES", 4 * values)
         assert "errors" not in await graph.answer(query)
-        monkeypatch.setattr(resolvers, "MAX_ANSWER_VALUES", 4 * values - 1)
+        monkeypatch.setattr(operation_root, "MAX_ANSWER_VALUES", 4 * values - 1)
         error = await graph.error(query)
         assert "ask for fewer items at a time (first)" in str(error["message"])
         assert "errors" not in await graph.answer(query.replace("workflows", "workflows(first: 3)"))

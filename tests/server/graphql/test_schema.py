@@ -18,7 +18,7 @@ from graphql import (
 
 from circuit_breaker_server.engine.engine import STREAMS
 from circuit_breaker_server.engine.workflows.definitions import StateType
-from circuit_breaker_server.graphql.resolvers import LISTS, MUTATIONS, QUERIES
+from circuit_breaker_server.graphql.root_fields import LISTS, MUTATIONS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
 from scripts import contract
 

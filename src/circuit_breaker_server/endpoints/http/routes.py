@@ -32,7 +32,6 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
-from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.session import RESUME_VERSION, Execute
@@ -47,6 +46,7 @@ from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 from circuit_breaker_server.scheduling import Gate
 from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
 from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
+from circuit_breaker_server.settings.rates import RateSettings
 
 __all__ = ["HttpRoutes"]
 

@@ -26,7 +26,6 @@ from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
-from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
 from circuit_breaker_server.gateway.feed import Feed, internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
@@ -42,6 +41,8 @@ from circuit_breaker_server.security.authentication import (
 )
 from circuit_breaker_server.security.clock import Alarm
 from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
+from circuit_breaker_server.settings.rates import RateSettings
+from circuit_breaker_server.settings.server import ServerSettings
 
 __all__ = ["TOO_MANY", "Execute", "Services", "Session", "text_frames"]
 

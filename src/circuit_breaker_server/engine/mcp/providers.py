@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from circuit_breaker_server.config import OAuthProviderSettings
 from circuit_breaker_server.engine.mcp.records import Provider
+from circuit_breaker_server.settings.oauth_providers import OAuthProviderSettings
 
 __all__ = ["BUILT_IN", "custom"]
 

@@ -1,0 +1,54 @@
+"""Open the TCP socket on which the server listens."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from circuit_breaker_server.settings.server import ServerSettings
+from circuit_breaker_server.start_errors import ServerStartError
+
+__all__ = ["listen"]
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """Bind the address of the settings and listen on it.
+
+    :raises ServerStartError: the address or the port cannot be used; the text says what to do.
+    """
+    host, port = settings.host, settings.port
+    where = f"{host}:{port}"
+    try:
+        family, kind, proto, _name, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServerStartError(
+            f"cannot listen on {where}: unknown host ({error.strerror}); use an address of this machine"
+        ) from error
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.send_buffer_bytes is not None:
+            # Inherited by the sockets that are accepted.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+        listener.bind(address)
+        # Here already, so that a second server on the port fails now and not after it opened its log.
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ServerStartError(f"cannot listen on {where}: {_advice(error)}") from error
+    return listener
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the port is in use; stop the other program or choose another port (0 takes a free one)"
+        case errno.EACCES:
+            return "this user may not use the port; choose one above 1023"
+        case errno.EADDRNOTAVAIL:
+            return "the address is not one of this machine; try 127.0.0.1"
+        case _:
+            return f"{error.strerror}; choose another address or port"

@@ -1,0 +1,184 @@
+"""Start the parts of a server as its settings say: audit log, engine, gateway, retention, cursors."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from circuit_breaker_server import logs
+from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
+from circuit_breaker_server.access.streams import Views
+from circuit_breaker_server.engine.cursor import Cursors
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.mcp.providers import custom
+from circuit_breaker_server.engine.retention import Limits, Retention
+from circuit_breaker_server.engine.state_projector import RecordNotApplied
+from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.pacing import Pacing
+from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
+from circuit_breaker_server.settings.server import ServerSettings
+from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.private_files import exposed_files
+from circuit_breaker_server.storage.secret_store import SecretStore, key_file
+
+__all__ = [
+    "make_cursors",
+    "open_audit_log",
+    "start_engine",
+    "start_gateway",
+    "start_retention",
+    "warn_of_exposed_files",
+]
+
+logger = logs.get_logger("server")
+
+
+def warn_of_exposed_files(data_dir: Path) -> None:
+    """Log a warning if other users of this machine may use files of the data directory."""
+    exposed = exposed_files(data_dir)
+    if exposed:
+        logger.warning(
+            "data_exposed",
+            path=str(exposed[0]),
+            files=len(exposed),
+            advice=f"others than the owner may use them: chmod -R go-rwx {shlex.quote(str(data_dir))}",
+        )
+
+
+async def open_audit_log(
+    parts: AsyncExitStack, settings: ServerSettings, events: SqliteEventLog, *, is_open: bool
+) -> AuditLog | None:
+    """Open the audit log; ``None`` where the settings want none."""
+    if not (settings.audit or (settings.audit is None and not is_open)):
+        return None
+    paths = AuditPaths.of(settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file)
+    rotation = Rotation(
+        max_bytes=settings.audit_rotate_bytes,
+        max_seconds=settings.audit_rotate_seconds,
+        keep_files=settings.audit_keep_files,
+    )
+    log = await AuditLog.open(
+        paths, rotation=rotation, first_position=position_of(events, events.last_offset)
+    )
+    parts.push_async_callback(log.aclose)
+    return log
+
+
+def make_cursors(settings: ServerSettings, log: SqliteEventLog, *, is_open: bool) -> Cursors:
+    """Make the cursors of the log, which are sealed where callers are authenticated.
+
+    :raises ServerStartError: their key cannot be read.
+    """
+    return Cursors(log.epoch, None if is_open else _cursor_key(settings.data_dir))
+
+
+async def start_engine(
+    parts: AsyncExitStack,
+    settings: ServerSettings,
+    log: SqliteEventLog,
+    trail: AuditTrail | None,
+    *,
+    is_open: bool,
+    on_failure: Callable[[RecordNotApplied], None],
+) -> Engine:
+    """Start the engine, once the audit log has the lines of all records that it missed.
+
+    :param on_failure: called if a record cannot be applied to the state.
+    """
+    enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
+    if trail is not None:
+        await trail.catch_up()
+    engine = Engine(
+        log,
+        snapshot_every=settings.snapshot_every,
+        secrets=await SecretStore.open(settings.data_dir),
+        provider_seconds=settings.provider_seconds,
+        mcp_check_seconds=settings.mcp_check_seconds,
+        mcp_session_seconds=settings.mcp_session_seconds,
+        oauth_providers=[custom(each) for each in settings.oauth_providers],
+        idempotency_seconds=settings.idempotency_seconds,
+        enforce_budgets=enforced,
+        outbound=settings.outbound,
+        redirects=settings.allowed_redirects,
+        limits=settings.caller_limits,
+        audit=None if trail is None else trail.follow,
+        may_begin=None if trail is None else trail.check,
+    )
+    engine.on_failure(on_failure)
+    parts.push_async_callback(engine.aclose)
+    await engine.start()
+    return engine
+
+
+async def start_gateway(
+    parts: AsyncExitStack,
+    settings: ServerSettings,
+    log: SqliteEventLog,
+    engine: Engine,
+    *,
+    nothing: Engine,
+    cursors: Cursors,
+) -> Gateway:
+    """Start the gateway, which fans the records of the log out to subscribers."""
+    pace = settings.rates.events_per_second
+    gateway = Gateway(
+        log,
+        derive=derive,
+        select=engine.select,
+        ring_size=settings.ring_size,
+        ring_bytes=settings.ring_bytes,
+        advance_seconds=settings.advance_seconds,
+        begin_seconds=settings.begin_seconds,
+        cursors=cursors,
+        pacing=None if pace is None else Pacing(pace),
+        look=Views(engine).of,
+        select_nothing=nothing.select,
+        skipped=engine.skipped,
+    )
+    parts.push_async_callback(gateway.aclose)
+    await gateway.start()
+    return gateway
+
+
+def start_retention(
+    parts: AsyncExitStack,
+    settings: ServerSettings,
+    log: SqliteEventLog,
+    engine: Engine,
+    *,
+    trail: AuditTrail | None,
+    gateway: Gateway,
+) -> None:
+    """Start the removal of records that the settings do not keep."""
+    limits = Limits(
+        seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
+    )
+    retention = Retention(
+        log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
+    )
+    parts.push_async_callback(retention.aclose)
+    retention.start()
+
+
+def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaitable[None]]:
+    """Return what makes records expendable: the state and the audit log no longer need them."""
+
+    async def make_durable(offset: int) -> None:
+        await engine.make_durable(offset)
+        if trail is not None:
+            await trail.make_durable()
+
+    return make_durable
+
+
+def _cursor_key(data_dir: Path) -> bytes:
+    path = data_dir / "cursors.key"
+    try:
+        return key_file(path, lambda: os.urandom(32))
+    except OSError as error:
+        raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error

@@ -1,0 +1,1 @@
+"""The settings of a server, in groups; :mod:`circuit_breaker_server.config` is their public entry."""
