@@ -289,7 +289,7 @@ class CancelledWorld:
         """Return what goes on by itself."""
         engine = self.engine
         return {
-            "runs": sorted(engine.agents._running),
+            "runs": sorted(engine.agents._runs._running),
             "completions": len(engine.llm._running),
             "checks": sorted(engine.mcp._checks._tasks),
             "expiries": sorted(engine.mcp.sessions._expiries._moments),
@@ -308,8 +308,8 @@ class CancelledWorld:
         if sorted(lines) != sorted(wanted):
             found.append(f"audit lines {lines}, records {wanted}")
         runs = {e.id for e in engine.agents._state.executions.values() if e.completed_at is None}
-        if runs != set(engine.agents._running):
-            found.append(f"open runs {runs}, running {set(engine.agents._running)}")
+        if runs != set(engine.agents._runs._running):
+            found.append(f"open runs {runs}, running {set(engine.agents._runs._running)}")
         open_ = [e for e in engine.llm._state.completions.values() if e.ended_at is None]
         if len(open_) != len(engine.llm._running):
             found.append(f"open completions {open_}")

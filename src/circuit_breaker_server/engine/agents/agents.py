@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 from collections.abc import Iterator, Mapping
 from typing import Final, final
 
-import msgspec
-
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.inputs import AgentInput, StateAgentConfigInput, TriggerInput
+from circuit_breaker_server.engine.agents.lookups import find_agent, find_execution
 from circuit_breaker_server.engine.agents.mapping import map_input
 from circuit_breaker_server.engine.agents.records import (
     Agent,
     AgentCreated,
     AgentsTriggered,
     ConfigCreated,
-    ExecutionEnded,
     StateAgentConfig,
     Triggered,
     agent_subject,
     config_subject,
-    decode_body,
     trigger_subject,
 )
-from circuit_breaker_server.engine.agents.run import AgentRun
-from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry, triggered
+from circuit_breaker_server.engine.agents.run_supervisor import RunSupervisor, end_of_run
+from circuit_breaker_server.engine.agents.serializers import agent_value, config_value
+from circuit_breaker_server.engine.agents.state import AgentState, triggered
 from circuit_breaker_server.engine.agents.streams import ends
 from circuit_breaker_server.engine.agents.validation import check_agent, check_config
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
-from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_of
+from circuit_breaker_server.engine.command_origin import ORIGIN
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
-from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
-from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
-from circuit_breaker_server.engine.llm.routing import ECHO, Route
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.validation import check_name, refuse
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record, subject
-from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Agents"]
 
@@ -55,18 +47,10 @@ DEFAULT_URLS: Final[Mapping[str, str]] = {
 }
 """By provider type, the base URL for an agent that has a key of its own and no URL."""
 
-_PAUSE_SECONDS: Final = 0.5
-"""The pause before the end of a run is recorded again, after the log could not be written."""
-
-logger = get_logger("agents")
-
 
 @final
 class Agents:
-    """Agents and their runs.
-
-    A run starts because its trigger is in the log, and goes on in the background; one that runs when the
-    server stops is ended as FAILED, with the error ``interrupted``, when it starts again.
+    """Agents, and the runs that callers ask for.
 
     :param attempt_seconds: how long one attempt of a run may take.
     :param limits: the shares of tenants and principals.
@@ -91,46 +75,30 @@ class Agents:
         self._state = state
         self._appender = appender
         self._workflows = workflows
-        self._llm = llm
-        self._costs = costs
         self._secrets = secrets
-        self._attempt_seconds = attempt_seconds
         self._run_seconds = limits.run_seconds
-        self._turns = FairPool(
-            "runs of agents",
-            slots=limits.runs,
-            share=limits.runs_per_principal,
-            max_waiting=limits.runs_waiting,
+        self._runs = RunSupervisor(
+            state,
+            appender,
+            workflows=workflows,
+            llm=llm,
+            costs=costs,
+            secrets=secrets,
+            attempt_seconds=attempt_seconds,
+            limits=limits,
         )
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
 
     async def start(self) -> None:
         """End the runs that were going on when the server stopped."""
-        for entry in self._state.executions.values():
-            if entry.completed_at is None:
-                record_id = self._appender.follow_up_id("interrupted", entry.id, entry.check)
-                body = self._end_of(entry, "FAILED", error="interrupted: the server stopped")
-                await self._appender.append(entry.subject, body, expected=entry.last, record_id=record_id)
+        await self._runs.start()
 
     async def aclose(self) -> None:
         """Stop the runs, and start none. Idempotent."""
-        self._closing = True
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await self._runs.aclose()
 
     def follow(self, record: Record) -> None:
         """Start the runs that a record triggers."""
-        if self._closing or not record.subject.startswith("trigger."):
-            return
-        body = decode_body(record)
-        if isinstance(body, AgentsTriggered):
-            origin = origin_of(record).follow_up()
-            for run in body.runs:
-                self._begin(self._execution(run.id), origin)
+        self._runs.follow(record)
 
     def secret_ids(self) -> set[str]:
         """Return the ids of the secrets that agents need."""
@@ -142,11 +110,11 @@ class Agents:
     def agent(self, agent_id: str) -> Value | None:
         """Return an agent as ``AgentDefinitionGQL``, ``None`` if there is none."""
         entry = self._state.agents.get(agent_id)
-        return None if entry is None else _agent_value(entry.agent)
+        return None if entry is None else agent_value(entry.agent)
 
     def agents(self) -> Iterator[Value]:
         """Yield all agents as ``AgentDefinitionGQL``, in the order of their creation."""
-        return (_agent_value(entry.agent) for entry in self._state.agents.values())
+        return (agent_value(entry.agent) for entry in self._state.agents.values())
 
     def count_configs(self) -> int:
         """Tell how many configurations there are, whatever the state."""
@@ -163,7 +131,7 @@ class Agents:
     def state_configs(self, state_id: str) -> Iterator[Value | None]:
         """Yield a state's configurations as ``StateAgentConfigGQL``, in order; ``None`` for others."""
         configs = (entry.config for entry in self._state.configs.values())
-        return (_config_value(config) if config.state_id == state_id else None for config in configs)
+        return (config_value(config) if config.state_id == state_id else None for config in configs)
 
     def execution(self, execution_id: str) -> Value | None:
         """Return a run as ``AgentExecutionGQL``, ``None`` if there is none."""
@@ -199,7 +167,7 @@ class Agents:
             case "executionId":
                 return self._select_one(id_)
             case "agentId":
-                self._agent(id_)
+                find_agent(self._state, id_)
                 return Selection((f"{subject('execution', id_)}.*.*",))
             case _:
                 self._workflows.workflow_of(id_)
@@ -252,7 +220,7 @@ class Agents:
         if agent.has_key:
             # First the secret: an agent without its key would be worse than a key without its agent.
             await self._secrets.put(agent.secret_id, provider.api_key)
-        value = _agent_value(agent)
+        value = agent_value(agent)
         record = await self._appender.append(
             agent_subject(agent.id), AgentCreated(agent=agent), expected=0, effect=Effect.of(value)
         )
@@ -264,7 +232,7 @@ class Agents:
         :raises EngineError: ``INVALID_INPUT``, ``NOT_FOUND``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         input_mapping, output_mapping = check_config(given, max_seconds=self._run_seconds)
-        self._agent(given.agent_id)
+        find_agent(self._state, given.agent_id)
         self._appender.count_creation()
         config = StateAgentConfig(
             id=self._appender.new_id(),
@@ -279,7 +247,7 @@ class Agents:
             created_at=self._appender.at(),
         )
         body = ConfigCreated(config=config)
-        value = _config_value(config)
+        value = config_value(config)
         record = await self._appender.append(
             config_subject(config.id), body, expected=0, effect=Effect.of(value)
         )
@@ -294,7 +262,7 @@ class Agents:
         :raises EngineError: ``NOT_FOUND``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
         resource = self._workflows.view(given.resource_id)
-        self._turns.require_room(ORIGIN.get().principal)
+        self._runs.require_room(ORIGIN.get().principal)
         configs = [
             entry.config
             for entry in self._state.configs.values()
@@ -333,144 +301,22 @@ class Agents:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``: it is over; ``UNAVAILABLE``.
         """
-        self._execution(execution_id)
-        task = self._running.get(execution_id)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
+        find_execution(self._state, execution_id)
+        await self._runs.stop(execution_id)
         for _ in range(ATTEMPTS):
-            entry = self._execution(execution_id)
+            entry = find_execution(self._state, execution_id)
             if entry.completed_at is not None:
                 raise EngineError(
                     ErrorCode.CONFLICT, f"run {shown(execution_id)} is over", status=entry.status
                 )
-            body = self._end_of(entry, "CANCELLED")
+            body = end_of_run(entry, at=self._appender.at(), status="CANCELLED")
             try:
                 record = await self._appender.append(
                     entry.subject, body, expected=entry.last, effect=Effect.of(entry.ended(body).value())
                 )
             except ExpectationFailed:
                 continue  # what the run was appending when it was stopped has come first
-            return self._appender.committed(self._execution(execution_id).value(), record)
+            return self._appender.committed(find_execution(self._state, execution_id).value(), record)
         raise EngineError(
             ErrorCode.CONFLICT, f"run {shown(execution_id)} is being changed by others; try again"
         )
-
-    # -------------------------------------------------------------------------------------------------------
-
-    def _agent(self, agent_id: str) -> Agent:
-        entry = self._state.agents.get(agent_id)
-        if entry is None:
-            raise EngineError(ErrorCode.NOT_FOUND, f"there is no agent {shown(agent_id)}")
-        return entry.agent
-
-    def _execution(self, execution_id: str) -> ExecutionEntry:
-        entry = self._state.executions.get(execution_id)
-        if entry is None:
-            raise EngineError(ErrorCode.NOT_FOUND, f"there is no run {shown(execution_id)}")
-        return entry
-
-    def _end_of(self, entry: ExecutionEntry, status: str, *, error: str | None = None) -> ExecutionEnded:
-        return ExecutionEnded(
-            execution_id=entry.id,
-            agent_id=entry.agent_id,
-            resource_id=entry.resource_id,
-            at=self._appender.at(),
-            status=status,
-            error=error,
-        )
-
-    def _begin(self, entry: ExecutionEntry, origin: Origin) -> None:
-        context = contextvars.Context()
-        context.run(ORIGIN.set, origin)
-        task = asyncio.get_running_loop().create_task(
-            self._run(entry), name=f"agent-run-{entry.id}", context=context
-        )
-        self._running[entry.id] = task
-        task.add_done_callback(lambda _: self._running.pop(entry.id, None))
-
-    async def _run(self, entry: ExecutionEntry) -> None:
-        agent = self._agent(entry.agent_id)
-        try:
-            config = self._config(entry.config_id)
-            self._costs.require_budget(ORIGIN.get().principal or None, None)
-            endpoint, route = self._endpoint(agent)
-        except EngineError as error:
-            await self._end(entry.id, error=str(error))
-            return
-        run = AgentRun(
-            appender=self._appender,
-            workflows=self._workflows,
-            agent=agent,
-            config=config,
-            execution=entry,
-            endpoint=endpoint,
-            route=route,
-            attempt_seconds=self._attempt_seconds,
-            turns=self._turns,
-            run_seconds=self._run_seconds,
-        )
-        try:
-            await run.run()
-        except EngineError as error:
-            # The log could not be written for a moment, or another command has ended the run.
-            logger.warning("run_interrupted", execution=entry.id, reason=str(error))
-            await self._end(entry.id, error=f"interrupted: {error}")
-        except Exception:
-            logger.exception("run_failed", execution=entry.id)
-            await self._end(entry.id, error="internal error")
-
-    async def _end(self, execution_id: str, *, error: str) -> None:
-        """Record that a run has failed, as soon as the log can be written; nothing if it is over already."""
-        while (entry := self._execution(execution_id)).completed_at is None:
-            try:
-                await self._appender.append(
-                    entry.subject, self._end_of(entry, "FAILED", error=error), expected=entry.last
-                )
-            except ExpectationFailed:
-                continue
-            except EngineError:
-                await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _config(self, config_id: str) -> StateAgentConfig:
-        entry = self._state.configs.get(config_id)
-        if entry is None:
-            raise EngineError(ErrorCode.NOT_FOUND, f"there is no configuration {shown(config_id)}")
-        return entry.config
-
-    def _endpoint(self, agent: Agent) -> tuple[Endpoint, Route | None]:
-        """Return where an agent is asked, and its provider where one is configured.
-
-        :raises EngineError: ``NOT_FOUND``: no provider serves the model.
-        """
-        if agent.provider_type == ECHO.provider_type:
-            return Echo(), Route(ECHO, "built-in")
-        if agent.base_url is not None:
-            key = self._secrets.get(agent.secret_id) if agent.has_key else None
-            return self._llm.endpoint(agent.base_url, key), None
-        route = self._llm.route(agent.model)
-        return self._llm.endpoint_of(route.provider), route
-
-
-def _agent_value(agent: Agent) -> Value:
-    return {
-        "id": agent.id,
-        "name": agent.name,
-        "description": agent.description,
-        "llmProvider": {
-            "providerType": agent.provider_type,
-            "model": agent.model,
-            "baseUrl": agent.base_url,
-        },
-        "llmConfig": msgspec.to_builtins(agent.llm_config),
-        "prompts": msgspec.to_builtins(agent.prompts),
-        "capabilities": list(agent.capabilities),
-        "tools": [],
-        "createdAt": agent.created_at,
-        "updatedAt": agent.created_at,
-    }
-
-
-def _config_value(config: StateAgentConfig) -> Value:
-    value: Value = msgspec.to_builtins(config)
-    return {**value, "schedule": None, "updatedAt": config.created_at}

@@ -316,7 +316,7 @@ async def test_a_principal_whose_runs_hang_keeps_no_others_from_being_made() -> 
         runs = [*await trigger_as(made, "mallory"), *await trigger_as(made, "mallory")]
         await log.until(lambda: types(log).count("PROGRESS") == 3)
         await trigger_as(made, "mallory")
-        await until(lambda: made.engine.agents._turns.waiting("mallory") == 2)
+        await until(lambda: made.engine.agents._runs._turns.waiting("mallory") == 2)
         with pytest.raises(EngineError, match="2 runs of agents of yours wait") as refused:
             await trigger_as(made, "mallory")
         assert refused.value.code is ErrorCode.RATE_LIMITED
