@@ -42,7 +42,7 @@ LONG = "x" * 70_000
 async def valid_calls(client: Client, endpoint: str) -> dict[str, tuple[str, Variables]]:
     """Make every call of the API once; return each one's document and variables."""
     found: dict[str, tuple[str, Variables]] = {}
-    executor = client._executor
+    executor = client._parts.executor
     execute = executor.execute
 
     async def remember(

@@ -129,13 +129,13 @@ async def test_a_handler_may_close_the_client_itself() -> None:
 async def test_what_one_part_raises_keeps_no_other_open(monkeypatch: pytest.MonkeyPatch) -> None:
     async with client_of() as (client, _):
         await client.subscribe(TICKS, type=int)
-        connection = await client._supervisor.connection()
+        connection = await client._parts.first.connection()
 
         async def broken(*_: object, **__: object) -> None:
             raise RuntimeError("broken")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(client._manager), "aclose", broken)
+            patch.setattr(type(client._parts.manager), "aclose", broken)
             with pytest.raises(RuntimeError, match="broken"):
                 await client.aclose()
         assert not connection.is_usable
@@ -149,7 +149,7 @@ async def test_no_token_source_and_no_timer_outlives_the_client() -> None:
 
     async with client_of(token=never) as (client, _):
         starting = asyncio.ensure_future(client.subscribe(TICKS, type=int))
-        await until(lambda: client._tokens._fetching is not None)
+        await until(lambda: client._parts.tokens._fetching is not None)
         await client.aclose()
         with pytest.raises(UsageError):
             await starting
@@ -161,8 +161,8 @@ async def test_no_token_source_and_no_timer_outlives_the_client() -> None:
 async def test_a_hand_over_behind_the_close_starts_no_timer() -> None:
     async with client_of() as (client, _):
         ticks = await client.subscribe(TICKS, type=int)
-        connection = await client._supervisor.connection()
-        recovery = client._manager._only._recovery
+        connection = await client._parts.first.connection()
+        recovery = client._parts.manager._only._recovery
         recovery.expect_live(connection, [ticks._delivery])
         assert recovery._timers
         await client.aclose()

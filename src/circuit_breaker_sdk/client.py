@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, final, overload
 
+from circuit_breaker_sdk import domains
+from circuit_breaker_sdk.client_arguments import (
+    check_types,
+    checked_text,
+    checked_urls,
+    connection_settings,
+)
 from circuit_breaker_sdk.client_builder import ClientBuilder
+from circuit_breaker_sdk.client_parts import ClientParts
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
@@ -22,47 +28,29 @@ from circuit_breaker_sdk.config import (
 )
 from circuit_breaker_sdk.connections import (
     BreakerState,
-    ConnectionSettings,
     ConnectionState,
     ConnectionStateChange,
-    Credentials,
-    PollConnection,
     SubscriptionConnectionPool,
-    Supervisor,
     TokenSource,
-    close_each,
 )
 from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject, check_type
-from circuit_breaker_sdk.domains.execution import Executor, Result
+from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
-    Changes,
     CursorStore,
-    FileCursorStore,
     Gap,
     Operation,
     Snapshot,
     Subscription,
     SubscriptionBuilder,
-    SubscriptionManager,
 )
-from circuit_breaker_sdk.urls import redacted, websocket_url
+from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
     import ssl as tls
 
-    from circuit_breaker_sdk.domains import (
-        AgentsClient,
-        AnalyticsClient,
-        LLMClient,
-        MCPClient,
-        NATSClient,
-        RulesClient,
-        SubscriptionClient,
-        WorkflowsClient,
-    )
 
 __all__ = ["Client"]
 
@@ -127,72 +115,38 @@ class Client:
         pool: SubscriptionConnectionPool | None = None,
         batching: MessageBatching | None = None,
     ) -> None:
-        urls = [url] if isinstance(url, str) else list(_urls(url))
-        if not urls:
-            raise UsageError("a client needs a URL")
-        _check_types(
-            buffer=(buffer, BufferLimits),
-            limits=(limits, MessageLimits),
-            timeouts=(timeouts, Timeouts),
-            recovery=(recovery, ErrorRecoveryPolicy),
-            circuit_breaker=(circuit_breaker, CircuitBreakerPolicy),
-            heartbeat=(heartbeat, Heartbeat),
-            offline_queue=(offline_queue, OfflineQueue),
-            batching=(batching, MessageBatching),
-            pool=(pool, SubscriptionConnectionPool),
-            max_buffered_bytes=(max_buffered_bytes, int),
-            critical=(critical, bool),
-        )
-        if ssl is not None:
-            _check_context(ssl)
-        if max_buffered_bytes <= 0:
-            raise UsageError(f"max_buffered_bytes must be greater than 0, not {max_buffered_bytes}")
-        policy = recovery or ErrorRecoveryPolicy()
-        settings = ConnectionSettings(
-            url=websocket_url(urls[0]),
-            credentials=Credentials(token=token, headers=headers, connection_params=connection_params),
+        urls = checked_urls(url)
+        settings = connection_settings(
+            urls[0],
+            token=token,
+            headers=headers,
+            connection_params=connection_params,
             ssl=ssl,
-            limits=limits or MessageLimits(),
-            timeouts=timeouts or Timeouts(),
+            limits=limits,
+            timeouts=timeouts,
             heartbeat=heartbeat,
-            batching=batching or MessageBatching(),
+            batching=batching,
         )
         self._url = urls[0]
         self._affinity = LoopAffinity()
-        websocket_urls = [websocket_url(each) for each in urls]
-
-        def supervisor() -> Supervisor:
-            return Supervisor(settings, urls=websocket_urls, policy=policy, breaker=circuit_breaker)
-
-        pooled = None if pool is None else pool.serve(supervisor)
-        self._supervisor = supervisor() if pooled is None else pooled.first
-        self._connections = pooled or self._supervisor
-        self._poll = PollConnection(settings, websocket_urls)
-        self._manager = SubscriptionManager(
-            self._supervisor,
-            self._poll,
-            buffer=buffer or BufferLimits(),
-            timeouts=settings.timeouts,
-            policy=policy,
+        self._parts = ClientParts(
+            settings,
+            urls,
+            recovery=recovery,
+            circuit_breaker=circuit_breaker,
+            pool=pool,
+            buffer=buffer,
             max_buffered_bytes=max_buffered_bytes,
-            cursor_store=(
-                FileCursorStore(cursor_store) if isinstance(cursor_store, str | os.PathLike) else cursor_store
-            ),
-            snapshot_of=self._snapshot_of,
-            changes_of=self._changes_of,
+            cursor_store=cursor_store,
             critical=critical,
-            retry_seconds=(circuit_breaker or CircuitBreakerPolicy()).open_seconds,
-            pool=pooled,
+            offline_queue=offline_queue,
             affinity=self._affinity,
         )
-        self._executor = Executor(settings, urls, offline_queue=offline_queue, affinity=self._affinity)
-        self._tokens = settings.credentials.tokens
-        self._close_seconds = settings.timeouts.close_seconds
 
     @staticmethod
-    def builder() -> ClientBuilder:
+    def builder() -> ClientBuilder[Client]:
         """Start a builder: ``Client.builder().base_url(…).token(…).build()``."""
-        return ClientBuilder()
+        return ClientBuilder(Client)
 
     @property
     def url(self) -> str:
@@ -202,12 +156,12 @@ class Client:
     @property
     def state(self) -> ConnectionState:
         """The state of the WebSocket connection; of a pool, ``CONNECTED`` if any connection is."""
-        return self._connections.state
+        return self._parts.connections.state
 
     @property
     def circuit_breaker(self) -> BreakerState:
         """The state of the present URL's circuit breaker; of a pool, the most permissive one."""
-        return self._connections.breaker_state
+        return self._parts.connections.breaker_state
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
         """Call ``handler`` with every change of :attr:`state`, with its reason and when the next attempt is.
@@ -215,79 +169,55 @@ class Client:
         It is called on the loop, in the middle of things: keep it short. What it raises is logged.
         """
         self._affinity.check()
-        self._connections.on_state(handler)
+        self._parts.connections.on_state(handler)
         return self
 
     @property
     def metrics(self) -> SubscriptionMetrics:
         """A snapshot of the counters; of a pool, their sums, and the longest round trip."""
-        counters = self._connections.counters
-        return SubscriptionMetrics(
-            active_subscriptions=self._manager.active,
-            messages_received=self._manager.messages_received,
-            buffered_bytes=self._manager.buffered_bytes,
-            connection_failures=counters.failures,
-            reconnection_attempts=counters.reconnection_attempts,
-            round_trip_seconds=self._connections.round_trip_seconds,
-        )
+        return self._parts.metrics()
 
-    # The domains: each is loaded when it is first used, so that importing the package stays fast.
+    # The domains: each module is loaded when it is first used, so that importing the package stays fast.
 
     @cached_property
-    def workflows(self) -> WorkflowsClient:
+    def workflows(self) -> domains.WorkflowsClient:
         """Workflows, states, resources, activities."""
-        from circuit_breaker_sdk.domains.workflows import WorkflowsClient  # noqa: PLC0415 (as said above)
-
-        return WorkflowsClient(self._executor, self._manager)
+        return domains.WorkflowsClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def agents(self) -> AgentsClient:
+    def agents(self) -> domains.AgentsClient:
         """Agents and their runs."""
-        from circuit_breaker_sdk.domains.agents import AgentsClient  # noqa: PLC0415 (as said above)
-
-        return AgentsClient(self._executor, self._manager)
+        return domains.AgentsClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def llm(self) -> LLMClient:
+    def llm(self) -> domains.LLMClient:
         """Completions and providers of language models."""
-        from circuit_breaker_sdk.domains.llm import LLMClient  # noqa: PLC0415 (as said above)
-
-        return LLMClient(self._executor, self._manager)
+        return domains.LLMClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def analytics(self) -> AnalyticsClient:
+    def analytics(self) -> domains.AnalyticsClient:
         """Costs and budgets."""
-        from circuit_breaker_sdk.domains.analytics import AnalyticsClient  # noqa: PLC0415 (as said above)
-
-        return AnalyticsClient(self._executor, self._manager)
+        return domains.AnalyticsClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def mcp(self) -> MCPClient:
+    def mcp(self) -> domains.MCPClient:
         """MCP servers and sessions."""
-        from circuit_breaker_sdk.domains.mcp import MCPClient  # noqa: PLC0415 (as said above)
-
-        return MCPClient(self._executor, self._manager)
+        return domains.MCPClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def rules(self) -> RulesClient:
+    def rules(self) -> domains.RulesClient:
         """Rules that conditions of activities name."""
-        from circuit_breaker_sdk.domains.rules import RulesClient  # noqa: PLC0415 (as said above)
-
-        return RulesClient(self._executor)
+        return domains.RulesClient(self._parts.executor)
 
     @cached_property
-    def nats(self) -> NATSClient:
+    def nats(self) -> domains.NATSClient:
         """Resources with their place in the event log."""
-        from circuit_breaker_sdk.domains.nats import NATSClient  # noqa: PLC0415 (as said above)
-
-        return NATSClient(self._executor, self._manager)
+        return domains.NATSClient(self._parts.executor, self._parts.manager)
 
     @cached_property
-    def subscriptions(self) -> SubscriptionClient:
+    def subscriptions(self) -> domains.SubscriptionClient:
         """All streams in one place."""
-        from circuit_breaker_sdk.domains.subscription_client import SubscriptionClient  # noqa: PLC0415 (as said above)
-
-        return SubscriptionClient(self._manager)
+        return domains.SubscriptionClient(self._parts.manager)
 
     # Any server's operations
 
@@ -355,10 +285,10 @@ class Client:
 
         Starting it raises what :meth:`SubscriptionBuilder.subscribe` does.
         """
-        _check_types(buffer=(buffer, BufferLimits))
+        check_types(buffer=(buffer, BufferLimits))
         check_type(type, decode_hook)
         operation: Operation[Any] = Operation(
-            document=_text(document, "document"),
+            document=checked_text(document, "document"),
             type=type,
             decode_hook=decode_hook,
             variables=variables,
@@ -371,7 +301,7 @@ class Client:
             snapshot=snapshot,
             critical=critical,
         )
-        return SubscriptionBuilder(self._manager, operation, Subscription)
+        return SubscriptionBuilder(self._parts.manager, operation, Subscription)
 
     @overload
     async def execute(
@@ -438,9 +368,9 @@ class Client:
         """
         if errors not in {"raise", "return"}:
             raise UsageError(f'errors must be "raise" or "return", not {errors!r:.60}')
-        run = self._executor.execute if errors == "raise" else self._executor.result
+        run = self._parts.executor.execute if errors == "raise" else self._parts.executor.result
         return await run(
-            _text(document, "document"),
+            checked_text(document, "document"),
             variables,
             type=type,
             operation_name=operation_name,
@@ -448,84 +378,23 @@ class Client:
         )
 
     async def server_health(self) -> str:
-        """Ask the server whether it serves: ``ok`` (``health``).
-
-        :raises TransportError: ``ConnectionFailed`` and its kin: no answer came.
-        """
-        return await self._executor.field("query Health { health }", type=str, operation_name="Health")
-
-    def _snapshot_of(self, field: str, arguments: Mapping[str, object]) -> Snapshot | None:
-        from circuit_breaker_sdk.domains.snapshots import Snapshots  # noqa: PLC0415 (loaded when it is used)
-
-        return Snapshots(self._executor, self._manager).of(field, arguments)
-
-    def _changes_of(self, field: str, arguments: Mapping[str, object]) -> Changes | None:
-        from circuit_breaker_sdk.domains.snapshots import Snapshots  # noqa: PLC0415 (loaded when it is used)
-
-        return Snapshots(self._executor, self._manager).changes(field, arguments)
+        """Ask the server whether it serves: ``ok`` (``health``). It raises what :meth:`execute` does."""
+        return await self._parts.executor.field("query Health { health }", type=str, operation_name="Health")
 
     async def aclose(self) -> None:
         """End every subscription, here and on the server, and close all connections. Idempotent.
 
-        All is closed side by side, whatever a part raises, and within ``close_seconds``: a handler that does
-        not end by then, or a peer that does not answer, is not waited for any longer.
+        All parts close side by side within ``close_seconds``, whatever one of them raises or waits for.
         """
         self._affinity.check()
-        caller = asyncio.current_task()
-        await close_each(
-            [
-                # First: what it unsubscribes goes out before its connection closes.
-                self._manager.aclose(caller=caller),
-                self._poll.aclose(),
-                self._connections.aclose(),
-                self._executor.aclose(),
-                self._tokens.aclose(caller=caller),
-            ],
-            seconds=self._close_seconds,
-        )
+        await self._parts.aclose()
 
     async def __aenter__(self) -> Self:
         self._affinity.enter()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
         return f"<Client {redacted(self._url)} {self.state}>"
-
-
-def _urls(given: object) -> Sequence[str]:
-    if not isinstance(given, Sequence):
-        raise UsageError(f"a URL is a text, or several in a list; not {type(given).__name__}")
-    return given
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{name} must be a text that is not empty, not {value!r:.60}")
-    return value
-
-
-def _check_context(given: object) -> None:
-    import ssl as tls  # noqa: PLC0415 (4 ms that most programs can do without)
-
-    if not isinstance(given, tls.SSLContext):
-        # Each transport reads False, True and a path in its own way; False would send the token to anyone.
-        raise UsageError(
-            f"ssl must be an ssl.SSLContext or None, not {given!r:.60}. None verifies the server against "
-            "what the system trusts; ssl.create_default_context(cafile=…) verifies it against certificates "
-            "of your own. To verify nothing, pass a context that says so (check_hostname = False, "
-            "verify_mode = ssl.CERT_NONE)."
-        )
-
-
-def _check_types(**given: tuple[object, type]) -> None:
-    for name, (value, kind) in given.items():
-        if value is not None and not isinstance(value, kind):
-            raise UsageError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")

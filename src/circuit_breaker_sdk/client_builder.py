@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, final
+from collections.abc import Callable, Sequence
+from typing import Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.config import (
     BufferLimits,
@@ -16,22 +16,24 @@ from circuit_breaker_sdk.config import (
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 
-if TYPE_CHECKING:
-    from circuit_breaker_sdk.client import Client
-
 __all__ = ["ClientBuilder"]
 
 
+C = TypeVar("C")
+
+
 @final
-class ClientBuilder:
-    """Collect a client's settings by fluent calls.
+class ClientBuilder(Generic[C]):
+    """Collect a client's settings by fluent calls; ``Client.builder()`` makes one.
 
     Example::
 
         client = Client.builder().base_url("http://localhost:4000").header("X-Tenant", "acme").build()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[..., C]) -> None:
+        """``make``: the client's class."""
+        self._make = make
         self._base_url: str | Sequence[str] | None = None
         self._token: str | TokenSource | None = None
         self._headers: dict[str, str] = {}
@@ -99,16 +101,14 @@ class ClientBuilder:
         self._pool = pool
         return self
 
-    def build(self) -> Client:
+    def build(self) -> C:
         """Make the client; nothing is connected yet.
 
         :raises UsageError: no base URL was given, or it cannot be used.
         """
         if self._base_url is None:
             raise UsageError("Client.builder() needs base_url(…)")
-        from circuit_breaker_sdk.client import Client  # noqa: PLC0415 (each knows the other)
-
-        return Client(
+        return self._make(
             self._base_url,
             token=self._token,
             headers=self._headers,

@@ -109,7 +109,7 @@ class Application:
         self.proxy.flow()
 
     async def renew(self) -> None:
-        await self.client._supervisor._replace()
+        await self.client._parts.first._replace()
 
     async def cancelled(self, doing: Coroutine[Any, Any, None]) -> None:
         """Cancel it at some turn of the loop: then it ends cancelled, or it had ended."""

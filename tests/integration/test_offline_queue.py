@@ -59,11 +59,11 @@ async def test_what_is_called_while_the_server_is_away_happens_once_and_in_order
         calls = []
         for n in range(10):
             calls.append(w.create(n))
-            await until(lambda count=n + 1: w.client._executor.waiting_mutations == count)  # type: ignore[misc]
+            await until(lambda count=n + 1: w.client._parts.executor.waiting_mutations == count)  # type: ignore[misc]
         w.proxy.refuses = False
         await asyncio.gather(*calls)
         assert await w.happened() == list(range(10))
-        assert w.client._executor.waiting_mutations == 0
+        assert w.client._parts.executor.waiting_mutations == 0
 
 
 async def test_an_answer_that_is_lost_is_asked_for_again_and_it_happens_once(
@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses_the_newest_or_gives_up_the_oldest(tmp_path: 
             for n in range(4):
                 calls.append(w.create(n))
                 count = min(n + 1, 3)
-                await until(lambda c=count: w.client._executor.waiting_mutations >= c)  # type: ignore[misc]
+                await until(lambda c=count: w.client._parts.executor.waiting_mutations >= c)  # type: ignore[misc]
             with pytest.raises(OfflineQueueFull, match="CreateResource was not sent: 3 mutations wait"):
                 await calls[given_up]
             w.proxy.refuses = False
@@ -120,7 +120,7 @@ async def test_one_that_is_cancelled_leaves_the_others_their_turn(tmp_path: Path
     async with world(tmp_path) as w:
         w.proxy.refuses = True
         first, second = w.create(1), w.create(2)
-        await until(lambda: w.client._executor.waiting_mutations == 2)
+        await until(lambda: w.client._parts.executor.waiting_mutations == 2)
         first.cancel()
         w.proxy.refuses = False
         await second

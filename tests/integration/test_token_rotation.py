@@ -93,7 +93,7 @@ async def test_the_server_may_close_first(tmp_path: Path) -> None:
         # The client's clock believes it has time: what it is told is the close with 4403.
         lives = iter([0.3, 3600.0])
         async with w.client(lambda: token(next(lives))) as client:
-            client._supervisor._tokens._clock = lambda: 0.0
+            client._parts.first._tokens._clock = lambda: 0.0
             builder = client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
             updates = await builder.subscribe()
             await w.publish(0)
@@ -132,7 +132,7 @@ async def test_requests_and_polls_use_the_fresh_token_too(tmp_path: Path) -> Non
     async with world(tmp_path) as w:
         lives = iter([-5.0, 3600.0, 3600.0])
         async with w.client(lambda: token(next(lives))) as client:
-            client._supervisor._tokens._clock = lambda: 0.0
+            client._parts.first._tokens._clock = lambda: 0.0
             # The first is refused, the second is not.
             assert len(await client.workflows.workflows()) == 1
         lives = iter([0.5, 0.5, 3600.0])  # the proxy's 403 might be about the token: the second
@@ -144,10 +144,10 @@ async def test_requests_and_polls_use_the_fresh_token_too(tmp_path: Path) -> Non
 
         async with w.client(source, critical=True) as client:
             w.proxy.refuses_upgrades = True
-            client._supervisor._tokens._clock = lambda: 0.0
+            client._parts.first._tokens._clock = lambda: 0.0
             builder = client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
             updates = await builder.subscribe()
-            client._supervisor._tokens._replaced_at = 0.0
+            client._parts.first._tokens._replaced_at = 0.0
             await until(lambda: len(asked) == 3)
             await w.publish(7)
             assert number_of(await anext(updates)) == 7

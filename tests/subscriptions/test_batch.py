@@ -72,7 +72,7 @@ class CountingTransport:
 
 async def count_writes(client: Client) -> list[int]:
     """Return a list that grows by the size of each write from now on."""
-    connection = await client._supervisor.connection()
+    connection = await client._parts.first.connection()
     socket = cast("WebSocket", connection._socket)
     writes: list[int] = []
     for name in ("_transport", "_underlying"):
@@ -201,7 +201,7 @@ async def test_a_member_that_fails_is_raised_by_name_and_the_others_go_on(tmp_pa
         batch.add_subscription(other.workflows.subscribe_resource_updates(), name="two")
         await batch.subscribe_all()
         one = batch.subscription("one")
-        connection = await other._supervisor.connection()
+        connection = await other._parts.first.connection()
         cast("WebSocket", connection._socket).abort()
         await until(lambda: one.state is SubscriptionState.FAILED)
         names = []

@@ -9,16 +9,13 @@ import asyncio
 import enum
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
+from typing import Final, Protocol, final, runtime_checkable
 
 from picows import WSCloseCode, WSMsgType, WSTransport
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
 from circuit_breaker_sdk.protocol.message_assembly import masked_text_frame, text_frame_header
 from circuit_breaker_sdk.transports.lingering_close import plain_transport
-
-if TYPE_CHECKING:
-    from circuit_breaker_sdk.transports.listeners import MessageListener
 
 __all__ = ["ClientSink", "MessageSink", "ServerSink", "SocketState", "WebSocket"]
 
@@ -78,6 +75,23 @@ class SocketState(enum.Enum):
     CLOSED = enum.auto()
 
 
+class _Receiver(Protocol):
+    """Interface from a socket to the listener that receives for it (``listeners``)."""
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something that the peer has sent is not read yet, for its own sake."""
+        ...
+
+    def hold_back(self, seconds: float, /) -> None:
+        """Read nothing of the peer for so many seconds, where its pace is counted."""
+        ...
+
+    def begin_close(self) -> None:
+        """Discard data from here on (RFC 6455, section 5.5.1)."""
+        ...
+
+
 @final
 class WebSocket:
     """One open WebSocket that carries text messages. Made by ``connect()``, or by a server's listener.
@@ -116,7 +130,7 @@ class WebSocket:
 
     def __init__(
         self,
-        listener: MessageListener,
+        listener: _Receiver,
         transport: WSTransport,
         *,
         url: str,

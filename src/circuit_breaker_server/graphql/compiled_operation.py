@@ -6,7 +6,7 @@ Its executor looks at each field of each answer anew, which took half the time o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final, cast, final
+from typing import Final, Literal, TypeAlias, cast, final
 
 import graphql
 import msgspec
@@ -37,6 +37,9 @@ __all__ = ["CompiledOperation", "compile_operation", "compiled_operation"]
 _ENCODER: Final = msgspec.json.Encoder()
 MAX_COERCION_ERRORS: Final = 50
 _OPERATIONS_OF_A_DOCUMENT: Final = 8
+
+
+_Compiled: TypeAlias = "CompiledOperation | Literal['asked for once'] | None"
 
 
 @final
@@ -122,7 +125,7 @@ def compiled_operation(
     if not document.is_plain:
         return None
     key = (operation_name or None, withheld)
-    known = document.compiled
+    known = cast("dict[tuple[str | None, frozenset[str]], _Compiled]", document.compiled)
     if key in known:
         operation = known[key]
         if operation != "asked for once":

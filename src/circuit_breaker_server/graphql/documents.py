@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import Final, final
 
 from graphql import (
     DocumentNode,
@@ -36,11 +36,6 @@ from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.settings.document_limits import DocumentLimits
 from circuit_breaker_server.storage.lru import RecentlyUsed
-
-if TYPE_CHECKING:
-    from circuit_breaker_server.graphql.compiled_operation import CompiledOperation
-
-_Compiled: TypeAlias = "CompiledOperation | Literal['asked for once'] | None"
 
 __all__ = ["Document", "Documents", "begins_with_subscription"]
 
@@ -72,7 +67,7 @@ class Document:
     :ivar ast: parsed, with locations.
     :ivar operations: by name; an anonymous operation's name is ``None``.
     :ivar is_plain: whether its operations may be compiled: it has no directives, and not very many fields.
-    :ivar compiled: what :func:`.compiled_operation.compiled_operation` has made of them, by name and scopes.
+    :ivar compiled: a cache of the compiler's, by operation name and withheld scopes (``compiled_operation``).
     """
 
     __slots__ = (
@@ -94,7 +89,7 @@ class Document:
         self.query = query
         self.is_plain = is_plain
         self.ast = ast
-        self.compiled: dict[tuple[str | None, frozenset[str]], _Compiled] = {}
+        self.compiled: dict[tuple[str | None, frozenset[str]], object] = {}
         self.operations: dict[str | None, OperationDefinitionNode] = {
             node.name.value if node.name else None: node
             for node in ast.definitions

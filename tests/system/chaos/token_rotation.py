@@ -37,7 +37,7 @@ async def token_rotation(directory: Path, seed: int, *, long: bool) -> Result:
             await subscriber.start()
         for late in audience[::2]:
             # As with a clock that is slow: it believes that the token lasts longer than it does.
-            late.client._supervisor._tokens._clock = lambda: time.time() - _LIFE_SECONDS
+            late.client._parts.first._tokens._clock = lambda: time.time() - _LIFE_SECONDS
         publishing = asyncio.create_task(publisher.publish())
         await asyncio.sleep(seconds)
         publisher.stop()
