@@ -31,7 +31,8 @@ from circuit_breaker_server.engine.agents.inputs import TriggerInput
 from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.ids import RandomIds
-from circuit_breaker_server.engine.llm.endpoints import Ask, OpenAIEndpoint, Outcome, Piece
+from circuit_breaker_server.engine.llm.endpoints import Ask, Outcome, Piece
+from circuit_breaker_server.engine.llm.openai_endpoint import OpenAIEndpoint
 from circuit_breaker_server.engine.mcp.capabilities import Features, Listing
 from circuit_breaker_server.engine.mcp.health_probe import Finding, Target
 from circuit_breaker_server.engine.mcp.oauth import Tokens

@@ -16,7 +16,8 @@ from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.fair_pool import FairPool
-from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
+from circuit_breaker_server.engine.llm.echo import Echo
+from circuit_breaker_server.engine.llm.endpoints import Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.routing import ECHO, Route
 from circuit_breaker_server.engine.secrets import Secrets

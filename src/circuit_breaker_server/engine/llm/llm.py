@@ -19,12 +19,10 @@ from circuit_breaker_server.engine.events import Finite, Selection
 from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.completion import CompletionRun
-from circuit_breaker_server.engine.llm.endpoints import (
-    Echo,
-    Endpoint,
-    OpenAIEndpoint,
-)
+from circuit_breaker_server.engine.llm.echo import Echo
+from circuit_breaker_server.engine.llm.endpoints import Endpoint
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
+from circuit_breaker_server.engine.llm.openai_endpoint import OpenAIEndpoint
 from circuit_breaker_server.engine.llm.records import (
     CompletionFailed,
     CompletionRequested,

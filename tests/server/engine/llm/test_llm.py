@@ -18,7 +18,8 @@ from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
+from circuit_breaker_server.engine.llm.echo import Echo
+from circuit_breaker_server.engine.llm.endpoints import Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
 from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
 from circuit_breaker_server.log.event_log import NewRecord
