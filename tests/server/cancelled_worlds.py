@@ -291,7 +291,7 @@ class CancelledWorld:
         engine = self.engine
         return {
             "runs": sorted(engine.agents._runs._running),
-            "completions": len(engine.llm._running),
+            "completions": len(engine.llm._completions._running),
             "checks": sorted(engine.mcp._checks._tasks),
             "expiries": sorted(engine.mcp.sessions._expiries._moments),
             "dues": list(engine.costs._state.dues),
@@ -312,7 +312,7 @@ class CancelledWorld:
         if runs != set(engine.agents._runs._running):
             found.append(f"open runs {runs}, running {set(engine.agents._runs._running)}")
         open_ = [e for e in engine.llm._state.completions.values() if e.ended_at is None]
-        if len(open_) != len(engine.llm._running):
+        if len(open_) != len(engine.llm._completions._running):
             found.append(f"open completions {open_}")
         enabled = {e.server.id for e in engine.mcp._state.servers.values() if e.server.enabled}
         if enabled != set(engine.mcp._checks._tasks):

@@ -177,9 +177,9 @@ class RunSupervisor:
             return Echo(), Route(ECHO, "built-in")
         if agent.base_url is not None:
             key = self._secrets.get(agent.secret_id) if agent.has_key else None
-            return self._llm.endpoint(agent.base_url, key), None
+            return self._llm.endpoints.endpoint(agent.base_url, key), None
         route = self._llm.route(agent.model)
-        return self._llm.endpoint_of(route.provider), route
+        return self._llm.endpoints.endpoint_of(route.provider), route
 
 
 def end_of_run(entry: ExecutionEntry, *, at: str, status: str, error: str | None = None) -> ExecutionEnded:
