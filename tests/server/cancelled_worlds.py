@@ -31,7 +31,8 @@ from circuit_breaker_server.engine.agents.inputs import TriggerInput
 from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.ids import RandomIds
-from circuit_breaker_server.engine.llm.endpoints import Ask, OpenAIEndpoint, Outcome, Piece
+from circuit_breaker_server.engine.llm.endpoints import Ask, Outcome, Piece
+from circuit_breaker_server.engine.llm.openai_endpoint import OpenAIEndpoint
 from circuit_breaker_server.engine.mcp.capabilities import Features, Listing
 from circuit_breaker_server.engine.mcp.health_probe import Finding, Target
 from circuit_breaker_server.engine.mcp.oauth import Tokens
@@ -290,7 +291,7 @@ class CancelledWorld:
         engine = self.engine
         return {
             "runs": sorted(engine.agents._runs._running),
-            "completions": len(engine.llm._running),
+            "completions": len(engine.llm._completions._running),
             "checks": sorted(engine.mcp._checks._tasks),
             "expiries": sorted(engine.mcp.sessions._expiries._moments),
             "dues": list(engine.costs._state.dues),
@@ -311,7 +312,7 @@ class CancelledWorld:
         if runs != set(engine.agents._runs._running):
             found.append(f"open runs {runs}, running {set(engine.agents._runs._running)}")
         open_ = [e for e in engine.llm._state.completions.values() if e.ended_at is None]
-        if len(open_) != len(engine.llm._running):
+        if len(open_) != len(engine.llm._completions._running):
             found.append(f"open completions {open_}")
         enabled = {e.server.id for e in engine.mcp._state.servers.values() if e.server.enabled}
         if enabled != set(engine.mcp._checks._tasks):

@@ -16,7 +16,8 @@ from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.fair_pool import FairPool
-from circuit_breaker_server.engine.llm.endpoints import Echo, Endpoint
+from circuit_breaker_server.engine.llm.echo import Echo
+from circuit_breaker_server.engine.llm.endpoints import Endpoint
 from circuit_breaker_server.engine.llm.llm import Llm
 from circuit_breaker_server.engine.llm.routing import ECHO, Route
 from circuit_breaker_server.engine.secrets import Secrets
@@ -176,9 +177,9 @@ class RunSupervisor:
             return Echo(), Route(ECHO, "built-in")
         if agent.base_url is not None:
             key = self._secrets.get(agent.secret_id) if agent.has_key else None
-            return self._llm.endpoint(agent.base_url, key), None
+            return self._llm.endpoints.endpoint(agent.base_url, key), None
         route = self._llm.route(agent.model)
-        return self._llm.endpoint_of(route.provider), route
+        return self._llm.endpoints.endpoint_of(route.provider), route
 
 
 def end_of_run(entry: ExecutionEntry, *, at: str, status: str, error: str | None = None) -> ExecutionEnded:

@@ -9,7 +9,7 @@ from typing import Final, final
 import msgspec
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
-from circuit_breaker_server.engine.llm.endpoints import ECHO_MODEL
+from circuit_breaker_server.engine.llm.echo import ECHO_MODEL
 from circuit_breaker_server.engine.llm.inputs import ModelInput
 from circuit_breaker_server.engine.llm.state import ProviderEntry
 

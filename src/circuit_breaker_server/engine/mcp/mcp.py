@@ -97,7 +97,7 @@ class Mcp:
             self._providers,
             tokens=tokens,
             redirects=redirects or (),
-            server=lambda server_id: self.servers.entry(server_id).server,
+            server=lambda server_id: self.servers.queries.entry(server_id).server,
             limits=limits,
         )
         """The sign-ins, from which sessions begin."""
@@ -137,7 +137,7 @@ class Mcp:
     def server(self, server_id: str) -> Value | None:
         """Return ``McpServer``, ``None`` if there is none."""
         entry = self._state.servers.get(server_id)
-        return None if entry is None else self.servers.value(entry)
+        return None if entry is None else self.servers.queries.value(entry)
 
     def tenant_of(self, server_id: str) -> str | None:
         """Return whose an MCP server is, or was; ``None``: there never was one of that id."""
@@ -171,7 +171,7 @@ class Mcp:
             and status in (None, entry.server.status)
             and tenant_id in (None, entry.server.tenant_id)
         ]
-        return page_of(found, given, place=lambda entry: entry.created, node=self.servers.value)
+        return page_of(found, given, place=lambda entry: entry.created, node=self.servers.queries.value)
 
     def session_page(
         self,
@@ -199,7 +199,7 @@ class Mcp:
         server = self._state.servers.get(entry.session.server_id)
         if server is None:  # deleted since: what it was then
             return session_value(entry.session, server_value(entry.server, active=0))
-        return session_value(entry.session, lambda: self.servers.value(server))
+        return session_value(entry.session, lambda: self.servers.queries.value(server))
 
     # --- commands ---
 
@@ -208,7 +208,7 @@ class Mcp:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        self.servers.entry(server_id)
+        self.servers.queries.entry(server_id)
         async with self.sessions.lock(server_id):
             await self.sessions.revoke_all(server_id)
             return await self.servers.delete(server_id)

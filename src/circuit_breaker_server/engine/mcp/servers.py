@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.health_probe import Finding
@@ -27,16 +25,16 @@ from circuit_breaker_server.engine.mcp.inputs import (
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
     Config,
-    Health,
     Jwt,
     OAuth,
     Provider,
     ServerDeleted,
     ServerImage,
-    ServerPut,
     server_subject,
 )
-from circuit_breaker_server.engine.mcp.serializers import auth_value, health_value, server_value
+from circuit_breaker_server.engine.mcp.serializers import auth_value
+from circuit_breaker_server.engine.mcp.server_changes import ServerChanges
+from circuit_breaker_server.engine.mcp.server_queries import ServerQueries
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
 from circuit_breaker_server.engine.mcp.status_transitions import way
 from circuit_breaker_server.engine.mcp.validation import (
@@ -51,14 +49,10 @@ from circuit_breaker_server.engine.mcp.validation import (
 )
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
-from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.engine.validation import check_description, check_name
-from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Servers"]
-
-_CONFLICT = "the MCP server was changed by another operation first; read it and try again"
 
 
 @final
@@ -87,7 +81,9 @@ class Servers:
         redirects: Collection[str] | None,
         limits: CallerLimits,
     ) -> None:
-        self._state = state
+        self.queries = ServerQueries(state, appender, checks)
+        """The read side of MCP servers."""
+        self._changes = ServerChanges(appender, secrets, self.queries)
         self._appender = appender
         self._secrets = secrets
         self._checks = checks
@@ -102,64 +98,6 @@ class Servers:
             count=lambda tenant: state.servers_of.count(tenant or ""),
             count_all=lambda: len(state.servers),
         )
-
-    # --- queries ---
-
-    def entry(self, server_id: str) -> ServerEntry:
-        """Return an MCP server as it is kept.
-
-        :raises EngineError: ``NOT_FOUND``.
-        """
-        entry = self._state.servers.get(server_id)
-        if entry is None:
-            raise EngineError(
-                ErrorCode.NOT_FOUND, f"there is no MCP server {shown(server_id)}", serverId=server_id
-            )
-        return entry
-
-    def value(self, entry: ServerEntry) -> Value:
-        """Return ``McpServer``."""
-        server, health, offer = entry.server, self._checks.latest(entry), entry.offer
-        return server_value(
-            server,
-            active=lambda: self._state.active_sessions(server.id),
-            health=None if health is None else self._health_value(entry, health),
-            capabilities=None if offer is None else lambda: offer.value(server.id),
-        )
-
-    def capabilities(self, server_id: str) -> Value | None:
-        """Return ``McpServerCapabilities``, ``None`` where nothing is known.
-
-        :raises EngineError: ``NOT_FOUND``.
-        """
-        offer = self.entry(server_id).offer
-        return None if offer is None else offer.value(server_id)
-
-    def health(self, server_id: str) -> Value:
-        """Return ``McpServerHealth``.
-
-        :raises EngineError: ``NOT_FOUND``.
-        """
-        entry = self.entry(server_id)
-        unknown = Health(
-            at=entry.server.created_at,
-            status="UNKNOWN",
-            connection="UNKNOWN",
-            authentication="UNKNOWN",
-            capabilities="UNKNOWN",
-            resources="UNKNOWN",
-            tools="UNKNOWN",
-        )
-        return self._health_value(entry, self._checks.latest(entry) or unknown)
-
-    def _health_value(self, entry: ServerEntry, health: Health) -> Value:
-        uptime = None
-        if entry.online_since is not None:
-            up = self._appender.now() - parse_timestamp(entry.online_since)
-            uptime = max(0, int(up.total_seconds()))
-        return health_value(health, uptime_seconds=uptime)
-
-    # --- commands ---
 
     async def create(self, given: CreateServer) -> Committed[Value]:
         """Add an MCP server; answers ``McpServer``.
@@ -194,15 +132,17 @@ class Servers:
             updated_at=at,
         )
         made = ServerEntry(created=0, last=0, server=server)
-        record = await self._put(None, server, secrets, "created", Effect(lambda _: self.value(made)))
-        return self._appender.committed(self.value(self.entry(server.id)), record)
+        record = await self._changes.put(
+            None, server, secrets, "created", Effect(lambda _: self.queries.value(made))
+        )
+        return self._appender.committed(self.queries.value(self.queries.entry(server.id)), record)
 
     async def update(self, server_id: str, given: UpdateServer) -> Committed[Value]:
         """Change what is given; answers ``McpServer``.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        return await self._decided(server_id, lambda old: self._update(old, given))
+        return await self._changes.decided(server_id, lambda old: self._update(old, given))
 
     async def _update(self, old: ServerEntry, given: UpdateServer) -> Committed[Value]:
         server, secrets = old.server, NewSecrets(self._appender.new_id)
@@ -228,7 +168,7 @@ class Servers:
             server = msgspec.structs.replace(server, tags=checked_tags(given.tags))
         if given.enabled is not None:
             server = _switched(server, given.enabled)
-        return await self._change(old, server, secrets, "updated")
+        return await self._changes.change(old, server, secrets, "updated")
 
     async def toggle(self, server_id: str, *, enabled: bool) -> Committed[Value]:
         """Enable or disable an MCP server; answers ``McpServer``.
@@ -237,8 +177,8 @@ class Servers:
         """
         secrets = NewSecrets(self._appender.new_id)
         cause = "enabled" if enabled else "disabled"
-        return await self._decided(
-            server_id, lambda old: self._change(old, _switched(old.server, enabled), secrets, cause)
+        return await self._changes.decided(
+            server_id, lambda old: self._changes.change(old, _switched(old.server, enabled), secrets, cause)
         )
 
     async def configure_oauth(self, given: ConfigureOAuth) -> Committed[Value]:
@@ -248,7 +188,7 @@ class Servers:
         """
         secrets = NewSecrets(self._appender.new_id)
         auth = checked_oauth(given.config, self._providers, secrets, "config", self._redirects)
-        return await self._decided(given.server_id, lambda old: self._configure(old, auth, secrets))
+        return await self._changes.decided(given.server_id, lambda old: self._configure(old, auth, secrets))
 
     async def configure_jwt(self, given: ConfigureJwt) -> Committed[Value]:
         """Let users sign in with a signed token; answers ``McpJwtConfig``.
@@ -257,12 +197,12 @@ class Servers:
         """
         secrets = NewSecrets(self._appender.new_id)
         auth = checked_jwt(given.config, secrets, "config")
-        return await self._decided(given.server_id, lambda old: self._configure(old, auth, secrets))
+        return await self._changes.decided(given.server_id, lambda old: self._configure(old, auth, secrets))
 
     async def _configure(self, old: ServerEntry, auth: OAuth | Jwt, secrets: NewSecrets) -> Committed[Value]:
         changed = msgspec.structs.replace(old.server, auth=auth)
         value = auth_value(auth)
-        done = await self._change(old, changed, secrets, "configured", effect=Effect.of(value))
+        done = await self._changes.change(old, changed, secrets, "configured", effect=Effect.of(value))
         return Committed(value, done.record, done.cursor)
 
     async def register(self, given: RegisterCapabilities) -> Committed[Value]:
@@ -270,9 +210,9 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        self.entry(given.server_id)
+        self.queries.entry(given.server_id)
         check_listing(given)
-        return await self._decided(given.server_id, lambda entry: self._register(entry, given))
+        return await self._changes.decided(given.server_id, lambda entry: self._register(entry, given))
 
     async def _register(self, entry: ServerEntry, given: RegisterCapabilities) -> Committed[Value]:
         registered = Listing(
@@ -301,7 +241,7 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
         """
-        self.entry(server_id)
+        self.queries.entry(server_id)
 
         def tell(finding: Finding) -> Value:
             return {
@@ -327,7 +267,7 @@ class Servers:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        return await self._decided(server_id, self._delete)
+        return await self._changes.decided(server_id, self._delete)
 
     async def _delete(self, entry: ServerEntry) -> Committed[Value]:
         server_id = entry.server.id
@@ -354,73 +294,6 @@ class Servers:
 
     def _config(self, given: ConfigInput, type_: str, secrets: NewSecrets) -> Config:
         return checked_config(given, type_, secrets, self._outbound.rules, max_seconds=self._max_seconds)
-
-    async def _decided(
-        self, server_id: str, decide: Callable[[ServerEntry], Awaitable[Committed[Value]]]
-    ) -> Committed[Value]:
-        """Decide, again if only a check came first: that is no change that the caller could know of."""
-        version = self.entry(server_id).server.version
-        for _ in range(ATTEMPTS):
-            entry = self.entry(server_id)
-            if entry.server.version != version:
-                break
-            try:
-                return await decide(entry)
-            except ExpectationFailed:
-                continue
-        raise EngineError(ErrorCode.CONFLICT, _CONFLICT)
-
-    async def _change(
-        self,
-        old: ServerEntry,
-        server: ServerImage,
-        secrets: NewSecrets,
-        cause: str,
-        *,
-        effect: Effect | None = None,
-    ) -> Committed[Value]:
-        server = msgspec.structs.replace(
-            server, updated_at=self._appender.at(), version=old.server.version + 1
-        )
-        changed = old.with_server(server, server.updated_at)
-        record = await self._put(old, server, secrets, cause, effect or Effect(lambda _: self.value(changed)))
-        return self._appender.committed(self.value(self.entry(server.id)), record)
-
-    async def _put(
-        self,
-        old: ServerEntry | None,
-        server: ServerImage,
-        secrets: NewSecrets,
-        cause: str,
-        effect: Effect,
-    ) -> Record:
-        status = "UNKNOWN" if old is None else old.server.status
-        body = ServerPut(
-            id=server.id,
-            at=server.updated_at,
-            cause=cause,
-            statuses=way(status, server.status),
-            server=server,
-        )
-        async with self._kept(secrets):
-            record = await self._appender.append(
-                server_subject(server.id), body, expected=0 if old is None else old.last, effect=effect
-            )
-        for id_ in frozenset() if old is None else old.server.secret_ids - server.secret_ids:
-            await self._secrets.remove(id_)
-        return record
-
-    @contextlib.asynccontextmanager
-    async def _kept(self, secrets: NewSecrets) -> AsyncIterator[None]:
-        """Keep secrets before the record that names them; forget them if there comes to be none."""
-        try:
-            for id_, value in secrets.values.items():
-                await self._secrets.put(id_, value)
-            yield
-        except (EngineError, ExpectationFailed):
-            for id_ in secrets.values:
-                await self._secrets.remove(id_)
-            raise
 
 
 def _is_same_place(one: str, other: str) -> bool:

@@ -1,13 +1,18 @@
-"""Deadlines of sessions: a heap of moments, and the wait for the earliest."""
+"""Deadlines of sessions: when a session expires, a heap of moments, and the wait for the earliest."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, final
 
-__all__ = ["Due"]
+import msgspec
+
+from circuit_breaker_server.engine.mcp.records import Jwt, ServerImage, SessionImage
+from circuit_breaker_server.engine.timestamps import parse_timestamp, timestamp
+
+__all__ = ["Due", "after", "prolonged"]
 
 _MAX_SLEEP_SECONDS: Final = 60.0
 """A timer runs on the monotonic clock: after so long the system's clock is looked at again."""
@@ -60,3 +65,23 @@ class Due:
                 await self._earlier.wait()
         except TimeoutError:
             return
+
+
+def prolonged(session: SessionImage, server: ServerImage, at: str, *, session_seconds: float) -> SessionImage:
+    """Return a session with the moment at which it expires unless it is refreshed.
+
+    :param at: the moment from which it lasts.
+    :param session_seconds: how long it lasts at most.
+    """
+    seconds = session_seconds
+    if session.method == "JWT" and isinstance(server.auth, Jwt):
+        seconds = min(seconds, server.auth.expiration_seconds)
+    expires_at = after(at, seconds)
+    if session.method == "OAUTH" and not session.renewable and session.token_expires_at is not None:
+        expires_at = min(expires_at, session.token_expires_at)
+    return msgspec.structs.replace(session, expires_at=expires_at)
+
+
+def after(at: str, seconds: float) -> str:
+    """Return the moment that comes so many seconds after another."""
+    return timestamp(parse_timestamp(at) + timedelta(seconds=seconds))

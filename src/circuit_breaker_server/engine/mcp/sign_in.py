@@ -32,7 +32,8 @@ from circuit_breaker_server.engine.mcp.records import (
     sign_in_subject,
 )
 from circuit_breaker_server.engine.mcp.serializers import provider_value
-from circuit_breaker_server.engine.mcp.sessions import Sessions, client_secret_of
+from circuit_breaker_server.engine.mcp.session_tokens import client_secret_of
+from circuit_breaker_server.engine.mcp.sessions import Sessions
 from circuit_breaker_server.engine.mcp.state import McpState
 from circuit_breaker_server.engine.mcp.validation import check_redirect, checked_metadata, text_object
 from circuit_breaker_server.engine.secrets import Secrets

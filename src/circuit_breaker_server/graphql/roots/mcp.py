@@ -67,8 +67,10 @@ QUERIES: Mapping[str, Query] = {
     **{name: _whole(page) for name, page in PAGES.items()},
     "mcpServer": lambda engine, given: engine.mcp.server(text(given, "id")),
     "mcpOAuthProviders": lambda engine, _given: engine.mcp.providers(),
-    "mcpServerCapabilities": lambda engine, given: engine.mcp.servers.capabilities(text(given, "serverId")),
-    "mcpServerHealth": lambda engine, given: engine.mcp.servers.health(text(given, "serverId")),
+    "mcpServerCapabilities": lambda engine, given: engine.mcp.servers.queries.capabilities(
+        text(given, "serverId")
+    ),
+    "mcpServerHealth": lambda engine, given: engine.mcp.servers.queries.health(text(given, "serverId")),
 }
 
 MUTATIONS: Mapping[str, Mutation] = {

@@ -18,9 +18,10 @@ from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.engine.llm.endpoints import Echo, Piece
+from circuit_breaker_server.engine.llm.echo import Echo
+from circuit_breaker_server.engine.llm.endpoint_pool import MAX_ENDPOINTS
+from circuit_breaker_server.engine.llm.endpoints import Piece
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
-from circuit_breaker_server.engine.llm.llm import MAX_ENDPOINTS
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
@@ -297,7 +298,7 @@ async def test_one_completion_more_than_may_wait_is_refused_and_leaves_no_record
         first = complete_as(engine, "mallory", ask("gpt-hang", stream=True))
         await started(log, 1)
         second = complete_as(engine, "mallory", ask("gpt-good", requestId="second"))
-        await until(lambda: engine.llm._turns.waiting("mallory"))
+        await until(lambda: engine.llm._completions._turns.waiting("mallory"))
         records = len(log.records)
         with pytest.raises(EngineError, match="1 completions of yours wait") as refused:
             await complete_as(engine, "mallory", ask("gpt-good"))
@@ -448,9 +449,9 @@ async def test_what_the_environment_holds_for_one_provider_is_sent_to_none(
 async def test_the_endpoints_that_are_kept_are_bounded() -> None:
     log = MemoryLog()
     async with running(log) as engine:
-        made = [engine.llm.endpoint(f"http://127.0.0.1:{port}/v1", None) for port in range(1, 200)]
-        assert len(engine.llm._endpoints) == MAX_ENDPOINTS
-        assert engine.llm.endpoint("http://127.0.0.1:199/v1", None) is made[-1]
+        made = [engine.llm.endpoints.endpoint(f"http://127.0.0.1:{port}/v1", None) for port in range(1, 200)]
+        assert len(engine.llm.endpoints._endpoints) == MAX_ENDPOINTS
+        assert engine.llm.endpoints.endpoint("http://127.0.0.1:199/v1", None) is made[-1]
 
 
 async def test_a_completion_that_never_ends_keeps_no_younger_one_from_being_forgotten() -> None:

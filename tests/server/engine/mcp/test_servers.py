@@ -92,10 +92,10 @@ async def test_a_server_that_goes_away_is_an_error_and_comes_back_with_what_it_o
             server_id = await create_server(engine, f"http://127.0.0.1:{port}/mcp")
             await log.until(lambda: "STARTING>ONLINE" in statuses(log))
         await log.until(lambda: "ONLINE>ERROR" in statuses(log))
-        assert engine.mcp.servers.health(server_id)["status"] == "UNHEALTHY"
+        assert engine.mcp.servers.queries.health(server_id)["status"] == "UNHEALTHY"
         with real_server("add", "subtract", port=port):
             await log.until(lambda: len(statuses(log)) == 5)
-            assert engine.mcp.servers.health(server_id)["error"] is None
+            assert engine.mcp.servers.queries.health(server_id)["error"] is None
     assert statuses(log)[2:] == ["ONLINE>ERROR", "ERROR>STARTING", "STARTING>ONLINE"]
     assert tool_names(log) == [["add"], ["add", "subtract"]]
     failed = events(log, "mcpServerStatusUpdates")[2]
@@ -107,7 +107,7 @@ async def test_a_check_that_finds_nothing_new_is_no_record_but_its_time_is_known
     async with fake_mcp() as fake, running(log, now=clock, check_seconds=0.01) as engine:
         server_id = await create_server(engine, fake.url)
         await log.until(lambda: "STARTING>ONLINE" in statuses(log))
-        first = engine.mcp.servers.health(server_id)
+        first = engine.mcp.servers.queries.health(server_id)
         records = len(log.records)
         clock.go_on(seconds=90)
         for _ in range(3):
@@ -117,12 +117,12 @@ async def test_a_check_that_finds_nothing_new_is_no_record_but_its_time_is_known
                 fake.asked.clear()
                 await fake.asked.wait()
         assert len(log.records) == records
-        health = engine.mcp.servers.health(server_id)
+        health = engine.mcp.servers.queries.health(server_id)
         assert (first["uptimeSeconds"], health["uptimeSeconds"]) == (0, 90)
         assert health["lastCheckAt"] == "2030-01-02T03:05:35.000Z"
         fake.failures = 1_000_000
         await log.until(lambda: "ONLINE>ERROR" in statuses(log))
-        assert engine.mcp.servers.health(server_id)["uptimeSeconds"] is None
+        assert engine.mcp.servers.queries.health(server_id)["uptimeSeconds"] is None
 
 
 async def test_switching_off_and_on_again_passes_through_stopping_and_starting() -> None:
@@ -155,7 +155,7 @@ async def test_a_disabled_server_is_checked_when_asked_and_stays_as_it_is() -> N
             "authentication": True,
             "capabilities": True,
         }
-        assert engine.mcp.servers.health(server_id)["status"] == "HEALTHY"
+        assert engine.mcp.servers.queries.health(server_id)["status"] == "HEALTHY"
     assert statuses(log) == []
     assert tool_names(log) == [["add"]]
 
@@ -242,11 +242,11 @@ async def test_what_is_registered_is_offered_beside_what_is_listed_and_the_liste
     log = MemoryLog()
     async with fake_mcp() as fake, running(log) as engine:
         server_id = await create_server(engine, fake.url, enabled=False)
-        assert engine.mcp.servers.capabilities(server_id) is None
+        assert engine.mcp.servers.queries.capabilities(server_id) is None
         await engine.mcp.servers.register(register_input(server_id, "add", "more"))
         await engine.mcp.servers.register(register_input(server_id, "add", "more"))
         await engine.mcp.servers.test(server_id)
-        value = engine.mcp.servers.capabilities(server_id)
+        value = engine.mcp.servers.queries.capabilities(server_id)
     assert tool_names(log) == [["add", "more"], ["add", "more"]]
     assert value is not None
     assert [tool["description"] for tool in part(value, "tools", list)] == ["", "by hand"]
@@ -434,7 +434,7 @@ async def test_what_nobody_made_is_not_found() -> None:
             with pytest.raises(EngineError) as refused:
                 await command
             assert refused.value.code is ErrorCode.NOT_FOUND
-        for query in (servers.capabilities, servers.health):
+        for query in (servers.queries.capabilities, servers.queries.health):
             with pytest.raises(EngineError, match="there is no MCP server 'x'"):
                 query("x")
 

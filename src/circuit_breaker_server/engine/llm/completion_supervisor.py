@@ -1,0 +1,213 @@
+"""Start completions, stop them, and record the end of those that were interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Final, final
+
+import msgspec
+
+from circuit_breaker_server.caller_limits import CallerLimits
+from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command_origin import ORIGIN
+from circuit_breaker_server.engine.costs.costs import Costs
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.fair_pool import FairPool
+from circuit_breaker_server.engine.idempotency import Effect
+from circuit_breaker_server.engine.llm.completion import CompletionRun
+from circuit_breaker_server.engine.llm.endpoint_pool import EndpointPool
+from circuit_breaker_server.engine.llm.inputs import ChatCompletion
+from circuit_breaker_server.engine.llm.records import (
+    CompletionFailed,
+    CompletionRequested,
+    completion_subject,
+    decode_body,
+)
+from circuit_breaker_server.engine.llm.routing import Route
+from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["CompletionSupervisor"]
+
+_PAUSE_SECONDS: Final = 0.5
+"""Before the end of a completion is recorded again, where the log could not be written."""
+
+_log = get_logger("llm")
+
+
+@final
+class _Request:
+    """A completion between the command that asks for it and its run.
+
+    The messages are not in the log, so the run takes them from here.
+
+    :ivar payer: the user that is charged, if no project is; ``None``: no user is known.
+    :ivar context: of the caller: its idempotency key belongs to the run's last record.
+    :ivar run: set when its record is in the log.
+    """
+
+    __slots__ = ("context", "given", "payer", "route", "run")
+
+    def __init__(self, given: ChatCompletion, payer: str | None, route: Route) -> None:
+        self.given = given
+        self.payer = payer
+        self.route = route
+        self.context = contextvars.copy_context()
+        self.context.run(ORIGIN.set, ORIGIN.get().follow_up())
+        self.run: asyncio.Task[Committed[Value]] | None = None
+
+
+@final
+class CompletionSupervisor:
+    """Owns the task of each completion.
+
+    A completion runs because its request is in the log, and outlives the caller that waits for it.
+
+    :param limits: the shares of principals.
+    """
+
+    def __init__(
+        self,
+        state: LlmState,
+        appender: Appender,
+        *,
+        costs: Costs,
+        endpoints: EndpointPool,
+        limits: CallerLimits,
+    ) -> None:
+        self._state = state
+        self._appender = appender
+        self._costs = costs
+        self._endpoints = endpoints
+        self._turns = FairPool(
+            "completions",
+            slots=limits.completions,
+            share=limits.completions_per_principal,
+            max_waiting=limits.completions_waiting,
+            wait_seconds=limits.completion_wait_seconds,
+        )
+        self._completion_seconds = limits.completion_seconds
+        self._requests: dict[str, _Request] = {}
+        self._running: set[asyncio.Task[Committed[Value]]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def start(self) -> None:
+        """End the completions that were running when the server stopped."""
+        for entry in self._state.completions.values():
+            if entry.ended_at is None:
+                await self._append_interrupted(entry, "interrupted: the server stopped")
+
+    async def aclose(self) -> None:
+        """Stop the completions that run, and start none. Idempotent."""
+        self._closing = True
+        running = [*self._running, *self._ending]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    def follow(self, record: Record) -> None:
+        """Start the completion that a record requests."""
+        if self._closing or not record.subject.startswith("completion."):
+            return
+        body = decode_body(record)
+        if not isinstance(body, CompletionRequested):
+            return
+        request = self._requests.pop(record.id, None)
+        if request is None:
+            return
+        run = CompletionRun(
+            self._appender,
+            self._costs,
+            request.given,
+            payer=request.payer,
+            route=request.route,
+            requested=record,
+            turns=self._turns,
+            seconds=self._completion_seconds,
+        )
+        endpoint = self._endpoints.endpoint_of(request.route.provider)
+        request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
+        self._running.add(request.run)
+        request.run.add_done_callback(lambda task: self._ended(body.request_id, task))
+
+    async def run(self, given: ChatCompletion, payer: str | None, route: Route) -> Committed[Value]:
+        """Record the request of a completion, and wait for its end; answers ``LlmResponseGQL``.
+
+        :param payer: the user who pays, if no project does.
+        :raises EngineError: ``CONFLICT``, ``PROVIDER_FAILED``, ``RATE_LIMITED``, ``UNAVAILABLE``.
+        """
+        self._turns.require_room(ORIGIN.get().principal)
+        request_id = self._appender.new_id() if given.request_id is None else given.request_id
+        given = msgspec.structs.replace(given, request_id=request_id)
+        body = CompletionRequested(
+            request_id=request_id,
+            at=self._appender.at(),
+            model=given.model,
+            provider_id=route.provider.id,
+            streaming=bool(given.stream),
+            asked_by=ORIGIN.get().principal,
+        )
+        record_id, request = self._appender.record_id(), _Request(given, payer, route)
+        self._requests[record_id] = request
+        try:
+            await self._appender.append_own(
+                completion_subject(request_id),
+                body,
+                expected=0,
+                conflict=f"requestId: {shown(request_id)} was used before; use another id",
+                record_id=record_id,
+                effect=Effect(None),
+            )
+        except EngineError:
+            self._requests.pop(record_id, None)
+            raise
+        if request.run is None:
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: the completion was not begun")
+        await asyncio.wait((request.run,))
+        if request.run.cancelled():
+            raise EngineError(ErrorCode.UNAVAILABLE, "the server stopped before the completion was whole")
+        return request.run.result()
+
+    # -------------------------------------------------------------------------------------------------------
+
+    def _ended(self, request_id: str, task: asyncio.Task[Committed[Value]]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, EngineError):
+            _log.error("completion_failed", exc_info=error)
+        entry = self._state.completions.get(request_id)
+        if entry is not None and entry.ended_at is None and not self._closing:
+            # The log could not be written, or a defect of ours: readers of the stream must not wait for ever.
+            reason = f"interrupted: {error}" if isinstance(error, EngineError) else "internal error"
+            ending = asyncio.get_running_loop().create_task(self._interrupt(request_id, reason))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _interrupt(self, request_id: str, reason: str) -> None:
+        """Record that a completion has failed, as soon as the log can be written."""
+        while (entry := self._state.completions.get(request_id)) is not None and entry.ended_at is None:
+            try:
+                await self._append_interrupted(entry, reason)
+            except ExpectationFailed:
+                continue
+            except EngineError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _append_interrupted(self, entry: CompletionEntry, error: str) -> None:
+        body = CompletionFailed(
+            request_id=entry.request_id,
+            at=self._appender.at(),
+            provider_id=entry.provider_id,
+            latency_ms=0,
+            streaming=entry.streaming,
+            error=error,
+            blames_provider=False,
+        )
+        record_id = self._appender.follow_up_id("interrupted", entry.request_id, entry.check)
+        await self._appender.append(
+            completion_subject(entry.request_id), body, expected=entry.last, record_id=record_id
+        )
