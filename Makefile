@@ -19,7 +19,7 @@ $(BIN)/python:
 
 $(VENV)/.run-ready: $(BIN)/python pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once) …" >&2
-	@$(PIP) install -c constraints.txt -e '.[server,cli]'
+	@$(PIP) install -c constraints.txt -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev-ready: $(BIN)/python pyproject.toml constraints.txt

@@ -92,7 +92,7 @@ def test_a_missing_extra_is_named_with_what_to_install(missing: str, command: st
     assert done.stdout == ""
     assert done.stderr == (
         f"error: this command needs the package {missing!r} of the extra [{extra}]: "
-        "pip install 'circuit-breaker-sdk[cli,server]'\n"
+        "pip install 'circuit-breaker-sdk[all]'\n"
     )
 
 

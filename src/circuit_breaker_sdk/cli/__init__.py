@@ -11,7 +11,12 @@ __all__ = ["main"]
 _EXTRAS = {
     "rich": "cli",
     "typer": "cli",
+    "cryptography": "server",
     "graphql": "server",
+    "httpx2": "server",
+    "joserfc": "server",
+    "mcp": "mcp",
+    "openai": "llm",
     "starlette": "server",
     "structlog": "server",
     "uvicorn": "server",
@@ -22,8 +27,8 @@ _USAGE = 2
 def main() -> NoReturn:
     """Run the command line and exit with its status (see ``circuit-breaker --help``).
 
-    What the command needs beyond the core comes with the extras ``cli`` and, for ``serve``, ``demo`` and
-    ``audit``, ``server``; where one is missing, one line says what to install.
+    Commands need the extra ``cli``; ``serve``, ``demo``, ``keys``, ``policy``, ``log`` and ``audit`` also
+    ``server``, and ``demo`` all of them (``all``). Where one is missing, one line says what to install.
     """
     try:
         # By name, because this module must load without the extras to be able to say that they are missing.
@@ -35,7 +40,7 @@ def main() -> NoReturn:
             raise
         sys.stderr.write(
             f"error: this command needs the package {package!r} of the extra [{extra}]: "
-            "pip install 'circuit-breaker-sdk[cli,server]'\n"
+            "pip install 'circuit-breaker-sdk[all]'\n"
         )
         sys.exit(_USAGE)
     sys.exit(0)

@@ -4,7 +4,7 @@ picows answers a broken frame by itself: it writes a close frame and disconnects
 word to the listener. :class:`FrameProtocol` tells the listener, stops reading what follows, and keeps what an
 opening handshake needs to explain a failure: the first bytes of the peer and the reason of a lost connection.
 
-``WSProtocol`` is not part of picows' public interface; its version is therefore pinned exactly.
+``WSProtocol`` is not part of picows' public interface; the range of its versions is therefore narrow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
         def get_buffer(self, sizehint: int) -> memoryview: ...
 
 else:
-    from picows.picows import WSProtocol as _PicowsProtocol
+    try:
+        from picows.picows import WSProtocol as _PicowsProtocol
+    except ImportError as error:
+        raise ImportError(
+            "circuit_breaker_sdk needs picows' protocol object, which this version does not have: "
+            "pip install 'picows>=2.3.1,<2.4'",
+            name="picows",
+        ) from error
 
     _LoggerAdapter = logging.LoggerAdapter
 

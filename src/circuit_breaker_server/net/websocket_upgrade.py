@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Final, cast, final
 
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
@@ -22,7 +23,25 @@ from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_sdk.transports.picows_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
 
-__all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "upgrade_protocol"]
+__all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "check_picows", "upgrade_protocol"]
+
+_PICOWS: Final = "2.3.1"
+
+
+def check_picows(installed: str) -> None:
+    """Refuse another version of picows than the one whose protocol object takes over uvicorn's connections.
+
+    :raises ImportError: it is another one.
+    """
+    if installed != _PICOWS:
+        raise ImportError(
+            f"circuit_breaker_server hands WebSockets to picows {_PICOWS}, and {installed} is installed: "
+            f"pip install 'picows=={_PICOWS}' (the extra [server] does)",
+            name="picows",
+        )
+
+
+check_picows(version("picows"))
 
 _logger: Final = logging.getLogger("circuit_breaker_server.net.websocket_upgrade")
 

@@ -122,7 +122,7 @@ class ProviderFailed(Exception):
     :ivar retryable: asking again later may help.
     :ivar retry_after_seconds: when, where the provider said so.
     :ivar kind: ``rate_limit``, ``authentication``, ``timeout``, ``connection``, ``server``, ``request``,
-        ``broken``, ``address`` (the server may not connect there) or ``too_big``.
+        ``broken``, ``address`` (the server may not connect there), ``too_big`` or ``not_installed``.
     """
 
     def __init__(

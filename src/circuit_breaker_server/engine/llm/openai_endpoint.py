@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import ssl
 from collections.abc import AsyncIterator
@@ -37,6 +38,10 @@ _SENT_HEADERS: Final = frozenset(
 )
 
 _MAX_WAIT_SECONDS: Final = 86_400.0
+_NOT_INSTALLED: Final = (
+    "this server cannot ask providers: it was installed without the extra `llm` "
+    "(pip install 'circuit-breaker-sdk[server,llm]')"
+)
 
 
 @final
@@ -66,14 +71,18 @@ class OpenAIEndpoint:
 
     async def prepare(self) -> None:
         """See :class:`Endpoint`; in a thread, so that streams go on."""
-        await asyncio.to_thread(importlib.import_module, "openai")
+        with contextlib.suppress(ModuleNotFoundError):  # `ask` says what is missing
+            await asyncio.to_thread(importlib.import_module, "openai")
         if self._tls is None and self._base_url.startswith("https:"):
             self._tls = await asyncio.to_thread(default_tls)
 
     async def ask(self, ask: Ask, outcome: Outcome) -> AsyncIterator[Piece]:
         """See :class:`Endpoint`; refused connections, 429 and 5xx are asked again twice."""
         # Imported here: openai costs 600 ms, which the start of a server must not.
-        import openai  # noqa: PLC0415 (as said above)
+        try:
+            import openai  # noqa: PLC0415 (as said above)
+        except ModuleNotFoundError as error:
+            raise ProviderFailed("not_installed", _NOT_INSTALLED) from error
 
         from circuit_breaker_server.outbound.client import refusal_in  # noqa: PLC0415 (as said above)
 

@@ -101,6 +101,10 @@ class Finding(msgspec.Struct, kw_only=True):
 
 
 _CLIENT: Final = "mcp.client.streamable_http"
+_NOT_INSTALLED: Final = (
+    "this server cannot speak with MCP servers: it was installed without the extra `mcp` "
+    "(pip install 'circuit-breaker-sdk[server,mcp]')"
+)
 
 
 class _CheckFailed(Exception):
@@ -115,7 +119,11 @@ async def check(target: Target) -> Finding:
     finding, problem = Finding(), ""
     if _CLIENT not in sys.modules:
         # In a thread, so that streams go on; and before the clock runs: it is no waiting for the peer.
-        await asyncio.to_thread(importlib.import_module, _CLIENT)
+        try:
+            await asyncio.to_thread(importlib.import_module, _CLIENT)
+        except ModuleNotFoundError:
+            finding.error = _NOT_INSTALLED
+            return finding
     try:
         async with asyncio.timeout(target.timeout_seconds):
             for attempt in range(target.retry.max_attempts):
