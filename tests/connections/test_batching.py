@@ -12,7 +12,7 @@ from circuit_breaker_sdk import Client, MessageBatching, UsageError
 from circuit_breaker_sdk.connections import Connection
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from tests.connections.raw_server import Losses, RecordingRoute, subscribe
-from tests.integration.test_strawberry_server import TickEvent, strawberry_server
+from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.waiting import until
 
 

@@ -29,8 +29,8 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import ChatMessageInput, MCPServerConfigInput, MCPServerType
 from circuit_breaker_server import Server, ServerSettings
+from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.integration.test_reconnect import number_of
-from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until
 

@@ -22,8 +22,8 @@ from circuit_breaker_sdk.recovery import gaps
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import RateSettings, Server, ServerSettings
+from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.integration.test_reconnect import NEVER_OPEN, number_of
-from tests.integration.test_strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until
 

@@ -21,7 +21,7 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_sdk.types import ChatMessageInput, Resource
 from circuit_breaker_server import Server, ServerSettings
-from tests.integration.test_strawberry_server import TickEvent, strawberry_server
+from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow
 from tests.waiting import until
 

@@ -27,7 +27,7 @@ from circuit_breaker_sdk import (
     SubscriptionState,
 )
 from circuit_breaker_sdk.testing import FaultProxy
-from tests.integration.test_strawberry_server import TickEvent, strawberry_server
+from tests.integration.strawberry_server import TickEvent, strawberry_server
 
 _HERE = Path(__file__).parent
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
