@@ -13,7 +13,7 @@ import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import RateSettings, ServerSettings
-from circuit_breaker_server.endpoints.websocket.session import Execute, Services
+from circuit_breaker_server.endpoints.websocket.services import Execute, Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
