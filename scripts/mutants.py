@@ -259,7 +259,7 @@ MUTANTS = [
     ),
     Mutant(
         "rights are looked at again for each subscription by itself",
-        f"{_SERVER}/gateway/fan_out.py",
+        f"{_SERVER}/gateway/gateway.py",
         "call_each(feed.subscribers.values(), self._review, self._end_subscription)",
         "call_each([feed], lambda f: list(map(self._review, f.subscribers.values())), self.end_peer)",
         "tests/server/gateway/test_isolation.py",

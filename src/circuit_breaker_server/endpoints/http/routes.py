@@ -36,7 +36,7 @@ from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid,
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.endpoints.websocket.services import Execute
-from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors

@@ -15,8 +15,9 @@ from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.websocket.services import Services
-from circuit_breaker_server.gateway.fan_out import resume_after
-from circuit_breaker_server.gateway.feed import Feed, internal_error
+from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.resume_cursor import resume_after
+from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, begins_with_subscription
 from circuit_breaker_server.graphql.errors import DocumentInvalid

@@ -8,7 +8,7 @@ from typing import Protocol, final
 
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.security.rate_limits import Rates
