@@ -259,7 +259,7 @@ MUTANTS = [
     ),
     Mutant(
         "rights are looked at again for each subscription by itself",
-        f"{_SERVER}/gateway/fan_out.py",
+        f"{_SERVER}/gateway/gateway.py",
         "call_each(feed.subscribers.values(), self._review, self._end_subscription)",
         "call_each([feed], lambda f: list(map(self._review, f.subscribers.values())), self.end_peer)",
         "tests/server/gateway/test_isolation.py",
@@ -421,7 +421,7 @@ MUTANTS = [
     ),
     Mutant(
         "operations begin in the order in which they were asked for",
-        f"{_SERVER}/endpoints/websocket/session.py",
+        f"{_SERVER}/endpoints/websocket/operations.py",
         "        if not self._reading:\n",
         "        if True:\n",
         "tests/server/test_session.py",
@@ -477,7 +477,7 @@ MUTANTS = [
     ),
     Mutant(
         "the rate is asked before a document is parsed",
-        f"{_SERVER}/endpoints/websocket/session.py",
+        f"{_SERVER}/endpoints/websocket/operations.py",
         """        if self._is_too_often(event.id, begins):
             return
         document: Document | None = None
@@ -508,8 +508,8 @@ MUTANTS = [
     ),
     Mutant(
         "the cursor of a mutation is for those who negotiated resume",
-        f"{_SERVER}/endpoints/websocket/session.py",
-        "with_cursor=self._feed is not None and self._feed.resume,",
+        f"{_SERVER}/endpoints/websocket/operations.py",
+        "with_cursor=self._feed.resume,",
         "with_cursor=True,",
         "tests/server/test_session.py",
     ),

@@ -17,7 +17,7 @@ from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.endpoints.websocket.session import Services
+from circuit_breaker_server.endpoints.websocket.services import Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.state_projector import RecordNotApplied

@@ -17,7 +17,7 @@ from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation

@@ -24,9 +24,9 @@ from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.transports.picows_protocol import FrameProtocol
 from circuit_breaker_sdk.types import Resource
-from circuit_breaker_server.endpoints.websocket.session import text_frames
+from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
 from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.schema import load_schema
@@ -264,7 +264,7 @@ async def _gateway(resources: int, events: int, *, ring_size: int) -> AsyncItera
         assert gateway.channels == resources
         subscribers = [subscriber for feed in gateway._feeds for subscriber in feed.subscribers.values()]
         (on_records,) = log._tails
-        flush = gateway.flush
+        flush = gateway._fan_out.flush
         number = 0
 
         def prepare() -> list[Record]:

@@ -35,9 +35,10 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.endpoints.websocket.session import Services, Session
+from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import Record

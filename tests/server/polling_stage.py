@@ -14,7 +14,7 @@ import uvicorn
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.idempotent_execution import Once

@@ -13,9 +13,9 @@ import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import RateSettings, ServerSettings
-from circuit_breaker_server.endpoints.websocket.session import Execute, Services
+from circuit_breaker_server.endpoints.websocket.services import Execute, Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.authentication import Authenticator

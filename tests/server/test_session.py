@@ -13,8 +13,8 @@ import pytest
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
-from circuit_breaker_server.endpoints.websocket.session import text_frames
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.validation import parse
@@ -544,7 +544,7 @@ async def test_a_peer_that_answers_stays() -> None:
 async def test_a_peer_that_is_slow_to_read_is_not_taken_for_silent_until_it_takes_nothing_at_all() -> None:
     def silent(stage: Stage) -> bool:
         (session,) = stage.sessions._open
-        session._on_silence()
+        session._keep_alive.on_silence()
         return False
 
     async with staged(stall_seconds=1e-9) as stage:

@@ -17,9 +17,10 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
-from circuit_breaker_server.gateway.event_reader import Found, Gap, GapReason, LogReader, Page
+from circuit_breaker_server.gateway.event_reader import Found, Gap, LogReader, Page
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
+from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 
@@ -32,8 +33,6 @@ __all__ = [
     "Peer",
     "Run",
     "Subscriber",
-    "gap_error",
-    "internal_error",
 ]
 
 Frame: TypeAlias = Callable[[int, Sequence[bytes]], Sequence[bytes]]
@@ -169,19 +168,6 @@ class Hub(Protocol):
     def end_peer(self, feed: Feed, error: Exception) -> None:
         """End a peer that has raised."""
         ...
-
-
-def gap_error(reason: GapReason) -> GraphQLError:
-    """Word the error of a cursor that cannot be resumed from (docs/resume.md, 6)."""
-    return GraphQLError(
-        message=f"cannot resume after this cursor ({reason}): query the present state, then subscribe anew",
-        extensions={"code": "RESUME_GAP", "reason": reason.value},
-    )
-
-
-def internal_error() -> GraphQLError:
-    """Word an error whose cause only the log tells."""
-    return GraphQLError(message="internal error", extensions={"code": "INTERNAL"})
 
 
 @final

@@ -22,7 +22,7 @@ from circuit_breaker_server.endpoints.http.cors import CrossOrigin
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
 from circuit_breaker_server.net.http_protocol import guarded_protocol
 from circuit_breaker_server.net.request_limits import RequestLimits

@@ -10,7 +10,7 @@ import pytest
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import Refused
 from tests.server.gateway.worlds import (
     ONE_THING,

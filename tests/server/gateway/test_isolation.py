@@ -13,8 +13,8 @@ from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection
-from circuit_breaker_server.gateway.fan_out import Gateway
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.security.rights import Rights
 from tests.server.gateway.worlds import ALL_NOTES, FakePeer, ScriptedLog, running, select, thing_record, turns

@@ -17,7 +17,7 @@ import structlog.testing
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.security.rights import Rights
 from tests.server.gateway.test_isolation import Failing
 from tests.server.gateway.worlds import (

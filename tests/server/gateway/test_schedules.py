@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     ALL_THINGS,

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import Refused
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.fan_out import FanOut
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.log.writer import Writer
@@ -25,10 +25,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {  # Any: classes of several kinds
     "after the commit, before anyone knows": (Writer, "append", "after"),
     "before the tails hear of it": (SqliteEventLog, "_call_tails", "before"),
     "after the tails, before the answer": (SqliteEventLog, "_call_tails", "after"),
-    "before the fan-out": (Gateway, "flush", "before"),
+    "before the fan-out": (FanOut, "flush", "before"),
     "before a socket is written": (Feed, "write", "before"),
     "after a socket is written": (Feed, "write", "after"),
-    "after the fan-out": (Gateway, "flush", "after"),
+    "after the fan-out": (FanOut, "flush", "after"),
 }
 
 

@@ -34,8 +34,9 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.endpoints.websocket.session import RESUME_VERSION, Execute
-from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
+from circuit_breaker_server.endpoints.websocket.services import Execute
+from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors

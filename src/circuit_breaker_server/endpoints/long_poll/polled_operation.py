@@ -14,8 +14,9 @@ from circuit_breaker_server.endpoints.long_poll.poll_request import PollOperatio
 from circuit_breaker_server.endpoints.long_poll.start_deadlines import Patience
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
-from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
-from circuit_breaker_server.gateway.feed import internal_error
+from circuit_breaker_server.gateway.gateway import Gateway
+from circuit_breaker_server.gateway.resume_cursor import resume_after
+from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused, make_plan
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid

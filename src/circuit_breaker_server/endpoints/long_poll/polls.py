@@ -15,7 +15,7 @@ from circuit_breaker_server.endpoints.long_poll.poll_request import (
 )
 from circuit_breaker_server.endpoints.long_poll.polled_operation import PolledOperation
 from circuit_breaker_server.endpoints.long_poll.start_deadlines import Patience
-from circuit_breaker_server.gateway.fan_out import Gateway
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.logs import get_logger

@@ -1,17 +1,13 @@
-"""One socket: the protocol, the operations that run on it, and the feed of its subscriptions."""
+"""The session of one WebSocket: dispatch its messages, write to its socket, and close it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, final
-
-from graphql import OperationType
+from collections.abc import Callable, Sequence
+from typing import Final, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
@@ -22,92 +18,34 @@ from circuit_breaker_sdk.protocol.messages import (
     UnreadableSubscribe,
 )
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
-from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.transports.websocket import WebSocket
-from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
-from circuit_breaker_server.access.caller import OPEN, Caller, Permissions
-from circuit_breaker_server.gateway.fan_out import Gateway, resume_after
-from circuit_breaker_server.gateway.feed import Feed, internal_error
-from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
-from circuit_breaker_server.graphql.documents import Document, Documents, begins_with_subscription
-from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.access.caller import OPEN
+from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
+from circuit_breaker_server.endpoints.websocket.handshake import (
+    ack_payload,
+    authenticate,
+    negotiates_resume,
+)
+from circuit_breaker_server.endpoints.websocket.keep_alive import KeepAlive
+from circuit_breaker_server.endpoints.websocket.operations import Operations
+from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.authentication import (
     EXPIRED,
     REVOKED,
-    Authenticator,
     Principal,
     Unauthenticated,
 )
 from circuit_breaker_server.security.clock import Alarm
-from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
-from circuit_breaker_server.settings.rates import RateSettings
-from circuit_breaker_server.settings.server import ServerSettings
 
-__all__ = ["TOO_MANY", "Execute", "Services", "Session", "text_frames"]
+__all__ = ["TOO_MANY", "Session"]
 
-
-class Execute(Protocol):
-    """Execute a query or a mutation; return the answer's JSON."""
-
-    def __call__(
-        self,
-        document: Document,
-        variables: Mapping[str, object] | None,
-        operation_name: str | None,
-        caller: Caller,
-        /,
-        *,
-        with_cursor: bool,
-    ) -> Awaitable[bytes]: ...
-
-
-"""Runs a query or mutation; returns the encoded execution result, errors included."""
-
-RESUME_VERSION: Final = 1
-_REFUSED_SECONDS: Final = 0.1
-"""The shortest time for which the server does not read from a peer that it refused by rate."""
 TOO_MANY: Final = "too many connections of one principal"
 """Why a session of a principal that has too many is closed."""
 
 logger = get_logger("session")
-
-
-def text_frames(prefix_bytes: int, payloads: Sequence[bytes]) -> Sequence[bytes]:
-    """Frame ``next`` messages of one operation: ``prefix.join`` of it is what one write to a socket carries.
-
-    A frame's header is in front of the prefix and tells the length of all of it, so that the pieces serve
-    every operation whose prefix is so long.
-    """
-    around = prefix_bytes + 1
-    pieces: list[bytes] = []
-    before = b""
-    for payload in payloads:
-        pieces.append(before + text_frame_header(around + len(payload)))
-        before = payload + b"}"
-    pieces.append(before)
-    return pieces
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """The services that all sessions share.
-
-    Example::
-
-        Services(gateway=gateway, documents=documents, execute=execute, epoch=log.epoch, settings=settings)
-    """
-
-    gateway: Gateway
-    documents: Documents
-    execute: Execute
-    epoch: str
-    settings: ServerSettings
-    authenticator: Authenticator = field(default_factory=Authenticator)
-    permissions: Permissions = field(default_factory=Permissions)
-    audit: Auditor = NO_AUDIT
-    rates: Rates = field(default_factory=lambda: Rates(RateSettings()))
 
 
 @final
@@ -129,24 +67,20 @@ class Session:
         "_authorization",
         "_caller",
         "_feed",
-        "_in_order",
         "_init_timer",
         "_is_leaving",
         "_is_over",
+        "_keep_alive",
         "_on_end",
+        "_operations",
         "_own",
         "_plans",
         "_protocol",
-        "_pulse",
-        "_reading",
         "_rights",
         "_sending",
         "_services",
         "_socket",
-        "_tasks",
         "_token_end",
-        "_took_at",
-        "_unsent",
         "_writable",
     )
 
@@ -178,27 +112,21 @@ class Session:
         self._protocol = ServerProtocol(
             max_operations=settings.max_operations, max_id_bytes=settings.max_operation_id_bytes
         )
+        # Both from the acknowledgement on: before it the protocol lets no operation through.
         self._feed: Feed | None = None
+        self._operations: Operations | None = None
         self._caller = OPEN
         self._rights = OPEN.rights
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._in_order = asyncio.Lock()
-        self._reading: set[asyncio.Task[None] | None] = set()
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
         # The peer has sent its close frame, and waits for ours.
         self._is_leaving = False
         self._sending: asyncio.Handle | None = None
-        loop = asyncio.get_running_loop()
-        self._init_timer: asyncio.TimerHandle | None = loop.call_later(
+        self._init_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             settings.init_timeout_seconds, self._on_init_timeout
         )
-        self._pulse = Pulse(
-            settings.ping_seconds, settings.pong_seconds, ping=self._ping, on_silence=self._on_silence
-        )
-        self._unsent = 0
-        self._took_at = loop.time()
+        self._keep_alive = KeepAlive(socket, settings, ping=self._ping, on_dead=self._on_dead)
 
     # --- the sink of the socket's messages ---------------------------------------------------------
 
@@ -208,16 +136,15 @@ class Session:
         try:
             for event in self._protocol.events_received():
                 if isinstance(event, Subscribe):
-                    self._on_subscribe(event)
+                    self._acknowledged.subscribe(event)
                 elif isinstance(event, UnreadableSubscribe):
-                    self._on_unreadable(event)
+                    self._acknowledged.refuse_unreadable(event)
                 elif isinstance(event, Complete):
-                    self._forget(event.id)
+                    self._acknowledged.complete(event.id)
                 elif isinstance(event, ConnectionInit):
                     self._on_init(event)
                 elif isinstance(event, Pong):
-                    self._pulse.pong()
-                    self._took_at = asyncio.get_running_loop().time()
+                    self._keep_alive.pong()
                 # A ping is answered already.
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
@@ -247,7 +174,7 @@ class Session:
             return False
         self._is_leaving = True
         self._send()
-        return bool(self._tasks)
+        return self._is_executing
 
     # --- the peer of the feed ----------------------------------------------------------------------
 
@@ -315,41 +242,53 @@ class Session:
 
     def _on_init(self, event: ConnectionInit) -> None:
         self._end_init_timer()
-        authenticator = self._services.authenticator
+        services = self._services
         try:
-            principal = authenticator.of_socket(self._authorization, event.payload)
+            self._caller = authenticate(
+                services, event.payload, authorization=self._authorization, remote=self._socket.remote
+            )
         except Unauthenticated as refused:
-            self._refuse(str(refused))
-            return
-        if self._services.permissions.is_disabled(principal):
-            self._refuse(REVOKED)
+            self._protocol.send_refuse(str(refused))
             return
         self._authorization = None
-        asked = (event.payload or {}).get("resume")
-        resume = isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
-        services = self._services
-        self._caller = Caller(
-            principal, services.permissions, address=_host(self._socket.remote), audit=services.audit
-        )
+        resume = negotiates_resume(event.payload)
         if not self._admit(self):
             services.audit.note(self._caller, "connect", "websocket", "refused", reason=TOO_MANY)
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
             return
         services.audit.note(self._caller, "connect", "websocket", "allowed")
         self._rights = self._caller.rights
-        self._feed = self._services.gateway.attach(
-            self, frame=text_frames, resume=resume, caller=self._caller
+        self._feed = services.gateway.attach(self, frame=text_frames, resume=resume, caller=self._caller)
+        self._operations = Operations(
+            self._socket,
+            self._protocol,
+            services,
+            self._plans,
+            self._feed,
+            own=self._own,
+            on_done=self._on_operation_done,
         )
         self._feed.set_writable(self._writable)
-        answer: dict[str, object] = {"version": RESUME_VERSION, "epoch": self._services.epoch}
-        self._protocol.send_ack({"resume": answer} if resume else None)
-        self._pulse.start()
-        self._token_end = authenticator.at_end(principal, self._on_token_end)
+        self._protocol.send_ack(ack_payload(services.epoch, resume=resume))
+        self._keep_alive.start()
+        self._token_end = services.authenticator.at_end(self._caller.principal, self._on_token_end)
         logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
 
-    def _refuse(self, reason: str) -> None:
-        self._services.audit.refused(_host(self._socket.remote), "websocket", reason)
-        self._protocol.send_refuse(reason)
+    @property
+    def _acknowledged(self) -> Operations:
+        if self._operations is None:
+            raise RuntimeError("the protocol lets no operation through before the ack")
+        return self._operations
+
+    @property
+    def _is_executing(self) -> bool:
+        return self._operations is not None and self._operations.are_executing
+
+    def _on_operation_done(self) -> None:
+        """Write the answer of a query or mutation; after the last one close, if the peer has asked for it."""
+        self._send()
+        if self._is_leaving and not self._is_executing:
+            self._socket.answer_close()
 
     def _end_init_timer(self) -> None:
         if self._init_timer is not None:
@@ -398,20 +337,7 @@ class Session:
         self._protocol.send_ping()
         self._send()
 
-    def _on_silence(self) -> None:
-        """Drop a peer that does not answer.
-
-        One that is slow to read has the ping still before it, and of one that sends more than it may the pong
-        is not read yet: they have more time.
-        """
-        now, unsent = asyncio.get_running_loop().time(), self._socket.write_buffer_bytes
-        is_held_back = self._socket.holds_back
-        if unsent != self._unsent or not (unsent or is_held_back):
-            self._unsent, self._took_at = unsent, now
-        if (unsent or is_held_back) and now - self._took_at < self._services.settings.stall_seconds:
-            self._pulse.start()
-            return
-        logger.info("peer_silent", remote=self._socket.remote, unsent_bytes=unsent)
+    def _on_dead(self) -> None:
         self._wind_up()
         self._socket.abort()
 
@@ -453,162 +379,10 @@ class Session:
         self._is_over = True
         self._end_sending()
         self._end_init_timer()
-        self._pulse.stop()
+        self._keep_alive.stop()
         if self._token_end is not None:
             self._token_end.cancel()
         if self._feed is not None:
             self._services.gateway.detach(self._feed)
-        for operation_id in list(self._tasks):
-            self._forget(operation_id)
-
-    # --- operations --------------------------------------------------------------------------------
-
-    def _on_subscribe(self, event: Subscribe) -> None:
-        # Limits first: parsing and validating are what a flood of documents would cost.
-        begins: Asked = "subscribes" if begins_with_subscription(event.query) else "operations"
-        if self._is_too_often(event.id, begins):
-            return
-        document: Document | None = None
-        # What was asked for first is begun first: behind a document that waits for its turn others wait, too.
-        if not self._reading:
-            try:
-                document = self._services.documents.get_now(event.query, event.variables, key=self._key)
-            except DocumentInvalid as error:
-                self._protocol.send_error(event.id, error.errors)
-                return
-        if document is None:
-            task = self._begin(event, self._read(event, begins))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
-            return
-        is_subscription = self._kind_of(event, document, begins)
-        if is_subscription:
-            self._subscribe(event, document)
-        elif is_subscription is not None:
-            _ = self._begin(event, self._execute(event, document))
-
-    @property
-    def _key(self) -> str:
-        return self._caller.id or self._caller.address
-
-    def _begin(self, event: Subscribe, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks[event.id] = task
-        self._own(task)
-        return task
-
-    def _kind_of(self, event: Subscribe, document: Document, begins: Asked) -> bool | None:
-        """Tell whether an operation is a subscription; ``None`` where it was refused.
-
-        :param begins: what its document begins with, for which the peer's rate was asked already.
-        """
-        try:
-            operation = document.operation(event.operation_name)
-        except DocumentInvalid as error:
-            self._protocol.send_error(event.id, error.errors)
-            return None
-        is_subscription = operation.operation is OperationType.SUBSCRIPTION
-        asked: Asked = "subscribes" if is_subscription else "operations"
-        if asked != begins and self._is_too_often(event.id, asked):
-            return None
-        return is_subscription
-
-    async def _read(self, event: Subscribe, begins: Asked) -> None:
-        """Read a document in its turn, behind those that were asked for before; then begin the operation."""
-        is_subscription: bool | None = None
-        document: Document | None = None
-        try:
-            async with self._in_order:
-                document = await self._services.documents.read(event.query, event.variables, key=self._key)
-            is_subscription = self._kind_of(event, document, begins)
-        except DocumentInvalid as error:
-            self._protocol.send_error(event.id, error.errors)
-        except Exception:
-            logger.exception("document_not_read", remote=self._socket.remote)
-            self._protocol.send_error(event.id, [internal_error()])
-        finally:
-            self._reading -= {asyncio.current_task()}
-        if document is not None and is_subscription is False:
-            await self._execute(event, document)
-            return
-        if self._is_mine(event.id):
-            del self._tasks[event.id]
-        if document is not None and is_subscription:
-            self._subscribe(event, document)
-        self._send()
-        self._answer_close_if_done()
-
-    def _answer_close_if_done(self) -> None:
-        if self._is_leaving and not self._tasks:
-            self._socket.answer_close()
-
-    def _on_unreadable(self, event: UnreadableSubscribe) -> None:
-        if not self._is_too_often(event.id, "operations"):
-            error = GraphQLError(message=event.reason, extensions={"code": "BAD_REQUEST"})
-            self._protocol.send_error(event.id, [error])
-
-    def _is_too_often(self, operation_id: str, asked: Asked) -> bool:
-        """Take one from the peer's rate; refuse the operation and tell ``True`` where nothing is left."""
-        wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
-        if wait is None:
-            return False
-        text, extensions = too_often(asked, wait)
-        self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
-        self._protocol.send_error(operation_id, [GraphQLError(message=text, extensions=extensions)])
-        # Who asks again at once would cost as much as who is served.
-        self._socket.hold_back(max(wait, _REFUSED_SECONDS))
-        return True
-
-    def _subscribe(self, event: Subscribe, document: Document) -> None:
-        feed = self._feed
-        if feed is None:
-            raise RuntimeError("the protocol lets no subscribe through before the ack")
-        services = self._services
-        try:
-            plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
-            services.gateway.subscribe(
-                feed, event.id, plan, prefix=next_prefix(event.id), after=resume_after(event.extensions)
-            )
-        except Refused as refused:
-            self._protocol.send_error(event.id, refused.errors)
-        except Exception:
-            logger.exception("subscribe_failed", remote=self._socket.remote)
-            self._protocol.send_error(event.id, [internal_error()])
-
-    async def _execute(self, event: Subscribe, document: Document) -> None:
-        try:
-            payload = await self._services.execute(
-                document,
-                event.variables,
-                event.operation_name,
-                self._caller,
-                with_cursor=self._feed is not None and self._feed.resume,
-            )
-            if self._is_mine(event.id):
-                self._protocol.send_next(event.id, payload)
-                self._protocol.send_complete(event.id)
-        except Exception:
-            logger.exception("execute_failed", remote=self._socket.remote)
-            if self._is_mine(event.id):
-                self._protocol.send_error(event.id, [internal_error()])
-        finally:
-            # By now the id may belong to a successor.
-            if self._is_mine(event.id):
-                del self._tasks[event.id]
-        self._send()
-        self._answer_close_if_done()
-
-    def _is_mine(self, operation_id: str) -> bool:
-        return self._tasks.get(operation_id) is asyncio.current_task()
-
-    def _forget(self, operation_id: str) -> None:
-        if self._feed is not None:
-            self._feed.unsubscribe(operation_id)
-        task = self._tasks.pop(operation_id, None)
-        if task is not None:
-            task.cancel()
-
-
-def _host(remote: str) -> str:
-    """Take the port off an address."""
-    return remote.rpartition(":")[0] or remote
+        if self._operations is not None:
+            self._operations.cancel()

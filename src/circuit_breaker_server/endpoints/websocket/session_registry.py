@@ -7,7 +7,8 @@ from typing import Final, final
 
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.websocket import WebSocket
-from circuit_breaker_server.endpoints.websocket.session import Services, Session
+from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.gateway.guarded_calls import call_each
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger

@@ -1,0 +1,348 @@
+"""The gateway: attach peers, begin, review and end their subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.caller import OPEN, Caller
+from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
+from circuit_breaker_server.engine.cursor import Cursor, Cursors
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.events import Finite, StreamEvent
+from circuit_breaker_server.engine.skipped_records import Skipped
+from circuit_breaker_server.gateway.channel import Position
+from circuit_breaker_server.gateway.cursor_advance import CursorAdvance
+from circuit_breaker_server.gateway.event_reader import LogReader
+from circuit_breaker_server.gateway.fan_out import FanOut, Select
+from circuit_breaker_server.gateway.feed import Feed, Frame, Peer, Subscriber
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
+from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
+from circuit_breaker_server.gateway.resume_cursor import parse_resume_cursor
+from circuit_breaker_server.gateway.subscription_errors import (
+    internal_error,
+    missing_error,
+    refusal_error,
+)
+from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
+from circuit_breaker_server.log.event_log import EventLog, Record
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.security.rights import Rights
+
+__all__ = ["Gateway", "Look"]
+
+logger = get_logger("gateway")
+
+_NO_LONGER_KEPT: Final = "the beginning of this stream is no longer kept: the server's event log was trimmed"
+
+
+Look: TypeAlias = Callable[[Rights, str, Mapping[str, object]], View]
+
+
+def _see_everything(_rights: Rights, _field: str, _arguments: Mapping[str, object]) -> View:
+    return EVERYTHING_SEEN
+
+
+@final
+class Gateway:
+    """The peers and their subscriptions; its :class:`FanOut` takes the records of the log to them.
+
+    Example::
+
+        gateway = Gateway(log, derive=derive, select=select)
+        await gateway.start()
+        feed = gateway.attach(session, frame=text_frames, resume=True)
+        gateway.subscribe(feed, "1", plan, prefix=next_prefix("1"))
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        derive: Callable[[Record], Sequence[StreamEvent]],
+        select: Select,
+        ring_size: int = 1024,
+        ring_bytes: int = 256 * 1024,
+        advance_seconds: float = 30.0,
+        begin_seconds: float = 60.0,
+        page_records: int = 512,
+        cursors: Cursors | None = None,
+        pacing: Pacing | None = None,
+        look: Look = _see_everything,
+        select_nothing: Select | None = None,
+        skipped: Mapping[int, Skipped] = MappingProxyType({}),
+    ) -> None:
+        """Hold the parts; :meth:`start` follows the log.
+
+        :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
+        :param look: returns the view of a subscription for a caller's rights; raises ``EngineError``.
+        :param select_nothing: as ``select``, if the arguments name an object that the caller may not see.
+        :param skipped: by offset: records that an operator had skipped.
+        """
+        self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
+        self.pacing = pacing
+        self._look = look
+        self._log_tail = log.tail
+        self._begin_seconds = begin_seconds
+        self._feeds: dict[Feed, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fan_out = FanOut(
+            self.reader,
+            select=select,
+            fail=self._fail,
+            end_subscription=self._end_subscription,
+            end_peer=self.end_peer,
+            select_nothing=select_nothing,
+            ring_size=ring_size,
+            ring_bytes=ring_bytes,
+        )
+        self._cursor_advance = CursorAdvance(
+            self._feeds, self._fan_out, seconds=advance_seconds, end_peer=self.end_peer
+        )
+        self._end_tail: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Follow the log from its present end. The engine must follow it already: its state goes first."""
+        self._end_tail = self._log_tail(self._fan_out.on_records)
+        self._fan_out.start(await self.reader.present_end())
+        self._cursor_advance.start()
+
+    async def aclose(self) -> None:
+        """Leave the log, forget every peer, end and await the readers. Idempotent."""
+        if self._end_tail is not None:
+            self._end_tail()
+            self._end_tail = None
+        self._fan_out.stop()
+        self._cursor_advance.stop()
+        call_each(self._feeds, Feed.close, self.end_peer)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- the channels ------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self._fan_out.channels
+
+    @property
+    def fallbacks(self) -> int:
+        """The number of events that graphql-core encoded, as the compiled encoder did not fit them."""
+        return self._fan_out.fallbacks
+
+    @property
+    def end(self) -> Position:
+        """The place up to which everything was offered to the channels."""
+        return self._fan_out.end
+
+    @property
+    def end_cursor(self) -> Cursor:
+        """The cursor of the last record that was offered to the channels."""
+        return self._fan_out.end_cursor
+
+    def flush(self) -> None:
+        """Write to every socket with room all that is new for it, in one write each."""
+        self._fan_out.flush()
+
+    def advance(self) -> None:
+        """Move on the cursors of the subscriptions for which nothing matched since their last event."""
+        self._cursor_advance.advance()
+
+    def schedule(self, feed: Feed) -> None:
+        """Flush this feed in the next turn of the loop."""
+        self._fan_out.schedule(feed)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channel; the last one takes the channel with it."""
+        self._fan_out.leave(subscriber)
+
+    # --- peers -------------------------------------------------------------------------------------
+
+    def attach(self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> Feed:
+        """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors."""
+        feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
+        self._feeds[feed] = None
+        return feed
+
+    def detach(self, feed: Feed) -> None:
+        """End every operation of a peer. Idempotent."""
+        feed.close()
+        self._feeds.pop(feed, None)
+        self._fan_out.forget(feed)
+
+    def subscribe(
+        self,
+        feed: Feed,
+        operation_id: str,
+        plan: Plan,
+        *,
+        prefix: bytes,
+        after: str | None = None,
+        patience: Callable[[], float] | None = None,
+        bucket: TokenBucket | None = None,
+    ) -> None:
+        """Put an operation into its channel: from here on it misses nothing.
+
+        ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
+        The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
+        does not begin within ``begin_seconds`` ends with an error; for who does not stay subscribed all the
+        while, ``patience`` tells how many seconds are left of them, and ``bucket`` is the subscription's own.
+        ``prefix`` goes to the peer's ``frame``.
+
+        :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns
+            out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
+        beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
+        """
+        caller, action = feed.caller, "subscribe" if after is None else "resume"
+        what = caller.audit.named(plan.field, plan.arguments)
+        try:
+            subscriber = self._join(
+                feed, operation_id, plan, prefix=prefix, after=after, patience=patience, bucket=bucket
+            )
+        except Refused as refused:
+            code = (refused.errors[0].extensions or {}).get("code")
+            caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
+            raise
+        try:
+            caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+            feed.add(subscriber)
+        except BaseException:
+            feed.unsubscribe(operation_id)
+            self._fan_out.leave(subscriber)
+            raise
+
+    def _join(
+        self,
+        feed: Feed,
+        operation_id: str,
+        plan: Plan,
+        *,
+        prefix: bytes,
+        after: str | None,
+        patience: Callable[[], float] | None,
+        bucket: TokenBucket | None,
+    ) -> Subscriber:
+        unverified = None if after is None else parse_resume_cursor(self.reader, after)
+        try:
+            channel = self._fan_out.channel(plan, self._look(feed.caller.rights, plan.field, plan.arguments))
+        except EngineError as error:
+            raise Refused([refusal_error(plan, error)]) from error
+        finite = channel.selection.finite
+        try:
+            begun = None if finite is None else self._beginning(finite, is_resumed=unverified is not None)
+        except EngineError as error:
+            self._fan_out.close_if_empty(channel)
+            raise Refused([refusal_error(plan, error)]) from error
+        except BaseException:
+            self._fan_out.close_if_empty(channel)
+            raise
+        start = unverified or begun or self.end_cursor
+        subscriber = Subscriber(
+            feed,
+            operation_id,
+            prefix,
+            channel,
+            position=(start.offset, start.index),
+            cursor=after or self.reader.cursors.of(start),
+            live=unverified is None and begun is None,
+            unverified=unverified,
+            bucket=self.pacing.bucket() if bucket is None and self.pacing is not None else bucket,
+        )
+        self._fan_out.join(subscriber, channel)
+        if finite is not None and begun is None:
+            loop = asyncio.get_running_loop()
+            seconds = self._begin_seconds if patience is None else patience()
+            subscriber.deadline = loop.call_later(seconds, self._on_deadline, subscriber)
+        return subscriber
+
+    def _beginning(self, finite: Finite, *, is_resumed: bool) -> Cursor | None:
+        """Return where a finite stream begins, ``None`` if it has not begun.
+
+        :raises EngineError: it cannot be read, or not from there.
+        """
+        begun = finite.start()
+        if begun is not None and not is_resumed and begun.offset + 1 < self.reader.log.first_offset:
+            raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
+        return begun
+
+    def _on_deadline(self, subscriber: Subscriber) -> None:
+        guarded(subscriber, self._give_up, self._end_subscription, otherwise=None)
+
+    def _give_up(self, subscriber: Subscriber) -> None:
+        """End a finite stream that has not begun, or that has begun and is not to be seen."""
+        plan, finite = subscriber.channel.plan, subscriber.channel.selection.finite
+        if finite is None:
+            return
+        is_there = finite.start() is not None
+        view = self._look(subscriber.feed.caller.rights, plan.field, plan.arguments)
+        if not is_there or view.hides:
+            self._fail(subscriber, [missing_error(plan, finite)])
+
+    def review(self, feed: Feed) -> None:
+        """Look again at what a peer may see: its rights have changed.
+
+        Its subscriptions go on from where they are; those of which it may see nothing any more are failed.
+        Each is reviewed for itself: one that cannot be reviewed ends, and the others keep no old rights.
+        """
+        call_each(feed.subscribers.values(), self._review, self._end_subscription)
+
+    def _review(self, subscriber: Subscriber) -> None:
+        if subscriber.ended:  # with its peer, in the review of another one
+            return
+        feed, channel = subscriber.feed, subscriber.channel
+        plan = channel.plan
+        view = self._look(feed.caller.rights, plan.field, plan.arguments)
+        if view.key == channel.view.key:
+            return
+        other = self._fan_out.channel(plan, view)
+        try:
+            finite = other.selection.finite
+            if view.hides and finite is not None:
+                self._fail(subscriber, [missing_error(plan, finite)])
+                return
+            begun = None if finite is None else finite.start()
+            if begun is not None:
+                # It is told whole: from the last event that was seen, or from its beginning.
+                last = self.reader.cursors.parse(subscriber.cursor)
+                subscriber.position = max((begun.offset, begun.index), (last.offset, last.index))
+            elif subscriber.is_current:
+                subscriber.position = max(subscriber.position, self.end)
+            self._fan_out.leave(subscriber)
+            self._fan_out.join(subscriber, other)
+        finally:
+            self._fan_out.close_if_empty(other)
+        feed.move(subscriber, other)
+
+    # --- what fails ends alone ---------------------------------------------------------------------
+
+    def end_peer(self, feed: Feed, error: Exception) -> None:
+        """End a peer that has raised: what was collected for its operations may be lost with it."""
+        caller, peer = feed.caller, feed.peer
+        logger.error("peer_failed", address=caller.address, principal=caller.id, exc_info=error)
+        self.detach(feed)
+        peer.drop()
+
+    def _end_subscription(self, subscriber: Subscriber, error: Exception) -> None:
+        """End a subscription that has raised, with the error of the engine or an internal one."""
+        plan = subscriber.channel.plan
+        if isinstance(error, EngineError):
+            self._fail(subscriber, [refusal_error(plan, error)])
+            return
+        logger.error("subscription_failed", operation=subscriber.id, field=plan.field, exc_info=error)
+        self._fail(subscriber, [internal_error()])
+
+    def _fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
+        """End a subscription with errors; the peer, if it does not take them."""
+        guarded(
+            subscriber.feed,
+            lambda feed: feed.fail(subscriber, errors),
+            self.end_peer,
+            otherwise=None,
+        )
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Keep a feed's task and await it when the gateway closes."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
