@@ -606,14 +606,14 @@ MUTANTS = [
     ),
     Mutant(
         "an error keeps its attributes through pickle",
-        f"{_SDK}/errors.py",
+        f"{_SDK}/error_pickling.py",
         "    error.__dict__.update(attributes)\n",
         "",
         "tests/test_errors.py",
     ),
     Mutant(
         "an error keeps what it is chained to through pickle",
-        f"{_SDK}/errors.py",
+        f"{_SDK}/error_pickling.py",
         "    link.attach(error)\n    return error\n",
         "    return error\n",
         "tests/test_errors.py",

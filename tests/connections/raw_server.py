@@ -11,6 +11,7 @@ import msgspec
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Credentials
+from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.errors import GraphQLError, TransportError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from tests.transports.peers import CLOSE, PATIENCE_SECONDS, TEXT, Peer, serve
@@ -98,7 +99,7 @@ async def opened(
 ) -> AsyncIterator[Connection]:
     """Yield a connection to a server that runs ``script``."""
     async with serve(script) as port:
-        connection = await Connection.open(settings(port, credentials=credentials), losses or Losses())
+        connection = await open_connection(settings(port, credentials=credentials), losses or Losses())
         try:
             yield connection
         finally:

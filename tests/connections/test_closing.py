@@ -129,7 +129,7 @@ async def test_an_old_connection_and_the_present_one_are_closed_side_by_side() -
     async with serve(script) as port:
         owner = Supervisor(settings(port))
         first = await owner.connection()
-        apart = await owner.open_apart()
+        apart = await owner.apart.open()
         assert apart is not first
         await owner.aclose()
         assert both_told.is_set()

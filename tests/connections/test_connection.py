@@ -13,6 +13,7 @@ import pytest
 
 from circuit_breaker_sdk.config import Timeouts
 from circuit_breaker_sdk.connections import Connection, Credentials
+from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -44,7 +45,7 @@ async def refusal(script: Script, timeouts: Timeouts | None = None) -> Transport
     losses = Losses()
     async with serve(script) as port:
         with pytest.raises(TransportError) as caught:
-            await Connection.open(settings(port, timeouts=timeouts), losses)
+            await open_connection(settings(port, timeouts=timeouts), losses)
     assert losses.errors == [], "a connection that was never returned cannot be lost"
     return caught.value
 
@@ -176,7 +177,7 @@ async def test_cancelling_the_opening_drops_the_socket() -> None:
         dropped.set()
 
     async with serve(script) as port:
-        task = asyncio.create_task(Connection.open(settings(port), Losses()))
+        task = asyncio.create_task(open_connection(settings(port), Losses()))
         await waiting.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -444,7 +445,7 @@ async def test_no_secret_is_in_a_log_a_message_or_a_repr(caplog: pytest.LogCaptu
                 texts.append(repr(where))
                 losses = Losses()
                 try:
-                    connection = await Connection.open(where, losses)
+                    connection = await open_connection(where, losses)
                     texts += [connection.url, repr(connection), str(await losses.first())]
                     await connection.aclose()
                 except TransportError as error:
@@ -461,6 +462,6 @@ async def test_a_server_that_answers_nothing_to_our_close_does_not_keep_us() -> 
         await peer.read_to_end()
 
     async with serve(script) as port:
-        connection = await Connection.open(settings(port, timeouts=Timeouts(close_seconds=0.02)), Losses())
+        connection = await open_connection(settings(port, timeouts=Timeouts(close_seconds=0.02)), Losses())
         await connection.aclose()
         assert not connection.is_usable

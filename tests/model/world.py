@@ -19,6 +19,7 @@ from unittest import mock
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
 from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.delivery.buffer import BufferBudget
 from circuit_breaker_sdk.delivery.decoding import EventDecoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
@@ -333,7 +334,7 @@ class World:
             timeouts=Timeouts(acknowledge_seconds=NEVER),
         )
         with contextlib.suppress(TransportError, SubscriptionError):
-            await Connection.open(settings, lambda _connection, _error: None)
+            await open_connection(settings, lambda _connection, _error: None)
             self.more_connections.set()
 
     @property

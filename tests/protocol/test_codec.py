@@ -14,9 +14,9 @@ from circuit_breaker_sdk.protocol.codec import (
     InvalidPayload,
     decode_message,
     encode_message,
-    json_defect,
     next_prefix,
 )
+from circuit_breaker_sdk.protocol.lenient_json import json_defect
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,

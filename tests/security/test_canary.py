@@ -104,7 +104,7 @@ async def client_of(port: int, kind: str, witness: Witness, *, seconds: float = 
     try:
         yield client
     finally:
-        witness.texts += [repr(client), repr(client._parts.first._settings)]
+        witness.texts += [repr(client), repr(client._parts.first._dialler._settings)]
         await client.aclose()
 
 

@@ -34,7 +34,8 @@ from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.llm.endpoints import Ask, Outcome, Piece
 from circuit_breaker_server.engine.llm.openai_endpoint import OpenAIEndpoint
 from circuit_breaker_server.engine.mcp.capabilities import Features, Listing
-from circuit_breaker_server.engine.mcp.health_probe import Finding, Target
+from circuit_breaker_server.engine.mcp.health_finding import Finding
+from circuit_breaker_server.engine.mcp.health_probe import Target
 from circuit_breaker_server.engine.mcp.oauth import Tokens
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.mcp.records import Provider

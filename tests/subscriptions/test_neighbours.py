@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, MessageBatching, Timeouts
-from circuit_breaker_sdk.connections import Connection, PollConnection, Supervisor
+from circuit_breaker_sdk.connections import PollConnection, Supervisor
+from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import ConnectionFailed, GraphQLError
 from circuit_breaker_sdk.recovery.gaps import Gap
@@ -56,7 +57,7 @@ async def test_one_that_ends_during_a_hand_over_is_left_out_and_the_others_go_on
         )
         each = await asyncio.gather(*(manager.subscribe(TICKS, Subscription) for _ in range(250)))
         old = await owner.connection()
-        new = await Connection.open(settings(port), Losses())
+        new = await open_connection(settings(port), Losses())
         handing = asyncio.create_task(manager._only._recovery.hand_over(old, new))
         await asyncio.sleep(0)  # the first hundred are handed over
         assert [each[n]._delivery.link is new for n in (99, 100)] == [True, False]

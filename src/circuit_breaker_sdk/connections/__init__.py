@@ -3,7 +3,8 @@
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, CircuitBreaker
 from circuit_breaker_sdk.connections.closing import close_each
-from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
+from circuit_breaker_sdk.connections.connection import Connection
+from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials

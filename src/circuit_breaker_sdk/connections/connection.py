@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-import msgspec
-
-from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
+from circuit_breaker_sdk.config import MessageBatching
 from circuit_breaker_sdk.connections.connection_error_mapping import REFUSES_AN_OPERATION, close_error
-from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.guarded_calls import do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
@@ -27,7 +23,6 @@ from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.messages import (
     MAX_CURSOR_CHARACTERS,
-    SUBPROTOCOL,
     Complete,
     Error,
     Next,
@@ -36,40 +31,19 @@ from circuit_breaker_sdk.protocol.messages import (
     Subscribe,
 )
 from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.resume import acknowledged_epoch, live_signal, offering_resume
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
 from circuit_breaker_sdk.transports.heartbeat import Pulse
 from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
-    import ssl
-
     from circuit_breaker_sdk.transports.websocket import WebSocket
 
-__all__ = ["Connection", "ConnectionSettings"]
+__all__ = ["Connection"]
 
-_RESUME_VERSION = 1
 _CLOSING_BRACE = ord("}")
 _READS_APART = 32
 """So many reads are not decoded together, after one that could not be."""
-
-
-@final
-class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings to open a connection to ``url``; ``repr`` shows no secret.
-
-    :ivar heartbeat: ``None`` for a connection that is believed to live until someone closes it.
-    """
-
-    url: str
-    credentials: Credentials
-    ssl: ssl.SSLContext | None = None
-    limits: MessageLimits
-    timeouts: Timeouts
-    heartbeat: Heartbeat | None = None
-    batching: MessageBatching = MessageBatching()
-
-    def __repr__(self) -> str:
-        return f"ConnectionSettings(url={redacted(self.url)!r})"
 
 
 @final
@@ -107,7 +81,7 @@ class Connection:
         batching: MessageBatching | None = None,
         redaction: Redaction = NOTHING_TO_REDACT,
     ) -> None:
-        """Prepare; :meth:`open` is the way in."""
+        """Prepare; ``opening.open_connection`` is the way in."""
         self._redaction = redaction
         self._batching = batching or MessageBatching()
         self._url = redacted(url)
@@ -127,86 +101,18 @@ class Connection:
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
 
-    @classmethod
-    async def open(
-        cls, settings: ConnectionSettings, on_closed: Callable[[Connection, TransportError], None]
-    ) -> Connection:
-        """Connect, upgrade, initialise, and return once the server has acknowledged.
+    async def begin(self, socket: WebSocket, init_payload: dict[str, object], *, seconds: float) -> None:
+        """Initialise on a socket that was upgraded; return once the server has acknowledged.
 
-        Cancellation drops the socket. ``on_closed`` is called at most once, and only for a connection that
-        was returned and that was not closed by :meth:`aclose`.
-
-        :raises TransportError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
-            ``OperationTimeoutError``.
+        :raises TransportError: the server refused, closed, or did not answer within ``seconds``.
         """
-        # Imported here: picows costs 100 ms, which `import circuit_breaker_sdk` must not.
-        from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
-
-        started = time.perf_counter()
-        redaction = settings.credentials.redaction
-        connection = cls(settings.url, on_closed, settings.batching, redaction)
-        try:
-            socket = await connect(
-                settings.url,
-                connection,
-                subprotocols=[SUBPROTOCOL],
-                headers=settings.credentials.headers(),
-                ssl=settings.ssl,
-                limits=settings.limits,
-                timeouts=settings.timeouts,
-            )
-        except TransportError as error:
-            redaction.error(error)
-            raise
-        connection._socket = socket
-        upgraded = time.perf_counter()
-        log(logging.DEBUG, "connection upgraded", url=connection._url, seconds=round(upgraded - started, 6))
-        try:
-            await connection._initialise(settings)
-        except BaseException:
-            connection._closed_by_us = True
-            socket.abort()
-            await socket.wait_closed()
-            raise
-        log(
-            logging.DEBUG,
-            "connection acknowledged",
-            url=connection._url,
-            seconds=round(time.perf_counter() - upgraded, 6),
-            resume=connection.resume_negotiated,
-        )
-        if settings.heartbeat is not None:
-            connection._watch(settings.heartbeat)
-        return connection
-
-    def _watch(self, heartbeat: Heartbeat) -> None:
-        silence = ConnectionFailed(
-            f"a ping was not answered within {heartbeat.timeout_seconds:g} s: the connection is dead",
-            url=self._url,
-        )
-        self._pulse = Pulse(
-            heartbeat.interval_seconds,
-            heartbeat.timeout_seconds,
-            ping=self._ping,
-            on_silence=lambda: self.drop(silence),
-        )
-        self._pulse.start()
-
-    def _ping(self) -> None:
-        self._protocol.send_ping()
-        self._flush()
-
-    async def _initialise(self, settings: ConnectionSettings) -> None:
+        self._socket = socket
         if self._acknowledged.done():
             # The server closed right behind its answer to the upgrade.
             await self._acknowledged
-        # Or it broke the protocol there: that close is flushed, and its end is what is waited for.
-        if self._protocol.close is None:
-            payload = settings.credentials.init_payload()
-            payload["resume"] = {"version": _RESUME_VERSION}
-            self._protocol.send_init(payload)
+        if self._protocol.close is None:  # else that close is flushed, and its end waited for
+            self._protocol.send_init(offering_resume(init_payload))
         self._flush()
-        seconds = settings.timeouts.acknowledge_seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._acknowledged
@@ -214,6 +120,23 @@ class Connection:
             raise  # some are a TimeoutError, and not that of the limit
         except TimeoutError:
             raise OperationTimeoutError(f"{self._url}: connection_ack", seconds=seconds) from None
+
+    async def abort(self) -> None:
+        """Drop the socket without a word, and wait for its end; nobody is told of it."""
+        self._closed_by_us = True
+        if self._socket is not None:
+            self._socket.abort()
+            await self._socket.wait_closed()
+
+    def watch(self, pulse: Pulse) -> None:
+        """Start the heartbeat; it ends with the connection."""
+        self._pulse = pulse
+        pulse.start()
+
+    def ping(self) -> None:
+        """Send a ping."""
+        self._protocol.send_ping()
+        self._flush()
 
     @property
     def resume_negotiated(self) -> bool:
@@ -433,12 +356,12 @@ class Connection:
             route.completed()
 
     def _position(self, payload: dict[str, object] | None) -> None:
-        resume = (payload or {}).get("resume")
-        if not self.resume_negotiated or not isinstance(resume, dict):
+        signal = live_signal(payload) if self.resume_negotiated else None
+        if signal is None:
             return
-        id_, cursor = resume.get("id"), resume.get("cursor")
-        route = self._routes.get(id_) if isinstance(id_, str) else None
-        if route is None or not isinstance(id_, str) or not isinstance(cursor, str):
+        id_, cursor = signal
+        route = self._routes.get(id_)
+        if route is None:
             return
         if len(cursor) > MAX_CURSOR_CHARACTERS:
             self.complete(id_, route)
@@ -447,10 +370,7 @@ class Connection:
             route.positioned(cursor)
 
     def _acknowledge(self, payload: dict[str, object] | None) -> None:
-        resume = (payload or {}).get("resume")
-        if isinstance(resume, dict) and resume.get("version") == _RESUME_VERSION:
-            epoch = resume.get("epoch")
-            self.resume_epoch = epoch if isinstance(epoch, str) else ""
+        self.resume_epoch = acknowledged_epoch(payload)
         if not self._acknowledged.done():
             self._acknowledged.set_result(None)
 

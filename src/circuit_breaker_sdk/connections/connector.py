@@ -9,27 +9,27 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import final
 
-import msgspec
-
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, background_task, in_own_context
 from circuit_breaker_sdk.config import CircuitBreakerPolicy, ErrorRecoveryPolicy
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.closing import close_each
-from circuit_breaker_sdk.connections.connection import Connection, ConnectionSettings
+from circuit_breaker_sdk.connections.connection import Connection
+from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import (
     TRANSITIONS,
     ConnectionState,
     ConnectionStateChange,
     Trigger,
 )
-from circuit_breaker_sdk.connections.endpoints import Endpoint, Endpoints
+from circuit_breaker_sdk.connections.connections_apart import ConnectionsApart
+from circuit_breaker_sdk.connections.dialling import Dialler
+from circuit_breaker_sdk.connections.endpoints import Endpoints
 from circuit_breaker_sdk.connections.token_rotation import rotate
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,
     ConnectionFailed,
-    HandshakeFailed,
     TransportError,
     UsageError,
 )
@@ -46,8 +46,7 @@ class Supervisor:
 
     :meth:`connection` is single-flight: whoever asks while one is being opened waits for that one. The
     first connection of a client has one attempt at each URL, and its failure is the caller's. After one was
-    lost, whoever asks waits while it is tried again, as the policy says. Where ``/graphql`` answers but does
-    not upgrade, ``/ws`` beside it is tried, and remembered if it does.
+    lost, whoever asks waits while it is tried again, as the policy says.
     """
 
     def __init__(
@@ -61,15 +60,9 @@ class Supervisor:
     ) -> None:
         """``urls``: all of them, in order of preference; by default the one of the settings."""
         self.counters: ConnectionCounters = ConnectionCounters()
-        self._settings = settings
         self._endpoints = Endpoints(urls or (settings.url,), breaker or CircuitBreakerPolicy(), clock=clock)
         self._policy = policy or ErrorRecoveryPolicy()
-        self._clock = clock
         self._backoff = Backoff(self._policy, clock=clock)
-        # How often one may be opened apart from the present one, after others of them were closed.
-        self._pace_apart = Backoff(msgspec.structs.replace(self._policy, max_retries=None), clock=clock)
-        self._wait_apart = 0.0
-        self._apart: set[Connection] = set()
         self._state = ConnectionState.IDLE
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
@@ -81,7 +74,17 @@ class Supervisor:
         self._listeners: list[Callable[[ConnectionStateChange], object]] = []
         self._affinity = LoopAffinity()
         self._tokens = settings.credentials.tokens
-        self._shown: str | None = None
+        self._dialler = Dialler(settings, self._endpoints, self.counters, self._lost)
+        self.apart: ConnectionsApart = ConnectionsApart(
+            self._dialler,
+            self._endpoints,
+            self._policy,
+            self.counters,
+            self._tokens,
+            is_closed=self._is_closed,
+            clock=clock,
+        )
+        """Connections beside the present one."""
         self._hand_over: Callable[[Connection, Connection], Awaitable[None]] | None = None
         self._rotating: asyncio.Task[None] | None = None
 
@@ -187,49 +190,12 @@ class Supervisor:
             raise UsageError("the client was closed while it connected")
         return opening.result()
 
-    async def open_apart(self) -> Connection:
-        """Open a connection beside the present one, as the policy says; its loss is not the present one's.
-
-        :raises TransportError: it could not be opened.
-        :raises UsageError: the client is closed.
-        """
-        wait, self._wait_apart = self._wait_apart, 0.0
-        backoff = Backoff(self._policy, clock=self._clock)
-        while True:
-            await asyncio.sleep(max(wait, self._endpoints.wait_seconds()))
-            if self._is_closed():
-                raise UsageError("the client is closed: make a new one")
-            if self._endpoints.wait_seconds():
-                continue
-            self.counters.reconnection_attempts += 1
-            try:
-                await self._tokens.ready()
-                connection = await self._try_each_with_fresh_token()
-            except TransportError as error:
-                seconds = backoff.failed(error)
-                if seconds is None:
-                    raise
-                wait = seconds
-            else:
-                self._apart.add(connection)
-                if self._is_closed():
-                    await self.close_apart(connection)
-                    raise UsageError("the client is closed: make a new one")
-                self._pace_apart.connected()
-                return connection
-
-    async def close_apart(self, connection: Connection) -> None:
-        """Close a connection of :meth:`open_apart`, if it is still apart."""
-        if connection in self._apart:
-            await connection.aclose()
-            self._apart.discard(connection)
-
     def adopt(self, connection: Connection) -> bool:
-        """Make a connection of :meth:`open_apart` the present one; ``False`` if there is one, or will be."""
+        """Make a connection that is apart the present one; ``False`` if there is one, or will be."""
         is_wanted = self._connection is None and self._opening is None
-        if not is_wanted or self._state is ConnectionState.CLOSED or connection not in self._apart:
+        if not is_wanted or self._state is ConnectionState.CLOSED or connection not in self.apart:
             return False
-        self._apart.discard(connection)
+        self.apart.forget(connection)
         self._move(Trigger.OPEN, attempt=1)
         self._take(connection)
         return True
@@ -246,12 +212,12 @@ class Supervisor:
             if task is not None:
                 task.cancel()
                 self._ended.add(task)
-        closings = [closing.aclose() for closing in (*self._closing, *self._apart)]
+        closings = [closing.aclose() for closing in (*self._closing, *self.apart)]
         await close_each([self._end_tasks(), *closings])
         # What a task that was ending has left behind.
-        await close_each([closing.aclose() for closing in (*self._closing, *self._apart)])
+        await close_each([closing.aclose() for closing in (*self._closing, *self.apart)])
         self._closing.clear()
-        self._apart.clear()
+        self.apart.clear()
 
     async def _end_tasks(self) -> None:
         if ended := tuple(self._ended):
@@ -299,7 +265,7 @@ class Supervisor:
         self._backoff.connected()
         self._move(Trigger.OPENED)
         if self._tokens.can_refresh and self._rotating is None:
-            rotating = rotate(self._tokens, lambda: self._shown, self._replace)
+            rotating = rotate(self._tokens, lambda: self._dialler.shown_token, self._replace)
             self._rotating = background_task(rotating, name="circuit-breaker-token")
 
     async def _until_open(self) -> Connection:
@@ -317,10 +283,10 @@ class Supervisor:
             try:
                 if refused:
                     # It was good once and has ended: another one is needed, whatever our clock says.
-                    await self._tokens.renew(self._shown)
+                    await self._tokens.renew(self._dialler.shown_token)
                     refused = False
                 await self._tokens.ready()
-                return await self._try_each_with_fresh_token()
+                return await self._dialler.try_each_with_fresh_token()
             except TransportError as error:
                 # Refused with a fresh token: another one would be refused as well.
                 is_final = isinstance(error, AuthenticationFailed)
@@ -336,20 +302,11 @@ class Supervisor:
             loss = ConnectionFailed(loss.message)
         return self._backoff.failed(loss)
 
-    async def _try_each_with_fresh_token(self) -> Connection:
-        shown = self._tokens.current
-        try:
-            return await self._try_each()
-        except AuthenticationFailed:
-            if not await self._tokens.replace_refused(shown):
-                raise
-            return await self._try_each()
-
     async def _replace(self) -> None:
         old = self._connection
         if old is None or not old.is_usable or self._opening is not None:
             return  # who opens the next one shows the fresh token
-        new = await self._dial(self._endpoints.current)
+        new = await self._dialler.dial(self._endpoints.current)
         if self._connection is not old:
             # It was lost meanwhile, and another one is being opened: this one is not needed.
             self._closing.add(new)
@@ -376,61 +333,11 @@ class Supervisor:
                 self._move(Trigger.WAIT, attempt=attempt, retry_in_seconds=seconds)
             await asyncio.sleep(seconds)
 
-    async def _try_each(self) -> Connection:
-        """Try every URL that its breaker allows.
-
-        :raises TransportError: why the first of them failed; refused credentials end it at once.
-        """
-        first: TransportError | None = None
-        for endpoint in self._endpoints.allowed():
-            try:
-                connection = await self._dial(endpoint)
-            except TransportError as error:
-                self.counters.failures += 1
-                log(logging.DEBUG, "connection failed", url=redacted(endpoint.url), error=error)
-                if isinstance(error, AuthenticationFailed):
-                    raise
-                endpoint.breaker.failed()
-                first = first or error
-            except Exception as error:
-                # A header or parameter that cannot be sent is a UsageError, and as final for every URL.
-                self.counters.failures += 1
-                log(logging.DEBUG, "connection failed", url=redacted(endpoint.url), error=error)
-                raise
-            else:
-                self._endpoints.serves(endpoint)
-                return connection
-        if first is None:
-            raise RuntimeError("no URL may be tried: this is asked for only when one may")
-        raise first
-
-    async def _dial(self, endpoint: Endpoint) -> Connection:
-        settings = msgspec.structs.replace(self._settings, url=endpoint.url)
-        shown = self._tokens.current
-        try:
-            connection = await Connection.open(settings, self._lost)
-        except HandshakeFailed as error:
-            beside = endpoint.ws_beside_graphql
-            # A status means that HTTP is spoken there: the upgrade may live at another path.
-            if beside is None or error.status is None or error.status >= 500:
-                raise
-            log(logging.DEBUG, "connection tries /ws", url=redacted(beside), status=error.status)
-            try:
-                connection = await Connection.open(msgspec.structs.replace(settings, url=beside), self._lost)
-            except HandshakeFailed:
-                # What the user asked for is what the error is about.
-                raise error from None
-            endpoint.url = beside
-        self._shown = shown
-        return connection
-
     # The end of a connection -------------------------------------------------------------------------------
 
     def _lost(self, connection: Connection, error: TransportError) -> None:
-        if connection in self._apart:
-            self._apart.discard(connection)
-            again = error if error.retryable else ConnectionFailed(str(error))
-            self._wait_apart = self._pace_apart.failed(again) or 0.0
+        if connection in self.apart:
+            self.apart.lost(connection, error)
             return
         self.counters.failures += 1
         log(logging.DEBUG, "connection lost", url=connection.url, error=error)

@@ -13,7 +13,7 @@ import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections.closing import close_each
-from circuit_breaker_sdk.connections.connection import ConnectionSettings
+from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.errors import (
@@ -27,7 +27,8 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.codec import json_defect, read_error_payload, read_leniently
+from circuit_breaker_sdk.protocol.error_payload import read_error_payload
+from circuit_breaker_sdk.protocol.lenient_json import json_defect, read_leniently
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Subscribe
 from circuit_breaker_sdk.urls import http_url, redacted
 

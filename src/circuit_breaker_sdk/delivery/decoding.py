@@ -13,7 +13,8 @@ import msgspec.inspect
 
 from circuit_breaker_sdk.connections import Envelope
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.protocol.codec import json_defect, read_error_payload
+from circuit_breaker_sdk.protocol.error_payload import read_error_payload
+from circuit_breaker_sdk.protocol.lenient_json import json_defect
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS
 
 __all__ = [

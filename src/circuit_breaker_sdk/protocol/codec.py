@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
+from circuit_breaker_sdk.protocol.error_payload import read_error_payload
 from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_sdk.protocol.lenient_json import json_defect, read_leniently
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -36,16 +38,10 @@ __all__ = [
     "InvalidPayload",
     "decode_message",
     "encode_message",
-    "json_defect",
     "next_prefix",
-    "read_error_payload",
-    "read_leniently",
 ]
 
-T = TypeVar("T")
-
 _MAX_SHOWN_TYPE = 32  # characters of a peer's unknown type that a close reason repeats
-_MAX_SHOWN_ERROR = 200  # bytes of a server's error that is none, for its reader to recognise
 
 
 class InvalidMessage(Exception):
@@ -89,33 +85,11 @@ class _SubscribePayload(msgspec.Struct, gc=False, rename={"operation_name": "ope
     extensions: dict[str, object] | None = None
 
 
-class _ErrorEntry(msgspec.Struct):
-    message: msgspec.Raw = _ABSENT
-    path: msgspec.Raw = _ABSENT
-    locations: msgspec.Raw = _ABSENT
-    extensions: msgspec.Raw = _ABSENT
-
-
-class _ErrorsObject(msgspec.Struct):
-    errors: list[msgspec.Raw]
-
-
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _object: Final = msgspec.json.Decoder(dict[str, object])
 _object_or_null: Final = msgspec.json.Decoder(dict[str, object] | None)
 _subscribe_payload: Final = msgspec.json.Decoder(_SubscribePayload)
-_text: Final = msgspec.json.Decoder(str)
-_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_error_entry: Final = msgspec.json.Decoder(_ErrorEntry)
-_errors_object: Final = msgspec.json.Decoder(_ErrorsObject)
-_path: Final = msgspec.json.Decoder(tuple[str | int, ...])
-_locations: Final = msgspec.json.Decoder(tuple[dict[str, int], ...])
 _encoder: Final = msgspec.json.Encoder()
-_MAX_INTEGER_DIGITS: Final = 400
-# Python's decoder reads what ours refuses inside a payload: lone surrogates, NaN, numbers out of range.
-_lenient: Final = json.JSONDecoder(
-    parse_int=lambda digits: int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
-)
 # The front of a message whose payload is nested deeper than any decoder goes.
 _MEMBER: Final = rb'[ \t\r\n]*"(id|type)"[ \t\r\n]*:[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*,'
 _FRONT: Final = re.compile(
@@ -152,42 +126,6 @@ def decode_message(data: bytes) -> Message | None:
         return decode(envelope)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidMessage(f"{kind}: invalid payload: {error}") from None
-
-
-def read_leniently(data: bytes) -> object:
-    """Read JSON that may hold lone surrogates, NaN and numbers out of range: to find whose they are.
-
-    :raises ValueError: it is not even that.
-    :raises RecursionError: it is nested too deep.
-    """
-    check_depth(data)
-    return _lenient.decode(data.decode())
-
-
-def json_defect(data: bytes) -> str | None:
-    """Say what a JSON text holds that JSON's grammar allows, or nearly, and that is no value; or ``None``."""
-    try:
-        value = read_leniently(data)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        return "a string holds one half of a surrogate pair"
-    except RecursionError:
-        return "it is nested too deep"
-    except UnicodeDecodeError:
-        return "it is not UTF-8"
-    except json.JSONDecodeError:
-        return None
-    except ValueError:
-        return "NaN, Infinity or a number out of range"
-    return None
-
-
-def read_error_payload(payload: bytes) -> tuple[GraphQLError, ...]:
-    """Read the payload of an ``error``: a list of errors, one error, or an object with ``errors``.
-
-    The operation has failed, whatever is in it: what cannot be read is said in the error's place.
-    """
-    return tuple(map(_graphql_error, _error_entries(payload)))
 
 
 def encode_message(message: Message) -> bytes:
@@ -344,62 +282,6 @@ def _read_leniently(data: bytes, error: InvalidMessage) -> _Envelope:
     if not isinstance(kind, str) or kind not in _OF_OPERATIONS:
         raise error from None
     return _Envelope(kind, members.get("id"), payload)
-
-
-def _error_entries(payload: bytes) -> list[bytes]:
-    entries = _if_it_fits(_raw_list, payload)
-    if entries is None:
-        holder = _if_it_fits(_errors_object, payload)
-        entries = None if holder is None else holder.errors
-    if entries is not None:
-        return [bytes(entry) for entry in entries]
-    try:
-        value = read_leniently(payload)
-        if isinstance(value, dict) and isinstance(value.get("errors"), list):
-            value = value["errors"]
-        return [
-            json.dumps(_without_defects(entry), separators=(",", ":")).encode()
-            for entry in (value if isinstance(value, list) else [value])
-        ]
-    except (ValueError, RecursionError):
-        return [payload]
-
-
-def _without_defects(entry: object) -> object:
-    """Leave out what an error holds that no decoder reads; of a text, only the characters that are none."""
-    if isinstance(entry, str):
-        return entry.encode("utf-8", "replace").decode()
-    if not isinstance(entry, dict):
-        return entry
-    sound = {key: _without_defects(value) if key == "message" else value for key, value in entry.items()}
-    return {k: v for k, v in sound.items() if json_defect(json.dumps({k: v}).encode()) is None}
-
-
-def _graphql_error(raw: bytes) -> GraphQLError:
-    entry = _if_it_fits(_error_entry, raw)
-    if entry is None:
-        # Some servers send the text alone.
-        return GraphQLError(message=_if_it_fits(_text, raw) or _shown(raw))
-    message = None if entry.message is _ABSENT else _if_it_fits(_text, entry.message)
-    return GraphQLError(
-        message=_shown(raw) if message is None else message,
-        path=None if entry.path is _ABSENT else _if_it_fits(_path, entry.path),
-        locations=None if entry.locations is _ABSENT else _if_it_fits(_locations, entry.locations),
-        extensions=None if entry.extensions is _ABSENT else _if_it_fits(_object, entry.extensions),
-    )
-
-
-def _shown(raw: bytes) -> str:
-    why = json_defect(raw) or raw[:_MAX_SHOWN_ERROR].decode("utf-8", "replace")
-    return f"an error that cannot be read: {why}"
-
-
-def _if_it_fits(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T | None:
-    # A server's slip in the details of an error must not hide its message, nor cost the connection.
-    try:
-        return decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
 
 
 # Messages of which only the payload can be at fault once their id is read; the others are the connection's.

@@ -117,21 +117,21 @@ class Suspects:
 
     async def _try(self, delivery: Delivery[Any]) -> None:
         try:
-            connection = await self._supervisor.open_apart()
+            connection = await self._supervisor.apart.open()
         except (TransportError, SubscriptionError, UsageError) as error:
             if delivery in self._strikes and not self._closed:
                 ends = error if isinstance(error, TransportError | SubscriptionError) else None
                 delivery.give_up(ends or SubscriptionFailed(delivery.id, str(error)))
             return
         if delivery not in self._strikes or delivery.link is not None:
-            await self._supervisor.close_apart(connection)  # it has ended meanwhile
+            await self._supervisor.apart.close(connection)  # it has ended meanwhile
             return
         settled = delivery.settling()
         try:
             self._resume(delivery, connection)
         except (TransportError, SubscriptionError):
             self._waiting[delivery] = None
-            await self._supervisor.close_apart(connection)
+            await self._supervisor.apart.close(connection)
             return
         await asyncio.wait((settled,), timeout=PROOF_SECONDS)
         if _is_on(connection, delivery):
@@ -141,7 +141,7 @@ class Suspects:
                 self._on_moved(delivery, connection)
                 return
             await self._move_back(delivery, connection)
-        await self._supervisor.close_apart(connection)
+        await self._supervisor.apart.close(connection)
 
     async def _move_back(self, delivery: Delivery[Any], connection: Connection) -> None:
         """Move one that has proven itself to the connection of the others, while both live."""

@@ -1,8 +1,8 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter
-from circuit_breaker_sdk.delivery.handlers import SubscriptionHandler
 from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
 from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
     SubscriptionId,

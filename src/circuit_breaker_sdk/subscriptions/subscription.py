@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar, final, overload
 from circuit_breaker_sdk.connections import PollConnection
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, conjuncts
-from circuit_breaker_sdk.delivery.handlers import SubscriptionHandler
+from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
 from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
     SubscriptionId,

@@ -8,7 +8,7 @@ from typing import Final, final
 
 import msgspec
 
-from circuit_breaker_sdk.protocol.codec import json_defect, read_leniently
+from circuit_breaker_sdk.protocol.lenient_json import json_defect, read_leniently
 
 __all__ = ["MAX_WAIT_MS", "PollInvalid", "PollOperation", "PollRequest", "UnreadableOperation", "read_poll"]
 

@@ -24,7 +24,8 @@ from circuit_breaker_server.engine.mcp.capabilities import (
     Resource,
     Tool,
 )
-from circuit_breaker_server.engine.mcp.records import Health, Retry
+from circuit_breaker_server.engine.mcp.health_finding import Finding
+from circuit_breaker_server.engine.mcp.records import Retry
 from circuit_breaker_server.engine.mcp.validation import MAX_LISTED, check_listing
 from circuit_breaker_server.outbound import AddressRefused, Outbound
 from circuit_breaker_server.outbound.addresses import host_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import mcp
     import mcp.types
 
-__all__ = ["Finding", "Target", "check", "delay_seconds"]
+__all__ = ["Target", "check", "delay_seconds"]
 
 _MAX_TEXT: Final = 500
 _MAX_PAGES: Final = 20
@@ -57,47 +58,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     tls: ssl.SSLContext | None
     outbound: Outbound
-
-
-@final
-class Finding(msgspec.Struct, kw_only=True):
-    """The progress of a check; each step fills in its attribute.
-
-    :ivar dns: the host's name was resolved; the next ones likewise, ``None`` where the check did not get so
-        far.
-    :ivar listing: the MCP server's listing, if the check succeeded.
-    :ivar error: the reason why it failed.
-    """
-
-    dns: bool = False
-    tcp: bool = False
-    handshake: bool | None = None
-    http_status: int | None = None
-    authenticated: bool | None = None
-    initialized: bool = False
-    listing: Listing | None = None
-    response_time_ms: int | None = None
-    error: str | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the check passed all its steps."""
-        return self.listing is not None
-
-    def health(self, at: str) -> Health:
-        """Return the result as records hold it."""
-        listed = "HEALTHY" if self.succeeded else "UNHEALTHY" if self.initialized else "UNKNOWN"
-        return Health(
-            at=at,
-            status="HEALTHY" if self.succeeded else "UNHEALTHY",
-            response_time_ms=self.response_time_ms,
-            connection="HEALTHY" if self.tcp and self.handshake is not False else "UNHEALTHY",
-            authentication={None: "UNKNOWN", True: "HEALTHY", False: "UNHEALTHY"}[self.authenticated],
-            capabilities="HEALTHY" if self.initialized else "UNHEALTHY" if self.http_status else "UNKNOWN",
-            resources=listed,
-            tools=listed,
-            error=self.error,
-        )
 
 
 _CLIENT: Final = "mcp.client.streamable_http"

@@ -15,7 +15,8 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
-from circuit_breaker_server.engine.mcp.health_probe import Finding, Target
+from circuit_breaker_server.engine.mcp.health_finding import Finding
+from circuit_breaker_server.engine.mcp.health_probe import Target
 from circuit_breaker_server.engine.mcp.jwt import sign
 from circuit_breaker_server.engine.mcp.records import (
     Body,

@@ -12,7 +12,7 @@ from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
-from circuit_breaker_server.engine.mcp.health_probe import Finding
+from circuit_breaker_server.engine.mcp.health_finding import Finding
 from circuit_breaker_server.engine.mcp.health_scheduler import Checks, changed_offer
 from circuit_breaker_server.engine.mcp.inputs import (
     ConfigInput,

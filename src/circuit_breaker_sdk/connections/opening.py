@@ -1,0 +1,80 @@
+"""Open a connection: connect, upgrade, initialise, wait for the server's acknowledgement."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from circuit_breaker_sdk.config import Heartbeat
+from circuit_breaker_sdk.connections.connection import Connection
+from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
+from circuit_breaker_sdk.errors import ConnectionFailed, TransportError
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
+from circuit_breaker_sdk.transports.heartbeat import Pulse
+
+__all__ = ["open_connection"]
+
+
+async def open_connection(
+    settings: ConnectionSettings, on_closed: Callable[[Connection, TransportError], None]
+) -> Connection:
+    """Connect, upgrade, initialise, and return once the server has acknowledged.
+
+    Cancellation drops the socket. ``on_closed`` is called at most once, and only for a connection that was
+    returned and that was not closed by :meth:`Connection.aclose`.
+
+    :raises TransportError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
+        ``OperationTimeoutError``.
+    """
+    # Imported here: picows costs 100 ms, which `import circuit_breaker_sdk` must not.
+    from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
+
+    started = time.perf_counter()
+    redaction = settings.credentials.redaction
+    connection = Connection(settings.url, on_closed, settings.batching, redaction)
+    try:
+        socket = await connect(
+            settings.url,
+            connection,
+            subprotocols=[SUBPROTOCOL],
+            headers=settings.credentials.headers(),
+            ssl=settings.ssl,
+            limits=settings.limits,
+            timeouts=settings.timeouts,
+        )
+    except TransportError as error:
+        redaction.error(error)
+        raise
+    upgraded = time.perf_counter()
+    log(logging.DEBUG, "connection upgraded", url=connection.url, seconds=round(upgraded - started, 6))
+    try:
+        payload = settings.credentials.init_payload()
+        await connection.begin(socket, payload, seconds=settings.timeouts.acknowledge_seconds)
+    except BaseException:
+        await connection.abort()
+        raise
+    log(
+        logging.DEBUG,
+        "connection acknowledged",
+        url=connection.url,
+        seconds=round(time.perf_counter() - upgraded, 6),
+        resume=connection.resume_negotiated,
+    )
+    if settings.heartbeat is not None:
+        connection.watch(_pulse_of(connection, settings.heartbeat))
+    return connection
+
+
+def _pulse_of(connection: Connection, heartbeat: Heartbeat) -> Pulse:
+    silence = ConnectionFailed(
+        f"a ping was not answered within {heartbeat.timeout_seconds:g} s: the connection is dead",
+        url=connection.url,
+    )
+    return Pulse(
+        heartbeat.interval_seconds,
+        heartbeat.timeout_seconds,
+        ping=connection.ping,
+        on_silence=lambda: connection.drop(silence),
+    )
