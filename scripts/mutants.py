@@ -273,9 +273,9 @@ MUTANTS = [
     ),
     Mutant(
         "tokens of events that were not sent are given back",
-        f"{_SERVER}/gateway/feed.py",
-        "                        bucket.give_back(left)\n",
-        "                        pass\n",
+        f"{_SERVER}/gateway/catch_up.py",
+        "                    bucket.give_back(left)\n",
+        "                    pass\n",
         "tests/server/gateway/test_pacing.py",
     ),
     Mutant(
@@ -294,8 +294,8 @@ MUTANTS = [
     ),
     Mutant(
         "the rest of a page that a full socket did not take is kept",
-        f"{_SERVER}/gateway/feed.py",
-        "                    self._kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
+        f"{_SERVER}/gateway/catch_up.py",
+        "                feed.kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
         "",
         "tests/server/gateway/test_catch_up_bytes.py",
     ),
