@@ -315,7 +315,7 @@ MUTANTS = [
     ),
     Mutant(
         "a request has exactly one Host header",
-        f"{_SERVER}/net/http_protocol.py",
+        f"{_SERVER}/net/request_head.py",
         'if hosts > 1 or (hosts == 0 and version != "1.0"):',
         "if False:",
         "tests/server/test_http_protocol.py",
