@@ -273,9 +273,9 @@ MUTANTS = [
     ),
     Mutant(
         "tokens of events that were not sent are given back",
-        f"{_SERVER}/gateway/feed.py",
-        "                        bucket.give_back(left)\n",
-        "                        pass\n",
+        f"{_SERVER}/gateway/catch_up.py",
+        "                    bucket.give_back(left)\n",
+        "                    pass\n",
         "tests/server/gateway/test_pacing.py",
     ),
     Mutant(
@@ -294,8 +294,8 @@ MUTANTS = [
     ),
     Mutant(
         "the rest of a page that a full socket did not take is kept",
-        f"{_SERVER}/gateway/feed.py",
-        "                    self._kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
+        f"{_SERVER}/gateway/catch_up.py",
+        "                feed.kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
         "",
         "tests/server/gateway/test_catch_up_bytes.py",
     ),
@@ -315,7 +315,7 @@ MUTANTS = [
     ),
     Mutant(
         "a request has exactly one Host header",
-        f"{_SERVER}/net/http_protocol.py",
+        f"{_SERVER}/net/request_head.py",
         'if hosts > 1 or (hosts == 0 and version != "1.0"):',
         "if False:",
         "tests/server/test_http_protocol.py",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from circuit_breaker_sdk.recovery import gaps
 from circuit_breaker_server import logs
-from circuit_breaker_server.gateway import feed
+from circuit_breaker_server.gateway import catch_up, feed
 from tests.model.world import ROOMS, a_world
 
 Step = tuple[str, int, int]
@@ -41,7 +41,8 @@ def quiet_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("circuit_breaker_sdk"), "disabled", True)
     monkeypatch.setattr(gaps, "_RETRY_SECONDS", 0)
     # A page of some events is written in several pieces, and a socket may be full inside it.
-    monkeypatch.setattr(feed, "MAX_WRITE_BYTES", 300)
+    for module in (feed, catch_up):
+        monkeypatch.setattr(module, "MAX_WRITE_BYTES", 300)
 
 
 async def play(script: list[Step], *, ring_size: int, page_records: int, room: int) -> None:

@@ -11,10 +11,12 @@ from circuit_breaker_server.access.streams import View
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
+from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo
 from circuit_breaker_server.gateway.event_reader import LoggedEvent, LogReader
-from circuit_breaker_server.gateway.feed import EncodingFailed, Feed, Memo, Subscriber
+from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.guarded_calls import call_each, isolate
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
+from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plan
 from circuit_breaker_server.log.event_log import Record
@@ -50,8 +52,8 @@ class FanOut:
         reader: LogReader,
         *,
         select: Select,
-        fail: Callable[[Subscriber, Sequence[GraphQLError]], None],
-        end_subscription: Callable[[Subscriber, Exception], None],
+        fail: Callable[[Subscriber[Feed], Sequence[GraphQLError]], None],
+        end_subscription: Callable[[Subscriber[Feed], Exception], None],
         end_peer: Callable[[Feed, Exception], None],
         select_nothing: Select | None = None,
         ring_size: int = 1024,
@@ -73,9 +75,9 @@ class FanOut:
         self._ring_size = ring_size
         self._ring_bytes = ring_bytes
         self._channels: dict[ChannelKey, Channel] = {}
-        self._members: dict[Channel, dict[Subscriber, None]] = {}
+        self._members: dict[Channel, dict[Subscriber[Feed], None]] = {}
         # The members that a flush walks over: who joins or leaves meanwhile changes a copy.
-        self._walked: Mapping[Subscriber, None] | None = None
+        self._walked: Mapping[Subscriber[Feed], None] | None = None
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._fallbacks = 0
         self._dirty: list[Channel] = []
@@ -153,18 +155,18 @@ class FanOut:
         self._index.add(selection.subjects, channel)
         return channel
 
-    def join(self, subscriber: Subscriber, channel: Channel) -> None:
+    def join(self, subscriber: Subscriber[Feed], channel: Channel) -> None:
         """Make a subscriber a member of a channel."""
         self._members_to_change(channel)[subscriber] = None
 
-    def leave(self, subscriber: Subscriber) -> None:
+    def leave(self, subscriber: Subscriber[Feed]) -> None:
         """Take a subscriber out of its channel; the last one takes the channel with it."""
         channel = subscriber.channel
         if channel in self._members:
             self._members_to_change(channel).pop(subscriber, None)
             self.close_if_empty(channel)
 
-    def _members_to_change(self, channel: Channel) -> dict[Subscriber, None]:
+    def _members_to_change(self, channel: Channel) -> dict[Subscriber[Feed], None]:
         """Return the members of a channel; a copy takes their place while a flush walks over them."""
         members = self._members[channel]
         if members is self._walked:
@@ -256,7 +258,7 @@ class FanOut:
         if ready:
             call_each(ready, Feed.write, self._end_peer)
 
-    def _collect(self, members: Mapping[Subscriber, None], ready: dict[Feed, None]) -> None:
+    def _collect(self, members: Mapping[Subscriber[Feed], None], ready: dict[Feed, None]) -> None:
         """Collect what is new for each member of a channel; write at once where nothing can be added.
 
         One guard stands around all of them, not around each: that would be felt with every event. After a
@@ -278,7 +280,7 @@ class FanOut:
             for other in [s for s in members if s is not subscriber and s.live and not s.is_current]:
                 self._collect({other: None}, ready)
 
-    def _on_collect_error(self, subscriber: Subscriber, error: Exception) -> None:
+    def _on_collect_error(self, subscriber: Subscriber[Feed], error: Exception) -> None:
         if isinstance(error, EncodingFailed):
             # Every member that still needs the event would fail alike: one line in the log is enough.
             channel = subscriber.channel

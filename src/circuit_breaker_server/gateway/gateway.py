@@ -18,10 +18,12 @@ from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.cursor_advance import CursorAdvance
 from circuit_breaker_server.gateway.event_reader import LogReader
 from circuit_breaker_server.gateway.fan_out import FanOut, Select
-from circuit_breaker_server.gateway.feed import Feed, Frame, Peer, Subscriber
+from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
+from circuit_breaker_server.gateway.peer import Frame, Peer
 from circuit_breaker_server.gateway.resume_cursor import parse_resume_cursor
+from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import (
     internal_error,
     missing_error,
@@ -154,7 +156,7 @@ class Gateway:
         """Flush this feed in the next turn of the loop."""
         self._fan_out.schedule(feed)
 
-    def leave(self, subscriber: Subscriber) -> None:
+    def leave(self, subscriber: Subscriber[Feed]) -> None:
         """Take a subscriber out of its channel; the last one takes the channel with it."""
         self._fan_out.leave(subscriber)
 
@@ -223,7 +225,7 @@ class Gateway:
         after: str | None,
         patience: Callable[[], float] | None,
         bucket: TokenBucket | None,
-    ) -> Subscriber:
+    ) -> Subscriber[Feed]:
         unverified = None if after is None else parse_resume_cursor(self.reader, after)
         try:
             channel = self._fan_out.channel(plan, self._look(feed.caller.rights, plan.field, plan.arguments))
@@ -267,10 +269,10 @@ class Gateway:
             raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
         return begun
 
-    def _on_deadline(self, subscriber: Subscriber) -> None:
+    def _on_deadline(self, subscriber: Subscriber[Feed]) -> None:
         guarded(subscriber, self._give_up, self._end_subscription, otherwise=None)
 
-    def _give_up(self, subscriber: Subscriber) -> None:
+    def _give_up(self, subscriber: Subscriber[Feed]) -> None:
         """End a finite stream that has not begun, or that has begun and is not to be seen."""
         plan, finite = subscriber.channel.plan, subscriber.channel.selection.finite
         if finite is None:
@@ -288,7 +290,7 @@ class Gateway:
         """
         call_each(feed.subscribers.values(), self._review, self._end_subscription)
 
-    def _review(self, subscriber: Subscriber) -> None:
+    def _review(self, subscriber: Subscriber[Feed]) -> None:
         if subscriber.ended:  # with its peer, in the review of another one
             return
         feed, channel = subscriber.feed, subscriber.channel
@@ -324,7 +326,7 @@ class Gateway:
         self.detach(feed)
         peer.drop()
 
-    def _end_subscription(self, subscriber: Subscriber, error: Exception) -> None:
+    def _end_subscription(self, subscriber: Subscriber[Feed], error: Exception) -> None:
         """End a subscription that has raised, with the error of the engine or an internal one."""
         plan = subscriber.channel.plan
         if isinstance(error, EngineError):
@@ -333,7 +335,7 @@ class Gateway:
         logger.error("subscription_failed", operation=subscriber.id, field=plan.field, exc_info=error)
         self._fail(subscriber, [internal_error()])
 
-    def _fail(self, subscriber: Subscriber, errors: Sequence[GraphQLError]) -> None:
+    def _fail(self, subscriber: Subscriber[Feed], errors: Sequence[GraphQLError]) -> None:
         """End a subscription with errors; the peer, if it does not take them."""
         guarded(
             subscriber.feed,

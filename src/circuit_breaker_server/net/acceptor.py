@@ -19,7 +19,7 @@ from typing import Final, final
 
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.net.http_protocol import refusal_bytes
+from circuit_breaker_server.net.refusal_answer import refusal_bytes
 
 __all__ = ["Acceptor", "Handshakes"]
 

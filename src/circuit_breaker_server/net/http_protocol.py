@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import enum
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast, final
 
@@ -23,7 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.net.lingering_close import LingeringClose
+from circuit_breaker_server.net.lingering_close import LingeringClose, SlowlyClosed
+from circuit_breaker_server.net.refusal_answer import refusal_bytes
+from circuit_breaker_server.net.request_head import head_refusal
 from circuit_breaker_server.net.request_limits import (
     PIECE_BYTES,
     RequestLimits,
@@ -31,10 +33,7 @@ from circuit_breaker_server.net.request_limits import (
     RequestTooLarge,
 )
 
-__all__ = ["RETRY_SECONDS", "guarded_protocol", "refusal_bytes"]
-
-RETRY_SECONDS = 5
-"""The seconds in ``Retry-After`` when the server refuses a connection above a limit."""
+__all__ = ["guarded_protocol"]
 
 _AHEAD_BYTES: Final = 512 * 1024
 """The most bytes kept unparsed of a client that pipelines; twice what the event loop reads at once."""
@@ -216,19 +215,14 @@ def guarded_protocol(
         def on_headers_complete(self) -> None:
             self._stage = _Stage.BODY
             self._meter.head_complete()
-            named = [value for name, value in self.headers if name == b"host"]
-            defect = _defect(
+            refusal = head_refusal(
                 self.parser.get_http_version(),
-                hosts=len(named),
+                self.headers,
                 is_upgrade=self.parser.should_upgrade(),
+                hosts=hosts,
             )
-            if defect is not None:
-                self._refusal = HTTPStatus.BAD_REQUEST, defect
-            elif hosts is not None and named:
-                # Without a header it is HTTP/1.0, which no browser speaks.
-                misdirected = hosts.refusal(named[0].decode("latin-1"))
-                if misdirected is not None:
-                    self._refusal = HTTPStatus.MISDIRECTED_REQUEST, misdirected
+            if refusal is not None:
+                self._refusal = refusal
             if self._refusal is not None:
                 raise ValueError(self._refusal[1])  # the parser stops, and it is answered and closed
             super().on_headers_complete()
@@ -253,7 +247,7 @@ def guarded_protocol(
                 )
                 raise ValueError(self._refusal[1])
             cycle.keep_alive = False
-            cycle.transport = cast(asyncio.Transport, _SlowlyClosed(cycle.transport, self._close_slowly))
+            cycle.transport = cast(asyncio.Transport, SlowlyClosed(cycle.transport, self._close_slowly))
 
         @contextlib.contextmanager
         def _refusing(self) -> Iterator[None]:
@@ -362,43 +356,6 @@ def guarded_protocol(
     return Door
 
 
-@final
-class _SlowlyClosed:
-    """A transport for one of uvicorn's answers, which closes the connection so that the answer is read."""
-
-    __slots__ = ("_plain", "close")
-
-    def __init__(self, plain: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._plain = plain
-        self.close = close
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._plain, name)
-
-
-def _defect(version: str, *, hosts: int, is_upgrade: bool) -> str | None:
-    """Return the defect of a request's head that the parser lets through, ``None`` for none."""
-    if hosts > 1 or (hosts == 0 and version != "1.0"):
-        return f"a request has exactly one Host header, not {hosts} (RFC 9112, section 3.2)"
-    if is_upgrade and version == "1.0":
-        return "a WebSocket needs HTTP/1.1 (RFC 6455, section 4.2.1)"
-    return None
-
-
 def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
     transport.write(refusal_bytes(status, text))
     transport.close()
-
-
-@lru_cache(maxsize=256)
-def refusal_bytes(status: int, text: str) -> bytes:
-    """Return the whole answer to a connection that is refused or too slow."""
-    body = text.encode() + b"\n"
-    may_help = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-    retry = f"Retry-After: {RETRY_SECONDS}\r\n" if may_help else ""
-    head = (
-        f"HTTP/1.1 {status:d} {HTTPStatus(status).phrase}\r\n"
-        "Content-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
-    )
-    return head.encode() + body

@@ -8,9 +8,10 @@ drops what still comes until the peer closes too or is quiet for half a second, 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, final
 
-__all__ = ["LingeringClose"]
+__all__ = ["LingeringClose", "SlowlyClosed"]
 
 _QUIET_SECONDS: Final = 0.5
 _MOST_SECONDS: Final = 5.0
@@ -56,3 +57,17 @@ class LingeringClose:
             return
         self._has_received = False
         self._quiet = loop.call_later(_QUIET_SECONDS, self._close_if_quiet, loop)
+
+
+@final
+class SlowlyClosed:
+    """A transport for one of uvicorn's answers, which closes the connection so that the answer is read."""
+
+    __slots__ = ("_plain", "close")
+
+    def __init__(self, plain: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._plain = plain
+        self.close = close
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._plain, name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from circuit_breaker_server.access.streams import View
-from circuit_breaker_server.gateway import feed
+from circuit_breaker_server.gateway import catch_up, feed
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.security.rights import Rights
 from tests.server.gateway.paced import FakeClock
@@ -60,7 +60,8 @@ async def test_a_socket_that_fills_reads_at_most_twice_what_it_sends(count: int)
 
 
 async def test_a_page_of_several_writes_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MAX_WRITE_BYTES", EVENT_BYTES // 2)  # one event is a write
+    for module in (feed, catch_up):
+        monkeypatch.setattr(module, "MAX_WRITE_BYTES", EVENT_BYTES // 2)  # one event is a write
     log = ScriptedLog()
     async with running(log, ring_size=4) as gateway:
         for n in range(40):

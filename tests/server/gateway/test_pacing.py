@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit_breaker_server.gateway import feed
+from circuit_breaker_server.gateway import catch_up, feed
 from circuit_breaker_server.gateway.pacing import Pacing
 from tests.server.gateway.paced import FakeClock
 from tests.server.gateway.worlds import FakePeer, ScriptedLog, assert_chained, cursor_of, running, turns
@@ -103,7 +103,8 @@ async def test_a_resumed_stream_keeps_its_pace_and_is_whole(ring_size: int, page
 async def test_a_socket_that_fills_costs_no_tokens_of_events_that_were_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feed, "MAX_WRITE_BYTES", 5_000)
+    for module in (feed, catch_up):
+        monkeypatch.setattr(module, "MAX_WRITE_BYTES", 5_000)
     log, clock = ScriptedLog(), FakeClock()
     async with running(log, pacing=Pacing(RATE, clock), ring_size=1) as gateway:
         big = "x" * 6_000  # one event is a write, and a page holds all of them

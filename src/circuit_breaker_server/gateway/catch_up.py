@@ -1,0 +1,208 @@
+"""Send a subscriber that is behind its channel's ring what it misses, page by page from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
+from circuit_breaker_server.gateway.event_reader import Found, Gap, LogReader, Page
+from circuit_breaker_server.gateway.pacing import TokenBucket
+from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
+from circuit_breaker_server.gateway.subscriber import Subscriber
+from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Kept", "LaggingFeed", "read_some"]
+
+_MAX_STRIDE: Final = 512
+
+logger = get_logger("gateway")
+
+Lagging: TypeAlias = Subscriber[Any]
+"""A subscriber of whatever feed: catching up is told its feed apart."""
+
+
+class Kept(NamedTuple):
+    """The rest of a page that was read from the log and that a full socket did not take."""
+
+    subscriber: Lagging
+    channel: Channel
+    page: Page
+
+
+class CatchUpHub(Protocol):
+    """The interface of the gateway that catching up uses."""
+
+    @property
+    def reader(self) -> LogReader: ...
+
+    @property
+    def end(self) -> Position:
+        """The place up to which everything was offered to the channels."""
+        ...
+
+    def schedule(self, feed: Any, /) -> None:
+        """Flush this feed in the next turn of the loop."""
+        ...
+
+
+class LaggingFeed(Protocol):
+    """The interface of the feed whose subscribers catch up.
+
+    :ivar kept: the rest of a page that the socket did not take; it is sent before another page is read.
+    """
+
+    kept: Kept | None
+    peer: Peer
+
+    @property
+    def hub(self) -> CatchUpHub: ...
+
+    @property
+    def frame(self) -> Frame: ...
+
+    @property
+    def resume(self) -> bool: ...
+
+    @property
+    def writable(self) -> bool: ...
+
+    def stop_lagging(self, subscriber: Lagging, /) -> None:
+        """Read for a subscriber no more."""
+        ...
+
+    def rest(self, subscriber: Lagging, bucket: TokenBucket, /) -> None:
+        """Send a subscription nothing until it may get events again."""
+        ...
+
+    def fail(self, subscriber: Lagging, errors: Sequence[GraphQLError], /) -> None:
+        """End one operation with errors."""
+        ...
+
+    def complete(self, subscriber: Lagging, /) -> None:
+        """End one operation whose stream is over and was sent whole."""
+        ...
+
+
+async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
+    """Read a page for a subscriber behind the ring and write it, or let the subscriber rejoin the ring."""
+    bucket = subscriber.bucket
+    try:
+        if subscriber.unverified is not None:
+            await feed.hub.reader.verify(subscriber.unverified, subscriber.channel.selection.subjects)
+            if subscriber.ended:
+                return
+            subscriber.unverified = None
+            if feed.resume:
+                feed.peer.signal([(subscriber.id, subscriber.cursor)])
+        kept, feed.kept = feed.kept, None
+        if kept is not None and kept.channel is subscriber.channel:
+            _send(feed, subscriber, kept.page)
+            return
+        if _rejoin(feed, subscriber):
+            return
+        if bucket is not None and bucket.is_empty:
+            feed.rest(subscriber, bucket)
+            return
+        channel = subscriber.channel
+        page = await feed.hub.reader.read(
+            channel,
+            after=subscriber.position,
+            end=feed.hub.end,
+            # Of what cannot be sent yet nothing is read.
+            max_records=None if bucket is None else bucket.count * subscriber.stride,
+        )
+        # Rights may have changed meanwhile: then it is read again.
+        if not subscriber.ended and subscriber.channel is channel:
+            subscriber.denied += page.denied
+            # Where little matches, more is read at once than may be sent.
+            subscriber.stride = 1 if page.events else min(subscriber.stride * 8, _MAX_STRIDE)
+            if feed.writable:
+                _send(feed, subscriber, page)
+            else:  # another operation has filled the socket meanwhile
+                feed.kept = Kept(subscriber, channel, page)
+    except Gap as gap:
+        feed.fail(subscriber, [gap_error(gap.reason)])
+    except LogError:
+        logger.exception("log_unreadable", operation=subscriber.id)
+        unavailable = GraphQLError(message="the event log cannot be read", extensions={"code": "UNAVAILABLE"})
+        feed.fail(subscriber, [unavailable])
+    except Exception:
+        logger.exception("catch_up_failed", operation=subscriber.id, field=subscriber.channel.stream)
+        feed.fail(subscriber, [internal_error()])
+
+
+def _send(feed: LaggingFeed, subscriber: Lagging, page: Page) -> None:
+    """Write a page; stop inside it when the socket is full, or when there are no more tokens."""
+    bucket = subscriber.bucket
+    count = len(page.events) if bucket is None else bucket.take(len(page.events))
+    if count < len(page.events):
+        events, reached = page.events[:count], _end_of_part(page.events, count, subscriber.position)
+    else:
+        events, reached = page.events, page.position
+    encode, resume = subscriber.channel.projection.encode, feed.resume
+    payloads: list[bytes] = []
+    size = 0
+    prev = subscriber.cursor.encode()
+    left = len(events)
+    for position, cursor, value in events:
+        left -= 1
+        head = encode(value)
+        if resume:
+            place = cursor.encode()
+            payload = with_resume(head, place, prev)
+            prev = place
+        else:
+            payload = head + b"}"
+        payloads.append(payload)
+        size += len(payload)
+        if size > MAX_WRITE_BYTES or not left:
+            subscriber.position, subscriber.cursor = position, cursor
+            prefix = subscriber.prefix
+            feed.peer.write(prefix.join(feed.frame(len(prefix), payloads)))
+            payloads, size = [], 0
+            if subscriber.channel.ends_with(value):
+                feed.complete(subscriber)
+            if subscriber.ended:
+                return
+            if not feed.writable and left:
+                if bucket is not None:
+                    bucket.give_back(left)
+                rest = page.events[len(events) - left :]
+                feed.kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))
+                return
+    subscriber.position = reached
+    if bucket is not None and count < len(page.events):
+        feed.rest(subscriber, bucket)
+    else:
+        _rejoin(feed, subscriber)
+
+
+def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
+    seq = subscriber.channel.seq_after(subscriber.position)
+    if seq is None:
+        return False
+    feed.stop_lagging(subscriber)
+    subscriber.seq = seq
+    subscriber.live = True
+    subscriber.denied_before = subscriber.channel.denied
+    finite = subscriber.channel.selection.finite
+    if not subscriber.is_current:
+        feed.hub.schedule(feed)
+    elif finite is not None and finite.is_over():
+        # It resumed after the last event.
+        feed.complete(subscriber)
+    else:
+        feed.peer.caught_up(subscriber.id)
+    return True
+
+
+def _end_of_part(events: Sequence[Found], count: int, before: Position) -> Position:
+    """Return the place after the first events of a page: after their record, if no more of it follows."""
+    if not count:
+        return before
+    (offset, index), (following, _) = events[count - 1][0], events[count][0]
+    return (offset, index if following == offset else END_OF_RECORD)
