@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_sdk.events import Resource
 
 __all__ = ["Custom", "SubscriptionFilter", "as_filter", "conjuncts", "split"]
 
@@ -241,8 +240,8 @@ def _members(event_type: object) -> tuple[object, ...]:
 
 
 def _attribute_of(event_type: object, name: str) -> str:
-    is_resource = isinstance(event_type, type) and issubclass(event_type, Resource)
-    return "id" if is_resource and name == "resource_id" else name
+    other_names: Mapping[str, str] = getattr(event_type, "filter_names", {})
+    return other_names.get(name, name)
 
 
 def _has_attribute(event_type: object, name: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
@@ -184,6 +184,9 @@ class Resource(Event, frozen=True, kw_only=True):
         async for resource in client.workflows.subscribe_resource_updates(workflow_id="w-1"):
             print(resource.id, resource.state, resource.data)
     """
+
+    filter_names: ClassVar[Mapping[str, str]] = {"resource_id": "id"}
+    """The attribute that a filter of another name reads."""
 
     id: str
     workflow_id: str

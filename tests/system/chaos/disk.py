@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from circuit_breaker_sdk import OperationError, TransportError
+from circuit_breaker_sdk import OperationError, SubscriptionError, TransportError
 from tests.system.chaos.publishing import BATCH, Publisher
 from tests.system.chaos.result import Result, percentiles
 from tests.system.chaos.subscribing import IMPATIENT, Subscriber, judge, require_replay, until_all_have
@@ -235,7 +235,7 @@ async def _damaged(
         await replay.start(after=start)
         await until(lambda: replay.subscription is not None and replay.subscription.error is not None, 10)
         ended = replay.subscription is not None and replay.subscription.error is not None
-    except TransportError:
+    except (TransportError, SubscriptionError):
         ended = True
     await replay.aclose()
     result.require(ended, f"record {offset} is damaged, and a replay did not end with an error")
