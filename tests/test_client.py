@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from circuit_breaker_sdk import (
     BufferOverflowError,
     CircuitBreakerError,
     Client,
+    ClientBuilder,
     ConnectionFailed,
     Continuity,
     DecodeError,
     ErrorRecoveryPolicy,
     HandlerError,
+    MessageLimits,
+    OfflineQueue,
     OperationError,
     OverflowPolicy,
     SubscriptionBuilder,
@@ -424,3 +429,33 @@ def test_a_client_used_on_a_second_event_loop_says_so() -> None:
         asyncio.run(client.subscriptions.resource_updates().subscribe())
     with pytest.raises(UsageError, match="make one for each loop"):
         asyncio.run(client.subscriptions.resource_updates().subscribe())
+
+
+def test_the_builder_sets_every_argument_of_the_constructor_and_no_other() -> None:
+    other_names = {"base_url": "url", "header": "headers", "connection_param": "connection_params"}
+    methods = {name for name in vars(ClientBuilder) if not name.startswith("_")} - {"build"}
+    arguments = set(inspect.signature(Client).parameters)
+    assert {other_names.get(name, name) for name in methods} == arguments
+
+
+def test_what_the_builder_is_given_reaches_the_constructor() -> None:
+    given: dict[str, object] = {}
+
+    def make(url: str, **arguments: object) -> dict[str, object]:
+        given.update(arguments, url=url)
+        return given
+
+    context, queue = ssl.create_default_context(), OfflineQueue()
+    builder = ClientBuilder(make).base_url("ws://localhost").ssl(context).critical().offline_queue(queue)
+    builder.cursor_store("cursors.json").limits(MessageLimits()).max_buffered_bytes(1).header("A", "b")
+    assert builder.connection_param("c", 1).build() == {
+        "url": "ws://localhost",
+        "ssl": context,
+        "critical": True,
+        "offline_queue": queue,
+        "cursor_store": "cursors.json",
+        "limits": MessageLimits(),
+        "max_buffered_bytes": 1,
+        "headers": {"A": "b"},
+        "connection_params": {"c": 1},
+    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.config import (
     BufferLimits,
@@ -11,13 +12,18 @@ from circuit_breaker_sdk.config import (
     ErrorRecoveryPolicy,
     Heartbeat,
     MessageBatching,
+    MessageLimits,
+    OfflineQueue,
     Timeouts,
 )
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.recovery.cursor_store import CursorStore
+
+if TYPE_CHECKING:
+    import ssl as tls
 
 __all__ = ["ClientBuilder"]
-
 
 C = TypeVar("C")
 
@@ -25,6 +31,9 @@ C = TypeVar("C")
 @final
 class ClientBuilder(Generic[C]):
     """Collect a client's settings by fluent calls; ``Client.builder()`` makes one.
+
+    Each method sets the constructor's argument of its name, where that is described; ``header`` and
+    ``connection_param`` add one entry. What is not set has the constructor's default.
 
     Example::
 
@@ -34,26 +43,15 @@ class ClientBuilder(Generic[C]):
     def __init__(self, make: Callable[..., C]) -> None:
         """``make``: the client's class."""
         self._make = make
-        self._base_url: str | Sequence[str] | None = None
-        self._token: str | TokenSource | None = None
+        self._url: str | Sequence[str] | None = None
         self._headers: dict[str, str] = {}
         self._connection_params: dict[str, object] = {}
-        self._timeouts: Timeouts | None = None
-        self._buffer: BufferLimits | None = None
-        self._recovery: ErrorRecoveryPolicy | None = None
-        self._circuit_breaker: CircuitBreakerPolicy | None = None
-        self._heartbeat: Heartbeat | None = Heartbeat()
-        self._pool: SubscriptionConnectionPool | None = None
-        self._batching: MessageBatching | None = None
+        # Any: the constructor checks each argument's type.
+        self._arguments: dict[str, Any] = {}
 
     def base_url(self, url: str | Sequence[str]) -> Self:
         """Set the server's URL, or several."""
-        self._base_url = url
-        return self
-
-    def token(self, token: str | TokenSource) -> Self:
-        """Set the bearer token, or the function that gives one."""
-        self._token = token
+        self._url = url
         return self
 
     def header(self, name: str, value: str) -> Self:
@@ -66,58 +64,73 @@ class ClientBuilder(Generic[C]):
         self._connection_params[name] = value
         return self
 
+    def token(self, token: str | TokenSource) -> Self:
+        """Set the bearer token, or the function that gives one."""
+        return self._set("token", token)
+
+    def ssl(self, context: tls.SSLContext) -> Self:
+        """Set the context for ``wss`` and ``https``."""
+        return self._set("ssl", context)
+
     def timeouts(self, timeouts: Timeouts) -> Self:
         """Set how long each wait on the network may last."""
-        self._timeouts = timeouts
-        return self
+        return self._set("timeouts", timeouts)
+
+    def limits(self, limits: MessageLimits) -> Self:
+        """Set how long a message may be."""
+        return self._set("limits", limits)
 
     def buffer(self, limits: BufferLimits) -> Self:
         """Set the bounds of each subscription's buffer."""
-        self._buffer = limits
-        return self
+        return self._set("buffer", limits)
+
+    def max_buffered_bytes(self, max_bytes: int) -> Self:
+        """Set the bound of all buffers together."""
+        return self._set("max_buffered_bytes", max_bytes)
+
+    def cursor_store(self, store: CursorStore | str | os.PathLike[str]) -> Self:
+        """Set where subscriptions with a ``cursor_key`` keep their cursors."""
+        return self._set("cursor_store", store)
 
     def recovery(self, policy: ErrorRecoveryPolicy) -> Self:
         """Set how a lost connection is tried again."""
-        self._recovery = policy
-        return self
+        return self._set("recovery", policy)
 
     def circuit_breaker(self, policy: CircuitBreakerPolicy) -> Self:
         """Set when a URL that keeps failing is left alone."""
-        self._circuit_breaker = policy
-        return self
+        return self._set("circuit_breaker", policy)
 
     def heartbeat(self, heartbeat: Heartbeat | None) -> Self:
         """Set how a dead connection is noticed; ``None`` sends no pings."""
-        self._heartbeat = heartbeat
-        return self
+        return self._set("heartbeat", heartbeat)
+
+    def critical(self, critical: bool = True) -> Self:
+        """Poll for every subscription while no WebSocket gets through."""
+        return self._set("critical", critical)
+
+    def offline_queue(self, queue: OfflineQueue) -> Self:
+        """Set how mutations wait for a server that is away."""
+        return self._set("offline_queue", queue)
 
     def batching(self, batching: MessageBatching) -> Self:
         """Set how messages to the server wait for each other."""
-        self._batching = batching
-        return self
+        return self._set("batching", batching)
 
     def pool(self, pool: SubscriptionConnectionPool) -> Self:
         """Spread subscriptions over several connections; a pool serves one client."""
-        self._pool = pool
-        return self
+        return self._set("pool", pool)
 
     def build(self) -> C:
         """Make the client; nothing is connected yet.
 
-        :raises UsageError: no base URL was given, or it cannot be used.
+        :raises UsageError: no base URL was given, or an argument cannot be used.
         """
-        if self._base_url is None:
+        if self._url is None:
             raise UsageError("Client.builder() needs base_url(…)")
         return self._make(
-            self._base_url,
-            token=self._token,
-            headers=self._headers,
-            connection_params=self._connection_params,
-            timeouts=self._timeouts,
-            buffer=self._buffer,
-            recovery=self._recovery,
-            circuit_breaker=self._circuit_breaker,
-            heartbeat=self._heartbeat,
-            pool=self._pool,
-            batching=self._batching,
+            self._url, headers=self._headers, connection_params=self._connection_params, **self._arguments
         )
+
+    def _set(self, name: str, value: object) -> Self:
+        self._arguments[name] = value
+        return self

@@ -26,8 +26,8 @@ def test_another_address_without_authentication_is_wrong_usage_and_says_what_to_
 @pytest.mark.parametrize(
     ("options", "who"),
     [
-        ((), "everybody on this machine may do everything"),
-        (("--host", "0.0.0.0", "--insecure"), "everybody who reaches this server may do everything"),  # noqa: S104 (told to)
+        ((), "any local process has full access"),
+        (("--host", "0.0.0.0", "--insecure"), "any program that reaches this server has full access"),  # noqa: S104 (told to)
         (("--api-keys",), None),
     ],
 )

@@ -146,7 +146,7 @@ def serve(
         bool,
         typer.Option(
             "--insecure",
-            help="Listen on an address that other machines reach, and let everybody do everything.",
+            help="Listen on an address that other machines reach, and give every caller full access.",
         ),
     ] = False,
     policy_file: Annotated[

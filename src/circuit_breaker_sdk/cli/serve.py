@@ -89,7 +89,7 @@ async def serve(
     :param tls_cert: serves ``https`` and ``wss`` with this certificate and its key; ``None``: without TLS.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
-    :param tokens: what every client has to show. Without tokens and API keys everybody is let in.
+    :param tokens: what every client has to show. Without tokens and API keys every caller has full access.
     :param api_keys: whether API keys are taken.
     :param insecure: whether without tokens and API keys other machines may reach the server; else it is wrong
         usage.
@@ -156,7 +156,7 @@ async def serve(
     try:
         settle_memory()
         if settings.is_open:
-            print_marker("open", _everybody(settings))
+            print_marker("open", _open_access(settings))
         sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
         sys.stdout.flush()
         await until_stopped(stop, server.wait())
@@ -168,6 +168,9 @@ async def serve(
     return ExitCode.OK
 
 
-def _everybody(settings: ServerSettings) -> str:
-    who = "on this machine" if is_loopback(settings.host) else "who reaches this server"
-    return f"everybody {who} may do everything; ask who it is with --token-key-file or --api-keys"
+def _open_access(settings: ServerSettings) -> str:
+    callers = "any local process" if is_loopback(settings.host) else "any program that reaches this server"
+    return (
+        f"no authentication configured: {callers} has full access. Set --token-key-file or --api-keys to "
+        "require credentials"
+    )

@@ -262,7 +262,7 @@ class ServerSettings:
         if not self.is_open or self.insecure or is_loopback(self.host):
             return None
         return (
-            f"{self.host or 'every address'} is reached from other machines, and nobody would be asked who "
-            "he is: set token_keys or api_keys (--token-key-file, --api-keys), listen on 127.0.0.1, or let "
-            "everybody do everything with insecure (--insecure)"
+            f"{self.host or 'every address'} is reached from other machines, and no authentication is "
+            "configured: set token_keys or api_keys (--token-key-file, --api-keys), listen on 127.0.0.1, or "
+            "give every caller full access with insecure (--insecure)"
         )
