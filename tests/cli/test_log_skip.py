@@ -13,7 +13,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import AuditLine, AuditPaths, read, read_key
 from tests.cli.process import READY, complain, running
-from tests.server.engine.test_fail_stop import ghost
+from tests.server.engine.ghost_record import ghost
 from tests.server.tokens import SECRET
 
 

@@ -7,14 +7,7 @@ import pytest
 from circuit_breaker_sdk import BreakerState, CircuitBreakerPolicy, Heartbeat, UsageError
 from circuit_breaker_sdk.connections import CircuitBreaker
 from circuit_breaker_sdk.connections.endpoints import Endpoints
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.connections.clock import Clock
 
 
 def test_it_opens_at_the_threshold_and_lets_one_attempt_through_after_its_time() -> None:

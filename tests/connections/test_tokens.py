@@ -13,7 +13,7 @@ import pytest
 from circuit_breaker_sdk.connections.token_rotation import rotate
 from circuit_breaker_sdk.connections.tokens import Tokens, expiry_of
 from circuit_breaker_sdk.errors import ConnectionFailed, UsageError
-from tests.connections.test_circuit_breaker import Clock
+from tests.connections.clock import Clock
 
 
 def jwt(**claims: object) -> str:

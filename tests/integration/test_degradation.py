@@ -30,8 +30,7 @@ from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import ChatMessageInput, MCPServerConfigInput, MCPServerType
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.strawberry_server import TickEvent, strawberry_server
-from tests.integration.test_reconnect import number_of
-from tests.integration.workflows import create_review_workflow
+from tests.integration.workflows import create_review_workflow, number_of
 from tests.waiting import until
 
 

@@ -12,7 +12,6 @@ from circuit_breaker_sdk import (
     Client,
     ConnectionFailed,
     Continuity,
-    ErrorRecoveryPolicy,
     Gap,
     GapError,
     RateLimitExceeded,
@@ -22,12 +21,10 @@ from circuit_breaker_sdk.recovery import gaps
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import RateSettings, Server, ServerSettings
+from tests.integration.policies import NEVER_OPEN, SOON
 from tests.integration.strawberry_server import TickEvent, strawberry_server
-from tests.integration.test_reconnect import NEVER_OPEN, number_of
-from tests.integration.workflows import create_review_workflow
+from tests.integration.workflows import create_review_workflow, number_of
 from tests.waiting import until
-
-SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
 
 
 def client_of(url: str) -> Client:

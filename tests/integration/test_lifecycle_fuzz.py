@@ -30,8 +30,8 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import Server, ServerSettings
-from tests.integration.test_reconnect import NEVER_OPEN, number_of, numbers
-from tests.integration.workflows import create_review_workflow
+from tests.integration.policies import NEVER_OPEN
+from tests.integration.workflows import create_review_workflow, number_of, numbers
 from tests.waiting import until
 
 FIRST_SEED = int(os.environ.get("LIFECYCLE_SEED", "1"))

@@ -22,8 +22,7 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.domains.execution import is_mutation
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
-from tests.integration.test_reconnect import number_of
-from tests.integration.workflows import create_review_workflow
+from tests.integration.workflows import create_review_workflow, number_of
 from tests.waiting import until
 
 

@@ -25,9 +25,9 @@ from circuit_breaker_sdk.streams import ResourceUpdateSubscription
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.connections.raw_server import acknowledge, send_message
-from tests.integration import test_token_rotation as rotation
-from tests.integration.test_reconnect import NEVER_OPEN, SOON, number_of, numbers
-from tests.integration.workflows import create_review_workflow
+from tests.integration import token_world as rotation
+from tests.integration.policies import NEVER_OPEN, SOON
+from tests.integration.workflows import create_review_workflow, number_of, numbers
 from tests.transports.peers import CLOSE, Peer, serve
 from tests.waiting import until
 

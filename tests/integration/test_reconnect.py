@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from circuit_breaker_sdk import (
-    CircuitBreakerPolicy,
     Client,
     ConnectionFailed,
     Continuity,
@@ -19,23 +17,12 @@ from circuit_breaker_sdk import (
     SubscriptionState,
 )
 from circuit_breaker_sdk.testing import Direction, FaultProxy
-from circuit_breaker_sdk.types import ChatMessageInput, Resource
+from circuit_breaker_sdk.types import ChatMessageInput
 from circuit_breaker_server import Server, ServerSettings
+from tests.integration.policies import NEVER_OPEN, SOON
 from tests.integration.strawberry_server import TickEvent, strawberry_server
-from tests.integration.workflows import create_review_workflow
+from tests.integration.workflows import create_review_workflow, number_of, numbers
 from tests.waiting import until
-
-NEVER_OPEN = CircuitBreakerPolicy(failure_threshold=1_000_000)
-SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
-
-
-def number_of(resource: Resource) -> object:
-    assert isinstance(resource.data, dict)
-    return resource.data["n"]
-
-
-def numbers(seen: list[object]) -> Callable[[Resource], None]:
-    return lambda resource: seen.append(number_of(resource))
 
 
 async def test_a_connection_cut_again_and_again_loses_doubles_and_reorders_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from circuit_breaker_server.engine.skipped_records import skip
 from circuit_breaker_server.engine.workflows.streams import resource_subject
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
-from tests.server.engine.test_fail_stop import ghost
+from tests.server.engine.ghost_record import ghost
 
 
 def server(data: Path) -> Server:

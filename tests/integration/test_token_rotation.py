@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import OctKey
 
-from circuit_breaker_sdk import (
-    AuthenticationFailed,
-    Client,
-    Continuity,
-    ErrorRecoveryPolicy,
-    SubscriptionState,
-)
-from circuit_breaker_sdk.testing import FaultProxy
-from circuit_breaker_server import Server, ServerSettings, TokenSettings
-from tests.integration.test_reconnect import number_of
-from tests.integration.workflows import create_review_workflow
+from circuit_breaker_sdk import AuthenticationFailed, Continuity, SubscriptionState
+from tests.integration.token_world import token, world
+from tests.integration.workflows import number_of
 from tests.waiting import until
-
-KEY = b"k" * 32
-SOON = ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05)
-
-
-def token(life_seconds: float, *, key: bytes = KEY) -> str:
-    # Whole seconds would make every life up to a second shorter.
-    claims = {"sub": "me", "exp": time.time() + life_seconds}
-    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key), algorithms=["HS256"])
-
-
-class World(NamedTuple):
-    server: Server
-    direct: Client
-    proxy: FaultProxy
-    workflow: str
-
-    def client(self, source: str | Callable[[], str], **settings: object) -> Client:
-        url = f"ws://127.0.0.1:{self.proxy.port}/graphql"
-        return Client(url, token=source, recovery=SOON, **settings)  # type: ignore[arg-type]  # by their names
-
-    async def publish(self, *numbers: int) -> None:
-        for n in numbers:
-            await self.direct.workflows.create_resource(workflow_id=self.workflow, data={"n": n})
-
-
-@asynccontextmanager
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    settings = ServerSettings(
-        port=0, data_dir=tmp_path, ring_size=8, token_keys=TokenSettings(key=KEY, leeway_seconds=0)
-    )
-    async with (
-        Server(settings) as server,
-        FaultProxy("127.0.0.1", server.port) as proxy,
-        Client(server.url, token=token(3600)) as direct,
-    ):
-        yield World(server, direct, proxy, (await create_review_workflow(direct)).id)
 
 
 async def test_a_token_is_renewed_before_it_ends_and_the_streams_go_over_whole(tmp_path: Path) -> None:

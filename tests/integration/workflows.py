@@ -1,9 +1,14 @@
-"""The workflow that the integration tests run."""
+"""The workflow that the integration tests run, and resources told apart by a number in their data."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.events import ActivityInput, StateInput, StateType, Workflow
+from circuit_breaker_sdk.types import Resource
+
+__all__ = ["create_review_workflow", "number_of", "numbers"]
 
 
 async def create_review_workflow(client: Client) -> Workflow:
@@ -22,3 +27,14 @@ async def create_review_workflow(client: Client) -> Workflow:
             ActivityInput(id="approve", from_states=["review"], to_state="approved"),
         ],
     )
+
+
+def number_of(resource: Resource) -> object:
+    """Return the number that a test gave a resource in its data."""
+    assert isinstance(resource.data, dict)
+    return resource.data["n"]
+
+
+def numbers(seen: list[object]) -> Callable[[Resource], None]:
+    """Return a callback that notes the number of each resource."""
+    return lambda resource: seen.append(number_of(resource))

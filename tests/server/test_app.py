@@ -3,86 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import socket
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import final
 
 import aiohttp
-import msgspec
 import pytest
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.errors import HandshakeFailed
 from circuit_breaker_sdk.transports.websocket import connect
 from circuit_breaker_server import Server, ServerSettings, ServerStartError
-from tests.server.stage import Client
-from tests.transports.peers import SUBPROTOCOL, TEXT, RecordingSink, raw_client
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, NATS, UPDATES, WORKFLOW
+from tests.server.site import site
+from tests.transports.peers import SUBPROTOCOL, TEXT, RecordingSink
 
-CREATE_WORKFLOW = "mutation($input: WorkflowDefinitionInput!) { createWorkflow(input: $input) { id } }"
-CREATE_RESOURCE = "mutation($input: ResourceCreateInput!) { createResource(input: $input) { id } }"
-EXECUTE = "mutation($input: ActivityExecuteInput!) { executeActivity(input: $input) { id state } }"
-UPDATES = "subscription($id: String) { resourceUpdates(resourceId: $id) { id state } }"
-EVENTS = "subscription($id: String!) { workflowEvents(workflowId: $id) { eventType natsSequence } }"
-NATS = "subscription($id: String!) { natsResourceStream(workflowId: $id) { sequence } }"
-WORKFLOW = {
-    "name": "Ping-pong",
-    "initialState": "left",
-    "states": [
-        {"id": name, "name": name, "workflowId": "", "stateType": "NORMAL"} for name in ("left", "right")
-    ],
-    "activities": [
-        {"id": "ping", "fromStates": ["left"], "toState": "right", "conditions": []},
-        {"id": "pong", "fromStates": ["right"], "toState": "left", "conditions": []},
-    ],
-}
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
-
-
-@final
-class Site:
-    """A running server, and HTTP to it."""
-
-    def __init__(self, server: Server, http: aiohttp.ClientSession) -> None:
-        self.server = server
-        self.http = http
-        self.root = server.url.removesuffix("/graphql")
-        self.clients: list[Client] = []
-
-    async def post(self, query: str, variables: Mapping[str, object] | None = None) -> dict[str, object]:
-        body, headers = {"query": query, "variables": variables}, {"Resume-Version": "1"}
-        async with self.http.post(self.server.url, json=body, headers=headers) as answer:
-            assert answer.status == 200
-            return msgspec.json.decode(await answer.read(), type=dict[str, object])
-
-    async def made(self, query: str, given: Mapping[str, object]) -> tuple[str, str]:
-        """Run a mutation that makes one thing; return its id and the cursor of the answer."""
-        answer = await self.post(query, {"input": given})
-        assert "errors" not in answer, answer
-        ((made),) = msgspec.convert(answer["data"], dict[str, dict[str, str]]).values()
-        resume = msgspec.convert(answer["extensions"], dict[str, dict[str, str]])["resume"]
-        return made["id"], resume["cursor"]
-
-    async def open(self, path: str = "/graphql") -> Client:
-        client = Client(await raw_client(self.server.port, path=path))
-        self.clients.append(client)
-        assert "101" in await client.peer.read_head()
-        return client
-
-
-@contextlib.asynccontextmanager
-async def site(data_dir: Path, **more: int) -> AsyncIterator[Site]:
-    settings = ServerSettings(data_dir=data_dir, port=0, log_level="critical", **more)  # type: ignore[arg-type]  # numbers
-    async with Server(settings) as server, aiohttp.ClientSession() as http:
-        running = Site(server, http)
-        try:
-            yield running
-        finally:
-            for client in running.clients:
-                await client.leave()
 
 
 # --- HTTP ------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.server.test_app import CREATE_WORKFLOW, EXECUTE, WORKFLOW, site
+from tests.server.operations import CREATE_WORKFLOW, EXECUTE, WORKFLOW
+from tests.server.site import site
 
 FIELDS = """
     id workflowId state data metadata createdAt updatedAt natsSequence natsTimestamp natsSubject

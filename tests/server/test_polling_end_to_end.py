@@ -11,8 +11,9 @@ import pytest
 from circuit_breaker_server import ServerSettings, app
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from tests.server.gateway.worlds import Payload, assert_chained, resume_of
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
 from tests.server.polling_stage import Result, operation, poll_one
-from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW, Site, site
+from tests.server.site import Site, site
 from tests.waiting import until
 
 STREAM = "subscription($id: String!) { llmStream(requestId: $id) { delta isComplete } }"

@@ -10,7 +10,7 @@ import pytest
 
 from circuit_breaker_server.endpoints.long_poll.start_deadlines import Patience
 from circuit_breaker_server.gateway.subscription_plan import PlanKey
-from tests.server.gateway.test_finite import LAST, Story
+from tests.server.gateway.finite_stream import LAST, Story
 from tests.server.gateway.worlds import ONE_THING, Payload, assert_chained
 from tests.server.polling_stage import PollStage, Result, operation, polling
 from tests.waiting import PATIENCE_SECONDS, until

@@ -15,7 +15,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.security.rights import Rights
 from circuit_breaker_server.security.scopes import parse_scope
-from tests.server.access.test_rules import Office, open_office
+from tests.server.access.office import Office, open_office
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
 
 CONFIGURE = "mutation($input: LlmProviderConfigInput!) { configureLlmProvider(input: $input) { id baseUrl } }"

@@ -9,16 +9,9 @@ import msgspec
 import pytest
 
 from circuit_breaker_server import ServerSettings
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EXECUTE, UPDATES, WORKFLOW
+from tests.server.site import Site, site
 from tests.server.stage import Client
-from tests.server.test_app import (
-    CREATE_RESOURCE,
-    CREATE_WORKFLOW,
-    EXECUTE,
-    UPDATES,
-    WORKFLOW,
-    Site,
-    site,
-)
 
 EVERYTHING = """{
   workflows { id states { id } }

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW, Site, site
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
+from tests.server.site import Site, site
 
 CREATE = "mutation($input: RuleInput!) { createRule(input: $input) { id } }"
 EVALUATE = """

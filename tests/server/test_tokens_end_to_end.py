@@ -15,9 +15,9 @@ import pytest
 
 from circuit_breaker_server import Server, ServerSettings, TokenSettings, logs
 from tests.server.gateway.worlds import ALL_THINGS, Payload
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
 from tests.server.polling_stage import Result, operation, polling
 from tests.server.stage import Client
-from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
 from tests.server.tokens import LEEWAY, NOW, SECRET, SetClock, authenticator, forged, token, unsigned
 from tests.transports.peers import CLOSE, raw_client
 from tests.waiting import until

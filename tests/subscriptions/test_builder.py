@@ -7,7 +7,7 @@ import pytest
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.subscriptions import Subscription, SubscriptionBuilder
 from tests.connections.raw_server import acknowledge, read_message, stay
-from tests.subscriptions.test_manager import TICKS, manager
+from tests.subscriptions.managers import TICKS, manager
 from tests.transports.peers import Peer
 
 

@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import PollConnection, Supervisor
+from circuit_breaker_sdk.config import Timeouts
 from circuit_breaker_sdk.errors import OperationTimeoutError, SubscriptionFailed, UsageError
-from circuit_breaker_sdk.subscriptions import (
-    Operation,
-    Subscription,
-    SubscriptionManager,
-)
-from tests.connections.raw_server import (
-    Script,
-    acknowledge,
-    read_message,
-    send_message,
-    send_next,
-    settings,
-    stay,
-)
-from tests.transports.peers import Peer, serve
+from circuit_breaker_sdk.subscriptions import Operation, Subscription
+from tests.connections.raw_server import acknowledge, read_message, send_message, send_next, stay
+from tests.subscriptions.managers import TICKS, manager
+from tests.transports.peers import Peer
 from tests.waiting import until
 
-TICKS = Operation(document="subscription { tick }", type=int, label="ticks")
 RESUME: dict[str, object] = {"resume": {"version": 1, "epoch": "e"}}
-
-
-@asynccontextmanager
-async def manager(
-    script: Script, timeouts: Timeouts | None = None, *, max_retries: int | None = 0
-) -> AsyncIterator[SubscriptionManager]:
-    async with serve(script) as port:
-        owner = Supervisor(settings(port))
-        under_test = SubscriptionManager(
-            owner,
-            poll := PollConnection(settings(port)),
-            buffer=BufferLimits(),
-            timeouts=timeouts or Timeouts(),
-            policy=ErrorRecoveryPolicy(max_retries=max_retries, base_delay=0.01),
-        )
-        try:
-            yield under_test
-        finally:
-            await under_test.aclose()
-            await poll.aclose()
-            await owner.aclose()
 
 
 async def test_where_resume_was_negotiated_it_returns_at_the_live_signal() -> None:

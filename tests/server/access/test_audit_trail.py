@@ -31,9 +31,10 @@ from circuit_breaker_server.security.audit import (
     verify,
 )
 from circuit_breaker_server.security.audit.records import Seal
-from tests.server.access.test_rules import open_office
+from tests.server.access.office import open_office
 from tests.server.engine.worlds import clock, create_workflow
-from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, WORKFLOW, site
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, WORKFLOW
+from tests.server.site import site
 
 ADA = Origin(principal="ada", tenant="acme", address="192.0.2.7", policy="7", action="createWorkflow()")
 

@@ -11,7 +11,7 @@ import pytest
 from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.endpoints.websocket import session_registry
 from circuit_breaker_server.endpoints.websocket.session import TOO_MANY
-from tests.server.access.test_rules import Office, open_office
+from tests.server.access.office import Office, open_office
 
 
 async def connected(

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,45 +17,20 @@ from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollRequest
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.security.api_keys import ApiKeyFile
-from tests.server.access.test_rules import CREATE_SERVER, TOOLS, UNKNOWN, Office, open_office, policy_of
-from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
-
-MINE: Final = [
-    "workflow:admin:mine*",
-    "nats:admin:mine*",
-    "agent:admin:mine*",
-    "rule:admin:mine*",
-    "mcp:admin:server/mine*",
-    "mcp:admin:session/mine*",
-    "llm:admin:mine*",
-]
-CREATE_AGENT: Final = "mutation($input: AgentDefinitionInput!) { createAgent(input: $input) { id } }"
-CREATE_CONFIG: Final = (
-    "mutation($input: StateAgentConfigInput!) { createStateAgentConfig(input: $input) { id } }"
+from tests.server.access.office import MINE, UNKNOWN, Office, open_office, policy_of
+from tests.server.operations import (
+    AGENT,
+    CREATE_AGENT,
+    CREATE_CONFIG,
+    CREATE_RULE,
+    CREATE_SERVER,
+    CREATE_WORKFLOW,
+    RULE,
+    TOOLS,
+    TRIGGER,
+    WORKFLOW,
+    config_of,
 )
-TRIGGER: Final = (
-    "mutation($id: String!) { triggerStateAgents(input: {resourceId: $id}) { id agentId inputData } }"
-)
-CREATE_RULE: Final = "mutation($input: RuleInput!) { createRule(input: $input) { id } }"
-AGENT: Final = {
-    "name": "a",
-    "description": "",
-    "llmProvider": {"providerType": "echo", "model": "echo", "apiKey": ""},
-    "llmConfig": {"temperature": 0.0, "stopSequences": []},
-    "prompts": {"system": "", "userTemplate": "look"},
-    "capabilities": [],
-    "tools": [],
-}
-RULE: Final = {
-    "name": "r",
-    "description": "",
-    "condition": {"conditionType": "FieldExists", "field": "n"},
-}
-
-
-def config_of(agent: str) -> dict[str, object]:
-    mapping: dict[str, object] = {"inputMapping": {"n": "$.n"}, "outputMapping": {}}
-    return {"stateId": "left", "agentId": agent, **mapping, "enabled": True}
 
 
 @pytest.fixture(autouse=True)

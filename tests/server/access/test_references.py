@@ -14,17 +14,18 @@ from joserfc.jwk import RSAKey
 
 from circuit_breaker_server.access.references import REFERENCES, VALUES
 from circuit_breaker_server.graphql.schema import load_schema
-from tests.server.access.test_edges import (
+from tests.server.access.office import MINE, Office, open_office
+from tests.server.operations import (
     AGENT,
     CREATE_AGENT,
     CREATE_CONFIG,
     CREATE_RULE,
-    MINE,
+    CREATE_SERVER,
     RULE,
+    TOOLS,
     TRIGGER,
     config_of,
 )
-from tests.server.access.test_rules import CREATE_SERVER, TOOLS, Office, open_office
 from tests.system.attack.naming import KINDS_OF_IDS, NOBODYS, Operation, with_ids, written
 
 

@@ -2,93 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
-import aiohttp
 import pytest
 from graphql import GraphQLObjectType
 
-from circuit_breaker_sdk import Client, SubscriptionError, TransportError
-from circuit_breaker_server import Server, ServerSettings, TokenSettings, logs
+from circuit_breaker_sdk import SubscriptionError, TransportError
+from circuit_breaker_server import logs
 from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
 from circuit_breaker_server.access.streams import STREAMS
 from circuit_breaker_server.graphql.schema import load_schema
-from circuit_breaker_server.security.scopes import KINDS
-from tests.server.test_app import CREATE_RESOURCE, CREATE_WORKFLOW, EXECUTE, WORKFLOW
-from tests.server.tokens import SECRET, token
-
-ALL = [f"{kind}:admin:*" for kind in KINDS]
-UNKNOWN = "00000000-0000-4000-8000-000000000000"
+from tests.server.access.office import UNKNOWN, open_office, policy_of, settled
+from tests.server.operations import CREATE_RESOURCE, CREATE_SERVER, CREATE_WORKFLOW, EXECUTE, WORKFLOW
 
 
 @pytest.fixture(autouse=True)
 def quiet_logs(default_log_level: None) -> None:
     logs.configure("critical")
-
-
-@final
-class Office:
-    """A server with a policy, and people who ask it."""
-
-    def __init__(self, server: Server, http: aiohttp.ClientSession, policy: Path) -> None:
-        self.server = server
-        self.http = http
-        self.policy = policy
-
-    def token_of(self, who: str) -> str:
-        return token(sub=who, exp=time.time() + 3600)
-
-    def client(self, who: str) -> Client:
-        return Client(self.server.url, token=self.token_of(who))
-
-    async def ask(self, who: str, query: str, **variables: object) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.token_of(who)}"}
-        body = {"query": query, "variables": variables}
-        async with self.http.post(self.server.url, json=body, headers=headers) as answer:
-            found: dict[str, Any] = await answer.json(content_type=None)
-            return found
-
-    async def made(self, query: str, given: Mapping[str, object]) -> str:
-        answer = await self.ask("boss", query, input=given)
-        ((thing),) = answer["data"].values()
-        return str(thing["id"])
-
-    async def workflow(self) -> str:
-        return await self.made(CREATE_WORKFLOW, WORKFLOW)
-
-    async def resource(self, workflow: str) -> str:
-        return await self.made(CREATE_RESOURCE, {"workflowId": workflow, "data": {}, "metadata": {}})
-
-
-def policy_of(people: Mapping[str, tuple[str, list[str]]]) -> str:
-    return "\n".join(
-        f'[principals."{name}"]\ntenant = "{tenant}"\nscopes = {json.dumps(scopes)}'
-        for name, (tenant, scopes) in {"boss": ("*", ALL), **people}.items()
-    )
-
-
-@contextlib.asynccontextmanager
-async def open_office(
-    tmp_path: Path, settings_: Mapping[str, Any] | None = None, **people: tuple[str, list[str]]
-) -> AsyncIterator[Office]:
-    policy = tmp_path / "policy.toml"
-    policy.write_text(policy_of(people))
-    settings = ServerSettings(
-        data_dir=tmp_path / "data",
-        port=0,
-        log_level="critical",
-        token_keys=TokenSettings(key=SECRET),
-        policy_file=policy,
-        allowed_outbound=("127.0.0.1",),
-        **(settings_ or {}),
-    )
-    async with Server(settings) as server, aiohttp.ClientSession() as http:
-        yield Office(server, http, policy)
 
 
 def fields_of(root: GraphQLObjectType | None) -> set[str]:
@@ -101,15 +33,6 @@ def test_every_root_field_has_a_rule_and_no_rule_is_of_a_field_that_is_not() -> 
     assert set(MUTATION_RULES) == fields_of(schema.mutation_type)
     assert set(STREAMS) == fields_of(schema.subscription_type)
 
-
-CREATE_SERVER = "mutation($input: CreateMcpServerInput!) { createMcpServer(input: $input) { id } }"
-TOOLS = {
-    "name": "tools",
-    "type": "LOCAL",
-    "tenantId": "acme",
-    "config": {"endpoint": "http://127.0.0.1:9/mcp"},
-    "enabled": False,
-}
 
 OF_WORKFLOW = [
     "query($id: String!) { workflow(id: $id) { id name } }",
@@ -247,13 +170,6 @@ async def test_a_stream_carries_what_may_be_seen_and_nothing_else_live_and_repla
             assert [(await anext(again)).id for _ in range(2)] == [event.id for event in seen]
             with pytest.raises((TransportError, SubscriptionError)):
                 await client.workflows.subscribe_workflow_events(workflow_id=second).subscribe()
-
-
-async def settled(office: Office, who: str, workflow: str) -> None:
-    """Wait until the policy that lets somebody see a workflow is in force."""
-    query = "query($id: String!) { workflow(id: $id) { id } }"
-    while (await office.ask(who, query, id=workflow))["data"]["workflow"] is None:
-        pass
 
 
 async def test_a_change_of_the_policy_reaches_streams_that_are_live(tmp_path: Path) -> None:

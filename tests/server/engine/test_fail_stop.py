@@ -20,8 +20,9 @@ from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.skipped_records import CannotSkip, skip
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.engine.workflows.state import FoldedState
-from circuit_breaker_server.log.event_log import NewRecord, Record
+from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from tests.server.engine.ghost_record import ghost
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import clock, create_resource, create_workflow, everything, execute
 
@@ -169,16 +170,6 @@ async def test_changes_that_could_not_be_taken_stop_the_engine_and_save_nothing(
     again = await started(log)
     assert state_of(again) == before
     await again.aclose()
-
-
-def ghost() -> NewRecord:
-    """Make a record that changes a resource that no record made."""
-    data = (
-        b'{"type":"resource_changed","v":1,"resource":{"id":"r","workflowId":"w","state":"a",'
-        b'"stateDefinition":{},"data":{},"metadata":{},"createdAt":"x","updatedAt":"x","history":[]},'
-        b'"origin":{"release":"9.9.9"}}'
-    )
-    return NewRecord(subject="resource.w.r", id="f" * 32, data=data, expected=0)
 
 
 async def log_with_ghost(directory: Path) -> SqliteEventLog:

@@ -2,67 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite, Selection
-from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import Refused
-from tests.server.gateway.worlds import (
-    ONE_THING,
-    FakePeer,
-    ScriptedLog,
-    assert_chained,
-    resume_of,
-    running,
-    turns,
-)
-
-LAST = 9
-
-
-class Story(ScriptedLog):
-    """A log of one stream: a record without events, then things numbered up to the last one."""
-
-    def begin(self) -> None:
-        self.put(("thing.s", []))
-
-    def tell(self, *numbers: int) -> None:
-        for n in numbers:
-            self.put(("thing.s", [("things", {"id": "s", "n": n, "tag": None})]))
-
-    def start(self) -> Cursor | None:
-        first = next((r for r in self.records.values() if r.subject == "thing.s"), None)
-        return None if first is None else Cursor(self.epoch, first.offset, 0, first.check)
-
-    def is_over(self) -> bool:
-        return any(b'"n":%d,' % LAST in record.data for record in self.records.values())
-
-    def select(self, _field: str, _arguments: Mapping[str, object]) -> Selection:
-        finite = Finite(self.start, self.is_over, lambda value: value["n"] == LAST, "there is no story")
-        return Selection(("thing.s",), finite=finite)
-
-
-@contextlib.asynccontextmanager
-async def telling(
-    *, begin_seconds: float = 60.0, ring_size: int = 1024
-) -> AsyncIterator[tuple[Story, Gateway]]:
-    log = Story()
-    log.thing("other", 1)
-    async with running(log, select=log.select, begin_seconds=begin_seconds, ring_size=ring_size) as gateway:
-        yield log, gateway
-
-
-def follow(
-    gateway: Gateway, *, after: str | None = None, resume: bool = True, room: int | None = None
-) -> FakePeer:
-    peer = FakePeer(gateway, resume=resume, room=room)
-    peer.subscribe("1", ONE_THING, {"id": "s"}, after=after)
-    return peer
+from tests.server.gateway.finite_stream import LAST, follow, telling
+from tests.server.gateway.worlds import ScriptedLog, assert_chained, resume_of, running, turns
 
 
 @pytest.mark.parametrize("resume", [True, False])

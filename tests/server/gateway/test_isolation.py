@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
 
-from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.cursor import Cursor
@@ -17,49 +16,11 @@ from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.security.rights import Rights
+from tests.server.gateway.failing_peer import Failing
 from tests.server.gateway.worlds import ALL_NOTES, FakePeer, ScriptedLog, running, select, thing_record, turns
 from tests.server.polling_stage import polling
 from tests.server.stage import staged
 from tests.waiting import until
-
-
-class Failing(FakePeer):
-    """Raises in the calls that a test names, or does there what the test says.
-
-    :ivar broken: the names of the calls that raise.
-    :ivar on_write: called with each write, before it is taken.
-    """
-
-    def __init__(self, gateway: Gateway, *broken: str, room: int | None = None) -> None:
-        self.broken: tuple[str, ...] = ()
-        self.on_write: Callable[[], object] = lambda: None
-        super().__init__(gateway, room=room)
-        self.broken = broken
-
-    def _maybe_raise(self, call: str) -> None:
-        if call in self.broken:
-            raise RuntimeError(f"{call} of this peer fails")
-
-    def write(self, frames: bytes) -> None:
-        self.on_write()
-        self._maybe_raise("write")
-        super().write(frames)
-
-    def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
-        self._maybe_raise("signal")
-        super().signal(cursors)
-
-    def caught_up(self, operation_id: str) -> None:
-        self._maybe_raise("caught_up")
-        super().caught_up(operation_id)
-
-    def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
-        self._maybe_raise("fail")
-        super().fail(operation_id, errors)
-
-    def drop(self) -> None:
-        super().drop()
-        self._maybe_raise("drop")
 
 
 def among_others(gateway: Gateway, *broken: str, operations: int = 1) -> tuple[list[FakePeer], Failing]:

@@ -19,7 +19,7 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.security.rights import Rights
-from tests.server.gateway.test_isolation import Failing
+from tests.server.gateway.failing_peer import Failing
 from tests.server.gateway.worlds import (
     ALL_THINGS,
     ONE_THING,

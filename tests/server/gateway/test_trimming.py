@@ -19,7 +19,7 @@ from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import Refused
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
-from tests.server.gateway.test_finite import LAST, follow, telling
+from tests.server.gateway.finite_stream import LAST, follow, telling
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     FakePeer,

@@ -27,7 +27,7 @@ from circuit_breaker_server.graphql.operation_root import Root
 from circuit_breaker_server.graphql.resolvers import Answered, resolve
 from circuit_breaker_server.graphql.root_fields import LISTS, QUERIES
 from circuit_breaker_server.graphql.schema import load_schema
-from tests.server.access.test_redaction import RULES, Maker, documents, stage_of
+from tests.server.access.redacted_documents import RULES, Maker, documents, stage_of
 from tests.server.engine.worlds import part
 from tests.server.graphql.graph import serving
 

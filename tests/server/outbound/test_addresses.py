@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import final
 
 import httpx2
 import pytest
@@ -16,6 +15,7 @@ from circuit_breaker_server.config import OAuthProviderSettings, TokenSettings
 from circuit_breaker_server.outbound import AddressRefused, AddressRules, AnswerLimits
 from circuit_breaker_server.outbound.addresses import LOOPBACK, host_of
 from circuit_breaker_server.outbound.client import Transport, open_client, refusal_in
+from tests.server.outbound.name_lookup import Names
 
 INSIDE = [
     "127.0.0.1",
@@ -57,19 +57,6 @@ INSIDE = [
 ]
 OTHER_FORMS = ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "017700000001", "127.0.0.1."]
 PUBLIC = ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
-
-
-@final
-class Names:
-    """Resolves names as it is told, each time to the next of the answers."""
-
-    def __init__(self, *answers: Sequence[str]) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, _port: int) -> Sequence[str]:
-        self.asked.append(host)
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 @contextlib.asynccontextmanager

@@ -20,11 +20,11 @@ from circuit_breaker_server.engine.mcp.health_probe import check
 from circuit_breaker_server.log.event_log import MAX_DATA_BYTES
 from circuit_breaker_server.outbound import AddressRules, AnswerLimits, Outbound
 from circuit_breaker_server.outbound.addresses import LOOPBACK
-from tests.server.engine.llm.test_llm import MODEL, PLAIN
-from tests.server.engine.mcp.test_health import target
+from tests.server.engine.llm.inputs import MODEL, PLAIN
+from tests.server.engine.mcp.health_target import target
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
-from tests.server.outbound.test_addresses import Names
+from tests.server.outbound.name_lookup import Names
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"

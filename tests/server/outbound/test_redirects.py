@@ -9,8 +9,8 @@ import pytest
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.mcp.inputs import InitiateOAuth
+from tests.server.engine.mcp.oauth_provider import corp, oauth
 from tests.server.engine.mcp.peers import FakeProvider
-from tests.server.engine.mcp.test_sessions import corp, oauth
 from tests.server.engine.mcp.worlds import create_server
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets

@@ -15,7 +15,7 @@ from circuit_breaker_sdk import Client, RateLimitExceeded
 from circuit_breaker_server import Server, ServerSettings, logs
 from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.security.rate_limits import Rates
-from tests.server.test_app import CREATE_WORKFLOW, WORKFLOW
+from tests.server.operations import CREATE_WORKFLOW, WORKFLOW
 
 
 @pytest.fixture(autouse=True)

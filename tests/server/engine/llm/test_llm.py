@@ -21,45 +21,15 @@ from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.llm.echo import Echo
 from circuit_breaker_server.engine.llm.endpoint_pool import MAX_ENDPOINTS
 from circuit_breaker_server.engine.llm.endpoints import Piece
-from circuit_breaker_server.engine.llm.inputs import ChatCompletion, ProviderConfig
+from circuit_breaker_server.engine.llm.inputs import ChatCompletion
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.llm.endpoint import FakeProvider, serving_provider
+from tests.server.engine.llm.inputs import MODEL, PLAIN, ask, provider
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.worlds import clock, part
 from tests.waiting import until
-
-MODEL = {
-    "id": "gpt-good",
-    "name": "Good",
-    "maxTokens": 10,
-    "contextWindow": 20,
-    "costPerInputToken": 0.01,
-    "costPerOutputToken": 0.1,
-    "supportsStreaming": True,
-    "supportsFunctionCalling": False,
-    "capabilities": ["chat"],
-}
-
-
-PLAIN = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
-
-
-def ask(model: str = "echo", **more: object) -> ChatCompletion:
-    return msgspec.convert({**PLAIN, "model": model, **more}, ChatCompletion)
-
-
-def provider(url: str, **more: object) -> ProviderConfig:
-    given = {
-        "providerType": "openai",
-        "name": "work",
-        "baseUrl": url,
-        "apiKeyId": "work",
-        "models": [MODEL],
-        **more,
-    }
-    return msgspec.convert(given, ProviderConfig)
 
 
 @contextlib.asynccontextmanager

@@ -10,32 +10,11 @@ import msgspec
 import pytest
 import trustme
 
-from circuit_breaker_server.engine.mcp.health_finding import Finding
-from circuit_breaker_server.engine.mcp.health_probe import Target, check, delay_seconds
+from circuit_breaker_server.engine.mcp.health_probe import Finding, check, delay_seconds
 from circuit_breaker_server.engine.mcp.records import Retry
 from circuit_breaker_server.engine.mcp.tls import tls_context
-from circuit_breaker_server.outbound import Outbound
+from tests.server.engine.mcp.health_target import target
 from tests.server.engine.mcp.peers import fake_mcp, real_server
-
-
-def target(endpoint: str, *, seconds: float = 5.0, attempts: int = 1, **more: object) -> Target:
-    retry = Retry(
-        max_attempts=attempts, initial_delay_ms=0, max_delay_ms=0, backoff_multiplier=1.0, jitter_factor=0.0
-    )
-    headers, tls = more.get("headers", {}), more.get("tls")
-    assert isinstance(headers, dict)
-    outbound = more.get("outbound", Outbound())
-    assert tls is None or isinstance(tls, ssl.SSLContext)
-    assert isinstance(outbound, Outbound)
-    return Target(
-        endpoint=endpoint,
-        timeout_seconds=seconds,
-        max_connections=4,
-        retry=retry,
-        headers=headers,
-        tls=tls,
-        outbound=outbound,
-    )
 
 
 def parts(finding: Finding) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from circuit_breaker_server.engine.mcp.inputs import (
     ConfigureOAuth,
     InitiateOAuth,
 )
-from circuit_breaker_server.engine.mcp.records import Provider
 from circuit_breaker_server.engine.mcp.streams import select_session_events
 from circuit_breaker_server.engine.paging import Pagination
-from tests.server.engine.mcp.peers import FakeProvider, token_endpoint
+from tests.server.engine.mcp.oauth_provider import corp, oauth
+from tests.server.engine.mcp.peers import token_endpoint
 from tests.server.engine.mcp.worlds import Clock, create_server, events, running, running_in
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
@@ -54,21 +54,6 @@ async def sign_in(engine: Engine, server_id: str, text: str, user: str = "ada") 
 
 def kinds(log: MemoryLog) -> list[object]:
     return [event["type"] for event in events(log, "mcpSessionEvents")]
-
-
-def oauth(**more: object) -> dict[str, object]:
-    given = {"providerId": "corp", "clientId": "c", "clientSecret": "hush", "scopes": ["a", "b"]}
-    return {"oauth": {**given, "redirectUri": "https://app.example/back", **more}}
-
-
-def corp(provider: FakeProvider) -> Provider:
-    return Provider(
-        id="corp",
-        name="Corp",
-        type="CUSTOM",
-        authorization_endpoint="https://corp.example/auth?x=1",
-        token_endpoint=provider.url,
-    )
 
 
 async def begin(engine: Engine, server_id: str) -> Value:
