@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import trustme
 
-from circuit_breaker_server.engine.mcp.health_probe import Finding, check, delay_seconds
+from circuit_breaker_server.engine.mcp.health_finding import Finding
+from circuit_breaker_server.engine.mcp.health_probe import check, delay_seconds
 from circuit_breaker_server.engine.mcp.records import Retry
 from circuit_breaker_server.engine.mcp.tls import tls_context
 from tests.server.engine.mcp.health_target import target
