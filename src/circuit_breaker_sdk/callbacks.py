@@ -23,7 +23,7 @@ CALLBACK_ERRORS: Final = (Exception, asyncio.CancelledError)
 
 
 def in_own_context(callback: F) -> F:
-    """Return a callback that runs in the present context, whoever calls it.
+    """Return a callback that always runs in the context in which this is called.
 
     Where the context is empty, as in most programs, it is the callback itself: the client's own tasks run in
     an empty context too.
@@ -41,7 +41,7 @@ def callback_name(callback: object) -> str:
 
 
 def background_task(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """Start a task of the client's own, in an empty context: it outlives whoever has caused it.
+    """Start a task of the client's own, in an empty context: it outlives the call that has caused it.
 
     Callbacks of a socket run in the context in which it was opened, so this keeps the caller's context
     variables out of everything that the socket brings.

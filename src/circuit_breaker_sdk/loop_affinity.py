@@ -13,7 +13,7 @@ __all__ = ["LoopAffinity", "check_loop"]
 def check_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     """Refuse a call from another event loop or thread than that of ``loop``; ``None`` refuses nothing.
 
-    A call from no loop is let through while ``loop`` does not run: then it is in nobody's way, as between two
+    A call from no loop is let through while ``loop`` does not run: then it disturbs nothing, as between two
     calls of ``run_until_complete``.
 
     :raises UsageError: it says what to do.

@@ -239,8 +239,8 @@ def serve(
     Without a --keep option every event can be read again for ever. Whatever goes, the present state and the
     history of resources stay; a client that would resume before the first event kept is told that it cannot.
 
-    Without --token-key-file and --api-keys nobody is asked who he is: the server then listens on loopback
-    only, unless told --insecure.
+    Without --token-key-file and --api-keys there is no authentication: the server then listens on loopback
+    only, unless --insecure is given.
     """
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli import serve as command  # noqa: PLC0415 (see the line above)

@@ -36,7 +36,7 @@ def token_settings(
     :raises UsageError: an option has no sense, or none without a key.
     """
     if key_file is None:
-        # Whoever says who may issue tokens believes that they are asked for.
+        # A setting about tokens without a key would look as if tokens were required.
         if issuer is not None or audience is not None or algorithm != "HS256":
             raise UsageError("--token-algorithm, --token-issuer and --token-audience need --token-key-file")
         return None
@@ -82,18 +82,19 @@ async def serve(
     """Serve until the event is set; then end every connection properly and close the log.
 
     One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
-    One on stderr before it says where nobody is asked who he is.
+    One on stderr before it warns where no
+    authentication is configured.
 
     :param port: 0 picks a free one.
     :param data: the directory of the event log; made where there is none.
     :param tls_cert: serves ``https`` and ``wss`` with this certificate and its key; ``None``: without TLS.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
-    :param tokens: what every client has to show. Without tokens and API keys every caller has full access.
+    :param tokens: how the tokens of clients are checked. Without tokens and API keys every caller has full access.
     :param api_keys: whether API keys are taken.
     :param insecure: whether without tokens and API keys other machines may reach the server; else it is wrong
         usage.
-    :param policy_file: who may do what; ``None``: all who are let in.
+    :param policy_file: the permissions of principals; ``None``: every caller may do everything.
     :param audit_key_file: seals the audit log, which there is where callers are known.
     :param audit_anchor: holds its last seal.
     :param audit_rotate_mib: continues the audit log in a new file above this size; ``None``: the setting's
@@ -105,7 +106,7 @@ async def serve(
     :param allowed_hosts: names by which it may be addressed, besides those of this machine.
     :param trusted_proxies: addresses and networks that may hold any number of connections.
     :param allowed_outbound: where the server may connect for callers, besides public addresses; ``None``:
-        loopback, if it listens there and nobody is asked who he is.
+        loopback, if it listens there without authentication.
     :param allowed_redirects: where OAuth providers may send users back to, besides loopback; ``None``: to the
         address that is configured for the MCP server.
     """

@@ -1,4 +1,4 @@
-"""Connections: one socket's life, and who owns it. They know nothing of subscriptions."""
+"""Connections: the life of one socket, and its owner. They know nothing of subscriptions."""
 
 from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState, CircuitBreaker

@@ -44,9 +44,9 @@ __all__ = ["Supervisor"]
 class Supervisor:
     """Own at most one connection and the task that opens it.
 
-    :meth:`connection` is single-flight: whoever asks while one is being opened waits for that one. The
+    :meth:`connection` is single-flight: a caller that asks while one is being opened waits for that one. The
     first connection of a client has one attempt at each URL, and its failure is the caller's. After one was
-    lost, whoever asks waits while it is tried again, as the policy says.
+    lost, callers wait while it is tried again, as the policy says.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Supervisor:
             opening = self._opening = background_task(self._open(), name="circuit-breaker-connect")
             self._waiters = {}
             opening.add_done_callback(functools.partial(_wake, self._waiters))
-        # As `asyncio.shield`, which makes many more objects for each of those who wait.
+        # As `asyncio.shield`, which makes many more objects for each waiting caller.
         waiters, waiter = self._waiters, asyncio.get_running_loop().create_future()
         waiters[waiter] = None
         try:
@@ -180,7 +180,7 @@ class Supervisor:
         finally:
             del waiters[waiter]
             if not waiters and opening is self._opening and self._state is ConnectionState.RECONNECTING:
-                # It only waits for its next attempt, and nobody wants that any more.
+                # It only waits for its next attempt, and no caller waits for it any more.
                 opening.cancel()
                 self._ended.add(opening)
                 opening.add_done_callback(self._ended.discard)
@@ -221,12 +221,12 @@ class Supervisor:
 
     async def _end_tasks(self) -> None:
         if ended := tuple(self._ended):
-            # Not `await` each: its cancellation could not be told from our caller's. Why it failed is told to
-            # those who wait for the connection.
+            # Not `await` each: its cancellation could not be told from our caller's. Callers that
+            # wait for the connection are told why it failed.
             await asyncio.wait(ended)
 
     async def disconnect(self) -> None:
-        """Close the connection, if there is one, and wait for its end; whoever asks later opens another.
+        """Close the connection, if there is one, and wait for its end; the next call opens another.
 
         That one is a first one again: an attempt at each URL, whose failure is the caller's.
         """
@@ -305,7 +305,7 @@ class Supervisor:
     async def _replace(self) -> None:
         old = self._connection
         if old is None or not old.is_usable or self._opening is not None:
-            return  # who opens the next one shows the fresh token
+            return  # the next connection shows the fresh token
         new = await self._dialler.dial(self._endpoints.current)
         if self._connection is not old:
             # It was lost meanwhile, and another one is being opened: this one is not needed.

@@ -98,7 +98,7 @@ class PoolMember:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a connection, or somebody who wants one."""
+        """Whether it has a connection, or subscriptions that wait for one."""
         return self.supervisor.state is ConnectionState.CONNECTED or self.carried.subscriptions > 0
 
     @property

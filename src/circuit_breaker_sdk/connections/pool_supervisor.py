@@ -107,7 +107,7 @@ class PoolSupervisor:
     # Choosing ----------------------------------------------------------------------------------------------
 
     def choose(self) -> Supervisor:
-        """Return who is to carry a new subscription; nothing is opened here.
+        """Return the supervisor that is to carry a new subscription; nothing is opened here.
 
         :raises UsageError: the client is closed.
         """
@@ -126,7 +126,7 @@ class PoolSupervisor:
         return self._best(open_ or warm or self._members).take_one()
 
     def instead_of(self, failed: Supervisor) -> Supervisor | None:
-        """Return who carries a new subscription for one that could not connect; ``None`` if nobody can.
+        """Return another supervisor for a new subscription; ``None`` if there is none.
 
         The one that failed carries nothing new for a while.
         """
@@ -148,7 +148,7 @@ class PoolSupervisor:
         return self._add(self._make()) if len(self._members) < self._settings.size else None
 
     def _best(self, candidates: Sequence[PoolMember]) -> PoolMember:
-        # Who waits for its next attempt would let a new one wait as well.
+        # A member that waits for its next attempt would let a new subscription wait as well.
         present = [m for m in candidates if m.supervisor.state is not ConnectionState.RECONNECTING]
         candidates = present or candidates
         if self._settings.strategy is PoolStrategy.ROUND_ROBIN:

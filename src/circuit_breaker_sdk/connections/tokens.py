@@ -116,7 +116,7 @@ class Tokens:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Ask the source for another token, once for all who wait.
+        """Ask the source for another token, once for all waiting callers.
 
         :raises ConnectionFailed: the source failed.
         :raises UsageError: it gave something that is no token, or there is no source.
@@ -155,8 +155,8 @@ class Tokens:
     async def replace_refused(self, refused: str | None = None) -> bool:
         """Get another token for one that a server has refused; ``False``: that would be no use.
 
-        At most once in 10 s: what refuses a token that fresh would refuse the next one too. Whoever names
-        the ``refused`` one gets what others, refused with the same, have asked for.
+        At most once in 10 s: what refuses a token that fresh would refuse the next one too. A caller
+        that names the ``refused`` one gets the token that others, refused with the same, have asked for.
 
         :raises ConnectionFailed: the source failed.
         :raises UsageError: it gave something that is no token.

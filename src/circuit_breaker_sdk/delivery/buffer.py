@@ -97,7 +97,7 @@ class EventBuffer(Generic[T]):
     :ivar size_bytes: encoded size of what is held; a decoded event keeps its text alive, so this bounds
         memory well.
     :ivar items: what is held, oldest first; ``None`` or empty for nothing. To be read only.
-    :ivar dropped: events that nobody got: under ``drop_oldest``, and at the end by the application's wish.
+    :ivar dropped: events that were dropped: under ``drop_oldest``, or by ``unsubscribe``.
     """
 
     __slots__ = ("_budget", "_max_bytes", "_max_events", "_policy", "dropped", "items", "size_bytes")
@@ -120,7 +120,7 @@ class EventBuffer(Generic[T]):
         """Append an event; ``False``, with nothing changed, if it does not fit under ``fail`` or ``resume``.
 
         Under ``drop_oldest`` the oldest events make room; one for which none can be made is the one dropped.
-        Under ``block`` it always fits: who calls stops the flow when :attr:`is_full`.
+        Under ``block`` it always fits: the caller stops the flow when :attr:`is_full`.
         """
         if not self.has_room(1, size_bytes) and self._policy is not OverflowPolicy.BLOCK:
             if self._policy is not OverflowPolicy.DROP_OLDEST:

@@ -1,8 +1,8 @@
 """From a connection's read callback to a handler or a buffer: the inside of a subscription.
 
 The public :class:`~circuit_breaker_sdk.subscriptions.subscription.Subscription` holds a delivery, never the
-other way round: the registry and the connection know the delivery only, so that a subscription nobody
-references any more can be noticed.
+other way round: the registry and the connection know the delivery only, so that a subscription without
+references can be noticed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Owner(Protocol):
 class Delivery(Consumption[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
 
-    Whoever moves it to another connection's share makes that its ``owner``.
+    Moving it to another connection's share sets its ``owner``.
 
     Two cursors are kept: ``received``, to resume from after a lost connection, and ``handled``, which
     advances when a handler has returned or the next event is asked for. Everything runs on one loop.
@@ -500,7 +500,7 @@ class Delivery(Consumption[T]):
         self._finish(Trigger.UNSUBSCRIBE, None)
 
     def abandon(self) -> None:
-        """End because nobody can read on; one with a handler goes on."""
+        """End, because the last reference is gone; a subscription with a handler goes on."""
         if not self.state.is_end and not self.handlers.has_data:
             self._log(logging.DEBUG, "subscription abandoned")
             self.unsubscribe()
@@ -539,7 +539,7 @@ class Delivery(Consumption[T]):
         self._noticed()
 
     def _noticed(self) -> None:
-        """Let whoever has to know that an event was buffered know."""
+        """Stop the flow if the buffer is full, and wake the consumer, after an event was buffered."""
         buffer = self.buffer
         if self._blocks and not self._is_stopped and buffer.is_full:
             self._is_stopped = True

@@ -17,7 +17,7 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
     """Fallbacks for missing events, and for networks that let no WebSocket through.
 
     :ivar on_gap: told of gaps, with a ``Gap``; ``None``: a gap ends the subscription.
-    :ivar snapshot: reads the present state, for who is told of a gap.
+    :ivar snapshot: reads the present state for the handler of gaps.
     :ivar is_critical: whether it is polled for while no WebSocket gets through.
     :ivar changes: asks a query for what has changed, where there are no polls either.
     """

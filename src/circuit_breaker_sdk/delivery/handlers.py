@@ -95,7 +95,7 @@ class Handlers(Generic[T]):
     awaits them: an event at a time, so order is kept and the buffer's bounds hold.
 
     :ivar errors: how often a handler raised.
-    :ivar has_data: events go to handlers: then nobody can iterate, and the subscription lives by itself.
+    :ivar has_data: events go to handlers: it cannot be iterated then, and lives without a reference.
     """
 
     __slots__ = (

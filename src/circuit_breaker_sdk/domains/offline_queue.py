@@ -167,7 +167,7 @@ async def _try(send: Callable[[], Awaitable[bytes | None]], past: _Past) -> byte
             raise
         past.note(error)
         return None
-    past.note(None)  # where there is an answer, nobody asks
+    past.note(None)  # where there is an answer, it is not read
     return answer
 
 

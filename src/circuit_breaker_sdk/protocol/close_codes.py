@@ -63,7 +63,7 @@ _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
 def is_retryable(code: int) -> bool:
     """Tell whether a new connection may succeed after this close code.
 
-    4403 answers ``False``: whoever can fetch fresh credentials decides about one more attempt. 1000 answers
+    4403 answers ``False``: the owner of the tokens decides about one more attempt. 1000 answers
     ``True``: the question is asked only while subscriptions are live. Retries always need backoff.
     """
     return code in _RETRYABLE or (3000 <= code <= 4999 and code not in _FATAL)

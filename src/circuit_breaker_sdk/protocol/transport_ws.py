@@ -249,7 +249,7 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
     def send_complete(self, id: str) -> bool:  # noqa: A002 (as above)
         """End an operation and free its id; ``False`` if the id is not active.
 
-        An id says nothing about who uses it: a producer that outlives its operation must not end the one
+        An id does not tell its user: a producer that outlives its operation must not end the one
         that has taken the id since.
         """
         return self._end(Complete(id))

@@ -23,8 +23,8 @@ _HAND_OVER_AT_ONCE = 100
 class Member:
     """The owner of the deliveries on one supervisor's connections; a client without a pool has one.
 
-    It holds each subscription's inner delivery, never the public handle, so that a handle nobody references
-    any more is noticed.
+    It holds each subscription's inner delivery, never the public handle, so that a handle without references
+    is noticed.
 
     :ivar starting: how many subscriptions wait for a connection of this one to begin on.
     """
@@ -62,7 +62,7 @@ class Member:
         self._fresh_id = fresh_id
         self._received_elsewhere = 0
         self._closed = False
-        # Who carries on is asked for when the gap is closed: it may have moved meanwhile.
+        # The owner is read when the gap is closed: the delivery may have moved meanwhile.
         self._gaps = GapRecovery(
             supervisor, fresh_id=fresh_id, go_on=lambda delivery: delivery.owner.resume(delivery), tasks=tasks
         )

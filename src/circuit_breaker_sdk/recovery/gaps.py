@@ -41,7 +41,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Events are missing, or may be, and what is the case now.
 
     :ivar reason: that of :class:`~circuit_breaker_sdk.errors.GapError`; ``unknown`` after a reconnect to a
-        server that gives no cursors: nothing may be missing, nobody knows.
+        server that gives no cursors: it is not known whether events are missing.
     :ivar snapshot: what the subscription's snapshot query answered: it holds everything up to ``cursor``, and
         perhaps some of what comes after it. ``None`` where there is no such query.
     :ivar cursor: where the stream goes on; ``None`` where the server gives no cursors.
@@ -133,7 +133,7 @@ class GapRecovery:
         delivery.await_bridge(error)
 
     def tell_unknown(self, delivery: Delivery[Any]) -> None:
-        """Tell, after a reconnect without cursors, that nobody knows whether events are missing."""
+        """Tell, after a reconnect without cursors, that events may be missing."""
         if delivery.fallbacks.on_gap is not None:
             self._start(self._tell_of_unknown(delivery), delivery)
 

@@ -65,8 +65,8 @@ class BatchSubscriptionManager:
     error. The others go on: iterate again, and their events follow. Iteration ends once every member has
     ended, or has handlers.
 
-    A block starts what was added before it and ends all at its end. A batch that nobody refers to any more
-    ends those members that nobody else holds.
+    A block starts what was added before it and ends all at its end. A batch without references ends those
+    members that have no other reference.
 
     Example::
 

@@ -248,7 +248,7 @@ class SubscriptionManager:
         return handle
 
     async def _link(self, *, is_critical: bool) -> tuple[Member, Link]:
-        """Return what carries a new operation, and who owns it then."""
+        """Return the link for a new operation, and the member that owns it then."""
         pool = self._pool
         member = self._only if pool is None else self._members[pool.choose()]
         if is_critical and member.supervisor.breaker_state is BreakerState.OPEN:
@@ -269,7 +269,7 @@ class SubscriptionManager:
             return member, self._poll
 
     def _member_for(self, supervisor: Supervisor) -> Member:
-        """Return who owns what this supervisor's connections carry."""
+        """Return the member that owns the deliveries on this supervisor's connections."""
         member = self._members.get(supervisor)
         if member is None:
             member = self._members[supervisor] = Member(

@@ -1,4 +1,4 @@
-"""One timer for many who wait equally long."""
+"""One timer for many callers that wait equally long."""
 
 from __future__ import annotations
 

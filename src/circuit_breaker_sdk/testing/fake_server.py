@@ -130,7 +130,7 @@ class FakeServer:
         await self.aclose()
 
     def publish(self, data: Mapping[str, object]) -> None:
-        """Send an event, ``{root field: value}``, to those who asked for the field; keep it for a resume.
+        """Send an event, ``{root field: value}``, to the subscriptions of the field; keep it for a resume.
 
         :param data: the value is plain, with the schema's names (``{"oldStatus": "ONLINE"}``), or an event of
             the SDK: ``MCPServerStatusUpdate(old_status="ONLINE", …)``.
@@ -150,7 +150,7 @@ class FakeServer:
         self._answers.update(data)
 
     def forget(self) -> None:
-        """Forget what was published: who resumes behind a part of it is told of a gap, ``trimmed``."""
+        """Forget the published events: a client that resumes before them gets a gap, ``trimmed``."""
         self._forgotten = len(self._events)
 
     def fail(self, message: str, *, code: str | None = None) -> None:
@@ -205,7 +205,7 @@ class FakeServer:
 
 @final
 class _Door(asyncio.Protocol):
-    """A socket whose first byte tells who takes it: ``GET`` begins a WebSocket, ``POST`` a request."""
+    """Hand a socket on by its first byte: ``GET`` begins a WebSocket, ``POST`` a request."""
 
     def __init__(self, frames: Callable[[], ServerFrameProtocol], http: web.Server) -> None:
         self._frames = frames

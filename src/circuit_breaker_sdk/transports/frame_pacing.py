@@ -35,8 +35,8 @@ class Pace:
 
     Nothing is refused: what the peer has sent stays in the buffers of the two systems, until its own is full.
     A bucket of ``at_once`` frames is refilled at ``frames_per_second``; it is looked at once in 16 frames, so
-    that counting costs next to nothing. Pongs wait behind what the peer has sent before: whoever expects one
-    asks :attr:`holds_back`.
+    that counting costs next to nothing. Pongs wait behind what the peer has sent before: a caller that
+    expects one asks :attr:`holds_back`.
 
     Example::
 

@@ -70,7 +70,7 @@ class Pulse:
         self._after(self._interval_seconds, self._beat)
 
     def pong(self) -> None:
-        """Note a pong; one that nobody has asked for means nothing."""
+        """Note a pong; one without a ping means nothing."""
         sent_at, self._sent_at = self._sent_at, None
         if sent_at is None:
             return

@@ -21,7 +21,7 @@ class LingeringTransport:
     picows answers a broken frame with a close frame, and closes the connection 10 ms later. Where the peer is
     in the middle of a long message then, its system is sent a reset, and may drop the close frame with it:
     the peer never learns that the message was too big, and sends it again. So after :meth:`linger` closing
-    only says that nothing more will be written. What still comes is read and dropped by whoever reads, until
+    only says that nothing more will be written. What still comes is read and dropped by the reader, until
     the peer closes too, nothing has come for a quarter of a second, or :meth:`abort` is called.
 
     Example::
@@ -43,7 +43,7 @@ class LingeringTransport:
         return getattr(self.plain, name)
 
     def linger(self) -> None:
-        """Close slowly from now on; who calls this sees to it that :meth:`abort` follows at some time."""
+        """Close slowly from now on; the caller makes sure that :meth:`abort` follows."""
         self._lingers = True
 
     def received(self) -> None:

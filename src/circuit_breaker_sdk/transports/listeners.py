@@ -56,7 +56,7 @@ class MessageListener(FrameListener):
         self._writable = True
 
     def attach(self, socket: WebSocket, sink: MessageSink) -> None:
-        """Join the socket and who receives its messages: from here on the sink is called."""
+        """Join the socket and its sink: from here on the sink is called."""
         self._socket = socket
         self._sink = sink
         # A session may close, or fill the write buffer, while it is still being made.
@@ -185,7 +185,7 @@ class ClientListener(MessageListener):
         self._on_messages: Callable[[list[bytes]], None] = _ignore
 
     def join(self, socket: WebSocket, sink: ClientSink) -> None:
-        """Join the socket and who receives its messages, as ``attach``."""
+        """Join the socket and its sink, as ``attach``."""
         self.attach(socket, sink)
         if not self.closing:
             self._on_messages = sink.on_messages
@@ -333,4 +333,4 @@ class _NoSink:
 
 
 def _ignore(_data: object) -> None:
-    """Drop a message nobody is there for."""
+    """Drop a message: no sink is there."""
