@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from circuit_breaker_sdk import AuthenticationFailed, Client, TransportError
+from circuit_breaker_sdk import AuthenticationFailed, Client, SubscriptionFailed
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.audit import AuditPaths, AuditRecord, read, read_key, verify
 from tests.server.access.office import open_office, policy_of, settled
@@ -32,7 +32,7 @@ async def test_who_did_what_and_was_refused_what_is_written_down(tmp_path: Path)
             for id_ in (other, workflow):
                 await boss.workflows.create_resource(workflow_id=id_, data={"secret": "of the payload"})
             await anext(updates)
-            with pytest.raises(TransportError):
+            with pytest.raises(SubscriptionFailed):
                 await ann.workflows.subscribe_workflow_events(workflow_id=other).subscribe()
             given = {"workflowId": workflow, "data": {}, "metadata": {}}
             await office.ask("ann", CREATE_RESOURCE, input=given)
