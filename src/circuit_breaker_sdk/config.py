@@ -89,8 +89,9 @@ class ErrorRecoveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     The random part is anything from 0 to the whole delay ("full jitter"), so that many clients that lost one
     server do not all come back in the same moment. No delay is longer than the failures have lasted so far
     (or ``base_delay``): a server that was away for two seconds is found two seconds later at the
-    latest, unless a circuit breaker is open. A server that says how long to wait is obeyed. What a new attempt cannot
-    mend (credentials refused, a peer that speaks another protocol) is not tried again.
+    latest, unless a circuit breaker is open. A server that says how long to wait
+    is obeyed. What a new attempt cannot mend (credentials refused, a peer that speaks another protocol) is
+    not tried again.
 
     :ivar max_retries: attempts in a row that fail before the subscriptions end with the last error; ``None``,
         the default, never gives up; 0 never tries.

@@ -90,7 +90,8 @@ async def serve(
     :param tls_cert: serves ``https`` and ``wss`` with this certificate and its key; ``None``: without TLS.
     :param keep_hours: older records of the log go; ``None`` keeps them. The two others likewise, by size and
         by number.
-    :param tokens: how the tokens of clients are checked. Without tokens and API keys every caller has full access.
+    :param tokens: how the tokens of clients are checked. Without tokens and API keys every caller
+        has full access.
     :param api_keys: whether API keys are taken.
     :param insecure: whether without tokens and API keys other machines may reach the server; else it is wrong
         usage.
