@@ -198,9 +198,9 @@ async def test_a_close_during_a_slow_save_writes_the_last_cursor_behind_it(
     store, rig = FileCursorStore(tmp_path / "cursors"), Rig(resume=True)
     keeper = CursorKeeper(store)
     keeper.keep("k", rig.delivery)
-    rig.delivery.handled = "c1"
+    rig.delivery.consumer.handled = "c1"
     await until(gate.reached.is_set)
-    rig.delivery.handled = "c2"
+    rig.delivery.consumer.handled = "c2"
     closing = asyncio.create_task(keeper.aclose())
     await asyncio.sleep(0)
     gate.open.set()

@@ -422,9 +422,9 @@ class World:
     def take(self, reader: Reader, count: int) -> None:
         """Let the application take what is buffered."""
         delivery = reader.delivery
-        while count and delivery.buffered:
-            self.given(reader, delivery.take_value())
-            delivery.mark_handled()
+        while count and delivery.consumer.buffered:
+            self.given(reader, delivery.consumer.take_value())
+            delivery.consumer.mark_handled()
             count -= 1
 
     def told(self, reader: Reader, gap: Gap) -> None:
@@ -573,8 +573,10 @@ class World:
     def check_bounds(self) -> None:
         for reader in self.readers:
             limits = reader.delivery._limits
-            if reader.delivery.buffered > limits.max_events:
-                self.network.faults.append(f"{reader.delivery.buffered} events in a buffer of {limits}")
+            if reader.delivery.consumer.buffered > limits.max_events:
+                self.network.faults.append(
+                    f"{reader.delivery.consumer.buffered} events in a buffer of {limits}"
+                )
         assert self.network.faults == []
 
     async def finish(self) -> None:

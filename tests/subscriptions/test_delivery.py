@@ -31,7 +31,7 @@ NO = {"message": "no", "path": ["tick"]}
 
 
 def taken(rig: Rig) -> list[int]:
-    return [rig.delivery.take_value() for _ in range(rig.delivery.buffered)]
+    return [rig.delivery.consumer.take_value() for _ in range(rig.delivery.consumer.buffered)]
 
 
 # Cursors (docs/resume.md, 4) -------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ async def test_a_chain_that_joins_from_the_start_position_on_is_proven_complete(
     rig.receive_chain("c1", "c2", "c3", prev="c0")
     delivery = rig.delivery
     assert (delivery.state, delivery.continuity) == (SubscriptionState.LIVE, Continuity.OK)
-    assert (delivery.received, delivery.handled) == ("c3", "c0")
+    assert (delivery.received, delivery.consumer.handled) == ("c3", "c0")
 
 
 async def test_an_event_that_does_not_join_is_not_delivered_and_ends_it_with_a_gap() -> None:
@@ -70,7 +70,7 @@ async def test_a_later_live_signal_moves_the_cursor_to_resume_from_and_not_the_c
     rig.delivery.positioned("c0")
     rig.receive_chain("c1", prev="c0")
     rig.delivery.positioned("c7")
-    assert (rig.delivery.received, rig.delivery.handled) == ("c7", "c0")
+    assert (rig.delivery.received, rig.delivery.consumer.handled) == ("c7", "c0")
     rig.receive_chain("c8", prev="c1")
     assert (rig.delivery.error, rig.delivery.received) == (None, "c8")
 
@@ -90,7 +90,7 @@ async def test_a_server_without_resume_is_not_believed_about_cursors() -> None:
     rig.receive_chain("c9", prev="c8")
     delivery = rig.delivery
     assert delivery.continuity is Continuity.UNKNOWN
-    assert (delivery.error, delivery.received, delivery.handled) == (None, None, None)
+    assert (delivery.error, delivery.received, delivery.consumer.handled) == (None, None, None)
 
 
 async def test_an_iterated_event_is_handled_when_the_next_is_asked_for() -> None:
@@ -99,10 +99,10 @@ async def test_an_iterated_event_is_handled_when_the_next_is_asked_for() -> None
     rig.receive_chain("c1", "c2", prev="c0")
     handled = []
     for _ in range(2):
-        rig.delivery.take()
-        handled.append(rig.delivery.handled)
-        rig.delivery.mark_handled()
-        handled.append(rig.delivery.handled)
+        rig.delivery.consumer.take()
+        handled.append(rig.delivery.consumer.handled)
+        rig.delivery.consumer.mark_handled()
+        handled.append(rig.delivery.consumer.handled)
     assert handled == ["c0", "c1", "c1", "c2"]
 
 
@@ -111,7 +111,7 @@ async def test_an_event_of_a_plain_handler_is_handled_when_it_returns_even_by_ra
     seen: list[str | None] = []
 
     def handler(value: int) -> None:
-        seen.append(rig.delivery.handled)
+        seen.append(rig.delivery.consumer.handled)
         if value:
             raise ValueError(value)
 
@@ -121,7 +121,7 @@ async def test_an_event_of_a_plain_handler_is_handled_when_it_returns_even_by_ra
     rig.receive_chain("c2", prev="c1", value=1)
     rig.receive_chain("c3", prev="c2")
     assert seen == ["c0", "c1", "c2"]
-    assert rig.delivery.handled == "c3"
+    assert rig.delivery.consumer.handled == "c3"
 
 
 async def test_events_of_an_async_handler_are_handled_one_by_one_as_it_finishes() -> None:
@@ -131,14 +131,14 @@ async def test_events_of_an_async_handler_are_handled_one_by_one_as_it_finishes(
 
     async def handler(_: int) -> None:
         await asyncio.sleep(0)
-        seen.append(rig.delivery.handled)
+        seen.append(rig.delivery.consumer.handled)
 
     rig.delivery.handlers.add_data(handler)
     rig.receive_chain("c1", "c2", "c3", prev="c0")
     rig.delivery.completed()
     await rig.settled()
     assert seen == ["c0", "c1", "c2"]
-    assert rig.delivery.handled == "c3"
+    assert rig.delivery.consumer.handled == "c3"
 
 
 # Filters ---------------------------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ async def test_all_filters_must_hold_and_the_first_that_does_not_is_the_last_ask
         return value < 3
 
     rig.receive(9)
-    rig.delivery.add_filter(Custom(lambda value: value % 2))
-    rig.delivery.add_filter(Custom(below_three))
+    rig.delivery.consumer.add_filter(Custom(lambda value: value % 2))
+    rig.delivery.consumer.add_filter(Custom(below_three))
     rig.receive(0, 1, 2, 3)
     assert taken(rig) == [9, 1]
     assert asked == [1, 3]
@@ -166,7 +166,7 @@ async def test_a_filter_that_raises_is_reported_and_lets_the_event_pass() -> Non
     rig = Rig()
     errors: list[CircuitBreakerError] = []
     rig.delivery.handlers.add_error(errors.append)
-    rig.delivery.add_filter(Custom(lambda value: 1 / value))
+    rig.delivery.consumer.add_filter(Custom(lambda value: 1 / value))
     rig.receive(0, 1)
     assert taken(rig) == [0, 1]
     assert [type(error.__cause__) for error in errors] == [ZeroDivisionError]
@@ -177,9 +177,9 @@ async def test_a_filter_that_raises_is_reported_and_lets_the_event_pass() -> Non
 async def test_a_filtered_event_moves_the_chain_on() -> None:
     rig = Rig(resume=True)
     rig.delivery.positioned("c0")
-    rig.delivery.add_filter(Custom(lambda _: False))
+    rig.delivery.consumer.add_filter(Custom(lambda _: False))
     rig.receive_chain("c1", "c2", prev="c0")
-    assert (rig.delivery.error, rig.delivery.received, rig.delivery.buffered) == (None, "c2", 0)
+    assert (rig.delivery.error, rig.delivery.received, rig.delivery.consumer.buffered) == (None, "c2", 0)
 
 
 # Results that are not just a value -------------------------------------------------------------------------
@@ -318,7 +318,7 @@ async def test_a_full_buffer_fails_and_what_it_held_is_still_handed_out() -> Non
     rig.receive(1, 2, 3)
     assert isinstance(rig.delivery.error, BufferOverflowError)
     assert rig.delivery.error.events == 2
-    await rig.delivery.wait()
+    await rig.delivery.consumer.wait()
     assert taken(rig) == [1, 2]
 
 
@@ -342,19 +342,19 @@ async def test_dropping_the_oldest_is_counted_and_is_a_gap() -> None:
 
 async def test_a_wait_ends_with_the_events_the_half_full_buffer_or_the_end() -> None:
     rig = Rig(limits=BufferLimits(max_events=6))
-    waiting = asyncio.create_task(rig.delivery.wait(2))
+    waiting = asyncio.create_task(rig.delivery.consumer.wait(2))
     await asyncio.sleep(0)
     rig.receive(1)
     await asyncio.sleep(0)
     assert not waiting.done()
     rig.receive(2)
     await waiting
-    half = asyncio.create_task(rig.delivery.wait(5))
+    half = asyncio.create_task(rig.delivery.consumer.wait(5))
     await asyncio.sleep(0)
     rig.receive(3)
     await half
     assert taken(rig) == [1, 2, 3]
-    end = asyncio.create_task(rig.delivery.wait(1))
+    end = asyncio.create_task(rig.delivery.consumer.wait(1))
     await asyncio.sleep(0)
     rig.delivery.completed()
     await end
@@ -362,15 +362,15 @@ async def test_a_wait_ends_with_the_events_the_half_full_buffer_or_the_end() -> 
 
 async def test_two_tasks_cannot_wait_for_the_same_events_and_a_cancelled_wait_loses_none() -> None:
     rig = Rig()
-    first = asyncio.create_task(rig.delivery.wait())
+    first = asyncio.create_task(rig.delivery.consumer.wait())
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match="another task"):
-        await rig.delivery.wait()
+        await rig.delivery.consumer.wait()
     rig.receive(1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await rig.delivery.wait()
+    await rig.delivery.consumer.wait()
     assert taken(rig) == [1]
 
 
@@ -381,7 +381,7 @@ async def test_unsubscribing_drops_what_is_buffered_and_changes_no_end_that_was_
     rig.delivery.connection_lost(lost)
     rig.delivery.unsubscribe()
     rig.delivery.unsubscribe()
-    assert (rig.delivery.state, rig.delivery.error, rig.delivery.buffered) == ("failed", lost, 0)
+    assert (rig.delivery.state, rig.delivery.error, rig.delivery.consumer.buffered) == ("failed", lost, 0)
     assert rig.ends == 1
 
 
@@ -413,7 +413,7 @@ async def test_what_is_handed_over_with_a_full_buffer_stops_its_new_connection_t
     link = HeldLink()
     delivery.resume(SubscriptionId("00000002"), link)
     assert link.held == {delivery}
-    delivery.take()
+    delivery.consumer.take()
     assert link.held == set()
     await rig.aclose()
 

@@ -64,7 +64,7 @@ async def test_an_async_handler_gets_one_event_at_a_time_in_order(buffered: bool
         rig.receive(1, 2)
     rig.receive(3)
     await gate.entered.wait()
-    assert (gate.began, gate.done, rig.delivery.buffered) == ([1], [], 2)
+    assert (gate.began, gate.done, rig.delivery.consumer.buffered) == ([1], [], 2)
     gate.open.set()
     rig.receive(4)
     rig.delivery.completed()
@@ -122,7 +122,7 @@ async def test_any_awaitable_that_a_plain_function_returns_is_awaited() -> None:
 
 async def test_handlers_and_a_waiting_iterator_exclude_each_other() -> None:
     rig, seen = Rig(), list[int]()
-    waiting = asyncio.create_task(rig.delivery.wait())
+    waiting = asyncio.create_task(rig.delivery.consumer.wait())
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match="iterating"):
         rig.delivery.handlers.add_data(seen.append)
@@ -270,14 +270,14 @@ async def test_async_handlers_of_errors_and_of_the_end_are_awaited_without_any_o
         await asyncio.sleep(0)
         told.append("complete")
 
-    rig.delivery.add_filter(Custom(lambda _: 1 / 0))
+    rig.delivery.consumer.add_filter(Custom(lambda _: 1 / 0))
     rig.delivery.handlers.add_error(on_error)
     rig.delivery.handlers.add_complete(on_complete)
     rig.receive(1)
     rig.delivery.completed()
     await rig.settled()
     assert told == [ZeroDivisionError, "complete"]
-    assert rig.delivery.take_value() == 1
+    assert rig.delivery.consumer.take_value() == 1
 
 
 async def test_closing_cancels_the_handler_that_runs_and_calls_none_after() -> None:

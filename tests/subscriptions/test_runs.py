@@ -68,7 +68,7 @@ class Sub:
             str(self.subscription.state),
             str(delivery.continuity),
             delivery.received,
-            delivery.handled,
+            delivery.consumer.handled,
             delivery._last_cursor,
             repr(delivery.error),
         )

@@ -43,7 +43,8 @@ def skip(
 ) -> None:
     """Let the server start without applying one record to its state.
 
-    The record stays in the log, and a further record names the user and the reason; the audit log gets a line. A subscription that resumes from before the skipped record is told of a gap with the reason
+    The record stays in the log, and a further record names the user and the reason; the audit log gets a
+    line. A subscription that resumes from before the skipped record is told of a gap with the reason
     `skipped`. Use it only when no release of the server can apply the record: the change that the record
     holds is missing from the state afterwards.
     """

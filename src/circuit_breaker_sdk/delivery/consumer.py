@@ -6,23 +6,20 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.delivery.decoding import Response
 from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
-from circuit_breaker_sdk.delivery.handlers import Handlers
-from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
+from circuit_breaker_sdk.delivery.handlers import Handlers, Stream
 from circuit_breaker_sdk.errors import (
-    CircuitBreakerError,
-    StreamFailure,
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import check_loop
 
-__all__ = ["NEVER", "Consumption", "value_of"]
+__all__ = ["NEVER", "Consumer", "value_of"]
 
 T = TypeVar("T")
 
@@ -30,49 +27,48 @@ NEVER = sys.maxsize
 """More events than are ever waited for."""
 
 
-class Consumption(Generic[T]):
-    """Hand the events of one subscription to its consumer, or keep them until they are taken.
+@final
+class Consumer(Generic[T]):
+    """Hand the events of one subscription to its handlers, or keep them until they are taken.
 
-    It is the base of :class:`~circuit_breaker_sdk.delivery.delivery.Delivery`, which brings them. Slots,
-    and nothing that most subscriptions do not use: there may be a hundred thousand.
+    A :class:`~circuit_breaker_sdk.delivery.delivery.Delivery` has one, and brings the events. Slots, and
+    nothing that most subscriptions do not use: there may be a hundred thousand.
 
     :ivar handled: the cursor behind the last event that the consumer is done with.
     :ivar buffer: the events that wait.
+    :ivar inline: the handler that is called inside the read callback; ``None``: events are buffered.
+    :ivar predicates: filters; an event for which one is false is kept back.
+    :ivar wake_at: a consumer waits for so many buffered events; ``NEVER``: none waits.
     :ivar is_handing_over: what is buffered goes to a handler in the next turn of the loop.
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
+    :ivar on_taken: called when an event is taken, while the stream is stopped.
     """
 
     __slots__ = (
         "_drained",
         "_ended",
-        "_has_cursors",
-        "_inline",
-        "_is_stopped",
         "_next_inline",
-        "_predicates",
+        "_stream",
         "_taken",
         "_waiter",
-        "_wake_at",
         "buffer",
-        "error",
-        "events_handled",
         "filtered",
         "handled",
         "handlers",
-        "id",
+        "has_cursors",
+        "inline",
         "is_handing_over",
-        "label",
-        "last_error",
         "loop",
         "on_ready",
-        "state",
+        "on_taken",
+        "predicates",
+        "wake_at",
     )
 
     def __init__(
         self,
-        id: str,  # noqa: A002 (as in the protocol)
-        label: str,
+        stream: Stream,
         *,
         limits: BufferLimits,
         budget: BufferBudget,
@@ -80,26 +76,21 @@ class Consumption(Generic[T]):
         has_cursors: bool,
         after: str | None,
     ) -> None:
-        self.id: SubscriptionId = SubscriptionId(id)
-        self.label: str = label
+        self._stream = stream
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.state: SubscriptionState = SubscriptionState.STARTING
-        self.error: StreamFailure | None = None
-        self.last_error: CircuitBreakerError | None = None
         self.handled: str | None = after
-        self.handlers: Handlers[T] = Handlers(self, tasks)
-        self.events_handled: int = 0
+        self.handlers: Handlers[T] = Handlers(stream, self, tasks)
         self.filtered: int = 0
         self.on_ready: Callable[[], None] | None = None
+        self.on_taken: Callable[[], None] | None = None
         self.buffer: EventBuffer[T] = EventBuffer(limits, budget)
-        self._has_cursors = has_cursors
-        self._is_stopped = False
-        self._inline: Callable[[T], object] | None = None
+        self.has_cursors: bool = has_cursors
+        self.inline: Callable[[T], object] | None = None
         self._next_inline: Callable[[T], object] | None = None
         self.is_handing_over: bool = False
-        self._predicates: tuple[Callable[[T], object], ...] = ()
+        self.predicates: tuple[Callable[[T], object], ...] = ()
         self._taken: str | None = None
-        self._wake_at = NEVER
+        self.wake_at: int = NEVER
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -109,7 +100,7 @@ class Consumption(Generic[T]):
         """Done at the end."""
         if self._ended is None:
             self._ended = self.loop.create_future()
-            if self.state.is_end:
+            if self._stream.state.is_end:
                 self._ended.set_result(None)
         return self._ended
 
@@ -117,7 +108,7 @@ class Consumption(Generic[T]):
         """Keep events from the consumer for which it is false, from the next event on."""
         # A custom one is called, and named in errors, as the function that it is.
         predicate = in_own_context(part.predicate) if isinstance(part, Custom) else part
-        self._predicates = (*self._predicates, predicate)
+        self.predicates = (*self.predicates, predicate)
 
     def set_inline(self, handler: Callable[[T], object] | None) -> None:
         """Call the handler inside the read callback from now on, first with all that is buffered.
@@ -128,12 +119,12 @@ class Consumption(Generic[T]):
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
         if handler is not None and self.buffer:
-            self._inline, self._next_inline = None, handler
+            self.inline, self._next_inline = None, handler
             if not self.is_handing_over:
                 self.is_handing_over = True
                 self.loop.call_soon(self._hand_over, context=contextvars.Context())
         else:
-            self._inline, self._next_inline = handler, None
+            self.inline, self._next_inline = handler, None
         if self.on_ready is not None:
             self.on_ready()
 
@@ -146,11 +137,11 @@ class Consumption(Generic[T]):
                     return  # it is awaited from now on: events go through the buffer
                 self.mark_handled()
             if self._next_inline is not None:
-                self._inline, self._next_inline = self._next_inline, None
+                self.inline, self._next_inline = self._next_inline, None
         finally:
             self.is_handing_over = False
             self.notice_drained()
-            if self.state.is_end:
+            if self._stream.state.is_end:
                 self.handlers.end()
 
     async def wait(self, at_least: int = 1) -> None:
@@ -160,7 +151,7 @@ class Consumption(Generic[T]):
 
         :raises UsageError: another task is waiting.
         """
-        while len(self.buffer) < at_least and not self.state.is_end:
+        while len(self.buffer) < at_least and not self._stream.state.is_end:
             if at_least > 1 and self.buffer.is_half_full():
                 return
             await self.wait_once(at_least)
@@ -173,14 +164,14 @@ class Consumption(Generic[T]):
         if self._waiter is not None:
             raise UsageError("another task is waiting for this subscription's next event")
         waiter = self._waiter = self.loop.create_future()
-        self._wake_at = at_least
+        self.wake_at = at_least
         try:
             await waiter
             self._waiter = None
-            self._wake_at = NEVER
+            self.wake_at = NEVER
         except BaseException as error:
             self._waiter = None
-            self._wake_at = NEVER
+            self.wake_at = NEVER
             if isinstance(error, RuntimeError):
                 # A task of another loop cannot await it. Asked only then: this is the hot path.
                 check_loop(self.loop)
@@ -189,16 +180,15 @@ class Consumption(Generic[T]):
     def take(self) -> Response[T]:
         """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
         response = self.buffer.take()
-        self.events_handled += 1
-        if self._has_cursors:
+        if self.has_cursors:
             extensions = response.extensions
             self._taken = (
                 None if extensions is None or extensions.resume is None else extensions.resume.cursor
             )
         else:
             self._taken = None
-        if self._is_stopped:
-            self._flow_again()
+        if self.on_taken is not None:
+            self.on_taken()
         return response
 
     async def drained(self) -> None:
@@ -206,7 +196,7 @@ class Consumption(Generic[T]):
 
         The body of an iteration is done with an event when it asks for the next one.
         """
-        while not self.state.is_end and (
+        while not self._stream.state.is_end and (
             self.buffer or self._taken is not None or self.is_handing_over or self.handlers.is_busy
         ):
             self._drained = self.loop.create_future()
@@ -245,18 +235,20 @@ class Consumption(Generic[T]):
         """The number of events that wait for a consumer."""
         return len(self.buffer)
 
+    def end(self) -> None:
+        """Note that the stream has ended: whatever waits looks again."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
     def wake(self) -> None:
         """Let a waiting consumer look again."""
-        self._wake_at = NEVER
+        self.wake_at = NEVER
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _flow_again(self) -> None:
-        """Let a stopped stream go on, if the buffers have become low."""
-        raise NotImplementedError
-
-    def _passes(self, value: T) -> bool:
-        for predicate in self._predicates:
+    def passes(self, value: T) -> bool:
+        """Tell whether all filters let an event through; one that raises is reported, and lets it through."""
+        for predicate in self.predicates:
             try:
                 passes = predicate(value)
             except CALLBACK_ERRORS as error:  # as for handlers; an event is not lost over it

@@ -3,6 +3,9 @@
 The public :class:`~circuit_breaker_sdk.subscriptions.subscription.Subscription` holds a delivery, never the
 other way round: the registry and the connection know the delivery only, so that a subscription without
 references can be noticed.
+
+This file is longer than others on purpose: it is the counted hot path (``make hot-path``), and a call into
+another object for each event would cost more than reading on does.
 """
 
 from __future__ import annotations
@@ -11,15 +14,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 import msgspec
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Envelope, Link
-from circuit_breaker_sdk.delivery.buffer import BufferBudget
-from circuit_breaker_sdk.delivery.consumer import NEVER, Consumption
+from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.delivery.consumer import NEVER, Consumer
 from circuit_breaker_sdk.delivery.decoding import (
     EventDecoder,
     Response,
@@ -28,6 +31,7 @@ from circuit_breaker_sdk.delivery.decoding import (
     read_errors,
 )
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
+from circuit_breaker_sdk.delivery.handlers import Handlers
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.delivery.subscription_state import (
     TRANSITIONS,
@@ -87,7 +91,7 @@ class Owner(Protocol):
 
 
 @final
-class Delivery(Consumption[T]):
+class Delivery(Generic[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
 
     Moving it to another connection's share sets its ``owner``.
@@ -107,8 +111,11 @@ class Delivery(Consumption[T]):
         "_events_before",
         "_failed_at",
         "_failure",
+        "_has_cursors",
         "_is_confirmed",
+        "_is_live",
         "_is_off",
+        "_is_stopped",
         "_last_cursor",
         "_limits",
         "_link",
@@ -119,26 +126,27 @@ class Delivery(Consumption[T]):
         "_settled",
         "_started",
         "_without_value",
+        "buffer",
+        "consumer",
         "continuity",
         "decode_next",
+        "error",
         "events_received",
         "fallbacks",
         "gaps",
+        "handlers",
         "has_begun",
+        "id",
+        "label",
+        "last_error",
         "operation_errors",
         "owner",
         "pauses",
         "received",
         "request",
+        "state",
         "was_proven",
     )
-
-    # Set here as well as there.
-    events_handled: int
-    error: StreamFailure | None
-    handled: str | None
-    last_error: CircuitBreakerError | None
-    state: SubscriptionState
 
     def __init__(
         self,
@@ -154,15 +162,24 @@ class Delivery(Consumption[T]):
         after: str | None = None,
     ) -> None:
         """``after``: the cursor that the request resumes from."""
-        super().__init__(
-            request.id,
-            label,
+        self.id: SubscriptionId = SubscriptionId(request.id)
+        self.label: str = label
+        self.state: SubscriptionState = SubscriptionState.STARTING
+        self.error: StreamFailure | None = None
+        self.last_error: CircuitBreakerError | None = None
+        self.consumer: Consumer[T] = Consumer(
+            self,
             limits=limits,
             budget=budget,
             tasks=tasks,
             has_cursors=link.resume_negotiated,
             after=after,
         )
+        self.handlers: Handlers[T] = self.consumer.handlers
+        self.buffer: EventBuffer[T] = self.consumer.buffer
+        self._has_cursors = link.resume_negotiated
+        self._is_live = False  # asked for with every event, and cheaper to read than the state
+        self._is_stopped = False
         self.received: str | None = after
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
@@ -195,7 +212,7 @@ class Delivery(Consumption[T]):
 
     def awaiting_begin(self) -> asyncio.Future[None]:
         """Return a future that is done when :attr:`has_begun` is set; it is not yet, and one task waits."""
-        self._begun = self.loop.create_future()
+        self._begun = self.consumer.loop.create_future()
         return self._begun
 
     # The route ---------------------------------------------------------------------------------------------
@@ -215,7 +232,7 @@ class Delivery(Consumption[T]):
         if value is None and not response.errors and (data is None or not self._none_allowed):
             return False
         self.events_received += 1
-        if self.state is not _LIVE:
+        if not self._is_live:
             self.go_live()
         if self._has_cursors:
             extensions = response.extensions
@@ -229,17 +246,17 @@ class Delivery(Consumption[T]):
             self._report_operation_errors(response, is_whole=value is None)
             if value is None:
                 return True
-        if self._predicates and not self._passes(value):  # type: ignore[arg-type]  # None only if T allows it
+        consumer = self.consumer
+        if consumer.predicates and not consumer.passes(value):  # type: ignore[arg-type]  # None only if T allows it
             return True
-        handler = self._inline
+        handler = consumer.inline
         if handler is None:
             if self.buffer.add(response, size_bytes):
-                if self._wake_at is not NEVER or self.on_ready is not None or self._blocks:
+                if consumer.wake_at is not NEVER or consumer.on_ready is not None or self._blocks:
                     self._noticed()
             else:
                 self._keep(response, size_bytes)
             return True
-        self.events_handled += 1
         try:
             result = handler(value)  # type: ignore[arg-type]  # as above
         except CALLBACK_ERRORS as error:
@@ -247,7 +264,7 @@ class Delivery(Consumption[T]):
         else:
             if result is not None and self.handlers.take_awaitable(handler, result, self._last_cursor):
                 return True
-        self.handled = self._last_cursor
+        consumer.handled = self._last_cursor
         return True
 
     def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
@@ -255,20 +272,21 @@ class Delivery(Consumption[T]):
 
         All of it is what :meth:`receive` does with each, where nothing has to be looked at more closely.
         """
-        if self._predicates or not self._has_cursors or self.state is not _LIVE:
+        consumer = self.consumer
+        if consumer.predicates or not self._has_cursors or not self._is_live:
             return 0
-        if self._inline is not None:
-            return self._handle_run(run, self._inline)
+        if consumer.inline is not None:
+            return self._handle_run(run, consumer.inline)
         if (
             self._blocks
-            or self.on_ready is not None
+            or consumer.on_ready is not None
             or not self.buffer.has_room(len(run), sum(map(len, messages)))
         ):
             return 0
         return self._buffer_run(run, messages, around)
 
     def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
-        taken, id_, cursor = 0, self.id, self._last_cursor
+        taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
         for envelope in run:
             response: Response[T] = envelope.payload
             data, extensions = response.data, response.extensions
@@ -279,7 +297,6 @@ class Delivery(Consumption[T]):
                 break
             self._last_cursor = self.received = cursor = resume.cursor
             self.events_received += 1
-            self.events_handled += 1
             taken += 1
             try:
                 result = handler(value)
@@ -288,8 +305,8 @@ class Delivery(Consumption[T]):
             else:
                 if result is not None and self.handlers.take_awaitable(handler, result, cursor):
                     break
-            self.handled = cursor
-            if self._inline is not handler or self.state is not _LIVE or self._predicates:
+            consumer.handled = cursor
+            if consumer.inline is not handler or not self._is_live or consumer.predicates:
                 break
         return taken
 
@@ -312,7 +329,7 @@ class Delivery(Consumption[T]):
             self._last_cursor = self.received = cursor
             self.events_received += len(fit)
             self.buffer.extend(fit, size_bytes)
-            if self._wake_at is not NEVER:
+            if self.consumer.wake_at is not NEVER:
                 self._noticed()
         return len(fit)
 
@@ -335,8 +352,8 @@ class Delivery(Consumption[T]):
                 # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
                 # the cursor to resume from.
                 self._last_cursor = cursor
-                if self.handled is None:
-                    self.handled = cursor
+                if self.consumer.handled is None:
+                    self.consumer.handled = cursor
             self.go_live()
 
     def resumes_after(self, cursor: str) -> None:
@@ -431,7 +448,7 @@ class Delivery(Consumption[T]):
         self._put_on_at = time.perf_counter()
         self._is_confirmed = False
         if self._has_cursors is not link.resume_negotiated:
-            self._has_cursors = link.resume_negotiated
+            self._has_cursors = self.consumer.has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
             self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
@@ -468,7 +485,7 @@ class Delivery(Consumption[T]):
 
     def settling(self) -> asyncio.Future[None]:
         """Return a future that is done when it goes live, ends, or is on no link any more."""
-        self._settled = self.loop.create_future()
+        self._settled = self.consumer.loop.create_future()
         return self._settled
 
     @property
@@ -512,16 +529,19 @@ class Delivery(Consumption[T]):
 
     def stats(self) -> SubscriptionStats:
         """Take a snapshot of the counters."""
+        received, filtered = self.events_received - self._without_value, self.consumer.filtered
+        dropped, buffered = self.buffer.dropped, len(self.buffer)
         return SubscriptionStats(
-            received=self.events_received - self._without_value,
-            handled=self.events_handled,
-            filtered=self.filtered,
-            dropped=self.buffer.dropped,
+            received=received,
+            # Not counted by itself: an event that is neither kept back, nor dropped, nor waiting, is handled.
+            handled=received - filtered - dropped - buffered,
+            filtered=filtered,
+            dropped=dropped,
             pauses=self.pauses,
             gaps=self.gaps,
             operation_errors=self.operation_errors,
             handler_errors=self.handlers.errors,
-            buffered_events=len(self.buffer),
+            buffered_events=buffered,
             buffered_bytes=self.buffer.size_bytes,
             paused_seconds=time.perf_counter() - self._paused_at if self._is_stopped else 0.0,
         )
@@ -542,14 +562,15 @@ class Delivery(Consumption[T]):
         """Stop the flow if the buffer is full, and wake the consumer, after an event was buffered."""
         buffer = self.buffer
         if self._blocks and not self._is_stopped and buffer.is_full:
-            self._is_stopped = True
+            self._stop()
             self._paused_at = time.perf_counter()
             self._link.hold(self)
-        if self.on_ready is not None:
-            self.on_ready()
-        wake_at = self._wake_at
+        consumer = self.consumer
+        if consumer.on_ready is not None:
+            consumer.on_ready()
+        wake_at = consumer.wake_at
         if wake_at is not NEVER and (len(buffer) >= wake_at or buffer.is_half_full()):
-            self.wake()
+            consumer.wake()
 
     def _overflow(self, response: Response[T], size_bytes: int) -> None:
         """Stop the stream before an event that does not fit; end, where it could not go on from there."""
@@ -574,9 +595,18 @@ class Delivery(Consumption[T]):
         self.pauses += 1
         self._link.complete(self.id, self)
         self._go_off(Trigger.PAUSE)
-        self._is_stopped = True
+        self._stop()
         self._log(logging.DEBUG, "subscription paused", buffered=len(self.buffer))
         self._flow_again()
+
+    def _stop(self) -> None:
+        """Note that the stream is stopped: each event that is taken may let it go on."""
+        self._is_stopped = True
+        self.consumer.on_taken = self._flow_again
+
+    def _start(self) -> None:
+        self._is_stopped = False
+        self.consumer.on_taken = None
 
     def _flow_again(self) -> None:
         """Let a stopped stream go on, if the buffers have become low."""
@@ -585,7 +615,7 @@ class Delivery(Consumption[T]):
         if not self.buffer.is_low:
             self.buffer.when_client_is_low(self._flow_again)
             return
-        self._is_stopped = False
+        self._start()
         if self._is_off:
             self.owner.resume(self)
         else:
@@ -595,7 +625,8 @@ class Delivery(Consumption[T]):
         """Note that it is on no connection."""
         self._note_proof()
         self._link.release(self)
-        self._is_off, self._is_stopped = True, False
+        self._is_off = True
+        self._start()
         self._off_at = time.perf_counter()
         before = self.state
         self._move(trigger)
@@ -650,8 +681,7 @@ class Delivery(Consumption[T]):
             self.last_error = error
         self._begin()
         self._settle()
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        self.consumer.end()
         self._log(
             logging.INFO if error is None else logging.WARNING,
             f"subscription {self.state}",
@@ -660,13 +690,13 @@ class Delivery(Consumption[T]):
             seconds=round(time.perf_counter() - self._started, 6),
         )
         if self._is_stopped:
-            self._is_stopped = False
+            self._start()
             self._link.release(self)
         self._is_off = True
         self.owner.ended(self)
-        if self.on_ready is not None:
-            self.on_ready()
-        self.wake()
+        if self.consumer.on_ready is not None:
+            self.consumer.on_ready()
+        self.consumer.wake()
         self.handlers.report_state(self.state)
         self.handlers.end()
 
@@ -678,6 +708,7 @@ class Delivery(Consumption[T]):
 
     def _move(self, trigger: Trigger) -> None:
         self.state = TRANSITIONS[self.state, trigger]
+        self._is_live = self.state is _LIVE
 
     def _log(self, level: int, what: str, **fields: object) -> None:
         log(level, what, subscription_id=self.id, operation=self.label, **fields)

@@ -24,23 +24,26 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.observability import log
 
-__all__ = ["EventSource", "Handlers"]
+__all__ = ["EventSource", "Handlers", "Stream"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class EventSource(Protocol[T_co]):
-    """Interface from handlers to the inside of their subscription."""
+class Stream(Protocol):
+    """Interface from handlers to their subscription's identity and state."""
 
     id: SubscriptionId
     label: str
-    loop: asyncio.AbstractEventLoop
     state: SubscriptionState
     error: StreamFailure | None
     last_error: CircuitBreakerError | None
-    handled: str | None
 
+
+class EventSource(Protocol[T_co]):
+    """Interface from handlers to the events that wait for them."""
+
+    handled: str | None
     is_handing_over: bool
 
     @property
@@ -109,15 +112,17 @@ class Handlers(Generic[T]):
         "_pump",
         "_source",
         "_state",
+        "_stream",
         "_tasks",
         "_told",
         "errors",
         "has_data",
     )
 
-    def __init__(self, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, stream: Stream, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
         self.errors: int = 0
         self.has_data: bool = False
+        self._stream = stream
         self._source = source
         self._tasks = tasks
         # Tuples and nothing: most subscriptions have one handler, and there may be a hundred thousand.
@@ -207,17 +212,17 @@ class Handlers(Generic[T]):
     def report(self, handler: object, error: BaseException) -> None:
         """Report that a handler raised."""
         self.errors += 1
-        self.report_error(HandlerError(self._source.id, callback_name(handler), error))
+        self.report_error(HandlerError(self._stream.id, callback_name(handler), error))
 
     def report_error(self, error: CircuitBreakerError) -> None:
         """Report an error that ends nothing."""
-        source = self._source
-        source.last_error = error
+        stream = self._stream
+        stream.last_error = error
         log(
             logging.WARNING,
             "subscription error",
-            subscription_id=source.id,
-            operation=source.label,
+            subscription_id=stream.id,
+            operation=stream.label,
             error=error,
         )
         for handler in self._error:
@@ -283,11 +288,11 @@ class Handlers(Generic[T]):
 
     def _note_raised(self, handler: object, error: BaseException) -> None:
         self.errors += 1
-        self._source.last_error = HandlerError(self._source.id, callback_name(handler), error)
+        self._stream.last_error = HandlerError(self._stream.id, callback_name(handler), error)
         log(
             logging.ERROR,
             "handler raised",
-            subscription_id=self._source.id,
+            subscription_id=self._stream.id,
             handler=callback_name(handler),
             error=repr(error),
         )
@@ -301,7 +306,7 @@ class Handlers(Generic[T]):
 
     def _start_pump(self) -> None:
         if self.pump is None:
-            self._pump = pump = background_task(self._run(), name=f"circuit-breaker-{self._source.id}")
+            self._pump = pump = background_task(self._run(), name=f"circuit-breaker-{self._stream.id}")
             # Owned by the manager: its `aclose` awaits what is still running.
             self._tasks.add(pump)
             pump.add_done_callback(self._pump_ended)
@@ -333,9 +338,9 @@ class Handlers(Generic[T]):
                 for on_data in self._data:
                     await self._call_and_settle(on_data, value)
                 source.mark_handled()
-            elif source.state.is_end and not self._end_told:
+            elif self._stream.state.is_end and not self._end_told:
                 self._tell_end()
-            elif source.state.is_end or not self._async:
+            elif self._stream.state.is_end or not self._async:
                 return
             else:
                 await source.wait_once()
@@ -369,14 +374,14 @@ class Handlers(Generic[T]):
         if source.is_handing_over:
             return  # this is called again when that is done
         self._end_told = True
-        if source.state is SubscriptionState.COMPLETED:
+        if self._stream.state is SubscriptionState.COMPLETED:
             complete, self._told = self._complete[self._told :], len(self._complete)
             for handler in complete:
                 self._complete_one(handler)
-        elif source.error is not None:
+        elif self._stream.error is not None:
             failed, self._told = self._error[self._told :], len(self._error)
             for on_error in failed:
-                self._observe(on_error, source.error)
+                self._observe(on_error, self._stream.error)
 
 
 def _check_callable(handler: object) -> None:

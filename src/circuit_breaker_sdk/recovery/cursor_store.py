@@ -167,7 +167,7 @@ class CursorKeeper:
 
     async def _save(self) -> None:
         for key, delivery in tuple(self._kept.items()):
-            cursor = delivery.handled
+            cursor = delivery.consumer.handled
             if cursor is not None and cursor != self._saved.get(key):
                 try:
                     await self.store.save(key, cursor)
@@ -175,6 +175,6 @@ class CursorKeeper:
                     log(logging.ERROR, "cursor not saved", cursor_key=key, error=repr(error))
                     continue
                 self._saved[key] = cursor
-            if delivery.state.is_end and delivery.handled == self._saved.get(key):
+            if delivery.state.is_end and delivery.consumer.handled == self._saved.get(key):
                 with contextlib.suppress(KeyError):
                     del self._kept[key]

@@ -144,7 +144,7 @@ class GapRecovery:
 
     async def _close(self, delivery: Delivery[Any], reason: str, error: GapError) -> None:
         # What came before the gap is handled before it.
-        await delivery.drained()
+        await delivery.consumer.drained()
         cursor: str | None = None
 
         async def bridge() -> None:
@@ -202,11 +202,11 @@ class GapRecovery:
         connection.subscribe(request, position)
         try:
             await asyncio.wait(
-                (position.found, delivery.ended),
+                (position.found, delivery.consumer.ended),
                 timeout=self._timeout_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if delivery.ended.done() and not position.found.done():
+            if delivery.consumer.ended.done() and not position.found.done():
                 raise UsageError("the subscription was ended")
             if not position.found.done():
                 raise OperationTimeoutError("asking where the stream stands", seconds=self._timeout_seconds)

@@ -96,8 +96,8 @@ class BatchSubscriptionManager:
         self._affinity.check()
         live = member if isinstance(member, Subscription) else None
         if live is not None:
-            check_loop(live._delivery.loop)  # noqa: SLF001 (a batch reads its members' inside)
-            self._affinity.loop = live._delivery.loop  # noqa: SLF001 (as above)
+            check_loop(live._delivery.consumer.loop)  # noqa: SLF001 (a batch reads its members' inside)
+            self._affinity.loop = live._delivery.consumer.loop  # noqa: SLF001 (as above)
         name = self._free_name(_label(member)) if name is None else name
         if name in self._members:
             raise UsageError(f"the batch has a member {name!r} already")
@@ -246,13 +246,13 @@ class _Merge:
     def follow(self, name: str, delivery: Delivery[object]) -> None:
         if delivery.handlers.has_data:
             return
-        if delivery.on_ready is not None:
+        if delivery.consumer.on_ready is not None:
             raise UsageError(f"subscription {delivery.id} is in a batch already")
         before = self._followers.get(name)
         if before is not None:
             self._forget(before)
         follower = self._followers[name] = _Follower(name, delivery)
-        delivery.on_ready = lambda: self._is_ready(follower)
+        delivery.consumer.on_ready = lambda: self._is_ready(follower)
         self._is_ready(follower)
 
     def forget_all(self) -> None:
@@ -263,7 +263,7 @@ class _Merge:
     async def next(self) -> BatchEvent:
         taken, self._taken = self._taken, None
         if taken is not None:
-            taken.mark_handled()
+            taken.consumer.mark_handled()
         while True:
             while self._ready:
                 item = self._take_from(self._ready.popleft())
@@ -280,10 +280,10 @@ class _Merge:
             return None
         if delivery.handlers.has_data:
             self._forget(follower)
-        elif delivery.buffered:
-            value = delivery.take_value()
+        elif delivery.consumer.buffered:
+            value = delivery.consumer.take_value()
             self._taken = delivery
-            if delivery.buffered or delivery.state.is_end:
+            if delivery.consumer.buffered or delivery.state.is_end:
                 self._is_ready(follower)
             return BatchEvent(follower.name, value)
         elif delivery.state.is_end:
@@ -300,7 +300,7 @@ class _Merge:
 
     def _forget(self, follower: _Follower) -> None:
         del self._followers[follower.name]
-        follower.delivery.on_ready = None
+        follower.delivery.consumer.on_ready = None
 
     async def _wait(self) -> None:
         if self._waiter is not None:

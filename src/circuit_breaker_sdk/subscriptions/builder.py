@@ -188,7 +188,7 @@ class SubscriptionBuilder(Generic[T, S]):
 
         def filtered(delivery: Delivery[T]) -> R:
             for part in rest:
-                delivery.add_filter(part)
+                delivery.consumer.add_filter(part)
             return into(delivery)
 
         return self._manager.subscribe(operation, filtered)

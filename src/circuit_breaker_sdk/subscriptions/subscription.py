@@ -67,7 +67,7 @@ class Subscription(Generic[T_co]):
         delivery = self._delivery
         if not delivery.state.is_end:
             with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to end
-                delivery.loop.call_soon_threadsafe(delivery.abandon)
+                delivery.consumer.loop.call_soon_threadsafe(delivery.abandon)
 
     # What it is ------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Subscription(Generic[T_co]):
 
         An event is handled when its handlers have returned, or when the iterator is asked for the next one.
         """
-        return self._delivery.handled
+        return self._delivery.consumer.handled
 
     @property
     def is_polled(self) -> bool:
@@ -130,7 +130,7 @@ class Subscription(Generic[T_co]):
 
         :raises UsageError: a task is iterating right now.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         self._delivery.handlers.add_data(handler)
         return self
 
@@ -139,7 +139,7 @@ class Subscription(Generic[T_co]):
 
         A lost connection that is tried again is one of them, while ``state`` is ``RECONNECTING``.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         self._delivery.handlers.add_error(handler)
         return self
 
@@ -152,7 +152,7 @@ class Subscription(Generic[T_co]):
 
             updates.on_state(lambda state: print("the stream is", state))
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         self._delivery.handlers.add_state(handler)
         return self
 
@@ -162,7 +162,7 @@ class Subscription(Generic[T_co]):
         Where no handler of events is attached it is called as soon as the end arrives. It is not called for
         a failure, nor for :meth:`unsubscribe`.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         self._delivery.handlers.add_complete(handler)
         return self
 
@@ -191,26 +191,26 @@ class Subscription(Generic[T_co]):
         :raises UsageError: the event type lacks an attribute that the filter reads, or the function is
             async.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         whole = as_filter(predicate)
         whole.check(self._delivery.event_type)
         for part in conjuncts(whole):
-            self._delivery.add_filter(part)
+            self._delivery.consumer.add_filter(part)
         return self
 
     # Iteration -------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> Self:
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         return self
 
     async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
         delivery = self._delivery
         if not delivery.buffer.items or delivery.handlers.has_data:
-            delivery.mark_handled()
+            delivery.consumer.mark_handled()
             await self._wait(1)
-        return delivery.next_value()
+        return delivery.consumer.next_value()
 
     def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T_co]:
         """Iterate over lists of events.
@@ -262,22 +262,22 @@ class Subscription(Generic[T_co]):
         return Windows(self, aggregator)
 
     async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T_co]:
-        delivery = self._delivery
-        delivery.mark_handled()
+        consumer = self._delivery.consumer
+        consumer.mark_handled()
         await self._wait(1)
-        if delivery.buffered < max_events and max_wait_seconds:
+        if consumer.buffered < max_events and max_wait_seconds:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max_wait_seconds):
-                    await delivery.wait(max_events)
-        return [delivery.take_value() for _ in range(min(max_events, delivery.buffered))]
+                    await consumer.wait(max_events)
+        return [consumer.take_value() for _ in range(min(max_events, consumer.buffered))]
 
     async def _wait(self, at_least: int) -> None:
         """Wait for events; at the end of the stream raise what ended it."""
         delivery = self._delivery
         if delivery.handlers.has_data:
             raise UsageError(f"{self!r} has handlers: it cannot be iterated as well")
-        await delivery.wait(at_least)
-        if not delivery.buffered:
+        await delivery.consumer.wait(at_least)
+        if not delivery.consumer.buffer.items:
             if delivery.error is not None:
                 raise delivery.error
             raise StopAsyncIteration
@@ -289,7 +289,7 @@ class Subscription(Generic[T_co]):
 
         An async handler that is running is cancelled, unless it is the caller.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         self._delivery.unsubscribe()
         await self._delivery.handlers.aclose()
 
@@ -298,10 +298,10 @@ class Subscription(Generic[T_co]):
 
         :raises TransportError, SubscriptionError: what ended it.
         """
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         delivery = self._delivery
-        await asyncio.shield(delivery.ended)
-        if delivery.is_handing_over:
+        await asyncio.shield(delivery.consumer.ended)
+        if delivery.consumer.is_handing_over:
             await asyncio.sleep(0)  # it is done in the next turn
         pump = delivery.handlers.pump
         if pump is not None and pump is not asyncio.current_task():
@@ -310,7 +310,7 @@ class Subscription(Generic[T_co]):
             raise delivery.error
 
     async def __aenter__(self) -> Self:
-        check_loop(self._delivery.loop)
+        check_loop(self._delivery.consumer.loop)
         return self
 
     async def __aexit__(
