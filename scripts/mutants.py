@@ -70,7 +70,7 @@ MUTANTS = [
     ),
     Mutant(
         "the check of the record that a cursor names",
-        f"{_SERVER}/gateway/event_reader.py",
+        f"{_SERVER}/gateway/resume_gaps.py",
         "if check != cursor.check:",
         "if False:",
         "other logs",
@@ -259,7 +259,7 @@ MUTANTS = [
     ),
     Mutant(
         "rights are looked at again for each subscription by itself",
-        f"{_SERVER}/gateway/gateway.py",
+        f"{_SERVER}/gateway/permission_review.py",
         "call_each(feed.subscribers.values(), self._review, self._end_subscription)",
         "call_each([feed], lambda f: list(map(self._review, f.subscribers.values())), self.end_peer)",
         "tests/server/gateway/test_isolation.py",
@@ -407,7 +407,7 @@ MUTANTS = [
     ),
     Mutant(
         "the numbers of a private key belong together",
-        f"{_SERVER}/security/signed_tokens.py",
+        f"{_SERVER}/security/signing_keys.py",
         "    if not _fits(key.private_numbers()):\n",
         "    if False:\n",
         "tests/server/test_private_keys.py",

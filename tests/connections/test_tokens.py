@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from circuit_breaker_sdk.connections.token_rotation import rotate
+from circuit_breaker_sdk.connections.connection_replacement import rotate
 from circuit_breaker_sdk.connections.tokens import Tokens, expiry_of
 from circuit_breaker_sdk.errors import ConnectionFailed, UsageError
 from tests.connections.clock import Clock

@@ -24,7 +24,7 @@ from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.transports.picows_protocol import FrameProtocol
 from circuit_breaker_sdk.types import Resource
-from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
+from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import make_plan

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.mcp.jwt import check_keys
-from circuit_breaker_server.security import signed_tokens
-from circuit_breaker_server.security.signed_tokens import KeyUnusable, read_key
+from circuit_breaker_server.security import signing_keys
+from circuit_breaker_server.security.signing_keys import KeyUnusable, read_key
 
 _E: Final = 65537
 
@@ -137,7 +137,7 @@ def test_a_private_key_that_is_too_large_or_has_a_password_is_refused(
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"swordfish"))
     with pytest.raises(KeyUnusable, match="is no PEM or JWK"):
         read_key(locked.decode(), "RS256")
-    monkeypatch.setattr(signed_tokens, "_MOST_BITS", 2047)
+    monkeypatch.setattr(signing_keys, "_MOST_BITS", 2047)
     with pytest.raises(KeyUnusable, match="a private key of 2048 bits; at most 2047 are used"):
         read_key(private_pem(key), "RS256")
     assert not read_key(public_pem(key), "RS256").is_private

@@ -13,7 +13,7 @@ import pytest
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
-from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
+from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Document, Documents

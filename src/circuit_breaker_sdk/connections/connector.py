@@ -15,6 +15,7 @@ from circuit_breaker_sdk.connections.backoff import Backoff
 from circuit_breaker_sdk.connections.circuit_breaker import BreakerState
 from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection import Connection
+from circuit_breaker_sdk.connections.connection_replacement import rotate
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.connection_state import (
     TRANSITIONS,
@@ -25,7 +26,6 @@ from circuit_breaker_sdk.connections.connection_state import (
 from circuit_breaker_sdk.connections.connections_apart import ConnectionsApart
 from circuit_breaker_sdk.connections.dialling import Dialler
 from circuit_breaker_sdk.connections.endpoints import Endpoints
-from circuit_breaker_sdk.connections.token_rotation import rotate
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,

@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
-from circuit_breaker_server.gateway.event_reader import Found, Gap, LogReader, Page
+from circuit_breaker_server.gateway.event_reader import Found, LogReader, Page
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
+from circuit_breaker_server.gateway.resume_gaps import Gap
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
 from circuit_breaker_server.log.event_log import LogError

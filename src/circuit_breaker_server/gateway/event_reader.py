@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias, final
@@ -13,30 +12,10 @@ from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.skipped_records import Skipped, is_skipped
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
+from circuit_breaker_server.gateway.resume_gaps import Gap, GapReason, refuse_gap, refuse_if_trimmed
 from circuit_breaker_server.log.event_log import EventLog, Record
 
-__all__ = ["Found", "Gap", "GapReason", "LogReader", "LoggedEvent", "Page"]
-
-
-class GapReason(enum.StrEnum):
-    """``extensions.reason`` of ``RESUME_GAP``: why a cursor cannot be resumed from."""
-
-    TRIMMED = "trimmed"
-    EPOCH = "epoch"
-    REWRITTEN = "rewritten"
-    FUTURE = "future"
-    MALFORMED = "malformed"
-    SKIPPED = "skipped"
-    """An operator had a record skipped that the subscription would have had events of."""
-
-
-@final
-class Gap(Exception):
-    """Some or all events after a cursor are not in the log."""
-
-    def __init__(self, reason: GapReason) -> None:
-        self.reason = reason
-        super().__init__(reason)
+__all__ = ["Found", "LogReader", "LoggedEvent", "Page"]
 
 
 @final
@@ -141,34 +120,9 @@ class LogReader:
         :param subjects: patterns of the records that are read.
         :raises Gap: it cannot.
         """
-        log = self.log
-        if cursor.epoch != log.epoch:
-            raise Gap(GapReason.EPOCH)
-        if cursor.offset > log.last_offset:
-            raise Gap(GapReason.FUTURE)
-        check = await log.check(cursor.offset)
-        if check is None:
-            # A hole between kept records: this log never had that record.
-            raise Gap(GapReason.TRIMMED if cursor.offset < log.first_offset else GapReason.REWRITTEN)
-        if check != cursor.check:
-            raise Gap(GapReason.REWRITTEN)
-        await self._refuse_if_trimmed((cursor.offset, cursor.index))
+        await refuse_gap(self.log, cursor, self.end_cursor)
         if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):
             raise Gap(GapReason.SKIPPED)
-
-    async def _refuse_if_trimmed(self, after: Position) -> None:
-        """Make sure that no event after the place was trimmed.
-
-        :raises Gap: one was, or may have been.
-        """
-        if self.log.first_offset <= max(after[0], 1):
-            return
-        # All that is gone is at or before the end of the record removed last.
-        removed = await self.log.last_removed()
-        if removed is not None:
-            end = self.end_cursor(removed)
-            if after < (end.offset, end.index):
-                raise Gap(GapReason.TRIMMED)
 
     async def read(
         self, channel: Channel, *, after: Position, end: Position, max_records: int | None = None
@@ -191,7 +145,7 @@ class LogReader:
             max_bytes=self._page_bytes,
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
-        await self._refuse_if_trimmed(after)
+        await refuse_if_trimmed(self.log, self.end_cursor, after)
         if self._skipped and any(record.offset in self._skipped for record in records):
             raise Gap(GapReason.SKIPPED)
         events, denied = self._matching(channel, records, after)

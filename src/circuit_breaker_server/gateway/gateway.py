@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import OPEN, Caller
@@ -22,6 +22,7 @@ from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.peer import Frame, Peer
+from circuit_breaker_server.gateway.permission_review import Look, PermissionReview
 from circuit_breaker_server.gateway.resume_cursor import parse_resume_cursor
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import (
@@ -34,14 +35,11 @@ from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.rights import Rights
 
-__all__ = ["Gateway", "Look"]
+__all__ = ["Gateway"]
 
 logger = get_logger("gateway")
 
 _NO_LONGER_KEPT: Final = "the beginning of this stream is no longer kept: the server's event log was trimmed"
-
-
-Look: TypeAlias = Callable[[Rights, str, Mapping[str, object]], View]
 
 
 def _see_everything(_rights: Rights, _field: str, _arguments: Mapping[str, object]) -> View:
@@ -100,6 +98,14 @@ class Gateway:
             select_nothing=select_nothing,
             ring_size=ring_size,
             ring_bytes=ring_bytes,
+        )
+        self._permissions = PermissionReview(
+            look,
+            self._fan_out,
+            self.reader,
+            end=lambda: self.end,
+            fail=self._fail,
+            end_subscription=self._end_subscription,
         )
         self._cursor_advance = CursorAdvance(
             self._feeds, self._fan_out, seconds=advance_seconds, end_peer=self.end_peer
@@ -283,39 +289,8 @@ class Gateway:
             self._fail(subscriber, [missing_error(plan, finite)])
 
     def review(self, feed: Feed) -> None:
-        """Look again at what a peer may see: its rights have changed.
-
-        Its subscriptions go on from where they are; those of which it may see nothing any more are failed.
-        Each is reviewed for itself: one that cannot be reviewed ends, and the others keep no old rights.
-        """
-        call_each(feed.subscribers.values(), self._review, self._end_subscription)
-
-    def _review(self, subscriber: Subscriber[Feed]) -> None:
-        if subscriber.ended:  # with its peer, in the review of another one
-            return
-        feed, channel = subscriber.feed, subscriber.channel
-        plan = channel.plan
-        view = self._look(feed.caller.rights, plan.field, plan.arguments)
-        if view.key == channel.view.key:
-            return
-        other = self._fan_out.channel(plan, view)
-        try:
-            finite = other.selection.finite
-            if view.hides and finite is not None:
-                self._fail(subscriber, [missing_error(plan, finite)])
-                return
-            begun = None if finite is None else finite.start()
-            if begun is not None:
-                # It is told whole: from the last event that was seen, or from its beginning.
-                last = self.reader.cursors.parse(subscriber.cursor)
-                subscriber.position = max((begun.offset, begun.index), (last.offset, last.index))
-            elif subscriber.is_current:
-                subscriber.position = max(subscriber.position, self.end)
-            self._fan_out.leave(subscriber)
-            self._fan_out.join(subscriber, other)
-        finally:
-            self._fan_out.close_if_empty(other)
-        feed.move(subscriber, other)
+        """Look again at what a peer may see: its rights have changed (:class:`PermissionReview`)."""
+        self._permissions.review(feed)
 
     # --- what fails ends alone ---------------------------------------------------------------------
 

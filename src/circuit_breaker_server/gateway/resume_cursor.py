@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circuit_breaker_server.engine.cursor import Cursor
-from circuit_breaker_server.gateway.event_reader import GapReason, LogReader
+from circuit_breaker_server.gateway.event_reader import LogReader
+from circuit_breaker_server.gateway.resume_gaps import GapReason
 from circuit_breaker_server.gateway.subscription_errors import gap_error
 from circuit_breaker_server.gateway.subscription_plan import Refused
 

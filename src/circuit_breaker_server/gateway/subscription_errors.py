@@ -5,7 +5,7 @@ from __future__ import annotations
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Finite
-from circuit_breaker_server.gateway.event_reader import GapReason
+from circuit_breaker_server.gateway.resume_gaps import GapReason
 from circuit_breaker_server.gateway.subscription_plan import Plan
 
 __all__ = ["gap_error", "internal_error", "missing_error", "refusal_error"]

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar, final
 
+from circuit_breaker_server.log.append_queue import AppendQueue, WaitingAppend
 from circuit_breaker_server.log.database import connect, open_database, open_error
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import (
@@ -38,7 +38,6 @@ from circuit_breaker_server.storage.private_files import make_private_directory
 __all__ = ["SqliteEventLog"]
 
 _MAX_IN_FLIGHT = 1024
-_MAX_GROUP_BYTES = 16 * 1024 * 1024
 # A read by wildcard walks over all records: in windows of this many offsets, so that other reads get through.
 _WINDOW_OFFSETS = 50_000
 _SCAN_MIN, _SCAN_MAX = 64, 4096
@@ -46,7 +45,6 @@ _SCAN_BYTES = 4 * 1024 * 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Waiting = tuple[NewRecord, "asyncio.Future[Record]"]
 
 
 @final
@@ -108,7 +106,7 @@ class SqliteEventLog:
         self._last_offset = files.writer.last_offset
         self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting = AppendQueue()
         self._group_is_due = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -152,7 +150,7 @@ class SqliteEventLog:
         self._refuse_if_closed()
         await self._slots.acquire()
         answer: asyncio.Future[Record] = self._loop.create_future()
-        self._waiting.append((record, answer))
+        self._waiting.put(record, answer)
         self._schedule_group()
         return await answer
 
@@ -169,11 +167,7 @@ class SqliteEventLog:
         # On the writer thread. The flag goes down before the first look: what is appended after the last look
         # finds it down and starts another group.
         self._group_is_due = False
-        group: list[_Waiting] = []
-        size = 0
-        while self._waiting and size < _MAX_GROUP_BYTES:
-            group.append(self._waiting.popleft())
-            size += len(group[-1][0].data)
+        group = self._waiting.take_group()
         if not group:
             return
         outcomes: list[Record | ExpectationFailed] | Exception
@@ -183,7 +177,9 @@ class SqliteEventLog:
             outcomes = error
         self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
 
-    def _deliver(self, group: list[_Waiting], outcomes: list[Record | ExpectationFailed] | Exception) -> None:
+    def _deliver(
+        self, group: list[WaitingAppend], outcomes: list[Record | ExpectationFailed] | Exception
+    ) -> None:
         for _ in group:
             self._slots.release()
         if self._waiting:

@@ -20,16 +20,8 @@ from joserfc.jwk import OctKey
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
-from circuit_breaker_server.security.signed_tokens import (
-    KeyPair,
-    KeySet,
-    KeyUnusable,
-    TokenBroken,
-    decode,
-    read_public,
-    read_secret,
-    read_set,
-)
+from circuit_breaker_server.security.signed_tokens import KeySet, TokenBroken, decode, read_set
+from circuit_breaker_server.security.signing_keys import KeyPair, KeyUnusable, read_public, read_secret
 from circuit_breaker_server.settings.tokens import TokenSettings
 from circuit_breaker_server.storage.lru import RecentlyUsed
 

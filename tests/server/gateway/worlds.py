@@ -16,8 +16,9 @@ from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.gateway.feed import Feed
-from circuit_breaker_server.gateway.gateway import Gateway, Look
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
+from circuit_breaker_server.gateway.permission_review import Look
 from circuit_breaker_server.gateway.subscription_plan import Plan, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import (

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from circuit_breaker_server.log import append_queue
 from circuit_breaker_server.log import sqlite as sqlite_module
 from circuit_breaker_server.log.database import open_database, subject_key
 from circuit_breaker_server.log.event_log import (
@@ -278,7 +279,7 @@ async def test_appends_of_one_turn_of_the_loop_are_one_group(
 
 
 async def test_a_group_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_module, "_MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr(append_queue, "_MAX_GROUP_BYTES", 1000)
     async with opened(tmp_path) as log:
         told: list[int] = []
         log.tail(lambda records: told.append(len(records)))

@@ -20,7 +20,7 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
-from circuit_breaker_server.endpoints.websocket.event_frames import text_frames
+from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.endpoints.websocket.handshake import (
     ack_payload,
     authenticate,

@@ -12,15 +12,8 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.json_values import json_equal
 from circuit_breaker_server.engine.mcp.records import Jwt
 from circuit_breaker_server.engine.validation import refuse
-from circuit_breaker_server.security.signed_tokens import (
-    MAX_TOKEN,
-    KeyPair,
-    KeyUnusable,
-    TokenBroken,
-    decode,
-    misfit,
-    read_key,
-)
+from circuit_breaker_server.security.signed_tokens import MAX_TOKEN, TokenBroken, decode
+from circuit_breaker_server.security.signing_keys import KeyPair, KeyUnusable, misfit, read_key
 
 __all__ = ["ALGORITHMS", "check_keys", "sign", "verify"]
 
