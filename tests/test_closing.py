@@ -13,7 +13,7 @@ import pytest
 from circuit_breaker_sdk import Client, FileCursorStore, Subscription, Timeouts, UsageError
 from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper
 from tests.connections.raw_server import acknowledge, read_message, send_message
-from tests.subscriptions.deliveries import Rig
+from tests.delivery.deliveries import Rig
 from tests.transports.peers import Peer, serve
 from tests.waiting import until
 

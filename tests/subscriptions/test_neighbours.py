@@ -25,7 +25,7 @@ from tests.connections.raw_server import (
     stay,
     subscribe,
 )
-from tests.subscriptions.deliveries import Rig
+from tests.delivery.deliveries import Rig
 from tests.transports.peers import Peer, serve
 from tests.waiting import until
 

@@ -9,7 +9,7 @@ import pytest
 
 from circuit_breaker_sdk.errors import ConnectionFailed, UsageError
 from circuit_breaker_sdk.subscriptions import Subscription, SubscriptionState
-from tests.subscriptions.deliveries import Rig
+from tests.delivery.deliveries import Rig
 
 LOST = ConnectionFailed("gone")
 

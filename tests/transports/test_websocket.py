@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -22,6 +21,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.transports.websocket import WebSocket, connect
+from tests.ports import free_port
 from tests.transports.peers import (
     CLOSE,
     SUBPROTOCOL,
@@ -74,12 +74,6 @@ def answer(status: str, headers: str = "", body: str = "") -> Callable[[Peer], A
         await peer.read_to_end()
 
     return script
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 # A good peer -----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,14 +12,12 @@ import aiohttp
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
-from circuit_breaker_server.security.scopes import KINDS
+from tests.policy_file import policy_of
 from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, WORKFLOW
 from tests.server.tokens import SECRET, token
 
-__all__ = ["ALL", "MINE", "UNKNOWN", "Office", "open_office", "policy_of", "settled"]
+__all__ = ["MINE", "UNKNOWN", "Office", "open_office", "settled"]
 
-ALL: Final = [f"{kind}:admin:*" for kind in KINDS]
-"""The scopes of the administrator."""
 MINE: Final = [
     "workflow:admin:mine*",
     "nats:admin:mine*",
@@ -67,14 +64,6 @@ class Office:
 
     async def resource(self, workflow: str) -> str:
         return await self.made(CREATE_RESOURCE, {"workflowId": workflow, "data": {}, "metadata": {}})
-
-
-def policy_of(people: Mapping[str, tuple[str, list[str]]]) -> str:
-    """Write a policy file: tenant and scopes of each principal; ``boss`` is the administrator."""
-    return "\n".join(
-        f'[principals."{name}"]\ntenant = "{tenant}"\nscopes = {json.dumps(scopes)}'
-        for name, (tenant, scopes) in {"boss": ("*", ALL), **people}.items()
-    )
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,8 @@ import pytest
 from circuit_breaker_sdk import AuthenticationFailed, Client, SubscriptionFailed
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.security.audit import AuditPaths, AuditRecord, read, read_key, verify
-from tests.server.access.office import open_office, policy_of, settled
+from tests.policy_file import policy_of
+from tests.server.access.office import open_office, settled
 from tests.server.operations import CREATE_RESOURCE
 from tests.server.tokens import token
 

@@ -17,7 +17,8 @@ from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollRequest
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.security.api_keys import ApiKeyFile
-from tests.server.access.office import MINE, UNKNOWN, Office, open_office, policy_of
+from tests.policy_file import policy_of
+from tests.server.access.office import MINE, UNKNOWN, Office, open_office
 from tests.server.operations import (
     AGENT,
     CREATE_AGENT,

@@ -14,7 +14,8 @@ from circuit_breaker_server import logs
 from circuit_breaker_server.access.fields import MUTATION_RULES, QUERY_RULES
 from circuit_breaker_server.access.streams import STREAMS
 from circuit_breaker_server.graphql.schema import load_schema
-from tests.server.access.office import UNKNOWN, open_office, policy_of, settled
+from tests.policy_file import policy_of
+from tests.server.access.office import UNKNOWN, open_office, settled
 from tests.server.operations import CREATE_RESOURCE, CREATE_SERVER, CREATE_WORKFLOW, EXECUTE, WORKFLOW
 
 

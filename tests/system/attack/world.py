@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -27,7 +26,8 @@ from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import OAuthProviderSettings, Server, ServerSettings, TokenSettings
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
-from circuit_breaker_server.security.scopes import KINDS
+from tests.policy_file import policy_of
+from tests.ports import free_port
 
 __all__ = [
     "ALLOWED_PEER",
@@ -36,10 +36,8 @@ __all__ = [
     "LIMITS",
     "SECRET",
     "Peer",
-    "People",
     "World",
     "opened",
-    "policy_of",
     "token",
 ]
 
@@ -58,16 +56,6 @@ LIMITS: Final[Mapping[str, float]] = {"head_seconds": 3.0, "body_seconds": 3.0}
 """Settings that are not the defaults, so that a run does not wait for long deadlines."""
 
 _AT_ONCE: Final = 500
-People = Mapping[str, tuple[str, list[str]]]
-_ALL: Final = [f"{kind}:admin:*" for kind in KINDS]
-
-
-def policy_of(people: People) -> str:
-    """Write a policy: of each principal the tenant and the scopes; ``boss`` may do everything."""
-    return "\n".join(
-        f'[principals."{name}"]\ntenant = "{tenant}"\nscopes = {json.dumps(scopes)}'
-        for name, (tenant, scopes) in {"boss": ("*", _ALL), **people}.items()
-    )
 
 
 def token(sub: str, *, secret: bytes = SECRET, seconds: float = 3600, **claims: object) -> str:
@@ -207,13 +195,6 @@ class World:
             return found
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((ALLOWED_PEER, 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 def _issuer(id_: str, port: int) -> OAuthProviderSettings:
     url = f"http://{ALLOWED_PEER}:{port}"
     return OAuthProviderSettings(
@@ -226,7 +207,7 @@ def opened(directory: Path, people: dict[str, tuple[str, list[str]]], **settings
     """Run a server with this policy."""
     policy = directory / "policy.toml"
     policy.write_text(policy_of(people))
-    ports = _free_port(), _free_port()
+    ports = free_port(ALLOWED_PEER), free_port(ALLOWED_PEER)
     issuers = tuple(_issuer(id_, port) for id_, port in zip(ISSUERS, ports, strict=True))
     arguments = (str(directory / "data"), str(policy), {**LIMITS, "oauth_providers": issuers, **settings})
     with on_core(LOAD_CORE), running(serve, *arguments, core=MEASURED_CORE) as server:

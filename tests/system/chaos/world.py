@@ -7,7 +7,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import msgspec
 
 from circuit_breaker_sdk import Client, TransportError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
+from tests.ports import free_port
 from tests.system.chaos.cores import SERVER_CORE
 from tests.system.chaos.server_process import Orders
 
@@ -48,13 +48,6 @@ async def until(condition: Callable[[], object], seconds: float) -> bool:
     return bool(condition())
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @final
 class ServerProcess:
     """The server, in a process that is started, killed and started again on the same port and directory.
@@ -72,7 +65,7 @@ class ServerProcess:
         measures_holds: bool = True,
     ) -> None:
         self.data_dir = data_dir
-        self.port = _free_port()
+        self.port = free_port()
         self.settings = dict(settings)
         self.up = asyncio.Event()
         self.starts: list[float] = []

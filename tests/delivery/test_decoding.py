@@ -22,7 +22,7 @@ from circuit_breaker_sdk.delivery.decoding import (
     read_errors,
 )
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from tests.subscriptions.deliveries import result
+from tests.delivery.deliveries import result
 
 
 class One(msgspec.Struct):

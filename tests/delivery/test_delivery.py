@@ -25,7 +25,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.protocol.messages import Subscribe
-from tests.subscriptions.deliveries import Rig, result
+from tests.delivery.deliveries import Rig, result
 
 NO = {"message": "no", "path": ["tick"]}
 

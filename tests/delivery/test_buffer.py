@@ -10,7 +10,7 @@ from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.delivery.consumer import value_of
 from circuit_breaker_sdk.delivery.decoding import EventDecoder
-from tests.subscriptions.deliveries import result
+from tests.delivery.deliveries import result
 
 DECODE = EventDecoder(int, "tick", with_resume=False).decode
 

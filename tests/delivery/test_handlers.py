@@ -19,7 +19,7 @@ from circuit_breaker_sdk.errors import (
     TransportError,
     UsageError,
 )
-from tests.subscriptions.deliveries import Rig
+from tests.delivery.deliveries import Rig
 
 LOST = ConnectionFailed("gone")
 
