@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
+from tests.waiting import until
 
 _REQUESTS: Final = 5
 _OBJECTS_PER_REQUEST: Final = 10
@@ -82,14 +83,16 @@ async def garbage_of(port: int, path: str, body: Any) -> Counter[str]:
         assert answer.status == 200, answer.read()
         assert b'"INTERNAL"' not in answer.read()
 
+    tasks = len(asyncio.all_tasks())
     await asyncio.to_thread(ask, 0)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         for number in range(_REQUESTS):
             await asyncio.to_thread(ask, number + 1)
-        await asyncio.sleep(0.05)  # what was cancelled ends
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)  # what was cancelled has ended
         gc.collect()
         return Counter(type(each).__qualname__ for each in gc.garbage)
     finally:
