@@ -870,7 +870,7 @@ MUTANTS = [
     ),
     Mutant(
         "a run has an end",
-        f"{_SERVER}/engine/agents/run.py",
+        f"{_SERVER}/engine/agents/run_attempts.py",
         "async with asyncio.timeout(self._run_seconds):",
         "async with asyncio.timeout(None):",
         "tests/server/engine/agents/test_agents.py::test_a_run_that_never_comes_to_its_end_is_ended",

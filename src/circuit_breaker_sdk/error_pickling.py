@@ -30,10 +30,12 @@ class ErrorLink:
     __slots__ = ("error", "is_cause", "is_context_hidden")
 
     def __init__(self, of: BaseException) -> None:
-        self.is_cause = of.__cause__ is not None
-        self.is_context_hidden = of.__suppress_context__
+        self.is_cause: bool = of.__cause__ is not None
+        self.is_context_hidden: bool = of.__suppress_context__
         # One of them: where both are set they are mostly the same, and only the cause is ever shown.
-        self.error = of.__cause__ if self.is_cause else None if of.__suppress_context__ else of.__context__
+        self.error: BaseException | None = (
+            of.__cause__ if self.is_cause else None if of.__suppress_context__ else of.__context__
+        )
 
     def attach(self, to: BaseException) -> None:
         """Chain an error as the one that this was made of."""

@@ -13,7 +13,7 @@ from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
 
 if TYPE_CHECKING:
-    from circuit_breaker_sdk.cli.reach import Reach
+    from circuit_breaker_sdk.cli.policy_reach import Reach
 
 __all__ = ["app"]
 
@@ -54,7 +54,7 @@ def check(
     For a principal: the tenant, what it may read, write and administer, and the fields of queries, mutations
     and subscriptions that are open to it with some arguments.
     """
-    from circuit_breaker_sdk.cli.reach import reach_of  # noqa: PLC0415 (the server is an extra)
+    from circuit_breaker_sdk.cli.policy_reach import reach_of  # noqa: PLC0415 (the server is an extra)
     from circuit_breaker_server.security.policy import Policy, PolicyError  # noqa: PLC0415 (as above)
 
     try:

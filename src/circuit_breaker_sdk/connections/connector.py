@@ -23,9 +23,9 @@ from circuit_breaker_sdk.connections.connection_state import (
     ConnectionStateChange,
     Trigger,
 )
-from circuit_breaker_sdk.connections.connections_apart import ConnectionsApart
 from circuit_breaker_sdk.connections.dialling import Dialler
 from circuit_breaker_sdk.connections.endpoints import Endpoints
+from circuit_breaker_sdk.connections.trial_connections import ConnectionsApart
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     CircuitBreakerError,

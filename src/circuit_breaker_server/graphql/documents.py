@@ -21,7 +21,7 @@ from graphql import (
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.graphql.cost import Cost, Most, cost_of
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
-from circuit_breaker_server.graphql.limits import (
+from circuit_breaker_server.graphql.limit_checks import (
     REFUSED_SECONDS,
     Size,
     check_characters,

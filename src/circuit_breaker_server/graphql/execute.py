@@ -23,7 +23,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.compiled_operation import CompiledOperation, compiled_operation
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, to_wire
-from circuit_breaker_server.graphql.limits import REFUSED_SECONDS, too_much_work
+from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.list_lengths import how_many
 from circuit_breaker_server.graphql.operation_root import Root
 from circuit_breaker_server.graphql.resolvers import Answered, Judging, Told, resolve

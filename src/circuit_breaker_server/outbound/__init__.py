@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from circuit_breaker_server.outbound.addresses import LOOPBACK, AddressRefused, AddressRules
-from circuit_breaker_server.outbound.answers import AnswerLimits
+from circuit_breaker_server.outbound.answer_limits import AnswerLimits
 
 __all__ = ["LOOPBACK", "AddressRefused", "AddressRules", "AnswerLimits", "Outbound"]
 

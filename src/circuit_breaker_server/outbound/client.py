@@ -13,7 +13,7 @@ import httpcore2
 import httpx2
 
 from circuit_breaker_server.outbound.addresses import AddressRefused, AddressRules
-from circuit_breaker_server.outbound.answers import AnswerLimits
+from circuit_breaker_server.outbound.answer_limits import AnswerLimits
 
 __all__ = ["AnswerRefused", "Transport", "open_client", "refusal_in"]
 

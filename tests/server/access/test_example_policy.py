@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import aiohttp
 import pytest
 
-from circuit_breaker_sdk.cli.reach import reach_of
+from circuit_breaker_sdk.cli.policy_reach import reach_of
 from circuit_breaker_server import Server, ServerSettings, TokenSettings, logs
 from circuit_breaker_server.security.policy import Policy
 from tests.server.tokens import SECRET, token

@@ -12,7 +12,7 @@ from graphql import GraphQLInputObjectType, GraphQLInputType, get_named_type
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from circuit_breaker_server.access.references import REFERENCES, VALUES
+from circuit_breaker_server.access.input_references import REFERENCES, VALUES
 from circuit_breaker_server.graphql.schema import load_schema
 from tests.server.access.office import MINE, Office, open_office
 from tests.server.operations import (

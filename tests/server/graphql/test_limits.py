@@ -9,7 +9,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
-from circuit_breaker_server.graphql.limits import check_document
+from circuit_breaker_server.graphql.limit_checks import check_document
 from circuit_breaker_server.graphql.schema import load_schema
 
 

@@ -41,7 +41,7 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.graphql.idempotent_execution import Once
-from circuit_breaker_server.graphql.limits import REFUSED_SECONDS
+from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 from circuit_breaker_server.scheduling import Gate

@@ -9,7 +9,7 @@ from typing import Final, final
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.lookups import find_agent, find_config, find_execution
 from circuit_breaker_server.engine.agents.records import Agent, AgentsTriggered, ExecutionEnded, decode_body
-from circuit_breaker_server.engine.agents.run import AgentRun
+from circuit_breaker_server.engine.agents.run_attempts import AgentRun
 from circuit_breaker_server.engine.agents.state import AgentState, ExecutionEntry
 from circuit_breaker_server.engine.command import Appender
 from circuit_breaker_server.engine.command_origin import ORIGIN, Origin, origin_of

@@ -9,7 +9,7 @@ from typing import final
 from graphql import GraphQLInputObjectType, GraphQLInputType, GraphQLObjectType, get_named_type
 
 from circuit_breaker_server.access import fields, streams
-from circuit_breaker_server.access.references import REFERENCES
+from circuit_breaker_server.access.input_references import REFERENCES
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.security.policy import Policy, Standing
 from circuit_breaker_server.security.rights import Rights
