@@ -175,7 +175,7 @@ _session_to_be: Final = Find("mcp", _find_session_to_be, "session/", is_looked_u
 
 
 def _check_completion(rights: Rights, given: Given, asker: str) -> None:
-    """Refuse a completion that is not for who asks, or that others would pay for."""
+    """Refuse a completion for another user than the caller, or one that others would pay for."""
     if not rights.allows("llm", "write", asker):
         raise _forbidden("llmChatCompletion", "llm", "write", asker or "*")
     inner = given.get("input")
@@ -196,7 +196,7 @@ def _check_provider(rights: Rights, given: Given, _asker: str) -> None:
 
 
 def _check_conditions(rights: Rights, given: Given, _asker: str) -> None:
-    """Refuse activities with rules that who asks may not read: what comes of them tells what they say.
+    """Refuse activities with rules that the caller may not read: what comes of them tells what they say.
 
     By the names alone: whether there is such a rule makes no difference.
     """

@@ -75,7 +75,7 @@ REFERENCES: Final[Mapping[str, str]] = {
     "Subscription.agentExecutionStream.executionId": "run: agent:read of its agent",
     "Subscription.agentExecutionStream.agentId": "agent: agent:read",
     "Subscription.agentExecutionStream.resourceId": "resource: workflow:read of its workflow",
-    # Who pays.
+    # The payer.
     "Query.budgetStatus.userId": "account: cost:read:user/ID",
     "Query.budgetStatus.projectId": "account: cost:read:project/ID",
     "CostAnalyticsInput.userId": "account: cost:read:user/ID",

@@ -142,7 +142,7 @@ def agent_of_execution(argument: str) -> Find:
 
 
 def completion(argument: str) -> Find:
-    """Take a completion by its request's id: it belongs to who asked for it."""
+    """Take a completion by its request's id: it belongs to the principal that asked for it."""
 
     def found(engine: Engine, given: Given) -> Thing | None:
         id_ = text(given, argument)

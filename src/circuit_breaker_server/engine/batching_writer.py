@@ -76,6 +76,6 @@ class Outbox(Generic[P]):
 
 
 async def _written(writing: asyncio.Task[None]) -> None:
-    """Wait for a write without cancelling it: who waits may have a time limit, and what waits is kept."""
+    """Wait for a write without cancelling it: the caller may have a time limit, and what waits is kept."""
     await asyncio.wait((writing,))
     writing.result()

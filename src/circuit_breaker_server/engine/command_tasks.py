@@ -65,7 +65,7 @@ class CommandTasks:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            task.add_done_callback(_report)  # the caller is gone: nobody else reads the failure
+            task.add_done_callback(_report)  # the caller is gone: no other task reads the failure
             raise
         if task.cancelled():
             raise EngineError(

@@ -102,7 +102,7 @@ class FairPool:
             raise
 
     def _may_have(self, key: str) -> bool:
-        # Those that wait while a slot is free are of keys that have their share: nobody is overtaken.
+        # Callers that wait while a slot is free have keys that hold their share: none of them is overtaken.
         return self._free > 0 and self._held[key] < self._share_of(key)
 
     def _share_of(self, key: str) -> int:

@@ -29,7 +29,7 @@ NO_ANSWER = msgspec.Raw(b"null")
 class Idempotency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Under which key a mutation was asked for, and its answer; see :mod:`.idempotency`.
 
-    :ivar principal: who asked: keys of different principals have nothing to do with each other.
+    :ivar principal: the caller: keys of different principals have nothing to do with each other.
     :ivar hash: of the request.
     :ivar answer: its JSON as it was written, without ``extensions``; null where it is withheld.
     :ivar mark: stands in the answer for the record's offset; empty where nothing does.

@@ -56,7 +56,7 @@ class Retention:
     moment ago can resume, and a command that has read an aggregate finds all later records of it.
 
     :param make_durable: saves the state if what is saved does not cover this offset.
-    :param before_trim: called when something is about to go; moves on the cursors of those who wait for
+    :param before_trim: called when something is about to go; moves on the cursors of clients that wait for
         events, so that they do not stand before what is trimmed.
     :param every_seconds: between two looks; the first one is so long after the start.
     :param now: seconds since 1970, by the system's clock.

@@ -199,7 +199,7 @@ class Channel:
         return self._entries[-1]
 
     def payloads(self, seq: int, *, resume: bool, prev: str) -> Sequence[bytes]:
-        """Return the payloads from ``seq`` on, for one who last received the event with the cursor ``prev``.
+        """Return the payloads from ``seq`` on, for a subscriber whose last event had the cursor ``prev``.
 
         The bytes are the shared ones but for the first where the reader's ``prev`` is not the channel's.
         """

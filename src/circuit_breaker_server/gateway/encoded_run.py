@@ -40,7 +40,7 @@ class Run:
         self._pieces: dict[int, Sequence[bytes]] = {}
 
     def frames(self, prefix: bytes) -> bytes:
-        """Frame for one operation; who numbers its operations alike gets the same bytes."""
+        """Frame for one operation; a client that numbers its operations alike gets the same bytes."""
         pieces = self._pieces.get(len(prefix))
         if pieces is None:
             pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self._payloads)

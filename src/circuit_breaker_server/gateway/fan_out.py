@@ -76,7 +76,7 @@ class FanOut:
         self._ring_bytes = ring_bytes
         self._channels: dict[ChannelKey, Channel] = {}
         self._members: dict[Channel, dict[Subscriber[Feed], None]] = {}
-        # The members that a flush walks over: who joins or leaves meanwhile changes a copy.
+        # The members that a flush walks over: a member that joins or leaves meanwhile changes a copy.
         self._walked: Mapping[Subscriber[Feed], None] | None = None
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._fallbacks = 0
@@ -122,7 +122,7 @@ class FanOut:
             try:
                 self._end = self.reader.end_cursor(self._end_record)
             except Exception:
-                # A place before its events, if there are any: whoever resumes from it is told.
+                # A place before its events, if there are any: a client that resumes from it is told.
                 record = self._end_record
                 logger.exception("record_unreadable", offset=record.offset, subject=record.subject)
                 self._end = Cursor(self.reader.log.epoch, record.offset, 0, record.check)
@@ -131,7 +131,7 @@ class FanOut:
     # --- channels and their members ----------------------------------------------------------------
 
     def channel(self, plan: Plan, view: View) -> Channel:
-        """Return the channel of a plan and a view; who has it opened joins or closes it.
+        """Return the channel of a plan and a view; the caller joins it or closes it.
 
         :raises EngineError: the arguments name nothing.
         """
@@ -198,7 +198,7 @@ class FanOut:
             streams = (first.stream,) if channels[-1] is first else {c.stream for c in channels}
             events = self.reader.events(record, streams)
         except Exception:
-            # Going on would hide an event: those who would have got it are told instead.
+            # Going on would hide an event: its subscribers are told instead.
             logger.exception("record_unreadable", offset=record.offset, subject=record.subject)
             for channel in channels:
                 self._fail_channel(channel)

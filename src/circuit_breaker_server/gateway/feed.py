@@ -237,7 +237,7 @@ class Feed:
             return True
         if subscriber.bucket is not None and not self._may_send_all(subscriber, subscriber.bucket):
             return self._chunk is not None
-        # Nearly all who follow a channel stand at the same place, and are of one kind.
+        # Nearly all subscribers of a channel stand at the same place, and are of one kind.
         run = memo[0] if memo else None
         if run is None or run.seq != seq or run.resume is not self.resume or run.frame is not self.frame:
             run = self._find_run(channel, seq, memo)

@@ -232,7 +232,7 @@ class Documents:
             reading = asyncio.get_running_loop().create_task(self._read_in_turn(query, key))
             self._reading[query] = reading
             reading.add_done_callback(lambda _: self._reading.pop(query))
-        # Others may wait for the same document: whoever leaves leaves it to them.
+        # Others may wait for the same document: a caller that leaves leaves it to them.
         document = await asyncio.shield(reading)
         if isinstance(document, DocumentInvalid):
             raise DocumentInvalid(document.errors)
@@ -254,7 +254,7 @@ class Documents:
             read = partial(_read, self.schema, query, self.limits, with_suggestions=False)
             return self._keep(query, *await self.slices.beside(read, key))
         except DocumentInvalid as error:
-            return error  # a task that fails and who waits for it would hold each other
+            return error  # a task that fails and its waiting caller would hold each other
 
     def _keep(self, query: str, ast: DocumentNode, size: Size) -> Document:
         is_plain = not size.directives and size.fields <= _PLAIN_FIELDS

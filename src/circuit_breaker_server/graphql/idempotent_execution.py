@@ -79,7 +79,7 @@ class Once:
     repeated request waits for it.
 
     :param timeout_seconds: how long a caller waits.
-    :param nothing: an engine in which nothing is, for callers who may not do everything.
+    :param nothing: an engine in which nothing is, for callers that may not do everything.
 
     Example::
 
@@ -127,7 +127,7 @@ class Once:
     ) -> Done:
         """Execute a mutation, unless it was executed under this key before.
 
-        :param caller: who asks; the same for all where there is no authentication.
+        :param caller: the principal; the same for all where there is no authentication.
         :param with_cursor: whether the answer has the cursor of the mutation's record.
         """
         principal = caller.principal.id
@@ -234,7 +234,7 @@ class Once:
             is_costly=cost > CHEAP,
         )
         answer = await run(document, variables=variables, operation_name=operation_name, root=root, cost=cost)
-        # From the record, as for whoever asks again: the same bytes.
+        # From the record, as for a repeated request: the same bytes.
         done = Done(claim.answer(self._cursors, with_cursor=with_cursor) or answer)
         claim.release()
         return done
@@ -248,7 +248,7 @@ class Once:
         if kept.hash != request_hash:
             return _REUSED
         if kept.mark and withheld_from(caller.rights):
-            # It was written for one who might see numbers of the log.
+            # It was written for a caller that might see numbers of the log.
             text = "the mutation happened; its answer has what needs the scope log:read:sequence by now"
             return Done(encode_refusal("FORBIDDEN", text))
         match kept.withheld:

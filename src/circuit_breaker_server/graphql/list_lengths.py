@@ -14,7 +14,7 @@ __all__ = ["how_many"]
 
 
 def how_many(field: str, workflow_id: str | None, engine: Engine, rights: Rights) -> int:
-    """Tell how many items of a list there are at most for who has these rights; a page of them counts."""
+    """Tell how many items of a list there are at most for these rights; a page of them counts."""
     ids: Iterable[str]
     match field:
         case "resources" | "resourcesInState" if workflow_id is not None:

@@ -43,7 +43,7 @@ class Answered:
     """The value at the root of an operation whose only field was answered already.
 
     :ivar value: the answer, or what the field was refused by.
-    :ivar root: who answered it.
+    :ivar root: the root that answered it.
     """
 
     __slots__ = ("root", "value")

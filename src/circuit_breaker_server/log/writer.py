@@ -189,7 +189,7 @@ class Writer:
                 self._connection.execute(_REMEMBER_RECORD, (end,))
                 removed = self._connection.execute("DELETE FROM records WHERE offset < ?", (end,)).rowcount
                 (first,) = self._connection.execute("SELECT min(offset) FROM records").fetchone()
-                # Before the commit: who reads what it leaves must find the offset moved.
+                # Before the commit: a reader of what it leaves must find the offset moved.
                 self.first_offset = first or self.last_offset + 1
         except LogError:
             self.first_offset = first_before

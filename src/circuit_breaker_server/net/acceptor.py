@@ -84,14 +84,14 @@ class Acceptor:
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept_some, listener)
 
     async def aclose(self) -> None:
-        """Accept no more, and end the handshakes under way; who speaks already stays. Idempotent."""
+        """Accept no more, and end the handshakes under way; an established connection stays. Idempotent."""
         if self._resting is not None:
             self._resting.cancel()
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener = None
         tasks = list(self._under_way)
-        # Without TLS there is nothing to wait for: they speak in the next turn, and end as all who speak do.
+        # Without TLS there is nothing to wait for: they are established in the next turn, and end as such.
         if self._handshakes is not None:
             for task in tasks:
                 task.cancel()
@@ -159,4 +159,4 @@ class Acceptor:
         if self._handshakes is not None:
             self._handshakes.peers.leave(host)
         if task.cancelled():
-            connection.close()  # where it was cancelled before it began, nobody else has it
+            connection.close()  # where it was cancelled before it began, no other object has it

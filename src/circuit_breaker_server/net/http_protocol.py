@@ -336,7 +336,7 @@ def guarded_protocol(
 
     @final
     class Door(asyncio.Protocol):
-        """Counts a connection before anything is made for it: who floods us costs us little."""
+        """Count a connection before anything is made for it: a flood costs little."""
 
         __slots__ = ("_arguments",)
 

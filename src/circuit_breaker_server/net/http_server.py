@@ -115,7 +115,7 @@ class Serving:
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Begin to accept from a socket that listens; who made it closes it."""
+        """Begin to accept from a socket that listens; its maker closes it."""
         self._listener = listener
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)

@@ -181,7 +181,7 @@ class AddressRules:
         return more
 
     def check_host(self, host: str) -> None:
-        """Refuse a host that is an address, or the name of this machine, without asking anybody.
+        """Refuse a host that is an address, or the name of this machine, without a look-up.
 
         :raises AddressRefused: the server may not connect there.
         """

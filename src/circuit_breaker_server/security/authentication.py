@@ -117,7 +117,7 @@ class Authenticator:
         return self._rules is None and self._keys is None
 
     def of_headers(self, given: Sequence[str]) -> Principal:
-        """Tell who sent these ``Authorization`` headers.
+        """Return the principal of these ``Authorization`` headers.
 
         :raises Unauthenticated: says why.
         """

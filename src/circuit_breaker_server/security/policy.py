@@ -130,7 +130,8 @@ class Policy:
     def rights_of(self, principal_id: str) -> Rights:
         """Tell what a principal may do: :data:`NOTHING` if it is disabled, or neither named nor anyone.
 
-        ``self`` in the scopes of an empty id allows nothing: it would be the same for all who have none.
+        ``self`` in the scopes of an empty id allows nothing: all principals without an id
+        would share it.
         """
         known = self._rights.get(principal_id)
         if known is not None:

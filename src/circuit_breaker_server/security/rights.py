@@ -128,7 +128,7 @@ class Rights:
         return self._compiled[kind][action][2] is not None
 
     def part(self, kind: Kind, action: Action) -> _Effective:
-        """Return names and globs by which something may be done: equal for all who may do the same of it."""
+        """Return the names and globs that allow an action: equal for all principals with the same ones."""
         return self._effective[KINDS.index(kind) * len(ACTIONS) + ACTIONS.index(action)]
 
     def in_tenant(self, tenant: str) -> bool:

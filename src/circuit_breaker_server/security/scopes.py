@@ -128,7 +128,7 @@ def write_scope(kind: Kind, action: Action, pattern: str) -> str:
 def compile_globs(globs: frozenset[str]) -> re.Pattern[str]:
     """Compile globs into one expression, whose ``fullmatch`` says whether any of them matches.
 
-    It takes time in proportion to the length of a name: names come from those who are to be kept out.
+    It takes time in proportion to the length of a name: names come from clients that are to be kept out.
     """
     return re.compile("|".join(_expression(glob) for glob in sorted(globs)), re.DOTALL)
 

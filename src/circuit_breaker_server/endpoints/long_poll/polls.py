@@ -94,7 +94,7 @@ class Polls:
             await asyncio.gather(leaving, return_exceptions=True)
 
     def review(self) -> None:
-        """Look again at what those who wait may see: rights have changed."""
+        """Look again at what the waiting callers may see: rights have changed."""
         call_each(self._open, _Poll.review, _on_poll_error)
 
     def revoke(self, key_id: str) -> None:

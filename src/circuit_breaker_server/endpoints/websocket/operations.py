@@ -125,7 +125,7 @@ class Operations:
             task.cancel()
 
     def cancel(self) -> None:
-        """Cancel the tasks of all operations; who owns them awaits them. Idempotent."""
+        """Cancel the tasks of all operations; their owner awaits them. Idempotent."""
         for operation_id in list(self._tasks):
             self.complete(operation_id)
 
@@ -192,7 +192,7 @@ class Operations:
         text, extensions = too_often(asked, wait)
         self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
         self._protocol.send_error(operation_id, [GraphQLError(message=text, extensions=extensions)])
-        # Who asks again at once would cost as much as who is served.
+        # A client that asks again at once would cost as much as one that is served.
         self._socket.hold_back(max(wait, _REFUSED_SECONDS))
         return True
 

@@ -53,7 +53,7 @@ class Session:
     """One WebSocket of ``graphql-transport-ws``; the sink of its messages, and the peer of its feed.
 
     Nothing of it blocks or raises. Queries and mutations run as tasks; they are cancelled when the peer
-    completes them or the socket closes, and awaited by who made the session.
+    completes them or the socket closes, and awaited by the owner of the session.
 
     Example::
 

@@ -174,7 +174,7 @@ class Checks:
                 await self._look(server_id)
             except EngineError as error:
                 _log.warning("check_not_recorded", server_id=server_id, reason=str(error))
-            except Exception:  # noqa: BLE001 (what nobody foresaw must not end the checks for good)
+            except Exception:  # noqa: BLE001 (an unforeseen error must not end the checks for good)
                 _log.exception("check_failed", server_id=server_id)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_seconds):

@@ -79,7 +79,7 @@ def verify(token: str, config: Jwt, user_id: str, *, now_seconds: int) -> Mappin
 
 def _check_audience(claims: Mapping[str, object], wanted: str | None) -> None:
     given = claims.get("aud")
-    # RFC 7519, section 4.1.3: a token for an audience is for nobody else; several audiences come as a list.
+    # RFC 7519, section 4.1.3: a token for an audience is for no other peer; several audiences come as a list.
     audiences = given if isinstance(given, list) else [given]
     if wanted not in audiences:
         raise _Refused("the token is for another audience")

@@ -160,7 +160,7 @@ class Mcp:
     ) -> Value:
         """Return ``McpServerConnection``.
 
-        :param is_seen: tells by id and tenant which MCP servers there are, for who asks.
+        :param is_seen: tells by id and tenant which MCP servers there are, for the caller.
         :raises EngineError: ``INVALID_INPUT``.
         """
         found = [
@@ -183,7 +183,7 @@ class Mcp:
     ) -> Value:
         """Return ``McpSessionConnection``.
 
-        :param is_seen: tells by user and tenant which sessions there are, for who asks.
+        :param is_seen: tells by user and tenant which sessions there are, for the caller.
         :raises EngineError: ``INVALID_INPUT``.
         """
         found = [

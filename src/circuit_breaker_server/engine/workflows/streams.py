@@ -178,7 +178,7 @@ def _of_resource_changed(record: Record, body: _ResourceChangedView) -> tuple[St
 
 
 def _nats_of_change(record: Record, view: _ResourceView) -> dict[str, object]:
-    # Apart, because most who read changes do not want it.
+    # Apart, because most readers of changes do not want it.
     return nats_event(record, "DATA_UPDATED", view.value, view.entries).value
 
 

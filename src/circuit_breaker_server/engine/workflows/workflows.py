@@ -93,7 +93,7 @@ class Workflows(Queries):
         )
         workflow = Workflow(definition, created=0, last=0)
         body = WorkflowCreated(workflow=definition)
-        # Only who names rules waits for others: none of them is deleted between the look and the record.
+        # The lock of rules: no referenced rule is deleted between the look and the record.
         async with self._rules.standing if workflow.rule_ids else contextlib.nullcontext():
             check_rules_exist(workflow, self._rules.find)
             record = await self._appender.append_own(
