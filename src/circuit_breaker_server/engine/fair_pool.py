@@ -10,9 +10,9 @@ from typing import Final, final
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 
-__all__ = ["NOBODY", "FairPool"]
+__all__ = ["NO_PRINCIPAL", "FairPool"]
 
-NOBODY: Final = ""
+NO_PRINCIPAL: Final = ""
 """The key of callers without authentication. They are then the only callers: the key may take every slot."""
 
 
@@ -106,7 +106,7 @@ class FairPool:
         return self._free > 0 and self._held[key] < self._share_of(key)
 
     def _share_of(self, key: str) -> int:
-        return self._slots if key == NOBODY else self._share
+        return self._slots if key == NO_PRINCIPAL else self._share
 
     def _hold(self, key: str) -> None:
         self._free -= 1

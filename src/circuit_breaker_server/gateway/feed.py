@@ -21,7 +21,7 @@ from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo, Run
 from circuit_breaker_server.gateway.event_reader import LogReader
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
-from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NOBODY, Frame, Peer
+from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.logs import get_logger
 
@@ -170,7 +170,7 @@ class Feed:
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self.hub.own(asyncio.get_running_loop().create_task(rest))
-        self.peer = NOBODY
+        self.peer = NO_PEER
         self.kept = None
         if self._reading is not None:
             self._reading.cancel()

@@ -196,7 +196,7 @@ class Gateway:
         ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
         The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
         does not begin within ``begin_seconds`` ends with an error; for a subscriber that does not stay all
-        the while, ``patience`` tells how many seconds are left of them, and ``bucket`` is the subscription's own.
+        the while, ``patience`` tells how many seconds are left of them. ``bucket`` is the subscription's own.
         ``prefix`` goes to the peer's ``frame``.
 
         :raises Refused: the arguments name nothing, or the cursor is of another log. A cursor that turns

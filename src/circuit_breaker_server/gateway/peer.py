@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 
-__all__ = ["MAX_WRITE_BYTES", "NOBODY", "Frame", "Peer"]
+__all__ = ["MAX_WRITE_BYTES", "NO_PEER", "Frame", "Peer"]
 
 MAX_WRITE_BYTES: Final = 256 * 1024
 """After this much a peer waits for the next turn, so that one write stays of bounded size."""
@@ -48,7 +48,7 @@ class Peer(Protocol):
 
 
 @final
-class _Nobody:
+class _NoPeer:
     """The peer of a closed feed, which would else hold its session, and that the feed: a circle."""
 
     def write(self, frames: bytes) -> None: ...
@@ -64,4 +64,4 @@ class _Nobody:
     def drop(self) -> None: ...
 
 
-NOBODY: Final[Peer] = _Nobody()
+NO_PEER: Final[Peer] = _NoPeer()

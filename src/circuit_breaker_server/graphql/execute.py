@@ -26,7 +26,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid, input_error, 
 from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS, too_much_work
 from circuit_breaker_server.graphql.list_lengths import how_many
 from circuit_breaker_server.graphql.operation_root import Root
-from circuit_breaker_server.graphql.resolvers import Answered, Judging, Told, resolve
+from circuit_breaker_server.graphql.resolvers import Answered, GivenAnswer, Judging, resolve
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.graphql.validation import Executor
 from circuit_breaker_server.scheduling import Slices
@@ -231,7 +231,7 @@ def project(
     *,
     variables: Mapping[str, object] | None,
     operation_name: str | None,
-    root: Told | Judging,
+    root: GivenAnswer | Judging,
     rights: Rights,
 ) -> bytes:
     """Return the answer to a mutation that is not executed, without ``extensions``."""
@@ -249,7 +249,7 @@ def _start(
     document: Document,
     variables: Mapping[str, object] | None,
     operation_name: str | None,
-    root: Root | Told | Judging | Answered,
+    root: Root | GivenAnswer | Judging | Answered,
     rights: Rights,
 ) -> Awaitable[ExecutionResult] | ExecutionResult:
     return graphql.execute(

@@ -33,7 +33,7 @@ from circuit_breaker_server.engine.idempotency import CLAIM, MAX_ANSWER_BYTES, C
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.execute import CHEAP, MAX_COST, admit, encode_refusal, project, run
 from circuit_breaker_server.graphql.operation_root import Root
-from circuit_breaker_server.graphql.resolvers import Judging, Told
+from circuit_breaker_server.graphql.resolvers import GivenAnswer, Judging
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.work_budgets import Budgets
@@ -162,7 +162,7 @@ class Once:
                 document,
                 variables=variables,
                 operation_name=operation_name,
-                root=Told(answers, caller.rights),
+                root=GivenAnswer(answers, caller.rights),
                 rights=caller.rights,
             ),
         )

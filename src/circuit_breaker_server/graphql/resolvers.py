@@ -16,11 +16,11 @@ from circuit_breaker_server.graphql.operation_root import ITEMS_AT_ONCE, Root
 from circuit_breaker_server.graphql.roots.arguments import Arguments
 from circuit_breaker_server.security.rights import EVERYTHING, Rights
 
-__all__ = ["Answered", "Judging", "Told", "resolve"]
+__all__ = ["Answered", "GivenAnswer", "Judging", "resolve"]
 
 
 @final
-class Told:
+class GivenAnswer:
     """The value at the root of a mutation that is not executed: its only field's value is given.
 
     :param answers: makes the value, or raises what the field is refused by.
@@ -99,6 +99,6 @@ def resolve(source: object, info: GraphQLResolveInfo[object], **arguments: objec
             if isinstance(value, (str, msgspec.Raw)):
                 root.bytes_left -= len(value)
         return value
-    if isinstance(source, (Root, Told, Judging, Answered)):
+    if isinstance(source, (Root, GivenAnswer, Judging, Answered)):
         return source.field(info.field_name, arguments)
     raise TypeError(f"{info.parent_type}.{info.field_name} is selected of {type(source).__name__}")

@@ -10,7 +10,7 @@ from typing import final
 import pytest
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
-from circuit_breaker_server.engine.fair_pool import NOBODY, FairPool
+from circuit_breaker_server.engine.fair_pool import NO_PRINCIPAL, FairPool
 
 
 @final
@@ -89,7 +89,7 @@ async def test_those_that_wait_are_served_one_of_each_key_in_turn() -> None:
 
 async def test_callers_who_are_not_known_may_have_every_slot() -> None:
     async with workers(FairPool("checks", slots=3, share=1)) as work:
-        assert NOBODY == ""
+        assert NO_PRINCIPAL == ""
         await work.start("1", "2", "3", "4")
         assert work.running == ["1", "2", "3"]
 
