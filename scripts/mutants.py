@@ -785,7 +785,7 @@ MUTANTS = [
     Mutant(
         "a tenant has a share of the checks of MCP servers",
         f"{_SERVER}/engine/fair_pool.py",
-        "return self._slots if key == NOBODY else self._share",
+        "return self._slots if key == NO_PRINCIPAL else self._share",
         "return self._slots",
         "tests/server/engine/test_fair_pool.py",
     ),
