@@ -125,7 +125,7 @@ EXTRAS: Mapping[str, Extra] = {
         """,
         code='''    @property
     def user_id(self) -> str:
-        """Whose session it is."""
+        """The user of the session."""
         return self.session.user_id
 ''',
     ),

@@ -629,7 +629,7 @@ class MCPSessionEvent(Event, frozen=True, kw_only=True):
 
     @property
     def user_id(self) -> str:
-        """Whose session it is."""
+        """The user of the session."""
         return self.session.user_id
 
 

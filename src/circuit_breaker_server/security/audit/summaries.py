@@ -57,7 +57,7 @@ class Summary(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Whose lines are limited together; the name is ``None`` for those beyond the table's bound."""
+    """A principal or an address with a limit of its lines; the name is ``None`` beyond the table's bound."""
 
     is_principal: bool
     name: str | None
