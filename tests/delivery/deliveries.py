@@ -86,7 +86,7 @@ class Rig:
 
     async def aclose(self) -> None:
         self.delivery.unsubscribe()
-        await self.delivery.handlers.aclose()
+        await self.delivery.consumer.handlers.aclose()
 
 
 def result(

@@ -116,7 +116,7 @@ async def test_an_event_of_a_plain_handler_is_handled_when_it_returns_even_by_ra
             raise ValueError(value)
 
     rig.delivery.positioned("c0")
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive_chain("c1", prev="c0")
     rig.receive_chain("c2", prev="c1", value=1)
     rig.receive_chain("c3", prev="c2")
@@ -133,7 +133,7 @@ async def test_events_of_an_async_handler_are_handled_one_by_one_as_it_finishes(
         await asyncio.sleep(0)
         seen.append(rig.delivery.consumer.handled)
 
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive_chain("c1", "c2", "c3", prev="c0")
     rig.delivery.completed()
     await rig.settled()
@@ -165,7 +165,7 @@ async def test_all_filters_must_hold_and_the_first_that_does_not_is_the_last_ask
 async def test_a_filter_that_raises_is_reported_and_lets_the_event_pass() -> None:
     rig = Rig()
     errors: list[CircuitBreakerError] = []
-    rig.delivery.handlers.add_error(errors.append)
+    rig.delivery.consumer.handlers.add_error(errors.append)
     rig.delivery.consumer.add_filter(Custom(lambda value: 1 / value))
     rig.receive(0, 1)
     assert taken(rig) == [0, 1]
@@ -188,7 +188,7 @@ async def test_a_filtered_event_moves_the_chain_on() -> None:
 async def test_errors_beside_a_value_are_reported_and_the_value_is_delivered() -> None:
     rig = Rig()
     errors: list[CircuitBreakerError] = []
-    rig.delivery.handlers.add_error(errors.append)
+    rig.delivery.consumer.handlers.add_error(errors.append)
     assert rig.delivery.deliver(result(5, errors=[NO]))
     assert rig.delivery.deliver(result(None, errors=[NO, NO]))
     assert taken(rig) == [5]
@@ -387,7 +387,7 @@ async def test_unsubscribing_drops_what_is_buffered_and_changes_no_end_that_was_
 
 async def test_abandoning_ends_it_unless_a_handler_lives_on() -> None:
     alone, handled = Rig(), Rig()
-    handled.delivery.handlers.add_data(lambda _: None)
+    handled.delivery.consumer.handlers.add_data(lambda _: None)
     for rig in (alone, handled):
         rig.receive(1)
         rig.delivery.abandon()

@@ -46,7 +46,7 @@ class Gate:
 async def test_a_plain_handler_gets_what_is_buffered_then_each_event_at_once() -> None:
     rig, seen = Rig(), list[int]()
     rig.receive(1, 2)
-    rig.delivery.handlers.add_data(seen.append)
+    rig.delivery.consumer.handlers.add_data(seen.append)
     await asyncio.sleep(0)
     assert seen == [1, 2]
     rig.receive(3)
@@ -59,7 +59,7 @@ async def test_an_async_handler_gets_one_event_at_a_time_in_order(buffered: bool
     rig, gate = Rig(), Gate()
     if buffered:
         rig.receive(1, 2)
-    rig.delivery.handlers.add_data(gate)
+    rig.delivery.consumer.handlers.add_data(gate)
     if not buffered:
         rig.receive(1, 2)
     rig.receive(3)
@@ -82,7 +82,7 @@ async def test_plain_and_async_handlers_side_by_side_all_see_the_same_order(asyn
 
     handlers: list[Callable[[int], object]] = [slow, lambda value: seen.append(("plain", value))]
     for handler in handlers if async_first else reversed(handlers):
-        rig.delivery.handlers.add_data(handler)
+        rig.delivery.consumer.handlers.add_data(handler)
     rig.receive(1, 2, 3)
     rig.delivery.completed()
     await rig.settled()
@@ -93,7 +93,7 @@ async def test_plain_and_async_handlers_side_by_side_all_see_the_same_order(asyn
 
 async def test_events_behind_a_slow_handler_stay_within_the_buffers_bounds() -> None:
     rig, gate = Rig(limits=BufferLimits(max_events=2)), Gate()
-    rig.delivery.handlers.add_data(gate)
+    rig.delivery.consumer.handlers.add_data(gate)
     rig.receive(1, 2, 3, 4)
     assert isinstance(rig.delivery.error, BufferOverflowError)
     gate.open.set()
@@ -110,7 +110,7 @@ async def test_any_awaitable_that_a_plain_function_returns_is_awaited() -> None:
         seen.append(value)
         return future
 
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive(1, 2)
     await asyncio.sleep(0)
     assert seen == [1]
@@ -125,11 +125,11 @@ async def test_handlers_and_a_waiting_iterator_exclude_each_other() -> None:
     waiting = asyncio.create_task(rig.delivery.consumer.wait())
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match="iterating"):
-        rig.delivery.handlers.add_data(seen.append)
-    assert not rig.delivery.handlers.has_data
+        rig.delivery.consumer.handlers.add_data(seen.append)
+    assert not rig.delivery.consumer.handlers.has_data
     rig.receive(1)
     await waiting
-    rig.delivery.handlers.add_data(seen.append)
+    rig.delivery.consumer.handlers.add_data(seen.append)
     await asyncio.sleep(0)
     assert seen == [1]
 
@@ -147,8 +147,8 @@ async def test_a_handler_that_raises_stops_neither_its_neighbours_nor_the_stream
         raise KeyError(value)
 
     for handler in (plain, asynchronous, seen.append):
-        rig.delivery.handlers.add_data(handler)
-    rig.delivery.handlers.add_error(errors.append)
+        rig.delivery.consumer.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_error(errors.append)
     rig.receive(1, 2)
     rig.delivery.completed()
     await rig.settled()
@@ -168,8 +168,8 @@ async def test_what_a_handler_awaits_may_be_cancelled_without_ending_the_handler
         if value == 1:
             raise asyncio.CancelledError
 
-    rig.delivery.handlers.add_data(handler)
-    rig.delivery.handlers.add_error(errors.append)
+    rig.delivery.consumer.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_error(errors.append)
     rig.receive(1, 2)
     rig.delivery.completed()
     await rig.settled()
@@ -193,8 +193,8 @@ async def test_an_error_handler_that_raises_is_not_called_about_itself(
         plain(error)
 
     handler = asynchronous if is_async else plain
-    rig.delivery.handlers.add_error(handler)
-    rig.delivery.handlers.add_data(lambda _: 1 / 0)
+    rig.delivery.consumer.handlers.add_error(handler)
+    rig.delivery.consumer.handlers.add_data(lambda _: 1 / 0)
     rig.receive(1)
     await rig.settled()
     rig.delivery.connection_lost(LOST)
@@ -210,8 +210,8 @@ async def test_one_function_for_events_and_errors_that_raises_is_called_once_for
         calls.append(argument)
         raise ValueError
 
-    rig.delivery.handlers.add_error(handler)
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_error(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive(1)
     rig.delivery.completed()
     await rig.settled()
@@ -225,9 +225,9 @@ async def test_one_function_for_events_and_errors_that_raises_is_called_once_for
 @pytest.mark.parametrize("completes", [True, False])
 async def test_the_end_is_told_after_the_last_event_is_handled(completes: bool) -> None:
     rig, gate, told = Rig(), Gate(), list[object]()
-    rig.delivery.handlers.add_data(gate)
-    rig.delivery.handlers.add_error(told.append)
-    rig.delivery.handlers.add_complete(lambda: told.append("complete"))
+    rig.delivery.consumer.handlers.add_data(gate)
+    rig.delivery.consumer.handlers.add_error(told.append)
+    rig.delivery.consumer.handlers.add_complete(lambda: told.append("complete"))
     rig.receive(1, 2)
     if completes:
         rig.delivery.completed()
@@ -246,15 +246,15 @@ async def test_a_handler_that_comes_after_the_end_is_told_at_once_what_concerns_
     completed.delivery.completed()
     failed.delivery.connection_lost(LOST)
     for rig in (completed, failed):
-        rig.delivery.handlers.add_complete(lambda: told.append("complete"))
-        rig.delivery.handlers.add_error(told.append)
+        rig.delivery.consumer.handlers.add_complete(lambda: told.append("complete"))
+        rig.delivery.consumer.handlers.add_error(told.append)
     assert told == ["complete", LOST]
 
 
 async def test_unsubscribing_tells_nobody() -> None:
     rig, told = Rig(), list[object]()
-    rig.delivery.handlers.add_error(told.append)
-    rig.delivery.handlers.add_complete(lambda: told.append("complete"))
+    rig.delivery.consumer.handlers.add_error(told.append)
+    rig.delivery.consumer.handlers.add_complete(lambda: told.append("complete"))
     rig.delivery.unsubscribe()
     assert told == []
 
@@ -271,8 +271,8 @@ async def test_async_handlers_of_errors_and_of_the_end_are_awaited_without_any_o
         told.append("complete")
 
     rig.delivery.consumer.add_filter(Custom(lambda _: 1 / 0))
-    rig.delivery.handlers.add_error(on_error)
-    rig.delivery.handlers.add_complete(on_complete)
+    rig.delivery.consumer.handlers.add_error(on_error)
+    rig.delivery.consumer.handlers.add_complete(on_complete)
     rig.receive(1)
     rig.delivery.completed()
     await rig.settled()
@@ -290,7 +290,7 @@ async def test_closing_cancels_the_handler_that_runs_and_calls_none_after() -> N
             cancelled.append(value)
             raise
 
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive(1, 2)
     await gate.entered.wait()
     await rig.aclose()
@@ -301,8 +301,8 @@ async def test_closing_cancels_the_handler_that_runs_and_calls_none_after() -> N
 async def test_closing_leaves_no_coroutine_unawaited(running: bool) -> None:
     # Warnings are errors: a coroutine that is never awaited warns when it is collected.
     rig, gate, other = Rig(), Gate(), Gate()
-    rig.delivery.handlers.add_data(gate)
-    rig.delivery.handlers.add_data(other)
+    rig.delivery.consumer.handlers.add_data(gate)
+    rig.delivery.consumer.handlers.add_data(other)
     rig.receive(1, 2)
     if running:
         await gate.entered.wait()
@@ -318,7 +318,7 @@ async def test_a_handler_may_end_its_own_subscription() -> None:
         await rig.aclose()
         seen.append(-value)
 
-    rig.delivery.handlers.add_data(handler)
+    rig.delivery.consumer.handlers.add_data(handler)
     rig.receive(1, 2)
     await rig.settled()
     assert seen == [1, -1]
@@ -332,15 +332,15 @@ async def test_the_error_that_ended_it_is_told_apart_by_identity() -> None:
         ended_by: TransportError | SubscriptionError | None = rig.delivery.error
         ending.append(error is ended_by)
 
-    rig.delivery.handlers.add_error(on_error)
-    rig.delivery.handlers.add_data(lambda _: 1 / 0)
+    rig.delivery.consumer.handlers.add_error(on_error)
+    rig.delivery.consumer.handlers.add_data(lambda _: 1 / 0)
     rig.receive(1)
     rig.delivery.connection_lost(LOST)
     assert ending == [False, True]
 
 
 async def test_what_cannot_be_called_is_no_handler() -> None:
-    handlers = Rig().delivery.handlers
+    handlers = Rig().delivery.consumer.handlers
     for add in (handlers.add_data, handlers.add_error, handlers.add_complete):
         with pytest.raises(UsageError, match="a handler must be a function or a callable object, not None"):
             add(None)  # type: ignore[arg-type]  # that is the point

@@ -387,7 +387,7 @@ class World:
         if after is not None:
             self.stand(reader, self.place_of(after))
         if limits is LIMITS[0]:
-            delivery.handlers.add_data(lambda value: self.given(reader, value))
+            delivery.consumer.handlers.add_data(lambda value: self.given(reader, value))
         connection.subscribe(request, delivery)
 
     def positioned(self, delivery: Delivery[Any], cursor: str) -> None:

@@ -161,7 +161,7 @@ async def test_an_error_handler_may_end_a_neighbour_of_the_lost_connection() -> 
             rig.delivery._link = connection
             rig.delivery.go_live()
             connection.subscribe(subscribe(f"0000000{number}"), rig.delivery)
-        rigs[0].delivery.handlers.add_error(lambda _error: rigs[1].delivery.unsubscribe())
+        rigs[0].delivery.consumer.handlers.add_error(lambda _error: rigs[1].delivery.unsubscribe())
         connection.drop(ConnectionFailed("gone"))
         await losses.first()
         assert [rig.delivery.state for rig in rigs] == ["failed", "unsubscribed", "failed"]

@@ -58,12 +58,12 @@ class Sub:
 
     def outcome(self) -> object:
         delivery = self.subscription._delivery
-        waiting = [msgspec.to_builtins(r.data) for r in delivery.buffer.items or ()]
+        waiting = [msgspec.to_builtins(r.data) for r in delivery.consumer.buffer.items or ()]
         return (
             self.seen,
             self.errors,
             waiting,
-            delivery.buffer.size_bytes,
+            delivery.consumer.buffer.size_bytes,
             msgspec.to_builtins(self.subscription.stats()),
             str(self.subscription.state),
             str(delivery.continuity),

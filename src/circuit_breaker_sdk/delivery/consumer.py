@@ -49,7 +49,6 @@ class Consumer(Generic[T]):
         "_drained",
         "_ended",
         "_next_inline",
-        "_stream",
         "_taken",
         "_waiter",
         "buffer",
@@ -63,6 +62,7 @@ class Consumer(Generic[T]):
         "on_ready",
         "on_taken",
         "predicates",
+        "stream",
         "wake_at",
     )
 
@@ -76,10 +76,10 @@ class Consumer(Generic[T]):
         has_cursors: bool,
         after: str | None,
     ) -> None:
-        self._stream = stream
+        self.stream: Stream = stream
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.handled: str | None = after
-        self.handlers: Handlers[T] = Handlers(stream, self, tasks)
+        self.handlers: Handlers[T] = Handlers(self, tasks)
         self.filtered: int = 0
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
@@ -100,7 +100,7 @@ class Consumer(Generic[T]):
         """Done at the end."""
         if self._ended is None:
             self._ended = self.loop.create_future()
-            if self._stream.state.is_end:
+            if self.stream.state.is_end:
                 self._ended.set_result(None)
         return self._ended
 
@@ -141,7 +141,7 @@ class Consumer(Generic[T]):
         finally:
             self.is_handing_over = False
             self.notice_drained()
-            if self._stream.state.is_end:
+            if self.stream.state.is_end:
                 self.handlers.end()
 
     async def wait(self, at_least: int = 1) -> None:
@@ -151,7 +151,7 @@ class Consumer(Generic[T]):
 
         :raises UsageError: another task is waiting.
         """
-        while len(self.buffer) < at_least and not self._stream.state.is_end:
+        while len(self.buffer) < at_least and not self.stream.state.is_end:
             if at_least > 1 and self.buffer.is_half_full():
                 return
             await self.wait_once(at_least)
@@ -196,7 +196,7 @@ class Consumer(Generic[T]):
 
         The body of an iteration is done with an event when it asks for the next one.
         """
-        while not self._stream.state.is_end and (
+        while not self.stream.state.is_end and (
             self.buffer or self._taken is not None or self.is_handing_over or self.handlers.is_busy
         ):
             self._drained = self.loop.create_future()

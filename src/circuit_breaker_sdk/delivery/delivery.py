@@ -21,7 +21,7 @@ import msgspec
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
 from circuit_breaker_sdk.config import BufferLimits, OverflowPolicy
 from circuit_breaker_sdk.connections import Envelope, Link
-from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
+from circuit_breaker_sdk.delivery.buffer import BufferBudget
 from circuit_breaker_sdk.delivery.consumer import NEVER, Consumer
 from circuit_breaker_sdk.delivery.decoding import (
     EventDecoder,
@@ -31,7 +31,7 @@ from circuit_breaker_sdk.delivery.decoding import (
     read_errors,
 )
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
-from circuit_breaker_sdk.delivery.handlers import Handlers
+from circuit_breaker_sdk.delivery.operation_errors import OperationErrors
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.delivery.subscription_state import (
     TRANSITIONS,
@@ -109,8 +109,6 @@ class Delivery(Generic[T]):
         "_decode",
         "_decoder",
         "_events_before",
-        "_failed_at",
-        "_failure",
         "_has_cursors",
         "_is_confirmed",
         "_is_live",
@@ -121,12 +119,11 @@ class Delivery(Generic[T]):
         "_link",
         "_none_allowed",
         "_off_at",
+        "_operation_errors",
         "_paused_at",
         "_put_on_at",
         "_settled",
         "_started",
-        "_without_value",
-        "buffer",
         "consumer",
         "continuity",
         "decode_next",
@@ -134,12 +131,10 @@ class Delivery(Generic[T]):
         "events_received",
         "fallbacks",
         "gaps",
-        "handlers",
         "has_begun",
         "id",
         "label",
         "last_error",
-        "operation_errors",
         "owner",
         "pauses",
         "received",
@@ -175,8 +170,6 @@ class Delivery(Generic[T]):
             has_cursors=link.resume_negotiated,
             after=after,
         )
-        self.handlers: Handlers[T] = self.consumer.handlers
-        self.buffer: EventBuffer[T] = self.consumer.buffer
         self._has_cursors = link.resume_negotiated
         self._is_live = False  # asked for with every event, and cheaper to read than the state
         self._is_stopped = False
@@ -184,7 +177,6 @@ class Delivery(Generic[T]):
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.events_received: int = 0
-        self.operation_errors: int = 0
         self.pauses: int = 0
         self.gaps: int = 0
         self.request: Subscribe = request
@@ -206,9 +198,7 @@ class Delivery(Generic[T]):
         self.was_proven: bool = False
         """Whether it has proven itself on a link before the present one."""
         self._started = self._put_on_at = self._off_at = self._paused_at = time.perf_counter()
-        self._without_value = 0
-        self._failure: tuple[GraphQLError, ...] = ()
-        self._failed_at = 0
+        self._operation_errors: OperationErrors | None = None  # most subscriptions have none
 
     def awaiting_begin(self) -> asyncio.Future[None]:
         """Return a future that is done when :attr:`has_begun` is set; it is not yet, and one task waits."""
@@ -251,7 +241,7 @@ class Delivery(Generic[T]):
             return True
         handler = consumer.inline
         if handler is None:
-            if self.buffer.add(response, size_bytes):
+            if consumer.buffer.add(response, size_bytes):
                 if consumer.wake_at is not NEVER or consumer.on_ready is not None or self._blocks:
                     self._noticed()
             else:
@@ -260,9 +250,9 @@ class Delivery(Generic[T]):
         try:
             result = handler(value)  # type: ignore[arg-type]  # as above
         except CALLBACK_ERRORS as error:
-            self.handlers.report(handler, error)
+            consumer.handlers.report(handler, error)
         else:
-            if result is not None and self.handlers.take_awaitable(handler, result, self._last_cursor):
+            if result is not None and consumer.handlers.take_awaitable(handler, result, self._last_cursor):
                 return True
         consumer.handled = self._last_cursor
         return True
@@ -280,7 +270,7 @@ class Delivery(Generic[T]):
         if (
             self._blocks
             or consumer.on_ready is not None
-            or not self.buffer.has_room(len(run), sum(map(len, messages)))
+            or not consumer.buffer.has_room(len(run), sum(map(len, messages)))
         ):
             return 0
         return self._buffer_run(run, messages, around)
@@ -301,9 +291,9 @@ class Delivery(Generic[T]):
             try:
                 result = handler(value)
             except CALLBACK_ERRORS as error:
-                self.handlers.report(handler, error)
+                consumer.handlers.report(handler, error)
             else:
-                if result is not None and self.handlers.take_awaitable(handler, result, cursor):
+                if result is not None and consumer.handlers.take_awaitable(handler, result, cursor):
                     break
             consumer.handled = cursor
             if consumer.inline is not handler or not self._is_live or consumer.predicates:
@@ -328,7 +318,7 @@ class Delivery(Generic[T]):
         if fit:
             self._last_cursor = self.received = cursor
             self.events_received += len(fit)
-            self.buffer.extend(fit, size_bytes)
+            self.consumer.buffer.extend(fit, size_bytes)
             if self.consumer.wake_at is not NEVER:
                 self._noticed()
         return len(fit)
@@ -376,10 +366,11 @@ class Delivery(Generic[T]):
         """Take the server's ``complete``."""
         if self.state.is_end:
             return
-        if self._failure and self.events_received == self._failed_at:
+        errors = self._operation_errors
+        if errors is not None and errors.failure and errors.failed_at == self.events_received:
             # Some servers have no `error` message for a stream that fails: its last result has errors and no
             # data, and `complete` follows.
-            self._finish(Trigger.FAIL, server_error(self.id, self._failure))
+            self._finish(Trigger.FAIL, server_error(self.id, errors.failure))
         else:
             self._finish(Trigger.COMPLETE, None)
 
@@ -402,7 +393,7 @@ class Delivery(Generic[T]):
         self._settle()
         # Since it was begun, or since it was lost.
         self._log(logging.INFO, "subscription live", seconds=round(time.perf_counter() - self._off_at, 6))
-        self.handlers.report_state(self.state)
+        self.consumer.handlers.report_state(self.state)
 
     def give_up(self, error: StreamFailure) -> None:
         """End: there will be no other connection."""
@@ -415,7 +406,7 @@ class Delivery(Generic[T]):
             return
         self._go_off(Trigger.LOSE)
         self._log(logging.INFO, "subscription reconnecting")
-        self.handlers.report_error(error)
+        self.consumer.handlers.report_error(error)
 
     def await_bridge(self, error: GapError) -> None:
         """Leave the link because events are missing, and wait to be resumed behind the gap."""
@@ -509,7 +500,7 @@ class Delivery(Generic[T]):
 
     def unsubscribe(self) -> None:
         """End by the application's wish; the server is told, what is buffered is dropped. Idempotent."""
-        self.buffer.clear()
+        self.consumer.buffer.clear()
         if self.state.is_end:
             self._move(Trigger.UNSUBSCRIBE)
             return
@@ -518,7 +509,7 @@ class Delivery(Generic[T]):
 
     def abandon(self) -> None:
         """End, because the last reference is gone; a subscription with a handler goes on."""
-        if not self.state.is_end and not self.handlers.has_data:
+        if not self.state.is_end and not self.consumer.handlers.has_data:
             self._log(logging.DEBUG, "subscription abandoned")
             self.unsubscribe()
 
@@ -529,8 +520,9 @@ class Delivery(Generic[T]):
 
     def stats(self) -> SubscriptionStats:
         """Take a snapshot of the counters."""
-        received, filtered = self.events_received - self._without_value, self.consumer.filtered
-        dropped, buffered = self.buffer.dropped, len(self.buffer)
+        consumer, errors = self.consumer, self._operation_errors
+        received = self.events_received - (0 if errors is None else errors.without_value)
+        filtered, dropped, buffered = consumer.filtered, consumer.buffer.dropped, len(consumer.buffer)
         return SubscriptionStats(
             received=received,
             # Not counted by itself: an event that is neither kept back, nor dropped, nor waiting, is handled.
@@ -539,17 +531,17 @@ class Delivery(Generic[T]):
             dropped=dropped,
             pauses=self.pauses,
             gaps=self.gaps,
-            operation_errors=self.operation_errors,
-            handler_errors=self.handlers.errors,
+            operation_errors=0 if errors is None else errors.count,
+            handler_errors=self.consumer.handlers.errors,
             buffered_events=buffered,
-            buffered_bytes=self.buffer.size_bytes,
+            buffered_bytes=self.consumer.buffer.size_bytes,
             paused_seconds=time.perf_counter() - self._paused_at if self._is_stopped else 0.0,
         )
 
     # -------------------------------------------------------------------------------------------------------
 
     def _keep(self, response: Response[T], size_bytes: int) -> None:
-        buffer = self.buffer
+        buffer = self.consumer.buffer
         dropped = buffer.dropped
         if not buffer.put(response, size_bytes):
             self._overflow(response, size_bytes)
@@ -560,12 +552,12 @@ class Delivery(Generic[T]):
 
     def _noticed(self) -> None:
         """Stop the flow if the buffer is full, and wake the consumer, after an event was buffered."""
-        buffer = self.buffer
+        consumer = self.consumer
+        buffer = consumer.buffer
         if self._blocks and not self._is_stopped and buffer.is_full:
             self._stop()
             self._paused_at = time.perf_counter()
             self._link.hold(self)
-        consumer = self.consumer
         if consumer.on_ready is not None:
             consumer.on_ready()
         wake_at = consumer.wake_at
@@ -575,16 +567,16 @@ class Delivery(Generic[T]):
     def _overflow(self, response: Response[T], size_bytes: int) -> None:
         """Stop the stream before an event that does not fit; end, where it could not go on from there."""
         resume = response.extensions.resume if self._has_cursors and response.extensions else None
-        if self.buffer.fits_by_itself(size_bytes):
-            self.buffer.refused_by_others()
-        would_ever_fit = size_bytes <= self._limits.max_bytes and self.buffer.fits_client(size_bytes)
+        if self.consumer.buffer.fits_by_itself(size_bytes):
+            self.consumer.buffer.refused_by_others()
+        would_ever_fit = size_bytes <= self._limits.max_bytes and self.consumer.buffer.fits_client(size_bytes)
         if (
             self._limits.overflow is not OverflowPolicy.RESUME
             or resume is None
             or resume.prev is None
             or not would_ever_fit
         ):
-            held = self.buffer
+            held = self.consumer.buffer
             held.dropped += 1
             self.fail(BufferOverflowError(self.id, events=len(held), size_bytes=held.size_bytes))
             return
@@ -596,7 +588,7 @@ class Delivery(Generic[T]):
         self._link.complete(self.id, self)
         self._go_off(Trigger.PAUSE)
         self._stop()
-        self._log(logging.DEBUG, "subscription paused", buffered=len(self.buffer))
+        self._log(logging.DEBUG, "subscription paused", buffered=len(self.consumer.buffer))
         self._flow_again()
 
     def _stop(self) -> None:
@@ -612,8 +604,8 @@ class Delivery(Generic[T]):
         """Let a stopped stream go on, if the buffers have become low."""
         if not self._is_stopped or self.state.is_end:
             return
-        if not self.buffer.is_low:
-            self.buffer.when_client_is_low(self._flow_again)
+        if not self.consumer.buffer.is_low:
+            self.consumer.buffer.when_client_is_low(self._flow_again)
             return
         self._start()
         if self._is_off:
@@ -632,7 +624,7 @@ class Delivery(Generic[T]):
         self._move(trigger)
         self._settle()
         if self.state is not before:
-            self.handlers.report_state(self.state)
+            self.consumer.handlers.report_state(self.state)
 
     def _note_proof(self) -> None:
         self.was_proven = self.was_proven or self.is_proven_on_link
@@ -668,11 +660,10 @@ class Delivery(Generic[T]):
         except UnfitPayloadError as error:
             errors = (GraphQLError(message=str(error)),)
         errors = self._link.redacted(errors)
-        self.operation_errors += 1
-        self._without_value += is_whole
-        # Compared with the count at the end: the events behind it need not reset anything.
-        self._failure, self._failed_at = (errors, self.events_received) if is_whole else ((), 0)
-        self.handlers.report_error(OperationError(errors, operation=self.label))
+        if self._operation_errors is None:
+            self._operation_errors = OperationErrors()
+        self._operation_errors.note(errors, received=self.events_received, is_whole=is_whole)
+        self.consumer.handlers.report_error(OperationError(errors, operation=self.label))
 
     def _finish(self, trigger: Trigger, error: StreamFailure | None) -> None:
         self._move(trigger)
@@ -697,8 +688,8 @@ class Delivery(Generic[T]):
         if self.consumer.on_ready is not None:
             self.consumer.on_ready()
         self.consumer.wake()
-        self.handlers.report_state(self.state)
-        self.handlers.end()
+        self.consumer.handlers.report_state(self.state)
+        self.consumer.handlers.end()
 
     def _begin(self) -> None:
         self.has_begun = True

@@ -43,6 +43,7 @@ class Stream(Protocol):
 class EventSource(Protocol[T_co]):
     """Interface from handlers to the events that wait for them."""
 
+    stream: Stream
     handled: str | None
     is_handing_over: bool
 
@@ -112,17 +113,15 @@ class Handlers(Generic[T]):
         "_pump",
         "_source",
         "_state",
-        "_stream",
         "_tasks",
         "_told",
         "errors",
         "has_data",
     )
 
-    def __init__(self, stream: Stream, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, source: EventSource[T], tasks: set[asyncio.Task[None]]) -> None:
         self.errors: int = 0
         self.has_data: bool = False
-        self._stream = stream
         self._source = source
         self._tasks = tasks
         # Tuples and nothing: most subscriptions have one handler, and there may be a hundred thousand.
@@ -212,11 +211,11 @@ class Handlers(Generic[T]):
     def report(self, handler: object, error: BaseException) -> None:
         """Report that a handler raised."""
         self.errors += 1
-        self.report_error(HandlerError(self._stream.id, callback_name(handler), error))
+        self.report_error(HandlerError(self._source.stream.id, callback_name(handler), error))
 
     def report_error(self, error: CircuitBreakerError) -> None:
         """Report an error that ends nothing."""
-        stream = self._stream
+        stream = self._source.stream
         stream.last_error = error
         log(
             logging.WARNING,
@@ -288,11 +287,11 @@ class Handlers(Generic[T]):
 
     def _note_raised(self, handler: object, error: BaseException) -> None:
         self.errors += 1
-        self._stream.last_error = HandlerError(self._stream.id, callback_name(handler), error)
+        self._source.stream.last_error = HandlerError(self._source.stream.id, callback_name(handler), error)
         log(
             logging.ERROR,
             "handler raised",
-            subscription_id=self._stream.id,
+            subscription_id=self._source.stream.id,
             handler=callback_name(handler),
             error=repr(error),
         )
@@ -306,7 +305,7 @@ class Handlers(Generic[T]):
 
     def _start_pump(self) -> None:
         if self.pump is None:
-            self._pump = pump = background_task(self._run(), name=f"circuit-breaker-{self._stream.id}")
+            self._pump = pump = background_task(self._run(), name=f"circuit-breaker-{self._source.stream.id}")
             # Owned by the manager: its `aclose` awaits what is still running.
             self._tasks.add(pump)
             pump.add_done_callback(self._pump_ended)
@@ -338,9 +337,9 @@ class Handlers(Generic[T]):
                 for on_data in self._data:
                     await self._call_and_settle(on_data, value)
                 source.mark_handled()
-            elif self._stream.state.is_end and not self._end_told:
+            elif self._source.stream.state.is_end and not self._end_told:
                 self._tell_end()
-            elif self._stream.state.is_end or not self._async:
+            elif self._source.stream.state.is_end or not self._async:
                 return
             else:
                 await source.wait_once()
@@ -374,14 +373,14 @@ class Handlers(Generic[T]):
         if source.is_handing_over:
             return  # this is called again when that is done
         self._end_told = True
-        if self._stream.state is SubscriptionState.COMPLETED:
+        if self._source.stream.state is SubscriptionState.COMPLETED:
             complete, self._told = self._complete[self._told :], len(self._complete)
             for handler in complete:
                 self._complete_one(handler)
-        elif self._stream.error is not None:
+        elif self._source.stream.error is not None:
             failed, self._told = self._error[self._told :], len(self._error)
             for on_error in failed:
-                self._observe(on_error, self._stream.error)
+                self._observe(on_error, self._source.stream.error)
 
 
 def _check_callable(handler: object) -> None:

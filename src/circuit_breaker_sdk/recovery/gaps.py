@@ -163,7 +163,7 @@ class GapRecovery:
     async def _tell_of_unknown(self, delivery: Delivery[Any]) -> None:
         failure = await self._until_done(delivery, lambda: self._tell(delivery, "unknown", None))
         if failure is not None:
-            delivery.handlers.report_error(failure)
+            delivery.consumer.handlers.report_error(failure)
 
     async def _until_done(
         self, delivery: Delivery[Any], step: Callable[[], Awaitable[None]]
@@ -183,7 +183,7 @@ class GapRecovery:
             except (TransportError, SubscriptionError) as failure:
                 if not failure.retryable or attempt == _ATTEMPTS - 1:
                     return failure
-                delivery.handlers.report_error(failure)
+                delivery.consumer.handlers.report_error(failure)
                 wait = failure.retry_after if isinstance(failure, RateLimitExceeded) else None
                 await asyncio.sleep(pause if wait is None else wait)
                 pause = min(2 * pause, _MAX_RETRY_SECONDS)
@@ -231,4 +231,4 @@ class GapRecovery:
             if inspect.isawaitable(result):
                 await result
         except Exception as failure:  # noqa: BLE001 (a handler may raise anything; it ends nothing)
-            delivery.handlers.report(handler, failure)
+            delivery.consumer.handlers.report(handler, failure)

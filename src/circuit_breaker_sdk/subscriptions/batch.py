@@ -244,7 +244,7 @@ class _Merge:
         self._taken: Delivery[object] | None = None
 
     def follow(self, name: str, delivery: Delivery[object]) -> None:
-        if delivery.handlers.has_data:
+        if delivery.consumer.handlers.has_data:
             return
         if delivery.consumer.on_ready is not None:
             raise UsageError(f"subscription {delivery.id} is in a batch already")
@@ -278,7 +278,7 @@ class _Merge:
         follower.is_ready = False
         if self._followers.get(follower.name) is not follower:
             return None
-        if delivery.handlers.has_data:
+        if delivery.consumer.handlers.has_data:
             self._forget(follower)
         elif delivery.consumer.buffered:
             value = delivery.consumer.take_value()

@@ -147,14 +147,15 @@ class SubscriptionManager:
         """Log, the first time that buffers crowd each other, which subscriptions hold most."""
         self._budget.on_full = None
         running = [delivery for member in self._members.values() for delivery in member.running]
-        fullest = sorted(running, key=lambda each: each.buffer.size_bytes, reverse=True)[:3]
+        fullest = sorted(running, key=lambda each: each.consumer.buffer.size_bytes, reverse=True)[:3]
         log(
             logging.WARNING,
             "buffers are full: a subscription is paused because others are not read",
             buffered_bytes=self._budget.used,
             max_buffered_bytes=self._budget.max_bytes,
             fullest="; ".join(
-                f"{each.label} ({each.id}): {len(each.buffer)} events, {each.buffer.size_bytes} bytes"
+                f"{each.label} ({each.id}): {len(each.consumer.buffer)} events, "
+                f"{each.consumer.buffer.size_bytes} bytes"
                 for each in fullest
             ),
         )
@@ -343,7 +344,7 @@ class SubscriptionManager:
         running = [delivery for member in members for delivery in member.running]
         do_for_each(running, Delivery.unsubscribe, "unsubscribing")
         spared = {caller or asyncio.current_task()}
-        cancelled = {delivery.handlers.pump for delivery in running} - spared
+        cancelled = {delivery.consumer.handlers.pump for delivery in running} - spared
         for pump in cancelled:
             if pump is not None:
                 pump.cancel()

@@ -131,7 +131,7 @@ class Subscription(Generic[T_co]):
         :raises UsageError: a task is iterating right now.
         """
         check_loop(self._delivery.consumer.loop)
-        self._delivery.handlers.add_data(handler)
+        self._delivery.consumer.handlers.add_data(handler)
         return self
 
     def on_error(self, handler: Callable[[CircuitBreakerError], object]) -> Self:
@@ -140,7 +140,7 @@ class Subscription(Generic[T_co]):
         A lost connection that is tried again is one of them, while ``state`` is ``RECONNECTING``.
         """
         check_loop(self._delivery.consumer.loop)
-        self._delivery.handlers.add_error(handler)
+        self._delivery.consumer.handlers.add_error(handler)
         return self
 
     def on_state(self, handler: Callable[[SubscriptionState], object]) -> Self:
@@ -153,7 +153,7 @@ class Subscription(Generic[T_co]):
             updates.on_state(lambda state: print("the stream is", state))
         """
         check_loop(self._delivery.consumer.loop)
-        self._delivery.handlers.add_state(handler)
+        self._delivery.consumer.handlers.add_state(handler)
         return self
 
     def on_complete(self, handler: Callable[[], object]) -> Self:
@@ -163,7 +163,7 @@ class Subscription(Generic[T_co]):
         a failure, nor for :meth:`unsubscribe`.
         """
         check_loop(self._delivery.consumer.loop)
-        self._delivery.handlers.add_complete(handler)
+        self._delivery.consumer.handlers.add_complete(handler)
         return self
 
     def handle(self, handler: SubscriptionHandler[T_co]) -> Self:
@@ -206,11 +206,11 @@ class Subscription(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         """Wait for the next event. Cancellation loses none."""
-        delivery = self._delivery
-        if not delivery.buffer.items or delivery.handlers.has_data:
-            delivery.consumer.mark_handled()
+        consumer = self._delivery.consumer
+        if not consumer.buffer.items or consumer.handlers.has_data:
+            consumer.mark_handled()
             await self._wait(1)
-        return delivery.consumer.next_value()
+        return consumer.next_value()
 
     def batches(self, *, max_events: int = 100, max_wait_seconds: float = 1.0) -> Batches[T_co]:
         """Iterate over lists of events.
@@ -273,13 +273,14 @@ class Subscription(Generic[T_co]):
 
     async def _wait(self, at_least: int) -> None:
         """Wait for events; at the end of the stream raise what ended it."""
-        delivery = self._delivery
-        if delivery.handlers.has_data:
+        consumer = self._delivery.consumer
+        if consumer.handlers.has_data:
             raise UsageError(f"{self!r} has handlers: it cannot be iterated as well")
-        await delivery.consumer.wait(at_least)
-        if not delivery.consumer.buffer.items:
-            if delivery.error is not None:
-                raise delivery.error
+        await consumer.wait(at_least)
+        if not consumer.buffer.items:
+            error = self._delivery.error
+            if error is not None:
+                raise error
             raise StopAsyncIteration
 
     # The end ---------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ class Subscription(Generic[T_co]):
         """
         check_loop(self._delivery.consumer.loop)
         self._delivery.unsubscribe()
-        await self._delivery.handlers.aclose()
+        await self._delivery.consumer.handlers.aclose()
 
     async def wait_closed(self) -> None:
         """Wait until it has ended and every handler has returned. Cancelling the wait changes nothing.
@@ -303,7 +304,7 @@ class Subscription(Generic[T_co]):
         await asyncio.shield(delivery.consumer.ended)
         if delivery.consumer.is_handing_over:
             await asyncio.sleep(0)  # it is done in the next turn
-        pump = delivery.handlers.pump
+        pump = delivery.consumer.handlers.pump
         if pump is not None and pump is not asyncio.current_task():
             await asyncio.wait((pump,))
         if delivery.error is not None:
