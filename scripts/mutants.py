@@ -261,7 +261,7 @@ MUTANTS = [
         "rights are looked at again for each subscription by itself",
         f"{_SERVER}/gateway/permission_review.py",
         "call_each(feed.subscribers.values(), self._review, self._end_subscription)",
-        "call_each([feed], lambda f: [*map(self._review, f.subscribers.values())], lambda f, _: f.peer.drop())",
+        "call_each([feed], lambda f: [*map(self._review, f.subscribers.values())], lambda f, _: f.close())",
         "tests/server/gateway/test_isolation.py",
     ),
     Mutant(
