@@ -272,10 +272,10 @@ MUTANTS = [
         "tests/server/gateway/test_pacing.py",
     ),
     Mutant(
-        "tokens of events that were not sent are given back",
+        "events that are read from the log cost tokens",
         f"{_SERVER}/gateway/catch_up.py",
-        "                    bucket.give_back(left)\n",
-        "                    pass\n",
+        "            bucket.take(len(payloads))\n",
+        "            pass\n",
         "tests/server/gateway/test_pacing.py",
     ),
     Mutant(
@@ -293,9 +293,16 @@ MUTANTS = [
         "tests/server/gateway/test_catch_up_bytes.py",
     ),
     Mutant(
+        "readers of the log share the event loop",
+        f"{_SERVER}/gateway/catch_up.py",
+        "        if not gate.enter_now():\n",
+        "        if False:\n",
+        "tests/server/gateway/test_catch_up_turns.py",
+    ),
+    Mutant(
         "the rest of a page that a full socket did not take is kept",
         f"{_SERVER}/gateway/catch_up.py",
-        "                feed.kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))\n",
+        "            feed.kept = Kept(subscriber, channel, page)\n",
         "",
         "tests/server/gateway/test_catch_up_bytes.py",
     ),

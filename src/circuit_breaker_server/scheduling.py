@@ -142,9 +142,12 @@ class Turns:
 
 @final
 class Gate:
-    """Let requests through for a millisecond of each turn of the event loop; the others wait for the next.
+    """Let work through for some time of each turn of the event loop; what is left waits for the next.
 
-    Many that arrive together would else be worked on in one turn, and what is due meanwhile would come late.
+    Much that arrives together would else be worked on in one turn, and what is due meanwhile would come late.
+
+    :param seconds: the time in each turn.
+    :param at_once: how many waiters are woken in each turn.
 
     Example::
 
@@ -152,7 +155,15 @@ class Gate:
             await gate.enter("192.0.2.7")
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float = SLICE_SECONDS,
+        at_once: int = _ENTER_AT_ONCE,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._seconds = seconds
+        self._at_once = at_once
         self._clock = clock
         self._queue = _Queue()
         self._ends: float | None = None
@@ -173,7 +184,7 @@ class Gate:
     def _has_time(self) -> bool:
         now = self._clock()
         if self._ends is None:  # the first one in a turn of the loop has it in any case
-            self._ends = now + SLICE_SECONDS
+            self._ends = now + self._seconds
             self._end_soon()
         return now < self._ends
 
@@ -185,7 +196,7 @@ class Gate:
     def _end_turn(self) -> None:
         self._is_due, self._ends = False, None
         if self._queue.keys:
-            for _ in range(_ENTER_AT_ONCE):
+            for _ in range(self._at_once):
                 self._queue.wake()
             self._end_soon()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
 from circuit_breaker_server.gateway.event_reader import Found, LogReader, Page
 from circuit_breaker_server.gateway.pacing import TokenBucket
@@ -15,10 +17,13 @@ from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.scheduling import Gate
 
 __all__ = ["Kept", "LaggingFeed", "read_some"]
 
 _MAX_STRIDE: Final = 512
+_LOOK_AT_ONCE: Final = 256
+"""So many events and records are looked at between two looks at the clock."""
 
 logger = get_logger("gateway")
 
@@ -45,6 +50,11 @@ class CatchUpHub(Protocol):
         """The place up to which everything was offered to the channels."""
         ...
 
+    @property
+    def catch_up_gate(self) -> Gate:
+        """Shares the event loop between all that read from the log."""
+        ...
+
     def schedule(self, feed: Any, /) -> None:
         """Flush this feed in the next turn of the loop."""
         ...
@@ -58,6 +68,9 @@ class LaggingFeed(Protocol):
 
     kept: Kept | None
     peer: Peer
+
+    @property
+    def caller(self) -> Caller: ...
 
     @property
     def hub(self) -> CatchUpHub: ...
@@ -99,32 +112,24 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
             subscriber.unverified = None
             if feed.resume:
                 feed.peer.signal([(subscriber.id, subscriber.cursor)])
-        kept, feed.kept = feed.kept, None
-        if kept is not None and kept.channel is subscriber.channel:
-            _send(feed, subscriber, kept.page)
-            return
-        if _rejoin(feed, subscriber):
-            return
-        if bucket is not None and bucket.is_empty:
-            feed.rest(subscriber, bucket)
-            return
         channel = subscriber.channel
-        page = await feed.hub.reader.read(
-            channel,
-            after=subscriber.position,
-            end=feed.hub.end,
-            # Of what cannot be sent yet nothing is read.
-            max_records=None if bucket is None else bucket.count * subscriber.stride,
-        )
-        # Rights may have changed meanwhile: then it is read again.
-        if not subscriber.ended and subscriber.channel is channel:
-            subscriber.denied += page.denied
-            # Where little matches, more is read at once than may be sent.
-            subscriber.stride = 1 if page.events else min(subscriber.stride * 8, _MAX_STRIDE)
-            if feed.writable:
-                _send(feed, subscriber, page)
-            else:  # another operation has filled the socket meanwhile
-                feed.kept = Kept(subscriber, channel, page)
+        kept, feed.kept = feed.kept, None
+        if kept is not None and kept.channel is channel:
+            page = kept.page
+        else:
+            if _rejoin(feed, subscriber):
+                return
+            if bucket is not None and bucket.is_empty:
+                feed.rest(subscriber, bucket)
+                return
+            page = await feed.hub.reader.read(
+                channel,
+                after=subscriber.position,
+                end=feed.hub.end,
+                # Of what cannot be sent yet nothing is read.
+                max_records=None if bucket is None else bucket.count * subscriber.stride,
+            )
+        await _send(feed, subscriber, channel, page)
     except Gap as gap:
         feed.fail(subscriber, [gap_error(gap.reason)])
     except LogError:
@@ -136,21 +141,39 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
         feed.fail(subscriber, [internal_error()])
 
 
-def _send(feed: LaggingFeed, subscriber: Lagging, page: Page) -> None:
-    """Write a page; stop inside it when the socket is full, or when there are no more tokens."""
-    bucket = subscriber.bucket
-    count = len(page.events) if bucket is None else bucket.take(len(page.events))
-    if count < len(page.events):
-        events, reached = page.events[:count], _end_of_part(page.events, count, subscriber.position)
-    else:
-        events, reached = page.events, page.position
-    encode, resume = subscriber.channel.projection.encode, feed.resume
+async def _send(feed: LaggingFeed, subscriber: Lagging, channel: Channel, page: Page) -> None:
+    """Write a page, as long as the socket takes it; between the writes others have their turns."""
+    gate, caller = feed.hub.catch_up_gate, feed.caller
+    while True:
+        if not gate.enter_now():
+            await gate.enter(caller.id or caller.address)
+        # Rights may have changed meanwhile: then it is read again.
+        if subscriber.ended or subscriber.channel is not channel:
+            return
+        if not feed.writable:
+            feed.kept = Kept(subscriber, channel, page)
+            return
+        if not _write_some(feed, subscriber, page):
+            return
+
+
+def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
+    """Write some events of a page in one write; return whether there may be more to write of it."""
+    bucket, channel = subscriber.bucket, subscriber.channel
+    allowed = None if bucket is None else bucket.count
+    encode, resume = channel.projection.encode, feed.resume
     payloads: list[bytes] = []
     size = 0
     prev = subscriber.cursor.encode()
-    left = len(events)
-    for position, cursor, value in events:
-        left -= 1
+    refused: Found | None = None
+    for found in islice(page, _LOOK_AT_ONCE):
+        if found is None:
+            continue
+        if len(payloads) == allowed:
+            refused = found
+            break
+        last = found
+        _, cursor, value = found
         head = encode(value)
         if resume:
             place = cursor.encode()
@@ -160,26 +183,30 @@ def _send(feed: LaggingFeed, subscriber: Lagging, page: Page) -> None:
             payload = head + b"}"
         payloads.append(payload)
         size += len(payload)
-        if size > MAX_WRITE_BYTES or not left:
-            subscriber.position, subscriber.cursor = position, cursor
-            prefix = subscriber.prefix
-            feed.peer.write(prefix.join(feed.frame(len(prefix), payloads)))
-            payloads, size = [], 0
-            if subscriber.channel.ends_with(value):
-                feed.complete(subscriber)
-            if subscriber.ended:
-                return
-            if not feed.writable and left:
-                if bucket is not None:
-                    bucket.give_back(left)
-                rest = page.events[len(events) - left :]
-                feed.kept = Kept(subscriber, subscriber.channel, Page(rest, page.position))
-                return
-    subscriber.position = reached
-    if bucket is not None and count < len(page.events):
+        if size > MAX_WRITE_BYTES:
+            break
+    subscriber.denied += page.take_denied()
+    if payloads:
+        if bucket is not None:
+            bucket.take(len(payloads))
+        subscriber.position, subscriber.cursor, _ = last
+        prefix = subscriber.prefix
+        feed.peer.write(prefix.join(feed.frame(len(prefix), payloads)))
+        if channel.ends_with(value):
+            feed.complete(subscriber)
+        if subscriber.ended:
+            return False
+    if bucket is not None and refused is not None:
+        subscriber.position = _end_before(refused, subscriber.position)
         feed.rest(subscriber, bucket)
-    else:
-        _rejoin(feed, subscriber)
+        return False
+    if not page.is_read:
+        return True
+    subscriber.position = page.reached
+    # Where little matches, more is read at once than may be sent.
+    subscriber.stride = 1 if page.has_events else min(subscriber.stride * 8, _MAX_STRIDE)
+    _rejoin(feed, subscriber)
+    return False
 
 
 def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
@@ -201,9 +228,7 @@ def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
     return True
 
 
-def _end_of_part(events: Sequence[Found], count: int, before: Position) -> Position:
-    """Return the place after the first events of a page: after their record, if no more of it follows."""
-    if not count:
-        return before
-    (offset, index), (following, _) = events[count - 1][0], events[count][0]
-    return (offset, index if following == offset else END_OF_RECORD)
+def _end_before(refused: Found, sent: Position) -> Position:
+    """Return the place after the last event that was sent: after its record, if no more of it follows."""
+    (offset, _), _, _ = refused
+    return sent if offset == sent[0] else (sent[0], END_OF_RECORD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias, final
 
@@ -37,15 +37,66 @@ Found: TypeAlias = tuple[Position, str, dict[str, object]]
 
 
 @final
-class Page(msgspec.Struct, frozen=True):
-    """The matching events of a stretch of the log, and the position up to which they are complete.
+class Page:
+    """A stretch of the log that was read for a channel. Its events are derived one by one, as they are taken.
 
-    :ivar denied: the number of further events that match and that the caller may not read.
+    :ivar has_events: whether an event was found yet.
+    :ivar is_read: whether all of them were taken.
+    :ivar reached: the position up to which the events are complete then.
     """
 
-    events: Sequence[Found]
-    position: Position
-    denied: int = 0
+    __slots__ = ("_denied", "_events", "has_events", "is_read", "reached")
+
+    def __init__(
+        self,
+        channel: Channel,
+        records: Sequence[Record],
+        derive: Callable[[Record], Sequence[StreamEvent]],
+        cursors: Cursors,
+        *,
+        after: Position,
+        reached: Position,
+    ) -> None:
+        """Hold the records; the events are those after ``after``."""
+        self.has_events = False
+        self.is_read = False
+        self.reached = reached
+        self._denied = 0
+        self._events = self._matching(channel, records, derive, cursors, after)
+
+    def __iter__(self) -> Iterator[Found | None]:
+        """Go on where the last iteration was left; ``None`` after each record: reading one takes its time."""
+        return self._events
+
+    def _matching(
+        self,
+        channel: Channel,
+        records: Sequence[Record],
+        derive: Callable[[Record], Sequence[StreamEvent]],
+        cursors: Cursors,
+        after: Position,
+    ) -> Iterator[Found | None]:
+        # As few calls for each event as there can be.
+        stream, matches, text = channel.stream, channel.selection.matches, cursors.text
+        permits = channel.view.permits
+        for record in records:
+            for index, event in enumerate(derive(record)):
+                if event.stream == stream:
+                    position = (record.offset, index)
+                    value = event.value
+                    if position > after and (matches is None or matches(value)):
+                        if permits is None or permits(value):
+                            self.has_events = True
+                            yield position, text(record.offset, index, record.check), value
+                        else:
+                            self._denied += 1
+            yield None
+        self.is_read = True
+
+    def take_denied(self) -> int:
+        """Return how many events were passed, since this was last asked, that the caller may not read."""
+        taken, self._denied = self._denied, 0
+        return taken
 
 
 @final
@@ -148,33 +199,8 @@ class LogReader:
         await refuse_if_trimmed(self.log, self.end_cursor, after)
         if self._skipped and any(record.offset in self._skipped for record in records):
             raise Gap(GapReason.SKIPPED)
-        events, denied = self._matching(channel, records, after)
         reached = (records[-1].offset, END_OF_RECORD) if records else after
         is_last = len(records) < limit and sum(len(record.data) for record in records) < self._page_bytes
         if is_last:
             reached = max(reached, end)
-        return Page(events, max(reached, after), denied)
-
-    def _matching(
-        self, channel: Channel, records: Sequence[Record], after: Position
-    ) -> tuple[list[Found], int]:
-        """Derive a channel's events after a place; as few calls for each as there can be."""
-        stream, matches, derive, text = (
-            channel.stream,
-            channel.selection.matches,
-            self._derive,
-            self.cursors.text,
-        )
-        permits, denied = channel.view.permits, 0
-        found: list[Found] = []
-        for record in records:
-            for index, event in enumerate(derive(record)):
-                if event.stream == stream:
-                    position = (record.offset, index)
-                    value = event.value
-                    if position > after and (matches is None or matches(value)):
-                        if permits is None or permits(value):
-                            found.append((position, text(record.offset, index, record.check), value))
-                        else:
-                            denied += 1
-        return found, denied
+        return Page(channel, records, self._derive, self.cursors, after=after, reached=max(reached, after))

@@ -24,6 +24,7 @@ from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.scheduling import Gate
 
 __all__ = ["Feed", "Hub"]
 
@@ -42,6 +43,11 @@ class Hub(Protocol):
     @property
     def end(self) -> Position:
         """The place up to which everything was offered to the channels."""
+        ...
+
+    @property
+    def catch_up_gate(self) -> Gate:
+        """Shares the event loop between all that read from the log."""
         ...
 
     def schedule(self, feed: Feed) -> None:

@@ -33,12 +33,15 @@ from circuit_breaker_server.gateway.subscription_errors import (
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.scheduling import Gate
 from circuit_breaker_server.security.rights import Rights
 
 __all__ = ["Gateway"]
 
 logger = get_logger("gateway")
 
+_CATCH_UP_SECONDS: Final = 0.004
+"""The share of those who catch up in each turn of the event loop, all together."""
 _NO_LONGER_KEPT: Final = "the beginning of this stream is no longer kept: the server's event log was trimmed"
 
 
@@ -84,6 +87,7 @@ class Gateway:
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
         self.pacing = pacing
+        self.catch_up_gate = Gate(seconds=_CATCH_UP_SECONDS, at_once=1)
         self._look = look
         self._log_tail = log.tail
         self._begin_seconds = begin_seconds

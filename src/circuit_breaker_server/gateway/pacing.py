@@ -90,10 +90,6 @@ class TokenBucket:
         self._tokens -= taken
         return taken
 
-    def give_back(self, count: int) -> None:
-        """Return tokens of events that were not sent."""
-        self._tokens = min(self._capacity, self._tokens + count)
-
     def wake_later(self, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """Call when there are tokens for a tenth of a second's events, at least for one."""
         self._refill()

@@ -357,6 +357,7 @@ async def running(
     advance_seconds: float = 30.0,
     look: Look | None = None,
     pacing: Pacing | None = None,
+    derive: Callable[[Record], Sequence[StreamEvent]] = derive,
 ) -> AsyncIterator[Gateway]:
     gateway = Gateway(
         log,
