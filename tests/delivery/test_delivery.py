@@ -443,5 +443,8 @@ class HeldLink:
     def release(self, route: Route) -> None:
         self.held.discard(route)
 
+    def let_consumers_run(self) -> None:
+        pass
+
     def drop(self, error: TransportError) -> None:
         raise AssertionError(error)

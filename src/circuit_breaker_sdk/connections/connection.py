@@ -63,6 +63,7 @@ class Connection:
         "_failure",
         "_flushing",
         "_holding",
+        "_is_resting",
         "_on_closed",
         "_protocol",
         "_pulse",
@@ -95,6 +96,7 @@ class Connection:
         self._flushing: asyncio.Handle | None = None
         self._pulse: Pulse | None = None
         self._holding: dict[Route, None] = {}
+        self._is_resting = False
         self._apart = 0
         self.refusal: tuple[int, str] | None = None
         """Close code and reason, where the server closed with a code that may be about one operation."""
@@ -214,6 +216,18 @@ class Connection:
                 self._socket.resume_reading()
                 if self._pulse is not None:
                     self._pulse.start()
+
+    def let_consumers_run(self) -> None:
+        """Read nothing more in this turn of the event loop: tasks that wait for events go first."""
+        if not self._is_resting and not self._holding and self._socket is not None:
+            self._is_resting = True
+            self._socket.pause_reading()
+            self._acknowledged.get_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._is_resting = False
+        if not self._holding and self._socket is not None:
+            self._socket.resume_reading()
 
     def drop(self, error: TransportError) -> None:
         """Give the connection up as lost, for this reason; its peer may hear nothing of it."""

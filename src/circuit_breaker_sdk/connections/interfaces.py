@@ -128,6 +128,10 @@ class Link(Protocol):
         """Go on, as far as this route is concerned; nothing happens if it holds nothing."""
         ...
 
+    def let_consumers_run(self) -> None:
+        """Bring nothing more in this turn of the event loop."""
+        ...
+
     def drop(self, error: TransportError) -> None:
         """Give it up as lost, for this reason."""
         ...

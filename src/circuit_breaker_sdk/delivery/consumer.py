@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, final
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
-from circuit_breaker_sdk.delivery.decoding import Response
+from circuit_breaker_sdk.delivery.decoding import Extensions, Response
 from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.delivery.handlers import Handlers, Stream
 from circuit_breaker_sdk.errors import (
@@ -34,7 +34,7 @@ class Consumer(Generic[T]):
     A :class:`~circuit_breaker_sdk.delivery.delivery.Delivery` has one, and brings the events. Slots, and
     nothing that most subscriptions do not use: there may be a hundred thousand.
 
-    :ivar handled: the cursor behind the last event that the consumer is done with.
+    :ivar last_handled: what :attr:`handled` was when it was last asked for; inline handlers set it.
     :ivar buffer: the events that wait.
     :ivar inline: the handler that is called inside the read callback; ``None``: events are buffered.
     :ivar predicates: filters; an event for which one is false is kept back.
@@ -46,6 +46,7 @@ class Consumer(Generic[T]):
     """
 
     __slots__ = (
+        "_done",
         "_drained",
         "_ended",
         "_next_inline",
@@ -53,11 +54,10 @@ class Consumer(Generic[T]):
         "_waiter",
         "buffer",
         "filtered",
-        "handled",
         "handlers",
-        "has_cursors",
         "inline",
         "is_handing_over",
+        "last_handled",
         "loop",
         "on_ready",
         "on_taken",
@@ -73,27 +73,39 @@ class Consumer(Generic[T]):
         limits: BufferLimits,
         budget: BufferBudget,
         tasks: set[asyncio.Task[None]],
-        has_cursors: bool,
         after: str | None,
     ) -> None:
         self.stream: Stream = stream
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.handled: str | None = after
+        self.last_handled: str | None = after
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.filtered: int = 0
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
         self.buffer: EventBuffer[T] = EventBuffer(limits, budget)
-        self.has_cursors: bool = has_cursors
         self.inline: Callable[[T], object] | None = None
         self._next_inline: Callable[[T], object] | None = None
         self.is_handing_over: bool = False
         self.predicates: tuple[Callable[[T], object], ...] = ()
-        self._taken: str | None = None
+        # Their cursors are read when they are asked for: most of them never are.
+        self._taken: Extensions | None = None
+        self._done: Extensions | None = None
         self.wake_at: int = NEVER
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def handled(self) -> str | None:
+        """The cursor behind the last event that the consumer is done with."""
+        done, self._done = self._done, None
+        if done is not None:
+            self.last_handled = _cursor_of(done) or self.last_handled
+        return self.last_handled
+
+    @handled.setter
+    def handled(self, cursor: str | None) -> None:
+        self.last_handled, self._done = cursor, None
 
     @property
     def ended(self) -> asyncio.Future[None]:
@@ -118,6 +130,7 @@ class Consumer(Generic[T]):
         """
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
+        self.handled = self.handled  # from now on the events of the handler set it
         if handler is not None and self.buffer:
             self.inline, self._next_inline = None, handler
             if not self.is_handing_over:
@@ -133,7 +146,7 @@ class Consumer(Generic[T]):
         try:
             while self.buffer and (handler := self._next_inline) is not None:
                 response = self.take()
-                if not self.handlers.call(handler, value_of(response), self._taken):
+                if not self.handlers.call(handler, value_of(response), _cursor_of(response.extensions)):
                     return  # it is awaited from now on: events go through the buffer
                 self.mark_handled()
             if self._next_inline is not None:
@@ -180,13 +193,7 @@ class Consumer(Generic[T]):
     def take(self) -> Response[T]:
         """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
         response = self.buffer.take()
-        if self.has_cursors:
-            extensions = response.extensions
-            self._taken = (
-                None if extensions is None or extensions.resume is None else extensions.resume.cursor
-            )
-        else:
-            self._taken = None
+        self._taken = response.extensions
         if self.on_taken is not None:
             self.on_taken()
         return response
@@ -214,19 +221,23 @@ class Consumer(Generic[T]):
         return None if data is None else data.value  # type: ignore[return-value]  # as in `value_of`
 
     def next_value(self) -> T:
-        """Take the oldest buffered event's value; what was taken before is done with.
+        """Take the oldest buffered event's value; what was taken before is done with: the hot path.
 
         :raises IndexError: none is buffered.
         """
         if self._taken is not None:
-            self.handled = self._taken  # `take` sets the next one
-        data = self.take().data
+            self._done = self._taken
+        response = self.buffer.take()
+        self._taken = response.extensions
+        if self.on_taken is not None:
+            self.on_taken()
+        data = response.data
         return None if data is None else data.value  # type: ignore[return-value]  # as in `value_of`
 
     def mark_handled(self) -> None:
         """Note that the consumer is done with what it took."""
         if self._taken is not None:
-            self.handled, self._taken = self._taken, None
+            self._done, self._taken = self._taken, None
             if self._drained is not None:
                 self.notice_drained()
 
@@ -258,6 +269,10 @@ class Consumer(Generic[T]):
                 self.filtered += 1
                 return False
         return True
+
+
+def _cursor_of(extensions: Extensions | None) -> str | None:
+    return None if extensions is None or extensions.resume is None else extensions.resume.cursor
 
 
 def value_of(response: Response[T]) -> T:

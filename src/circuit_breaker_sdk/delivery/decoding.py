@@ -20,6 +20,7 @@ from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS
 __all__ = [
     "DecodeHook",
     "EventDecoder",
+    "Extensions",
     "JSONObject",
     "Response",
     "UnfitPayloadError",
@@ -45,11 +46,15 @@ class UnfitPayloadError(Exception):
 
 
 class Resume(msgspec.Struct, gc=False):
+    """The place behind an event, and the one before it."""
+
     cursor: Annotated[str, msgspec.Meta(max_length=MAX_CURSOR_CHARACTERS)]
     prev: str | None = None
 
 
-class _Extensions(msgspec.Struct, gc=False):
+class Extensions(msgspec.Struct, gc=False):
+    """What the resume extension adds to an execution result."""
+
     resume: Resume | None = None
 
 
@@ -78,7 +83,7 @@ class Response(Protocol[T_co]):
         ...
 
     @property
-    def extensions(self) -> _Extensions | None:
+    def extensions(self) -> Extensions | None:
         """Only decoded where resume was negotiated: elsewhere the key may mean anything."""
         ...
 
@@ -120,7 +125,7 @@ def _decoders(
     ]
     namespace: dict[str, Any] = {}
     if with_resume:
-        fields.append(("extensions", _Extensions | None, None))
+        fields.append(("extensions", Extensions | None, None))
     else:
         namespace["extensions"] = None
     response = msgspec.defstruct(

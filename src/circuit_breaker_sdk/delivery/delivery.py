@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar, final
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import msgspec
 
@@ -62,6 +62,9 @@ PROOF_SECONDS = 5.0
 """A subscription that has lived so long is none at which the server closes the connection."""
 
 _LIVE = SubscriptionState.LIVE
+
+_ENOUGH_EVENTS: Final = 256
+"""Where so many wait, the consumer goes first: what waits longer leaves the processor's cache."""
 
 
 class Owner(Protocol):
@@ -167,7 +170,6 @@ class Delivery(Generic[T]):
             limits=limits,
             budget=budget,
             tasks=tasks,
-            has_cursors=link.resume_negotiated,
             after=after,
         )
         self._has_cursors = link.resume_negotiated
@@ -254,7 +256,7 @@ class Delivery(Generic[T]):
         else:
             if result is not None and consumer.handlers.take_awaitable(handler, result, self._last_cursor):
                 return True
-        consumer.handled = self._last_cursor
+        consumer.last_handled = self._last_cursor
         return True
 
     def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
@@ -295,7 +297,7 @@ class Delivery(Generic[T]):
             else:
                 if result is not None and consumer.handlers.take_awaitable(handler, result, cursor):
                     break
-            consumer.handled = cursor
+            consumer.last_handled = cursor
             if consumer.inline is not handler or not self._is_live or consumer.predicates:
                 break
         return taken
@@ -321,6 +323,8 @@ class Delivery(Generic[T]):
             self.consumer.buffer.extend(fit, size_bytes)
             if self.consumer.wake_at is not NEVER:
                 self._noticed()
+            elif len(self.consumer.buffer) >= _ENOUGH_EVENTS:
+                self._link.let_consumers_run()
         return len(fit)
 
     def deliver_checked(self, payload: bytes) -> None:
@@ -439,7 +443,7 @@ class Delivery(Generic[T]):
         self._put_on_at = time.perf_counter()
         self._is_confirmed = False
         if self._has_cursors is not link.resume_negotiated:
-            self._has_cursors = self.consumer.has_cursors = link.resume_negotiated
+            self._has_cursors = link.resume_negotiated
             self._decoder = self._decoder.reading_cursors(self._has_cursors)
             self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).

@@ -73,6 +73,9 @@ class IntervalQueries:
         """Ask on; nothing happens if it was not held."""
         self._held.discard(route)
 
+    def let_consumers_run(self) -> None:
+        """Do nothing: one turn brings one answer."""
+
     def drop(self, error: TransportError) -> None:
         """Give every stream up as lost, for this reason."""
         routes = tuple(self._asking)

@@ -239,8 +239,8 @@ class WebSocket:
             self._underlying.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
-        if self._state is SocketState.OPEN:
+        """Read on; also where a close has begun, whose answer is to be read."""
+        if self._state is not SocketState.CLOSED and not self._underlying.is_closing():
             self._underlying.resume_reading()
 
     def abort(self) -> None:

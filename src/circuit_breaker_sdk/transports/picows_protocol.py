@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         """The typed face of ``picows.picows.WSProtocol``, which has no stub."""
 
         transport: WSTransport
-        listener: WSListener | None
+        listener: FrameListener | None  # as frame_protocol_arguments takes it
 
         def __init__(self, *arguments: object) -> None: ...
         async def wait_until_handshake_complete(self) -> None: ...
@@ -49,8 +49,13 @@ else:
 _HEAD_BYTES: Final = 256
 _HTTP: Final = b"HTTP/1."
 _NOTHING: Final = memoryview(b"")
-# What a server reads of one socket in a row.
-_MOST_AT_ONCE_BYTES: Final = 16 * 1024
+# What a client reads of one socket in a row, once a read has brought much. picows doubles its buffer, for
+# good, when a read has filled it: one read would then bring megabytes, whose first events have left the
+# processor's cache when their turn comes.
+_MOST_AT_ONCE_BYTES: Final = 64 * 1024
+_MUCH_BYTES: Final = 32 * 1024
+# What a server reads of one peer in a row.
+_MOST_AT_ONCE_OF_A_PEER_BYTES: Final = 16 * 1024
 _READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
 
 
@@ -101,7 +106,7 @@ _LOGGER: Final = _DebugLogger(logging.getLogger("circuit_breaker_sdk.transports.
 class FrameProtocol(_PicowsProtocol):
     """One socket's reading side: picows' parser and what this package needs to know beside its frames."""
 
-    __slots__ = ("_read_on", "_view", "head", "lost_with")
+    __slots__ = ("_read_on", "_reads_much", "_view", "head", "lost_with")
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
@@ -111,6 +116,7 @@ class FrameProtocol(_PicowsProtocol):
         """Why the connection was lost, where the transport said so."""
         self._view = _NOTHING
         self._read_on = True
+        self._reads_much = False
 
     @property
     def speaks_http(self) -> bool:
@@ -122,9 +128,8 @@ class FrameProtocol(_PicowsProtocol):
         if self.listener is None:
             # Until the handshake is answered: what arrives is looked at before picows has it.
             self._view = buffer
-        elif self._view:
-            self._view = _NOTHING
-        return buffer
+            return buffer
+        return buffer[:_MOST_AT_ONCE_BYTES] if self._reads_much else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
@@ -132,9 +137,11 @@ class FrameProtocol(_PicowsProtocol):
         if not self._read_on:
             self.dropped()
             return
+        if nbytes > _MUCH_BYTES:
+            self._reads_much = True
         super().buffer_updated(nbytes)
         listener = self.listener
-        if isinstance(listener, FrameListener):
+        if listener is not None:
             listener.on_read_end()
             if self.transport.is_close_frame_sent and not listener.closing:
                 # picows would go on parsing until its delayed disconnect.
@@ -149,7 +156,7 @@ class FrameProtocol(_PicowsProtocol):
         """Hear that what came behind the broken frame was dropped."""
 
     def eof_received(self) -> bool:
-        if isinstance(self.listener, FrameListener):
+        if self.listener is not None:
             self.listener.on_end_of_stream()
         return False
 
@@ -165,6 +172,7 @@ class FrameProtocol(_PicowsProtocol):
     def _receive_head(self, nbytes: int) -> bool:
         if len(self.head) < _HEAD_BYTES:
             self.head += bytes(self._view[: min(nbytes, _HEAD_BYTES - len(self.head))])
+        self._view = _NOTHING
         if self.speaks_http:
             return True
         # Waiting for the end of a header that never comes would only end in a timeout.
@@ -194,7 +202,7 @@ class ServerFrameProtocol(FrameProtocol):
         buffer = super().get_buffer(sizehint)
         # picows doubles its buffer, for good, when a read has filled it. For a long message that is needed,
         # and still happens; with a flood of short ones ever more would be taken in one turn.
-        return buffer[: min(len(buffer) + 1 >> 1, _MOST_AT_ONCE_BYTES)]
+        return buffer[: min(len(buffer) + 1 >> 1, _MOST_AT_ONCE_OF_A_PEER_BYTES)]
 
 
 def frame_protocol_arguments(

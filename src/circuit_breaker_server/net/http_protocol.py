@@ -32,6 +32,7 @@ from circuit_breaker_server.net.request_limits import (
     RequestMeter,
     RequestTooLarge,
 )
+from circuit_breaker_server.scheduling import Gate
 
 __all__ = ["guarded_protocol"]
 
@@ -81,6 +82,8 @@ def guarded_protocol(
     """
     seconds = {_Stage.HEAD: head_seconds, _Stage.BODY: body_seconds}
     bounds = limits or RequestLimits()
+    # An upgrade takes a third of a millisecond, and after a restart hundreds of clients ask for one at once.
+    gate = Gate()
 
     class GuardedProtocol(HttpToolsProtocol):
         _stage = _Stage.HEAD
@@ -89,6 +92,7 @@ def guarded_protocol(
         _is_counted = True
         _is_upgraded = False
         _has_received = False
+        _entering: asyncio.Task[None] | None = None
         _refusal: tuple[int, str] | None = None
         _is_foreign = False
         _closing: LingeringClose | None = None
@@ -108,6 +112,8 @@ def guarded_protocol(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            if self._entering is not None:
+                self._entering.cancel()
             if self._closing is not None:
                 self._closing.ended()
             self._leave()
@@ -119,11 +125,28 @@ def guarded_protocol(
                 return
             if self._is_closing() or self._is_foreign:
                 return
+            is_first = not self._has_received
             self._has_received = True
-            if self.pipeline:
+            if is_first and not gate.enter_now():
+                self._hold(data)
+                self._entering = self.loop.create_task(self._enter_later())
+            elif self.pipeline or self._entering is not None:
                 self._hold(data)
             else:
                 self._take(data)
+
+        async def _enter_later(self) -> None:
+            """Wait for a turn of the event loop that has time for another new connection, and go on."""
+            await gate.enter(self._host)
+            self._entering = None
+            if not self._is_closing():
+                self.flow.resume_reading()
+                ahead, self._ahead = self._ahead, bytearray()
+                try:
+                    self._take(ahead)
+                except Exception:
+                    self.transport.abort()  # as asyncio does where receiving fails
+                    raise
 
         def _take(self, data: bytes | bytearray) -> None:
             """Give the parser bytes, a piece at a time, and keep what is ahead of too many answers."""
