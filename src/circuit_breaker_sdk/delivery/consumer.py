@@ -225,10 +225,8 @@ class Consumer(Generic[T]):
 
         :raises IndexError: none is buffered.
         """
-        if self._taken is not None:
-            self._done = self._taken
         response = self.buffer.take()
-        self._taken = response.extensions
+        self._done, self._taken = self._taken or self._done, response.extensions
         if self.on_taken is not None:
             self.on_taken()
         data = response.data

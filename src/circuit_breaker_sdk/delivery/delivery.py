@@ -273,6 +273,7 @@ class Delivery(Generic[T]):
             self._blocks
             or consumer.on_ready is not None
             or not consumer.buffer.has_room(len(run), sum(map(len, messages)))
+            or min(map(len, messages)) <= around
         ):
             return 0
         return self._buffer_run(run, messages, around)
@@ -305,7 +306,7 @@ class Delivery(Generic[T]):
     def _buffer_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
         fit: list[Response[T]] = []
         size_bytes, id_, cursor = 0, self.id, self._last_cursor
-        for envelope, message in zip(run, messages, strict=True):
+        for envelope, message in zip(run, messages):  # noqa: B905 (as many of each)
             response: Response[T] = envelope.payload
             data, extensions = response.data, response.extensions
             if envelope.id != id_ or data is None or extensions is None or response.errors:
@@ -314,7 +315,7 @@ class Delivery(Generic[T]):
             if data.value is None or resume is None or resume.prev != cursor:
                 break
             cursor = resume.cursor
-            response.size_bytes = size = max(len(message) - around, 1)
+            response.size_bytes = size = len(message) - around
             size_bytes += size
             fit.append(response)
         if fit:

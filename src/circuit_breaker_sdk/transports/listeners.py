@@ -204,10 +204,7 @@ class ClientListener(MessageListener):
         ):
             payload = frame.get_payload_as_bytes()
             if payload.isascii():
-                read = self._read
-                read.append(payload)
-                if len(read) >= _TOGETHER:
-                    self.on_read_end()
+                self._read.append(payload)
                 return
         # What came before it goes first.
         self.on_read_end()
@@ -220,8 +217,11 @@ class ClientListener(MessageListener):
             try:
                 if len(messages) == 1:
                     self._on_message(messages[0])
-                else:
+                elif len(messages) <= _TOGETHER:
                     self._on_messages(messages)
+                else:
+                    for start in range(0, len(messages), _TOGETHER):
+                        self._on_messages(messages[start : start + _TOGETHER])
             except Exception:
                 _logger.exception("receiving messages failed; the socket is closed with 1011")
                 self._close(CloseCode.INTERNAL, "internal error")
