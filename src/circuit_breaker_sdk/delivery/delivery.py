@@ -269,14 +269,12 @@ class Delivery(Generic[T]):
             return 0
         if consumer.inline is not None:
             return self._handle_run(run, consumer.inline)
-        if (
-            self._blocks
-            or consumer.on_ready is not None
-            or not consumer.buffer.has_room(len(run), sum(map(len, messages)))
-            or min(map(len, messages)) <= around
-        ):
+        if self._blocks or consumer.on_ready is not None:
             return 0
-        return self._buffer_run(run, messages, around)
+        sizes = [*map(len, messages)]
+        if min(sizes) <= around or not consumer.buffer.has_room(len(run), sum(sizes)):
+            return 0
+        return self._buffer_run(run, sizes, around)
 
     def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
         taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
@@ -303,10 +301,10 @@ class Delivery(Generic[T]):
                 break
         return taken
 
-    def _buffer_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
+    def _buffer_run(self, run: Sequence[Envelope], sizes: Sequence[int], around: int) -> int:
         fit: list[Response[T]] = []
         size_bytes, id_, cursor = 0, self.id, self._last_cursor
-        for envelope, message in zip(run, messages):  # noqa: B905 (as many of each)
+        for envelope, whole in zip(run, sizes):  # noqa: B905 (as many of each)
             response: Response[T] = envelope.payload
             data, extensions = response.data, response.extensions
             if envelope.id != id_ or data is None or extensions is None or response.errors:
@@ -315,7 +313,7 @@ class Delivery(Generic[T]):
             if data.value is None or resume is None or resume.prev != cursor:
                 break
             cursor = resume.cursor
-            response.size_bytes = size = len(message) - around
+            response.size_bytes = size = whole - around
             size_bytes += size
             fit.append(response)
         if fit:
