@@ -354,17 +354,25 @@ class EventLogSuite:
                 await log.append(new("ab"[i % 2], b"x" * size, expected=None)) for i, size in enumerate(sizes)
             ]
             wanted = [r for r in appended if patterns == (">",) or r.subject == "b"]
-            for max_bytes in (1, 40, 1_000, 2_000, 91_000, 10**6):
+            for max_bytes in (1, 400, 1_000, 2_000, 91_000, 10**6):
                 found: list[Record] = []
-                while page := await log.read(
-                    after=found[-1].offset if found else 0, subjects=patterns, max_bytes=max_bytes
-                ):
-                    found += page
-                    assert sum(len(record.data) for record in page[:-1]) < max_bytes
-                    size = sum(len(record.data) for record in page)
-                    assert size >= max_bytes or page[-1] == wanted[-1], "it ends only where it has to"
+                reached = 0
+                while reached < log.last_offset:
+                    page = await log.read_page(after=reached, subjects=patterns, limit=9, max_bytes=max_bytes)
+                    assert page.reached > reached
+                    reached = page.reached
+                    found += page.records
+                    assert sum(len(record.data) for record in page.records[:-1]) < max_bytes
+                    # What a log stores beside the bodies counts as well.
+                    size = sum(len(record.data) + 200 for record in page.records)
+                    whole = size >= max_bytes or len(page.records) == 9 or reached == log.last_offset
+                    assert whole, "it ends only where it has to"
                 assert found == wanted
-            assert len(await log.read(after=0, subjects=patterns, limit=3, max_bytes=10**6)) == 3
+            page = await log.read_page(after=0, subjects=patterns, limit=3, max_bytes=10**6)
+            assert (list(page.records), page.reached) == (wanted[:3], wanted[2].offset)
+            assert not (await log.read_page(after=log.last_offset, limit=3, max_bytes=10**6)).records
+            page = await log.read_page(after=0, subjects=("nobody",), limit=3, max_bytes=10**6)
+            assert (list(page.records), page.reached) == ([], log.last_offset)
 
     async def test_a_scan_yields_what_lies_between(self, place: Place) -> None:
         async with opened(place) as log:

@@ -45,6 +45,7 @@ from nats.js.errors import APIError, NotFoundError
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogClosedError,
+    LogPage,
     LogWriteError,
     NewRecord,
     Record,
@@ -240,20 +241,25 @@ class JetStreamEventLog:
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
+        return list((await self.read_page(after=after, subjects=subjects, limit=limit)).records)
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int = 1 << 40
+    ) -> LogPage:
         self._refuse_if_closed()
         last, found, size = self._last_offset, list[Record](), 0
-        while after < last and len(found) < limit and (max_bytes is None or size < max_bytes):
+        while after < last and len(found) < limit and size < max_bytes:
             ahead = [await self._next(self._name, pattern, max(1, after + 1)) for pattern in subjects]
             messages = sorted((m for m in ahead if m is not None), key=_sequence)
             if not messages or _sequence(messages[0]) > last:
+                after = last
                 break
             found.append(self._record(messages[0]))
             assert any(matches(pattern, found[-1].subject) for pattern in subjects)
             after = found[-1].offset
             size += len(found[-1].data)
-        return found
+        return LogPage(found, after)
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         last = self._last_offset if upto is None else min(upto, self._last_offset)

@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NoReturn, final
 
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.log.event_log import LogClosedError, NewRecord, Record, Snapshot, SnapshotEntry
+from circuit_breaker_server.log.event_log import (
+    LogClosedError,
+    LogPage,
+    NewRecord,
+    Record,
+    Snapshot,
+    SnapshotEntry,
+)
 
 __all__ = ["engine_of_nothing"]
 
@@ -35,10 +42,15 @@ class _NoLog:
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
-        del after, subjects, limit, max_bytes
+        del after, subjects, limit
         return []
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        del subjects, limit, max_bytes
+        return LogPage((), after)
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         for record in await self.read(after=upto or after):

@@ -46,11 +46,6 @@ class CatchUpHub(Protocol):
     def reader(self) -> LogReader: ...
 
     @property
-    def end(self) -> Position:
-        """The place up to which everything was offered to the channels."""
-        ...
-
-    @property
     def catch_up_gate(self) -> Gate:
         """Shares the event loop between all that read from the log."""
         ...
@@ -125,7 +120,6 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
             page = await feed.hub.reader.read(
                 channel,
                 after=subscriber.position,
-                end=feed.hub.end,
                 # Of what cannot be sent yet nothing is read.
                 max_records=None if bucket is None else bucket.count * subscriber.stride,
             )

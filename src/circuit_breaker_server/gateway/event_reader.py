@@ -111,7 +111,7 @@ class LogReader:
 
     Example::
 
-        page = await LogReader(log, derive).read(channel, after=(7, 0), end=(9, 0))
+        page = await LogReader(log, derive).read(channel, after=(7, 0))
     """
 
     def __init__(
@@ -175,20 +175,15 @@ class LogReader:
         if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):
             raise Gap(GapReason.SKIPPED)
 
-    async def read(
-        self, channel: Channel, *, after: Position, end: Position, max_records: int | None = None
-    ) -> Page:
+    async def read(self, channel: Channel, *, after: Position, max_records: int | None = None) -> Page:
         """Read a page of a channel's events after a place; of ``max_records`` records, if that is less.
-
-        ``end`` is a place that the log had reached before the call: where nothing more matches, the page
-        goes at least up to it.
 
         :raises Gap: records after the place were trimmed, before the reading or meanwhile.
         :raises LogError: the log cannot be read.
         """
         offset, index = after
         limit = self._page_records if max_records is None else min(self._page_records, max(1, max_records))
-        records = await self.log.read(
+        records, upto = await self.log.read_page(
             # A place inside a record: its later events are still to come.
             after=offset if index >= END_OF_RECORD else max(offset - 1, 0),
             subjects=channel.selection.subjects,
@@ -199,8 +194,5 @@ class LogReader:
         await refuse_if_trimmed(self.log, self.end_cursor, after)
         if self._skipped and any(record.offset in self._skipped for record in records):
             raise Gap(GapReason.SKIPPED)
-        reached = (records[-1].offset, END_OF_RECORD) if records else after
-        is_last = len(records) < limit and sum(len(record.data) for record in records) < self._page_bytes
-        if is_last:
-            reached = max(reached, end)
-        return Page(channel, records, self._derive, self.cursors, after=after, reached=max(reached, after))
+        reached = max((upto, END_OF_RECORD), after)
+        return Page(channel, records, self._derive, self.cursors, after=after, reached=reached)

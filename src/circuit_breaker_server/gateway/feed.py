@@ -16,7 +16,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.audit_lines import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.gateway.catch_up import Kept, read_some
-from circuit_breaker_server.gateway.channel import Channel, Position
+from circuit_breaker_server.gateway.channel import Channel
 from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo, Run
 from circuit_breaker_server.gateway.event_reader import LogReader
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
@@ -39,11 +39,6 @@ class Hub(Protocol):
 
     @property
     def reader(self) -> LogReader: ...
-
-    @property
-    def end(self) -> Position:
-        """The place up to which everything was offered to the channels."""
-        ...
 
     @property
     def catch_up_gate(self) -> Gate:

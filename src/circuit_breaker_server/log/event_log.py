@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Protocol, final
+from typing import NamedTuple, Protocol, final
 
 import msgspec
 
@@ -20,6 +20,7 @@ __all__ = [
     "LogClosedError",
     "LogCorruptError",
     "LogError",
+    "LogPage",
     "LogWriteError",
     "NewRecord",
     "Record",
@@ -112,6 +113,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
         The last, not the first: in an id that begins with the time only the end is random.
         """
         return self.id[-8:]
+
+
+@final
+class LogPage(NamedTuple):
+    """A stretch of the log.
+
+    :ivar records: those that match, in order.
+    :ivar reached: up to and with this offset, no other one matches.
+    """
+
+    records: Sequence[Record]
+    reached: int
 
 
 @final
@@ -211,13 +224,20 @@ class EventLog(Protocol):
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
         """Return up to ``limit`` records with an offset above ``after`` that match any pattern, in order.
 
-        With ``max_bytes`` the answer also ends with the record at which the bytes of the bodies (``data``)
-        reach this number: it has one record at least, if there is one. An empty list means that nothing that
-        matches is kept above ``after``.
+        An empty list means that nothing that matches is kept above ``after``.
+        """
+        ...
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        """Return the next records as :meth:`read`, bounded in bytes, in one step of the log.
+
+        The page ends with the record at which its bytes, as the log stores them, reach ``max_bytes``. It may
+        have no record and yet not be the last: the log looks at so many offsets in one step.
         """
         ...
 

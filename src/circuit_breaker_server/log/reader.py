@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from circuit_breaker_server.log.database import is_corruption, reason, subject_key
-from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record, Snapshot
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, LogPage, Record, Snapshot
 from circuit_breaker_server.log.packing import Damaged, decode_entries, decode_records
 
 __all__ = ["Reader", "Selector"]
@@ -31,11 +31,14 @@ _BOUNDED_BATCH = """
         SELECT offset, length(body) AS size FROM records
         WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
     ),
-    summed AS (SELECT offset, sum(size) OVER (ORDER BY offset) - size AS before FROM sized)
+    summed AS (
+        SELECT offset, sum(size) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - size AS before FROM sized
+    )
     SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
         SELECT body FROM records
-        WHERE offset IN (SELECT offset FROM summed WHERE before < (SELECT max_bytes FROM asked))
-        ORDER BY offset
+        WHERE offset > ? AND offset <= (
+            SELECT max(offset) FROM summed WHERE before < (SELECT max_bytes FROM asked)
+        ) {condition} ORDER BY offset
     )
 """
 _ENTRIES = """
@@ -106,8 +109,8 @@ class Reader:
 
     def batch(
         self, selector: Selector, *, after: int, upto: int, limit: int, max_bytes: int | None = None
-    ) -> tuple[list[Record], int]:
-        """Return up to ``limit`` records in (after, upto] and the offset up to which that was all.
+    ) -> tuple[LogPage, int]:
+        """Return up to ``limit`` records in (after, upto], and their bytes.
 
         It ends with the record at which the bytes reach ``max_bytes``, as they are encoded: slightly more
         than those of the bodies.
@@ -117,7 +120,8 @@ class Reader:
             if max_bytes is None:
                 row = self._connection.execute(selector.query, parameters).fetchone()
             else:
-                row = self._connection.execute(selector.bounded_query, (max_bytes, *parameters)).fetchone()
+                bounded = (max_bytes, *parameters, after, *selector.parameters)
+                row = self._connection.execute(selector.bounded_query, bounded).fetchone()
             try:
                 found = decode_records(*row)
             except Damaged:
@@ -125,9 +129,10 @@ class Reader:
                 raise
         # SQLite does not promise that group_concat keeps the order of its input; sorting the sorted is cheap.
         found.sort(key=_by_offset)
-        is_cut = len(found) == limit or (max_bytes is not None and len(row[1] or b"") >= max_bytes)
+        size = len(row[1] or b"")
+        is_cut = len(found) == limit or (max_bytes is not None and size >= max_bytes)
         reached = found[-1].offset if is_cut else upto
-        return selector.keep(found), reached
+        return LogPage(selector.keep(found), reached), size
 
     def _name_the_damaged(self, selector: Selector, parameters: tuple[object, ...]) -> None:
         """Find the first record of a batch that cannot be read.

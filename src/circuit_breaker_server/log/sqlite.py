@@ -24,6 +24,7 @@ from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogClosedError,
     LogError,
+    LogPage,
     LogWriteError,
     NewRecord,
     Record,
@@ -214,27 +215,35 @@ class SqliteEventLog:
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
         """See the port."""
         self._refuse_if_closed()
         selector = Selector(subjects)
-        last, found, size = self._last_offset, list[Record](), 0
-        while after < last and len(found) < limit and (max_bytes is None or size < max_bytes):
-            direct = selector.takes_all or selector.is_indexed
-            upto = last if direct else min(last, max(after, self.first_offset - 1) + _WINDOW_OFFSETS)
-            wanted = limit - len(found)
-            records, after = await self._read(
-                self._reader.batch,
-                selector,
-                after=after,
-                upto=upto,
-                limit=wanted,
-                max_bytes=None if max_bytes is None else max_bytes - size,
-            )
+        last, found = self._last_offset, list[Record]()
+        while after < last and len(found) < limit:
+            (records, after), _ = await self._batch(selector, after=after, limit=limit - len(found))
             found += records
-            size += sum(len(record.data) for record in records)
         return found
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        """See the port."""
+        self._refuse_if_closed()
+        if after >= self._last_offset:
+            return LogPage((), after)
+        page, _ = await self._batch(Selector(subjects), after=after, limit=limit, max_bytes=max_bytes)
+        return page
+
+    async def _batch(
+        self, selector: Selector, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> tuple[LogPage, int]:
+        last = self._last_offset
+        direct = selector.takes_all or selector.is_indexed
+        upto = last if direct else min(last, max(after, self.first_offset - 1) + _WINDOW_OFFSETS)
+        return await self._read(
+            self._reader.batch, selector, after=after, upto=upto, limit=limit, max_bytes=max_bytes
+        )
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         """See the port."""
@@ -242,12 +251,11 @@ class SqliteEventLog:
         last = self._last_offset if upto is None else min(upto, self._last_offset)
         everything, limit = Selector((">",)), _SCAN_MIN
         while after < last:
-            records, after = await self._read(
+            (records, after), size = await self._read(
                 self._reader.batch, everything, after=after, upto=last, limit=limit
             )
             for record in records:
                 yield record
-            size = sum(len(record.data) for record in records)
             limit = max(_SCAN_MIN, limit // 2) if size > _SCAN_BYTES else min(_SCAN_MAX, limit * 2)
 
     async def check(self, offset: int) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogClosedError,
+    LogPage,
     LogWriteError,
     NewRecord,
     Record,
@@ -96,10 +97,16 @@ class MemoryLog:
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
-        found = [r for r in self.records[after:] if any(matches(s, r.subject) for s in subjects)]
-        return up_to_bytes(found[:limit], max_bytes)
+        return self._found(after, subjects)[:limit]
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        return page_of(self._found(after, subjects), limit, max_bytes, last_offset=self.last_offset)
+
+    def _found(self, after: int, subjects: Sequence[str]) -> list[Record]:
+        return [r for r in self.records[after:] if any(matches(s, r.subject) for s in subjects)]
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         for record in self.records[after:upto]:
@@ -137,8 +144,9 @@ class MemoryLog:
         self.closed = True
 
 
-def up_to_bytes(records: Sequence[Record], max_bytes: int | None) -> list[Record]:
-    """Return the records up to the one at which the bytes of the bodies reach ``max_bytes``."""
-    sizes = itertools.accumulate(len(record.data) for record in records)
-    count = sum(1 for size in sizes if max_bytes is not None and size < max_bytes)
-    return list(records if max_bytes is None else records[: count + 1])
+def page_of(found: Sequence[Record], limit: int, max_bytes: int, *, last_offset: int) -> LogPage:
+    """Cut what was found as a log does: at the limit, and where the bytes reach ``max_bytes``."""
+    sizes = itertools.accumulate(len(record.data) for record in found)
+    count = min(limit, 1 + sum(1 for size in sizes if size < max_bytes))
+    page = found[:count]
+    return LogPage(page, page[-1].offset if count < len(found) else last_offset)

@@ -23,13 +23,14 @@ from circuit_breaker_server.gateway.subscription_plan import Plan, make_plan
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.log.event_log import (
     LogError,
+    LogPage,
     NewRecord,
     Record,
     Snapshot,
     SnapshotEntry,
     matches,
 )
-from tests.server.engine.memory_log import up_to_bytes
+from tests.server.engine.memory_log import page_of
 
 SCHEMA: Final[GraphQLSchema] = build_schema(
     """
@@ -104,9 +105,14 @@ class ScriptedLog:
         after: int,
         subjects: Sequence[str] = (">",),
         limit: int = 1000,
-        max_bytes: int | None = None,
     ) -> list[Record]:
+        return list((await self.read_page(after=after, subjects=subjects, limit=limit)).records)
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int = 1 << 40
+    ) -> LogPage:
         self.reads += 1
+        last = self.last_offset
         if self.before_read is not None:
             self.before_read()
         await asyncio.sleep(0)
@@ -120,8 +126,8 @@ class ScriptedLog:
         await asyncio.sleep(0)
         if self.after_read is not None:
             self.after_read()
-        page = up_to_bytes(found[:limit], max_bytes)
-        self.bytes_read += sum(len(record.data) for record in page)
+        page = page_of(found, limit, max_bytes, last_offset=last)
+        self.bytes_read += sum(len(record.data) for record in page.records)
         return page
 
     async def check(self, offset: int) -> str | None:

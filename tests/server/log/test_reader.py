@@ -41,7 +41,7 @@ def test_a_batch_is_what_matches_up_to_where_it_reached(
         )
         rows = [(r.offset, subject_key(r.subject), r.subject, r.id, encode_record(r)) for r in records]
         connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-        found, reached = Reader(connection, Path("events.db")).batch(
+        (found, reached), _ = Reader(connection, Path("events.db")).batch(
             Selector(patterns), after=after, upto=11, limit=limit
         )
     assert after < reached <= max(after, 11) or found == []
