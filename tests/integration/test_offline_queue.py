@@ -89,7 +89,7 @@ async def test_a_refusal_of_the_server_is_an_answer(tmp_path: Path) -> None:
 
 
 async def test_after_the_deadline_it_is_given_up(tmp_path: Path) -> None:
-    async with world(tmp_path, OfflineQueue(deadline_seconds=0.1)) as w:
+    async with world(tmp_path, OfflineQueue(deadline_seconds=1.0)) as w:
         w.proxy.refuses = True
         with pytest.raises(OperationTimeoutError, match="whole or not at all") as caught:
             await w.create(1)
