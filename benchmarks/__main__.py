@@ -14,6 +14,7 @@ from benchmarks.latency import latency
 from benchmarks.logged import appends, big_log
 from benchmarks.machine import describe
 from benchmarks.memory import memory
+from benchmarks.mutating import mutating
 from benchmarks.receiving import receiving
 from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
@@ -32,6 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "limit": limited,
     "memory": memory,
     "appends": appends,
+    "mutations": mutating,
     "scaling": scaling,
     "security": securing,
     "big-log": big_log,
