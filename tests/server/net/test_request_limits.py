@@ -20,6 +20,7 @@ from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.net.http_protocol import guarded_protocol
 from circuit_breaker_server.net.request_limits import PIECE_BYTES, RequestLimits
+from tests.waiting import until
 
 LIMITS = RequestLimits()
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -289,9 +290,7 @@ async def test_requests_sent_ahead_wait_as_bytes_and_are_answered_in_their_order
         assert not is_reading()
         protocol.data_received(b"GET /last HTTP/1.1\r\nHost: localhost\r\n\r\n")
         release.set()
-        async with asyncio.timeout(10):
-            while protocol.tasks:
-                await asyncio.sleep(0)
+        await until(lambda: not protocol.tasks)
         assert is_reading()
         paths = transport.written.split(b'"')[1::2]
         assert paths == [*(b"/%d" % n for n in range(2_000)), b"/last"]
