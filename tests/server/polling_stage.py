@@ -144,7 +144,7 @@ async def polling(
             authenticator=authenticator,
         )
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(routes.app, http="httptools", ws="none", lifespan="off", log_config=None)
+            config = uvicorn.Config(routes, http="httptools", ws="none", lifespan="off", log_config=None)
             config.load()
             server = uvicorn.Server(config)
             server.lifespan = config.lifespan_class(config)

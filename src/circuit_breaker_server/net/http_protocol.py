@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.net.joined_writes import JoinedWrites
 from circuit_breaker_server.net.lingering_close import LingeringClose, SlowlyClosed
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
 from circuit_breaker_server.net.request_head import head_refusal
@@ -249,6 +250,9 @@ def guarded_protocol(
             if self._refusal is not None:
                 raise ValueError(self._refusal[1])  # the parser stops, and it is answered and closed
             super().on_headers_complete()
+            cycle = self._cycle()
+            if cycle is not None:
+                cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
 
         def on_chunk_header(self) -> None:
             self._meter.chunk_begun()

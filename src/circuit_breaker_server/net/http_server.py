@@ -79,7 +79,7 @@ class Serving:
             hosts=_hosts(settings),
         )
         self._config = uvicorn.Config(
-            CrossOrigin(routes.app, self._origins),
+            CrossOrigin(routes, self._origins),
             http=http,
             timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(

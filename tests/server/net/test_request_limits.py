@@ -125,6 +125,7 @@ class RecordingTransport(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1)})
         self.protocol: Any = None
         self.written = b""
+        self.writes = 0
         self.is_closed = False
         self.is_reading_now = True
 
@@ -133,6 +134,7 @@ class RecordingTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview[int]) -> None:
         self.written += bytes(data)
+        self.writes += 1
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -294,6 +296,33 @@ async def test_requests_sent_ahead_wait_as_bytes_and_are_answered_in_their_order
         assert is_reading()
         paths = transport.written.split(b'"')[1::2]
         assert paths == [*(b"/%d" % n for n in range(2_000)), b"/last"]
+
+
+async def test_an_answer_is_one_write_and_a_head_does_not_wait_for_a_body_that_comes_late() -> None:
+    body = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/late":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await body.wait()
+            await send({"type": "http.response.body", "body": b"late"})
+        else:
+            await JSONResponse("now")(scope, receive, send)
+
+    async with connected(app) as transport:
+        transport.protocol.data_received(b"GET /now HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: transport.written.endswith(b'"now"'))
+        assert transport.writes == 1
+        transport.protocol.data_received(b"HEAD /now HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: transport.written.endswith(b"\r\n\r\n"))
+        transport.protocol.data_received(b"GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: transport.writes == 3)
+        assert transport.written.endswith(b"content-length: 4\r\n\r\n")
+        body.set()
+        await until(lambda: transport.written.endswith(b"\r\n\r\nlate"))
+        transport.protocol.data_received(b"GET /now HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await until(lambda: transport.is_closed)
+        assert transport.written.endswith(b'"now"')
 
 
 async def test_who_sends_ahead_without_end_is_cut_off() -> None:

@@ -30,7 +30,7 @@ class CrossOrigin:
 
     Example::
 
-        uvicorn.Config(CrossOrigin(routes.app, Origins(settings.allowed_origins)))
+        uvicorn.Config(CrossOrigin(routes, Origins(settings.allowed_origins)))
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:

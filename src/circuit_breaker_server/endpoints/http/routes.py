@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
@@ -104,11 +105,11 @@ _NOT_STORED: Final = {"Cache-Control": "no-store"}
 
 @final
 class HttpRoutes:
-    """The routes, as a Starlette application.
+    """The routes: an ASGI application.
 
     Example::
 
-        uvicorn.Config(HttpRoutes(documents, execute, once, polls, max_body_bytes=1_048_576).app)
+        uvicorn.Config(HttpRoutes(documents, execute, once, polls, max_body_bytes=1_048_576))
     """
 
     def __init__(
@@ -135,18 +136,25 @@ class HttpRoutes:
         self._max_body_bytes = max_body_bytes
         self._authenticator = authenticator or Authenticator()
         post, poll = self._known(self._post, "operations"), self._known(self._poll, "polls")
-        refused = ["PUT", "PATCH", "DELETE"]
-        self.app = Starlette(
+        self._posts = {**dict.fromkeys(OPERATION_PATHS, post), **dict.fromkeys(POLL_PATHS, poll)}
+        self._pages = Starlette(
             routes=[
                 Route("/", self._page, methods=["GET"]),
-                *(Route(path, post, methods=["POST"]) for path in OPERATION_PATHS),
                 *(Route(path, self._get, methods=["GET"]) for path in OPERATION_PATHS if path != "/"),
-                *(Route(path, self._not_allowed, methods=refused) for path in OPERATION_PATHS),
-                *(Route(path, poll, methods=["POST"]) for path in POLL_PATHS),
-                *(Route(path, self._not_allowed, methods=["GET", *refused]) for path in POLL_PATHS),
                 Route("/health", self._health, methods=["GET"]),
             ]
         )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        answer = self._posts.get(scope["path"]) if scope["type"] == "http" else None
+        if answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
+            await self._pages(scope, receive, send)
+            return
+        # What is asked most goes past the framework's routing.
+        request = Request(scope, receive)
+        response = await (answer if scope["method"] == "POST" else self._not_allowed)(request)
+        await response(scope, receive, send)
 
     def _known(
         self, answer: Callable[[Request, Caller], Awaitable[Response]], asked: Asked
