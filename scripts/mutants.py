@@ -287,9 +287,9 @@ MUTANTS = [
     ),
     Mutant(
         "a page that is read to catch up has a bound in bytes",
-        f"{_SERVER}/gateway/event_reader.py",
-        "            max_bytes=self._page_bytes,\n",
-        "            max_bytes=1 << 40,\n",
+        f"{_SERVER}/gateway/catch_up.py",
+        "                max_bytes=feed.page_bytes,\n",
+        "                max_bytes=1 << 40,\n",
         "tests/server/gateway/test_catch_up_bytes.py",
     ),
     Mutant(

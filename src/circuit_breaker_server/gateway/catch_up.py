@@ -9,7 +9,13 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
-from circuit_breaker_server.gateway.event_reader import Found, LogReader, Page
+from circuit_breaker_server.gateway.event_reader import (
+    MAX_PAGE_BYTES,
+    MIN_PAGE_BYTES,
+    Found,
+    LogReader,
+    Page,
+)
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
 from circuit_breaker_server.gateway.resume_gaps import Gap
@@ -59,9 +65,11 @@ class LaggingFeed(Protocol):
     """The interface of the feed whose subscribers catch up.
 
     :ivar kept: the rest of a page that the socket did not take; it is sent before another page is read.
+    :ivar page_bytes: how much is read at once.
     """
 
     kept: Kept | None
+    page_bytes: int
     peer: Peer
 
     @property
@@ -120,6 +128,7 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
             page = await feed.hub.reader.read(
                 channel,
                 after=subscriber.position,
+                max_bytes=feed.page_bytes,
                 # Of what cannot be sent yet nothing is read.
                 max_records=None if bucket is None else bucket.count * subscriber.stride,
             )
@@ -146,6 +155,7 @@ async def _send(feed: LaggingFeed, subscriber: Lagging, channel: Channel, page: 
             return
         if not feed.writable:
             feed.kept = Kept(subscriber, channel, page)
+            feed.page_bytes = MIN_PAGE_BYTES
             return
         if not _write_some(feed, subscriber, page):
             return
@@ -197,6 +207,7 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
     if not page.is_read:
         return True
     subscriber.position = page.reached
+    feed.page_bytes = min(feed.page_bytes * 2, MAX_PAGE_BYTES)
     # Where little matches, more is read at once than may be sent.
     subscriber.stride = 1 if page.has_events else min(subscriber.stride * 8, _MAX_STRIDE)
     _rejoin(feed, subscriber)

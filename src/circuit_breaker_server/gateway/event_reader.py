@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -15,7 +15,11 @@ from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Posit
 from circuit_breaker_server.gateway.resume_gaps import Gap, GapReason, refuse_gap, refuse_if_trimmed
 from circuit_breaker_server.log.event_log import EventLog, Record
 
-__all__ = ["Found", "LogReader", "LoggedEvent", "Page"]
+__all__ = ["MAX_PAGE_BYTES", "MIN_PAGE_BYTES", "Found", "LogReader", "LoggedEvent", "Page"]
+
+MIN_PAGE_BYTES: Final = 64 * 1024
+MAX_PAGE_BYTES: Final = 256 * 1024
+"""A page's bytes in the log: of a peer that has been slow, and of one that has taken whole pages so far."""
 
 
 @final
@@ -106,7 +110,6 @@ class LogReader:
     :ivar cursors: writes and reads the texts of cursors.
     :ivar derive: from a record to its events, a pure function.
     :ivar page_records: how many records are read at once.
-    :ivar page_bytes: after how many bytes of records a page ends, with the record that reaches them.
     :param skipped: by offset: records that are not applied to the state, whose events are not sent either.
 
     Example::
@@ -120,7 +123,6 @@ class LogReader:
         derive: Callable[[Record], Sequence[StreamEvent]],
         *,
         page_records: int = 512,
-        page_bytes: int = 256 * 1024,
         cursors: Cursors | None = None,
         skipped: Mapping[int, Skipped] = MappingProxyType({}),
     ) -> None:
@@ -128,7 +130,6 @@ class LogReader:
         self.cursors = cursors or Cursors(log.epoch)
         self._derive = derive
         self._page_records = page_records
-        self._page_bytes = page_bytes
         self._skipped = skipped
 
     def events(self, record: Record, streams: Container[str]) -> Sequence[LoggedEvent]:
@@ -175,8 +176,17 @@ class LogReader:
         if self._skipped and is_skipped(self._skipped.values(), after=cursor.offset, subjects=subjects):
             raise Gap(GapReason.SKIPPED)
 
-    async def read(self, channel: Channel, *, after: Position, max_records: int | None = None) -> Page:
+    async def read(
+        self,
+        channel: Channel,
+        *,
+        after: Position,
+        max_bytes: int = MAX_PAGE_BYTES,
+        max_records: int | None = None,
+    ) -> Page:
         """Read a page of a channel's events after a place; of ``max_records`` records, if that is less.
+
+        :param max_bytes: the page ends with the record at which its bytes reach this.
 
         :raises Gap: records after the place were trimmed, before the reading or meanwhile.
         :raises LogError: the log cannot be read.
@@ -188,7 +198,7 @@ class LogReader:
             after=offset if index >= END_OF_RECORD else max(offset - 1, 0),
             subjects=channel.selection.subjects,
             limit=limit,
-            max_bytes=self._page_bytes,
+            max_bytes=max_bytes,
         )
         # Looked at after the reading: a trim in between must not go unnoticed.
         await refuse_if_trimmed(self.log, self.end_cursor, after)

@@ -18,7 +18,7 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.gateway.catch_up import Kept, read_some
 from circuit_breaker_server.gateway.channel import Channel
 from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo, Run
-from circuit_breaker_server.gateway.event_reader import LogReader
+from circuit_breaker_server.gateway.event_reader import MIN_PAGE_BYTES, LogReader
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
@@ -71,6 +71,7 @@ class Feed:
     :ivar finished: the subscriptions that end with what was collected.
     :ivar hub: the gateway.
     :ivar kept: the rest of a page that a full socket did not take.
+    :ivar page_bytes: how much of the log is read for it at once: more, the more it has taken.
 
     Example::
 
@@ -93,6 +94,7 @@ class Feed:
         "has_one",
         "hub",
         "kept",
+        "page_bytes",
         "peer",
         "resume",
         "writable",
@@ -118,6 +120,7 @@ class Feed:
         self._is_reading = False
         # One at most, whatever the number of subscriptions: it is sent before another page is read.
         self.kept: Kept | None = None
+        self.page_bytes = MIN_PAGE_BYTES
         self._reading: asyncio.Task[None] | None = None
 
     @property

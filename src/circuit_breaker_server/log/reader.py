@@ -106,6 +106,8 @@ class Reader:
         self._connection = connection
         self._path = path
         connection.execute("PRAGMA query_only = ON")
+        # What is read once is kept by the system too: a replay would fill the writer's 32 MB, and keep them.
+        connection.execute("PRAGMA cache_size = -1000")
 
     def batch(
         self, selector: Selector, *, after: int, upto: int, limit: int, max_bytes: int | None = None

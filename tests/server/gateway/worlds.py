@@ -112,12 +112,12 @@ class ScriptedLog:
         self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int = 1 << 40
     ) -> LogPage:
         self.reads += 1
-        last = self.last_offset
         if self.before_read is not None:
             self.before_read()
         await asyncio.sleep(0)
         if self.broken:
             raise LogError("events.db: I/O error")
+        last = self.last_offset
         found = [
             record
             for offset, record in sorted(self.records.items())
