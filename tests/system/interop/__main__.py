@@ -1,4 +1,4 @@
-"""``make interop``: servers by others, each cut again and again; what the client made of it, a line each."""
+"""``make interop``: servers by others, each cut again and again, and an audit of ours; a line each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +28,7 @@ from circuit_breaker_sdk import (
     SubscriptionState,
 )
 from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_server import Server, ServerSettings
 from tests.integration.strawberry_server import TickEvent, strawberry_server
 
 _HERE = Path(__file__).parent
@@ -137,6 +139,20 @@ async def bad_document_beside_a_live_one(server: AbstractAsyncContextManager[str
     }
 
 
+async def audit_of_http() -> dict[str, object]:
+    """Have graphql-http look at our server; tell what it misses."""
+    with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:
+        async with Server(ServerSettings(port=0, data_dir=Path(directory))) as server:
+            script = str(_HERE / "graphql_http_audit.mjs")
+            asked = await asyncio.create_subprocess_exec(
+                _node(), script, server.url, stdout=asyncio.subprocess.PIPE
+            )
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                printed, _ = await asked.communicate()
+    found: dict[str, object] = json.loads(printed)
+    return {"scenario": "audit of graphql-http", **found, "passed": found["ok"] == found["audits"] != 0}
+
+
 SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
     "Strawberry": strawberry_server,
     "graphql-ws": graphql_ws_server,
@@ -148,7 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make interop", description=__doc__)
     parser.add_argument("--cuts", type=int, default=100)
     arguments = parser.parse_args()
-    if not (_HERE / "node_modules").exists():
+    if not (_HERE / "node_modules" / "graphql-http").exists():
         subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=_HERE, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
     logging.disable(logging.ERROR)  # Strawberry logs a traceback for each connection that is cut
     failed = False
@@ -161,6 +177,10 @@ def main() -> int:
                 failed |= not found["passed"]
                 sys.stdout.write(json.dumps({"server": name, **found}) + "\n")
                 sys.stdout.flush()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        audited = runner.run(audit_of_http())
+    failed |= not audited["passed"]
+    sys.stdout.write(json.dumps({"server": "ours", **audited}) + "\n")
     return int(failed)
 
 

@@ -17,7 +17,7 @@ __all__ = ["CrossOrigin"]
 
 _PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS))
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Resume-Version",
     "Access-Control-Max-Age": "600",
 }
@@ -26,7 +26,7 @@ _EXPOSED: Final = b"Idempotency-Replayed, Retry-After, WWW-Authenticate"
 
 @final
 class CrossOrigin:
-    """An ASGI application around another: asks for the origin of each ``POST`` and ``OPTIONS``.
+    """An ASGI application around another: asks for the origin of each ``GET``, ``POST`` and ``OPTIONS``.
 
     Example::
 
@@ -41,7 +41,7 @@ class CrossOrigin:
         if (
             scope["type"] != "http"
             or scope["path"] not in _PATHS
-            or scope["method"] not in ("POST", "OPTIONS")
+            or scope["method"] not in ("GET", "POST", "OPTIONS")
         ):
             await self._app(scope, receive, send)
             return

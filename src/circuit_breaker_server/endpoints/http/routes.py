@@ -1,8 +1,9 @@
 """Answer plain HTTP requests: operations, polls, the server's health, a page for people.
 
-Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body. A client that accepts
+Operations follow the GraphQL-over-HTTP draft: ``POST`` with a JSON body, queries also ``GET`` with ``query``,
+``variables``, ``operationName`` and ``extensions`` in the URL. A client that accepts
 ``application/graphql-response+json`` sees a request that cannot be executed as 400; one that accepts only
-``application/json`` sees it as 200 with ``errors``. A body that is no request at all is 400 for both.
+``application/json`` sees it as 200 with ``errors``. What is no request at all is 400 for both.
 
 A mutation with an ``Idempotency-Key`` is executed once, however often it is sent
 (:mod:`.graphql.idempotent_execution`); an answer that is sent again has ``Idempotency-Replayed: true``. A
@@ -33,6 +34,13 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.endpoints.http.graphql_request import (
+    GraphQLRequest,
+    RequestInvalid,
+    names_query,
+    read_body,
+    read_url,
+)
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
@@ -79,14 +87,12 @@ async with Client("{ws}") as client:
 </body></html>
 """
 
+_ADVICE: Final = (
+    "send operations as POST, or a query as GET with ?query=…; for subscriptions, upgrade to a WebSocket "
+    "(graphql-transport-ws), or post them to /graphql/poll"
+)
+
 logger = get_logger("http")
-
-
-class _RequestBody(msgspec.Struct, rename={"operation_name": "operationName"}):
-    query: str
-    variables: dict[str, object] | None = None
-    operation_name: str | None = None
-    extensions: dict[str, object] | None = None
 
 
 _Body = TypeVar("_Body")
@@ -97,8 +103,6 @@ class _BadRequest(Exception):
         self.status = status
         super().__init__(message)
 
-
-_body: Final = msgspec.json.Decoder(_RequestBody)
 
 _NOT_STORED: Final = {"Cache-Control": "no-store"}
 
@@ -136,6 +140,7 @@ class HttpRoutes:
         self._max_body_bytes = max_body_bytes
         self._authenticator = authenticator or Authenticator()
         post, poll = self._known(self._post, "operations"), self._known(self._poll, "polls")
+        self._query_by_get = self._known(self._get_query, "operations")
         self._posts = {**dict.fromkeys(OPERATION_PATHS, post), **dict.fromkeys(POLL_PATHS, poll)}
         self._pages = Starlette(
             routes=[
@@ -148,12 +153,16 @@ class HttpRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         answer = self._posts.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
+        is_get = answer is not None and scope["method"] == "GET" and scope["path"] in OPERATION_PATHS
+        if is_get and names_query(scope["query_string"]):
+            answer = self._query_by_get
+        elif answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
             await self._pages(scope, receive, send)
             return
+        elif scope["method"] != "POST":
+            answer = self._not_allowed
         # What is asked most goes past the framework's routing.
-        request = Request(scope, receive)
-        response = await (answer if scope["method"] == "POST" else self._not_allowed)(request)
+        response = await answer(Request(scope, receive))
         await response(scope, receive, send)
 
     def _known(
@@ -198,28 +207,41 @@ class HttpRoutes:
     async def _get(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return await self._page(request)
-        return await self._not_allowed(request)
+        return _errors(400, _media_type(request), [GraphQLError(message=f"there is no query: {_ADVICE}")])
 
-    async def _not_allowed(self, _request: Request) -> Response:
-        message = (
-            "send operations as POST; for subscriptions, upgrade to a WebSocket (graphql-transport-ws), "
-            "or post them to /graphql/poll"
-        )
-        return _errors(405, JSON, [GraphQLError(message=message)], Allow="POST")
+    async def _not_allowed(self, request: Request) -> Response:
+        allowed = "GET, POST" if request.url.path in OPERATION_PATHS else "POST"
+        return _errors(405, JSON, [GraphQLError(message=_ADVICE)], Allow=allowed)
 
     async def _post(self, request: Request, caller: Caller) -> Response:
-        media_type = _media_type(request)
         try:
-            body = _decode(_body.decode, await self._read(request))
+            asked = _decode(read_body, await self._read(request))
         except _BadRequest as error:
-            return _errors(error.status, media_type, [GraphQLError(message=str(error))])
+            return _errors(error.status, _media_type(request), [GraphQLError(message=str(error))])
         except ClientDisconnect:
             return Response(status_code=400)
+        return await self._answer(request, caller, asked)
+
+    async def _get_query(self, request: Request, caller: Caller) -> Response:
+        try:
+            asked = read_url(request.scope["query_string"])
+        except RequestInvalid as error:
+            answer = _errors(400, _media_type(request), [GraphQLError(message=str(error))])
+        else:
+            answer = await self._answer(request, caller, asked)
+        answer.headers.update(_NOT_STORED)
+        return answer
+
+    async def _answer(self, request: Request, caller: Caller, body: GraphQLRequest) -> Response:
+        media_type = _media_type(request)
         try:
             document = await self._documents.read(body.query, body.variables, key=caller.id or caller.address)
             operation = document.operation(body.operation_name)
         except DocumentInvalid as error:
             return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)
+        if request.method == "GET" and operation.operation is not OperationType.QUERY:
+            text = f"a {operation.operation.value} cannot be sent as GET, only a query can: send it as POST"
+            return _errors(405, media_type, [GraphQLError(message=text)], Allow="POST")
         keys = request.headers.getlist(KEY) if operation.operation is OperationType.MUTATION else []
         with_cursor = request.headers.get(RESUME) == str(RESUME_VERSION)
         status, headers = None, None
