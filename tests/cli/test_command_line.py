@@ -11,7 +11,8 @@ from tests.cli.process import running
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["watch", "--help"], ["demo", "--help"]]
+    "arguments",
+    [["--help"], ["serve", "--help"], ["query", "--help"], ["watch", "--help"], ["demo", "--help"]],
 )
 def test_help_explains_the_exit_status(arguments: list[str]) -> None:
     with running(*arguments) as command:
@@ -25,7 +26,7 @@ def test_help_explains_the_exit_status(arguments: list[str]) -> None:
 def test_help_lists_the_commands() -> None:
     with running("--help") as command:
         assert command.end() == 0
-        assert {"serve", "watch", "demo"} <= set(" ".join(command.out).split())
+        assert {"serve", "query", "watch", "demo"} <= set(" ".join(command.out).split())
 
 
 def test_the_version_is_printed() -> None:
@@ -52,6 +53,7 @@ def test_the_version_is_printed() -> None:
         (["serve", "--token-issuer", "us"], "--token-key-file"),
         (["serve", "--token-audience", "us"], "--token-key-file"),
         (["serve", "--token-algorithm", "RS256"], "--token-key-file"),
+        (["query"], "Missing argument"),
         (["watch"], "Missing argument"),
         (["watch", "elephants"], "elephants"),
         (["watch", "workflow-events"], "needs --workflow-id"),

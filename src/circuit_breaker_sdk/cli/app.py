@@ -355,6 +355,50 @@ def watch(
 
 
 @app.command(epilog=EXIT_CODES_HELP)
+def query(
+    document: Annotated[
+        str,
+        typer.Argument(help="A query or mutation: the text, @file, or - for stdin.", show_default=False),
+    ],
+    *,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variable",
+            "-v",
+            metavar="NAME=VALUE",
+            help="A variable: JSON, any other text as it is, or @file; may be repeated.",
+        ),
+    ] = None,
+    operation: Annotated[
+        str | None, typer.Option(help="The operation's name, where the document has several.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="Any GraphQL server: http, https, ws or wss.")] = DEFAULT_URL,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
+    ] = None,
+) -> None:
+    """Send a query or mutation to any GraphQL server; print its data as JSON, its errors on stderr.
+
+    circuit-breaker query '{ workflows { id name } }'
+
+    circuit-breaker query @create.graphql -v name=invoices -v limits='{"perDay": 20}'
+    """
+    from circuit_breaker_sdk.cli import query as command  # noqa: PLC0415 (as below)
+
+    try:
+        text, variables = command.read_document(document), command.read_variables(variable or ())
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(
+        runtime.run(
+            lambda stop: command.query(stop, text, variables, url=url, token=token, operation_name=operation)
+        )
+    )
+
+
+@app.command(epilog=EXIT_CODES_HELP)
 def demo(
     *,
     seconds: Annotated[
