@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import UsageError
-from circuit_breaker_sdk.cli.app import StreamName
+from circuit_breaker_sdk.cli.app import STREAM_NAMES
 from circuit_breaker_sdk.cli.streams import STREAMS, choose, moment_and_words
 from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.types import ChatMessageInput
@@ -19,7 +19,7 @@ OTHER = {"natsResourceStream", "mcpCapabilityUpdates"}
 
 
 def test_the_command_line_names_every_stream_of_the_plan() -> None:
-    assert {name.value for name in StreamName} == STREAMS.keys()
+    assert tuple(STREAMS) == STREAM_NAMES
     assert len(STREAMS) == len(SERVED.keys() - OTHER)
 
 

@@ -18,6 +18,16 @@ from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["app", "run"]
 
+STREAM_NAMES = (
+    "resource-updates",
+    "workflow-events",
+    "agent-executions",
+    "llm-stream",
+    "cost-updates",
+    "mcp-server-status",
+    "mcp-sessions",
+)
+"""As in ``streams.STREAMS``, which is slow to load."""
 DEFAULT_URL = "ws://localhost:4000/graphql"
 
 app: typer.Typer = typer.Typer(
@@ -33,18 +43,6 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.add_typer(log_app, name="log")
-
-
-class StreamName(enum.StrEnum):
-    """Streams that ``watch`` can follow."""
-
-    RESOURCE_UPDATES = "resource-updates"
-    WORKFLOW_EVENTS = "workflow-events"
-    AGENT_EXECUTIONS = "agent-executions"
-    LLM_STREAM = "llm-stream"
-    COST_UPDATES = "cost-updates"
-    MCP_SERVER_STATUS = "mcp-server-status"
-    MCP_SESSIONS = "mcp-sessions"
 
 
 class TokenAlgorithm(enum.StrEnum):
@@ -291,7 +289,15 @@ def serve(
 
 @app.command(epilog=EXIT_CODES_HELP)
 def watch(
-    stream: Annotated[StreamName, typer.Argument(help="What to watch.", show_default=False)],
+    stream: Annotated[
+        str,
+        typer.Argument(
+            metavar="STREAM|SUBSCRIPTION",
+            help=f"A stream ({', '.join(STREAM_NAMES)}); or a subscription of any GraphQL server: the text, "
+            "@file, or - for stdin.",
+            show_default=False,
+        ),
+    ],
     *,
     resource_id: Annotated[
         str | None, typer.Option(help="Only this resource (resource-updates, agent-executions).")
@@ -314,6 +320,15 @@ def watch(
         str | None, typer.Option(help="Only this MCP server (mcp-server-status, mcp-sessions).")
     ] = None,
     project_id: Annotated[str | None, typer.Option(help="Only this project (cost-updates).")] = None,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variable",
+            "-v",
+            metavar="NAME=VALUE",
+            help="A variable of a subscription: JSON, any other text as it is, or @file; may be repeated.",
+        ),
+    ] = None,
     url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
     token: Annotated[
         str | None,
@@ -326,6 +341,10 @@ def watch(
     ] = None,
 ) -> None:
     """Show events as they happen: a live table on a terminal, one JSON object a line when piped.
+
+    circuit-breaker watch resource-updates --state approved
+
+    circuit-breaker watch 'subscription($id: ID!) { orderChanged(id: $id) { state } }' -v id=7 --url URL
 
     stdout holds nothing but events; stderr says when the stream is connected, live and ended.
     """
@@ -344,7 +363,7 @@ def watch(
         "server_id": server_id,
     }
     try:
-        watched = streams.choose(stream.value, options)
+        watched = streams.choose(stream, options, variable or ())
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
     raise typer.Exit(
@@ -385,10 +404,11 @@ def query(
 
     circuit-breaker query @create.graphql -v name=invoices -v limits='{"perDay": 20}'
     """
+    from circuit_breaker_sdk.cli import documents  # noqa: PLC0415 (as below)
     from circuit_breaker_sdk.cli import query as command  # noqa: PLC0415 (as below)
 
     try:
-        text, variables = command.read_document(document), command.read_variables(variable or ())
+        text, variables = documents.read_document(document), documents.read_variables(variable or ())
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
     raise typer.Exit(

@@ -1,14 +1,15 @@
-"""The streams that ``watch`` can follow, with the options and the rendering of each."""
+"""What ``watch`` can follow: streams with their options and rendering, and subscriptions of any server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias, cast, final
+from typing import Any, Protocol, TypeAlias, cast, final
 
 from circuit_breaker_sdk import Client, Subscription, SubscriptionBuilder, UsageError
 from circuit_breaker_sdk.cli import event_rendering
+from circuit_breaker_sdk.cli.documents import read_document, read_variables
 from circuit_breaker_sdk.events import (
     AgentExecutionEvent,
     CostUpdate,
@@ -20,7 +21,9 @@ from circuit_breaker_sdk.events import (
     WorkflowEvent,
 )
 
-__all__ = ["STREAMS", "Stream", "Watchable", "choose", "moment_and_words"]
+__all__ = ["STREAMS", "AnySubscription", "Stream", "Watchable", "Watched", "choose", "moment_and_words"]
+
+_SHOWN_CHARACTERS = 60
 
 AnyBuilder: TypeAlias = SubscriptionBuilder[Event, Subscription[Event]]
 
@@ -76,6 +79,42 @@ STREAMS: Mapping[str, Watchable] = {
 """By the name on the command line."""
 
 
+class Watched(Protocol):
+    """What is watched; its text names it."""
+
+    @property
+    def has_table(self) -> bool:
+        """Whether its events have a time and words for a table."""
+        ...
+
+    async def subscribe(self, client: Client) -> Subscription[Any]:
+        """Return the live subscription."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnySubscription:
+    """A subscription of any GraphQL server, as a document; its events are what its field answers."""
+
+    document: str
+    variables: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """Show the beginning of the document."""
+        text = " ".join(self.document.split())
+        return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+
+    @property
+    def has_table(self) -> bool:
+        """What its events mean is not known."""
+        return False
+
+    async def subscribe(self, client: Client) -> Subscription[Any]:
+        """Return the subscription, live where the server tells that it is."""
+        return await client.subscribe(self.document, self.variables)
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
@@ -89,6 +128,11 @@ class Stream:
         told = ", ".join(f"{option.replace('_', ' ')} {value}" for option, value in self.given.items())
         return f"{self.name} ({told or 'all'})"
 
+    @property
+    def has_table(self) -> bool:
+        """Its events have a time and words for a table."""
+        return True
+
     async def subscribe(self, client: Client) -> Subscription[Event]:
         """Return the live subscription."""
         # Which builder it is depends on a name: the type checker cannot follow.
@@ -96,13 +140,24 @@ class Stream:
         return await builder.subscribe()
 
 
-def choose(name: str, options: Mapping[str, str | None]) -> Stream:
-    """Check the options of a stream.
+def choose(name: str, options: Mapping[str, str | None], variables: Sequence[str] = ()) -> Watched:
+    """Choose a stream by its name, or take a subscription: its text, ``@file``, or ``-`` for stdin.
 
-    :raises UsageError: one is given that the stream does not take, or one is missing that it needs.
+    :param variables: of a subscription, as ``name=value`` each.
+    :raises UsageError: there is no such stream; an option or a variable does not belong to what is watched,
+        or one is missing; a file cannot be read.
     """
-    kind = STREAMS[name]
     given = {option: value for option, value in options.items() if value is not None}
+    if name == "-" or name.startswith("@") or "{" in name:
+        if given:
+            raise UsageError(f"{_flags([*given])} is of streams: a subscription has variables (-v)")
+        return AnySubscription(document=read_document(name), variables=read_variables(variables))
+    if name not in STREAMS:
+        known = ", ".join(STREAMS)
+        raise UsageError(f"no stream is called {name!r}: choose of {known}, or give a subscription")
+    if variables:
+        raise UsageError(f"--variable is of subscriptions: {name} has options")
+    kind = STREAMS[name]
     foreign = [option for option in given if option not in kind.options]
     if foreign:
         raise UsageError(f"{name} takes {_flags(kind.options)} only, not {_flags(foreign)}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import final
+from typing import Any, final
 
 from circuit_breaker_sdk import Client, Subscription, SubscriptionState
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.output import JsonLines, LiveTable, ReaderGoneError, View
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
-from circuit_breaker_sdk.cli.streams import Stream
+from circuit_breaker_sdk.cli.streams import Watched
 from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError, TransportError
-from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.urls import redacted
 
 __all__ = ["watch"]
@@ -20,7 +19,7 @@ __all__ = ["watch"]
 
 async def watch(
     stop: asyncio.Event,
-    stream: Stream,
+    stream: Watched,
     *,
     url: str,
     token: str | None,
@@ -55,7 +54,7 @@ async def watch(
 class _Watching:
     """One stream from its connection to its end."""
 
-    def __init__(self, stream: Stream, *, count: int | None, wait_seconds: float | None) -> None:
+    def __init__(self, stream: Watched, *, count: int | None, wait_seconds: float | None) -> None:
         self._stream = stream
         self._count = count
         self._wait_seconds = wait_seconds
@@ -77,7 +76,8 @@ class _Watching:
                 print_marker("live", f"again: {self._stream}")
 
         subscription.on_error(tell_error).on_state(tell_state)
-        view: View = LiveTable(title=str(self._stream)) if sys.stdout.isatty() else JsonLines()
+        as_table = self._stream.has_table and sys.stdout.isatty()
+        view: View = LiveTable(title=str(self._stream)) if as_table else JsonLines()
         try:
             why, code = await self._show(subscription, view)
         finally:
@@ -86,7 +86,7 @@ class _Watching:
         self.print_end(why)
         return code
 
-    async def _show(self, subscription: Subscription[Event], view: View) -> tuple[str, ExitCode]:
+    async def _show(self, subscription: Subscription[Any], view: View) -> tuple[str, ExitCode]:
         """Show event after event; return why that ended."""
         loop = asyncio.get_running_loop()
         try:
