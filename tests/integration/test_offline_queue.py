@@ -19,7 +19,7 @@ from circuit_breaker_sdk import (
     OperationTimeoutError,
     QueueOverflow,
 )
-from circuit_breaker_sdk.domains.execution import is_mutation
+from circuit_breaker_sdk.protocol.document_scan import is_mutation
 from circuit_breaker_sdk.testing import Direction, FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow, number_of

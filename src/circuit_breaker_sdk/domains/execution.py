@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
@@ -28,12 +27,13 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
+from circuit_breaker_sdk.protocol.document_scan import is_mutation, refuse_incremental
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.http import HttpTransport
 
-__all__ = ["Executor", "Result", "is_mutation"]
+__all__ = ["Executor", "Result"]
 
 T = TypeVar("T")
 
@@ -67,8 +67,6 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 _ENCODER = msgspec.json.Encoder()
 _KEY_HEADER = "Idempotency-Key"
 _NOT_YET = frozenset({"TIMEOUT", "UNAVAILABLE"})
-# Texts and comments are taken whole: what is in them is no document.
-_PARTS = re.compile(r'"""(?:[^"]|"(?!""))*"""|"(?:[^"\\\n]|\\.)*"|#[^\n]*|[{}]|\$\w+|\w+')
 
 
 @final
@@ -161,6 +159,7 @@ class Executor:
     ) -> tuple[msgspec.Raw, tuple[GraphQLError, ...]]:
         """Return ``data`` as it came, and the errors: one at least where there is no data."""
         self._affinity.enter()
+        refuse_incremental(document)
         body: dict[str, object] = {"query": document}
         if (encoded := encode_variables(variables)) is not None:
             body["variables"] = encoded
@@ -287,21 +286,6 @@ def _read(answer: bytes) -> _Response:
         return _RESPONSE.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConnectionFailed(f"the answer cannot be read: {error}") from error
-
-
-def is_mutation(document: str, operation_name: str | None = None) -> bool:
-    """Tell whether executing a document changes something: its one operation, or the one of this name."""
-    depth = 0
-    words: list[str] = []
-    for part in _PARTS.findall(document):
-        if part in "{}":
-            depth += 1 if part == "{" else -1
-        elif depth == 0 and part[0] not in '"#$':
-            words.append(part)
-    return any(
-        word == "mutation" and (operation_name is None or words[i + 1 : i + 2] == [operation_name])
-        for i, word in enumerate(words)
-    )
 
 
 def _plain(data: msgspec.Raw) -> object:

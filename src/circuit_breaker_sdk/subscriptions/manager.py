@@ -34,6 +34,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.document_scan import refuse_incremental
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.connection_subscriptions import Member
 from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper, CursorStore
@@ -201,6 +202,7 @@ class SubscriptionManager:
         self, operation: Operation[T], into: Callable[[Delivery[T]], S], after: str | None
     ) -> S:
         self._check_open()
+        refuse_incremental(operation.document)
         variables = encode_variables(operation.variables)
         is_critical = self._critical if operation.critical is None else operation.critical
         member, link = await self._link(is_critical=is_critical)
