@@ -235,6 +235,7 @@ async def test_a_principal_whose_completions_hang_keeps_no_others_from_being_mad
     async with with_endpoint(log, limits=limits) as (engine, fake):
         hanging = [complete_as(engine, "mallory", ask("gpt-hang", stream=True)) for _ in range(4)]
         await started(log, 2)
+        await until(lambda: len(fake.requests) == 2)
         done = await complete_as(engine, "ada", ask("gpt-good"))
         assert done.value["model"] == "gpt-good"
         asked = [request["model"] for request in fake.requests]
