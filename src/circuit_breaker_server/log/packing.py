@@ -39,7 +39,7 @@ class Damaged(Exception):
 class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as it is encoded: SQLite has no checksums of its own in the file.
 
-    :ivar sum: ``None`` in records of the versions that wrote none.
+    :ivar sum: not there in records of the versions that wrote none; null, which no version wrote, is damage.
     """
 
     offset: int
@@ -47,7 +47,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
     time_ms: int
     data: bytes
-    sum: int | None = None
+    sum: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -101,7 +101,7 @@ def decode_records(count: int, bodies: bytes | None) -> list[Record]:
     """
     stored = _decode(_records, count, bodies)
     for record in stored:
-        if record.sum is not None and record.sum != _sum(record):
+        if record.sum is not msgspec.UNSET and record.sum != _sum(record):
             raise Damaged("its checksum is another")
     return [
         Record(offset=r.offset, subject=r.subject, id=r.id, time_ms=r.time_ms, data=r.data) for r in stored

@@ -28,6 +28,7 @@ from circuit_breaker_server.log.event_log import (
     Record,
     SnapshotEntry,
 )
+from circuit_breaker_server.log.packing import Damaged, decode_records, encode_record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.log.writer import Writer
 
@@ -452,6 +453,20 @@ async def test_a_flipped_bit_anywhere_in_a_record_is_noticed_and_named(tmp_path:
             with pytest.raises(LogCorruptError, match=r"events\.db: .*record 2 is damaged.*; restore it"):
                 await log.read(after=0)
         assert [record.offset for record in await log.read(after=2)] == [3]
+
+
+def test_a_body_that_reaches_into_its_checksum_is_not_taken_for_a_record_without_one() -> None:
+    # A flipped bit in the length adds four bytes to the body; what is left of the checksum reads as null.
+    for number in range(10_000):
+        record = Record(offset=2, subject="s", id=f"{number:032x}", time_ms=1, data=b"0123456789012345678")
+        stored = encode_record(record)
+        if stored[-5] == 0xCE and stored[-1] == 0xC0:
+            break
+    length = stored.index(b"\xc4\x13") + 1
+    longer = stored[:length] + b"\x17" + stored[length + 1 :]
+    assert decode_records(1, stored) == [record]
+    with pytest.raises(Damaged):
+        decode_records(1, longer)
 
 
 async def test_records_from_before_there_were_checksums_are_read(tmp_path: Path) -> None:
