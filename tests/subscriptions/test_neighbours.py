@@ -111,7 +111,7 @@ async def test_one_that_ends_while_the_others_are_put_back_keeps_none_from_going
                 credentials=slow.credentials,
                 limits=slow.limits,
                 timeouts=slow.timeouts,
-                batching=MessageBatching(flush_interval=0.05),
+                batching=MessageBatching(flush_interval=0.5),
             )
         )
         manager = SubscriptionManager(
