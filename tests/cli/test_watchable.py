@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk import UsageError
-from circuit_breaker_sdk.cli.app import STREAM_NAMES
+from circuit_breaker_sdk.cli.client_commands import STREAM_NAMES
 from circuit_breaker_sdk.cli.streams import STREAMS, choose, moment_and_words
 from circuit_breaker_sdk.events import Event
 from circuit_breaker_sdk.types import ChatMessageInput

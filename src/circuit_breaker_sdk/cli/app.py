@@ -12,23 +12,12 @@ import typer
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import keys, policy, runtime
 from circuit_breaker_sdk.cli.audit import audit_app
+from circuit_breaker_sdk.cli.client_commands import query, watch
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
 from circuit_breaker_sdk.cli.log import log_app
 from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["app", "run"]
-
-STREAM_NAMES = (
-    "resource-updates",
-    "workflow-events",
-    "agent-executions",
-    "llm-stream",
-    "cost-updates",
-    "mcp-server-status",
-    "mcp-sessions",
-)
-"""As in ``streams.STREAMS``, which is slow to load."""
-DEFAULT_URL = "ws://localhost:4000/graphql"
 
 app: typer.Typer = typer.Typer(
     name="circuit-breaker",
@@ -43,6 +32,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.add_typer(log_app, name="log")
+app.command(epilog=EXIT_CODES_HELP)(watch)
+app.command(epilog=EXIT_CODES_HELP)(query)
 
 
 class TokenAlgorithm(enum.StrEnum):
@@ -283,137 +274,6 @@ def serve(
                 allowed_outbound=allow_outbound,
                 allowed_redirects=allow_redirect,
             )
-        )
-    )
-
-
-@app.command(epilog=EXIT_CODES_HELP)
-def watch(
-    stream: Annotated[
-        str,
-        typer.Argument(
-            metavar="STREAM|SUBSCRIPTION",
-            help=f"A stream ({', '.join(STREAM_NAMES)}); or a subscription of any GraphQL server: the text, "
-            "@file, or - for stdin.",
-            show_default=False,
-        ),
-    ],
-    *,
-    resource_id: Annotated[
-        str | None, typer.Option(help="Only this resource (resource-updates, agent-executions).")
-    ] = None,
-    workflow_id: Annotated[
-        str | None, typer.Option(help="Only this workflow (resource-updates); workflow-events needs it.")
-    ] = None,
-    state: Annotated[
-        str | None, typer.Option(help="Only resources that reach this state (resource-updates).")
-    ] = None,
-    execution_id: Annotated[
-        str | None, typer.Option(help="This run, from its beginning (agent-executions).")
-    ] = None,
-    agent_id: Annotated[str | None, typer.Option(help="Runs of this agent (agent-executions).")] = None,
-    request_id: Annotated[
-        str | None, typer.Option(help="The completion, from its beginning; llm-stream needs it.")
-    ] = None,
-    user_id: Annotated[str | None, typer.Option(help="Only this user (cost-updates, mcp-sessions).")] = None,
-    server_id: Annotated[
-        str | None, typer.Option(help="Only this MCP server (mcp-server-status, mcp-sessions).")
-    ] = None,
-    project_id: Annotated[str | None, typer.Option(help="Only this project (cost-updates).")] = None,
-    variable: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--variable",
-            "-v",
-            metavar="NAME=VALUE",
-            help="A variable of a subscription: JSON, any other text as it is, or @file; may be repeated.",
-        ),
-    ] = None,
-    url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after this many events.")] = None,
-    wait: Annotated[
-        float | None,
-        typer.Option(min=0.001, metavar="SECONDS", help="End with status 7 after a silence this long."),
-    ] = None,
-) -> None:
-    """Show events as they happen: a live table on a terminal, one JSON object a line when piped.
-
-    circuit-breaker watch resource-updates --state approved
-
-    circuit-breaker watch 'subscription($id: ID!) { orderChanged(id: $id) { state } }' -v id=7 --url URL
-
-    stdout holds nothing but events; stderr says when the stream is connected, live and ended.
-    """
-    from circuit_breaker_sdk.cli import streams  # noqa: PLC0415 (rich is slow to load: not for --help)
-    from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (as above)
-
-    options = {
-        "resource_id": resource_id,
-        "workflow_id": workflow_id,
-        "state": state,
-        "execution_id": execution_id,
-        "agent_id": agent_id,
-        "request_id": request_id,
-        "user_id": user_id,
-        "project_id": project_id,
-        "server_id": server_id,
-    }
-    try:
-        watched = streams.choose(stream, options, variable or ())
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(
-        runtime.run(
-            lambda stop: command.watch(stop, watched, url=url, token=token, count=count, wait_seconds=wait)
-        )
-    )
-
-
-@app.command(epilog=EXIT_CODES_HELP)
-def query(
-    document: Annotated[
-        str,
-        typer.Argument(help="A query or mutation: the text, @file, or - for stdin.", show_default=False),
-    ],
-    *,
-    variable: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--variable",
-            "-v",
-            metavar="NAME=VALUE",
-            help="A variable: JSON, any other text as it is, or @file; may be repeated.",
-        ),
-    ] = None,
-    operation: Annotated[
-        str | None, typer.Option(help="The operation's name, where the document has several.")
-    ] = None,
-    url: Annotated[str, typer.Option(help="Any GraphQL server: http, https, ws or wss.")] = DEFAULT_URL,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
-    ] = None,
-) -> None:
-    """Send a query or mutation to any GraphQL server; print its data as JSON, its errors on stderr.
-
-    circuit-breaker query '{ workflows { id name } }'
-
-    circuit-breaker query @create.graphql -v name=invoices -v limits='{"perDay": 20}'
-    """
-    from circuit_breaker_sdk.cli import documents  # noqa: PLC0415 (as below)
-    from circuit_breaker_sdk.cli import query as command  # noqa: PLC0415 (as below)
-
-    try:
-        text, variables = documents.read_document(document), documents.read_variables(variable or ())
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(
-        runtime.run(
-            lambda stop: command.query(stop, text, variables, url=url, token=token, operation_name=operation)
         )
     )
 

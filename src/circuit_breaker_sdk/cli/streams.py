@@ -1,4 +1,4 @@
-"""What ``watch`` can follow: streams with their options and rendering, and subscriptions of any server."""
+"""Streams that ``watch`` can follow, with options and rendering of each, and subscriptions of any server."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ STREAMS: Mapping[str, Watchable] = {
 
 
 class Watched(Protocol):
-    """What is watched; its text names it."""
+    """A stream or subscription to watch; its text names it."""
 
     @property
     def has_table(self) -> bool:
@@ -107,7 +107,7 @@ class AnySubscription:
 
     @property
     def has_table(self) -> bool:
-        """What its events mean is not known."""
+        """Whether its events have words for a table: their meaning is not known."""
         return False
 
     async def subscribe(self, client: Client) -> Subscription[Any]:

@@ -63,7 +63,6 @@ class Connection:
         "_failure",
         "_flushing",
         "_holding",
-        "_is_resting",
         "_on_closed",
         "_protocol",
         "_pulse",
@@ -96,7 +95,6 @@ class Connection:
         self._flushing: asyncio.Handle | None = None
         self._pulse: Pulse | None = None
         self._holding: dict[Route, None] = {}
-        self._is_resting = False
         self._apart = 0
         self.refusal: tuple[int, str] | None = None
         """Close code and reason, where the server closed with a code that may be about one operation."""
@@ -110,8 +108,7 @@ class Connection:
         """
         self._socket = socket
         if self._acknowledged.done():
-            # The server closed right behind its answer to the upgrade.
-            await self._acknowledged
+            await self._acknowledged  # the server closed right behind its answer to the upgrade
         if self._protocol.close is None:  # else that close is flushed, and its end waited for
             self._protocol.send_init(offering_resume(init_payload))
         self._flush()
@@ -219,15 +216,8 @@ class Connection:
 
     def let_consumers_run(self) -> None:
         """Read nothing more in this turn of the event loop: tasks that wait for events go first."""
-        if not self._is_resting and not self._holding and self._socket is not None:
-            self._is_resting = True
-            self._socket.pause_reading()
-            self._acknowledged.get_loop().call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        self._is_resting = False
-        if not self._holding and self._socket is not None:
-            self._socket.resume_reading()
+        if self._socket is not None:
+            self._socket.rest_reading()
 
     def drop(self, error: TransportError) -> None:
         """Give the connection up as lost, for this reason; its peer may hear nothing of it."""
@@ -253,8 +243,6 @@ class Connection:
         except asyncio.CancelledError:
             socket.abort()
             raise
-
-    # Called by the socket ----------------------------------------------------------------------------------
 
     def on_message(self, data: bytes) -> None:
         """Hand one message to its route: the hot path."""
@@ -332,8 +320,6 @@ class Connection:
         """Answer pings only while the server reads: all else that a client writes, it bounds itself."""
         self._protocol.answers_pings = writable
         log(logging.DEBUG, "connection writable" if writable else "connection not writable", url=self._url)
-
-    # The full codec ----------------------------------------------------------------------------------------
 
     def _receive(self, data: bytes) -> None:
         protocol = self._protocol

@@ -53,7 +53,7 @@ class Resume(msgspec.Struct, gc=False):
 
 
 class Extensions(msgspec.Struct, gc=False):
-    """What the resume extension adds to an execution result."""
+    """The addition of the resume extension to an execution result."""
 
     resume: Resume | None = None
 

@@ -115,6 +115,8 @@ class WebSocket:
         "_close_seconds",
         "_closed",
         "_closed_with",
+        "_is_paused",
+        "_is_resting",
         "_listener",
         "_loop",
         "_peer_close",
@@ -149,6 +151,7 @@ class WebSocket:
         # The peer's close frame while answers are still being made.
         self._peer_close: tuple[int, str] | None = None
         self._state = SocketState.OPEN
+        self._is_paused = self._is_resting = False
         self._timer: asyncio.TimerHandle | None = None
         self.closed_by_peer: bool = False
         """Whether the close frame that came first was the peer's."""
@@ -236,12 +239,26 @@ class WebSocket:
     def pause_reading(self) -> None:
         """Read nothing until :meth:`resume_reading`; the peer meets a full buffer in the end."""
         if self._state is SocketState.OPEN:
+            self._is_paused = True
             self._underlying.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on; also where a close has begun, whose answer is to be read."""
+        self._is_paused = False
         if self._state is not SocketState.CLOSED and not self._underlying.is_closing():
             self._underlying.resume_reading()
+
+    def rest_reading(self) -> None:
+        """Read nothing more in this turn of the event loop."""
+        if self._state is SocketState.OPEN and not (self._is_resting or self._is_paused):
+            self._is_resting = True
+            self._underlying.pause_reading()
+            self._loop.call_soon(self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._is_resting = False
+        if not self._is_paused:
+            self.resume_reading()
 
     def abort(self) -> None:
         """Drop the connection now: no close frame, nothing flushed. The sink learns 1006."""
