@@ -15,10 +15,8 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.mutation_audit import AuditTrail
-from circuit_breaker_server.endpoints.http.routes import HttpRoutes
-from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.endpoints.websocket.services import Services
-from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
+from circuit_breaker_server.endpoints.endpoints import Endpoints
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.graphql.documents import Document, Documents
@@ -233,37 +231,16 @@ class Server:
             audit=audit,
             rates=rates,
         )
-        sessions = Sessions(services)
-        polls = Polls(
-            gateway,
-            documents,
-            max_operations=settings.max_operations,
-            poll_bytes=settings.poll_bytes,
-            begin_seconds=settings.begin_seconds,
-            authenticator=authenticator,
-        )
-        routes = HttpRoutes(
-            documents,
-            run,
-            once,
-            polls,
-            max_body_bytes=settings.max_body_bytes,
-            authenticator=authenticator,
-            permissions=permissions,
-            audit=audit,
-            rates=rates,
-        )
+        endpoints = Endpoints(services, once)
 
         def review(policy: Policy) -> None:
             audit.changed(policy.version)
-            sessions.review()
-            polls.review()
+            endpoints.review()
 
         parts.callback(permissions.on_change(review))
         if keys is not None:
-            parts.callback(keys.on_revoked(lambda key: sessions.revoke(key.id)))
-            parts.callback(keys.on_revoked(lambda key: polls.revoke(key.id)))
-        serving = Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=tls)
+            parts.callback(keys.on_revoked(lambda key: endpoints.revoke(key.id)))
+        serving = Serving(settings, endpoints, gateway, rates=rates, tls=tls)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 

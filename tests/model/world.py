@@ -36,7 +36,7 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.gaps import Gap, GapRecovery
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.gateway import Gateway

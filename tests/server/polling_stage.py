@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import cast, final
+from typing import final
 
 import aiohttp
 import msgspec
-import uvicorn
 
-from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
-from circuit_breaker_server.graphql.documents import Documents
-from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.security.authentication import Authenticator
 from tests.server.gateway import worlds
-from tests.server.gateway.worlds import ALL_THINGS, SCHEMA, Payload, ScriptedLog
-from tests.server.stage import answer_nothing
+from tests.server.gateway.worlds import ALL_THINGS, Payload, ScriptedLog
+from tests.server.http_stage import http_stage
 
 
 @final
@@ -110,49 +105,19 @@ async def polling(
     select: Callable[[str, Mapping[str, object]], Selection] = worlds.select,
     ring_size: int = 1024,
     page_records: int = 256,
-    begin_seconds: float = 60.0,
-    poll_bytes: int = 1024 * 1024,
-    max_operations: int = 10,
     authenticator: Authenticator | None = None,
     pacing: Pacing | None = None,
+    max_operations: int = 10,
+    **more: float,
 ) -> AsyncIterator[PollStage]:
-    log = log or ScriptedLog()
-    documents = Documents(SCHEMA)
-    async with worlds.running(
+    async with http_stage(
         log,
         select=select,
         ring_size=ring_size,
         page_records=page_records,
-        begin_seconds=begin_seconds,
+        authenticator=authenticator,
         pacing=pacing,
-    ) as gateway:
-        polls = Polls(
-            gateway,
-            documents,
-            max_operations=max_operations,
-            poll_bytes=poll_bytes,
-            begin_seconds=begin_seconds,
-            authenticator=authenticator,
-        )
-        no_keys = cast("Once", None)  # no mutation is posted here
-        routes = HttpRoutes(
-            documents,
-            answer_nothing,
-            no_keys,
-            polls,
-            max_body_bytes=100_000,
-            authenticator=authenticator,
-        )
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(routes, http="httptools", ws="none", lifespan="off", log_config=None)
-            config.load()
-            server = uvicorn.Server(config)
-            server.lifespan = config.lifespan_class(config)
-            await server.startup(sockets=[listener])
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}/graphql/poll"
-            try:
-                async with aiohttp.ClientSession() as http:
-                    yield PollStage(log, gateway, polls, http, url)
-            finally:
-                polls.stop()
-                await server.shutdown(sockets=[listener])
+        settings={"max_operations": max_operations, "max_body_bytes": 100_000, **more},
+    ) as stage:
+        url = f"{stage.root}/graphql/poll"
+        yield PollStage(stage.log, stage.gateway, stage.endpoints.polls, stage.http, url)

@@ -13,7 +13,8 @@ import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import RateSettings, ServerSettings
-from circuit_breaker_server.endpoints.websocket.services import Execute, Services
+from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
+from circuit_breaker_server.endpoints.services import Execute, Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
@@ -82,7 +83,9 @@ async def staged(
         authenticator=authenticator or Authenticator(),
         rates=Rates(RateSettings()) if rates is None else rates,
     )
-    sessions = Sessions(services)
+    sessions = Sessions(
+        services, PrincipalConnections(allowed=services.settings.max_connections_per_principal)
+    )
     sockets: list[WebSocket] = []
     clients: list[Client] = []
 

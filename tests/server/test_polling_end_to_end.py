@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from circuit_breaker_server import ServerSettings, app
+from circuit_breaker_server import ServerSettings
+from circuit_breaker_server.endpoints import endpoints
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from tests.server.gateway.worlds import Payload, assert_chained, resume_of
 from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
@@ -110,7 +111,7 @@ async def test_a_server_that_stops_answers_the_polls_that_wait(
         made.append(Polls(*given, **named))
         return made[-1]
 
-    monkeypatch.setattr(app, "Polls", remembered)
+    monkeypatch.setattr(endpoints, "Polls", remembered)
     async with site(tmp_path) as running:
         workflow, _ = await running.made(CREATE_WORKFLOW, WORKFLOW)
         start = (await poll(running, operation(EVENTS, {"id": workflow}))).after

@@ -16,13 +16,19 @@ import enum
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast, final
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.hosts import Hosts
+from circuit_breaker_server.endpoints.event_stream.streamed_answer import (
+    HAND_OVER,
+    AnswerSink,
+    StreamedAnswer,
+)
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.net.connection_door import connection_door
 from circuit_breaker_server.net.joined_writes import JoinedWrites
 from circuit_breaker_server.net.lingering_close import LingeringClose, SlowlyClosed
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
@@ -253,6 +259,26 @@ def guarded_protocol(
             cycle = self._cycle()
             if cycle is not None:
                 cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
+                scope = cast(dict[str, object], self.scope)
+                scope[HAND_OVER] = partial(self._hand_over, cycle)
+
+        def _hand_over(self, cycle: RequestResponseCycle, sink: AnswerSink) -> StreamedAnswer | None:
+            """Give the connection away to an answer that was begun; uvicorn forgets it."""
+            if cycle.disconnected or self._is_closing():
+                return None
+            # Writes the head, if it is held back.
+            cast(JoinedWrites, cycle.transport).flush()
+            cycle.disconnected = True
+            self._disarm()
+            self._ahead.clear()
+            connections = cast(set[object], self.connections)
+            connections.discard(self)
+            transport, self._is_counted = self.transport, False
+            leave = partial(peers.leave, self._host)
+            answer = StreamedAnswer(transport, sink, connections=connections, leave=leave)
+            transport.set_protocol(answer)
+            transport.resume_reading()  # else the peer's leaving goes unnoticed
+            return answer
 
         def on_chunk_header(self) -> None:
             self._meter.chunk_begun()
@@ -361,28 +387,4 @@ def guarded_protocol(
                 self._is_counted = False
                 peers.leave(self._host)
 
-    @final
-    class Door(asyncio.Protocol):
-        """Count a connection before anything is made for it: a flood costs little."""
-
-        __slots__ = ("_arguments",)
-
-        def __init__(self, **arguments: Any) -> None:
-            self._arguments = arguments
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-            peer = transport.get_extra_info("peername")
-            host = peer[0] if isinstance(peer, tuple) else ""
-            refusal = peers.enter(host)
-            if refusal is None:
-                GuardedProtocol(**self._arguments).enter(transport, host)
-            else:
-                logger.info("connection_refused", remote=host, status=refusal[0])
-                _refuse(transport, *refusal)
-
-    return Door
-
-
-def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
-    transport.write(refusal_bytes(status, text))
-    transport.close()
+    return connection_door(GuardedProtocol, peers)

@@ -18,10 +18,8 @@ from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins
+from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.http.cors import CrossOrigin
-from circuit_breaker_server.endpoints.http.routes import HttpRoutes
-from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
 from circuit_breaker_server.net.http_protocol import guarded_protocol
@@ -49,7 +47,7 @@ class Serving:
 
     Example::
 
-        serving = Serving(settings, routes, sessions, polls, gateway, rates=rates, tls=None)
+        serving = Serving(settings, endpoints, gateway, rates=rates, tls=None)
         await serving.start(listener)
         await serving.aclose()
     """
@@ -57,17 +55,14 @@ class Serving:
     def __init__(
         self,
         settings: ServerSettings,
-        routes: HttpRoutes,
-        sessions: Sessions,
-        polls: Polls,
+        endpoints: Endpoints,
         gateway: Gateway,
         *,
         rates: Rates,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._rates = rates
-        self._sessions = sessions
-        self._polls = polls
+        self._endpoints = endpoints
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
         peers = _peers(settings)
@@ -79,7 +74,7 @@ class Serving:
             hosts=_hosts(settings),
         )
         self._config = uvicorn.Config(
-            CrossOrigin(routes, self._origins),
+            CrossOrigin(endpoints.routes, self._origins),
             http=http,
             timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
@@ -129,8 +124,7 @@ class Serving:
         await self._acceptor.aclose()
         # What was committed reaches the sockets before their close frame.
         self._gateway.flush()
-        self._polls.stop()
-        await self._sessions.aclose()
+        await self._endpoints.aclose()
         self._server.should_exit = True
         if self._ticking is not None:
             await self._ticking
@@ -160,7 +154,9 @@ class Serving:
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
         agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         authorization = request.headers.get("Authorization")
-        return Accept(subprotocol=agreed, open_sink=partial(self._sessions.open, authorization=authorization))
+        return Accept(
+            subprotocol=agreed, open_sink=partial(self._endpoints.sessions.open, authorization=authorization)
+        )
 
 
 def _peers(settings: ServerSettings) -> Peers:

@@ -36,14 +36,15 @@ class JoinedWrites:
             self._plain.write(data)
         else:
             self._has_begun, self._head = True, data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def close(self) -> None:
         """Write what is held back, and close."""
-        self._flush()
+        self.flush()
         self._plain.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is held back, if there is something."""
         head, self._head = self._head, None
         if head is not None:
             self._plain.write(head)

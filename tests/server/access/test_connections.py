@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from circuit_breaker_server.config import RateSettings
-from circuit_breaker_server.endpoints.websocket import session_registry
-from circuit_breaker_server.endpoints.websocket.session import TOO_MANY
+from circuit_breaker_server.endpoints import principal_connections
+from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from tests.server.access.office import Office, open_office
 
 
@@ -42,7 +42,7 @@ async def test_a_principal_has_its_share_and_as_many_again_to_replace_them(tmp_p
 async def test_those_that_replace_none_are_closed_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_registry, "ROTATION_SECONDS", 0.01)
+    monkeypatch.setattr(principal_connections, "ROTATION_SECONDS", 0.01)
     async with open_office(tmp_path, {"max_connections_per_principal": 1}) as office:
         first, _ = await connected(office, office.http, "boss")
         second, _ = await connected(office, office.http, "boss")

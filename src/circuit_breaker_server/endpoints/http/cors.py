@@ -11,14 +11,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.graphql.execute import encode_errors
-from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
+from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS, STREAM_PATHS
 
 __all__ = ["CrossOrigin"]
 
-_PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS))
+_PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS))
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Resume-Version",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
+    "Resume-Version, X-GraphQL-Event-Stream-Token",
     "Access-Control-Max-Age": "600",
 }
 _EXPOSED: Final = b"Idempotency-Replayed, Retry-After, WWW-Authenticate"
@@ -26,7 +27,7 @@ _EXPOSED: Final = b"Idempotency-Replayed, Retry-After, WWW-Authenticate"
 
 @final
 class CrossOrigin:
-    """An ASGI application around another: asks for the origin of each ``GET``, ``POST`` and ``OPTIONS``.
+    """An ASGI application around another: asks for the origin of each request that may execute.
 
     Example::
 
@@ -41,7 +42,7 @@ class CrossOrigin:
         if (
             scope["type"] != "http"
             or scope["path"] not in _PATHS
-            or scope["method"] not in ("GET", "POST", "OPTIONS")
+            or scope["method"] not in ("GET", "POST", "PUT", "DELETE", "OPTIONS")
         ):
             await self._app(scope, receive, send)
             return

@@ -16,24 +16,29 @@ they are 401 for all clients, and the server does not read the body.
 
 from __future__ import annotations
 
-import asyncio
 import html
-import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar, final
+from typing import Final, final
 
-import msgspec
 from graphql import OperationType
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_sdk.protocol.json_depth import check_depth
-from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
-from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.endpoints.event_stream.routes import EventStreamRoutes, accepts_events
+from circuit_breaker_server.endpoints.http.admission import Admission
+from circuit_breaker_server.endpoints.http.answers import (
+    GRAPHQL_JSON,
+    JSON,
+    NOT_STORED,
+    BadRequest,
+    error_answer,
+    media_type,
+    read_json,
+)
 from circuit_breaker_server.endpoints.http.graphql_request import (
     GraphQLRequest,
     RequestInvalid,
@@ -41,31 +46,18 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
     read_body,
     read_url,
 )
+from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
-from circuit_breaker_server.endpoints.websocket.services import Execute
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
-from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.errors import DocumentInvalid
-from circuit_breaker_server.graphql.execute import encode_errors
-from circuit_breaker_server.graphql.idempotent_execution import Once
-from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
-from circuit_breaker_server.scheduling import Gate
-from circuit_breaker_server.security.authentication import Authenticator, Unauthenticated
-from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, Rates, too_often
-from circuit_breaker_server.settings.rates import RateSettings
 
 __all__ = ["HttpRoutes"]
 
-JSON: Final = "application/json"
-GRAPHQL_JSON: Final = "application/graphql-response+json"
-KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
-RESUME: Final = "Resume-Version"
-"""A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -89,22 +81,10 @@ async with Client("{ws}") as client:
 
 _ADVICE: Final = (
     "send operations as POST, or a query as GET with ?query=…; for subscriptions, upgrade to a WebSocket "
-    "(graphql-transport-ws), or post them to /graphql/poll"
+    "(graphql-transport-ws), accept text/event-stream, or post them to /graphql/poll"
 )
 
 logger = get_logger("http")
-
-
-_Body = TypeVar("_Body")
-
-
-class _BadRequest(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
-_NOT_STORED: Final = {"Cache-Control": "no-store"}
 
 
 @final
@@ -113,34 +93,25 @@ class HttpRoutes:
 
     Example::
 
-        uvicorn.Config(HttpRoutes(documents, execute, once, polls, max_body_bytes=1_048_576))
+        uvicorn.Config(HttpRoutes(services, admission, operations, polls, streams))
     """
 
     def __init__(
         self,
-        documents: Documents,
-        execute: Execute,
-        once: Once,
+        services: Services,
+        admission: Admission,
+        operations: Operations,
         polls: Polls,
-        *,
-        max_body_bytes: int,
-        authenticator: Authenticator | None = None,
-        permissions: Permissions | None = None,
-        audit: Auditor = NO_AUDIT,
-        rates: Rates | None = None,
+        streams: EventStreamRoutes,
     ) -> None:
-        self._rates = rates or Rates(RateSettings())
-        self._gate = Gate()
-        self._audit = audit
-        self._permissions = permissions or Permissions()
-        self._documents = documents
-        self._once = once
-        self._execute = execute
+        self._documents = services.documents
+        self._max_body_bytes = services.settings.max_body_bytes
+        self._operations = operations
         self._polls = polls
-        self._max_body_bytes = max_body_bytes
-        self._authenticator = authenticator or Authenticator()
-        post, poll = self._known(self._post, "operations"), self._known(self._poll, "polls")
-        self._query_by_get = self._known(self._get_query, "operations")
+        self._streams = streams
+        post = admission.guarded(self._post, "operations")
+        poll = admission.guarded(self._poll, "polls")
+        self._query_by_get = admission.guarded(self._get_query, "operations")
         self._posts = {**dict.fromkeys(OPERATION_PATHS, post), **dict.fromkeys(POLL_PATHS, poll)}
         self._pages = Starlette(
             routes=[
@@ -154,7 +125,9 @@ class HttpRoutes:
         """Answer one request."""
         answer = self._posts.get(scope["path"]) if scope["type"] == "http" else None
         is_get = answer is not None and scope["method"] == "GET" and scope["path"] in OPERATION_PATHS
-        if is_get and names_query(scope["query_string"]):
+        if scope["type"] == "http" and self._streams.are_asked(scope):
+            answer = self._streams.answer
+        elif is_get and names_query(scope["query_string"]):
             answer = self._query_by_get
         elif answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
             await self._pages(scope, receive, send)
@@ -164,37 +137,6 @@ class HttpRoutes:
         # What is asked most goes past the framework's routing.
         response = await answer(Request(scope, receive))
         await response(scope, receive, send)
-
-    def _known(
-        self, answer: Callable[[Request, Caller], Awaitable[Response]], asked: Asked
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """Authenticate each request and limit its rate before ``answer`` is called; refuse the others."""
-
-        async def guarded(request: Request) -> Response:
-            if not self._gate.enter_now():
-                await self._gate.enter(_host(request))
-            try:
-                principal = self._authenticator.of_headers(request.headers.getlist("Authorization"))
-            except Unauthenticated as reason:
-                self._audit.refused(_host(request), request.url.path, str(reason))
-                error = GraphQLError(message=str(reason), extensions={"code": "UNAUTHENTICATED"})
-                headers = {"WWW-Authenticate": "Bearer", **_NOT_STORED}
-                return _errors(401, _media_type(request), [error], **headers)
-            caller = Caller(principal, self._permissions, address=_host(request), audit=self._audit)
-            wait = self._rates.take(asked, caller.id or caller.address)
-            if wait is not None:
-                await asyncio.sleep(min(wait, REFUSED_SECONDS))
-                return self._too_often(request, caller, asked, wait)
-            return await answer(request, caller)
-
-        return guarded
-
-    def _too_often(self, request: Request, caller: Caller, asked: Asked, wait: float) -> Response:
-        text, extensions = too_often(asked, wait)
-        self._audit.note(caller, "refuse", request.url.path, "refused", reason=RATE_LIMITED)
-        headers = {"Retry-After": str(math.ceil(wait)), **_NOT_STORED}
-        error = GraphQLError(message=text, extensions=extensions)
-        return _errors(429, _media_type(request), [error], **headers)
 
     async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -207,121 +149,76 @@ class HttpRoutes:
     async def _get(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return await self._page(request)
-        return _errors(400, _media_type(request), [GraphQLError(message=f"there is no query: {_ADVICE}")])
+        error = GraphQLError(message=f"there is no query: {_ADVICE}")
+        return error_answer(400, media_type(request), [error])
 
     async def _not_allowed(self, request: Request) -> Response:
-        allowed = "GET, POST" if request.url.path in OPERATION_PATHS else "POST"
-        return _errors(405, JSON, [GraphQLError(message=_ADVICE)], Allow=allowed)
+        allowed = "GET, POST, PUT, DELETE" if request.url.path in OPERATION_PATHS else "POST"
+        return error_answer(405, JSON, [GraphQLError(message=_ADVICE)], Allow=allowed)
 
-    async def _post(self, request: Request, caller: Caller) -> Response:
+    async def _post(self, request: Request, caller: Caller) -> ASGIApp:
         try:
-            asked = _decode(read_body, await self._read(request))
-        except _BadRequest as error:
-            return _errors(error.status, _media_type(request), [GraphQLError(message=str(error))])
+            asked = await read_json(request, read_body, max_bytes=self._max_body_bytes)
+        except BadRequest as error:
+            return error_answer(error.status, media_type(request), [GraphQLError(message=str(error))])
         except ClientDisconnect:
             return Response(status_code=400)
         return await self._answer(request, caller, asked)
 
-    async def _get_query(self, request: Request, caller: Caller) -> Response:
+    async def _get_query(self, request: Request, caller: Caller) -> ASGIApp:
         try:
             asked = read_url(request.scope["query_string"])
         except RequestInvalid as error:
-            answer = _errors(400, _media_type(request), [GraphQLError(message=str(error))])
+            answer: ASGIApp = error_answer(400, media_type(request), [GraphQLError(message=str(error))])
         else:
             answer = await self._answer(request, caller, asked)
-        answer.headers.update(_NOT_STORED)
+        if isinstance(answer, Response):
+            answer.headers.update(NOT_STORED)
         return answer
 
-    async def _answer(self, request: Request, caller: Caller, body: GraphQLRequest) -> Response:
-        media_type = _media_type(request)
+    async def _answer(self, request: Request, caller: Caller, asked: GraphQLRequest) -> ASGIApp:
+        kind = media_type(request)
         try:
-            document = await self._documents.read(body.query, body.variables, key=caller.id or caller.address)
-            operation = document.operation(body.operation_name)
+            document = await self._documents.read(
+                asked.query, asked.variables, key=caller.id or caller.address
+            )
+            operation = document.operation(asked.operation_name)
         except DocumentInvalid as error:
-            return _errors(400 if media_type == GRAPHQL_JSON else 200, media_type, error.errors)
+            return error_answer(400 if kind == GRAPHQL_JSON else 200, kind, error.errors)
+        if operation.operation is OperationType.SUBSCRIPTION and accepts_events(request):
+            return await self._streams.subscription(request, caller, asked, document)
         if request.method == "GET" and operation.operation is not OperationType.QUERY:
             text = f"a {operation.operation.value} cannot be sent as GET, only a query can: send it as POST"
-            return _errors(405, media_type, [GraphQLError(message=text)], Allow="POST")
-        keys = request.headers.getlist(KEY) if operation.operation is OperationType.MUTATION else []
-        with_cursor = request.headers.get(RESUME) == str(RESUME_VERSION)
-        status, headers = None, None
+            return error_answer(405, kind, [GraphQLError(message=text)], Allow="POST")
         try:
-            if keys:
-                # A second header makes a key with a comma and a blank in it, which is none.
-                done = await self._once.execute(
-                    document,
-                    body.variables,
-                    body.operation_name,
-                    key=", ".join(keys),
-                    caller=caller,
-                    with_cursor=with_cursor,
-                )
-                answer, status = done.answer, done.status
-                headers = {REPLAYED: "true"} if done.is_replayed else None
-            else:
-                answer = await self._execute(
-                    document, body.variables, body.operation_name, caller, with_cursor=with_cursor
-                )
+            done = await self._operations.execute(document, asked, request, caller)
         except Exception:
             logger.exception("execute_failed")
-            return _errors(500, media_type, [internal_error()])
-        if status is not None:
-            return Response(answer, status, media_type=media_type)
+            return error_answer(500, kind, [internal_error()])
+        if done.status is not None:
+            return Response(done.answer, done.status, media_type=kind)
         # Without data nothing was executed: the request itself is at fault.
-        is_request_error = media_type == GRAPHQL_JSON and answer.startswith(b'{"errors"')
-        return Response(answer, 400 if is_request_error else 200, headers, media_type)
+        is_request_error = kind == GRAPHQL_JSON and done.answer.startswith(b'{"errors"')
+        headers = {REPLAYED: "true"} if done.is_replayed else None
+        return Response(done.answer, 400 if is_request_error else 200, headers, kind)
 
-    async def _poll(self, request: Request, caller: Caller) -> Response:
+    async def _poll(self, request: Request, caller: Caller) -> ASGIApp:
         try:
-            asked = _decode(read_poll, await self._read(request))
+            asked = await read_json(request, read_poll, max_bytes=self._max_body_bytes)
             answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)
-        except _BadRequest as error:
-            return _errors(error.status, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
+        except BadRequest as error:
+            return error_answer(error.status, JSON, [GraphQLError(message=str(error))], **NOT_STORED)
         except PollInvalid as error:
-            return _errors(400, JSON, [GraphQLError(message=str(error))], **_NOT_STORED)
+            return error_answer(400, JSON, [GraphQLError(message=str(error))], **NOT_STORED)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
             logger.exception("poll_failed")
-            return _errors(500, JSON, [internal_error()], **_NOT_STORED)
-        return Response(answer, 200, _NOT_STORED, JSON)
-
-    async def _read(self, request: Request) -> bytes:
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != JSON:
-            # A page of another origin may post forms and plain text without asking: never execute those.
-            raise _BadRequest(415, f"the body must be of Content-Type {JSON}, not {content_type or 'none'!r}")
-        raw = bytearray()
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > self._max_body_bytes:
-                raise _BadRequest(413, f"the body is over {self._max_body_bytes} bytes")
-        return bytes(raw)
-
-
-def _decode(decode: Callable[[bytes], _Body], raw: bytes) -> _Body:
-    if raw.lstrip().startswith(b"["):
-        raise _BadRequest(400, "the body must be an object: arrays of operations are not supported")
-    try:
-        check_depth(raw)
-        return decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _BadRequest(400, f"the body is not a GraphQL request: {error}") from error
-
-
-def _host(request: Request) -> str:
-    return request.client.host if request.client is not None else ""
+            return error_answer(500, JSON, [internal_error()], **NOT_STORED)
+        return Response(answer, 200, NOT_STORED, JSON)
 
 
 async def _disconnected(request: Request) -> None:
     """Return when the client has left; its body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _errors(status: int, media_type: str, errors: Sequence[GraphQLError], **headers: str) -> Response:
-    return Response(encode_errors(errors), status, headers, media_type)
-
-
-def _media_type(request: Request) -> str:
-    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from circuit_breaker_server.access.caller import Caller
-from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.security.authentication import REVOKED, Principal, Unauthenticated
 
 __all__ = ["RESUME_VERSION", "ack_payload", "authenticate", "negotiates_resume"]

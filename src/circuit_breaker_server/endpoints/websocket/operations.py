@@ -14,7 +14,7 @@ from circuit_breaker_sdk.protocol.messages import Subscribe, UnreadableSubscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import Caller
-from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.resume_cursor import resume_after
 from circuit_breaker_server.gateway.subscription_errors import internal_error

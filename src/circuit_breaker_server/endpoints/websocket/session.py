@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
@@ -20,6 +20,8 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
+from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.endpoints.websocket.handshake import (
     ack_payload,
@@ -28,7 +30,6 @@ from circuit_breaker_server.endpoints.websocket.handshake import (
 )
 from circuit_breaker_server.endpoints.websocket.keep_alive import KeepAlive
 from circuit_breaker_server.endpoints.websocket.operations import Operations
-from circuit_breaker_server.endpoints.websocket.services import Services
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
@@ -40,10 +41,7 @@ from circuit_breaker_server.security.authentication import (
 )
 from circuit_breaker_server.security.clock import Alarm
 
-__all__ = ["TOO_MANY", "Session"]
-
-TOO_MANY: Final = "too many connections of one principal"
-"""Why a session of a principal that has too many is closed."""
+__all__ = ["Session"]
 
 logger = get_logger("session")
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, final
+from functools import partial
+from typing import final
 
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.websocket import WebSocket
-from circuit_breaker_server.endpoints.websocket.services import Services
+from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
+from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.gateway.guarded_calls import call_each
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Sessions"]
-
-ROTATION_SECONDS: Final = 30.0
-"""The time for which a principal may have twice as many connections, to replace each of them."""
 
 logger = get_logger("session")
 
@@ -27,17 +26,16 @@ class Sessions:
 
     Example::
 
-        sessions = Sessions(services)
+        sessions = Sessions(services, PrincipalConnections(allowed=20))
         Accept(subprotocol=SUBPROTOCOL, open_sink=sessions.open)
         await sessions.aclose()
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, principals: PrincipalConnections) -> None:
         self._services = services
         self._plans = Plans(services.documents.schema)
         self._open: set[Session] = set()
-        # Of each principal the sessions in the order in which they began.
-        self._of: dict[str, dict[Session, None]] = {}
+        self._principals = principals
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -66,30 +64,13 @@ class Sessions:
 
     def _admit(self, session: Session) -> bool:
         """Count a session for its principal; ``False``: there are too many of them."""
-        principal = session.principal.id
-        if not principal:
-            return True
-        allowed = self._services.settings.max_connections_per_principal
-        own = self._of.setdefault(principal, {})
-        if len(own) >= 2 * allowed:
-            return False
-        own[session] = None
-        if len(own) > allowed:
-            asyncio.get_running_loop().call_later(ROTATION_SECONDS, self._end_surplus, principal)
-        return True
-
-    def _end_surplus(self, principal: str) -> None:
-        allowed = self._services.settings.max_connections_per_principal
-        surplus = list(self._of.get(principal, ()))[allowed:]
-        call_each(surplus, Session.end_surplus, self._on_error)
+        return self._principals.enter(
+            session.principal.id, session, on_error=partial(self._on_error, session)
+        )
 
     def _ended(self, session: Session) -> None:
         self._open.discard(session)
-        own = self._of.get(session.principal.id)
-        if own is not None:
-            own.pop(session, None)
-            if not own:
-                del self._of[session.principal.id]
+        self._principals.leave(session.principal.id, session)
 
     def review(self) -> None:
         """Look again at what every peer may see: the policy has changed."""

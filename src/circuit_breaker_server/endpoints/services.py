@@ -1,4 +1,4 @@
-"""The services of the server that all WebSocket sessions share."""
+"""The services of the server that all endpoints share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Execute(Protocol):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The services that all sessions share.
+    """The services that all endpoints share.
 
     Example::
 

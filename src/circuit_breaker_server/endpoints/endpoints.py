@@ -1,0 +1,73 @@
+"""All ways into the server: make them over the same services, tell them what was revoked, close them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import final
+
+from circuit_breaker_server.endpoints.event_stream.routes import EventStreamRoutes
+from circuit_breaker_server.endpoints.event_stream.shared_streams import SharedStreams
+from circuit_breaker_server.endpoints.event_stream.stream_registry import EventStreams
+from circuit_breaker_server.endpoints.http.admission import Admission
+from circuit_breaker_server.endpoints.http.operations import Operations
+from circuit_breaker_server.endpoints.http.routes import HttpRoutes
+from circuit_breaker_server.endpoints.long_poll.polls import Polls
+from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
+from circuit_breaker_server.endpoints.services import Services
+from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
+from circuit_breaker_server.graphql.idempotent_execution import Once
+
+__all__ = ["Endpoints"]
+
+
+@final
+class Endpoints:
+    """The ways into the server.
+
+    :ivar sessions: the WebSockets.
+    :ivar streams: the streams of server-sent events.
+    :ivar polls: the long polls.
+    :ivar routes: what answers HTTP requests, event streams and polls among them: an ASGI application.
+
+    Example::
+
+        endpoints = Endpoints(services, once)
+        endpoints.revoke(key.id)
+        await endpoints.aclose()
+    """
+
+    def __init__(self, services: Services, once: Once) -> None:
+        settings = services.settings
+        principals = PrincipalConnections(allowed=settings.max_connections_per_principal)
+        self.sessions = Sessions(services, principals)
+        self.streams = EventStreams(services, principals)
+        self._shared = SharedStreams(self.streams)
+        self.polls = Polls(
+            services.gateway,
+            services.documents,
+            max_operations=settings.max_operations,
+            poll_bytes=settings.poll_bytes,
+            begin_seconds=settings.begin_seconds,
+            authenticator=services.authenticator,
+        )
+        admission, operations = Admission(services), Operations(services.execute, once)
+        streams = EventStreamRoutes(services, admission, operations, self.streams, self._shared)
+        self.routes = HttpRoutes(services, admission, operations, self.polls, streams)
+
+    def review(self) -> None:
+        """Look again at what every peer may see: the policy has changed."""
+        self.sessions.review()
+        self.streams.review()
+        self.polls.review()
+
+    def revoke(self, key_id: str) -> None:
+        """End what was opened with an API key."""
+        self.sessions.revoke(key_id)
+        self.streams.revoke(key_id)
+        self.polls.revoke(key_id)
+
+    async def aclose(self) -> None:
+        """Answer every poll, close every WebSocket and stream behind what is due on it."""
+        self.polls.stop()
+        await asyncio.gather(self.sessions.aclose(), self.streams.aclose())
+        await self._shared.aclose()

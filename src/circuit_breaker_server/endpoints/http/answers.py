@@ -1,0 +1,85 @@
+"""Read the bodies of requests, and write answers with errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_server.graphql.execute import encode_errors
+
+__all__ = [
+    "GRAPHQL_JSON",
+    "JSON",
+    "NOT_STORED",
+    "BadRequest",
+    "error_answer",
+    "media_type",
+    "read_json",
+    "remote_host",
+]
+
+JSON: Final = "application/json"
+GRAPHQL_JSON: Final = "application/graphql-response+json"
+
+NOT_STORED: Final = {"Cache-Control": "no-store"}
+"""Of answers that depend on the moment or the caller: no cache may keep them."""
+
+_Body = TypeVar("_Body")
+
+
+class BadRequest(Exception):
+    """A request cannot be read.
+
+    :ivar status: of the answer.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+async def read_json(request: Request, decode: Callable[[bytes], _Body], *, max_bytes: int) -> _Body:
+    """Read the body of a ``POST``.
+
+    :param decode: may raise ``msgspec.DecodeError``.
+    :raises BadRequest: it is of another type, too long, or not what ``decode`` reads.
+    :raises ClientDisconnect: the client has left.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON:
+        # A page of another origin may post forms and plain text without asking: never execute those.
+        raise BadRequest(415, f"the body must be of Content-Type {JSON}, not {content_type or 'none'!r}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BadRequest(413, f"the body is over {max_bytes} bytes")
+    raw = bytes(body)
+    if raw.lstrip().startswith(b"["):
+        raise BadRequest(400, "the body must be an object: arrays of operations are not supported")
+    try:
+        check_depth(raw)
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, f"the body is not a GraphQL request: {error}") from error
+
+
+def remote_host(request: Request) -> str:
+    """Return the address of the client, empty where it is not known."""
+    return request.client.host if request.client is not None else ""
+
+
+def media_type(request: Request) -> str:
+    """Return the type of the answer that the client asks for."""
+    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+
+
+def error_answer(status: int, kind: str, errors: Sequence[GraphQLError], **headers: str) -> Response:
+    """Return an answer with errors and without data."""
+    return Response(encode_errors(errors), status, headers, kind)

@@ -1,0 +1,67 @@
+"""Execute a query or mutation that came over HTTP, once for each idempotency key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from graphql import OperationType
+from starlette.requests import Request
+
+from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
+from circuit_breaker_server.endpoints.services import Execute
+from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
+from circuit_breaker_server.graphql.documents import Document
+from circuit_breaker_server.graphql.idempotent_execution import Done, Once
+
+__all__ = ["Operations", "asks_for_cursor"]
+
+KEY: Final = "Idempotency-Key"
+RESUME: Final = "Resume-Version"
+"""A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
+
+
+def asks_for_cursor(request: Request) -> bool:
+    """Tell whether a client knows the resume protocol."""
+    return request.headers.get(RESUME) == str(RESUME_VERSION)
+
+
+@final
+class Operations:
+    """Executes queries and mutations.
+
+    Example::
+
+        done = await Operations(execute, once).execute(document, asked, request, caller)
+    """
+
+    def __init__(self, execute: Execute, once: Once) -> None:
+        self._execute = execute
+        self._once = once
+
+    async def execute(
+        self, document: Document, asked: GraphQLRequest, request: Request, caller: Caller
+    ) -> Done:
+        """Execute an operation; whatever an ``Idempotency-Key`` says counts for mutations only."""
+        is_mutation = document.operation(asked.operation_name).operation is OperationType.MUTATION
+        keys: Sequence[str] = request.headers.getlist(KEY) if is_mutation else ()
+        if keys:
+            # A second header makes a key with a comma and a blank in it, which is none.
+            return await self._once.execute(
+                document,
+                asked.variables,
+                asked.operation_name,
+                key=", ".join(keys),
+                caller=caller,
+                with_cursor=asks_for_cursor(request),
+            )
+        return Done(
+            await self._execute(
+                document,
+                asked.variables,
+                asked.operation_name,
+                caller,
+                with_cursor=asks_for_cursor(request),
+            )
+        )

@@ -1,0 +1,58 @@
+"""Count each connection before a protocol is made for it, and refuse those above the limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.net.refusal_answer import refusal_bytes
+
+__all__ = ["connection_door"]
+
+logger = get_logger("http")
+
+
+class _Entering(Protocol):
+    """The interface of a protocol for connections that are counted."""
+
+    def enter(self, transport: asyncio.Transport, host: str, /) -> None:
+        """Take over a connection."""
+        ...
+
+
+def connection_door(protocol: Callable[..., _Entering], peers: Peers) -> type[asyncio.Protocol]:
+    """Return the class that uvicorn makes for each connection; it makes ``protocol`` of those it admits.
+
+    Example::
+
+        uvicorn.Config(app, http=connection_door(GuardedProtocol, peers))
+    """
+
+    @final
+    class Door(asyncio.Protocol):
+        """Count a connection before anything is made for it: a flood costs little."""
+
+        __slots__ = ("_arguments",)
+
+        def __init__(self, **arguments: Any) -> None:
+            self._arguments = arguments
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+            peer = transport.get_extra_info("peername")
+            host = peer[0] if isinstance(peer, tuple) else ""
+            refusal = peers.enter(host)
+            if refusal is None:
+                protocol(**self._arguments).enter(transport, host)
+            else:
+                logger.info("connection_refused", remote=host, status=refusal[0])
+                _refuse(transport, *refusal)
+
+    return Door
+
+
+def _refuse(transport: asyncio.Transport, status: int, text: str) -> None:
+    transport.write(refusal_bytes(status, text))
+    transport.close()
