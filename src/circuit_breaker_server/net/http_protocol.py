@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
@@ -260,11 +261,14 @@ def guarded_protocol(
             if cycle is not None:
                 cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
                 scope = cast(dict[str, object], self.scope)
-                scope[HAND_OVER] = partial(self._hand_over, cycle)
+                scope[HAND_OVER] = partial(self._hand_over, weakref.ref(cycle))  # the cycle holds the scope
 
-        def _hand_over(self, cycle: RequestResponseCycle, sink: AnswerSink) -> StreamedAnswer | None:
+        def _hand_over(
+            self, begun: Callable[[], RequestResponseCycle | None], sink: AnswerSink
+        ) -> StreamedAnswer | None:
             """Give the connection away to an answer that was begun; uvicorn forgets it."""
-            if cycle.disconnected or self._is_closing():
+            cycle = begun()
+            if cycle is None or cycle.disconnected or self._is_closing():
                 return None
             # Writes the head, if it is held back.
             cast(JoinedWrites, cycle.transport).flush()

@@ -34,6 +34,7 @@ async def cut(answer: aiohttp.ClientResponse) -> None:
     stream = Stream(answer)
     with pytest.raises(aiohttp.ClientPayloadError):
         [await stream.event() for _ in range(100)]
+    answer.close()
 
 
 async def test_streams_and_reservations_need_credentials(tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ async def test_a_stream_tells_only_what_its_principal_may_see(tmp_path: Path) ->
         seen = await office.resource(theirs)
         payload = await stream.payload()
         assert payload["data"] == {"resourceUpdates": {"id": seen, "workflowId": theirs}}
+        stream.answer.close()
 
 
 async def test_a_principal_that_is_disabled_loses_its_streams(tmp_path: Path) -> None:
@@ -94,10 +96,11 @@ async def test_streams_and_sockets_share_the_connections_of_their_principal(
 
 async def test_too_many_streams_are_refused_with_a_time_to_come_again(tmp_path: Path) -> None:
     async with open_office(tmp_path, {"max_connections_per_principal": 1}) as office:
-        for _ in range(2):
-            assert (await opened(office, "boss")).status == 200
-        refused = await opened(office, "boss")
-        assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+        answers = [await opened(office, "boss") for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert answers[-1].headers["Retry-After"] == "1"
+        for answer in answers:
+            answer.close()
 
 
 async def test_a_shared_stream_is_its_principals_alone(tmp_path: Path) -> None:
