@@ -1,4 +1,4 @@
-"""What a durable log costs, shown apart: our server with its log in memory, and Node's with a log as ours."""
+"""The cost of a durable log, shown apart: our server with its log in memory, Node's with one as ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks compute of figures: the log's cost apart, and a peer that cannot run is no failure."""
+"""The benchmarks show the log's cost apart, and a peer that cannot run here is no failure."""
 
 from __future__ import annotations
 

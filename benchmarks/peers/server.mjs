@@ -14,7 +14,7 @@ if (options.log !== undefined) {
   try {
     log = (await import('./log.mjs')).openLog(options.log);
   } catch (error) {
-    console.log(JSON.stringify({ unavailable: error.code ?? String(error.message).split('\n')[0] }));
+    console.log(JSON.stringify({ unavailable: error.code ?? String(error.message).split(/\.? Tried:|\n/)[0] }));
     process.exit();
   }
 }
