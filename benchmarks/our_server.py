@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
 from benchmarks.event import resource
 from benchmarks.machine import resident_bytes
+from benchmarks.memory_log import MemoryEventLog
 from benchmarks.processes import Commands, run_commands
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
@@ -34,11 +37,13 @@ from circuit_breaker_server.engine.workflows.records import (
     decode_body,
 )
 from circuit_breaker_server.engine.workflows.streams import resource_subject
-from circuit_breaker_server.log.event_log import EventLog, NewRecord
+from circuit_breaker_server.log.event_log import EventLog, NewRecord, Record
+from circuit_breaker_server.log.sqlite import SqliteEventLog
 
 __all__ = ["SECRET", "make_workflow", "serve"]
 
 SECRET = b"the benchmark and its server know it"
+_SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 # Not everything: each event has to be looked at.
 POLICY = """
 [principals.bench]
@@ -56,7 +61,12 @@ def serve(pipe: Connection, data_dir: str, settings: dict[str, Any]) -> None:
 async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[Commands]:
     if settings.pop("secured", False):
         settings |= _everything_on(data_dir)
-    async with Server(ServerSettings(data_dir=data_dir, port=0, **settings)) as server:
+    # The product has no such setting.
+    log = MemoryEventLog if settings.pop("log_in_memory", False) else SqliteEventLog
+    with patch("circuit_breaker_server.app.SqliteEventLog", log):
+        server = Server(ServerSettings(data_dir=data_dir, port=0, **settings))
+        await server.start()
+    async with contextlib.aclosing(server):
         settle_memory()  # as `circuit-breaker serve` does
         publisher = _Publisher(server.engine)
 
@@ -74,6 +84,8 @@ async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[C
             "publish": publisher.publish,
             "appends": publisher.appends,
             "writes": publisher.writes,
+            "groups": publisher.groups,
+            "log": publisher.log,
             "cpu": _cpu,
         }
 
@@ -175,6 +187,34 @@ class _Publisher:
         began = time.perf_counter()
         await asyncio.gather(*(lane(count // lanes) for _ in range(lanes)))
         return count // lanes * lanes / (time.perf_counter() - began)
+
+    async def log(self) -> dict[str, str]:
+        """Return what the log's connection is set to, as the database tells."""
+        if not isinstance(self._log, SqliteEventLog):
+            return {"kept": "in memory"}
+        connection = self._log._files.writer._connection  # noqa: SLF001 (nobody else has to get at it)
+        (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+        return {
+            "journal_mode": journal_mode,
+            "synchronous": _SYNCHRONOUS[synchronous],
+            "SQLite": sqlite3.sqlite_version,
+        }
+
+    async def groups(self, events: int, together: int, lanes: int) -> int:
+        """Publish, and count the groups in which the log commits it."""
+        count = 0
+
+        def counting(_: Sequence[Record]) -> None:
+            nonlocal count
+            count += 1
+
+        end = self._log.tail(counting)
+        try:
+            await self.publish(events, together, lanes)
+        finally:
+            end()
+        return count
 
     async def writes(self, events: int, together: int) -> int:
         """Publish, and count the writes that it takes."""

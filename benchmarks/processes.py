@@ -159,11 +159,16 @@ class NodeProcess:
 
 
 def prepare_node() -> bool:
-    """Fetch what the Node peers are made of, once; ``False`` where there is no Node."""
+    """Fetch what the Node peers are made of, once for each list of it; ``False`` where there is no Node.
+
+    What is optional in the list and cannot be installed here is left out, and is not tried again.
+    """
     if node() is None:
         return False
-    if not (_PEERS / "node_modules").exists():
+    wanted, installed = (_PEERS / "package.json").read_text(), _PEERS / "node_modules" / ".installed"
+    if not installed.exists() or installed.read_text() != wanted:
         subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=_PEERS, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
+        installed.write_text(wanted)
     return True
 
 

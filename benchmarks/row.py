@@ -111,8 +111,12 @@ class Rounds:
 
     def ratio(self, name: str, to: str) -> float:
         """Return the median of the ratios of two."""
+        return self.compare(name, to, lambda one, other: one / other)
+
+    def compare(self, name: str, to: str, by: Callable[[float, float], float]) -> float:
+        """Return the median of what ``by`` makes of the two figures of each round."""
         pairs = zip(self._figures[name], self._figures[to], strict=True)
-        return statistics.median(one / other for one, other in pairs)
+        return statistics.median(by(one, other) for one, other in pairs)
 
     def row(self, benchmark: str, unit: str, *, ours: str, limit: str | None, peers: Sequence[str]) -> Row:
         """Return the row of one figure beside others."""

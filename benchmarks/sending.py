@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import our_server
+from benchmarks.durability import IN_MEMORY, LOGGING_NODE, log_text, logging_node, node_log_text, without_log
 from benchmarks.event import DOCUMENT, FIELDS, resource
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.peers import ariadne_server, asgi, strawberry_server
@@ -27,6 +28,8 @@ __all__ = ["PATIENT", "channels", "fan_out", "our_server_process"]
 
 _SOCKETS = 100
 _PER_WRITE = (1, 10, 100)
+_NODE = "graphql-ws on Node"
+_LIMIT_OF = {"ours": "limit", IN_MEMORY: "limit, log in memory"}
 PATIENT: dict[str, Any] = {
     "ping_seconds": 3600.0,
     "max_connections_per_address": 100_000,
@@ -96,7 +99,7 @@ def _peers() -> dict[str, Callable[[], Any]]:
         "Ariadne": lambda: _python_peer(ariadne_server.application),
     }
     if prepare_node():
-        found["graphql-ws on Node"] = _node_peer
+        found[_NODE] = _node_peer
     return found
 
 
@@ -119,14 +122,30 @@ def _deliver(server: Remote | NodeProcess, sockets: Sockets, events: int, **give
     return rate
 
 
+def _writes(server: Remote, sockets: Sockets, together: int) -> float:
+    """Return how many events our server puts into a write, counted."""
+    # Two lanes keep the core busy while one waits for the disk; what both have at one time is one commit
+    # and one write, so the events of a write are counted, and the limit has as many.
+    events = 20 * together
+    server.tell("writes", events=events, together=together)
+    sockets.count(events * _SOCKETS)
+    return float(events * _SOCKETS / server.receive())
+
+
 def fan_out(scale: Scale) -> Iterator[Row]:
-    """Yield the rows of one stream to 100 sockets."""
+    """Yield the rows of one stream to 100 sockets.
+
+    The log's cost is shown apart: see :func:`benchmarks.durability.without_log`.
+    """
     with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
         writer = running_.enter_context(running(_bare_writer, core=MEASURED_CORE))
         bare = running_.enter_context(Sockets(writer.receive(), _SOCKETS, bare=True))
-        server = running_.enter_context(our_server_process())
-        server.call("make", workflows=1)
-        ours = running_.enter_context(_subscribed(server.call("port"), DOCUMENT, resume=True))
+        placed: dict[str, tuple[Remote, Sockets]] = {}
+        for name, in_memory in (("ours", False), (IN_MEMORY, True)):
+            server = running_.enter_context(our_server_process(log_in_memory=in_memory))
+            server.call("make", workflows=1)
+            port = server.call("port")
+            placed[name] = server, running_.enter_context(_subscribed(port, DOCUMENT, resume=True))
         peers: dict[str, tuple[Any, Sockets]] = {}
         for name, start in _peers().items():
             port, peer = running_.enter_context(start())
@@ -134,29 +153,36 @@ def fan_out(scale: Scale) -> Iterator[Row]:
         for n in _PER_WRITE:
             events = max(scale.pick(2_000, 200) if n > 1 else scale.pick(400, 60), 2 * n)
             few = max(scale.pick(60, 20), n)
-            # Two lanes keep the core busy while one waits for the disk; what both have at one time is one
-            # commit and one write, so the events of a write are counted, and the limit has as many.
-            check = 20 * n
-            server.tell("writes", events=check, together=n)
-            ours.count(check * _SOCKETS)
-            per_write = check * _SOCKETS / server.receive()
-            measures: dict[str, Callable[[], float]] = {
-                "limit": partial(_deliver_bare, writer, bare, events, max(1, round(per_write))),
-                "ours": partial(_deliver, server, ours, events, together=n),
-            }
+            per_write = {name: _writes(*placed[name], together=n) for name in placed}
+            measures: dict[str, Callable[[], float]] = {}
+            for name, counted in per_write.items():
+                measures[_LIMIT_OF[name]] = partial(
+                    _deliver_bare, writer, bare, events, max(1, round(counted))
+                )
+                measures[name] = partial(_deliver, *placed[name], events, together=n)
             for name, (peer, sockets) in peers.items():
                 measures[name] = partial(_deliver, peer, sockets, few, together=n)
             rounds = Rounds(measures, scale.runs)
             title = f"server, fan-out to {_SOCKETS} sockets, {n} event{'s' if n > 1 else ''} per write"
-            row = rounds.row(title, "deliveries/s", ours="ours", limit="limit", peers=list(peers))
-            row.detail = {"events per write, counted, the limit's as well": round(per_write, 1)}
+            row = rounds.row(title, "deliveries/s", ours="ours", limit=_LIMIT_OF["ours"], peers=list(peers))
+            row.detail = {
+                "events per write, counted, the limit's as well": round(per_write["ours"], 1),
+                "with the log in memory": round(per_write[IN_MEMORY], 1),
+                **without_log(
+                    rounds,
+                    row.unit,
+                    per_event=_SOCKETS,
+                    limit=_LIMIT_OF[IN_MEMORY],
+                    peer=_NODE if _NODE in measures else None,
+                ),
+            }
             row.settings = {
                 "published": "records appended to the durable log in the server's process, and folded",
                 **PATIENT,
             }
             targets: dict[str, Target] = {"of the limit": at_least(0.5, row.ratio_to_limit)}
             if n == 10:
-                node_times = row.times.get("graphql-ws on Node")
+                node_times = row.times.get(_NODE)
                 targets["times graphql-ws on Node"] = at_least(15, node_times)
                 targets["times Strawberry"] = at_least(80, row.times.get("Strawberry"))
             yield row.aim(targets)
@@ -171,35 +197,75 @@ def _deliver_bare(writer: Remote, sockets: Sockets, events: int, together: int) 
 # Channels -----------------------------------------------------------------------------------------------
 
 
-def channels(scale: Scale) -> Iterator[Row]:
-    """Yield the row of many channels with one subscriber each, every event for one of them."""
-    count = scale.pick(1_000, 100)
-    events, few = scale.pick(40_000, 1_000), scale.pick(4_000, 500)
-    each = count // _SOCKETS
-    with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
-        server = running_.enter_context(our_server_process())
+@contextlib.contextmanager
+def _our_channels(count: int, *, log_in_memory: bool) -> Iterator[tuple[Remote, Sockets]]:
+    with our_server_process(log_in_memory=log_in_memory) as server:
         workflows = server.call("make", workflows=count)
-        ours = running_.enter_context(Sockets(server.call("port"), _SOCKETS, resume=True))
-        ours.subscribe_more(_OF_WORKFLOW, lambda n, k: {"w": workflows[n * each + k]}, each)
+        each = count // _SOCKETS
+        with Sockets(server.call("port"), _SOCKETS, resume=True) as sockets:
+            sockets.subscribe_more(_OF_WORKFLOW, lambda n, k: {"w": workflows[n * each + k]}, each)
+            yield server, sockets
+
+
+@contextlib.contextmanager
+def _channels_of(port: int, count: int) -> Iterator[Sockets]:
+    each = count // _SOCKETS
+    with Sockets(port, _SOCKETS) as sockets:
+        sockets.subscribe_more(_OF_WORKFLOW_BY_ID, lambda n, k: {"w": f"w{n * each + k}"}, each)
+        yield sockets
+
+
+def channels(scale: Scale) -> Iterator[Row]:
+    """Yield the row of many channels with one subscriber each, every event for one of them.
+
+    Like is compared with like twice: Node's server with a log as ours has one, and ours with its log in
+    memory beside those that have none.
+    """
+    count = scale.pick(1_000, 100)
+    events, few = scale.pick(40_000, 1_600), scale.pick(4_000, 500)
+    # Lanes enough that the core never waits for the disk.
+    lanes = {"together": 100, "lanes": 8}
+    with on_core(LOAD_CORE), contextlib.ExitStack() as running_:
+        server, sockets = running_.enter_context(_our_channels(count, log_in_memory=False))
+        logs: dict[str, Any] = {"our log": _our_log(server, sockets, lanes)}
         measures: dict[str, Callable[[], float]] = {
-            # Lanes enough that the core never waits for the disk.
-            "ours": lambda: _events(server, ours, events, together=100, lanes=8)
+            "ours": partial(_events, server, sockets, events, **lanes)
         }
+        server, sockets = running_.enter_context(_our_channels(count, log_in_memory=True))
+        measures[IN_MEMORY] = partial(_events, server, sockets, events, **lanes)
         for name, start in _peers().items():
             port, peer = running_.enter_context(start())
-            sockets = running_.enter_context(Sockets(port, _SOCKETS))
-            sockets.subscribe_more(_OF_WORKFLOW_BY_ID, lambda n, k: {"w": f"w{n * each + k}"}, each)
+            sockets = running_.enter_context(_channels_of(port, count))
             measures[name] = partial(_events, peer, sockets, few, together=100, workflows=count)
+        logging = running_.enter_context(logging_node())
+        if not isinstance(logging, str):
+            peer, said = logging
+            sockets = running_.enter_context(_channels_of(said["port"], count))
+            measures[LOGGING_NODE] = partial(_events, peer, sockets, events, workflows=count, **lanes)
         rounds = Rounds(measures, scale.runs)
+        logs[LOGGING_NODE] = logging if isinstance(logging, str) else node_log_text(*logging)
     title = f"server, {count:,} channels with variables of their own, each event for one"
-    row = rounds.row(
-        title, "events/s", ours="ours", limit=None, peers=[name for name in measures if name != "ours"]
-    )
+    peers = [name for name in measures if name not in ("ours", IN_MEMORY)]
+    row = rounds.row(title, "events/s", ours="ours", limit=None, peers=peers)
+    row.detail = {
+        **logs,
+        **without_log(rounds, row.unit, per_event=1, peer=_NODE if _NODE in measures else None),
+    }
     row.settings = {
-        "published": "records appended to the durable log in the server's process, 8 x 100 side by side",
+        "published": "records appended to the durable log in the server's process, 8 x 100 side by side; "
+        "Node's with a log the same",
         **PATIENT,
     }
     yield row.aim({"times Strawberry": at_least(20, row.times.get("Strawberry"))})
+
+
+def _our_log(server: Remote, sockets: Sockets, lanes: dict[str, int]) -> str:
+    """Return the settings of our log, and how many events of so many lanes are in a transaction, counted."""
+    events = 4 * lanes["together"] * lanes["lanes"]
+    server.tell("groups", events=events, **lanes)
+    sockets.count(events)
+    groups = server.receive()
+    return log_text(server.call("log"), events / groups)
 
 
 def _events(server: Remote | NodeProcess, sockets: Sockets, events: int, **given: int) -> float:
