@@ -24,6 +24,7 @@ from circuit_breaker_sdk import (
 )
 from circuit_breaker_sdk.config import Timeouts
 from circuit_breaker_sdk.errors import CircuitBreakerError
+from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.transports import address_resolution
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.workflows import create_review_workflow, number_of
@@ -84,8 +85,6 @@ def resolved_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def refusing_upgrades(port: int) -> AsyncIterator[int]:
-    from circuit_breaker_sdk.testing import FaultProxy
-
     async with FaultProxy("127.0.0.1", port) as fault:
         fault.refuses_upgrades = True
         yield fault.port
@@ -300,8 +299,9 @@ async def test_a_proxy_that_comes_to_want_credentials_is_asked_with_growing_dela
             updates = await client.subscriptions.resource_updates().subscribe()
             proxy.answer = REFUSALS["407"][0]
             await proxy.cut()
-            await asyncio.sleep(1.0)
-            assert 2 <= len(proxy.heads) < 30
+            await until(lambda: len(proxy.heads) >= 3)
+            await asyncio.sleep(0.5)
+            assert len(proxy.heads) < 30
             assert any("HTTP 407" in str(reason) for reason in reasons)
             proxy.answer = None
             await until(lambda: client.state is ConnectionState.CONNECTED)
