@@ -18,6 +18,7 @@ class HttpProxy:
     :ivar heads: of all requests, as they came.
     :ivar answer: sent in place of its own answer; empty: it hangs up. ``None``: it does its work.
     :ivar hangs: it reads a request and says nothing.
+    :ivar hung_up: the client of a request that hung has gone.
     :ivar hosts: what names mean, to this proxy alone.
     """
 
@@ -25,6 +26,7 @@ class HttpProxy:
         self.heads: list[str] = []
         self.answer: bytes | None = None
         self.hangs = False
+        self.hung_up = False
         self.hosts: dict[str, str] = {}
         self._authorization = (
             None if credentials is None else "Basic " + base64.b64encode(credentials.encode()).decode()
@@ -81,7 +83,9 @@ class HttpProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.heads.append(head)
         if self.hangs:
-            await asyncio.Event().wait()
+            await reader.read()
+            self.hung_up = True
+            return
         if self.answer is not None:
             writer.write(self.answer)
             await writer.drain()

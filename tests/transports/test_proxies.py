@@ -122,6 +122,8 @@ def test_the_variable_of_a_scheme_wins_over_that_of_all_and_small_letters_over_c
         ("[::1]:4000", "ws://[::1]:4000/", True),
         ("127.0.0.1", "ws://127.0.0.1:4000/", True),
         ("", "ws://127.0.0.1:4000/", False),
+        ("xn--bcher-kva.example", "ws://bücher.example/", True),
+        ("A.EXAMPLE", "HTTP://a.example", True),
     ],
 )
 def test_no_proxy_names_hosts_that_are_reached_directly(

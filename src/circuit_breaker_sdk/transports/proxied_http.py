@@ -68,7 +68,8 @@ class ProxiedConnector(aiohttp.TCPConnector):
             case aiohttp.ClientHttpProxyError():
                 return proxy.refused(error.status)
             case aiohttp.ClientResponseError():
-                return proxy.unreadable(error.message.strip().splitlines()[0][:80])
+                first_line = error.message.strip().partition("\n")[0]
+                return proxy.unreadable(first_line[:80] or "no status line")
             case TimeoutError():
                 return proxy.late(self._seconds)
             case _:

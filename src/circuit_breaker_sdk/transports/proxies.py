@@ -9,7 +9,7 @@ from typing import Final, final
 from urllib.parse import unquote, urlsplit
 
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_sdk.urls import ascii_host, split_url
+from circuit_breaker_sdk.urls import ascii_host, http_url, split_url
 
 __all__ = ["Proxies", "Proxy", "ProxyError"]
 
@@ -163,8 +163,8 @@ class Proxies:
         """
         if self._given is not None or not self._environment:
             return self._given
-        parts = urlsplit(url)
-        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+        parts = urlsplit(http_url(url))  # its host in ASCII, for whichever transport
+        scheme = parts.scheme
         name = scheme if self._environment.get(scheme) else "all"
         address = self._environment.get(name)
         if not address or self._is_excepted(
