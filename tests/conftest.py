@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
+
+# Clients of the tests reach their servers directly, whatever the machine says; so do processes they start.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[_name]
 
 
 async def _run_and_check_tasks(test: Callable[..., Awaitable[None]], arguments: dict[str, object]) -> None:

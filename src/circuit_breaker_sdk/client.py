@@ -8,12 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk import domains
-from circuit_breaker_sdk.client_arguments import (
-    check_types,
-    checked_text,
-    checked_urls,
-    connection_settings,
-)
+from circuit_breaker_sdk.client_arguments import check_types, checked_text, checked_urls, connection_settings
 from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.client_parts import ClientParts
 from circuit_breaker_sdk.config import (
@@ -75,16 +70,16 @@ class Client:
     :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
         themselves, without loss where the server resumes: see ``Subscription.continuity``.
     :param circuit_breaker: when a URL that keeps failing is left alone.
-    :param critical: poll for every subscription while no WebSocket gets through: see
-        :meth:`SubscriptionBuilder.critical`.
+    :param critical: poll while no WebSocket gets through: see :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
     :param pool: spreads subscriptions over several connections; ``None``: all share one.
     :param batching: how messages to the server wait for each other, to go out in one write.
     :param heartbeat: how a dead connection is noticed; ``None`` sends no pings.
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
-    :param cursor_store: where subscriptions with a ``cursor_key`` keep their cursors: a file's path, or an
-        object of yours.
+    :param cursor_store: where each ``cursor_key`` keeps its cursor: a file's path, or an object of yours.
     :param ssl: a context for ``wss`` and ``https``; ``None`` trusts what the system trusts.
+    :param proxy: ``http://user:password@host:port``, which all connections go through.
+    :param trust_env: without ``proxy``, take that of ``HTTP_PROXY`` and its like in the environment.
     :raises UsageError: an argument cannot be used.
 
     Example::
@@ -114,6 +109,8 @@ class Client:
         offline_queue: OfflineQueue | None = None,
         pool: SubscriptionConnectionPool | None = None,
         batching: MessageBatching | None = None,
+        proxy: str | None = None,
+        trust_env: bool = True,
     ) -> None:
         urls = checked_urls(url)
         settings = connection_settings(
@@ -126,6 +123,8 @@ class Client:
             timeouts=timeouts,
             heartbeat=heartbeat,
             batching=batching,
+            proxy=proxy,
+            trust_env=trust_env,
         )
         self._url = urls[0]
         self._affinity = LoopAffinity()

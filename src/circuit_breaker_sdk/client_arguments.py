@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
 from circuit_breaker_sdk.connections import ConnectionSettings, Credentials, TokenSource
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.transports.proxies import Proxies
 from circuit_breaker_sdk.urls import websocket_url
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def connection_settings(
     timeouts: Timeouts | None,
     heartbeat: Heartbeat | None,
     batching: MessageBatching | None,
+    proxy: str | None,
+    trust_env: bool,
 ) -> ConnectionSettings:
     """Check what concerns the connection, and return it as settings.
 
@@ -58,7 +61,12 @@ def connection_settings(
     )
     return ConnectionSettings(
         url=websocket_url(url),
-        credentials=Credentials(token=token, headers=headers, connection_params=connection_params),
+        credentials=Credentials(
+            token=token,
+            headers=headers,
+            connection_params=connection_params,
+            proxies=Proxies(proxy, trust_env=trust_env),
+        ),
         ssl=_checked_context(ssl),
         limits=limits or MessageLimits(),
         timeouts=timeouts or Timeouts(),

@@ -116,6 +116,14 @@ class ClientBuilder(Generic[C]):
         """Set how messages to the server wait for each other."""
         return self._set("batching", batching)
 
+    def proxy(self, url: str) -> Self:
+        """Set the HTTP proxy that all connections go through."""
+        return self._set("proxy", url)
+
+    def trust_env(self, trust_env: bool) -> Self:
+        """Set whether the environment may name a proxy."""
+        return self._set("trust_env", trust_env)
+
     def pool(self, pool: SubscriptionConnectionPool) -> Self:
         """Spread subscriptions over several connections; a pool serves one client."""
         return self._set("pool", pool)

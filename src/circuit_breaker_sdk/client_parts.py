@@ -82,6 +82,8 @@ class ClientParts:
             raise UsageError(f"max_buffered_bytes must be greater than 0, not {max_buffered_bytes}")
         policy, breaker = recovery or ErrorRecoveryPolicy(), circuit_breaker or CircuitBreakerPolicy()
         websocket_urls = [websocket_url(each) for each in urls]
+        for each in websocket_urls:
+            settings.credentials.proxies.of(each)  # now, and not when it is connected to
 
         def supervisor() -> Supervisor:
             return Supervisor(settings, urls=websocket_urls, policy=policy, breaker=breaker)

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["http_url", "redacted", "websocket_url"]
+__all__ = ["ascii_host", "http_url", "redacted", "split_url", "websocket_url"]
 
 _WEBSOCKET_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
@@ -77,7 +77,7 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
     # urlsplit drops some of these silently, and a line break would split the request line.
     if any(character.isspace() or not character.isprintable() for character in url):
         raise UsageError("the URL contains white space or control characters: remove them")
-    split = _split(url)
+    split = split_url(url)
     if split is None:
         # Why is not said, and the error not chained: it repeats what may be a password.
         raise UsageError(f"not a URL, its host or port cannot be read: write the full address, {_EXAMPLE}")
@@ -100,7 +100,7 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
         raise UsageError(f"{redacted(url)}: a URL to connect to has no fragment: remove what follows '#'")
     if port == 0:
         raise UsageError(f"{redacted(url)}: port 0 cannot be connected to: write the server's port")
-    host = _ascii_host(parts)
+    host = ascii_host(parts)
     return urlunsplit(
         (
             scheme,
@@ -112,7 +112,8 @@ def _normalised(url: object, schemes: dict[str, str]) -> str:
     )
 
 
-def _split(url: str) -> tuple[SplitResult, int | None] | None:
+def split_url(url: str) -> tuple[SplitResult, int | None] | None:
+    """Return the parts of a URL and its port; ``None`` where they cannot be read."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -121,10 +122,14 @@ def _split(url: str) -> tuple[SplitResult, int | None] | None:
     return parts, port
 
 
-def _ascii_host(parts: SplitResult) -> str:
+def ascii_host(parts: SplitResult, *, example: str = _EXAMPLE) -> str:
+    """Return the host of a URL in ASCII; an IPv6 address is in brackets.
+
+    :raises UsageError: it is missing, or none; says what to write instead, as in ``example``.
+    """
     host = parts.hostname
     if not host:
-        raise UsageError(f"{redacted(parts.geturl())}: the host is missing, {_EXAMPLE}")
+        raise UsageError(f"{redacted(parts.geturl())}: the host is missing, {example}")
     if parts.netloc.startswith("["):
         import ipaddress  # noqa: PLC0415 (seldom needed, and the SDK imports fast)
 
@@ -139,5 +144,5 @@ def _ascii_host(parts: SplitResult) -> str:
         ascii_host = ""
     # Some characters become others under IDNA: an acute accent alone, for one, becomes a space and a letter.
     if not _HOST.fullmatch(ascii_host):
-        raise UsageError(f"{redacted(parts.geturl())}: {host!r} is not a host name, {_EXAMPLE}")
+        raise UsageError(f"{redacted(parts.geturl())}: {host!r} is not a host name, {example}")
     return ascii_host

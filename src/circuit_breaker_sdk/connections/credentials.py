@@ -9,6 +9,7 @@ from circuit_breaker_sdk.connections.redaction import Redaction, texts_in
 from circuit_breaker_sdk.connections.tokens import Tokens, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.transports.headers import checked_headers
+from circuit_breaker_sdk.transports.proxies import Proxies
 
 __all__ = ["Credentials"]
 
@@ -32,7 +33,7 @@ class Credentials:
         Credentials(token="…", headers={"X-Tenant": "acme"}, connection_params={"locale": "en"})
     """
 
-    __slots__ = ("_connection_params", "_headers", "redaction", "tokens")
+    __slots__ = ("_connection_params", "_headers", "proxies", "redaction", "tokens")
 
     def __init__(
         self,
@@ -40,13 +41,16 @@ class Credentials:
         token: str | TokenSource | None = None,
         headers: Mapping[str, str] | None = None,
         connection_params: Mapping[str, object] | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
+        """``proxies``: whose credentials are kept secret too; ``None`` connects directly."""
         for name, value in (("headers", headers), ("connection_params", connection_params)):
             if value is not None and not isinstance(value, Mapping):
                 raise UsageError(f"{name} must be a mapping, not {type(value).__name__}")
         self._headers = checked_headers(headers)
         self.tokens: Tokens = Tokens(token)
         self._connection_params = dict(connection_params or {})
+        self.proxies: Proxies = proxies or Proxies(trust_env=False)
         self.redaction: Redaction = Redaction(self._secrets)
         """Takes all of these out of texts that a server may have written."""
 
@@ -68,6 +72,7 @@ class Credentials:
 
     def _secrets(self) -> Iterable[str]:
         yield from self.tokens.recent
+        yield from self.proxies.secrets()
         for values in (self._headers, self._connection_params):
             for name, value in values.items():
                 if name.lower() not in _HARMLESS:

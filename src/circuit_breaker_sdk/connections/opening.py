@@ -43,6 +43,7 @@ async def open_connection(
             ssl=settings.ssl,
             limits=settings.limits,
             timeouts=settings.timeouts,
+            proxy=settings.credentials.proxies.of(settings.url),
         )
     except TransportError as error:
         redaction.error(error)

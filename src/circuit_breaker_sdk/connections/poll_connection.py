@@ -322,6 +322,7 @@ class PollConnection:
                 ssl=settings.ssl,
                 timeouts=settings.timeouts,
                 limits=settings.limits,
+                proxy=settings.credentials.proxies.of(url),
             )
         return transport
 

@@ -273,6 +273,7 @@ class Executor:
                 ssl=self._settings.ssl,
                 timeouts=self._settings.timeouts,
                 limits=self._settings.limits,
+                proxy=self._settings.credentials.proxies.of(url),
             )
         return transport
 

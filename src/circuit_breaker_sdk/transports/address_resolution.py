@@ -16,6 +16,9 @@ from typing import Final, TypeAlias, TypeVar, cast, final
 from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from circuit_breaker_sdk.transports.proxies import Proxy
+from circuit_breaker_sdk.transports.proxy_tunnel import open_tunnel
+
 __all__ = ["STAGGER_SECONDS", "Address", "HttpResolver", "open_stream", "resolve"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -38,23 +41,41 @@ async def resolve(host: str, port: int, family: int = socket.AF_UNSPEC) -> list[
 
 
 async def open_stream(
-    protocol_factory: Callable[[], P], host: str, port: int, *, context: ssl.SSLContext | None, seconds: float
+    protocol_factory: Callable[[], P],
+    host: str,
+    port: int,
+    *,
+    context: ssl.SSLContext | None,
+    seconds: float,
+    proxy: Proxy | None = None,
 ) -> P:
     """Connect to the first address that answers, with TLS where there is a context; return the protocol.
 
-    Where TLS fails at one address, the others are tried. Cancelling closes whatever is open.
+    Where TLS fails at one address, the others are tried. Cancelling closes whatever is open. Through a proxy,
+    the addresses are those of the proxy, which resolves the host's name itself.
 
     :param seconds: how long TLS may take at one address.
+    :raises ProxyError: the proxy gave no connection.
     :raises OSError: no address answers, or TLS failed: at the first, if at all of them.
     """
-    addresses = await resolve(host, port)
+    if proxy is None:
+        addresses = await resolve(host, port)
+    else:
+        try:
+            addresses = await resolve(proxy.host, proxy.port)
+        except OSError as error:
+            raise proxy.unreachable(error) from error
     refused: ssl.SSLError | None = None
     while addresses:
         try:
             connected = await start_connection(addresses, happy_eyeballs_delay=STAGGER_SECONDS, interleave=1)
         except OSError as error:
+            if proxy is not None and refused is None:
+                raise proxy.unreachable(error) from error
             raise refused or error  # noqa: B904 (one or the other)
         try:
+            if proxy is not None:
+                await open_tunnel(connected, proxy, host, port)
             peer = connected.getpeername()[:2]
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, protocol = await asyncio.get_running_loop().create_connection(

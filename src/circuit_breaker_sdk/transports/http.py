@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
@@ -24,6 +25,8 @@ from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.transports.address_resolution import STAGGER_SECONDS, HttpResolver
 from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
 from circuit_breaker_sdk.transports.headers import checked_headers
+from circuit_breaker_sdk.transports.proxied_http import ProxiedConnector, proxy_arguments
+from circuit_breaker_sdk.transports.proxies import Proxy, ProxyError
 from circuit_breaker_sdk.urls import http_url, redacted
 
 __all__ = ["HttpTransport"]
@@ -54,6 +57,7 @@ class HttpTransport:
     :param url: ``http``, ``https``, ``ws`` or ``wss``; see :func:`~circuit_breaker_sdk.urls.http_url`.
     :param headers: asked before each request, so that a refreshed token is used at once.
     :param ssl: for ``https``; ``None`` trusts what the system trusts.
+    :param proxy: leads to the server; ``None`` connects directly.
 
     Example::
 
@@ -70,11 +74,15 @@ class HttpTransport:
         ssl: tls.SSLContext | None = None,
         timeouts: Timeouts,
         limits: MessageLimits | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._url = http_url(url)
         self._place = redacted(self._url)
         self._headers = headers
         self._ssl = ssl
+        self._proxy = proxy
+        self._is_secure = self._url.startswith("https")
+        self._through = "" if proxy is None else f" through the proxy {proxy.place}"
         self._has_answered = False
         self._timeouts = timeouts
         self._limits = limits or MessageLimits()
@@ -138,7 +146,9 @@ class HttpTransport:
             raise  # some are a TimeoutError, and not that of the limit
         except TimeoutError:
             if not self._is_closed:
-                raise OperationTimeoutError(f"{self._place}: {what}", seconds=seconds) from None
+                raise OperationTimeoutError(
+                    f"{self._place}: {what}{self._through}", seconds=seconds
+                ) from None
             if not may_be_sent:
                 raise UsageError(_CLOSED) from None
             raise ConnectionFailed(
@@ -157,7 +167,7 @@ class HttpTransport:
 
     def _only_200(self, response: aiohttp.ClientResponse, body: bytes) -> bytes:
         if response.status != 200:
-            raise refusal(response.status, response.headers, url=self._place, purpose="answer polls")
+            raise self._refusal(response, "answer polls")
         return body
 
     async def aclose(self) -> None:
@@ -181,10 +191,15 @@ class HttpTransport:
     ) -> bytes:
         try:
             async with self._open_session().post(
-                URL(self._url, encoded=True), data=body, headers=headers, allow_redirects=False
+                URL(self._url, encoded=True),
+                data=body,
+                allow_redirects=False,
+                **proxy_arguments(self._proxy, headers, secure=self._is_secure),
             ) as response:
                 self._has_answered = True
                 return judge(response, await self._read(response))
+        except ProxyError as error:
+            raise ConnectionFailed(error.text, url=self._place, not_sent=True) from error.__cause__
         except aiohttp.ConnectionTimeoutError as error:
             raise ConnectionFailed(
                 f"no connection within connect_seconds ({self._timeouts.connect_seconds:g} s)",
@@ -195,7 +210,8 @@ class HttpTransport:
             raise self._not_connected(error) from error
         except aiohttp.ClientResponseError as error:
             raise ConnectionFailed(
-                f"the answer is not HTTP ({error.message.strip()}): check host and port", url=self._place
+                f"the answer is not HTTP ({error.message.strip()}): check host and port{self._advice()}",
+                url=self._place,
             ) from error
         except aiohttp.ClientError as error:
             raise ConnectionFailed(
@@ -212,17 +228,23 @@ class HttpTransport:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            seconds = self._timeouts.connect_seconds
+            new_connector = (
+                aiohttp.TCPConnector
+                if self._proxy is None
+                else functools.partial(ProxiedConnector, self._proxy, seconds)
+            )
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=new_connector(
                     ssl=self._ssl if self._ssl is not None else True,
                     keepalive_timeout=_IDLE_SECONDS,
-                    resolver=HttpResolver(self._timeouts.connect_seconds),
+                    resolver=HttpResolver(seconds),
                     use_dns_cache=False,
                     happy_eyeballs_delay=STAGGER_SECONDS,
                     interleave=1,
                 ),
                 # execute_seconds bounds all of it; aiohttp's own default would be five minutes.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_seconds),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=seconds),
                 headers={"Accept": _ACCEPT, "Content-Type": "application/json"},
                 # Cookies of one answer have no business in the next request of a program.
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -251,8 +273,7 @@ class HttpTransport:
         status = response.status
         decoded = _graphql_response(body)
         if status in {401, 403, 429} or 300 <= status < 400 or (decoded is None and status >= 400):
-            error = refusal(status, response.headers, url=self._place, purpose="answer GraphQL over HTTP")
-            raise _with_server_text(error, decoded)
+            raise _with_server_text(self._refusal(response, "answer GraphQL over HTTP"), decoded)
         if decoded is None:
             raise ConnectionFailed(
                 f"the answer (HTTP {status}, {response.content_type}) is not a GraphQL response: is this the "
@@ -261,9 +282,26 @@ class HttpTransport:
             )
         return body
 
+    def _refusal(self, response: aiohttp.ClientResponse, purpose: str) -> TransportError:
+        """Return what the status means; where a proxy reads the answers, it may be the proxy's own."""
+        status = response.status
+        error = refusal(status, response.headers, url=self._place, purpose=purpose)
+        if self._proxy is None or self._is_secure:
+            return error
+        if status == 407:
+            return ConnectionFailed(self._proxy.refused(status).text, url=self._place, not_sent=True)
+        note = f"; it may be the proxy {self._proxy.place} that says so"
+        if isinstance(error, AuthenticationFailed) and status == 403:
+            return AuthenticationFailed(error.message + note)
+        if isinstance(error, ConnectionFailed) and status >= 500:
+            return ConnectionFailed(error.message + note, url=self._place)
+        return error
+
     def _advice(self) -> str:
         # A server of TLS hangs up on a plain request; one that has answered before speaks what we speak.
-        if self._has_answered or self._url.startswith("https"):
+        if self._proxy is not None:
+            return f";{self._through}"
+        if self._has_answered or self._is_secure:
             return ""
         return "; if the server speaks TLS at this port, use https://"
 
@@ -273,7 +311,7 @@ class HttpTransport:
             cause = error.certificate_error
         if not isinstance(cause, OSError):
             cause = OSError(str(cause))
-        text = explain_os_error(cause, host=error.host, secure=self._url.startswith("https"))
+        text = explain_os_error(cause, host=error.host, secure=self._is_secure)
         return ConnectionFailed(text, url=self._place, not_sent=True)
 
 

@@ -24,6 +24,7 @@ from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.transports.listeners import ClientListener, ServerListener
 from circuit_breaker_sdk.transports.message_socket import ClientSink, MessageSink, SocketState, WebSocket
 from circuit_breaker_sdk.transports.picows_protocol import FrameProtocol, frame_protocol_arguments
+from circuit_breaker_sdk.transports.proxies import Proxy, ProxyError
 from circuit_breaker_sdk.urls import redacted, websocket_url
 
 __all__ = ["ClientSink", "MessageSink", "ServerListener", "SocketState", "WebSocket", "connect"]
@@ -40,6 +41,7 @@ async def connect(
     ssl: tls.SSLContext | None = None,
     limits: MessageLimits,
     timeouts: Timeouts,
+    proxy: Proxy | None = None,
 ) -> WebSocket:
     """Open a WebSocket to ``url`` and return it once one of ``subprotocols`` is agreed on.
 
@@ -51,8 +53,10 @@ async def connect(
     :param headers: added to the request, for example ``Authorization``.
     :param ssl: for ``wss``; ``None`` trusts what the system trusts.
     :param timeouts: ``connect_seconds`` bounds all of this together.
+    :param proxy: leads to the server by a tunnel, inside of which TLS is; ``None`` connects directly.
     :raises UsageError: the URL or a header is wrong; nothing was sent.
-    :raises ConnectionFailed: name look-up, TCP or TLS failed, or the server is not able to answer now.
+    :raises ConnectionFailed: name look-up, TCP, TLS or a proxy failed, or the server is not able to
+        answer now.
     :raises HandshakeFailed: the peer is no WebSocket server at this path, or agreed on no subprotocol.
     :raises AuthenticationFailed: HTTP 401 or 403.
     :raises RateLimitExceeded: HTTP 429.
@@ -66,6 +70,7 @@ async def connect(
         headers=checked_headers(headers),
         limits=limits,
         timeouts=timeouts,
+        proxy=proxy,
     )
     try:
         async with asyncio.timeout(timeouts.connect_seconds):
@@ -91,9 +96,11 @@ class _Attempt:
         headers: dict[str, str],
         limits: MessageLimits,
         timeouts: Timeouts,
+        proxy: Proxy | None,
     ) -> None:
         self.place = redacted(target)
-        self.phase = "connecting"
+        self.phase = "connecting" if proxy is None else f"connecting through the proxy {proxy.place}"
+        self._proxy = proxy
         self._parts = urlsplit(target)
         self._sink = sink
         self._subprotocols = subprotocols
@@ -148,9 +155,12 @@ class _Attempt:
                 parts.port or (443 if secure else 80),
                 context=context,
                 seconds=self._timeouts.connect_seconds,
+                proxy=self._proxy,
             )
         except TransportError:
             raise  # some are an OSError as well
+        except ProxyError as error:
+            raise ConnectionFailed(error.text, url=self.place, not_sent=True) from error.__cause__
         except OSError as error:
             text = explain_os_error(error, host=host, secure=secure)
             raise ConnectionFailed(text, url=self.place) from error

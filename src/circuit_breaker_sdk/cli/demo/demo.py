@@ -50,7 +50,7 @@ async def demo(stop: asyncio.Event, *, seconds: float | None, as_json: bool) -> 
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-demo-") as directory:
             # Checked when a course asks for it: what it foretells must not depend on the time.
             settings = ServerSettings(data_dir=Path(directory), port=0, mcp_check_seconds=3600.0)
-            async with Server(settings) as server, Client(server.url) as client:
+            async with Server(settings) as server, Client(server.url, trust_env=False) as client:
                 performance = _Performance(client, stop, started_at=started_at, stdout_is_free=not as_json)
                 ledger, verdict = await performance.run(seconds)
     except (ServerStartError, OSError) as error:
