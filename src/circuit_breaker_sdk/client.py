@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @final
 class Client:
-    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or a pool.
+    """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or its stand-ins.
 
     It connects on first use and ends with its block or :meth:`aclose`. All methods belong on the event loop
     of the first use; from another loop or thread they raise ``UsageError``.
@@ -70,7 +70,9 @@ class Client:
     :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
         themselves, without loss where the server resumes: see ``Subscription.continuity``.
     :param circuit_breaker: when a URL that keeps failing is left alone.
-    :param critical: poll while no WebSocket gets through: see :meth:`SubscriptionBuilder.critical`.
+    :param transports: what may bring subscriptions: ``websocket``, and in its place ``sse`` and ``poll`` for
+        critical ones, or for all at a server that has no WebSockets. Without ``websocket`` the first is used.
+    :param critical: all subscriptions may use these stand-ins: see :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
     :param pool: spreads subscriptions over several connections; ``None``: all share one.
     :param batching: how messages to the server wait for each other, to go out in one write.
@@ -111,6 +113,7 @@ class Client:
         batching: MessageBatching | None = None,
         proxy: str | None = None,
         trust_env: bool = True,
+        transports: Sequence[str] = ("websocket", "sse", "poll"),
     ) -> None:
         urls = checked_urls(url)
         settings = connection_settings(
@@ -140,6 +143,7 @@ class Client:
             critical=critical,
             offline_queue=offline_queue,
             affinity=self._affinity,
+            transports=transports,
         )
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts
+from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts, TransportKind
 from circuit_breaker_sdk.connections import ConnectionSettings, Credentials, TokenSource
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.transports.proxies import Proxies
@@ -14,7 +14,7 @@ from circuit_breaker_sdk.urls import websocket_url
 if TYPE_CHECKING:
     import ssl as tls
 
-__all__ = ["check_types", "checked_text", "checked_urls", "connection_settings"]
+__all__ = ["check_types", "checked_text", "checked_transports", "checked_urls", "connection_settings"]
 
 
 def checked_urls(given: object) -> Sequence[str]:
@@ -73,6 +73,25 @@ def connection_settings(
         heartbeat=heartbeat,
         batching=batching or MessageBatching(),
     )
+
+
+def checked_transports(given: Sequence[str]) -> tuple[TransportKind, ...]:
+    """Return the transports of a client, in order of preference.
+
+    :raises UsageError: there is none, one is unknown, or stands there twice.
+    """
+    known = ", ".join(repr(str(kind)) for kind in TransportKind)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise UsageError(f"transports must be a tuple of {known}, not {given!r:.60}")
+    try:
+        kinds = tuple(TransportKind(each) for each in given)
+    except ValueError as error:
+        raise UsageError(f"transports may hold {known}; {error}") from None
+    if not kinds or len(set(kinds)) != len(kinds):
+        raise UsageError(f"transports must hold each of {known} at most once, and at least one")
+    if TransportKind.WEBSOCKET in kinds[1:]:
+        raise UsageError("transports: 'websocket' comes first, or not at all; the others are its fallbacks")
+    return kinds
 
 
 def _checked_context(given: object) -> tls.SSLContext | None:

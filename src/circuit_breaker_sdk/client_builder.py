@@ -124,6 +124,10 @@ class ClientBuilder(Generic[C]):
         """Set whether the environment may name a proxy."""
         return self._set("trust_env", trust_env)
 
+    def transports(self, *transports: str) -> Self:
+        """Set what may bring subscriptions, in order of preference: ``websocket``, ``sse``, ``poll``."""
+        return self._set("transports", transports)
+
     def pool(self, pool: SubscriptionConnectionPool) -> Self:
         """Spread subscriptions over several connections; a pool serves one client."""
         return self._set("pool", pool)

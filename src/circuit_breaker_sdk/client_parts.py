@@ -7,15 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import final
 
-from circuit_breaker_sdk.client_arguments import check_types
+from circuit_breaker_sdk.client_arguments import check_types, checked_transports
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
     ErrorRecoveryPolicy,
     OfflineQueue,
+    TransportKind,
 )
 from circuit_breaker_sdk.connections import (
     ConnectionSettings,
+    EventStreamConnection,
+    FallbackLinks,
+    Link,
     PollConnection,
     SubscriptionConnectionPool,
     Supervisor,
@@ -64,6 +68,7 @@ class ClientParts:
         critical: bool,
         offline_queue: OfflineQueue | None,
         affinity: LoopAffinity,
+        transports: Sequence[str],
     ) -> None:
         """The arguments are those of the client.
 
@@ -91,10 +96,22 @@ class ClientParts:
         pooled = None if pool is None else pool.serve(supervisor)
         self.first: Supervisor = supervisor() if pooled is None else pooled.first
         self.connections: Supervisor | PoolSupervisor = pooled or self.first
-        self._poll = PollConnection(settings, websocket_urls)
+        kinds = checked_transports(transports)
+        streams, polls = (
+            EventStreamConnection(settings, websocket_urls),
+            PollConnection(settings, websocket_urls),
+        )
+        by_kind: dict[TransportKind, Link] = {TransportKind.SSE: streams, TransportKind.POLL: polls}
+        links = FallbackLinks(
+            [by_kind[kind] for kind in kinds if kind in by_kind],
+            rest_seconds=breaker.open_seconds,
+            streams=streams if TransportKind.SSE in kinds else None,
+            uses_websocket=TransportKind.WEBSOCKET in kinds,
+        )
+        self._fallbacks = (streams, polls)
         self.manager: SubscriptionManager = SubscriptionManager(
             self.first,
-            self._poll,
+            links,
             buffer=buffer or BufferLimits(),
             timeouts=settings.timeouts,
             policy=policy,
@@ -142,7 +159,7 @@ class ClientParts:
             [
                 # First: what it unsubscribes goes out before its connection closes.
                 self.manager.aclose(caller=caller),
-                self._poll.aclose(),
+                *(link.aclose() for link in self._fallbacks),
                 self.connections.aclose(),
                 self.executor.aclose(),
                 self.tokens.aclose(caller=caller),

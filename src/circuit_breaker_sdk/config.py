@@ -21,6 +21,7 @@ __all__ = [
     "PoolStrategy",
     "QueueOverflow",
     "Timeouts",
+    "TransportKind",
 ]
 
 
@@ -243,6 +244,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             execute_seconds=self.execute_seconds,
             close_seconds=self.close_seconds,
         )
+
+
+class TransportKind(enum.StrEnum):
+    """Transport of a subscription's events; the values are what ``Client(transports=…)`` takes."""
+
+    WEBSOCKET = "websocket"
+    """One socket for all subscriptions (``graphql-transport-ws``)."""
+    SSE = "sse"
+    """Server-sent events (graphql-sse): one stream for all where the server has such, else one for each."""
+    POLL = "poll"
+    """Long-polling, of this project's servers."""
 
 
 class PoolStrategy(enum.StrEnum):

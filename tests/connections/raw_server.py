@@ -143,6 +143,9 @@ class RecordingRoute:
     def positioned(self, cursor: str) -> None:
         self._note("positioned", cursor)
 
+    def accepted(self) -> None:
+        self._note("accepted", None)
+
     def resumes_after(self, cursor: str) -> None:
         self._note("resumes_after", cursor)
 

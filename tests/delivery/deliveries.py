@@ -64,6 +64,9 @@ class Rig:
         else:
             delivery.give_up(error)
 
+    def uncertain(self, _delivery: Delivery[Any]) -> None:
+        self.gaps.append("unknown")
+
     def ended(self, _delivery: Delivery[Any]) -> None:
         self.ends += 1
 

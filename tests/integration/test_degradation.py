@@ -1,4 +1,4 @@
-"""Where no WebSocket gets through: long-polling, and back, on real sockets; nothing lost, nothing doubled."""
+"""Where no WebSocket gets through: event streams or polls, and back; nothing lost, nothing doubled."""
 
 from __future__ import annotations
 
@@ -45,67 +45,78 @@ class World(NamedTuple):
             await self.direct.workflows.create_resource(workflow_id=self.workflow, data={"n": n})
 
 
-def client_of(port: int, *, critical: bool = False) -> Client:
+BOTH = pytest.mark.parametrize("fallback", ["sse", "poll"])
+
+
+def client_of(port: int, *, critical: bool = False, fallback: str = "poll") -> Client:
     return Client(
         f"ws://127.0.0.1:{port}/graphql",
         recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05),
         circuit_breaker=CircuitBreakerPolicy(failure_threshold=2, open_seconds=0.1),
         critical=critical,
+        transports=("websocket", fallback),
     )
 
 
 @asynccontextmanager
-async def world(tmp_path: Path, *, critical: bool = False) -> AsyncIterator[World]:
+async def world(tmp_path: Path, *, critical: bool = False, fallback: str = "poll") -> AsyncIterator[World]:
     async with (
         Server(ServerSettings(port=0, data_dir=tmp_path, ring_size=4)) as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
-        client_of(proxy.port, critical=critical) as client,
+        client_of(proxy.port, critical=critical, fallback=fallback) as client,
         Client(server.url) as direct,
     ):
         yield World(client, direct, proxy, (await create_review_workflow(direct)).id)
 
 
-async def test_it_polls_while_upgrades_are_refused_and_goes_back_by_itself(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+@BOTH
+async def test_it_falls_back_while_upgrades_are_refused_and_returns_by_itself(
+    tmp_path: Path, fallback: str
+) -> None:
+    async with world(tmp_path, fallback=fallback) as w:
         builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
         updates = await builder.critical().subscribe()
         n = 0
         for _ in range(3):
-            assert not updates.is_polled
+            assert updates.transport == "websocket"
             await w.publish(n, n + 1)
             w.proxy.refuses_upgrades = True
             w.proxy.cut()
             await w.publish(n + 2, n + 3)
-            await until(lambda: updates.is_polled and updates.state is SubscriptionState.LIVE)
+            await until(lambda: updates.transport == fallback and updates.state is SubscriptionState.LIVE)
             await w.publish(n + 4, n + 5)
             assert [number_of(await anext(updates)) for _ in range(6)] == list(range(n, n + 6))
             await w.publish(n + 6)
             assert number_of(await anext(updates)) == n + 6
             w.proxy.refuses_upgrades = False
-            await until(lambda: not updates.is_polled and updates.state is SubscriptionState.LIVE)
+            await until(lambda: updates.transport == "websocket" and updates.state is SubscriptionState.LIVE)
             n += 7
         assert updates.continuity is Continuity.OK
         assert updates.stats().received == 21
 
 
-async def test_one_that_is_not_critical_ends_where_upgrades_are_refused(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+@BOTH
+async def test_one_that_is_not_critical_ends_where_upgrades_are_refused(
+    tmp_path: Path, fallback: str
+) -> None:
+    async with world(tmp_path, fallback=fallback) as w:
         critical = await w.client.subscriptions.resource_updates().critical().subscribe()
         other = await w.client.subscriptions.resource_updates().subscribe()
         w.proxy.refuses_upgrades = True
         w.proxy.cut()
         with pytest.raises(TransportError):
             await anext(other)
-        await until(lambda: critical.is_polled)
+        await until(lambda: critical.transport == fallback)
 
 
-async def test_a_client_can_begin_with_polling_and_several_ride_in_one_request(tmp_path: Path) -> None:
-    async with world(tmp_path, critical=True) as w:
+@BOTH
+async def test_a_client_can_begin_with_a_fallback_which_several_share(tmp_path: Path, fallback: str) -> None:
+    async with world(tmp_path, critical=True, fallback=fallback) as w:
         w.proxy.refuses_upgrades = True
         first = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
         second = await w.client.workflows.subscribe_workflow_events(workflow_id=w.workflow).subscribe()
-        assert first.is_polled
-        assert second.is_polled
+        assert first.transport == fallback
+        assert second.transport == fallback
         await w.publish(1)
         assert number_of(await anext(first)) == 1
         assert (await anext(second)).type == "RESOURCE_CREATED"
@@ -115,8 +126,9 @@ async def test_a_client_can_begin_with_polling_and_several_ride_in_one_request(t
         assert w.client.metrics.active_subscriptions == 1
 
 
-async def test_a_stream_that_ends_ends_by_polling_too(tmp_path: Path) -> None:
-    async with world(tmp_path, critical=True) as w:
+@BOTH
+async def test_a_stream_that_ends_ends_by_a_fallback_too(tmp_path: Path, fallback: str) -> None:
+    async with world(tmp_path, critical=True, fallback=fallback) as w:
         w.proxy.refuses_upgrades = True
         text = " ".join(map(str, range(500)))
         chunks = await w.client.llm.subscribe_stream(request_id="r1").subscribe()
@@ -127,8 +139,9 @@ async def test_a_stream_that_ends_ends_by_polling_too(tmp_path: Path) -> None:
         assert chunks.state is SubscriptionState.COMPLETED
 
 
-async def test_refusals_and_gaps_come_by_polling_too(tmp_path: Path) -> None:
-    async with world(tmp_path, critical=True) as w:
+@BOTH
+async def test_refusals_and_gaps_come_by_a_fallback_too(tmp_path: Path, fallback: str) -> None:
+    async with world(tmp_path, critical=True, fallback=fallback) as w:
         w.proxy.refuses_upgrades = True
         with pytest.raises(GapError, match="epoch"):
             await w.client.subscriptions.resource_updates().after("00000000000000ff.7.0.0123abcd").subscribe()
@@ -136,8 +149,9 @@ async def test_refusals_and_gaps_come_by_polling_too(tmp_path: Path) -> None:
             await w.client.workflows.subscribe_workflow_events(workflow_id="nobody").subscribe()
 
 
-async def test_a_slow_consumer_stops_the_polling_of_its_stream_and_loses_nothing(tmp_path: Path) -> None:
-    async with world(tmp_path, critical=True) as w:
+@BOTH
+async def test_a_slow_consumer_stops_its_stream_and_loses_nothing(tmp_path: Path, fallback: str) -> None:
+    async with world(tmp_path, critical=True, fallback=fallback) as w:
         w.proxy.refuses_upgrades = True
         builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
         slow = await builder.buffer(BufferLimits(max_events=4)).subscribe()
@@ -164,8 +178,9 @@ async def test_for_a_consumer_that_is_slow_nothing_more_is_polled(tmp_path: Path
         assert [number_of(await anext(slow)) for _ in range(40)] == list(range(40))
 
 
-async def test_a_poll_that_is_lost_is_sent_again(tmp_path: Path) -> None:
-    async with world(tmp_path, critical=True) as w:
+@BOTH
+async def test_a_fallback_that_is_cut_goes_on_from_the_cursor(tmp_path: Path, fallback: str) -> None:
+    async with world(tmp_path, critical=True, fallback=fallback) as w:
         w.proxy.refuses_upgrades = True
         updates = await w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow).subscribe()
         for n in range(5):

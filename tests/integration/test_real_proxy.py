@@ -94,7 +94,7 @@ async def test_streams_queries_and_polls_go_through_and_a_cut_loses_nothing(
                 line.refuses_upgrades = n == 6 and scheme == "ws"
                 line.cut()
                 if line.refuses_upgrades:
-                    await until(lambda: updates.is_polled)
+                    await until(lambda: updates.transport == "sse")
             await direct.workflows.create_resource(workflow_id=workflow, data={"n": n})
         seen: list[object] = []
         async with asyncio.timeout(20):

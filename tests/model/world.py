@@ -17,7 +17,7 @@ from typing import Any, Final, cast, final
 from unittest import mock
 
 from circuit_breaker_sdk.config import BufferLimits, MessageLimits, OverflowPolicy, Timeouts
-from circuit_breaker_sdk.connections import Connection, ConnectionSettings, Supervisor
+from circuit_breaker_sdk.connections import Connection, ConnectionSettings, FallbackLinks, Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
 from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.delivery.buffer import BufferBudget
@@ -171,6 +171,7 @@ class World:
         self.begin_life()
         self.recovery = GapRecovery(
             cast("Supervisor", self),
+            FallbackLinks((), rest_seconds=1.0),
             fresh_id=lambda: f"f{next(self.position_ids):07x}",
             go_on=self.resume,
             tasks=self.tasks,
@@ -489,6 +490,9 @@ class World:
             delivery.give_up(error)
         else:
             self.recovery.bridge(delivery, error)
+
+    def uncertain(self, _delivery: Delivery[Any]) -> None:
+        raise AssertionError("every server here gives cursors")
 
     def ended(self, delivery: Delivery[Any]) -> None:
         self.waiting.pop(delivery, None)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
-from circuit_breaker_sdk.connections import PollConnection, Supervisor
+from circuit_breaker_sdk.connections import FallbackLinks, PollConnection, Supervisor
 from circuit_breaker_sdk.subscriptions import Operation, SubscriptionManager
 from tests.connections.raw_server import Script, settings
 from tests.transports.peers import serve
@@ -26,7 +26,7 @@ async def manager(
         owner = Supervisor(settings(port))
         under_test = SubscriptionManager(
             owner,
-            poll := PollConnection(settings(port)),
+            FallbackLinks([poll := PollConnection(settings(port))], rest_seconds=2.0),
             buffer=BufferLimits(),
             timeouts=timeouts or Timeouts(),
             policy=ErrorRecoveryPolicy(max_retries=max_retries, base_delay=0.01),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, MessageBatching, Timeouts
-from circuit_breaker_sdk.connections import PollConnection, Supervisor
+from circuit_breaker_sdk.connections import FallbackLinks, PollConnection, Supervisor
 from circuit_breaker_sdk.connections.opening import open_connection
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import ConnectionFailed, GraphQLError
@@ -50,7 +50,7 @@ async def test_one_that_ends_during_a_hand_over_is_left_out_and_the_others_go_on
         owner = Supervisor(settings(port))
         manager = SubscriptionManager(
             owner,
-            PollConnection(settings(port)),
+            FallbackLinks([PollConnection(settings(port))], rest_seconds=2.0),
             buffer=BufferLimits(),
             timeouts=Timeouts(close_seconds=0.1),
             policy=ErrorRecoveryPolicy(),
@@ -116,7 +116,7 @@ async def test_one_that_ends_while_the_others_are_put_back_keeps_none_from_going
         )
         manager = SubscriptionManager(
             owner,
-            PollConnection(slow),
+            FallbackLinks([PollConnection(slow)], rest_seconds=2.0),
             buffer=BufferLimits(),
             timeouts=Timeouts(),
             policy=ErrorRecoveryPolicy(base_delay=0.01),

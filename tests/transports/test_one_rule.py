@@ -1,4 +1,4 @@
-"""Each setting means the same over WebSocket, HTTP and long-polling: against real listeners."""
+"""Each setting means the same over WebSocket, HTTP, event streams and polls: against real listeners."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ from circuit_breaker_sdk.transports import address_resolution
 from circuit_breaker_server import Server, ServerSettings
 from tests.server.certificates import Authority
 
-TRANSPORTS = ["websocket", "http", "polling"]
+TRANSPORTS = ["websocket", "http", "sse", "poll"]
 
 
 async def use(transport: str, url: str | list[str], **settings: object) -> None:
     """Do over one transport what it is there for, and see that it works."""
+    if transport in {"sse", "poll"}:
+        settings.setdefault("transports", ("websocket", transport))
     async with Client(url, **settings) as client:  # type: ignore[arg-type]
         match transport:
             case "http":
@@ -39,14 +41,14 @@ async def use(transport: str, url: str | list[str], **settings: object) -> None:
                 assert client.state is ConnectionState.CONNECTED
             case _:
                 updates = await client.subscriptions.resource_updates().critical().subscribe()
-                assert updates.is_polled
+                assert updates.transport == transport
 
 
 @contextlib.asynccontextmanager
 async def reached_by(transport: str, port: int, *, target_host: str = "127.0.0.1") -> AsyncIterator[int]:
     """Give the port at which only this transport gets through to the server."""
     async with FaultProxy(target_host, port) as proxy:
-        proxy.refuses_upgrades = transport == "polling"
+        proxy.refuses_upgrades = transport in {"sse", "poll"}
         yield proxy.port
 
 
@@ -145,7 +147,7 @@ async def test_a_certificate_is_trusted_by_all_or_by_none(tmp_path: Path, transp
     )
     async with Server(settings) as server:
         url = f"wss://localhost:{server.port}/graphql"
-        if transport != "polling":
+        if transport not in {"sse", "poll"}:
             await use(transport, url, ssl=authority.context())
         with pytest.raises(ConnectionFailed, match="certificate was refused"):
             await use(transport, url, ssl=ssl.create_default_context())

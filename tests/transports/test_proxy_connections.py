@@ -28,7 +28,7 @@ from tests.server.certificates import Authority
 from tests.transports.each_transport import CREDENTIALS, use
 from tests.transports.http_proxy import HttpProxy
 
-TRANSPORTS = ["websocket", "http", "polling"]
+TRANSPORTS = ["websocket", "http", "sse", "poll"]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def refusing_upgrades(port: int) -> AsyncIterator[int]:
 @contextlib.asynccontextmanager
 async def reached_by(transport: str, port: int) -> AsyncIterator[int]:
     """Give the port at which only this transport gets through to the server."""
-    if transport != "polling":
+    if transport not in {"sse", "poll"}:
         yield port
         return
     async with refusing_upgrades(port) as behind:

@@ -8,6 +8,8 @@ from circuit_breaker_sdk.connections.connection_settings import ConnectionSettin
 from circuit_breaker_sdk.connections.connection_state import ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.connections.connector import Supervisor
 from circuit_breaker_sdk.connections.credentials import Credentials
+from circuit_breaker_sdk.connections.event_stream_connection import EventStreamConnection
+from circuit_breaker_sdk.connections.fallback_links import FallbackLinks
 from circuit_breaker_sdk.connections.guarded_calls import await_for, do_for, do_for_each
 from circuit_breaker_sdk.connections.interfaces import Envelope, Link, Route
 from circuit_breaker_sdk.connections.poll_connection import PollConnection
@@ -27,6 +29,8 @@ __all__ = [
     "ConnectionStateChange",
     "Credentials",
     "Envelope",
+    "EventStreamConnection",
+    "FallbackLinks",
     "Link",
     "PollConnection",
     "PoolSupervisor",

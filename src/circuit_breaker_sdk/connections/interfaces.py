@@ -70,6 +70,10 @@ class Route(Protocol):
         """Take the server's live signal: from this cursor on nothing is missed."""
         ...
 
+    def accepted(self) -> None:
+        """Learn that the server has begun the operation, and gives no cursors."""
+        ...
+
     def resumes_after(self, cursor: str) -> None:
         """Learn the place that is asked behind next: the ``prev`` of the event that comes then (a poll)."""
         ...

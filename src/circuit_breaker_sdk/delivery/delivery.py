@@ -61,6 +61,9 @@ T = TypeVar("T")
 PROOF_SECONDS = 5.0
 """A subscription that has lived so long is none at which the server closes the connection."""
 
+PROOF_EVENTS: Final = 2
+"""So many events prove a connection: the first may be a replay that the next loss repeats for ever."""
+
 _LIVE = SubscriptionState.LIVE
 
 _ENOUGH_EVENTS: Final = 256
@@ -86,6 +89,10 @@ class Owner(Protocol):
 
         The owner calls :meth:`Delivery.give_up` or :meth:`Delivery.await_bridge`, before it returns.
         """
+        ...
+
+    def uncertain(self, delivery: Delivery[Any]) -> None:
+        """Take note of a subscription that goes on without a cursor: events may be missing."""
         ...
 
     def ended(self, delivery: Delivery[Any]) -> None:
@@ -349,6 +356,18 @@ class Delivery(Generic[T]):
                     self.consumer.handled = cursor
             self.go_live()
 
+    def accepted(self) -> None:
+        """Note that the server has begun it, and gives no cursors: what came between is not known."""
+        if self.state.is_end:
+            return
+        is_resumed = self.state is not SubscriptionState.STARTING
+        self._last_cursor = None
+        if self.continuity is Continuity.OK:
+            self.continuity = Continuity.UNKNOWN
+        self.go_live()
+        if is_resumed:
+            self.owner.uncertain(self)
+
     def resumes_after(self, cursor: str) -> None:
         """Take the place that is asked behind next."""
         self.received = self._last_cursor = cursor
@@ -481,6 +500,19 @@ class Delivery(Generic[T]):
         """Return a future that is done when it goes live, ends, or is on no link any more."""
         self._settled = self.consumer.loop.create_future()
         return self._settled
+
+    @property
+    def has_proven_link(self) -> bool:
+        """Whether the present link has carried it well: for a while, or with two events."""
+        return (
+            self.events_on_connection >= PROOF_EVENTS
+            or time.perf_counter() - self._put_on_at >= PROOF_SECONDS
+        )
+
+    @property
+    def last_link(self) -> Link:
+        """The link that carries it, or did last."""
+        return self._link
 
     @property
     def events_on_connection(self) -> int:

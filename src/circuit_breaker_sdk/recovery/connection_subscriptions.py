@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, final
 
-from circuit_breaker_sdk.connections import Connection, Link, PollConnection, Supervisor, do_for
+from circuit_breaker_sdk.connections import Connection, FallbackLinks, Link, Supervisor, do_for
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import GapError, StreamFailure, SubscriptionError, TransportError
@@ -44,7 +44,7 @@ class Member:
     def __init__(
         self,
         supervisor: Supervisor,
-        poll: PollConnection,
+        links: FallbackLinks,
         *,
         member_of: Callable[[Supervisor], Member],
         fresh_id: Callable[[], SubscriptionId],
@@ -64,11 +64,15 @@ class Member:
         self._closed = False
         # The owner is read when the gap is closed: the delivery may have moved meanwhile.
         self._gaps = GapRecovery(
-            supervisor, fresh_id=fresh_id, go_on=lambda delivery: delivery.owner.resume(delivery), tasks=tasks
+            supervisor,
+            links,
+            fresh_id=fresh_id,
+            go_on=lambda delivery: delivery.owner.resume(delivery),
+            tasks=tasks,
         )
         self._recovery = Recovery(
             supervisor,
-            poll,
+            links,
             self._put_on,
             running_on=lambda link: [d for d in self.running if d.link is link],
             gives_up_at_once=gives_up_at_once,
@@ -173,6 +177,10 @@ class Member:
             delivery.give_up(error)
         else:
             self._gaps.bridge(delivery, error)
+
+    def uncertain(self, delivery: Delivery[Any]) -> None:
+        """Tell a handler of gaps that events may be missing."""
+        self._gaps.tell_unknown(delivery)
 
     def ended(self, delivery: Delivery[Any]) -> None:
         """Forget one for good."""

@@ -10,7 +10,7 @@ from typing import Any, final
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
-from circuit_breaker_sdk.connections import Supervisor
+from circuit_breaker_sdk.connections import FallbackLinks, Link, Supervisor
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.errors import (
@@ -86,6 +86,10 @@ class _Position:
         if not self.found.done():
             self.found.set_result(cursor)
 
+    def accepted(self) -> None:
+        if not self.found.done():
+            self.found.set_result(None)
+
     def resumes_after(self, cursor: str) -> None:
         """Ignore it: one position is all that is wanted."""
 
@@ -111,6 +115,7 @@ class GapRecovery:
     def __init__(
         self,
         supervisor: Supervisor,
+        links: FallbackLinks,
         *,
         fresh_id: Callable[[], str],
         go_on: Callable[[Delivery[Any]], None],
@@ -123,6 +128,7 @@ class GapRecovery:
         """
         self._timeout_seconds = timeout_seconds
         self._supervisor = supervisor
+        self._links = links
         self._fresh_id = fresh_id
         self._go_on = go_on
         self._tasks = tasks
@@ -193,7 +199,7 @@ class GapRecovery:
 
     async def _position(self, delivery: Delivery[Any]) -> str | None:
         """Ask the server where it stands now: the cursor first, then the query (docs/resume.md, 6)."""
-        connection = await self._supervisor.connection()
+        connection = await self._link_for(delivery)
         if not connection.resume_negotiated:
             return None
         id_ = self._fresh_id()
@@ -213,6 +219,11 @@ class GapRecovery:
             return position.found.result()
         finally:
             connection.complete(id_, position)
+
+    async def _link_for(self, delivery: Delivery[Any]) -> Link:
+        """Return a link of the kind that has carried it: after a fallback, no WebSocket gets through."""
+        fallback = self._links.best() if delivery.last_link in self._links else None
+        return fallback or await self._supervisor.connection()
 
     async def _tell(self, delivery: Delivery[Any], reason: str, cursor: str | None) -> None:
         snapshot = None

@@ -12,14 +12,14 @@ from circuit_breaker_sdk.connections import (
     Connection,
     ConnectionState,
     ConnectionStateChange,
+    FallbackLinks,
     Link,
-    PollConnection,
     Supervisor,
     close_each,
     do_for,
     do_for_each,
 )
-from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.delivery import PROOF_EVENTS, Delivery
 from circuit_breaker_sdk.delivery.interval_queries import IntervalQueries
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import (
@@ -35,8 +35,7 @@ from circuit_breaker_sdk.recovery.suspect_subscriptions import Suspects
 
 __all__ = ["Recovery"]
 
-# Two events of one subscription: the first may be a replay that the next loss repeats for ever.
-_PROOF_EVENTS = 2
+_FALLBACK_PAUSE_SECONDS = 0.25
 _HAND_OVER_AT_ONCE = 100
 
 T = TypeVar("T")
@@ -52,7 +51,7 @@ class Recovery:
     def __init__(
         self,
         supervisor: Supervisor,
-        poll: PollConnection,
+        links: FallbackLinks,
         resume: Callable[[Delivery[Any], Link], None],
         *,
         running_on: Callable[[Link], Sequence[Delivery[Any]]],
@@ -69,13 +68,12 @@ class Recovery:
         polled, where an attempt has said that it makes no sense.
         """
         self._on_unknown = on_unknown
-        self._poll = poll
+        self._links = links
         self._queries = IntervalQueries(
             # A route of ours is a delivery.
             lambda route: route.fallbacks.changes if isinstance(route, Delivery) else None,
             interval_seconds=retry_seconds,
         )
-        self._has_no_polls = False
         # No WebSocket gets through: what waits for one is polled for at once.
         self._is_degraded = False
         self._running_on = running_on
@@ -111,11 +109,12 @@ class Recovery:
         """
         link = delivery.link
         if isinstance(link, Connection):
-            if delivery.events_on_connection >= _PROOF_EVENTS:
+            if delivery.events_on_connection >= PROOF_EVENTS:
                 self._supervisor.proven()
             self._suspects.accuse(link)
-        elif self._polls_are_refused(delivery, error):
-            self._has_no_polls = True
+        is_fallback = link in self._links
+        if is_fallback:
+            self._note_fallback(delivery, error)
         end = self._end_of(delivery, error)
         if end is not None:
             delivery.give_up(end)
@@ -124,11 +123,23 @@ class Recovery:
             self._suspects.strike(delivery, link)
         self.put_back(delivery, after_seconds=after_seconds)
         delivery.await_link(error)
+        if is_fallback and not after_seconds and self._links.best() is not None:
+            # It goes on at once, by the same link where that is proven, else by the next.
+            self._later(0.0, lambda: self._degrade_one(delivery))
+
+    def _note_fallback(self, delivery: Delivery[Any], error: StreamFailure) -> None:
+        """Let a link rest that has brought nothing."""
+        is_refused = isinstance(error, HandshakeFailed)
+        if delivery.has_proven_link and not is_refused:
+            self._links.proven(delivery.link, error)
+        elif isinstance(error, TransportError):
+            self._links.failed(delivery.link, error, is_refused=is_refused)
 
     def _end_of(self, delivery: Delivery[Any], error: StreamFailure) -> StreamFailure | None:
         """Return the error that ends a subscription without its link; ``None`` if another link can help."""
         link = delivery.link
-        if self._polls_are_refused(delivery, error):
+        is_refused = link in self._links and isinstance(error, HandshakeFailed)
+        if is_refused and delivery.fallbacks.is_critical and self._can_go_on(delivery):
             return error if self._closed else None
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
             return error  # nothing has ever got through: the caller of `subscribe` is told
@@ -138,13 +149,9 @@ class Recovery:
             return self._suspects.end_of(delivery, link)
         return None if self._supervisor.may_mend(error) else error
 
-    def _polls_are_refused(self, delivery: Delivery[Any], error: StreamFailure) -> bool:
-        """Tell whether the server knows no polls, and the subscription has a query to use instead."""
-        return (
-            delivery.link is self._poll
-            and isinstance(error, HandshakeFailed)
-            and delivery.fallbacks.changes is not None
-        )
+    def _can_go_on(self, delivery: Delivery[Any]) -> bool:
+        """Tell whether another fallback is left, or a query to use instead."""
+        return self._links.best() is not None or delivery.fallbacks.changes is not None
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""
@@ -226,6 +233,9 @@ class Recovery:
     async def _recover(self) -> None:
         try:
             while self._lost:
+                if not self._links.uses_websocket:
+                    await self._while_any_is_lost(self._put_on_fallbacks())
+                    continue
                 try:
                     connection = await self._while_any_is_lost(self._supervisor.connection())
                 except (TransportError, SubscriptionError) as error:
@@ -256,23 +266,33 @@ class Recovery:
         finally:
             self._waits = False
 
-    # Polling meanwhile -------------------------------------------------------------------------------------
+    # Fallbacks meanwhile -----------------------------------------------------------------------------------
 
     def degrade(self) -> None:
-        """Poll for the critical ones that wait: they go on waiting for a connection, but not for events."""
+        """Let fallbacks carry the critical ones that wait: for a connection, but not for events."""
         self._is_degraded = True
-        do_for_each(self._lost, self._degrade_one, "polling")
+        do_for_each(self._lost, self._degrade_one, "falling back")
 
     def _degrade_one(self, delivery: Delivery[Any]) -> None:
         is_waiting = delivery in self._lost and delivery.link is None and not delivery.is_stopped
         if not is_waiting or not delivery.fallbacks.is_critical:
             return
-        if not self._has_no_polls:
-            self._resume(delivery, self._poll)
-        elif delivery.fallbacks.changes is not None:
+        link = self._links.best()
+        if link is not None:
+            self._resume(delivery, link)
+        elif self._links.are_refused and delivery.fallbacks.changes is not None:
             self._resume(delivery, self._queries)
             delivery.go_live()
             self._on_unknown(delivery)
+
+    async def _put_on_fallbacks(self) -> None:
+        """Put those that wait on the best link there is, and look again a little later for the others."""
+        await asyncio.sleep(0)  # until what has lost its link waits for another one
+        do_for_each(self._lost, self._degrade_one, "falling back")
+        for delivery in [each for each in self._lost if each.link is not None or each.state.is_end]:
+            del self._lost[delivery]
+        if self._lost:
+            await asyncio.sleep(_FALLBACK_PAUSE_SECONDS)
 
     def _on_connection_state(self, change: ConnectionStateChange) -> None:
         if change.now is ConnectionState.RECONNECTING and (

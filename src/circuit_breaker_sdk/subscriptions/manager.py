@@ -13,8 +13,8 @@ import msgspec
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import (
     BreakerState,
+    FallbackLinks,
     Link,
-    PollConnection,
     PoolSupervisor,
     Supervisor,
     close_each,
@@ -27,6 +27,9 @@ from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.interval_queries import Changes
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
+    CircuitBreakerError,
+    ConnectionFailed,
+    HandshakeFailed,
     OperationTimeoutError,
     SubscriptionError,
     TransportError,
@@ -107,7 +110,7 @@ class SubscriptionManager:
     def __init__(
         self,
         supervisor: Supervisor,
-        poll: PollConnection,
+        links: FallbackLinks,
         *,
         buffer: BufferLimits,
         timeouts: Timeouts,
@@ -129,7 +132,7 @@ class SubscriptionManager:
         self._deadlines = Deadlines(timeouts.subscribe_seconds)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._poll = poll
+        self._links = links
         self._critical = critical
         self._policy = policy
         self._retry_seconds = retry_seconds
@@ -205,7 +208,7 @@ class SubscriptionManager:
         refuse_incremental(operation.document)
         variables = encode_variables(operation.variables)
         is_critical = self._critical if operation.critical is None else operation.critical
-        member, link = await self._link(is_critical=is_critical)
+        member, link, refused = await self._link(is_critical=is_critical)
         self._check_open()
         after = after if link.resume_negotiated else None
         extensions: dict[str, object] | None = None if after is None else {"resume": {"after": after}}
@@ -237,39 +240,63 @@ class SubscriptionManager:
         except BaseException:
             member.leave(delivery)
             raise
-        if link is self._poll:
+        if link in self._links and self._links.uses_websocket and is_critical:
             member.resume(delivery)  # it goes over to a WebSocket as soon as one gets through
-        if link.resume_negotiated:
-            await self._until_live(delivery, link)
-        else:
-            await self._until_written(delivery, link)
-        if delivery.error is not None and not delivery.events_received:
-            raise delivery.error
+        try:
+            await self._until_begun(delivery, link)
+        except TransportError as error:
+            if refused is None or is_critical:
+                raise
+            raise refused from error  # there are no event streams either
+        if refused is not None and not is_critical:
+            # It went well without a WebSocket, and goes on so.
+            delivery.fallbacks = self._fallbacks(operation, is_critical=True)
+            if self._links.uses_websocket:
+                member.resume(delivery)
         self._check_open()
         if self._cursors is not None and operation.cursor_key is not None:
             self._cursors.keep(operation.cursor_key, delivery)
         return handle
 
-    async def _link(self, *, is_critical: bool) -> tuple[Member, Link]:
-        """Return the link for a new operation, and the member that owns it then."""
+    async def _link(self, *, is_critical: bool) -> tuple[Member, Link, CircuitBreakerError | None]:
+        """Return the link for a new operation, the member that owns it then, and why it is no WebSocket."""
         pool = self._pool
         member = self._only if pool is None else self._members[pool.choose()]
-        if is_critical and member.supervisor.breaker_state is BreakerState.OPEN:
-            return member, self._poll
+        if not self._links.uses_websocket or (
+            is_critical and member.supervisor.breaker_state is BreakerState.OPEN
+        ):
+            link = self._links.best()
+            if link is not None:
+                return member, link, None
+            if not self._links.uses_websocket:
+                raise ConnectionFailed(
+                    "none of the transports that the client may use has answered", url=member.supervisor.url
+                )
         try:
             try:
-                return member, await member.connection()
+                return member, await member.connection(), None
             except (TransportError, SubscriptionError):
                 instead = None if pool is None else pool.instead_of(member.supervisor)
                 if instead is None:
                     raise
                 member = self._members[instead]
-                return member, await member.connection()
+                return member, await member.connection(), None
         except (TransportError, SubscriptionError) as error:
-            if not is_critical:
+            link = self._instead_of_websocket(member, error, is_critical=is_critical)
+            if link is None:
                 raise
-            log(logging.INFO, "polling instead of a WebSocket", error=error)
-            return member, self._poll
+            log(logging.INFO, "another transport instead of a WebSocket", error=error)
+            return member, link, error
+
+    def _instead_of_websocket(
+        self, member: Member, error: CircuitBreakerError, *, is_critical: bool
+    ) -> Link | None:
+        """Return the link for a new operation that gets no WebSocket; ``None``: its error is the end."""
+        if is_critical:
+            return self._links.best()
+        # Perhaps a server that speaks server-sent events only.
+        is_none_there = isinstance(error, HandshakeFailed) and not member.supervisor.was_connected
+        return self._links.streams if is_none_there else None
 
     def _member_for(self, supervisor: Supervisor) -> Member:
         """Return the member that owns the deliveries on this supervisor's connections."""
@@ -277,7 +304,7 @@ class SubscriptionManager:
         if member is None:
             member = self._members[supervisor] = Member(
                 supervisor,
-                self._poll,
+                self._links,
                 member_of=self._member_for,
                 fresh_id=self._fresh_id,
                 tasks=self._tasks,
@@ -302,6 +329,14 @@ class SubscriptionManager:
         if is_critical and self._changes_of is not None and field:
             changes = self._changes_of(field, variables)
         return Fallbacks(on_gap=operation.on_gap, snapshot=snapshot, is_critical=is_critical, changes=changes)
+
+    async def _until_begun(self, delivery: Delivery[T], link: Link) -> None:
+        if link.resume_negotiated:
+            await self._until_live(delivery, link)
+        else:
+            await self._until_written(delivery, link)
+        if delivery.error is not None and not delivery.events_received:
+            raise delivery.error
 
     async def _until_written(self, delivery: Delivery[T], link: Link) -> None:
         try:

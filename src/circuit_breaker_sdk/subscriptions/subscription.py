@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final, overload
 
-from circuit_breaker_sdk.connections import PollConnection
+from circuit_breaker_sdk.config import TransportKind
+from circuit_breaker_sdk.connections import Connection, EventStreamConnection, PollConnection
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, conjuncts
 from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
@@ -95,9 +96,19 @@ class Subscription(Generic[T_co]):
         return self._delivery.consumer.handled
 
     @property
+    def transport(self) -> TransportKind | None:
+        """What brings its events now; ``None`` while nothing does, and where a query is asked instead."""
+        link = self._delivery.link
+        if isinstance(link, Connection):
+            return TransportKind.WEBSOCKET
+        if isinstance(link, EventStreamConnection):
+            return TransportKind.SSE
+        return TransportKind.POLL if isinstance(link, PollConnection) else None
+
+    @property
     def is_polled(self) -> bool:
         """Whether its events come by long-polling now, because no WebSocket gets through."""
-        return isinstance(self._delivery.link, PollConnection)
+        return self.transport is TransportKind.POLL
 
     @property
     def error(self) -> StreamFailure | None:

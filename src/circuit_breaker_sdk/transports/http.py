@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping
 from typing import Final, final
 
 import aiohttp
@@ -25,6 +26,7 @@ from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.transports.address_resolution import STAGGER_SECONDS, HttpResolver
 from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
 from circuit_breaker_sdk.transports.headers import checked_headers
+from circuit_breaker_sdk.transports.http_stream import HttpStream
 from circuit_breaker_sdk.transports.proxied_http import ProxiedConnector, proxy_arguments
 from circuit_breaker_sdk.transports.proxies import Proxy, ProxyError
 from circuit_breaker_sdk.urls import http_url, redacted
@@ -58,6 +60,7 @@ class HttpTransport:
     :param headers: asked before each request, so that a refreshed token is used at once.
     :param ssl: for ``https``; ``None`` trusts what the system trusts.
     :param proxy: leads to the server; ``None`` connects directly.
+    :param max_connections: at once; 0 sets no limit.
 
     Example::
 
@@ -75,8 +78,10 @@ class HttpTransport:
         timeouts: Timeouts,
         limits: MessageLimits | None = None,
         proxy: Proxy | None = None,
+        max_connections: int = 100,
     ) -> None:
         self._url = http_url(url)
+        self._max_connections = max_connections
         self._place = redacted(self._url)
         self._headers = headers
         self._ssl = ssl
@@ -189,7 +194,10 @@ class HttpTransport:
         headers: Mapping[str, str],
         judge: Callable[[aiohttp.ClientResponse, bytes], bytes],
     ) -> bytes:
-        try:
+        with self._explained(
+            "the connection was lost before the whole answer came; whether the operation was "
+            "executed is not known"
+        ):
             async with self._open_session().post(
                 URL(self._url, encoded=True),
                 data=body,
@@ -198,6 +206,12 @@ class HttpTransport:
             ) as response:
                 self._has_answered = True
                 return judge(response, await self._read(response))
+
+    @contextlib.contextmanager
+    def _explained(self, lost: str) -> Iterator[None]:
+        """Raise what aiohttp raises as an error of ours; ``lost`` says what a lost connection means."""
+        try:
+            yield
         except ProxyError as error:
             raise ConnectionFailed(error.text, url=self._place, not_sent=True) from error.__cause__
         except aiohttp.ConnectionTimeoutError as error:
@@ -214,17 +228,58 @@ class HttpTransport:
                 url=self._place,
             ) from error
         except aiohttp.ClientError as error:
-            raise ConnectionFailed(
-                "the connection was lost before the whole answer came; whether the operation was executed is "
-                f"not known ({error}){self._advice()}",
-                url=self._place,
-            ) from error
+            raise ConnectionFailed(f"{lost} ({error}){self._advice()}", url=self._place) from error
         except TransportError:
             raise  # some are an OSError as well
         except OSError as error:
             # An OSError with ETIMEDOUT is a TimeoutError too, and would pass for our own timeout.
             text = explain_os_error(error, host="", secure=False)
             raise ConnectionFailed(text, url=self._place) from error
+
+    async def open_stream(
+        self,
+        method: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        accept: str,
+        statuses: Container[int] = (200,),
+        query: str = "",
+        seconds: float,
+    ) -> HttpStream:
+        """Send one request; return its answer once its head is there, to be read piece by piece.
+
+        :param headers: of this request only.
+        :param accept: the type that the answer should have.
+        :param statuses: of an answer that is no refusal.
+        :param query: added to the URL, without the question mark.
+        :param seconds: for the head.
+        :raises: as :meth:`execute`.
+        """
+        self._check_open()
+        given = {**checked_headers({**await self._headers(), **headers}), "Accept": accept}
+        self._check_open()  # again: a token may take its time
+        url = self._url + ("&" if "?" in self._url else "?") * bool(query) + query
+        try:
+            async with asyncio.timeout(seconds):
+                with self._explained("the connection was lost before an answer came"):
+                    response = await self._open_session().request(
+                        method,
+                        URL(url, encoded=True),
+                        data=body,
+                        allow_redirects=False,
+                        **proxy_arguments(self._proxy, given, secure=self._is_secure),
+                    )
+        except TransportError:
+            raise  # some are a TimeoutError, and not that of the limit
+        except TimeoutError:
+            what = f"{self._place}: an answer over HTTP{self._through}"
+            raise OperationTimeoutError(what, seconds=seconds) from None
+        self._has_answered = True
+        if response.status not in statuses:
+            response.close()
+            raise self._refusal(response, "answer GraphQL over server-sent events")
+        return HttpStream(response, functools.partial(self._explained, "the stream was cut"))
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -236,6 +291,7 @@ class HttpTransport:
             )
             self._session = aiohttp.ClientSession(
                 connector=new_connector(
+                    limit=self._max_connections,
                     ssl=self._ssl if self._ssl is not None else True,
                     keepalive_timeout=_IDLE_SECONDS,
                     resolver=HttpResolver(seconds),

@@ -87,15 +87,18 @@ async def test_events_by_the_thousand_come_whole_and_in_order_over_wss(tmp_path:
             assert [(await anext(updates)).id for _ in made] == [each.id for each in made]
 
 
-async def test_long_polling_works_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fallback", ["sse", "poll"])
+async def test_event_streams_and_long_polling_work_over_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fallback: str
+) -> None:
     monkeypatch.setattr(http_server, "OPERATION_PATHS", ())
     async with (
         secured(tmp_path) as (server, context),
-        Client(server.url, ssl=context, critical=True) as client,
+        Client(server.url, ssl=context, critical=True, transports=("websocket", fallback)) as client,
     ):
         workflow = await create_review_workflow(client)
         updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow.id).subscribe()
-        assert updates.is_polled
+        assert updates.transport == fallback
         made = await client.workflows.create_resource(workflow_id=workflow.id)
         assert (await anext(updates)).id == made.id
         await updates.unsubscribe()

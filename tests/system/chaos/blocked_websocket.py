@@ -14,7 +14,7 @@ _SUBSCRIBERS = 10
 
 
 async def blocked_websocket(directory: Path, seed: int, *, long: bool) -> Result:
-    """Cut and refuse upgrades, wait until all are polled for, allow them, wait until all are back."""
+    """Cut and refuse upgrades, wait until all fell back, allow them, wait until all are back."""
     rounds = 50 if long else 3
     result = Result(experiment="blocked websocket", seed=seed)
     async with World(directory, seed=seed) as world:
@@ -31,7 +31,7 @@ async def blocked_websocket(directory: Path, seed: int, *, long: bool) -> Result
                     subscriber.fault()
                     subscriber.proxy.refuses_upgrades = True
                     subscriber.proxy.cut()
-                degraded.append(await _time_until(lambda: all(map(_is_polled, audience))))
+                degraded.append(await _time_until(lambda: all(map(_is_degraded, audience))))
                 seen = [len(s.seen) for s in audience]
                 await until(lambda: all(len(s.seen) > n for s, n in zip(audience, seen, strict=True)), 30)  # noqa: B023 (awaited here)
                 for subscriber in audience:
@@ -45,13 +45,13 @@ async def blocked_websocket(directory: Path, seed: int, *, long: bool) -> Result
         result.recovery_ms = percentiles([r for s in audience for r in s.recoveries])
         result.detail = {
             "rounds": rounds,
-            "to_polling_ms": percentiles(degraded),
+            "to_fallback_ms": percentiles(degraded),
             "back_to_websocket_ms": percentiles(restored),
         }
         for subscriber in audience:
             await subscriber.aclose()
     result.require_zeros()
-    result.require(max(degraded) < _PATIENCE_SECONDS, "not all were polled for")
+    result.require(max(degraded) < _PATIENCE_SECONDS, "not all fell back")
     result.require(max(restored) < _PATIENCE_SECONDS, "not all went back to the WebSocket")
     return result
 
@@ -66,9 +66,13 @@ async def _time_until(condition: object) -> float:
     return loop.time() - began
 
 
-def _is_polled(subscriber: Subscriber) -> bool:
-    return subscriber.is_live and subscriber.subscription is not None and subscriber.subscription.is_polled
+def _transport(subscriber: Subscriber) -> str | None:
+    return subscriber.subscription.transport if subscriber.is_live and subscriber.subscription else None
+
+
+def _is_degraded(subscriber: Subscriber) -> bool:
+    return _transport(subscriber) in {"sse", "poll"}
 
 
 def _is_back(subscriber: Subscriber) -> bool:
-    return subscriber.is_live and not _is_polled(subscriber)
+    return _transport(subscriber) == "websocket"

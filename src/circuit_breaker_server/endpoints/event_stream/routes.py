@@ -93,13 +93,14 @@ class EventStreamRoutes:
             return False
         if method in ("PUT", "DELETE"):
             return True
+        takes_nothing_else = False
         for name, value in scope["headers"]:
             if name == _TOKEN_HEADER:
                 return True
-            # With others named, the operation decides: a query is answered as JSON.
-            if name == b"accept" and b"text/event-stream" in value and b"json" not in value:
-                return method != "GET" or names_query(scope["query_string"])
-        return False
+            if name == b"accept":
+                # With others named, the operation decides: a query is answered as JSON.
+                takes_nothing_else = b"text/event-stream" in value and b"json" not in value
+        return takes_nothing_else and (method != "GET" or names_query(scope["query_string"]))
 
     async def answer(self, request: Request) -> ASGIApp:
         """Answer one request."""

@@ -29,6 +29,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
 )
 from circuit_breaker_server.endpoints.http.operations import asks_for_cursor
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
+from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.gateway.resume_cursor import resume_after
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
@@ -54,6 +55,8 @@ _HEAD: Final = (
     # Asks nginx, and what imitates it, to pass each event on at once.
     (b"x-accel-buffering", b"no"),
     (b"connection", b"close"),
+    # For clients that negotiate it; others do not know it.
+    (b"resume-version", str(RESUME_VERSION).encode()),
 )
 
 logger = get_logger("event_stream")

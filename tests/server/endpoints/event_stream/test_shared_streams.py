@@ -18,11 +18,13 @@ from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
-async def shared(stage: HttpStage, **headers: str) -> AsyncIterator[tuple[Stream, str]]:
+async def shared(
+    stage: HttpStage, path: str = "/graphql/stream", **headers: str
+) -> AsyncIterator[tuple[Stream, str]]:
     """Reserve a stream and open it."""
     token = await reserved(stage)
-    url = stage.root + "/graphql/stream"
-    async with stage.http.get(url, headers={TOKEN: token, **headers}) as answer:
+    shown = {"Accept": "text/event-stream", TOKEN: token, **headers}
+    async with stage.http.get(stage.root + path, headers=shown) as answer:
         assert (answer.status, answer.content_type) == (200, "text/event-stream")
         yield Stream(answer), token
 
@@ -52,8 +54,9 @@ async def message(stream: Stream) -> tuple[str, str, object]:
     return event.type, str(data["id"]), data.get("payload")
 
 
-async def test_operations_share_a_stream_and_each_event_has_the_id_of_its_own() -> None:
-    async with http_stage() as stage, shared(stage) as (stream, token):
+@pytest.mark.parametrize("path", ["/graphql", "/graphql/stream"])
+async def test_operations_share_a_stream_and_each_event_has_the_id_of_its_own(path: str) -> None:
+    async with http_stage() as stage, shared(stage, path) as (stream, token):
         assert await begin(stage, token, "all") == (202, "")
         assert await begin(stage, token, 'one "ü"', asked(ONE_THING, variables={"id": "a"})) == (202, "")
         stage.log.thing("b", 1)

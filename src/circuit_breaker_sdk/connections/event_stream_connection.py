@@ -1,0 +1,447 @@
+"""Subscriptions over server-sent events (graphql-sse): on one stream for all, or on one each."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import quote
+
+import msgspec
+
+from circuit_breaker_sdk.callbacks import background_task
+from circuit_breaker_sdk.connections.closing import close_each
+from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
+from circuit_breaker_sdk.connections.event_stream_operation import EventStreamOperation
+from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader
+from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
+from circuit_breaker_sdk.connections.interfaces import Route
+from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    GraphQLError,
+    HandshakeFailed,
+    OperationTimeoutError,
+    TransportError,
+    UsageError,
+)
+from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.event_stream import ServerSentEvent
+from circuit_breaker_sdk.protocol.messages import Subscribe
+from circuit_breaker_sdk.urls import redacted
+
+if TYPE_CHECKING:
+    from circuit_breaker_sdk.transports.http import HttpTransport
+    from circuit_breaker_sdk.transports.http_stream import HttpStream
+
+__all__ = ["EventStreamConnection"]
+
+_TOKEN: Final = "X-GraphQL-Event-Stream-Token"  # noqa: S105 (the name of a header)
+_EVENTS: Final = "text/event-stream"
+_JSON: Final = "application/json"
+_WITH_CURSORS: Final = {RESUME: "1"}
+_NO_SHARED_STREAMS: Final = frozenset((400, 404, 405, 406, 415, 501))
+_IDLE_SECONDS: Final = 5.0
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Message(msgspec.Struct):
+    id: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_message: Final = msgspec.json.Decoder(_Message)
+
+
+@final
+class EventStreamConnection:
+    """The operations of a client over server-sent events; nothing runs while there are none.
+
+    All share one stream where the server has such (the single connection mode of graphql-sse); else each has
+    a request of its own. A stream that is lost is the end of every operation on it, as of a WebSocket. An
+    event's cursor is in its payload where the server speaks the resume protocol; the ``id`` of any other
+    server's event is sent back as ``Last-Event-ID``.
+
+    Example::
+
+        connection.subscribe(Subscribe("00000001", document), route)
+    """
+
+    resume_negotiated: bool = True
+    write_delay_seconds: float = 0.0
+    is_usable: bool = True
+
+    def __init__(self, settings: ConnectionSettings, urls: Sequence[str] = ()) -> None:
+        self._settings = settings
+        self._urls = list(urls or (settings.url,))
+        self._serving = 0
+        self._operations: dict[str, EventStreamOperation] = {}
+        self._held: set[Route] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._transports: dict[str, HttpTransport] = {}
+        self._has_shared_streams = True
+        self._opening: asyncio.Task[EventStreamReader | None] | None = None
+        self._shared: EventStreamReader | None = None
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """The URL of the connection, without credentials."""
+        return redacted(self._urls[self._serving])
+
+    # The link ----------------------------------------------------------------------------------------------
+
+    def subscribe(self, message: Subscribe, route: Route) -> None:
+        """Start an operation; its route is told with ``positioned`` or ``accepted`` once it has begun.
+
+        :raises ConnectionFailed: it is closed.
+        """
+        if self._closed:
+            raise ConnectionFailed("the client is closed", url=self.url)
+        operation = self._operations[message.id] = EventStreamOperation(message, route)
+        operation.task = self._do(self._run(operation))
+
+    def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
+        """End an operation from our side; nothing happens if it is over already."""
+        operation = self._operations.get(id)
+        if operation is None or operation.route is not route:
+            return
+        self._forget(operation)
+        reader = operation.reader
+        if reader is not None and reader is self._shared:
+            _ = self._do(self._stop_on_server(operation.id, reader))
+        elif operation.task is not None:
+            operation.task.cancel()
+
+    def redacted(self, errors: tuple[GraphQLError, ...]) -> tuple[GraphQLError, ...]:
+        """Return a server's errors without what this client keeps secret."""
+        return self._settings.credentials.redaction.errors(errors)
+
+    def hold(self, route: Route) -> None:
+        """Read nothing for this route for now: of a shared stream, nothing at all."""
+        self._held.add(route)
+        self._hold()
+
+    def release(self, route: Route) -> None:
+        """Read on for this route; nothing happens if it was not held."""
+        if route in self._held:
+            self._held.discard(route)
+            self._hold()
+
+    def let_consumers_run(self) -> None:
+        """Do nothing: they have a turn after each piece that is read."""
+
+    def drop(self, error: TransportError) -> None:
+        """Give every operation up as lost, for this reason."""
+        self._drop_shared()
+        self._lose(tuple(self._operations.values()), error)
+
+    async def aclose(self) -> None:
+        """End. Idempotent."""
+        self._closed = True
+        self._operations.clear()
+        self._held.clear()
+        self._drop_shared()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        transports, self._transports = self._transports, {}
+        await close_each(transport.aclose() for transport in transports.values())
+
+    # Operations --------------------------------------------------------------------------------------------
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = background_task(work, name="circuit-breaker-event-stream")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _is_running(self, operation: EventStreamOperation) -> bool:
+        return self._operations.get(operation.id) is operation
+
+    def _forget(self, operation: EventStreamOperation) -> None:
+        del self._operations[operation.id]
+        self.release(operation.route)
+        if not self._operations and not self._closed:
+            # A while later: what subscribes again at once finds the stream open.
+            asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._drop_idle)
+
+    def _lose(self, operations: Sequence[EventStreamOperation], error: TransportError) -> None:
+        lost = [each for each in operations if self._is_running(each)]
+        for operation in lost:
+            self._forget(operation)
+            if operation.task is not None and operation.task is not asyncio.current_task():
+                operation.task.cancel()
+        do_for_each(lost, lambda each: each.route.connection_lost(error), "losing the event stream")
+
+    def _hold(self) -> None:
+        readers = {each.reader: False for each in self._operations.values() if each.reader is not None}
+        for each in self._operations.values():
+            if each.reader is not None and each.route in self._held:
+                readers[each.reader] = True
+        for reader, is_held in readers.items():
+            reader.hold(is_held=is_held)
+
+    async def _run(self, operation: EventStreamOperation) -> None:
+        """Begin an operation, on the shared stream or on one of its own, and read that to its end."""
+        try:
+            try:
+                await self._begin(operation)
+            except AuthenticationFailed:
+                if not await self._settings.credentials.tokens.replace_refused():
+                    raise
+                await self._begin(operation)
+        except UsageError as error:
+            # The client was closed, or a header cannot be sent.
+            self._lose((operation,), ConnectionFailed(str(error), url=self.url))
+        except TransportError as error:
+            self._settings.credentials.redaction.error(error)
+            log(logging.DEBUG, "event stream failed", url=self.url, error=error)
+            self._lose((operation,), error)
+
+    async def _begin(self, operation: EventStreamOperation) -> None:
+        reader = await self._shared_reader()
+        if not self._is_running(operation):
+            return
+        if reader is None:
+            await self._read_own(operation)
+        else:
+            await self._begin_on(reader, operation)
+
+    async def _begin_on(self, reader: EventStreamReader, operation: EventStreamOperation) -> None:
+        extensions: dict[str, object] = {"operationId": operation.id}
+        if operation.after is not None:
+            extensions["resume"] = {"after": operation.after}
+        body = _encode({**operation.request, "extensions": extensions})
+        operation.reader = reader  # before it is sent: the first event may come before the answer
+        self._hold()
+        headers = {_TOKEN: reader.token}
+        answer = await self._open(reader.url, "POST", body, headers, accept=_JSON, statuses=(202, 400))
+        errors = await answer.read_whole()
+        if not self._is_running(operation):
+            await self._stop_on_server(operation.id, reader)
+        elif errors:
+            operation.refused(errors)
+            self._completed(operation)
+        elif not operation.is_live:
+            operation.accepted()
+            self._expect_live(operation)
+
+    async def _read_own(self, operation: EventStreamOperation) -> None:
+        headers = dict(_WITH_CURSORS)
+        if operation.after is not None:
+            headers["Last-Event-ID"] = operation.after
+        answer, url = await self._open_any("POST", _encode(operation.request), headers)
+        if answer.content_type != _EVENTS:
+            answer.close()
+            raise self._no_streams(answer)
+        reader = operation.reader = self._reader(answer, url)
+        try:
+            operation.accepted()
+            self._expect_live(operation)
+            self._hold()
+            await self._read(reader, functools.partial(self._take_own, operation))
+        finally:
+            reader.close()
+
+    async def _read(self, reader: EventStreamReader, take: Callable[[ServerSentEvent], None]) -> None:
+        """Read to the end, which comes unexpectedly: an operation that is completed cancels its task."""
+        while (events := await reader.read()) is not None:
+            for event in events:
+                do_for(event, take, "taking an event")
+            await asyncio.sleep(0)  # a piece that is there already is read without a turn of the loop
+        raise ConnectionFailed("the event stream ended without `complete`", url=redacted(reader.url))
+
+    def _take_own(self, operation: EventStreamOperation, event: ServerSentEvent) -> None:
+        if not self._is_running(operation):
+            return
+        if event.data is None:
+            if operation.knows_resume and event.id:
+                operation.positioned(event.id)
+        elif event.type == "next":
+            operation.next(event.data, event_id=event.id)
+        elif event.type == "complete":
+            self._completed(operation)
+
+    def _completed(self, operation: EventStreamOperation) -> None:
+        self._forget(operation)
+        if operation.task is not None and operation.reader is not self._shared:
+            operation.task.cancel()  # it may be this one: it ends with its next wait
+        operation.completed(self.redacted)
+
+    def _expect_live(self, operation: EventStreamOperation) -> None:
+        """Give an operation up as lost whose live signal does not come: something holds the stream back."""
+        seconds = self._settings.timeouts.subscribe_seconds
+        if not operation.is_live:
+            asyncio.get_running_loop().call_later(seconds, self._look_at, operation, seconds)
+
+    def _look_at(self, operation: EventStreamOperation, seconds: float) -> None:
+        if self._is_running(operation) and not operation.is_live:
+            error = OperationTimeoutError("the live signal on the event stream", seconds=seconds)
+            self._lose((operation,), error)
+
+    # The shared stream -------------------------------------------------------------------------------------
+
+    async def _shared_reader(self) -> EventStreamReader | None:
+        """Return the shared stream, opened once for all; ``None``: the server has none."""
+        if self._shared is not None:
+            return self._shared
+        if not self._has_shared_streams:
+            return None
+        if self._opening is None:
+            self._opening = self._do(self._open_shared())
+        return await asyncio.shield(self._opening)
+
+    async def _open_shared(self) -> EventStreamReader | None:
+        try:
+            reserved, url = await self._open_any("PUT", None, {}, statuses={201, *_NO_SHARED_STREAMS})
+            token = (await reserved.read_whole()).decode(errors="replace")
+            if reserved.status != 201 or not token.isprintable():
+                self._has_shared_streams = False
+                return None
+            answer = await self._open(url, "GET", None, {**_WITH_CURSORS, _TOKEN: token})
+            if answer.content_type != _EVENTS:
+                answer.close()
+                raise self._no_streams(answer)
+            reader = self._shared = self._reader(answer, url, token=token)
+            _ = self._do(self._read_shared(reader))
+            return reader
+        finally:
+            self._opening = None
+
+    async def _read_shared(self, reader: EventStreamReader) -> None:
+        try:
+            await self._read(reader, functools.partial(self._take_shared, reader))
+        except TransportError as error:
+            if self._shared is reader:
+                self._shared = None
+            self._lose([each for each in self._operations.values() if each.reader is reader], error)
+        finally:
+            reader.close()
+
+    def _take_shared(self, reader: EventStreamReader, event: ServerSentEvent) -> None:
+        payload = b""
+        if event.data is None:
+            cursor, _, operation_id = (event.id or "").partition(" ")
+        else:
+            message = _message.decode(event.data)
+            operation_id, payload = message.id, bytes(message.payload)
+        operation = self._operations.get(operation_id)
+        if operation is None or operation.reader is not reader:
+            return  # it has ended meanwhile
+        if event.data is None:
+            operation.positioned(cursor)
+        elif event.type == "next":
+            operation.next(payload, event_id=None)
+        elif event.type == "complete":
+            self._completed(operation)
+
+    async def _stop_on_server(self, operation_id: str, reader: EventStreamReader) -> None:
+        """Ask the server to send nothing more; if it cannot be asked, what it sends is ignored."""
+        query = f"operationId={quote(operation_id, safe='')}"
+        try:
+            headers = {_TOKEN: reader.token}
+            answer = await self._open(reader.url, "DELETE", None, headers, statuses=range(1000), query=query)
+            await answer.read_whole()
+        except (TransportError, UsageError) as error:
+            log(logging.DEBUG, "operation not stopped on the server", operation_id=operation_id, error=error)
+
+    def _drop_idle(self) -> None:
+        if not self._operations:
+            self._drop_shared()
+
+    def _drop_shared(self) -> None:
+        reader, self._shared = self._shared, None
+        if reader is not None:
+            reader.close()  # its task ends with the error of a closed answer
+
+    # Requests ----------------------------------------------------------------------------------------------
+
+    def _reader(self, answer: HttpStream, url: str, *, token: str = "") -> EventStreamReader:
+        return EventStreamReader(
+            answer,
+            url,
+            token=token,
+            max_bytes=self._settings.limits.max_message_bytes,
+            notices_silence=self._settings.heartbeat is not None,
+        )
+
+    def _no_streams(self, answer: HttpStream) -> HandshakeFailed:
+        return HandshakeFailed(
+            f"the server answers with {answer.content_type}, not with server-sent events: check the path",
+            url=self.url,
+            status=answer.status,
+        )
+
+    async def _open_any(
+        self,
+        method: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        statuses: Container[int] = (200,),
+    ) -> tuple[HttpStream, str]:
+        """Ask the server that answered last; the next, where it does not answer.
+
+        :raises TransportError: why the first of them failed; refused credentials are the end at once.
+        """
+        failed: TransportError | None = None
+        for _ in self._urls:
+            serving = self._serving
+            url = self._urls[serving]
+            try:
+                return await self._open(url, method, body, headers, statuses=statuses), url
+            except AuthenticationFailed:
+                raise
+            except TransportError as error:
+                failed = failed or error
+                # Unless another request, which failed as well, has moved on already.
+                if self._serving == serving:
+                    self._serving = (serving + 1) % len(self._urls)
+        raise failed or UsageError("a client needs a URL")
+
+    async def _open(
+        self,
+        url: str,
+        method: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        accept: str = _EVENTS,
+        statuses: Container[int] = (200,),
+        query: str = "",
+    ) -> HttpStream:
+        return await self._transport(url).open_stream(
+            method,
+            body,
+            headers,
+            accept=accept,
+            statuses=statuses,
+            query=query,
+            seconds=self._settings.timeouts.acknowledge_seconds,
+        )
+
+    def _transport(self, url: str) -> HttpTransport:
+        if self._closed:
+            raise UsageError("the client is closed: make a new one")
+        transport = self._transports.get(url)
+        if transport is None:
+            # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
+            from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
+
+            settings = self._settings
+            transport = self._transports[url] = HttpTransport(
+                url,
+                headers=settings.credentials.http_headers,
+                ssl=settings.ssl,
+                timeouts=settings.timeouts,
+                limits=settings.limits,
+                proxy=settings.credentials.proxies.of(url),
+                max_connections=0,  # one for each operation where the server shares no stream
+            )
+        return transport
