@@ -46,7 +46,6 @@ from circuit_breaker_sdk.urls import redacted
 if TYPE_CHECKING:
     import ssl as tls
 
-
 __all__ = ["Client"]
 
 T = TypeVar("T")
@@ -67,12 +66,11 @@ class Client:
         connection and lose nothing.
     :param headers: of the upgrade and of HTTP requests.
     :param connection_params: the payload of ``connection_init``.
-    :param recovery: how a lost connection is tried again; by default until it stands. Subscriptions go on by
-        themselves, without loss where the server resumes: see ``Subscription.continuity``.
+    :param recovery: how a lost connection is tried again; by default until it stands.
     :param circuit_breaker: when a URL that keeps failing is left alone.
-    :param transports: what may bring subscriptions: ``websocket``, and in its place ``sse`` and ``poll`` for
-        critical ones, or for all at a server that has no WebSockets. Without ``websocket`` the first is used.
-    :param critical: all subscriptions may use these stand-ins: see :meth:`SubscriptionBuilder.critical`.
+    :param transports: what may bring subscriptions; those behind ``websocket`` stand in for it, for critical
+        subscriptions, or for all where the server has no WebSockets.
+    :param critical: all are: see :meth:`SubscriptionBuilder.critical`.
     :param offline_queue: how mutations wait for a server that is away; ``None``: they fail at once.
     :param pool: spreads subscriptions over several connections; ``None``: all share one.
     :param batching: how messages to the server wait for each other, to go out in one write.
@@ -80,8 +78,7 @@ class Client:
     :param buffer: bounds of each subscription's buffer; ``max_buffered_bytes`` bounds all of them together.
     :param cursor_store: where each ``cursor_key`` keeps its cursor: a file's path, or an object of yours.
     :param ssl: a context for ``wss`` and ``https``; ``None`` trusts what the system trusts.
-    :param proxy: ``http://user:password@host:port``, which all connections go through.
-    :param trust_env: without ``proxy``, take that of ``HTTP_PROXY`` and its like in the environment.
+    :param proxy: for all connections; without it, ``trust_env`` takes ``HTTP_PROXY`` and its like.
     :raises UsageError: an argument cannot be used.
 
     Example::

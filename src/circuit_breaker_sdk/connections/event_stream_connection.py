@@ -12,11 +12,11 @@ from urllib.parse import quote
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
-from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.event_stream_operation import EventStreamOperation
-from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader
+from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader, address
 from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
+from circuit_breaker_sdk.connections.http_endpoints import HttpEndpoints
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -33,7 +33,6 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
-    from circuit_breaker_sdk.transports.http import HttpTransport
     from circuit_breaker_sdk.transports.http_stream import HttpStream
 
 __all__ = ["EventStreamConnection"]
@@ -46,14 +45,6 @@ _NO_SHARED_STREAMS: Final = frozenset((400, 404, 405, 406, 415, 501))
 _IDLE_SECONDS: Final = 5.0
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _Message(msgspec.Struct):
-    id: str
-    payload: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_message: Final = msgspec.json.Decoder(_Message)
 
 
 @final
@@ -76,12 +67,11 @@ class EventStreamConnection:
 
     def __init__(self, settings: ConnectionSettings, urls: Sequence[str] = ()) -> None:
         self._settings = settings
-        self._urls = list(urls or (settings.url,))
-        self._serving = 0
+        # Any number at once: one for each operation where the server shares no stream.
+        self._endpoints = HttpEndpoints(settings, urls or (settings.url,), max_connections=0)
         self._operations: dict[str, EventStreamOperation] = {}
         self._held: set[Route] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._transports: dict[str, HttpTransport] = {}
         self._has_shared_streams = True
         self._opening: asyncio.Task[EventStreamReader | None] | None = None
         self._shared: EventStreamReader | None = None
@@ -90,7 +80,7 @@ class EventStreamConnection:
     @property
     def url(self) -> str:
         """The URL of the connection, without credentials."""
-        return redacted(self._urls[self._serving])
+        return self._endpoints.url
 
     # The link ----------------------------------------------------------------------------------------------
 
@@ -150,8 +140,7 @@ class EventStreamConnection:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        transports, self._transports = self._transports, {}
-        await close_each(transport.aclose() for transport in transports.values())
+        await self._endpoints.aclose()
 
     # Operations --------------------------------------------------------------------------------------------
 
@@ -325,19 +314,14 @@ class EventStreamConnection:
             reader.close()
 
     def _take_shared(self, reader: EventStreamReader, event: ServerSentEvent) -> None:
-        payload = b""
-        if event.data is None:
-            cursor, _, operation_id = (event.id or "").partition(" ")
-        else:
-            message = _message.decode(event.data)
-            operation_id, payload = message.id, bytes(message.payload)
+        operation_id, content = address(event)
         operation = self._operations.get(operation_id)
         if operation is None or operation.reader is not reader:
             return  # it has ended meanwhile
         if event.data is None:
-            operation.positioned(cursor)
+            operation.positioned(content.decode())
         elif event.type == "next":
-            operation.next(payload, event_id=None)
+            operation.next(content, event_id=None)
         elif event.type == "complete":
             self._completed(operation)
 
@@ -386,24 +370,12 @@ class EventStreamConnection:
         *,
         statuses: Container[int] = (200,),
     ) -> tuple[HttpStream, str]:
-        """Ask the server that answered last; the next, where it does not answer.
+        """Send a request to the first URL that answers; return the answer, and which it was."""
 
-        :raises TransportError: why the first of them failed; refused credentials are the end at once.
-        """
-        failed: TransportError | None = None
-        for _ in self._urls:
-            serving = self._serving
-            url = self._urls[serving]
-            try:
-                return await self._open(url, method, body, headers, statuses=statuses), url
-            except AuthenticationFailed:
-                raise
-            except TransportError as error:
-                failed = failed or error
-                # Unless another request, which failed as well, has moved on already.
-                if self._serving == serving:
-                    self._serving = (serving + 1) % len(self._urls)
-        raise failed or UsageError("a client needs a URL")
+        async def open_(url: str) -> tuple[HttpStream, str]:
+            return await self._open(url, method, body, headers, statuses=statuses), url
+
+        return await self._endpoints.ask_any(open_)
 
     async def _open(
         self,
@@ -416,7 +388,7 @@ class EventStreamConnection:
         statuses: Container[int] = (200,),
         query: str = "",
     ) -> HttpStream:
-        return await self._transport(url).open_stream(
+        return await self._endpoints.transport(url).open_stream(
             method,
             body,
             headers,
@@ -425,23 +397,3 @@ class EventStreamConnection:
             query=query,
             seconds=self._settings.timeouts.acknowledge_seconds,
         )
-
-    def _transport(self, url: str) -> HttpTransport:
-        if self._closed:
-            raise UsageError("the client is closed: make a new one")
-        transport = self._transports.get(url)
-        if transport is None:
-            # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
-            from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
-
-            settings = self._settings
-            transport = self._transports[url] = HttpTransport(
-                url,
-                headers=settings.credentials.http_headers,
-                ssl=settings.ssl,
-                timeouts=settings.timeouts,
-                limits=settings.limits,
-                proxy=settings.credentials.proxies.of(url),
-                max_connections=0,  # one for each operation where the server shares no stream
-            )
-        return transport

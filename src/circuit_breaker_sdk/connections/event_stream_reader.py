@@ -6,19 +6,41 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, final
 
+import msgspec
+
 from circuit_breaker_sdk.errors import ConnectionFailed, OperationTimeoutError, TransportError
 from circuit_breaker_sdk.protocol.event_stream import EventParser, EventTooLong, ServerSentEvent
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.http_stream import HttpStream
 
-__all__ = ["RESUME", "EventStreamReader"]
+__all__ = ["RESUME", "EventStreamReader", "address"]
 
 RESUME: Final = "Resume-Version"
 """The header in which each side says which version of the resume protocol it speaks."""
 
 _SILENCE_SECONDS: Final = 30.0
 """A server that speaks the resume protocol sends a comment every 12 s at least."""
+
+
+class _Message(msgspec.Struct):
+    id: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_message: Final = msgspec.json.Decoder(_Message)
+
+
+def address(event: ServerSentEvent) -> tuple[str, bytes]:
+    """Return the operation that an event of a shared stream is for, and its payload or its live signal.
+
+    :raises msgspec.DecodeError: it is for none.
+    """
+    if event.data is None:
+        cursor, _, operation_id = (event.id or "").partition(" ")
+        return operation_id, cursor.encode()
+    message = _message.decode(event.data)
+    return message.id, bytes(message.payload)
 
 
 @final

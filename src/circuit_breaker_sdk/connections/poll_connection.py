@@ -7,14 +7,14 @@ import functools
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, final
+from typing import Annotated, final
 
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
-from circuit_breaker_sdk.connections.closing import close_each
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
+from circuit_breaker_sdk.connections.http_endpoints import HttpEndpoints
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
@@ -30,10 +30,7 @@ from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.error_payload import read_error_payload
 from circuit_breaker_sdk.protocol.lenient_json import json_defect, read_leniently
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Subscribe
-from circuit_breaker_sdk.urls import http_url, redacted
-
-if TYPE_CHECKING:
-    from circuit_breaker_sdk.transports.http import HttpTransport
+from circuit_breaker_sdk.urls import http_url
 
 __all__ = ["PollConnection"]
 
@@ -95,11 +92,9 @@ class PollConnection:
 
     def __init__(self, settings: ConnectionSettings, urls: Sequence[str] = ()) -> None:
         self._settings = settings
-        self._urls = [_poll_url(url) for url in urls or (settings.url,)]
-        self._serving = 0
+        self._endpoints = HttpEndpoints(settings, [_poll_url(url) for url in urls or (settings.url,)])
         self._operations: dict[str, _Polled] = {}
         self._held: set[Route] = set()
-        self._transports: dict[str, HttpTransport] = {}
         # What is asked for by each request under way.
         self._requests: dict[asyncio.Task[None], dict[str, _Polled]] = {}
         self._is_refused = False
@@ -109,7 +104,7 @@ class PollConnection:
     @property
     def url(self) -> str:
         """The URL of the connection, without credentials."""
-        return redacted(self._urls[self._serving])
+        return self._endpoints.url
 
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation; its route is told with ``positioned`` once the server has answered.
@@ -171,8 +166,7 @@ class PollConnection:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        transports, self._transports = self._transports, {}
-        await close_each(transport.aclose() for transport in transports.values())
+        await self._endpoints.aclose()
 
     # -------------------------------------------------------------------------------------------------------
 
@@ -243,26 +237,12 @@ class PollConnection:
             # One request is always soon there for what comes meanwhile.
             wait = _WAIT_SECONDS if len(self._requests) < _MAX_REQUESTS else _SHORT_WAIT_SECONDS
         body = _ENCODER.encode({"operations": operations, "waitMs": int(wait * 1000)})
-        return await self._ask_any(body, seconds=wait + _SLACK_SECONDS, count=len(asked))
 
-    async def _ask_any(self, body: bytes, *, seconds: float, count: int) -> list[_Result]:
-        """Ask the server that answered last; the next, where it does not answer: a poll may be repeated.
+        async def post(url: str) -> list[_Result]:
+            answer = await self._endpoints.transport(url).post(body, seconds=wait + _SLACK_SECONDS)
+            return self._read(answer, len(asked))
 
-        :raises TransportError: why the first of them failed; refused credentials are the end at once.
-        """
-        failed: TransportError | None = None
-        for _ in self._urls:
-            serving = self._serving
-            try:
-                return self._read(await self._open(self._urls[serving]).post(body, seconds=seconds), count)
-            except AuthenticationFailed:
-                raise
-            except TransportError as error:
-                failed = failed or error
-                # Unless another request, which failed as well, has moved on already.
-                if self._serving == serving:
-                    self._serving = (serving + 1) % len(self._urls)
-        raise failed or UsageError("a client needs a URL")
+        return await self._endpoints.ask_any(post)
 
     def _read(self, body: bytes, count: int) -> list[_Result]:
         try:
@@ -306,25 +286,6 @@ class PollConnection:
                 route.failed(self.redacted(errors))
             else:
                 route.completed()
-
-    def _open(self, url: str) -> HttpTransport:
-        if self._closed:
-            raise UsageError("the client is closed: make a new one")
-        transport = self._transports.get(url)
-        if transport is None:
-            # Imported here: aiohttp costs 100 ms, which `import circuit_breaker_sdk` must not.
-            from circuit_breaker_sdk.transports.http import HttpTransport  # noqa: PLC0415 (as said above)
-
-            settings = self._settings
-            transport = self._transports[url] = HttpTransport(
-                url,
-                headers=settings.credentials.http_headers,
-                ssl=settings.ssl,
-                timeouts=settings.timeouts,
-                limits=settings.limits,
-                proxy=settings.credentials.proxies.of(url),
-            )
-        return transport
 
 
 def _poll_url(url: str) -> str:
