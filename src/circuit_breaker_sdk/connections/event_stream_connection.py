@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import quote
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, final
 
 import msgspec
 
 from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.connections.event_stream_operation import EventStreamOperation
-from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader, address
+from circuit_breaker_sdk.connections.event_stream_reader import EventStreamReader, address
+from circuit_breaker_sdk.connections.event_stream_requests import EventStreamRequests
 from circuit_breaker_sdk.connections.guarded_calls import do_for, do_for_each
-from circuit_breaker_sdk.connections.http_endpoints import HttpEndpoints
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     GraphQLError,
-    HandshakeFailed,
     OperationTimeoutError,
     TransportError,
     UsageError,
@@ -32,16 +30,8 @@ from circuit_breaker_sdk.protocol.event_stream import ServerSentEvent
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.urls import redacted
 
-if TYPE_CHECKING:
-    from circuit_breaker_sdk.transports.http_stream import HttpStream
-
 __all__ = ["EventStreamConnection"]
 
-_TOKEN: Final = "X-GraphQL-Event-Stream-Token"  # noqa: S105 (the name of a header)
-_EVENTS: Final = "text/event-stream"
-_JSON: Final = "application/json"
-_WITH_CURSORS: Final = {RESUME: "1"}
-_NO_SHARED_STREAMS: Final = frozenset((400, 404, 405, 406, 415, 501))
 _IDLE_SECONDS: Final = 5.0
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -67,8 +57,7 @@ class EventStreamConnection:
 
     def __init__(self, settings: ConnectionSettings, urls: Sequence[str] = ()) -> None:
         self._settings = settings
-        # Any number at once: one for each operation where the server shares no stream.
-        self._endpoints = HttpEndpoints(settings, urls or (settings.url,), max_connections=0)
+        self._requests = EventStreamRequests(settings, urls or (settings.url,))
         self._operations: dict[str, EventStreamOperation] = {}
         self._held: set[Route] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -80,7 +69,7 @@ class EventStreamConnection:
     @property
     def url(self) -> str:
         """The URL of the connection, without credentials."""
-        return self._endpoints.url
+        return self._requests.url
 
     # The link ----------------------------------------------------------------------------------------------
 
@@ -140,7 +129,7 @@ class EventStreamConnection:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._endpoints.aclose()
+        await self._requests.aclose()
 
     # Operations --------------------------------------------------------------------------------------------
 
@@ -206,33 +195,29 @@ class EventStreamConnection:
         extensions: dict[str, object] = {"operationId": operation.id}
         if operation.after is not None:
             extensions["resume"] = {"after": operation.after}
-        body = _encode({**operation.request, "extensions": extensions})
         operation.reader = reader  # before it is sent: the first event may come before the answer
         self._hold()
-        headers = {_TOKEN: reader.token}
-        answer = await self._open(reader.url, "POST", body, headers, accept=_JSON, statuses=(202, 400))
-        errors = await answer.read_whole()
+        try:
+            errors = await self._requests.begin(
+                reader, _encode({**operation.request, "extensions": extensions})
+            )
+        except ConnectionFailed:
+            if reader is self._shared:
+                self._drop_shared()  # the server, or this life of it, may know it no more
+            raise
         if not self._is_running(operation):
             await self._stop_on_server(operation.id, reader)
         elif errors:
             operation.refused(errors)
             self._completed(operation)
         elif not operation.is_live:
-            operation.accepted()
-            self._expect_live(operation)
+            self._accepted(operation)
 
     async def _read_own(self, operation: EventStreamOperation) -> None:
-        headers = dict(_WITH_CURSORS)
-        if operation.after is not None:
-            headers["Last-Event-ID"] = operation.after
-        answer, url = await self._open_any("POST", _encode(operation.request), headers)
-        if answer.content_type != _EVENTS:
-            answer.close()
-            raise self._no_streams(answer)
-        reader = operation.reader = self._reader(answer, url)
+        reader = await self._requests.open_own(_encode(operation.request), after=operation.after)
+        operation.reader = reader
         try:
-            operation.accepted()
-            self._expect_live(operation)
+            self._accepted(operation)
             self._hold()
             await self._read(reader, functools.partial(self._take_own, operation))
         finally:
@@ -263,16 +248,17 @@ class EventStreamConnection:
             operation.task.cancel()  # it may be this one: it ends with its next wait
         operation.completed(self.redacted)
 
-    def _expect_live(self, operation: EventStreamOperation) -> None:
-        """Give an operation up as lost whose live signal does not come: something holds the stream back."""
+    def _accepted(self, operation: EventStreamOperation) -> None:
+        """Expect the live signal of an operation; if it does not come, something holds the stream back."""
+        operation.accepted()
         seconds = self._settings.timeouts.subscribe_seconds
-        if not operation.is_live:
-            asyncio.get_running_loop().call_later(seconds, self._look_at, operation, seconds)
 
-    def _look_at(self, operation: EventStreamOperation, seconds: float) -> None:
-        if self._is_running(operation) and not operation.is_live:
-            error = OperationTimeoutError("the live signal on the event stream", seconds=seconds)
-            self._lose((operation,), error)
+        def look() -> None:
+            if not operation.is_live:
+                error = OperationTimeoutError("the live signal on the event stream", seconds=seconds)
+                self._lose((operation,), error)
+
+        asyncio.get_running_loop().call_later(seconds, look)
 
     # The shared stream -------------------------------------------------------------------------------------
 
@@ -288,17 +274,11 @@ class EventStreamConnection:
 
     async def _open_shared(self) -> EventStreamReader | None:
         try:
-            reserved, url = await self._open_any("PUT", None, {}, statuses={201, *_NO_SHARED_STREAMS})
-            token = (await reserved.read_whole()).decode(errors="replace")
-            if reserved.status != 201 or not token.isprintable():
+            reader = self._shared = await self._requests.open_shared()
+            if reader is None:
                 self._has_shared_streams = False
-                return None
-            answer = await self._open(url, "GET", None, {**_WITH_CURSORS, _TOKEN: token})
-            if answer.content_type != _EVENTS:
-                answer.close()
-                raise self._no_streams(answer)
-            reader = self._shared = self._reader(answer, url, token=token)
-            _ = self._do(self._read_shared(reader))
+            else:
+                _ = self._do(self._read_shared(reader))
             return reader
         finally:
             self._opening = None
@@ -326,12 +306,9 @@ class EventStreamConnection:
             self._completed(operation)
 
     async def _stop_on_server(self, operation_id: str, reader: EventStreamReader) -> None:
-        """Ask the server to send nothing more; if it cannot be asked, what it sends is ignored."""
-        query = f"operationId={quote(operation_id, safe='')}"
+        """Ask the server to send nothing more; if that fails, what it sends is ignored."""
         try:
-            headers = {_TOKEN: reader.token}
-            answer = await self._open(reader.url, "DELETE", None, headers, statuses=range(1000), query=query)
-            await answer.read_whole()
+            await self._requests.stop(reader, operation_id)
         except (TransportError, UsageError) as error:
             log(logging.DEBUG, "operation not stopped on the server", operation_id=operation_id, error=error)
 
@@ -343,57 +320,3 @@ class EventStreamConnection:
         reader, self._shared = self._shared, None
         if reader is not None:
             reader.close()  # its task ends with the error of a closed answer
-
-    # Requests ----------------------------------------------------------------------------------------------
-
-    def _reader(self, answer: HttpStream, url: str, *, token: str = "") -> EventStreamReader:
-        return EventStreamReader(
-            answer,
-            url,
-            token=token,
-            max_bytes=self._settings.limits.max_message_bytes,
-            notices_silence=self._settings.heartbeat is not None,
-        )
-
-    def _no_streams(self, answer: HttpStream) -> HandshakeFailed:
-        return HandshakeFailed(
-            f"the server answers with {answer.content_type}, not with server-sent events: check the path",
-            url=self.url,
-            status=answer.status,
-        )
-
-    async def _open_any(
-        self,
-        method: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        statuses: Container[int] = (200,),
-    ) -> tuple[HttpStream, str]:
-        """Send a request to the first URL that answers; return the answer, and which it was."""
-
-        async def open_(url: str) -> tuple[HttpStream, str]:
-            return await self._open(url, method, body, headers, statuses=statuses), url
-
-        return await self._endpoints.ask_any(open_)
-
-    async def _open(
-        self,
-        url: str,
-        method: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        accept: str = _EVENTS,
-        statuses: Container[int] = (200,),
-        query: str = "",
-    ) -> HttpStream:
-        return await self._endpoints.transport(url).open_stream(
-            method,
-            body,
-            headers,
-            accept=accept,
-            statuses=statuses,
-            query=query,
-            seconds=self._settings.timeouts.acknowledge_seconds,
-        )

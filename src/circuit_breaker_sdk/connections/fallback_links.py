@@ -10,6 +10,7 @@ from circuit_breaker_sdk.connections.interfaces import Link
 
 __all__ = ["FallbackLinks"]
 
+_FIRST_REST_SECONDS: Final = 0.1
 _REFUSED_SECONDS: Final = 60.0
 """A refusal may be that of something between, which the next network does not have."""
 
@@ -39,7 +40,8 @@ class FallbackLinks:
     ) -> None:
         """Hold the links.
 
-        :param rest_seconds: for how long a link that failed carries nothing new.
+        :param rest_seconds: for how long at most a link that failed carries nothing new; after the first
+            failures in a row it is less.
         :param streams: that of them for servers that have no WebSockets.
         :param uses_websocket: whether they stand in for a WebSocket; else they are all there is.
         """
@@ -49,6 +51,7 @@ class FallbackLinks:
         self._rest_seconds = rest_seconds
         self._clock = clock
         self._resting: dict[int, float] = {}
+        self._failures = [0] * len(self._links)
         self._refused: set[int] = set()
         self._excused: Exception | None = None
 
@@ -72,7 +75,11 @@ class FallbackLinks:
         """Let a link rest, unless it has carried others until this error; a refused one for a minute."""
         for number, each in enumerate(self._links):
             if each is link and error is not self._excused:
-                seconds = _REFUSED_SECONDS if is_refused else self._rest_seconds
+                self._failures[number] += 1
+                rest_seconds = min(
+                    self._rest_seconds, _FIRST_REST_SECONDS * 2 ** (self._failures[number] - 1)
+                )
+                seconds = _REFUSED_SECONDS if is_refused else rest_seconds
                 self._resting[number] = self._clock() + seconds
                 (self._refused.add if is_refused else self._refused.discard)(number)
 
@@ -82,4 +89,5 @@ class FallbackLinks:
         for number, each in enumerate(self._links):
             if each is link:
                 self._resting.pop(number, None)
+                self._failures[number] = 0
                 self._refused.discard(number)

@@ -23,6 +23,7 @@ from circuit_breaker_sdk.delivery.delivery import PROOF_EVENTS, Delivery
 from circuit_breaker_sdk.delivery.interval_queries import IntervalQueries
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
 from circuit_breaker_sdk.errors import (
+    AuthenticationFailed,
     ConnectionFailed,
     HandshakeFailed,
     OperationTimeoutError,
@@ -36,6 +37,8 @@ from circuit_breaker_sdk.recovery.suspect_subscriptions import Suspects
 __all__ = ["Recovery"]
 
 _FALLBACK_PAUSE_SECONDS = 0.25
+# Middleboxes answer 403; a server that means it refuses the next transport as well.
+_REFUSALS = (HandshakeFailed, AuthenticationFailed)
 _HAND_OVER_AT_ONCE = 100
 
 T = TypeVar("T")
@@ -129,7 +132,7 @@ class Recovery:
 
     def _note_fallback(self, delivery: Delivery[Any], error: StreamFailure) -> None:
         """Let a link rest that has brought nothing."""
-        is_refused = isinstance(error, HandshakeFailed)
+        is_refused = isinstance(error, _REFUSALS)
         if delivery.has_proven_link and not is_refused:
             self._links.proven(delivery.link, error)
         elif isinstance(error, TransportError):
@@ -138,8 +141,8 @@ class Recovery:
     def _end_of(self, delivery: Delivery[Any], error: StreamFailure) -> StreamFailure | None:
         """Return the error that ends a subscription without its link; ``None`` if another link can help."""
         link = delivery.link
-        is_refused = link in self._links and isinstance(error, HandshakeFailed)
-        if is_refused and delivery.fallbacks.is_critical and self._can_go_on(delivery):
+        is_refused = link in self._links and isinstance(error, _REFUSALS)
+        if is_refused and delivery.fallbacks.is_critical and self._can_go_on(delivery, error):
             return error if self._closed else None
         if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
             return error  # nothing has ever got through: the caller of `subscribe` is told
@@ -149,9 +152,10 @@ class Recovery:
             return self._suspects.end_of(delivery, link)
         return None if self._supervisor.may_mend(error) else error
 
-    def _can_go_on(self, delivery: Delivery[Any]) -> bool:
-        """Tell whether another fallback is left, or a query to use instead."""
-        return self._links.best() is not None or delivery.fallbacks.changes is not None
+    def _can_go_on(self, delivery: Delivery[Any], error: StreamFailure) -> bool:
+        """Tell whether another fallback is left, or a query to use where the server has none."""
+        has_query = isinstance(error, HandshakeFailed) and delivery.fallbacks.changes is not None
+        return self._links.best() is not None or has_query
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""

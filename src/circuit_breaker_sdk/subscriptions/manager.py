@@ -207,7 +207,8 @@ class SubscriptionManager:
         self._check_open()
         refuse_incremental(operation.document)
         variables = encode_variables(operation.variables)
-        is_critical = self._critical if operation.critical is None else operation.critical
+        is_critical = operation.critical if operation.critical is not None else self._critical
+        is_critical |= not self._links.uses_websocket
         member, link, refused = await self._link(is_critical=is_critical)
         self._check_open()
         after = after if link.resume_negotiated else None
@@ -282,21 +283,12 @@ class SubscriptionManager:
                 member = self._members[instead]
                 return member, await member.connection(), None
         except (TransportError, SubscriptionError) as error:
-            link = self._instead_of_websocket(member, error, is_critical=is_critical)
+            is_none_there = isinstance(error, HandshakeFailed) and not member.supervisor.was_connected
+            link = self._links.best() if is_critical else self._links.streams if is_none_there else None
             if link is None:
                 raise
             log(logging.INFO, "another transport instead of a WebSocket", error=error)
             return member, link, error
-
-    def _instead_of_websocket(
-        self, member: Member, error: CircuitBreakerError, *, is_critical: bool
-    ) -> Link | None:
-        """Return the link for a new operation that gets no WebSocket; ``None``: its error is the end."""
-        if is_critical:
-            return self._links.best()
-        # Perhaps a server that speaks server-sent events only.
-        is_none_there = isinstance(error, HandshakeFailed) and not member.supervisor.was_connected
-        return self._links.streams if is_none_there else None
 
     def _member_for(self, supervisor: Supervisor) -> Member:
         """Return the member that owns the deliveries on this supervisor's connections."""

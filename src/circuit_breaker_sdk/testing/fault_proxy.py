@@ -18,6 +18,9 @@ __all__ = ["Direction", "FaultProxy"]
 _READ_BYTES = 64 * 1024
 # Close with a reset, and leave nothing behind: on, after 0 seconds.
 _UPGRADE = re.compile(rb"^upgrade:\s*websocket", re.IGNORECASE | re.MULTILINE)
+_EVENT_STREAM = re.compile(
+    rb"^(PUT |accept:\s*text/event-stream|x-graphql-event-stream-token:)", re.IGNORECASE | re.MULTILINE
+)
 _FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
@@ -41,6 +44,7 @@ class FaultProxy:
     :ivar refuses: new connections are reset at once. Open ones are left alone.
     :ivar refuses_upgrades: a new connection whose first request asks for a WebSocket is answered 403, as
         middleboxes do; plain HTTP passes. Open ones are left alone.
+    :ivar refuses_event_streams: likewise one that asks for server-sent events.
     :ivar delay_seconds: each piece that is read waits so long before it is passed on. 0 by default.
     :ivar bytes_per_second: at most so much is passed on, in each direction of each connection; ``None``, the
         default, is no limit.
@@ -60,6 +64,7 @@ class FaultProxy:
         """Name the server; ``async with`` or :meth:`start` begins to listen."""
         self.refuses: bool = False
         self.refuses_upgrades: bool = False
+        self.refuses_event_streams: bool = False
         self.delay_seconds: float = 0.0
         self.bytes_per_second: float | None = None
         self.piece_bytes: int | None = None
@@ -171,8 +176,8 @@ class FaultProxy:
             if isinstance(error, OSError):
                 return
             raise
-        first = await _head(reader) if self.refuses_upgrades else b""
-        if _UPGRADE.search(first):
+        first = await _head(reader) if self.refuses_upgrades or self.refuses_event_streams else b""
+        if self._is_refused(first):
             server_writer.close()
             writer.write(_FORBIDDEN)
             writer.close()
@@ -191,6 +196,11 @@ class FaultProxy:
         finally:
             self._links.discard(link)
             link.close()
+
+    def _is_refused(self, head: bytes) -> bool:
+        return (self.refuses_upgrades and _UPGRADE.search(head) is not None) or (
+            self.refuses_event_streams and _EVENT_STREAM.search(head) is not None
+        )
 
     async def _pass_on(
         self, link: _Link, direction: Direction, source: asyncio.StreamReader, sink: asyncio.StreamWriter

@@ -17,10 +17,11 @@ import uvloop
 
 from benchmarks.loop_holds import held_in, histogram_in
 from tests.system.chaos.blocked_websocket import blocked_websocket
+from tests.system.chaos.changing_network import changing_network
 from tests.system.chaos.cores import leave_the_server_alone
 from tests.system.chaos.crash_boundaries import crash_boundaries
 from tests.system.chaos.cut_race import cut_race
-from tests.system.chaos.cut_storm import cut_storm
+from tests.system.chaos.cut_storm import cut_storm, cut_storm_over_polls, cut_storm_over_sse
 from tests.system.chaos.disk import disk
 from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
@@ -46,6 +47,9 @@ _LONGEST_MS: Final = 25.0
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm": cut_storm,
+    "cut storm, sse": cut_storm_over_sse,
+    "cut storm, poll": cut_storm_over_polls,
+    "changing network": changing_network,
     "cut race": cut_race,
     "crash boundaries": crash_boundaries,
     "other logs": other_logs,

@@ -15,11 +15,31 @@ _CUT_EVERY_SECONDS = 0.2
 
 async def cut_storm(directory: Path, seed: int, *, long: bool) -> Result:
     """Publish to many subscribers while one is cut every 200 ms on average and the server is killed."""
-    events, subscribers, kills = (1_000_000, 100, 20) if long else (50_000, 20, 5)
-    result = Result(experiment="cut storm", seed=seed)
+    size = (1_000_000, 100, 20) if long else (50_000, 20, 5)
+    return await _storm("cut storm", directory, seed, size)
+
+
+async def cut_storm_over_sse(directory: Path, seed: int, *, long: bool) -> Result:
+    """Do the same to subscribers that have nothing but server-sent events."""
+    size = (200_000, 50, 10) if long else (20_500, 10, 2)
+    return await _storm("cut storm, sse", directory, seed, size, transports=("sse",))
+
+
+async def cut_storm_over_polls(directory: Path, seed: int, *, long: bool) -> Result:
+    """Do the same to subscribers that have nothing but long-polling."""
+    size = (200_000, 50, 10) if long else (20_500, 10, 2)
+    return await _storm("cut storm, poll", directory, seed, size, transports=("poll",))
+
+
+async def _storm(
+    name: str, directory: Path, seed: int, size: tuple[int, int, int], **settings: object
+) -> Result:
+    """Run the storm; ``size``: events, subscribers, kills of the server."""
+    events, subscribers, kills = size
+    result = Result(experiment=name, seed=seed)
     async with World(directory, seed=seed) as world:
         publisher = Publisher(world)
-        audience = [Subscriber(world) for _ in range(subscribers)]
+        audience = [Subscriber(world, **settings) for _ in range(subscribers)]
         cuts: list[float] = []
         restarts: list[float] = []
         for subscriber in audience:
