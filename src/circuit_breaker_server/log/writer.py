@@ -67,8 +67,8 @@ _INSERT = """
     FROM json_each(?)
 """
 # A prepared statement keeps the last values that it was given.
-_MAX_VALUES_BYTES = 1024 * 1024
-_MAX_ROWS = 1024
+_VALUES_BYTES = 1024 * 1024
+_ROWS = 1024
 _PARAMETERS = 5
 _PUT_ENTRIES = """
     INSERT OR REPLACE INTO snapshot (key, body)
@@ -90,7 +90,7 @@ _last_offsets = msgspec.json.Decoder(dict[str, int | None])
 # A statement for each power of two: the connection keeps them prepared.
 _INSERTS = {1: _INSERT_VALUES} | {
     count: _INSERT_ROWS.format(rows=", ".join(["(?, ?, ?, ?, ?)"] * count))
-    for count in (1 << power for power in range(1, _MAX_ROWS.bit_length()))
+    for count in (1 << power for power in range(1, _ROWS.bit_length()))
 }
 
 
@@ -116,7 +116,7 @@ class Writer:
         self.first_offset: int = row[3] or self.last_offset + 1
         self._last_offsets = LastOffsets()
         parameters = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-        self._max_rows = min(_MAX_ROWS, 1 << (parameters // _PARAMETERS).bit_length() - 1)
+        self._max_rows = min(_ROWS, 1 << (parameters // _PARAMETERS).bit_length() - 1)
 
     def append(self, group: Sequence[NewRecord]) -> list[Record | ExpectationFailed]:
         """Commit a group; the outcomes are in its order. A failure to write fails all of it.
@@ -167,7 +167,7 @@ class Writer:
     def _insert(self, new: Sequence[Record]) -> None:
         """Insert the records. One statement in autocommit mode is one transaction, synced when it returns."""
         bodies = [encode_record(record) for record in new]
-        if len(new) <= self._max_rows and sum(map(len, bodies)) <= _MAX_VALUES_BYTES:
+        if len(new) <= self._max_rows and sum(map(len, bodies)) <= _VALUES_BYTES:
             count = 1 << (len(new) - 1).bit_length()
             values: list[object] = []
             for r, body in zip(new, bodies, strict=True):
@@ -178,7 +178,7 @@ class Writer:
             columns = ((r.offset, subject_key(r.subject), r.subject, r.id) for r in new)
             self._connection.execute(_INSERT, pack(zip(columns, bodies, strict=True)))
         self.last_offset = new[-1].offset
-        self._last_offsets.put({record.subject: record.offset for record in new})
+        self._last_offsets.put(new)
 
     def _look_up(
         self, group: Sequence[NewRecord], subjects: Set[str]

@@ -22,8 +22,12 @@ def new(name: str = "s", data: bytes = b"{}", *, expected: int | None = None) ->
     return NewRecord(subject=name, id=uuid.uuid4().hex, data=data, expected=expected)
 
 
-def repeated(record: Record, *, expected: int | None = None) -> NewRecord:
-    return NewRecord(subject=record.subject, id=record.id, data=b"again", expected=expected)
+def record(name: str, offset: int) -> Record:
+    return Record(offset=offset, subject=name, id="0" * 32, time_ms=0, data=b"")
+
+
+def repeated(one: Record, *, expected: int | None = None) -> NewRecord:
+    return NewRecord(subject=one.subject, id=one.id, data=b"again", expected=expected)
 
 
 @contextlib.asynccontextmanager
@@ -33,6 +37,16 @@ async def opened(directory: Path) -> AsyncIterator[SqliteEventLog]:
         yield log
     finally:
         await log.aclose()
+
+
+async def test_subjects_that_are_too_long_to_remember_are_judged_alike(tmp_path: Path) -> None:
+    name = "x" * 300
+    async with opened(tmp_path) as log:
+        first = await log.append(new(name, expected=0))
+        group = [new(name, expected=first.offset), new(name, expected=first.offset), new("s", expected=0)]
+        second, lost, third = await append_all(log, group)
+        assert isinstance(lost, ExpectationFailed)
+        assert await log.read(after=1) == [second, third]
 
 
 async def append_all(log: SqliteEventLog, group: Sequence[NewRecord]) -> list[Record | BaseException]:
@@ -64,9 +78,10 @@ def test_of_many_subjects_those_used_last_are_remembered(monkeypatch: pytest.Mon
     monkeypatch.setattr(last_offsets_module, "_GENERATION", 4)
     offsets = LastOffsets()
     for offset in range(1, 11):
-        offsets.put({f"s{offset}": offset})
+        offsets.put([record(f"s{offset}", offset)])
     assert [offsets.get(f"s{offset}") for offset in range(1, 11)] == [None] * 4 + [5, 6, 7, 8, 9, 10]
-    offsets.put({"s6": 11})
+    offsets.put([record("s6", 11), record("x" * 257, 12), record("y" * 256, 13)])
+    assert (offsets.get("x" * 257), offsets.get("y" * 256)) == (None, 13)
     assert offsets.get("s6") == 11
     offsets.clear()
     assert offsets.get("s6") is offsets.get("s10") is None
@@ -135,6 +150,23 @@ async def test_an_id_again_among_new_ones_costs_the_others_nothing(
         assert log.last_offset == 4
 
 
+async def test_an_id_again_that_would_fit_keeps_the_statement_from_inserting_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as log:
+        first = await log.append(new("a"))
+        other = await log.append(new("b"))
+        ran = counting(log, monkeypatch)
+        group = [new("b", expected=other.offset), repeated(first), new("c")]
+        one, again, two = await append_all(log, group)
+        assert ran == ["INSERT", "SELECT", "INSERT"]
+        assert again == first
+        assert await log.read(after=0) == [first, other, one, two]
+        assert log.last_offset == 4
+        assert await append_all(log, [repeated(first), repeated(other)]) == [first, other]
+        assert ran[3:] == ["INSERT", "SELECT"]
+
+
 async def test_the_same_id_twice_in_a_group_is_appended_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as log:
         first = await log.append(new("a"))
@@ -163,7 +195,7 @@ async def test_groups_of_every_size_are_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     if bound == "bytes":
-        monkeypatch.setattr(writer_module, "_MAX_VALUES_BYTES", 1000)
+        monkeypatch.setattr(writer_module, "_VALUES_BYTES", 1000)
     async with opened(tmp_path) as log:
         if bound == "parameters":
             log._writer._max_rows = 4
@@ -173,6 +205,6 @@ async def test_groups_of_every_size_are_written_whole(
             records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
             assert len(records) == size
             written += records
-        assert [record async for record in log.scan(after=0)] == written
+        assert [each async for each in log.scan(after=0)] == written
         (count,) = log._writer._connection.execute("SELECT count(*) FROM records").fetchone()
         assert count == len(written)
