@@ -64,7 +64,7 @@ def matches(pattern: str, name: str) -> bool:
 
 
 @final
-class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
+class NewRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that a writer wants to append.
 
     :ivar subject: the aggregate it belongs to.
