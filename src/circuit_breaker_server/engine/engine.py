@@ -54,6 +54,7 @@ class Engine:
     All methods belong to the event loop that :meth:`start` ran on.
 
     :param snapshot_every: after how many records the state is saved; a restart reads at most about as many.
+        After 1,000 already, if they changed as many entries of the state.
     :param secrets: where keys and tokens are.
     :param provider_seconds: for each wait for a provider of language models, and for an attempt of a run.
     :param mcp_check_seconds: between two checks of an MCP server.
@@ -82,7 +83,7 @@ class Engine:
         log: EventLog,
         *,
         now: Callable[[], datetime] = _now,
-        snapshot_every: int = 1_000,
+        snapshot_every: int = 10_000,
         secrets: Secrets = NO_SECRETS,
         provider_seconds: float = 60.0,
         mcp_check_seconds: float = 30.0,

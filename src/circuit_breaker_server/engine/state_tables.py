@@ -37,6 +37,10 @@ class Part(Protocol):
         """
         ...
 
+    def count_changes(self) -> int:
+        """Return how many entries have changed since changes were last taken."""
+        ...
+
     def take_changes(self) -> tuple[int, list[SnapshotEntry]]:
         """Return the last record applied, and what changed since changes were last taken."""
         ...
@@ -116,6 +120,10 @@ class Table(Generic[E]):
         if self._entries.pop(key, None) is not None:
             self._changed[key] = None
 
+    def count_changes(self) -> int:
+        """Return how many entries have changed since changes were last taken."""
+        return len(self._changed)
+
     def take_changes(self) -> list[SnapshotEntry]:
         """Return what changed since it was last taken."""
         changed, self._changed = self._changed, {}
@@ -169,6 +177,8 @@ class _AnyTable(Protocol):
 
     name: str
 
+    def count_changes(self) -> int: ...
+
     def take_changes(self) -> list[SnapshotEntry]: ...
 
     def touch(self, key: str) -> None: ...
@@ -184,6 +194,10 @@ class TablePart:
     def __init__(self, *tables: _AnyTable) -> None:
         self._tables = {table.name: table for table in tables}
         self.prefixes = frozenset(self._tables)
+
+    def count_changes(self) -> int:
+        """See :class:`Part`."""
+        return sum([table.count_changes() for table in self._tables.values()])
 
     def take_changes(self) -> tuple[int, list[SnapshotEntry]]:
         """See :class:`Part`; the offset is not known here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol, final
 
 import msgspec
@@ -35,6 +36,7 @@ MAX_DATA_BYTES = 4 * 1024 * 1024
 """The largest body of a record; a message broker under the port has to be set up for as much."""
 
 _SUBJECT = re.compile(r"[^.*> \t\r\n\x00]+(?:\.[^.*> \t\r\n\x00]+)*")
+_LONGEST_REMEMBERED = 256
 _ID = re.compile(r"[0-9a-f]{32}")
 _is_plain = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 _ESCAPED = str.maketrans({c: f"%{ord(c):02X}" for c in ".*>% \t\r\n\x00/"})
@@ -62,7 +64,7 @@ def matches(pattern: str, name: str) -> bool:
 
 
 @final
-class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
+class NewRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that a writer wants to append.
 
     :ivar subject: the aggregate it belongs to.
@@ -79,15 +81,23 @@ class NewRecord(msgspec.Struct, frozen=True, kw_only=True):
     expected: int | None = None
 
 
+@lru_cache(maxsize=4096)
+def _validate_subject(subject: str) -> None:
+    if not _SUBJECT.fullmatch(subject):
+        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {subject!r}")
+    subject.encode()
+
+
 def validate(record: NewRecord) -> None:
     """Refuse what no implementation can hold, before it reaches the others of its group.
 
     :raises ValueError: the subject has empty tokens, wildcards or blanks or is not encodable, the id is not
         32 lower-case hex digits, or the data is longer than :data:`MAX_DATA_BYTES`.
     """
-    if not _SUBJECT.fullmatch(record.subject):
-        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {record.subject!r}")
-    record.subject.encode()
+    if len(record.subject) <= _LONGEST_REMEMBERED:
+        _validate_subject(record.subject)
+    else:
+        _validate_subject.__wrapped__(record.subject)
     if not _ID.fullmatch(record.id):
         raise ValueError(f"a record's id is 32 lower-case hex digits, not {record.id!r}")
     if len(record.data) > MAX_DATA_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import final
 
@@ -21,6 +21,7 @@ from circuit_breaker_server.log.event_log import (
     Record,
     SnapshotEntry,
 )
+from circuit_breaker_server.log.last_offsets import LastOffsets
 from circuit_breaker_server.log.packing import (
     Damaged,
     decode_records,
@@ -52,12 +53,23 @@ _LOOK_UP = """
     )
     FROM records WHERE id IN (SELECT value FROM json_each(?))
 """
+_INSERT_VALUES = "INSERT INTO records (offset, subject_key, subject, id, body) VALUES (?, ?, ?, ?, ?)"
+# Rows whose offset is null are left out: one statement serves for groups of many sizes.
+_INSERT_ROWS = """
+    INSERT INTO records (offset, subject_key, subject, id, body)
+    SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
+"""
+# For groups that are too big for values of their own.
 _INSERT = """
     INSERT INTO records (offset, subject_key, subject, id, body)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
            json_extract(value, '$[3]'), substr(?, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
     FROM json_each(?)
 """
+# A prepared statement keeps the last values that it was given.
+_VALUES_BYTES = 1024 * 1024
+_ROWS = 1024
+_PARAMETERS = 5
 _PUT_ENTRIES = """
     INSERT OR REPLACE INTO snapshot (key, body)
     SELECT json_extract(value, '$[0]'),
@@ -73,6 +85,13 @@ _REMEMBER_RECORD = """
     SELECT 1, body FROM records WHERE offset < ? ORDER BY offset DESC LIMIT 1
 """
 _last_offsets = msgspec.json.Decoder(dict[str, int | None])
+
+
+# A statement for each power of two: the connection keeps them prepared.
+_INSERTS = {1: _INSERT_VALUES} | {
+    count: _INSERT_ROWS.format(rows=", ".join(["(?, ?, ?, ?, ?)"] * count))
+    for count in (1 << power for power in range(1, _ROWS.bit_length()))
+}
 
 
 @final
@@ -95,26 +114,77 @@ class Writer:
         self.snapshot_offset: int = row[1]
         self.last_offset: int = max(row[2], row[4] or 0)
         self.first_offset: int = row[3] or self.last_offset + 1
+        self._last_offsets = LastOffsets()
+        parameters = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        self._max_rows = min(_ROWS, 1 << (parameters // _PARAMETERS).bit_length() - 1)
 
     def append(self, group: Sequence[NewRecord]) -> list[Record | ExpectationFailed]:
         """Commit a group; the outcomes are in its order. A failure to write fails all of it.
 
+        What takes the least is tried first, one statement: subjects end where it is remembered that they do,
+        and all ids are new. Nothing is answered that rests on the second: an id that there is already keeps
+        the statement from inserting anything.
+
         :raises LogError: nothing of the group was appended.
         """
         with self._write_errors("append"):
-            known, last = self._look_up(group)
-            outcomes, new = self._decide(group, known, last)
+            last, others = self._remembered(group)
+            if not others:
+                outcomes, new = self._decide(group, {}, last)
+                # A record that does not fit may be one that has been appended before.
+                if len(new) == len(group) and self._try_insert(new):
+                    return outcomes
+                last, _ = self._remembered(group)
+            known, found = self._look_up(group, others)
+            outcomes, new = self._decide(group, known, last | found)
             if new:
-                # One statement in autocommit mode is one transaction, synced when it returns.
-                rows = (((r.offset, subject_key(r.subject), r.subject, r.id), encode_record(r)) for r in new)
-                self._connection.execute(_INSERT, pack(rows))
-                self.last_offset = new[-1].offset
+                self._insert(new)
         return outcomes
 
-    def _look_up(self, group: Sequence[NewRecord]) -> tuple[dict[str, Record], dict[str, int | None]]:
-        """Return what is there already of the group's ids, and the last offset of each expected subject."""
+    def _remembered(self, group: Sequence[NewRecord]) -> tuple[dict[str, int | None], set[str]]:
+        """Return the last offset of each expected subject that is remembered, and the other ones."""
+        last: dict[str, int | None] = {}
+        others: set[str] = set()
+        get, first_offset = self._last_offsets.get, self.first_offset
+        for record in group:
+            if record.expected is not None:
+                subject = record.subject
+                offset = get(subject)
+                if offset is None:
+                    others.add(subject)
+                else:
+                    last[subject] = offset if offset >= first_offset else None
+        return last, others
+
+    def _try_insert(self, new: Sequence[Record]) -> bool:
+        """Insert the records, or none of them where an id is there already."""
+        try:
+            self._insert(new)
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def _insert(self, new: Sequence[Record]) -> None:
+        """Insert the records. One statement in autocommit mode is one transaction, synced when it returns."""
+        bodies = [encode_record(record) for record in new]
+        if len(new) <= self._max_rows and sum(map(len, bodies)) <= _VALUES_BYTES:
+            count = 1 << (len(new) - 1).bit_length()
+            values: list[object] = []
+            for r, body in zip(new, bodies, strict=True):
+                values += (r.offset, subject_key(r.subject), r.subject, r.id, body)
+            values += [None] * (_PARAMETERS * count - len(values))
+            self._connection.execute(_INSERTS[count], values)
+        else:
+            columns = ((r.offset, subject_key(r.subject), r.subject, r.id) for r in new)
+            self._connection.execute(_INSERT, pack(zip(columns, bodies, strict=True)))
+        self.last_offset = new[-1].offset
+        self._last_offsets.put(new)
+
+    def _look_up(
+        self, group: Sequence[NewRecord], subjects: Set[str]
+    ) -> tuple[dict[str, Record], dict[str, int | None]]:
+        """Return what is there already of the group's ids, and the last offset of each of the subjects."""
         ids = [record.id for record in group]
-        subjects = {record.subject for record in group if record.expected is not None}
         parameters = (json_text([(subject_key(each), each) for each in subjects]), json_text(ids))
         count, bodies, last = self._connection.execute(_LOOK_UP, parameters).fetchone()
         return {r.id: r for r in decode_records(count, bodies)}, _last_offsets.decode(last)
@@ -218,6 +288,7 @@ class Writer:
             raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error
 
     def _undo(self, error: sqlite3.Error) -> None:
+        self._last_offsets.clear()
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -37,8 +37,9 @@ class ServerSettings:
     :ivar tls_key: its private key in PEM, without a password.
     :ivar ring_size: events a channel keeps encoded; a subscriber further behind is read from the log.
     :ivar ring_bytes: encoded bytes a channel keeps; the older events are dropped first.
-    :ivar snapshot_every: records between two snapshots of the folded state. Mutations wait while one is
-        written, some 15 ms for a thousand of them.
+    :ivar snapshot_every: records between two snapshots of the folded state, as many as a start reads at most.
+        1,000 of them, if they changed as many entries of the state: mutations wait while a snapshot is
+        written, some 5 ms for a thousand entries.
     :ivar max_message_bytes: one WebSocket message from a client; a bigger one closes with 1009.
     :ivar max_body_bytes: one HTTP request body; a bigger one is answered 413.
     :ivar max_request_line_bytes: method, target and version of an HTTP request; more is answered 414. Over
@@ -147,7 +148,7 @@ class ServerSettings:
     tls_key: Path | None = None
     ring_size: int = 1024
     ring_bytes: int = 256 * 1024
-    snapshot_every: int = 1_000
+    snapshot_every: int = 10_000
     max_message_bytes: int = 64 * 1024
     max_body_bytes: int = 1024 * 1024
     max_request_line_bytes: int = 8 * 1024

@@ -289,6 +289,10 @@ class FoldedState:
 
     # --- snapshots ---
 
+    def count_changes(self) -> int:
+        """Return how many entries have changed since changes were last taken."""
+        return len(self._dirty)
+
     def take_changes(self) -> tuple[int, list[SnapshotEntry]]:
         """Return what changed since it was last taken, and the offset up to which it did."""
         changes, self._dirty = self._dirty, {}
