@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.sdk.blocking import write_blocking
 from scripts.sdk.clients import BASES, CLIENTS, write_client
 from scripts.sdk.names import DOMAINS, STREAMS
 from scripts.sdk.schema import PACKAGE, ROOT, definitions, exported_by_hand, exported_types, module_of
@@ -57,7 +58,7 @@ def files() -> dict[str, str]:
             found[f"domains/{name}.py"] = write_client(domain)
         if domain in DOMAINS and any(name in STREAMS for name in definitions(domain)[3]):
             found[f"domains/{domain}_streams.py"] = write_streams(domain)
-    return found
+    return found | write_blocking(found)
 
 
 def write(package: Path) -> list[Path]:
