@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -94,12 +95,20 @@ def test_only_what_the_consumer_is_done_with_counts_as_handled() -> None:
         assert ticks.cursor == "fake.10"
 
 
-@pytest.mark.parametrize("leave", ["break", "close", "error"])
+@pytest.mark.parametrize("leave", ["break", "close", "drop", "error"])
 def test_a_loop_left_in_the_middle_of_a_batch_goes_on_there_the_next_time(tmp_path: Path, leave: str) -> None:
     def run(stop_at: int) -> list[int]:
         seen = []
         with SyncClient(w.url, cursor_store=tmp_path / "cursors") as client:
             ticks = client.subscribe(TICKS, type=int, cursor_key="ticks", after="fake.0")
+            if leave == "drop":
+                for seen_last in ticks:
+                    seen.append(seen_last)
+                    if seen_last == stop_at:
+                        break
+                del ticks
+                gc.collect()
+                return seen
             try:
                 for tick in ticks:
                     seen.append(tick)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from circuit_breaker_sdk.types import ActivityInput, ChatMessageInput, StateInpu
 from circuit_breaker_server import Server, ServerSettings
 from tests.waiting import PATIENCE_SECONDS
 
+ROOT = Path(__file__).parents[2]
 DOMAINS = ("workflows", "agents", "llm", "analytics", "mcp", "rules", "nats", "subscriptions")
 
 
@@ -109,3 +111,13 @@ def test_a_blocking_subscription_takes_what_a_builder_takes() -> None:
     assert options <= inspect.signature(SyncClient.subscribe).parameters.keys()
     with SyncClient("ws://localhost") as client:
         assert options <= inspect.signature(client.subscriptions.cost_updates).parameters.keys()
+
+
+def test_the_program_of_the_documentation_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8").partition("## Without asyncio")[2]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    with serving(tmp_path) as url:
+        program = found[1].replace("ws://localhost:4000/graphql", url)
+        exec(compile(program, "docs/streams.md", "exec"), {})  # noqa: S102 (our own documentation)
+    assert capsys.readouterr().out.startswith("draft\n")

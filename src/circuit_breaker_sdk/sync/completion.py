@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
-from circuit_breaker_sdk.domains import LLMStream
-from circuit_breaker_sdk.events import LLMResponse, LLMStreamChunk
 from circuit_breaker_sdk.sync.portal import Portal
+
+if TYPE_CHECKING:  # loaded when a completion is asked for
+    from circuit_breaker_sdk.domains import LLMStream
+    from circuit_breaker_sdk.events import LLMResponse, LLMStreamChunk
 
 __all__ = ["SyncLLMStream"]
 

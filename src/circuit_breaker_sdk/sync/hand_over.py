@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
@@ -32,7 +33,7 @@ class HandOver(Generic[T]):
         """It is made on the loop."""
         self._subscription = subscription
         self._ahead: LookAhead[T] = LookAhead(subscription._delivery.consumer)  # noqa: SLF001 (its other half)
-        self.values = self._ahead.values
+        self.values: deque[T] = self._ahead.values
         self._signs: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._wait: asyncio.Task[None] | None = None
@@ -62,6 +63,8 @@ class HandOver(Generic[T]):
                     if self._error is not None:
                         raise self._error
                     raise StopIteration
+                while not self._signs.empty():
+                    self._signs.get_nowait()  # of a question whose answer was taken without it
                 wake(self._serve)
                 try:
                     self._signs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
@@ -116,6 +119,7 @@ class HandOver(Generic[T]):
         self._signs.put(None)
 
     def abandon(self) -> None:
-        """Stop waiting for the subscription, which lives as long as somebody needs it."""
+        """Note how far the thread came, which is gone; stop waiting for the subscription."""
+        self._ahead.withdraw()
         if self._wait is not None:
             self._wait.cancel()

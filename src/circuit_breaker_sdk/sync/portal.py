@@ -104,7 +104,12 @@ class Portal:
         """Call a function that only reads: in the loop while it runs, otherwise here."""
         if self._inside is None or self._is_closed or self._process != os.getpid() or self._is_inside():
             return function()
-        return self.do(function)
+        try:
+            return self.do(function)
+        except UsageError:
+            if not self.is_closed:
+                raise
+            return function()  # it was closed meanwhile
 
     def wake(self, function: Callable[[], object]) -> None:
         """Let a function be called in the loop soon; not at all once it is closed, which ends all readers.

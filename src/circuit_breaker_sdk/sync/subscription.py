@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
@@ -56,7 +57,7 @@ class SyncSubscription(Generic[T_co]):
         self._portal = portal
         self._subscription = subscription
         self._hand_over: HandOver[T_co] = HandOver(subscription)
-        self._values = self._hand_over.values
+        self._values: deque[T_co] = self._hand_over.values
         self._loop: asyncio.AbstractEventLoop = portal.add(self._hand_over)
 
     def __del__(self) -> None:
