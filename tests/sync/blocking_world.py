@@ -45,13 +45,13 @@ class World:
 
 
 @contextlib.contextmanager
-def world(*, resume: bool = True) -> Iterator[World]:
+def world() -> Iterator[World]:
     """Run a fake server beside the test."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fake-server")
     thread.start()
     try:
-        server = FakeServer(resume=resume)
+        server = FakeServer()
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(PATIENCE_SECONDS)
         try:
             yield World(server, loop)

@@ -246,6 +246,17 @@ with SyncClient(sys.argv[1]) as client:
     print(ticks.state)
 """
 
+STOPPED = """
+import signal, sys, threading
+from circuit_breaker_sdk import SyncClient
+client = SyncClient(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: client.close())
+ticks = client.subscribe("subscription { ticks }", type=int)
+main = threading.main_thread().ident
+threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGTERM)).start()
+print(list(ticks))
+"""
+
 UNCLOSED = """
 import sys
 from circuit_breaker_sdk import SyncClient
@@ -283,6 +294,11 @@ def test_ctrl_c_ends_an_iteration_at_once_and_the_block_closes_everything() -> N
 def test_ctrl_c_in_a_wait_can_be_caught_and_the_subscription_goes_on() -> None:
     with world() as w:
         run(INTERRUPTED_CALL, w, expected="interrupted\ninterrupted\nagain\nlive\n")
+
+
+def test_a_handler_of_a_signal_may_close_the_client_that_the_main_thread_waits_for() -> None:
+    with world() as w:
+        assert run(STOPPED, w, expected="[]\n") < 5
 
 
 def test_a_program_that_closes_nothing_ends_all_the_same() -> None:

@@ -58,7 +58,7 @@ class Portal:
         self.executor: Executor = executor or OneThread("circuit-breaker-handlers")
         self._owns_executor = executor is None
         self._aclose = aclose
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may come in its middle
         self._is_closed = False
         self._process = os.getpid()
         self._inside: _Inside | None = None
