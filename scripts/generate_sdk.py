@@ -2,7 +2,7 @@
 
 ``make generate`` writes them; a test writes them elsewhere and compares. What a generator cannot know
 (names that users expect, properties for convenience) is in :mod:`tools.sdk.names`. The workflow domain is
-written by hand and compared with the schema by another test.
+written by hand and compared with the schema by another test. The blocking client is made from the async one.
 """
 
 from __future__ import annotations

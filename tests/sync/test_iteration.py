@@ -168,7 +168,7 @@ def test_a_slow_reader_stops_the_stream_and_loses_nothing() -> None:
         ticks = client.subscribe(TICKS, type=int, buffer=limits)
         w.ticks(*range(5_000))
         time.sleep(0.2)
-        assert ticks.stats().buffered_events <= 5_000
+        assert ticks.stats().buffered_events < 1_000, "the rest waits on its way"
         assert [ticks.next(PATIENCE_SECONDS) for _ in range(5_000)] == list(range(5_000))
 
 
