@@ -2,7 +2,7 @@
 
 ``make generate`` writes them; a test writes them elsewhere and compares. What a generator cannot know
 (names that users expect, properties for convenience) is in :mod:`tools.sdk.names`. The workflow domain is
-written by hand and compared with the schema by another test.
+written by hand and compared with the schema by another test. The blocking client is made from the async one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.sdk.blocking import write_blocking
 from scripts.sdk.clients import BASES, CLIENTS, write_client
 from scripts.sdk.names import DOMAINS, STREAMS
 from scripts.sdk.schema import PACKAGE, ROOT, definitions, exported_by_hand, exported_types, module_of
@@ -57,7 +58,7 @@ def files() -> dict[str, str]:
             found[f"domains/{name}.py"] = write_client(domain)
         if domain in DOMAINS and any(name in STREAMS for name in definitions(domain)[3]):
             found[f"domains/{domain}_streams.py"] = write_streams(domain)
-    return found
+    return found | write_blocking(found)
 
 
 def write(package: Path) -> list[Path]:

@@ -64,6 +64,10 @@ from circuit_breaker_sdk.subscriptions import (
     Window,
 )
 
+if TYPE_CHECKING:
+    from circuit_breaker_sdk.sync.client import SyncClient
+    from circuit_breaker_sdk.sync.subscription import SyncSubscription
+
 __all__ = [
     "AuthenticationFailed",
     "BatchSubscriptionManager",
@@ -112,6 +116,8 @@ __all__ = [
     "SubscriptionMetrics",
     "SubscriptionState",
     "SubscriptionStats",
+    "SyncClient",
+    "SyncSubscription",
     "Timeouts",
     "TransportError",
     "UsageError",
@@ -119,11 +125,17 @@ __all__ = [
     "__version__",
 ]
 
+_BLOCKING = {"SyncClient": "client", "SyncSubscription": "subscription"}
+"""By name: its module in the blocking form of the client, which most programs do without."""
 
 if not TYPE_CHECKING:
     # The names of `types` and `streams` can be imported from here as well, and are loaded when they are used.
     # Type checkers and editors show only the names above, and find those in their own modules.
     def __getattr__(name: str) -> object:
+        if name in _BLOCKING:
+            value: object = getattr(import_module(f"{__name__}.sync.{_BLOCKING[name]}"), name)
+            globals()[name] = value
+            return value
         for module in (import_module(f"{__name__}.types"), import_module(f"{__name__}.streams")):
             if name in module.__all__:
                 value = getattr(module, name)

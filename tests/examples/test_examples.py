@@ -21,6 +21,7 @@ PATIENCE_SECONDS = 30.0
 
 FINITE = {
     "first.py": ["review", "approved"],
+    "blocking.py": ["review", "approved", "nothing more"],
     "workflow_events.py": ["RESOURCE_CREATED", "ACTIVITY_EXECUTED", "RESOURCE_STATE_CHANGED"],
     "agent_executions.py": ["STARTED {'input': {'subject': 'Hello'}}", "PROGRESS", "COMPLETED"],
     "llm_stream.py": ["One call, no race, every piece in order.", "16 tokens, 0.000024 USD"],

@@ -30,3 +30,15 @@ def test_a_client_loads_no_domain_before_it_is_used() -> None:
         "assert 'circuit_breaker_sdk.domains.llm' not in loaded()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_the_blocking_client_is_loaded_when_it_is_used_and_loads_no_domain() -> None:
+    code = (
+        "import sys; from circuit_breaker_sdk import Client;"
+        "loaded = lambda name: [m for m in sys.modules if m.startswith('circuit_breaker_sdk.' + name)];"
+        "assert not loaded('sync'); from circuit_breaker_sdk import SyncClient;"
+        "c = SyncClient('ws://localhost:4000'); assert loaded('sync');"
+        "assert not loaded('domains.workflows'); assert not loaded('domains.llm'); c.workflows;"
+        "assert loaded('sync.domains.workflows'); assert not loaded('sync.domains.mcp')"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

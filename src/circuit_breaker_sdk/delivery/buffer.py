@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar, final
@@ -202,6 +203,15 @@ class EventBuffer(Generic[T]):
         else:
             budget.used -= size_bytes
         return response
+
+    def ahead(self, most: int) -> list[Response[T]]:
+        """Return the oldest events, which stay: at most an eighth of what it may hold, and at least one.
+
+        Under ``drop_oldest`` none: each may be dropped before it is taken.
+        """
+        if self.items is None or self._policy is OverflowPolicy.DROP_OLDEST:
+            return []
+        return list(itertools.islice(self.items, max(1, min(most, self._max_events // 8))))
 
     @property
     def is_full(self) -> bool:

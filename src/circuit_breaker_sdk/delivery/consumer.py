@@ -43,6 +43,7 @@ class Consumer(Generic[T]):
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
     :ivar on_taken: called when an event is taken, while the stream is stopped.
+    :ivar on_asked: called before :attr:`handled` is told: a reader in another thread may have gone on.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Consumer(Generic[T]):
         "is_handing_over",
         "last_handled",
         "loop",
+        "on_asked",
         "on_ready",
         "on_taken",
         "predicates",
@@ -82,6 +84,7 @@ class Consumer(Generic[T]):
         self.filtered: int = 0
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
+        self.on_asked: Callable[[], None] | None = None
         self.buffer: EventBuffer[T] = EventBuffer(limits, budget)
         self.inline: Callable[[T], object] | None = None
         self._next_inline: Callable[[T], object] | None = None
@@ -98,6 +101,8 @@ class Consumer(Generic[T]):
     @property
     def handled(self) -> str | None:
         """The cursor behind the last event that the consumer is done with."""
+        if self.on_asked is not None:
+            self.on_asked()
         done, self._done = self._done, None
         if done is not None:
             self.last_handled = _cursor_of(done) or self.last_handled

@@ -1,0 +1,6 @@
+"""The blocking form of the client, for programs without asyncio."""
+
+from circuit_breaker_sdk.sync.completion import SyncLLMStream
+from circuit_breaker_sdk.sync.subscription import SyncSubscription
+
+__all__ = ["SyncLLMStream", "SyncSubscription"]

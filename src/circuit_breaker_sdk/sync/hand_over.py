@@ -1,0 +1,125 @@
+"""Events handed from the loop to a thread: many in one hop, and never more than the thread has asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
+
+from circuit_breaker_sdk.delivery.look_ahead import LookAhead
+from circuit_breaker_sdk.errors import StreamFailure, SubscriptionError, TransportError, UsageError
+from circuit_breaker_sdk.subscriptions import Subscription
+
+__all__ = ["HandOver"]
+
+T = TypeVar("T")
+
+
+@final
+class HandOver(Generic[T]):
+    """One subscription's events, on their way from the loop to whoever iterates.
+
+    The thread takes from :attr:`values` and, when nothing is left, asks the loop for more and waits for a
+    sign. It may ask as often as it likes, so an interrupt at any point loses neither a question nor an event.
+
+    :ivar values: what the thread takes, from the left.
+    """
+
+    def __init__(self, subscription: Subscription[T]) -> None:
+        """It is made on the loop."""
+        self._subscription = subscription
+        self._ahead: LookAhead[T] = LookAhead(subscription._delivery.consumer)  # noqa: SLF001 (its other half)
+        self.values: deque[T] = self._ahead.values
+        self._signs: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._wait: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._error: StreamFailure | None = None
+        self._refusal: UsageError | None = None
+
+    # In the thread -----------------------------------------------------------------------------------------
+
+    def next(self, wake: Callable[[Callable[[], object]], None], timeout: float | None) -> T:
+        """Wait for the next event.
+
+        :param wake: lets a function be called on the loop.
+        :raises StopIteration: the stream has ended.
+        :raises TimeoutError: none came in time.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise UsageError("another thread is waiting for this subscription's next event")
+        try:
+            until = None if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    return self.values.popleft()
+                except IndexError:
+                    pass
+                if self._is_over:
+                    if self._error is not None:
+                        raise self._error
+                    raise StopIteration
+                while not self._signs.empty():
+                    self._signs.get_nowait()  # of a question whose answer was taken without it
+                wake(self._serve)
+                try:
+                    self._signs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    raise TimeoutError(f"no event of {self._subscription!r} within {timeout:g} s") from None
+                refusal, self._refusal = self._refusal, None
+                if refusal is not None:
+                    raise refusal
+        finally:
+            self._turn.release()
+
+    def forget(self) -> None:
+        """Drop what could still be taken: in a fork, where all of it belongs to the parent."""
+        self.values.clear()
+
+    # On the loop -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        if self._wait is not None:
+            return  # it gives the sign
+        if self._is_over or self.values or self._ahead.show():
+            self._signs.put(None)
+        else:
+            self._wait = asyncio.get_running_loop().create_task(self._wait_for_more())
+
+    async def _wait_for_more(self) -> None:
+        try:
+            await self._subscription._wait(1)  # noqa: SLF001 (its other half)
+            self._ahead.show()
+        except StopAsyncIteration:
+            self._is_over = True
+        except UsageError as error:
+            self._refusal = error
+        except (TransportError, SubscriptionError) as error:
+            self._error, self._is_over = error, True
+        finally:
+            self._wait = None
+            self._signs.put(None)
+
+    def settle(self) -> None:
+        """Note how far the thread is."""
+        self._ahead.settle()
+
+    def withdraw(self) -> None:
+        """Show the thread nothing any more: what it has not taken goes to handlers."""
+        self._ahead.withdraw()
+
+    def end(self) -> None:
+        """End it for the thread: nothing more is handed over, and what was not taken is not handled."""
+        self._ahead.withdraw()
+        self._is_over = True
+        self._signs.put(None)
+
+    def abandon(self) -> None:
+        """Note how far the thread came, which is gone; stop waiting for the subscription."""
+        self._ahead.withdraw()
+        if self._wait is not None:
+            self._wait.cancel()
