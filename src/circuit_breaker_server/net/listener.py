@@ -32,6 +32,11 @@ def listen(settings: ServerSettings) -> socket.socket:
         if settings.send_buffer_bytes is not None:
             # Inherited by the sockets that are accepted.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+        user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
+        if user_timeout is not None:
+            # Inherited as well. A peer that has vanished acknowledges nothing; without it, that takes the
+            # system a quarter of an hour to notice.
+            listener.setsockopt(socket.IPPROTO_TCP, user_timeout, int(settings.stall_seconds * 1000))
         listener.bind(address)
         # Here already, so that a second server on the port fails now and not after it opened its log.
         listener.listen(2048)
