@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.concurrency import concurrent, limited
+from benchmarks.event_streams import event_streams
 from benchmarks.latency import latency
 from benchmarks.logged import appends, big_log
 from benchmarks.machine import describe
@@ -28,6 +29,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "client": receiving,
     "fan-out": fan_out,
     "channels": channels,
+    "event-streams": event_streams,
     "latency": latency,
     "concurrent": concurrent,
     "limit": limited,

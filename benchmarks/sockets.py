@@ -13,6 +13,7 @@ from typing import Self, final
 __all__ = ["Sockets"]
 
 _MARK = b'"next"'
+_SSE_MARK = b"event: next"
 _READ_BYTES = 1 << 18
 
 
@@ -33,9 +34,21 @@ class Sockets:
     """So many connections with one subscription each, and each with an operation id of its own."""
 
     def __init__(
-        self, port: int, count: int, *, resume: bool = False, bare: bool = False, token: str | None = None
+        self,
+        port: int,
+        count: int,
+        *,
+        resume: bool = False,
+        bare: bool = False,
+        sse: bool = False,
+        token: str | None = None,
     ) -> None:
-        """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted."""
+        """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted.
+
+        ``sse``: a request for server-sent events each, instead of a WebSocket.
+        """
+        self._sse = sse
+        self._mark = _SSE_MARK if sse else _MARK
         self._token = token
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
@@ -44,7 +57,7 @@ class Sockets:
         for number in range(count):
             opened = socket.create_connection(("127.0.0.1", port))
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not bare:
+            if not bare and not sse:
                 self._initialise(opened)
             self._sockets.append(opened)
             self._ends.append(b"")
@@ -73,11 +86,14 @@ class Sockets:
             payload: dict[str, object] = {"query": document}
             if variables is not None:
                 payload["variables"] = variables(number)
+            if self._sse:
+                _request_events(opened, payload)
+                continue
             message = {"id": f"{number:08x}", "type": "subscribe", "payload": payload}
             opened.sendall(_frame(json.dumps(message)))
             if self._resume:
                 _read_until(opened, b'"cursor"')
-        if not self._resume:
+        if not self._resume and not self._sse:
             time.sleep(0.5)  # nothing says when such a server is ready
 
     def subscribe_more(
@@ -104,7 +120,8 @@ class Sockets:
         :raises RuntimeError: they do not come.
         """
         started = time.perf_counter()
-        seen, ends, keep = 0, self._ends, len(_MARK) - 1
+        mark = self._mark
+        seen, ends, keep = 0, self._ends, len(mark) - 1
         while seen < events:
             ready = self._selector.select(timeout=5.0)
             if not ready and time.perf_counter() - started > seconds:
@@ -115,7 +132,7 @@ class Sockets:
                 if not data:
                     raise RuntimeError(f"socket {number} was closed after {seen} of {events} events")
                 data = ends[number] + data
-                seen += data.count(_MARK)
+                seen += data.count(mark)
                 # A mark may be cut in two; one that is whole is not counted again: it is longer.
                 ends[number] = data[-keep:]
         return time.perf_counter() - started
@@ -132,6 +149,16 @@ class Sockets:
         self._selector.close()
         for opened in self._sockets:
             opened.close()
+
+
+def _request_events(opened: socket.socket, payload: Mapping[str, object]) -> None:
+    """Ask for a stream, and wait until it is live."""
+    body = json.dumps(payload).encode()
+    opened.sendall(
+        b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nResume-Version: 1\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    _read_until(opened, b"\nid: ")
 
 
 def _read_until(opened: socket.socket, mark: bytes) -> None:
