@@ -18,6 +18,7 @@ from typing import Final, final
 import msgspec
 
 from circuit_breaker_server.log.event_log import EventLog, LogError, Record
+from circuit_breaker_server.log.search import first_since
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Limits", "Retention"]
@@ -137,25 +138,12 @@ class Retention:
         if limits.seconds is not None:
             now = self._clock.read(await self._last_kept())
             if now is not None:
-                before = max(before, await self._first_since((now - limits.seconds) * 1000))
+                before = max(before, await first_since(self._log, (now - limits.seconds) * 1000))
         return before
 
     async def _last_kept(self) -> Record | None:
         found = await self._log.read(after=self._log.last_offset - 1, limit=1)
         return found[0] if found else None
-
-    async def _first_since(self, time_ms: float) -> int:
-        """Return the offset before which all is older; found by halving, since time goes with offsets."""
-        low, high = self._log.first_offset, self._log.last_offset + 1
-        middle = low  # most looks find that not even the first is old enough
-        while low < high:
-            found = await self._log.read(after=middle - 1, limit=1)
-            if found and found[0].time_ms < time_ms:
-                low = found[0].offset + 1
-            else:
-                high = middle
-            middle = (low + high) // 2
-        return low
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -109,10 +110,13 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
     bucket = subscriber.bucket
     try:
         if subscriber.unverified is not None:
-            await feed.hub.reader.verify(subscriber.unverified, subscriber.channel.selection.subjects)
+            reader = feed.hub.reader
+            cursor = await subscriber.unverified.find(reader, subscriber.channel, partial(_turn, feed))
             if subscriber.ended:
                 return
             subscriber.unverified = None
+            subscriber.position = (cursor.offset, cursor.index)
+            subscriber.cursor = reader.cursors.of(cursor)
             if feed.resume:
                 feed.peer.signal([(subscriber.id, subscriber.cursor)])
         channel = subscriber.channel
@@ -144,12 +148,17 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
         feed.fail(subscriber, [internal_error()])
 
 
+async def _turn(feed: LaggingFeed) -> None:
+    """Wait until the event loop has time for reading the log, principals in turn."""
+    gate, caller = feed.hub.catch_up_gate, feed.caller
+    if not gate.enter_now():
+        await gate.enter(caller.id or caller.address)
+
+
 async def _send(feed: LaggingFeed, subscriber: Lagging, channel: Channel, page: Page) -> None:
     """Write a page, as long as the socket takes it; between the writes others have their turns."""
-    gate, caller = feed.hub.catch_up_gate, feed.caller
     while True:
-        if not gate.enter_now():
-            await gate.enter(caller.id or caller.address)
+        await _turn(feed)
         # Rights may have changed meanwhile: then it is read again.
         if subscriber.ended or subscriber.channel is not channel:
             return

@@ -23,7 +23,6 @@ from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.peer import Frame, Peer
 from circuit_breaker_server.gateway.permission_review import Look, PermissionReview
-from circuit_breaker_server.gateway.resume_cursor import parse_resume_cursor
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import (
     internal_error,
@@ -31,6 +30,7 @@ from circuit_breaker_server.gateway.subscription_errors import (
     refusal_error,
 )
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
+from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
@@ -191,13 +191,14 @@ class Gateway:
         plan: Plan,
         *,
         prefix: bytes,
-        after: str | None = None,
+        extensions: Mapping[str, object] | None = None,
         patience: Callable[[], float] | None = None,
         bucket: TokenBucket | None = None,
     ) -> None:
         """Put an operation into its channel: from here on it misses nothing.
 
-        ``after`` is a cursor; ``None`` begins at the log's present end, a finite stream at its beginning.
+        ``extensions.resume`` says where it begins (:func:`.read_start`); without it that is the log's present
+        end, of a finite stream its beginning.
         The peer gets the live signal at once, or as soon as its cursor was looked up. A finite stream that
         does not begin within ``begin_seconds`` ends with an error; for a subscriber that does not stay all
         the while, ``patience`` tells how many seconds are left of them. ``bucket`` is the subscription's own.
@@ -207,11 +208,18 @@ class Gateway:
             out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
         beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
         """
+        after = asked_after(extensions)
         caller, action = feed.caller, "subscribe" if after is None else "resume"
         what = caller.audit.named(plan.field, plan.arguments)
         try:
             subscriber = self._join(
-                feed, operation_id, plan, prefix=prefix, after=after, patience=patience, bucket=bucket
+                feed,
+                operation_id,
+                plan,
+                prefix=prefix,
+                asked=read_start(self.reader, extensions),
+                patience=patience,
+                bucket=bucket,
             )
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
@@ -232,34 +240,33 @@ class Gateway:
         plan: Plan,
         *,
         prefix: bytes,
-        after: str | None,
+        asked: Start | None,
         patience: Callable[[], float] | None,
         bucket: TokenBucket | None,
     ) -> Subscriber[Feed]:
-        unverified = None if after is None else parse_resume_cursor(self.reader, after)
         try:
             channel = self._fan_out.channel(plan, self._look(feed.caller.rights, plan.field, plan.arguments))
         except EngineError as error:
             raise Refused([refusal_error(plan, error)]) from error
         finite = channel.selection.finite
         try:
-            begun = None if finite is None else self._beginning(finite, is_resumed=unverified is not None)
+            begun = None if finite is None else self._beginning(finite, is_resumed=asked is not None)
         except EngineError as error:
             self._fan_out.close_if_empty(channel)
             raise Refused([refusal_error(plan, error)]) from error
         except BaseException:
             self._fan_out.close_if_empty(channel)
             raise
-        start = unverified or begun or self.end_cursor
+        start = asked.cursor if isinstance(asked, AfterCursor) else begun or self.end_cursor
         subscriber = Subscriber(
             feed,
             operation_id,
             prefix,
             channel,
             position=(start.offset, start.index),
-            cursor=after or self.reader.cursors.of(start),
-            live=unverified is None and begun is None,
-            unverified=unverified,
+            cursor=self.reader.cursors.of(start),
+            live=asked is None and begun is None,
+            unverified=asked,
             bucket=self.pacing.bucket() if bucket is None and self.pacing is not None else bucket,
         )
         self._fan_out.join(subscriber, channel)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Generic, TypeVar, final
 
-from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Channel, Position
 from circuit_breaker_server.gateway.pacing import TokenBucket
+from circuit_breaker_server.gateway.subscription_start import Start
 
 __all__ = ["Subscriber"]
 
@@ -22,7 +22,7 @@ class Subscriber(Generic[FeedT]):
     :ivar live: in the ring, at the number ``seq``; otherwise behind it, at ``position``.
     :ivar position: the place of the last event sent, or a later one before which nothing matched.
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
-    :ivar unverified: the cursor to resume after, until it was looked up in the log.
+    :ivar unverified: where it is to begin, until that was looked up in the log.
     :ivar deadline: by when its stream has to begin.
     :ivar bucket: where events are paced: how many of them it may still get.
     :ivar resting: wakes it when it may get events again.
@@ -59,7 +59,7 @@ class Subscriber(Generic[FeedT]):
         position: Position,
         cursor: str,
         live: bool,
-        unverified: Cursor | None,
+        unverified: Start | None,
         bucket: TokenBucket | None = None,
     ) -> None:
         self.feed = feed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -65,6 +66,7 @@ class ScriptedLog:
         self.reads = 0
         self.bytes_read = 0
         self.broken = False
+        self.time_ms = 0
         self.before_read: Callable[[], object] | None = None
         self.after_read: Callable[[], object] | None = None
         self._removed: Record | None = None
@@ -83,7 +85,7 @@ class ScriptedLog:
                 offset=self.last_offset,
                 subject=subject,
                 id=f"{self.last_offset * 7919 + self.salt:032x}",
-                time_ms=0,
+                time_ms=self.time_ms,
                 data=msgspec.json.encode(events),
             )
             self.records[record.offset] = record
@@ -268,9 +270,15 @@ class FakePeer:
         variables: Mapping[str, object] | None = None,
         *,
         after: str | None = None,
+        begin: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
+        resume = {**begin} if after is None else {"after": after}
         self.gateway.subscribe(
-            self.feed, operation_id, plan(query, variables), prefix=operation_id.encode(), after=after
+            self.feed,
+            operation_id,
+            plan(query, variables),
+            prefix=operation_id.encode(),
+            extensions={"resume": resume} if resume else None,
         )
 
     def payloads(self, operation_id: str) -> list[bytes]:

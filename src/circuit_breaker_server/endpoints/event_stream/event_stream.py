@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
 from circuit_breaker_sdk.errors import GraphQLError
@@ -37,7 +37,7 @@ class EventStream:
 
         stream = EventStream(services, caller, DistinctFrames(resume=True), on_end=open_streams.discard)
         if stream.begin(scope[HAND_OVER]):
-            stream.subscribe("", plan, after=None)
+            stream.subscribe("", plan, extensions=None)
     """
 
     __slots__ = (
@@ -135,14 +135,16 @@ class EventStream:
         self._tick_later()
         return True
 
-    def subscribe(self, operation_id: str, plan: Plan, *, after: str | None) -> None:
+    def subscribe(self, operation_id: str, plan: Plan, *, extensions: Mapping[str, object] | None) -> None:
         """Begin a subscription; nothing happens if the stream is over.
 
         :raises Refused: as :meth:`Gateway.subscribe`.
         """
         if self._feed is not None and not self._is_over:
             prefix = self._frames.prefix(operation_id)
-            self._services.gateway.subscribe(self._feed, operation_id, plan, prefix=prefix, after=after)
+            self._services.gateway.subscribe(
+                self._feed, operation_id, plan, prefix=prefix, extensions=extensions
+            )
 
     def unsubscribe(self, operation_id: str) -> None:
         """End a subscription; unknown ids are ignored."""

@@ -28,9 +28,9 @@ from circuit_breaker_server.endpoints.event_stream.stream_request import (
     knows_resume,
     read_request,
     refusal,
-    starts_after,
     subscribe,
     too_many,
+    where_to_begin,
 )
 from circuit_breaker_server.endpoints.http.admission import Admission
 from circuit_breaker_server.endpoints.http.answers import JSON, NOT_STORED, BadRequest
@@ -160,14 +160,15 @@ class EventStreamRoutes:
         if refused is not None:
             return refused
         try:
-            after = starts_after(request, asked)
             plan = self._plans.get(document, variables=asked.variables, operation_name=asked.operation_name)
         except Refused as error:
             return _failed(error.errors)
         stream = self._streams.admit(caller, DistinctFrames(resume=knows_resume(request, asked)))
         if stream is None:
             return too_many(caller)
-        return OpeningStream(stream, begin=partial(subscribe, stream, "", plan, after=after))
+        return OpeningStream(
+            stream, begin=partial(subscribe, stream, "", plan, extensions=where_to_begin(request, asked))
+        )
 
 
 def _failed(errors: Sequence[GraphQLError]) -> ASGIApp:

@@ -26,7 +26,6 @@ from circuit_breaker_server.endpoints.http.answers import JSON, NOT_STORED, BadR
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
 from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_cursor
 from circuit_breaker_server.endpoints.services import Services
-from circuit_breaker_server.gateway.resume_cursor import resume_after
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document
@@ -152,7 +151,6 @@ class SharedStreamRoutes:
             if refused is not None:
                 return refused
             plan = self._plans.get(document, variables=asked.variables, operation_name=asked.operation_name)
-            after = resume_after(asked.extensions)
         stream = await shared.opened(seconds=services.settings.init_timeout_seconds)
         if stream is None:
             return refusal(409, "the event stream is not open: open it with GET and its token")
@@ -160,7 +158,7 @@ class SharedStreamRoutes:
         if not is_subscription:
             shared.run(operation_id, partial(self._execute, document, asked, request, caller))
         elif shared.release_id(operation_id):  # else it was stopped meanwhile
-            subscribe(stream, operation_id, plan, after=after)
+            subscribe(stream, operation_id, plan, extensions=asked.extensions)
         return accepted
 
     async def _execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from starlette.requests import Request
@@ -30,7 +30,6 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
 from circuit_breaker_server.endpoints.http.operations import asks_for_cursor
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
-from circuit_breaker_server.gateway.resume_cursor import resume_after
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.logs import get_logger
@@ -42,9 +41,9 @@ __all__ = [
     "knows_resume",
     "read_request",
     "refusal",
-    "starts_after",
     "subscribe",
     "too_many",
+    "where_to_begin",
 ]
 
 EVENTS: Final = "text/event-stream"
@@ -83,18 +82,18 @@ def knows_resume(request: Request, asked: GraphQLRequest) -> bool:
     return asks_for_cursor(request) or "resume" in (asked.extensions or {})
 
 
-def starts_after(request: Request, asked: GraphQLRequest) -> str | None:
-    """Return the cursor to resume behind; of two the header, which a browser sends when it comes again.
-
-    :raises Refused: it is no text.
-    """
-    return request.headers.get("Last-Event-ID") or resume_after(asked.extensions)
+def where_to_begin(request: Request, asked: GraphQLRequest) -> Mapping[str, object] | None:
+    """Return the extensions of a request; the header wins, which a browser sends when it comes again."""
+    after = request.headers.get("Last-Event-ID")
+    return {"resume": {"after": after}} if after else asked.extensions
 
 
-def subscribe(stream: EventStream, operation_id: str, plan: Plan, *, after: str | None) -> None:
+def subscribe(
+    stream: EventStream, operation_id: str, plan: Plan, *, extensions: Mapping[str, object] | None
+) -> None:
     """Begin a subscription on an open stream; what it is refused for is sent as its errors."""
     try:
-        stream.subscribe(operation_id, plan, after=after)
+        stream.subscribe(operation_id, plan, extensions=extensions)
     except Refused as refused:
         stream.fail(operation_id, refused.errors)
     except Exception:
@@ -119,7 +118,7 @@ class OpeningStream:
 
     Example::
 
-        return OpeningStream(stream, begin=lambda: subscribe(stream, "", plan, after=None))
+        return OpeningStream(stream, begin=lambda: subscribe(stream, "", plan, extensions=None))
     """
 
     def __init__(self, stream: EventStream, *, begin: Callable[[], None]) -> None:

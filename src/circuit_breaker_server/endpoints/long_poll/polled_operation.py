@@ -109,6 +109,7 @@ class PolledOperation:
         self._errors: Sequence[GraphQLError] = ()
         self._is_done = False
         self._is_start = False
+        self._wants_start = False
         self._is_cut = False
         self.settled = False
         self.place: Position = (0, 0)
@@ -162,17 +163,15 @@ class PolledOperation:
             raise Refused(document)
         plan = self._plan(asked, document)
         after = resume_after(asked.extensions)
-        if after is None:
-            # Only the start position is asked for: events are for the next poll.
-            self.feed.set_writable(False)
-            self._is_start = self.settled = True
+        # Only the start position is asked for: events are for the next poll.
+        self._wants_start = after is None
         caller, pacing = self._poll.caller, self._gateway.pacing
         self._gateway.subscribe(
             self.feed,
             _OPERATION_ID,
             plan,
             prefix=b"",
-            after=after,
+            extensions=asked.extensions,
             patience=lambda: self._patience.left(plan.key, anew=after is None),
             bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
@@ -210,6 +209,10 @@ class PolledOperation:
         """Take the place from which nothing is missed."""
         if not self._is_cut:
             ((_, self._cursor),) = cursors
+        if self._wants_start:
+            self._is_start = self.settled = True
+            self.feed.set_writable(False)
+            self._poll.changed()
 
     def caught_up(self, _operation_id: str) -> None:
         """Hear that what was there is read."""

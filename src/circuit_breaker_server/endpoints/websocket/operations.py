@@ -16,7 +16,6 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.feed import Feed
-from circuit_breaker_server.gateway.resume_cursor import resume_after
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, begins_with_subscription
@@ -200,7 +199,7 @@ class Operations:
         try:
             plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
             self._services.gateway.subscribe(
-                self._feed, event.id, plan, prefix=next_prefix(event.id), after=resume_after(event.extensions)
+                self._feed, event.id, plan, prefix=next_prefix(event.id), extensions=event.extensions
             )
         except Refused as refused:
             self._protocol.send_error(event.id, refused.errors)
