@@ -28,16 +28,22 @@ OPTIONS = (
     ("filter", "Callable[[{type}], object]"),
     ("buffer", "BufferLimits"),
     ("after", "str"),
+    ("from_beginning", "bool"),
+    ("since", "datetime"),
+    ("last", "int"),
     ("cursor_key", "str"),
     ("on_gap", "Callable[[Gap], object]"),
     ("critical", "bool"),
 )
 """What the builder of a subscription takes by fluent calls, and a blocking one by keyword."""
 
+_BEGINNINGS = ("from_beginning", "since", "last")
+"""Those of them that ``Client.subscribe`` does not take by keyword."""
+
 OPTIONS_SAID = """\
     Subscriptions are live when they are returned. They take, beside their own arguments: ``filter``, called
-    on the client's own loop, ``buffer``, ``after``, ``cursor_key``, ``on_gap``, called in the executor, and
-    ``critical``, as :class:`SubscriptionBuilder` describes them."""
+    on the client's own loop, ``buffer``, ``after``, ``from_beginning``, ``since``, ``last``, ``cursor_key``,
+    ``on_gap``, called in the executor, and ``critical``, as :class:`SubscriptionBuilder` describes them."""
 
 CLIENT_SAID = """The blocking form of :class:`Client`, for programs without asyncio.
 
@@ -72,6 +78,7 @@ BUILDER = '''\
 BROUGHT = {
     "Callable": "collections.abc",
     "Executor": "concurrent.futures",
+    "datetime": "datetime",
     "BufferLimits": "circuit_breaker_sdk.config",
     "Gap": "circuit_breaker_sdk.subscriptions",
     "SyncLLMStream": "circuit_breaker_sdk.sync.completion",
@@ -306,6 +313,7 @@ def _write_subscribe(method: Function) -> str:
         raise ValueError(f"subscribe returns {returned}")
     arguments = ast.unparse(method.args).replace("snapshot: Snapshot |", "snapshot: Callable[[], object] |")
     arguments += f", filter: Callable[[{found[1]}], object] | None=None"
+    arguments += "".join(f", {name}: {kind} | None=None" for name, kind in OPTIONS if name in _BEGINNINGS)
     head = f"    def subscribe({arguments}) -> SyncSubscription[{found[1]}]:"
     if _overloaded(method):
         return f"    @overload\n{head} ...\n"
@@ -317,9 +325,8 @@ def _write_subscribe(method: Function) -> str:
         re.sub(r"^(\w+)=\1$", lambda m: f"{m[1]}={wrapped.get(m[1], m[1])}", p) for p in _passed(method.args)
     ]
     made = f"lambda: self._client.subscribe({', '.join(given)})"
-    return (
-        f'{head}\n        """{SUBSCRIBE_SAID}"""\n        return start(self._portal, {made}, filter=filter)\n'
-    )
+    fluent = ", ".join(f"{name}={name}" for name in ("filter", *_BEGINNINGS))
+    return f'{head}\n        """{SUBSCRIBE_SAID}"""\n        return start(self._portal, {made}, {fluent})\n'
 
 
 def _write_call(method: Function) -> str:

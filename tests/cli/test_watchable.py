@@ -44,7 +44,9 @@ async def test_events_of_the_streams_are_put_into_words(tmp_path: Path) -> None:
             "llm-stream": {"request_id": "request-1"},
             "cost-updates": {"user_id": "ada"},
         }
-        live = {name: await choose(name, given).subscribe(client) for name, given in streams.items()}
+        live = {
+            name: await choose(name, given).builder(client).subscribe() for name, given in streams.items()
+        }
         await client.workflows.create_resource(workflow_id=workflow.id)
         await client.llm.chat_completion(
             model="echo",

@@ -70,6 +70,16 @@ def watch(
         str | None,
         typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
     ] = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Begin with the first event there ever was.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin at a time, 2026-01-31T12:00:00Z, or so long ago: 10m, 2h."),
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Begin with this many events before now.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after this many events.")] = None,
     wait: Annotated[
         float | None,
@@ -86,6 +96,7 @@ def watch(
     """
     from circuit_breaker_sdk.cli import streams  # noqa: PLC0415 (rich is slow to load: not for --help)
     from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (as above)
+    from circuit_breaker_sdk.cli.beginnings import Beginning  # noqa: PLC0415 (as below)
 
     options = {
         "resource_id": resource_id,
@@ -100,11 +111,14 @@ def watch(
     }
     try:
         watched = streams.choose(stream, options, variable or ())
+        beginning = Beginning.of(from_beginning=from_beginning, since=since, last=last)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
     raise typer.Exit(
         runtime.run(
-            lambda stop: command.watch(stop, watched, url=url, token=token, count=count, wait_seconds=wait)
+            lambda stop: command.watch(
+                stop, watched, url=url, token=token, beginning=beginning, count=count, wait_seconds=wait
+            )
         )
     )
 

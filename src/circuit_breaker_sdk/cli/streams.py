@@ -25,7 +25,7 @@ __all__ = ["STREAMS", "AnySubscription", "Stream", "Watchable", "Watched", "choo
 
 _SHOWN_CHARACTERS = 60
 
-AnyBuilder: TypeAlias = SubscriptionBuilder[Event, Subscription[Event]]
+AnyBuilder: TypeAlias = SubscriptionBuilder[Any, Subscription[Any]]
 
 
 @final
@@ -87,8 +87,8 @@ class Watched(Protocol):
         """Whether its events have a time and words for a table."""
         ...
 
-    async def subscribe(self, client: Client) -> Subscription[Any]:
-        """Return the live subscription."""
+    def builder(self, client: Client) -> AnyBuilder:
+        """Return the builder of the subscription."""
         ...
 
 
@@ -110,9 +110,9 @@ class AnySubscription:
         """Whether its events have words for a table: their meaning is not known."""
         return False
 
-    async def subscribe(self, client: Client) -> Subscription[Any]:
-        """Return the subscription, live where the server tells that it is."""
-        return await client.subscribe(self.document, self.variables)
+    def builder(self, client: Client) -> AnyBuilder:
+        """Return the builder of the subscription."""
+        return client.subscribe(self.document, self.variables)
 
 
 @final
@@ -133,11 +133,10 @@ class Stream:
         """Its events have a time and words for a table."""
         return True
 
-    async def subscribe(self, client: Client) -> Subscription[Event]:
-        """Return the live subscription."""
+    def builder(self, client: Client) -> AnyBuilder:
+        """Return the builder of the subscription."""
         # Which builder it is depends on a name: the type checker cannot follow.
-        builder = cast("AnyBuilder", STREAMS[self.name].start(client, **self.given))
-        return await builder.subscribe()
+        return cast("AnyBuilder", STREAMS[self.name].start(client, **self.given))
 
 
 def choose(name: str, options: Mapping[str, str | None], variables: Sequence[str] = ()) -> Watched:

@@ -7,6 +7,7 @@ import sys
 from typing import Any, final
 
 from circuit_breaker_sdk import Client, Subscription, SubscriptionState
+from circuit_breaker_sdk.cli.beginnings import NOW, Beginning
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.output import JsonLines, LiveTable, ReaderGoneError, View
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_error, print_marker, until_stopped
@@ -23,6 +24,7 @@ async def watch(
     *,
     url: str,
     token: str | None,
+    beginning: Beginning = NOW,
     count: int | None,
     wait_seconds: float | None,
 ) -> int:
@@ -32,10 +34,11 @@ async def watch(
     stderr says when the stream is connected, live, reconnecting and ended. A reader of stdout that goes away
     is a good end.
 
+    :param beginning: where it begins.
     :param count: end after so many events; ``None`` for no end.
     :param wait_seconds: end after so many seconds without an event; ``None`` for never.
     """
-    watching = _Watching(stream, count=count, wait_seconds=wait_seconds)
+    watching = _Watching(stream, beginning, count=count, wait_seconds=wait_seconds)
     try:
         async with Client(url, token=token) as client:
             code = await until_stopped(stop, watching.run(client))
@@ -54,15 +57,18 @@ async def watch(
 class _Watching:
     """One stream from its connection to its end."""
 
-    def __init__(self, stream: Watched, *, count: int | None, wait_seconds: float | None) -> None:
+    def __init__(
+        self, stream: Watched, beginning: Beginning, *, count: int | None, wait_seconds: float | None
+    ) -> None:
         self._stream = stream
+        self._beginning = beginning
         self._count = count
         self._wait_seconds = wait_seconds
         self._shown = 0
         self.is_live = False
 
     async def run(self, client: Client) -> ExitCode:
-        subscription = await self._stream.subscribe(client)
+        subscription = await self._beginning.applied(self._stream.builder(client)).subscribe()
         print_marker("connected", redacted(client.url))
         print_marker("live", self._stream)
         self.is_live = True

@@ -193,8 +193,8 @@ class EventStreamConnection:
 
     async def _begin_on(self, reader: EventStreamReader, operation: EventStreamOperation) -> None:
         extensions: dict[str, object] = {"operationId": operation.id}
-        if operation.after is not None:
-            extensions["resume"] = {"after": operation.after}
+        if operation.resume:
+            extensions["resume"] = operation.resume
         operation.reader = reader  # before it is sent: the first event may come before the answer
         self._hold()
         try:
@@ -214,7 +214,10 @@ class EventStreamConnection:
             self._accepted(operation)
 
     async def _read_own(self, operation: EventStreamOperation) -> None:
-        reader = await self._requests.open_own(_encode(operation.request), after=operation.after)
+        request, after = operation.request, operation.resume.get("after")
+        if operation.resume and after is None:
+            request = {**request, "extensions": {"resume": operation.resume}}
+        reader = await self._requests.open_own(_encode(request), after=after)
         operation.reader = reader
         try:
             self._accepted(operation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import msgspec
@@ -16,6 +16,7 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 
 __all__ = ["EventStreamOperation"]
 
+_NO_BEGINNINGS: Final = "from_beginning, since and last need a server that speaks the resume protocol"
 _ERRORS_ONLY: Final = b'{"errors"'
 
 
@@ -31,7 +32,7 @@ class EventStreamOperation:
     """One operation.
 
     :ivar request: the members of its GraphQL request.
-    :ivar after: the cursor that it resumes behind.
+    :ivar resume: where it begins: ``after`` a cursor, or as ``extensions.resume`` says it.
     :ivar reader: the stream that it is on; ``None`` before.
     :ivar is_live: the server has said that nothing is missed from there on, or gives no cursors.
     :ivar task: begins it, and reads a stream of its own.
@@ -42,7 +43,7 @@ class EventStreamOperation:
         operation.next(b'{"data":{"tick":1}}', event_id=None)
     """
 
-    __slots__ = ("_last_errors", "after", "id", "is_live", "reader", "request", "route", "task")
+    __slots__ = ("_last_errors", "id", "is_live", "reader", "request", "resume", "route", "task")
 
     def __init__(self, message: Subscribe, route: Route) -> None:
         self.id: str = message.id
@@ -53,8 +54,7 @@ class EventStreamOperation:
         if message.operation_name is not None:
             self.request["operationName"] = message.operation_name
         resume = (message.extensions or {}).get("resume")
-        after = resume.get("after") if isinstance(resume, dict) else None
-        self.after: str | None = after if isinstance(after, str) else None
+        self.resume: dict[str, object] = dict(resume) if isinstance(resume, Mapping) else {}
         self.reader: EventStreamReader | None = None
         self.is_live: bool = False
         self.task: asyncio.Task[None] | None = None
@@ -68,8 +68,12 @@ class EventStreamOperation:
 
     def accepted(self) -> None:
         """Note that the server has begun it."""
-        if not self.knows_resume:
-            self.is_live = True
+        if self.knows_resume:
+            return
+        self.is_live = True
+        if self.resume and "after" not in self.resume:
+            self.route.failed((GraphQLError(message=_NO_BEGINNINGS),))
+        else:
             self.route.accepted()
 
     def positioned(self, cursor: str) -> None:

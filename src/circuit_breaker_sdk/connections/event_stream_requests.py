@@ -58,14 +58,14 @@ class EventStreamRequests:
         self._check_is_there(answer)
         return self._reader(answer, url, token=token)
 
-    async def open_own(self, body: bytes, *, after: str | None) -> EventStreamReader:
-        """Open the stream of one operation, which begins behind a cursor.
+    async def open_own(self, body: bytes, *, after: object) -> EventStreamReader:
+        """Open the stream of one operation, which begins behind a cursor; ``None``: as its body says.
 
         :raises TransportError: the server does not answer with server-sent events.
         """
         headers = dict(_WITH_CURSORS)
         if after is not None:
-            headers["Last-Event-ID"] = after
+            headers["Last-Event-ID"] = str(after)
         answer, url = await self._open_any("POST", body, headers)
         return self._reader(answer, url)
 

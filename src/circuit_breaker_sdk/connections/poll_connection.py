@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, final
 
 import msgspec
@@ -119,7 +119,9 @@ class PollConnection:
         if message.operation_name is not None:
             request["operationName"] = message.operation_name
         resume = (message.extensions or {}).get("resume")
-        after = resume.get("after") if isinstance(resume, dict) else None
+        after = resume.get("after") if isinstance(resume, Mapping) else None
+        if resume and after is None:
+            request["extensions"] = {"resume": resume}  # until the server has said where that is
         self._operations[message.id] = _Polled(request, route, after if isinstance(after, str) else None)
         self._kick()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import msgspec
@@ -109,6 +109,7 @@ class Delivery(Generic[T]):
     Two cursors are kept: ``received``, to resume from after a lost connection, and ``handled``, which
     advances when a handler has returned or the next event is asked for. Everything runs on one loop.
 
+    :ivar begin: where it begins if that is neither now nor behind a cursor, as ``extensions.resume`` says it.
     :ivar has_begun: it was live once, or has ended.
     """
 
@@ -134,6 +135,7 @@ class Delivery(Generic[T]):
         "_put_on_at",
         "_settled",
         "_started",
+        "begin",
         "consumer",
         "continuity",
         "decode_next",
@@ -183,6 +185,7 @@ class Delivery(Generic[T]):
         self._is_live = False  # asked for with every event, and cheaper to read than the state
         self._is_stopped = False
         self.received: str | None = after
+        self.begin: Mapping[str, object] | None = None
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.events_received: int = 0
@@ -470,7 +473,9 @@ class Delivery(Generic[T]):
             self.continuity = Continuity.OK if self._has_cursors else Continuity.UNKNOWN
         elif after is None and self.continuity is Continuity.OK:
             self.continuity = Continuity.UNKNOWN
-        extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None
+        # Until the server has said where that is, it begins where it was to begin.
+        resume = {"after": after} if after is not None else self.begin
+        extensions: dict[str, object] | None = None if resume is None else {"resume": resume}
         self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
         link.subscribe(self.request, self)
         self._is_off = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from datetime import datetime
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar, final, overload
+from typing import Final, Generic, Protocol, Self, TypeVar, final, overload
 
 import msgspec
 
@@ -18,6 +19,9 @@ from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionMan
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
 __all__ = ["SubscriptionBuilder"]
+
+_MAX_LAST: Final = 1_000
+"""What this project's servers allow."""
 
 T = TypeVar("T")
 
@@ -104,7 +108,35 @@ class SubscriptionBuilder(Generic[T, S]):
 
     def after(self, cursor: str) -> Self:
         """Begin behind this ``Subscription.cursor`` instead of now, where the server gives cursors."""
-        self._set(after=cursor)
+        self._set(after=cursor, begin=None)
+        return self
+
+    def from_beginning(self) -> Self:
+        """Begin with the first event there ever was, instead of now.
+
+        Needs a server of the resume protocol, as ``since`` and ``last`` do; what it has trimmed is a gap.
+        """
+        self._set(after=None, begin={"from": "beginning"})
+        return self
+
+    def since(self, moment: datetime) -> Self:
+        """Begin with the first event at or after a moment, by the server's clock.
+
+        :raises UsageError: the moment has no time zone.
+        """
+        if moment.tzinfo is None:
+            raise UsageError(f"since needs a time with a zone, as datetime.now(UTC), not {moment!r}")
+        self._set(after=None, begin={"since": moment.isoformat()})
+        return self
+
+    def last(self, count: int) -> Self:
+        """Begin with the last events that match, ``count`` or all there are; at most 1,000.
+
+        :raises UsageError: it is not a whole number from 1 to 1,000.
+        """
+        if type(count) is not int or not 1 <= count <= _MAX_LAST:
+            raise UsageError(f"last needs a whole number from 1 to {_MAX_LAST}, not {count!r}")
+        self._set(after=None, begin={"last": count})
         return self
 
     def cursor_key(self, key: str) -> Self:

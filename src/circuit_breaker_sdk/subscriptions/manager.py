@@ -72,6 +72,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     :ivar label: a short name for logs and errors.
     :ivar buffer: bounds of its buffer; ``None`` takes the client's.
     :ivar after: the cursor to begin behind; ``None`` begins now.
+    :ivar begin: where to begin instead, as ``extensions.resume`` says it: ``from``, ``since`` or ``last``.
     :ivar cursor_key: the key of its cursor in the client's store; what is kept there wins over ``after``.
     :ivar on_gap: told of each gap; ``None``: a gap ends it.
     :ivar critical: whether it is polled while no WebSocket gets through; ``None`` takes the client's setting.
@@ -88,6 +89,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     label: str = "subscription"
     buffer: BufferLimits | None = None
     after: str | None = None
+    begin: Mapping[str, object] | None = None
     cursor_key: str | None = None
     on_gap: GapHandler | None = None
     snapshot: Callable[[], Awaitable[object]] | None = None
@@ -211,8 +213,12 @@ class SubscriptionManager:
         is_critical |= not self._links.uses_websocket
         member, link, refused = await self._link(is_critical=is_critical)
         self._check_open()
+        begin = operation.begin if after is None else None
+        if begin is not None and not link.resume_negotiated:
+            raise UsageError("from_beginning, since and last need a server that speaks the resume protocol")
         after = after if link.resume_negotiated else None
-        extensions: dict[str, object] | None = None if after is None else {"resume": {"after": after}}
+        resume = begin if after is None else {"after": after}
+        extensions: dict[str, object] | None = None if resume is None else {"resume": resume}
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )
@@ -232,6 +238,7 @@ class SubscriptionManager:
             tasks=self._tasks,
             after=after,
         )
+        delivery.begin = begin
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.

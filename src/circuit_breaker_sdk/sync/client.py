@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
@@ -210,6 +211,9 @@ class SyncClient(SyncClientBase):
         snapshot: Callable[[], object] | None = None,
         critical: bool | None = None,
         filter: Callable[[JSONObject], object] | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
     ) -> SyncSubscription[JSONObject]: ...
 
     @overload
@@ -228,6 +232,9 @@ class SyncClient(SyncClientBase):
         snapshot: Callable[[], object] | None = None,
         critical: bool | None = None,
         filter: Callable[[T], object] | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
     ) -> SyncSubscription[T]: ...
 
     def subscribe(
@@ -245,6 +252,9 @@ class SyncClient(SyncClientBase):
         snapshot: Callable[[], object] | None = None,
         critical: bool | None = None,
         filter: Callable[[Any], object] | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
     ) -> SyncSubscription[Any]:
         """Subscribe to any server's stream; the subscription is live when it is returned.
 
@@ -267,6 +277,9 @@ class SyncClient(SyncClientBase):
                 critical=critical,
             ),
             filter=filter,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
         )
 
     @overload

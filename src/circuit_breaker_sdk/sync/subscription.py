@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
 
@@ -232,6 +233,9 @@ def start(
     filter: Callable[[T], object] | None = None,  # noqa: A002 (the name users expect)
     buffer: BufferLimits | None = None,
     after: str | None = None,
+    from_beginning: bool | None = None,
+    since: datetime | None = None,
+    last: int | None = None,
     cursor_key: str | None = None,
     on_gap: Callable[[Gap], object] | None = None,
     critical: bool | None = None,
@@ -247,6 +251,12 @@ def start(
             builder = builder.buffer(buffer)
         if after is not None:
             builder = builder.after(after)
+        if from_beginning:
+            builder = builder.from_beginning()
+        if since is not None:
+            builder = builder.since(since)
+        if last is not None:
+            builder = builder.last(last)
         if cursor_key is not None:
             builder = builder.cursor_key(cursor_key)
         if gap_handler is not None:

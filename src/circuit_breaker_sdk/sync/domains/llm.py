@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import final
 
 from msgspec import UNSET, UnsetType
@@ -31,8 +32,8 @@ class SyncLLMClient:
 
     The blocking form of :class:`LLMClient`, which describes all arguments.
     Subscriptions are live when they are returned. They take, beside their own arguments: ``filter``, called
-    on the client's own loop, ``buffer``, ``after``, ``cursor_key``, ``on_gap``, called in the executor, and
-    ``critical``, as :class:`SubscriptionBuilder` describes them.
+    on the client's own loop, ``buffer``, ``after``, ``from_beginning``, ``since``, ``last``, ``cursor_key``,
+    ``on_gap``, called in the executor, and ``critical``, as :class:`SubscriptionBuilder` describes them.
     """
 
     def __init__(self, portal: Portal, client: domains.LLMClient) -> None:
@@ -108,6 +109,9 @@ class SyncLLMClient:
         filter: Callable[[LLMStreamChunk], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -121,6 +125,9 @@ class SyncLLMClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import final
 
 from msgspec import UNSET, UnsetType
@@ -50,8 +51,8 @@ class SyncMCPClient:
 
     The blocking form of :class:`MCPClient`, which describes all arguments.
     Subscriptions are live when they are returned. They take, beside their own arguments: ``filter``, called
-    on the client's own loop, ``buffer``, ``after``, ``cursor_key``, ``on_gap``, called in the executor, and
-    ``critical``, as :class:`SubscriptionBuilder` describes them.
+    on the client's own loop, ``buffer``, ``after``, ``from_beginning``, ``since``, ``last``, ``cursor_key``,
+    ``on_gap``, called in the executor, and ``critical``, as :class:`SubscriptionBuilder` describes them.
     """
 
     def __init__(self, portal: Portal, client: domains.MCPClient) -> None:
@@ -264,6 +265,9 @@ class SyncMCPClient:
         filter: Callable[[MCPServerStatusUpdate], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -277,6 +281,9 @@ class SyncMCPClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,
@@ -290,6 +297,9 @@ class SyncMCPClient:
         filter: Callable[[MCPSessionEvent], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -301,6 +311,9 @@ class SyncMCPClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,
@@ -313,6 +326,9 @@ class SyncMCPClient:
         filter: Callable[[MCPServerCapabilities], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -324,6 +340,9 @@ class SyncMCPClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import final
 
 from msgspec import UNSET, UnsetType
@@ -25,8 +26,8 @@ class SyncNATSClient:
 
     The blocking form of :class:`NATSClient`, which describes all arguments.
     Subscriptions are live when they are returned. They take, beside their own arguments: ``filter``, called
-    on the client's own loop, ``buffer``, ``after``, ``cursor_key``, ``on_gap``, called in the executor, and
-    ``critical``, as :class:`SubscriptionBuilder` describes them.
+    on the client's own loop, ``buffer``, ``after``, ``from_beginning``, ``since``, ``last``, ``cursor_key``,
+    ``on_gap``, called in the executor, and ``critical``, as :class:`SubscriptionBuilder` describes them.
     """
 
     def __init__(self, portal: Portal, client: domains.NATSClient) -> None:
@@ -104,6 +105,9 @@ class SyncNATSClient:
         filter: Callable[[NATSResourceEvent], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -117,6 +121,9 @@ class SyncNATSClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,

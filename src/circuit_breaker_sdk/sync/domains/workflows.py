@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import final
 
 from circuit_breaker_sdk import domains
@@ -35,8 +36,8 @@ class SyncWorkflowsClient:
 
     The blocking form of :class:`WorkflowsClient`, which describes all arguments.
     Subscriptions are live when they are returned. They take, beside their own arguments: ``filter``, called
-    on the client's own loop, ``buffer``, ``after``, ``cursor_key``, ``on_gap``, called in the executor, and
-    ``critical``, as :class:`SubscriptionBuilder` describes them.
+    on the client's own loop, ``buffer``, ``after``, ``from_beginning``, ``since``, ``last``, ``cursor_key``,
+    ``on_gap``, called in the executor, and ``critical``, as :class:`SubscriptionBuilder` describes them.
     """
 
     def __init__(self, portal: Portal, client: domains.WorkflowsClient) -> None:
@@ -161,6 +162,9 @@ class SyncWorkflowsClient:
         filter: Callable[[Resource], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -174,6 +178,9 @@ class SyncWorkflowsClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,
@@ -186,6 +193,9 @@ class SyncWorkflowsClient:
         filter: Callable[[WorkflowEvent], object] | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        from_beginning: bool | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         critical: bool | None = None,
@@ -197,6 +207,9 @@ class SyncWorkflowsClient:
             filter=filter,
             buffer=buffer,
             after=after,
+            from_beginning=from_beginning,
+            since=since,
+            last=last,
             cursor_key=cursor_key,
             on_gap=on_gap,
             critical=critical,
