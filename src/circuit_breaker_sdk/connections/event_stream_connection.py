@@ -215,6 +215,11 @@ class EventStreamConnection:
 
     async def _read_own(self, operation: EventStreamOperation) -> None:
         reader = await self._requests.open_own(_encode(operation.request), after=operation.after)
+        if isinstance(reader, bytes):
+            if self._is_running(operation):
+                operation.refused(reader)
+                self._completed(operation)
+            return
         operation.reader = reader
         try:
             self._accepted(operation)
