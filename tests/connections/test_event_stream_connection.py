@@ -210,6 +210,50 @@ async def test_errors_in_the_middle_are_an_event() -> None:
         ]
 
 
+@pytest.mark.parametrize("data", [b"null", b'{"tick":1}'])
+async def test_errors_before_the_data_of_an_event_leave_it_an_event(data: bytes) -> None:
+    payload = b'{"errors":[{"message":"no"}],"data":%b}' % data
+    script = ends_after(b"event: next\ndata: %b\n\n" % payload, b"event: complete\ndata:\n\n")
+    async with serving(Peer(script)) as peer, connected(peer) as connection:
+        route = begin(connection)
+        await route.until(3)
+        assert route.calls[1:] == [("deliver", json.loads(payload)), ("completed", None)]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/graphql-response+json"])
+async def test_a_document_that_is_refused_with_400_is_its_operations_failure(content_type: str) -> None:
+    peer = Peer(ends_after(b'{"errors":[{"message":"Syntax Error"}]}'))
+    peer.status, peer.content_type = 400, content_type
+    async with serving(peer), connected(peer) as connection:
+        route = begin(connection)
+        await route.until(1)
+        assert route.calls == [("failed", ("Syntax Error",))]
+
+
+async def test_a_stream_with_status_400_tells_why_in_its_events() -> None:
+    peer = Peer(ends_after(b'event: next\ndata: {"errors":[{"message":"no"}]}\n\nevent: complete\ndata:\n\n'))
+    peer.status = 400
+    async with serving(peer), connected(peer) as connection:
+        route = begin(connection)
+        await route.until(2)
+        assert route.calls[-1] == ("failed", ("no",))
+
+
+async def test_only_what_opens_a_stream_asks_for_events() -> None:
+    async with serving(Peer(writes(), shares=True)) as peer, connected(peer) as connection:
+        route = begin(connection)
+        await route.until(1)
+        connection.complete("1", route)
+        await until(lambda: peer.asked[-1][0] == "DELETE")
+        accepted = [(method, headers["Accept"]) for method, _, headers, _ in peer.asked]
+        assert accepted == [
+            ("PUT", "text/plain"),
+            ("GET", "text/event-stream"),
+            ("POST", "application/json"),
+            ("DELETE", "text/plain"),
+        ]
+
+
 @pytest.mark.parametrize(
     ("script", "error", "text"),
     [
@@ -232,6 +276,8 @@ async def test_a_stream_that_cannot_be_read_on_is_lost(
     ("status", "content_type", "error"),
     [
         (404, "text/html", HandshakeFailed),
+        (400, "text/html", HandshakeFailed),
+        (400, "application/json", HandshakeFailed),
         (200, "application/json", HandshakeFailed),
         (503, "text/html", ConnectionFailed),
         (401, "text/html", AuthenticationFailed),

@@ -218,6 +218,11 @@ class EventStreamConnection:
         if operation.resume and after is None:
             request = {**request, "extensions": {"resume": operation.resume}}
         reader = await self._requests.open_own(_encode(request), after=after)
+        if isinstance(reader, bytes):
+            if self._is_running(operation):
+                operation.refused(reader)
+                self._completed(operation)
+            return
         operation.reader = reader
         try:
             self._accepted(operation)

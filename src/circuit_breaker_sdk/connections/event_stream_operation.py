@@ -14,17 +14,28 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.error_payload import read_error_payload
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["EventStreamOperation"]
+__all__ = ["EventStreamOperation", "has_only_errors"]
 
 _NO_BEGINNINGS: Final = "from_beginning, since and last need a server that speaks the resume protocol"
-_ERRORS_ONLY: Final = b'{"errors"'
+_ERRORS_FIRST: Final = b'{"errors"'
+# An absent field is told by this very object.
+_ABSENT: Final = msgspec.Raw()
 
 
 class _Failure(msgspec.Struct):
     errors: msgspec.Raw
+    data: msgspec.Raw = _ABSENT
 
 
 _failure: Final = msgspec.json.Decoder(_Failure)
+
+
+def has_only_errors(payload: bytes) -> bool:
+    """Tell whether a result has errors and no data, not even null: the operation was not executed."""
+    try:
+        return _failure.decode(payload).data is _ABSENT
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 @final
@@ -86,7 +97,8 @@ class EventStreamOperation:
         errors, self._last_errors = self._last_errors, None
         if errors is not None:
             self._deliver(errors)  # it was not the last
-        if payload.startswith(_ERRORS_ONLY):
+        # Some servers write the errors of an event before its data.
+        if payload.startswith(_ERRORS_FIRST) and has_only_errors(payload):
             self._last_errors = payload
             return
         self.is_live = True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
+from circuit_breaker_sdk.connections.event_stream_operation import has_only_errors
 from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader
 from circuit_breaker_sdk.connections.http_endpoints import HttpEndpoints
 from circuit_breaker_sdk.errors import ConnectionFailed, HandshakeFailed
@@ -19,6 +20,7 @@ __all__ = ["EventStreamRequests"]
 _TOKEN: Final = "X-GraphQL-Event-Stream-Token"  # noqa: S105 (the name of a header)
 _EVENTS: Final = "text/event-stream"
 _JSON: Final = "application/json"
+_TEXT: Final = "text/plain"
 _WITH_CURSORS: Final = {RESUME: "1"}
 _NO_SHARED_STREAMS: Final = frozenset((400, 404, 405, 406, 415, 501))
 _NO_SUCH_STREAM: Final = frozenset((404, 409))
@@ -49,7 +51,9 @@ class EventStreamRequests:
 
         :raises TransportError: it does not answer, or not as it should.
         """
-        reserved, url = await self._open_any("PUT", None, {}, statuses={201, *_NO_SHARED_STREAMS})
+        # graphql-sse refuses a reservation that asks for events.
+        statuses = {201, *_NO_SHARED_STREAMS}
+        reserved, url = await self._open_any("PUT", None, {}, accept=_TEXT, statuses=statuses)
         token = (await reserved.read_whole()).decode(errors="replace")
         if reserved.status != 201 or not token.isprintable():
             return None
@@ -58,15 +62,19 @@ class EventStreamRequests:
         self._check_is_there(answer)
         return self._reader(answer, url, token=token)
 
-    async def open_own(self, body: bytes, *, after: object) -> EventStreamReader:
-        """Open the stream of one operation, which begins behind a cursor; ``None``: as its body says.
+    async def open_own(self, body: bytes, *, after: object) -> EventStreamReader | bytes:
+        """Open the stream of one operation, behind a cursor or as its body says; or return what refuses it.
 
         :raises TransportError: the server does not answer with server-sent events.
         """
         headers = dict(_WITH_CURSORS)
         if after is not None:
             headers["Last-Event-ID"] = str(after)
-        answer, url = await self._open_any("POST", body, headers)
+        answer, url = await self._open_any("POST", body, headers, statuses=(200, 400))
+        if answer.status == 400 and answer.content_type.endswith("json"):
+            refusal = await answer.read_whole()
+            if has_only_errors(refusal):
+                return refusal
         return self._reader(answer, url)
 
     async def begin(self, reader: EventStreamReader, body: bytes) -> bytes:
@@ -87,7 +95,10 @@ class EventStreamRequests:
         """
         query = f"operationId={quote(operation_id, safe='')}"
         headers = {_TOKEN: reader.token}
-        answer = await self._open(reader.url, "DELETE", None, headers, statuses=range(1000), query=query)
+        # graphql-sse takes whatever asks for events for another one that opens the stream.
+        answer = await self._open(
+            reader.url, "DELETE", None, headers, accept=_TEXT, statuses=range(1000), query=query
+        )
         await answer.read_whole()
 
     async def aclose(self) -> None:
@@ -121,11 +132,12 @@ class EventStreamRequests:
         body: bytes | None,
         headers: Mapping[str, str],
         *,
+        accept: str = _EVENTS,
         statuses: Container[int] = (200,),
     ) -> tuple[HttpStream, str]:
         """Send a request to the first URL that answers; return the answer, and which it was."""
         return await self._endpoints.ask_any(
-            lambda url: _with(url, self._open(url, method, body, headers, statuses=statuses))
+            lambda url: _with(url, self._open(url, method, body, headers, accept=accept, statuses=statuses))
         )
 
     async def _open(
