@@ -15,7 +15,9 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.mutation_audit import AuditTrail
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
+from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
@@ -76,6 +78,7 @@ class Server:
         self._started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
+        self._draining = Draining()
         self.failure: str | None = None
         """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
 
@@ -231,7 +234,14 @@ class Server:
             audit=audit,
             rates=rates,
         )
-        endpoints = Endpoints(services, once)
+        health = Health(
+            log,
+            gateway,
+            self._draining,
+            data_dir=settings.data_dir,
+            min_free_disk_bytes=settings.min_free_disk_bytes,
+        )
+        endpoints = Endpoints(services, once, health)
 
         def review(policy: Policy) -> None:
             audit.changed(policy.version)

@@ -8,7 +8,9 @@ from typing import final
 from circuit_breaker_server.endpoints.event_stream.routes import EventStreamRoutes
 from circuit_breaker_server.endpoints.event_stream.shared_streams import SharedStreams
 from circuit_breaker_server.endpoints.event_stream.stream_registry import EventStreams
+from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.http.admission import Admission
+from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
@@ -31,12 +33,12 @@ class Endpoints:
 
     Example::
 
-        endpoints = Endpoints(services, once)
+        endpoints = Endpoints(services, once, health)
         endpoints.revoke(key.id)
         await endpoints.aclose()
     """
 
-    def __init__(self, services: Services, once: Once) -> None:
+    def __init__(self, services: Services, once: Once, health: Health) -> None:
         settings = services.settings
         principals = PrincipalConnections(allowed=settings.max_connections_per_principal)
         self.sessions = Sessions(services, principals)
@@ -52,7 +54,26 @@ class Endpoints:
         )
         admission, operations = Admission(services), Operations(services.execute, once)
         streams = EventStreamRoutes(services, admission, operations, self.streams, self._shared)
-        self.routes = HttpRoutes(services, admission, operations, self.polls, streams)
+        self._gateway = services.gateway
+        self._log = health.log
+        health_routes = HealthRoutes(health, admission, self._counts)
+        self.routes = HttpRoutes(services, admission, operations, self.polls, streams, health=health_routes)
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """The number of open connections that wait for events, by their kind."""
+        return {
+            "websocket": len(self.sessions),
+            "event_stream": len(self.streams),
+            "poll": len(self.polls),
+        }
+
+    def _counts(self) -> dict[str, object]:
+        return {
+            "connections": self.connections,
+            "channels": self._gateway.channels,
+            "lastOffset": self._log.last_offset,
+        }
 
     def review(self) -> None:
         """Look again at what every peer may see: the policy has changed."""

@@ -97,6 +97,8 @@ class ServerSettings:
         stream of a completion that has ended can be read again from its beginning for 24 hours, and of an
         agent's run until the first run is triggered after as long, as far as these limits leave its records;
         after that it is ``NOT_FOUND``.
+    :ivar min_free_disk_bytes: where the disk of the data directory has less room, the server says that it is
+        not ready (``GET /health/ready``); it goes on serving.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.
@@ -186,6 +188,7 @@ class ServerSettings:
     keep_seconds: float | None = None
     keep_bytes: int | None = None
     keep_records: int | None = None
+    min_free_disk_bytes: int = 100 * 1024 * 1024
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
     insecure: bool = False

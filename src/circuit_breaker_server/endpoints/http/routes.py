@@ -22,7 +22,7 @@ from typing import Final, final
 from graphql import OperationType
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -46,6 +46,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
     read_body,
     read_url,
 )
+from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
@@ -75,7 +76,8 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style></head>
 async with Client("{ws}") as client:
     async for resource in client.workflows.subscribe_resource_updates():
         print(resource.id, resource.state)</pre>
-<p><code>GET /health</code> answers 200 while the server is up.</p>
+<p><code>GET /health</code> answers 200 while the server is up; accept <code>application/json</code> for more.
+<code>GET /health/ready</code> answers 503, with the reasons, while it is not ready for clients.</p>
 </body></html>
 """
 
@@ -93,7 +95,7 @@ class HttpRoutes:
 
     Example::
 
-        uvicorn.Config(HttpRoutes(services, admission, operations, polls, streams))
+        uvicorn.Config(HttpRoutes(services, admission, operations, polls, streams, health=health))
     """
 
     def __init__(
@@ -103,6 +105,8 @@ class HttpRoutes:
         operations: Operations,
         polls: Polls,
         streams: EventStreamRoutes,
+        *,
+        health: HealthRoutes,
     ) -> None:
         self._documents = services.documents
         self._max_body_bytes = services.settings.max_body_bytes
@@ -117,7 +121,7 @@ class HttpRoutes:
             routes=[
                 Route("/", self._page, methods=["GET"]),
                 *(Route(path, self._get, methods=["GET"]) for path in OPERATION_PATHS if path != "/"),
-                Route("/health", self._health, methods=["GET"]),
+                *health.routes,
             ]
         )
 
@@ -137,9 +141,6 @@ class HttpRoutes:
         # What is asked most goes past the framework's routing.
         response = await answer(Request(scope, receive))
         await response(scope, receive, send)
-
-    async def _health(self, _request: Request) -> Response:
-        return PlainTextResponse("ok")
 
     async def _page(self, request: Request) -> Response:
         url = str(request.url.replace(path="/graphql", query=""))
