@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import final
+import random
+from typing import Final, final
 
 from circuit_breaker_server.endpoints.event_stream.routes import EventStreamRoutes
 from circuit_breaker_server.endpoints.event_stream.shared_streams import SharedStreams
@@ -20,6 +21,9 @@ from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
 from circuit_breaker_server.graphql.idempotent_execution import Once
 
 __all__ = ["Endpoints"]
+
+_APART_SECONDS: Final = 0.01
+_STEP_SECONDS: Final = 0.001
 
 
 @final
@@ -86,6 +90,24 @@ class Endpoints:
         self.sessions.revoke(key_id)
         self.streams.revoke(key_id)
         self.polls.revoke(key_id)
+
+    async def drain(self, seconds: float) -> None:
+        """Close every connection, in no order, each at its own moment: the clients come back one by one.
+
+        :param seconds: how long this takes at most; few connections take 10 ms each.
+        """
+        closers = [*self.sessions.closers(), *self.streams.closers(), *self.polls.closers()]
+        random.shuffle(closers)
+        loop = asyncio.get_running_loop()
+        began, apart = loop.time(), min(_APART_SECONDS, seconds / max(1, len(closers)))
+        for number, close in enumerate(closers):
+            wait = began + number * apart - loop.time()
+            # Very many are closed a few at a time, so that others have their turn.
+            if wait > _STEP_SECONDS:
+                await asyncio.sleep(wait)
+            # What was committed reaches the connection before its end.
+            self._gateway.flush()
+            close()
 
     async def aclose(self) -> None:
         """Answer every poll, close every WebSocket and stream behind what is due on it."""

@@ -84,6 +84,7 @@ class ServerSettings:
     :ivar idempotency_seconds: how long the answer to a mutation with an ``Idempotency-Key`` is kept.
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
+    :ivar drain_seconds: over which a draining server spreads the closing of its connections, at most.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
     :ivar keep_seconds: records of the log older than this go, by the server's clock; ``None`` keeps them.
@@ -183,6 +184,7 @@ class ServerSettings:
     idempotency_seconds: float = 86_400.0
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
+    drain_seconds: float = 5.0
     advance_seconds: float = 30.0
     begin_seconds: float = 60.0
     keep_seconds: float | None = None

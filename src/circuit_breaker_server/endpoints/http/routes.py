@@ -109,6 +109,7 @@ class HttpRoutes:
         health: HealthRoutes,
     ) -> None:
         self._documents = services.documents
+        self._admission = admission
         self._max_body_bytes = services.settings.max_body_bytes
         self._operations = operations
         self._polls = polls
@@ -130,7 +131,7 @@ class HttpRoutes:
         answer = self._posts.get(scope["path"]) if scope["type"] == "http" else None
         is_get = answer is not None and scope["method"] == "GET" and scope["path"] in OPERATION_PATHS
         if scope["type"] == "http" and self._streams.are_asked(scope):
-            answer = self._streams.answer
+            answer = self._stream
         elif is_get and names_query(scope["query_string"]):
             answer = self._query_by_get
         elif answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
@@ -141,6 +142,10 @@ class HttpRoutes:
         # What is asked most goes past the framework's routing.
         response = await answer(Request(scope, receive))
         await response(scope, receive, send)
+
+    async def _stream(self, request: Request) -> ASGIApp:
+        refused = None if request.method == "DELETE" else self._admission.draining_refusal()
+        return refused or await self._streams.answer(request)
 
     async def _page(self, request: Request) -> Response:
         url = str(request.url.replace(path="/graphql", query=""))
@@ -204,6 +209,8 @@ class HttpRoutes:
         return Response(done.answer, 400 if is_request_error else 200, headers, kind)
 
     async def _poll(self, request: Request, caller: Caller) -> ASGIApp:
+        if (refused := self._admission.draining_refusal()) is not None:
+            return refused
         try:
             asked = await read_json(request, read_poll, max_bytes=self._max_body_bytes)
             answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)
