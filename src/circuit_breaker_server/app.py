@@ -15,7 +15,9 @@ from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.access.mutation_audit import AuditTrail
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
+from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
@@ -76,6 +78,8 @@ class Server:
         self._started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
+        self._draining = Draining()
+        self._endpoints: Endpoints | None = None
         self.failure: str | None = None
         """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
 
@@ -230,8 +234,16 @@ class Server:
             permissions=permissions,
             audit=audit,
             rates=rates,
+            draining=self._draining,
         )
-        endpoints = Endpoints(services, once)
+        health = Health(
+            log,
+            gateway,
+            self._draining,
+            data_dir=settings.data_dir,
+            min_free_disk_bytes=settings.min_free_disk_bytes,
+        )
+        endpoints = self._endpoints = Endpoints(services, once, health)
 
         def review(policy: Policy) -> None:
             audit.changed(policy.version)
@@ -240,7 +252,7 @@ class Server:
         parts.callback(permissions.on_change(review))
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: endpoints.revoke(key.id)))
-        serving = Serving(settings, endpoints, gateway, rates=rates, tls=tls)
+        serving = Serving(settings, endpoints, gateway, rates=rates, tls=tls, draining=self._draining)
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
 
@@ -249,6 +261,20 @@ class Server:
         self.failure = str(failure)
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Stop without haste: be not ready, take on nothing new, close what is open one by one; then stop.
+
+        Clients that keep their subscriptions come back one by one too, and resume. Cancelling leaves the
+        server not ready, and open; :meth:`aclose` stops it at once.
+
+        :param seconds: over which the closing is spread at most; ``None``: ``drain_seconds`` of the settings.
+        """
+        if self._endpoints is not None and self._closing is None:
+            self._draining.begin()
+            logger.info("draining", connections=sum(self._endpoints.connections.values()))
+            await self._endpoints.drain(self.settings.drain_seconds if seconds is None else seconds)
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop: no new sockets, the open ones flushed and closed with 1012, then the parts. Idempotent.

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OPERATION_PATHS", "POLL_PATHS", "STREAM_PATHS"]
+__all__ = [
+    "HEALTH_PATH",
+    "HEALTH_PATHS",
+    "LIVE_PATH",
+    "OPERATION_PATHS",
+    "POLL_PATHS",
+    "READY_PATH",
+    "STREAM_PATHS",
+]
+
+HEALTH_PATH: Final = "/health"
+LIVE_PATH: Final = "/health/live"
+READY_PATH: Final = "/health/ready"
+
+HEALTH_PATHS: Final = (HEALTH_PATH, LIVE_PATH, READY_PATH)
+"""The paths of the server's health, which are answered also while it drains."""
 
 OPERATION_PATHS: Final = ("/graphql", "/graphql/", "/ws", "/")
 """The paths of operations: WebSocket upgrades and HTTP ``POST``."""

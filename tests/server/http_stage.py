@@ -14,8 +14,10 @@ import aiohttp
 import uvicorn
 
 from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.config import RateSettings, ServerSettings
 from circuit_breaker_server.endpoints.endpoints import Endpoints
+from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.services import Execute, Services
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.gateway import Gateway
@@ -82,7 +84,8 @@ async def http_stage(
             authenticator=authenticator or Authenticator(),
             rates=rates or Rates(RateSettings()),
         )
-        endpoints = Endpoints(services, cast("Once", None))  # no idempotency key is sent here
+        health = Health(log, gateway, Draining(), data_dir=Path(), min_free_disk_bytes=1)
+        endpoints = Endpoints(services, cast("Once", None), health)  # no idempotency key is sent here
         peers = Peers(max_per_address=whole.max_connections_per_address)
         protocol = guarded_protocol(peers, head_seconds=10, body_seconds=10)
         with socket.create_server(("127.0.0.1", 0)) as listener:

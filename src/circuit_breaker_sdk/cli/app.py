@@ -225,6 +225,8 @@ def serve(
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
+    SIGTERM drains it: it takes on nothing new, and closes its connections one by one, in 5 s at most.
+
     Without a --keep option every event can be read again for ever. Whatever goes, the present state and the
     history of resources stay; a client that would resume before the first event kept is told that it cannot.
 

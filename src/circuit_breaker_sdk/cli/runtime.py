@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, final
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 
 __all__ = [
+    "Stop",
     "give_up_stdout",
     "one_line",
     "print_error",
@@ -37,7 +38,21 @@ except ImportError:  # there is none for Windows and PyPy
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(command: Callable[[asyncio.Event], Coroutine[object, object, int]]) -> int:
+@final
+class Stop(asyncio.Event):
+    """The event that the first signal sets.
+
+    :ivar again: the event that the second signal sets.
+    :ivar is_termination: whether it was SIGTERM: a supervisor asks, and waits; at a terminal it was Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = asyncio.Event()
+        self.is_termination = False
+
+
+def run(command: Callable[[Stop], Coroutine[object, object, int]]) -> int:
     """Run a command to its end, on uvloop where there is one, and return its exit status.
 
     The command gets an event that the first SIGINT or SIGTERM sets; it then ends in its own time. A second
@@ -45,7 +60,7 @@ def run(command: Callable[[asyncio.Event], Coroutine[object, object, int]]) -> i
     """
 
     async def main() -> int:
-        stop = asyncio.Event()
+        stop = Stop()
         with _signals_set(stop):
             return await command(stop)
 
@@ -57,7 +72,7 @@ def run(command: Callable[[asyncio.Event], Coroutine[object, object, int]]) -> i
 
 
 @contextmanager
-def _signals_set(stop: asyncio.Event) -> Iterator[None]:
+def _signals_set(stop: Stop) -> Iterator[None]:
     """Let the first signal set the event, and give the signals back with it.
 
     Plain handlers rather than the loop's: they run also while the program is blocked in a write to a pipe
@@ -70,10 +85,16 @@ def _signals_set(stop: asyncio.Event) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, on_second)
+        signal.signal(signal.SIGTERM, on_second)
+        stop.is_termination = number == signal.SIGTERM
         loop.call_soon_threadsafe(stop.set)
+
+    def on_second(number: int, frame: FrameType | None) -> None:
+        # What is raised may be lost in a callback that catches everything; the event is not.
+        loop.call_soon_threadsafe(stop.again.set)
+        signal.default_int_handler(number, frame)
 
     for number in _SIGNALS:
         signal.signal(number, on_signal)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
-from circuit_breaker_sdk.cli.runtime import print_error, print_marker, settle_memory, until_stopped
+from circuit_breaker_sdk.cli.runtime import Stop, print_error, print_marker, settle_memory, until_stopped
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_server import (
     RecordNotAppliedError,
@@ -53,7 +52,7 @@ def token_settings(
 
 
 async def serve(
-    stop: asyncio.Event,
+    stop: Stop,
     *,
     host: str,
     port: int,
@@ -80,6 +79,8 @@ async def serve(
     allowed_redirects: Sequence[str] | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
+
+    SIGTERM drains the server before: connections are closed one by one, over some seconds.
 
     One line on stdout says when the server is ready, and where: ``ready: http://127.0.0.1:4000/graphql …``.
     One on stderr before it warns where no
@@ -162,12 +163,14 @@ async def serve(
         sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
         sys.stdout.flush()
         await until_stopped(stop, server.wait())
+        if stop.is_termination:
+            await until_stopped(stop.again, server.drain())
     finally:
         await server.aclose()
     if server.failure is not None:
         print_error(f"stopped: {server.failure}")
         return ExitCode.FAIL_STOP
-    return ExitCode.OK
+    return ExitCode.INTERRUPTED if stop.again.is_set() else ExitCode.OK
 
 
 def _open_access(settings: ServerSettings) -> str:

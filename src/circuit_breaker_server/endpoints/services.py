@@ -8,6 +8,7 @@ from typing import Protocol, final
 
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.security.authentication import Authenticator
@@ -51,4 +52,5 @@ class Services:
     authenticator: Authenticator = field(default_factory=Authenticator)
     permissions: Permissions = field(default_factory=Permissions)
     audit: Auditor = NO_AUDIT
+    draining: Draining = field(default_factory=Draining)
     rates: Rates = field(default_factory=lambda: Rates(RateSettings()))

@@ -114,6 +114,13 @@ class FanOut:
         return (cursor.offset, cursor.index)
 
     @property
+    def last_offset(self) -> int:
+        """The offset of the last record that was offered to the channels; 0 before the start."""
+        if self._end_record is not None:
+            return self._end_record.offset
+        return 0 if self._end is None else self._end.offset
+
+    @property
     def end_cursor(self) -> Cursor:
         """The cursor of the last record that was offered to the channels."""
         if self._end is None:

@@ -154,6 +154,11 @@ class Gateway:
         """The cursor of the last record that was offered to the channels."""
         return self._fan_out.end_cursor
 
+    @property
+    def last_offset(self) -> int:
+        """The offset of the last record that was offered to the channels."""
+        return self._fan_out.last_offset
+
     def flush(self) -> None:
         """Write to every socket with room all that is new for it, in one write each."""
         self._fan_out.flush()

@@ -109,6 +109,7 @@ class SqliteEventLog:
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._waiting = AppendQueue()
         self._group_is_due = False
+        self._append_failed = False
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -144,6 +145,20 @@ class SqliteEventLog:
     def last_offset(self) -> int:
         """See the port."""
         return self._last_offset
+
+    @property
+    def append_failed(self) -> bool:
+        """Whether the last group of appends could not be made durable, and nothing was written since."""
+        return self._append_failed
+
+    async def try_write(self) -> bool:
+        """Write what changes nothing, after an append that failed; tell whether that has worked."""
+        try:
+            await self._write(self._writer.touch)
+        except LogError:
+            return False
+        self._append_failed = False
+        return True
 
     async def append(self, record: NewRecord) -> Record:
         """See the port."""
@@ -185,6 +200,7 @@ class SqliteEventLog:
             self._slots.release()
         if self._waiting:
             self._schedule_group()
+        self._append_failed = isinstance(outcomes, Exception)
         if isinstance(outcomes, Exception):
             for _, answer in group:
                 _settle(answer, _refusal(outcomes))

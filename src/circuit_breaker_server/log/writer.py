@@ -266,6 +266,14 @@ class Writer:
             raise
         return removed
 
+    def touch(self) -> None:
+        """Write, and sync, what changes nothing.
+
+        :raises LogError: that was not possible.
+        """
+        with self._write_errors("write"):
+            self._connection.execute("UPDATE log SET write_failures = write_failures")
+
     def close(self) -> None:
         """Close the connection; SQLite moves what is in the write-ahead file to the database."""
         self._connection.close()

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from circuit_breaker_server.admission.connection_limits import Peers
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.endpoints.event_stream.streamed_answer import (
     HAND_OVER,
@@ -75,6 +76,7 @@ def guarded_protocol(
     body_seconds: float,
     limits: RequestLimits | None = None,
     hosts: Hosts | None = None,
+    draining: Draining | None = None,
 ) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``http=``.
 
@@ -83,6 +85,7 @@ def guarded_protocol(
     :param body_seconds: from there to the end of its body.
     :param limits: how big a request may be; ``None`` for the defaults.
     :param hosts: the names that a request may be for; ``None`` for any.
+    :param draining: while it is on, a connection that is new may ask for the health of the server only.
 
     Example::
 
@@ -90,6 +93,7 @@ def guarded_protocol(
     """
     seconds = {_Stage.HEAD: head_seconds, _Stage.BODY: body_seconds}
     bounds = limits or RequestLimits()
+    drain = draining or Draining()
     # An upgrade takes a third of a millisecond, and after a restart hundreds of clients ask for one at once.
     gate = Gate()
 
@@ -114,6 +118,7 @@ def guarded_protocol(
         def enter(self, transport: asyncio.Transport, host: str) -> None:
             """Take over a connection that is counted."""
             self._host = host
+            self._is_late = drain.is_on
             transport.set_protocol(self)
             self.connection_made(transport)
             self._watch()
@@ -244,18 +249,19 @@ def guarded_protocol(
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            self._stage = _Stage.BODY
             self._meter.head_complete()
             refusal = head_refusal(
                 self.parser.get_http_version(),
                 self.headers,
                 is_upgrade=self.parser.should_upgrade(),
                 hosts=hosts,
+                url=self.url,
+                is_late=self._is_late,
             )
-            if refusal is not None:
-                self._refusal = refusal
+            self._refusal = refusal or self._refusal
             if self._refusal is not None:
                 raise ValueError(self._refusal[1])  # the parser stops, and it is answered and closed
+            self._stage = _Stage.BODY
             super().on_headers_complete()
             cycle = self._cycle()
             if cycle is not None:

@@ -16,6 +16,7 @@ from circuit_breaker_sdk.config import MessageLimits
 from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
+from circuit_breaker_server.admission.draining import DRAINING, RETRY_SECONDS, Draining
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.endpoints.endpoints import Endpoints
@@ -60,7 +61,9 @@ class Serving:
         *,
         rates: Rates,
         tls: ssl.SSLContext | None,
+        draining: Draining | None = None,
     ) -> None:
+        self._draining = draining or Draining()
         self._rates = rates
         self._endpoints = endpoints
         self._gateway = gateway
@@ -72,6 +75,7 @@ class Serving:
             body_seconds=settings.body_seconds,
             limits=_request_limits(settings),
             hosts=_hosts(settings),
+            draining=self._draining,
         )
         self._config = uvicorn.Config(
             CrossOrigin(endpoints.routes, self._origins),
@@ -141,6 +145,8 @@ class Serving:
     def _decide(self, request: UpgradeRequest) -> UpgradeAnswer:
         if request.path not in OPERATION_PATHS:
             return Refuse(status=404, body=f"WebSockets are accepted at {', '.join(OPERATION_PATHS)}\n")
+        if self._draining.is_on:
+            return Refuse(status=503, body=DRAINING + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
         headers = request.headers
         refusal = self._origins.refusal(
             headers.get("Origin"), host=headers.get("Host"), secure=self._is_secure

@@ -84,6 +84,7 @@ class ServerSettings:
     :ivar idempotency_seconds: how long the answer to a mutation with an ``Idempotency-Key`` is kept.
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
+    :ivar drain_seconds: over which a draining server spreads the closing of its connections, at most.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
     :ivar keep_seconds: records of the log older than this go, by the server's clock; ``None`` keeps them.
@@ -97,6 +98,8 @@ class ServerSettings:
         stream of a completion that has ended can be read again from its beginning for 24 hours, and of an
         agent's run until the first run is triggered after as long, as far as these limits leave its records;
         after that it is ``NOT_FOUND``.
+    :ivar min_free_disk_bytes: where the disk of the data directory has less room, the server says that it is
+        not ready (``GET /health/ready``); it goes on serving.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.
@@ -181,11 +184,13 @@ class ServerSettings:
     idempotency_seconds: float = 86_400.0
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
+    drain_seconds: float = 5.0
     advance_seconds: float = 30.0
     begin_seconds: float = 60.0
     keep_seconds: float | None = None
     keep_bytes: int | None = None
     keep_records: int | None = None
+    min_free_disk_bytes: int = 100 * 1024 * 1024
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
     insecure: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.cli.runtime import Stop
 from circuit_breaker_sdk.cli.serve import serve
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.admission.hosts import Hosts
@@ -114,6 +115,6 @@ async def test_hosts_are_asked_for_where_being_on_this_machine_is_the_permission
 async def test_serve_says_what_is_no_host(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
-    code = await serve(asyncio.Event(), host="127.0.0.1", port=0, data=tmp_path, allowed_hosts=[wrong])
+    code = await serve(Stop(), host="127.0.0.1", port=0, data=tmp_path, allowed_hosts=[wrong])
     assert code == ExitCode.USAGE
     assert "is no host" in capsys.readouterr().err

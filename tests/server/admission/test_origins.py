@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.cli.runtime import Stop
 from circuit_breaker_sdk.cli.serve import serve
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.admission.origins import Origins
@@ -99,6 +99,6 @@ async def test_posts_and_upgrades_of_other_pages_are_refused_and_those_of_named_
 
 async def test_serve_says_what_is_no_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
-    code = await serve(asyncio.Event(), host="127.0.0.1", port=0, data=tmp_path, allowed_origins=["*"])
+    code = await serve(Stop(), host="127.0.0.1", port=0, data=tmp_path, allowed_origins=["*"])
     assert code == ExitCode.USAGE
     assert "'*' is no origin" in capsys.readouterr().err

@@ -62,6 +62,7 @@ class ScriptedLog:
         self.epoch = "00000000deadbeef"
         self.records: dict[int, Record] = {}
         self.last_offset = 0
+        self.append_failed = False
         self.salt = 0
         self.reads = 0
         self.bytes_read = 0
@@ -75,6 +76,9 @@ class ScriptedLog:
     @property
     def first_offset(self) -> int:
         return min(self.records, default=self.last_offset + 1)
+
+    async def try_write(self) -> bool:
+        return True
 
     def put(self, *groups: tuple[str, Sequence[tuple[str, dict[str, object]]]]) -> list[Record]:
         """Commit one group: for each record its subject and its events."""

@@ -415,6 +415,25 @@ async def test_after_a_failed_sync_something_else_is_written_over_what_was_refus
         assert (await log.append(new())).offset == 2
 
 
+async def test_a_failed_append_is_remembered_until_something_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append(new())
+        assert not log.append_failed
+        connection = log._writer._connection
+        for fail_on, is_written in (("INSERT INTO records", True), ("", False)):
+            failing = FailingConnection(connection, fail_on=fail_on)
+            monkeypatch.setattr(log._writer, "_connection", failing)
+            with pytest.raises(LogWriteError):
+                await log.append(new())
+            told = (log.append_failed, await log.try_write(), log.append_failed)
+            assert told == (True, is_written, not is_written)
+        monkeypatch.setattr(log._writer, "_connection", connection)
+        assert (await log.append(new())).offset == 2
+        assert not log.append_failed
+
+
 async def test_a_bug_in_the_writer_fails_its_group_and_hangs_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,7 +155,8 @@ class EventStreamRoutes:
         self, request: Request, caller: Caller, asked: GraphQLRequest, document: Document
     ) -> ASGIApp:
         """Open a stream for one subscription."""
-        refused = await self._admission.refusal(request, caller, "subscribes")
+        refused = self._admission.draining_refusal()
+        refused = refused or await self._admission.refusal(request, caller, "subscribes")
         refused = refused or await self._admission.refusal(request, caller, "connects", by_address=True)
         if refused is not None:
             return refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 from circuit_breaker_server.access.caller import Caller
@@ -11,7 +12,7 @@ from circuit_breaker_server.endpoints.event_stream.event_frames import EventFram
 from circuit_breaker_server.endpoints.event_stream.event_stream import EventStream
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Services
-from circuit_breaker_server.gateway.guarded_calls import call_each
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["EventStreams"]
@@ -80,6 +81,13 @@ class EventStreams:
         """Cut the streams that were opened with an API key."""
         revoked = [stream for stream in self._open if stream.principal.key_id == key_id]
         call_each(revoked, EventStream.revoke, self._on_error)
+
+    def closers(self) -> list[Callable[[], None]]:
+        """Return for each open stream what cuts it behind what was written."""
+        return [
+            partial(guarded, stream, EventStream.shut_down, self._on_error, otherwise=None)
+            for stream in self._open
+        ]
 
     async def aclose(self) -> None:
         """Cut every stream behind what was written; abort those that do not end in time."""

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.admission.draining import DRAINING, RETRY_SECONDS
 from circuit_breaker_server.endpoints.http.answers import (
+    JSON,
     NOT_STORED,
     error_answer,
     media_type,
@@ -76,6 +78,13 @@ class Admission:
         error = GraphQLError(message=reason, extensions={"code": "UNAUTHENTICATED"})
         headers = {"WWW-Authenticate": "Bearer", **NOT_STORED}
         return error_answer(401, media_type(request), [error], **headers)
+
+    def draining_refusal(self) -> ASGIApp | None:
+        """Return the refusal of what would last, while the server drains; ``None`` while it does not."""
+        if not self._services.draining.is_on:
+            return None
+        error = GraphQLError(message=DRAINING, extensions={"code": "UNAVAILABLE"})
+        return error_answer(503, JSON, [error], **{"Retry-After": str(RETRY_SECONDS), **NOT_STORED})
 
     async def refusal(
         self, request: Request, caller: Caller, asked: Asked, *, by_address: bool = False

@@ -22,7 +22,7 @@ from typing import Final, final
 from graphql import OperationType
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -46,6 +46,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
     read_body,
     read_url,
 )
+from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
@@ -75,7 +76,8 @@ pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style></head>
 async with Client("{ws}") as client:
     async for resource in client.workflows.subscribe_resource_updates():
         print(resource.id, resource.state)</pre>
-<p><code>GET /health</code> answers 200 while the server is up.</p>
+<p><code>GET /health</code> answers 200 while the server is up; accept <code>application/json</code> for more.
+<code>GET /health/ready</code> answers 503, with the reasons, while it is not ready for clients.</p>
 </body></html>
 """
 
@@ -93,7 +95,7 @@ class HttpRoutes:
 
     Example::
 
-        uvicorn.Config(HttpRoutes(services, admission, operations, polls, streams))
+        uvicorn.Config(HttpRoutes(services, admission, operations, polls, streams, health=health))
     """
 
     def __init__(
@@ -103,8 +105,11 @@ class HttpRoutes:
         operations: Operations,
         polls: Polls,
         streams: EventStreamRoutes,
+        *,
+        health: HealthRoutes,
     ) -> None:
         self._documents = services.documents
+        self._admission = admission
         self._max_body_bytes = services.settings.max_body_bytes
         self._operations = operations
         self._polls = polls
@@ -117,7 +122,7 @@ class HttpRoutes:
             routes=[
                 Route("/", self._page, methods=["GET"]),
                 *(Route(path, self._get, methods=["GET"]) for path in OPERATION_PATHS if path != "/"),
-                Route("/health", self._health, methods=["GET"]),
+                *health.routes,
             ]
         )
 
@@ -126,7 +131,7 @@ class HttpRoutes:
         answer = self._posts.get(scope["path"]) if scope["type"] == "http" else None
         is_get = answer is not None and scope["method"] == "GET" and scope["path"] in OPERATION_PATHS
         if scope["type"] == "http" and self._streams.are_asked(scope):
-            answer = self._streams.answer
+            answer = self._stream
         elif is_get and names_query(scope["query_string"]):
             answer = self._query_by_get
         elif answer is None or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPERATION_PATHS):
@@ -138,8 +143,9 @@ class HttpRoutes:
         response = await answer(Request(scope, receive))
         await response(scope, receive, send)
 
-    async def _health(self, _request: Request) -> Response:
-        return PlainTextResponse("ok")
+    async def _stream(self, request: Request) -> ASGIApp:
+        refused = None if request.method == "DELETE" else self._admission.draining_refusal()
+        return refused or await self._streams.answer(request)
 
     async def _page(self, request: Request) -> Response:
         url = str(request.url.replace(path="/graphql", query=""))
@@ -203,6 +209,8 @@ class HttpRoutes:
         return Response(done.answer, 400 if is_request_error else 200, headers, kind)
 
     async def _poll(self, request: Request, caller: Caller) -> ASGIApp:
+        if (refused := self._admission.draining_refusal()) is not None:
+            return refused
         try:
             asked = await read_json(request, read_poll, max_bytes=self._max_body_bytes)
             answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import final
 
 from circuit_breaker_server.access.caller import OPEN, Caller
@@ -101,6 +102,10 @@ class Polls:
         """End the waiting polls whose API key is no longer accepted, with an answer."""
         revoked = [poll for poll in self._open if poll.caller.principal.key_id == key_id]
         call_each(revoked, _Poll.revoke, _on_poll_error)
+
+    def closers(self) -> list[Callable[[], None]]:
+        """Return for each waiting poll what answers it."""
+        return [partial(guarded, poll, _Poll.stop, _on_poll_error, otherwise=None) for poll in self._open]
 
     def stop(self) -> None:
         """Answer every poll at once, those to come too: the server closes."""

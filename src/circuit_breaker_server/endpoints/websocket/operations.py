@@ -9,11 +9,13 @@ from typing import Any, Final, final
 from graphql import OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.messages import Subscribe, UnreadableSubscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.admission.draining import DRAINING
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_errors import internal_error
@@ -196,6 +198,10 @@ class Operations:
         return True
 
     def _start_subscription(self, event: Subscribe, document: Document) -> None:
+        if self._services.draining.is_on:
+            # An error would end the subscription for good; after this close the client comes again.
+            self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
+            return
         try:
             plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
             self._services.gateway.subscribe(

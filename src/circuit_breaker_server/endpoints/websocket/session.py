@@ -20,6 +20,7 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
+from circuit_breaker_server.admission.draining import DRAINING
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
@@ -241,6 +242,9 @@ class Session:
     def _on_init(self, event: ConnectionInit) -> None:
         self._end_init_timer()
         services = self._services
+        if services.draining.is_on:
+            self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
+            return
         try:
             self._caller = authenticate(
                 services, event.payload, authorization=self._authorization, remote=self._socket.remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import final
 
@@ -11,7 +12,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.session import Session
-from circuit_breaker_server.gateway.guarded_calls import call_each
+from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
 
@@ -80,6 +81,13 @@ class Sessions:
         """Close the sockets that were opened with an API key."""
         revoked = [session for session in self._open if session.principal.key_id == key_id]
         call_each(revoked, Session.revoke, self._on_error)
+
+    def closers(self) -> list[Callable[[], None]]:
+        """Return for each open socket what closes it with 1012."""
+        return [
+            partial(guarded, session, Session.shut_down, self._on_error, otherwise=None)
+            for session in self._open
+        ]
 
     async def aclose(self) -> None:
         """Close every socket with 1012 after what is due on it; abort those that do not end in time."""
