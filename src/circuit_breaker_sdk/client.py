@@ -37,6 +37,7 @@ from circuit_breaker_sdk.subscriptions import (
     CursorStore,
     Gap,
     Operation,
+    ResumeBy,
     Snapshot,
     Subscription,
     SubscriptionBuilder,
@@ -164,10 +165,7 @@ class Client:
         return self._parts.connections.breaker_state
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
-        """Call ``handler`` with every change of :attr:`state`, with its reason and when the next attempt is.
-
-        It is called on the loop, in the middle of things: keep it short. What it raises is logged.
-        """
+        """Call ``handler`` with every change of :attr:`state`; on the loop: keep it short."""
         self._affinity.check()
         self._parts.connections.on_state(handler)
         return self
@@ -230,6 +228,7 @@ class Client:
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[JSONObject] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Snapshot | None = None,
@@ -247,6 +246,7 @@ class Client:
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[T] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Snapshot | None = None,
@@ -263,6 +263,7 @@ class Client:
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[Any] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Snapshot | None = None,
@@ -277,13 +278,11 @@ class Client:
             these, or a model of pydantic.
         :param decode_hook: ``function(cls, value)`` decodes each other class in ``type``, as custom scalars
             need; it raises ``ValueError`` where the value does not fit.
-        :param after: a cursor to begin behind, where the server gives cursors.
-        :param cursor_key: see :meth:`SubscriptionBuilder.cursor_key`.
-        :param critical: see :meth:`SubscriptionBuilder.critical`; ``None`` takes the client's setting.
-        :param on_gap: see :meth:`SubscriptionBuilder.on_gap`; ``snapshot`` reads the present state for it.
-        :raises UsageError: the document or the type cannot be used.
-
-        Starting it raises what :meth:`SubscriptionBuilder.subscribe` does.
+        :param after: a cursor to begin behind. ``resume``: how to, at a server with cursors of its own.
+        :param cursor_key: as ``critical`` (``None`` takes the client's setting) and ``on_gap``, for which
+            ``snapshot`` reads the present state, a method of :class:`SubscriptionBuilder`.
+        :raises UsageError: the document or the type cannot be used. Starting it raises what
+            :meth:`SubscriptionBuilder.subscribe` does.
         """
         check_types(buffer=(buffer, BufferLimits))
         check_type(type, decode_hook)
@@ -296,6 +295,7 @@ class Client:
             label=operation_name or "subscription",
             buffer=buffer,
             after=after,
+            resume=resume,
             cursor_key=cursor_key,
             on_gap=on_gap,
             snapshot=snapshot,

@@ -146,6 +146,9 @@ class RecordingRoute:
     def accepted(self) -> None:
         self._note("accepted", None)
 
+    def promised(self, cursor: str) -> None:
+        self._note("promised", cursor)
+
     def resumes_after(self, cursor: str) -> None:
         self._note("resumes_after", cursor)
 

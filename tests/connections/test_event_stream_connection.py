@@ -163,7 +163,7 @@ async def test_the_id_of_an_event_is_where_it_resumes_at_a_server_that_knows_not
     async with serving(Peer(script)) as peer, connected(peer) as connection:
         route = begin(connection, after="c6")
         await route.until(3)
-        assert route.calls[1:] == [("deliver", {"data": {"tick": 1}}), ("resumes_after", "c7")]
+        assert route.calls[1:] == [("deliver", {"data": {"tick": 1}}), ("promised", "c7")]
         assert peer.headers()[-1]["Last-Event-ID"] == "c6"
         assert "extensions" not in peer.bodies()[-1]
 

@@ -48,8 +48,8 @@ class Stop(asyncio.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self.again = asyncio.Event()
-        self.is_termination = False
+        self.again: asyncio.Event = asyncio.Event()
+        self.is_termination: bool = False
 
 
 def run(command: Callable[[Stop], Coroutine[object, object, int]]) -> int:

@@ -104,7 +104,7 @@ class EventStreamOperation:
         self.is_live = True
         self._deliver(payload)
         if event_id and not self.knows_resume:
-            self.route.resumes_after(event_id)
+            self.route.promised(event_id)
 
     def _deliver(self, payload: bytes) -> None:
         if not self.route.deliver(payload):

@@ -74,6 +74,10 @@ class Route(Protocol):
         """Learn that the server has begun the operation, and gives no cursors."""
         ...
 
+    def promised(self, cursor: str) -> None:
+        """Take the cursor of the last event, an ``id`` of a server that proves nothing by it."""
+        ...
+
     def resumes_after(self, cursor: str) -> None:
         """Learn the place that is asked behind next: the ``prev`` of the event that comes then (a poll)."""
         ...

@@ -32,6 +32,7 @@ from circuit_breaker_sdk.delivery.decoding import (
 )
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.operation_errors import OperationErrors
+from circuit_breaker_sdk.delivery.resume_by import Seam
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.delivery.subscription_state import (
     TRANSITIONS,
@@ -135,6 +136,7 @@ class Delivery(Generic[T]):
         "_put_on_at",
         "_settled",
         "_started",
+        "_was_lost",
         "begin",
         "consumer",
         "continuity",
@@ -151,6 +153,7 @@ class Delivery(Generic[T]):
         "pauses",
         "received",
         "request",
+        "seam",
         "state",
         "was_proven",
     )
@@ -186,6 +189,7 @@ class Delivery(Generic[T]):
         self._is_stopped = False
         self.received: str | None = after
         self.begin: Mapping[str, object] | None = None
+        self.seam: Seam[T] | None = None
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.events_received: int = 0
@@ -204,6 +208,7 @@ class Delivery(Generic[T]):
         self._events_before = 0
         self._is_off = False
         self._is_confirmed = False
+        self._was_lost = False
         self._last_cursor: str | None = after
         self._begun: asyncio.Future[None] | None = None
         self._settled: asyncio.Future[None] | None = None
@@ -365,11 +370,31 @@ class Delivery(Generic[T]):
             return
         is_resumed = self.state is not SubscriptionState.STARTING
         self._last_cursor = None
-        if self.continuity is Continuity.OK:
-            self.continuity = Continuity.UNKNOWN
+        if self.continuity is not Continuity.GAP:
+            self.continuity = self._unproven
         self.go_live()
-        if is_resumed:
+        if is_resumed and self.continuity is not Continuity.RESUMED:
             self.owner.uncertain(self)
+
+    def promised(self, cursor: str) -> None:
+        """Take the cursor behind the last event, of a server that proves nothing by it."""
+        self.received = cursor
+        if self.continuity is Continuity.UNKNOWN and not self._was_lost:
+            self.continuity = Continuity.RESUMED
+
+    def resume_by(self, seam: Seam[T]) -> None:
+        """Resume by a variable where the server gives no cursors of ours; before the first event."""
+        self.seam = seam
+        self.consumer.predicates = (seam, *self.consumer.predicates)
+        if self.continuity is Continuity.UNKNOWN:
+            self.continuity = Continuity.RESUMED
+
+    @property
+    def _unproven(self) -> Continuity:
+        """The continuity where the server gives no cursors of ours."""
+        has_cursor = self.received is not None or (self.seam is not None and self.seam.last is not None)
+        is_first = self.events_received == 0 and self.seam is not None
+        return Continuity.RESUMED if has_cursor or is_first else Continuity.UNKNOWN
 
     def resumes_after(self, cursor: str) -> None:
         """Take the place that is asked behind next."""
@@ -380,6 +405,8 @@ class Delivery(Generic[T]):
         if self.state.is_end:
             return
         error = server_error(self.id, errors)
+        if self.seam is not None and self.seam.is_refused(errors):
+            error = GapError(self.id, "cursor")
         if isinstance(error, GapError):
             self._miss(error)
         elif isinstance(error, RateLimitExceeded):
@@ -469,14 +496,20 @@ class Delivery(Generic[T]):
             self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
+        variables = self.request.variables
+        if after is None and self.seam is not None:
+            variables = self.seam.resumed()
         if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:
-            self.continuity = Continuity.OK if self._has_cursors else Continuity.UNKNOWN
-        elif after is None and self.continuity is Continuity.OK:
-            self.continuity = Continuity.UNKNOWN
+            self.continuity = Continuity.OK if self._has_cursors else self._unproven
+        elif after is None and self.continuity is not Continuity.GAP:
+            self.continuity = self._unproven
+            self._was_lost = self.continuity is Continuity.UNKNOWN
         # Until the server has said where that is, it begins where it was to begin.
         resume = {"after": after} if after is not None else self.begin
         extensions: dict[str, object] | None = None if resume is None else {"resume": resume}
-        self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
+        self.request = msgspec.structs.replace(
+            self.request, id=id, extensions=extensions, variables=variables
+        )
         link.subscribe(self.request, self)
         self._is_off = False
         if self._is_stopped:
@@ -677,6 +710,8 @@ class Delivery(Generic[T]):
     def _miss(self, error: GapError) -> None:
         self.continuity = Continuity.GAP
         self.gaps += 1
+        if self.seam is not None:
+            self.seam.forget()
         self.owner.missed(self, error)
 
     def _follow(self, resume: Resume | None) -> bool:
@@ -684,7 +719,8 @@ class Delivery(Generic[T]):
         if resume is None:
             # From a cursor before this event it would come once more.
             self._last_cursor = self.received = None
-            self.continuity = Continuity.UNKNOWN
+            if self.continuity is Continuity.OK:
+                self.continuity = self._unproven
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
             self.events_received -= 1  # it is not delivered
@@ -704,6 +740,9 @@ class Delivery(Generic[T]):
             self._operation_errors = OperationErrors()
         self._operation_errors.note(errors, received=self.events_received, is_whole=is_whole)
         self.consumer.handlers.report_error(OperationError(errors, operation=self.label))
+        if is_whole and self.seam is not None and self.seam.is_refused(errors):
+            self._link.complete(self.id, self)
+            self._miss(GapError(self.id, "cursor"))
 
     def _finish(self, trigger: Trigger, error: StreamFailure | None) -> None:
         self._move(trigger)

@@ -86,6 +86,9 @@ class Continuity(enum.StrEnum):
 
     OK = "ok"
     """Proven: each event's cursor chain joins the one before."""
+    RESUMED = "resumed"
+    """The server has a cursor of its own and was resumed behind it: it promises that nothing is missing, and
+    nothing proves it."""
     UNKNOWN = "unknown"
     """The server gives no cursors, or gave none before a connection was lost."""
     GAP = "gap"

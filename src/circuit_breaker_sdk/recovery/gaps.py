@@ -13,6 +13,7 @@ from circuit_breaker_sdk.callbacks import background_task
 from circuit_breaker_sdk.connections import FallbackLinks, Link, Supervisor
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
+from circuit_breaker_sdk.delivery.subscription_state import Continuity
 from circuit_breaker_sdk.errors import (
     ConnectionFailed,
     GapError,
@@ -90,6 +91,9 @@ class _Position:
         if not self.found.done():
             self.found.set_result(None)
 
+    def promised(self, cursor: str) -> None:
+        """Ignore it: events are not for it."""
+
     def resumes_after(self, cursor: str) -> None:
         """Ignore it: one position is all that is wanted."""
 
@@ -140,7 +144,7 @@ class GapRecovery:
 
     def tell_unknown(self, delivery: Delivery[Any]) -> None:
         """Tell, after a reconnect without cursors, that events may be missing."""
-        if delivery.fallbacks.on_gap is not None:
+        if delivery.fallbacks.on_gap is not None and delivery.continuity is not Continuity.RESUMED:
             self._start(self._tell_of_unknown(delivery), delivery)
 
     def _start(self, doing: Any, delivery: Delivery[Any]) -> None:  # a coroutine of ours

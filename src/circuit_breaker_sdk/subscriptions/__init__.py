@@ -2,6 +2,7 @@
 
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter
 from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.resume_by import ResumeBy
 from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
 from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
@@ -14,7 +15,8 @@ from circuit_breaker_sdk.recovery.gaps import Gap, GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
 from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
-from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
+from circuit_breaker_sdk.subscriptions.manager import SubscriptionManager
+from circuit_breaker_sdk.subscriptions.operation import Operation
 from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Gap",
     "GapHandler",
     "Operation",
+    "ResumeBy",
     "Snapshot",
     "Subscription",
     "SubscriptionBuilder",

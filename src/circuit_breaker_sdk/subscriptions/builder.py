@@ -15,7 +15,8 @@ from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, split
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.recovery.gaps import Gap
-from circuit_breaker_sdk.subscriptions.manager import Operation, SubscriptionManager
+from circuit_breaker_sdk.subscriptions.manager import SubscriptionManager
+from circuit_breaker_sdk.subscriptions.operation import Operation
 from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
 __all__ = ["SubscriptionBuilder"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar, final
-
-import msgspec
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, final
 
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import (
@@ -21,10 +19,11 @@ from circuit_breaker_sdk.connections import (
     do_for_each,
 )
 from circuit_breaker_sdk.delivery.buffer import BufferBudget
-from circuit_breaker_sdk.delivery.decoding import DecodeHook, event_decoder
+from circuit_breaker_sdk.delivery.decoding import event_decoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.resume_by import Seam
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
@@ -41,7 +40,8 @@ from circuit_breaker_sdk.protocol.document_scan import refuse_incremental
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.connection_subscriptions import Member
 from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper, CursorStore
-from circuit_breaker_sdk.recovery.gaps import GapHandler, Snapshot
+from circuit_breaker_sdk.recovery.gaps import Snapshot
+from circuit_breaker_sdk.subscriptions.operation import Operation
 from circuit_breaker_sdk.subscriptions.shared_timer import Deadlines
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
@@ -58,42 +58,6 @@ SnapshotOf = Callable[[str, Mapping[str, object]], Snapshot | None]
 
 ChangesOf = Callable[[str, Mapping[str, object]], Changes | None]
 """From a domain's stream and its arguments to what asks for its changes by a query."""
-
-
-@final
-class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Operation of one subscription.
-
-    :ivar type: what the root field's value is decoded to.
-    :ivar decode_hook: decodes classes in ``type`` that msgspec does not know; ``None``: there are none.
-    :ivar root_field: the root field's response key; ``None`` to learn it from the first event.
-    :ivar filter_arguments: arguments, by their name in the schema, that select events by the attribute of
-        the same name, so that a filter may set them.
-    :ivar label: a short name for logs and errors.
-    :ivar buffer: bounds of its buffer; ``None`` takes the client's.
-    :ivar after: the cursor to begin behind; ``None`` begins now.
-    :ivar begin: where to begin instead, as ``extensions.resume`` says it: ``from``, ``since`` or ``last``.
-    :ivar cursor_key: the key of its cursor in the client's store; what is kept there wins over ``after``.
-    :ivar on_gap: told of each gap; ``None``: a gap ends it.
-    :ivar critical: whether it is polled while no WebSocket gets through; ``None`` takes the client's setting.
-    :ivar snapshot: reads the present state for ``on_gap``; ``None`` takes the domain's, if there is one.
-    """
-
-    document: str
-    type: type[T]
-    variables: Mapping[str, object] | None = None
-    operation_name: str | None = None
-    decode_hook: DecodeHook | None = None
-    root_field: str | None = None
-    filter_arguments: frozenset[str] = frozenset()
-    label: str = "subscription"
-    buffer: BufferLimits | None = None
-    after: str | None = None
-    begin: Mapping[str, object] | None = None
-    cursor_key: str | None = None
-    on_gap: GapHandler | None = None
-    snapshot: Callable[[], Awaitable[object]] | None = None
-    critical: bool | None = None
 
 
 @final
@@ -214,11 +178,8 @@ class SubscriptionManager:
         member, link, refused = await self._link(is_critical=is_critical)
         self._check_open()
         begin = operation.begin if after is None else None
-        if begin is not None and not link.resume_negotiated:
-            raise UsageError("from_beginning, since and last need a server that speaks the resume protocol")
         after = after if link.resume_negotiated else None
-        resume = begin if after is None else {"after": after}
-        extensions: dict[str, object] | None = None if resume is None else {"resume": resume}
+        extensions = operation.extensions(link, after=after)
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )
@@ -239,6 +200,8 @@ class SubscriptionManager:
             after=after,
         )
         delivery.begin = begin
+        if operation.resume is not None:
+            delivery.resume_by(Seam(operation.resume, variables))
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.

@@ -25,7 +25,7 @@ from circuit_breaker_sdk.config import (
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject
 from circuit_breaker_sdk.domains.execution import Result
-from circuit_breaker_sdk.subscriptions import CursorStore, Gap
+from circuit_breaker_sdk.subscriptions import CursorStore, Gap, ResumeBy
 from circuit_breaker_sdk.sync.base import SyncClientBase
 from circuit_breaker_sdk.sync.subscription import SyncSubscription, on_executor, start
 
@@ -206,6 +206,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[JSONObject] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
@@ -227,6 +228,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[T] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
@@ -247,6 +249,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
+        resume: ResumeBy[Any] | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
@@ -271,6 +274,7 @@ class SyncClient(SyncClientBase):
                 operation_name=operation_name,
                 buffer=buffer,
                 after=after,
+                resume=resume,
                 cursor_key=cursor_key,
                 on_gap=None if on_gap is None else on_executor(self._portal, on_gap),
                 snapshot=None if snapshot is None else on_executor(self._portal, snapshot),

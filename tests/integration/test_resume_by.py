@@ -1,0 +1,146 @@
+"""Resume at servers with cursors of their own: nothing lost or doubled where they keep their promise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from circuit_breaker_sdk import (
+    CircuitBreakerPolicy,
+    Client,
+    Continuity,
+    ErrorRecoveryPolicy,
+    Gap,
+    GapError,
+    ResumeBy,
+    Subscription,
+)
+from circuit_breaker_sdk.testing import FaultProxy
+from tests.integration.cursor_server import COLUMN, FIELD, CursorServer
+from tests.waiting import until
+
+
+class Order(msgspec.Struct):
+    cursor: str
+    number: int
+
+
+class Row(msgspec.Struct):
+    id: int
+
+
+def cursor_of(rows: list[Row]) -> object:
+    return {"initial_value": {"id": rows[-1].id}} if rows else None
+
+
+BY_FIELD: ResumeBy[Order] = ResumeBy(argument="after", cursor=lambda order: order.cursor)
+BY_COLUMN = ResumeBy(argument="cursor", cursor=cursor_of)
+
+
+class World(NamedTuple):
+    server: CursorServer
+    proxy: FaultProxy
+    client: Client
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    async with (
+        CursorServer() as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(
+            f"ws://127.0.0.1:{proxy.port}/graphql",
+            recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.02),
+            circuit_breaker=CircuitBreakerPolicy(failure_threshold=1000),
+        ) as client,
+    ):
+        yield World(server, proxy, client)
+
+
+async def orders(w: World) -> Subscription[Order]:
+    subscription = await w.client.subscribe(FIELD, type=Order, resume=BY_FIELD)
+    # Nothing says when such a server is ready.
+    while not subscription.stats().received:
+        w.server.publish(1)
+        await asyncio.sleep(0.02)
+    return subscription
+
+
+async def go_through(w: World, seen: list[int], *, events: int, cuts: int, kills: int) -> None:
+    """Publish up to so many events, and cut and kill, again once all that was published has come."""
+    faults = ["cut"] * cuts + ["kill"] * kills
+    for number, fault in enumerate(faults):
+        w.server.publish(max(1, events * (number + 1) // len(faults) - w.server.count))
+        if fault == "cut":
+            w.proxy.cut(after_bytes=None if number % 2 else 100 + number % 700)
+        else:
+            await w.server.kill()
+            await w.server.start()
+        await until(lambda: seen and seen[-1] == w.server.count - 1)
+
+
+async def test_a_cursor_in_the_events_is_given_back_as_an_argument() -> None:
+    async with world() as w:
+        subscription = await orders(w)
+        seen: list[int] = []
+        subscription.on_data(lambda order: seen.append(order.number))
+        w.server.publish(10)
+        await until(lambda: seen and seen[-1] == w.server.count - 1)
+        w.server.doubles = 3
+        await go_through(w, seen, events=1000, cuts=20, kills=2)
+        assert seen == list(range(seen[0], w.server.count))
+        stats = subscription.stats()
+        assert stats.filtered >= 2 * 3
+        assert stats.gaps == 0
+        assert subscription.continuity is Continuity.RESUMED
+
+
+async def test_a_column_of_the_last_row_is_given_back_as_an_argument() -> None:
+    async with world() as w:
+        variables = {"cursor": {"initial_value": {"id": -1}}}
+        subscription = await w.client.subscribe(COLUMN, variables, type=list[Row], resume=BY_COLUMN)
+        seen: list[int] = []
+        subscription.on_data(lambda rows: seen.extend(row.id for row in rows))
+        w.server.publish(10)
+        await until(lambda: len(seen) == 10)
+        await go_through(w, seen, events=1000, cuts=20, kills=2)
+        assert seen == list(range(w.server.count))
+        assert subscription.continuity is Continuity.RESUMED
+
+
+async def test_a_cursor_that_is_kept_no_more_is_a_gap() -> None:
+    async with world() as w:
+        subscription = await orders(w)
+        w.server.kept_from = 1_000_000
+        w.proxy.cut()
+        with pytest.raises(GapError, match="cursor"):
+            async for _ in subscription:
+                pass
+        assert subscription.continuity is Continuity.GAP
+
+
+async def test_a_handler_of_gaps_goes_on_without_the_cursor() -> None:
+    async with world() as w:
+        told: list[Gap] = []
+        builder = w.client.subscribe(FIELD, type=Order, resume=BY_FIELD, on_gap=told.append)
+        subscription = await builder.subscribe()
+        seen: list[int] = []
+        subscription.on_data(lambda order: seen.append(order.number))
+        while not seen:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        w.server.kept_from = 1_000_000
+        w.proxy.cut()
+        await until(lambda: told)
+        assert told[0].reason == "cursor"
+        count = len(seen)
+        while len(seen) == count:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        assert subscription.continuity is Continuity.GAP
+        assert subscription.stats().gaps == 1
