@@ -282,6 +282,47 @@ async def test_a_server_that_has_no_polling_says_so() -> None:
                 await client.subscribe(document, type=TickEvent)
 
 
+@asynccontextmanager
+async def only_event_streams() -> AsyncIterator[int]:
+    """Answer each ``POST /graphql`` with one tick, and cut the first answer; there is nothing else."""
+    answered, over = 0, asyncio.Event()
+
+    async def tick(request: web.Request) -> web.StreamResponse:
+        nonlocal answered
+        answered += 1
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        payload = b'{"data":{"ticks":{"number":%d,"label":"-"}}}' % answered
+        await answer.write(b"event: next\ndata: %b\n\n" % payload)
+        if answered == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        else:
+            await over.wait()
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/graphql", tick)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        over.set()
+        await runner.cleanup()
+
+
+async def test_an_event_stream_that_is_cut_comes_back_where_there_are_no_polls() -> None:
+    async with only_event_streams() as port, Client(f"http://127.0.0.1:{port}/graphql") as client:
+        document = "subscription { ticks(upto: 3) { number label } }"
+        ticks = await client.subscribe(document, type=TickEvent)
+        async with asyncio.timeout(10):
+            assert [(await anext(ticks)).number for _ in range(2)] == [1, 2]
+        assert ticks.transport == "sse"
+
+
 async def test_a_poll_under_way_is_finished_while_subscriptions_come_and_go(tmp_path: Path) -> None:
     async with world(tmp_path, critical=True) as w:
         builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)

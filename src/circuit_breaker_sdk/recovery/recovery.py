@@ -153,9 +153,9 @@ class Recovery:
         return None if self._supervisor.may_mend(error) else error
 
     def _can_go_on(self, delivery: Delivery[Any], error: StreamFailure) -> bool:
-        """Tell whether another fallback is left, or a query to use where the server has none."""
+        """Tell whether another fallback is left, or rests, or a query to use where the server has none."""
         has_query = isinstance(error, HandshakeFailed) and delivery.fallbacks.changes is not None
-        return self._links.best() is not None or has_query
+        return self._links.best() is not None or not self._links.are_refused or has_query
 
     async def hand_over(self, old: Connection, new: Connection) -> None:
         """Hand what runs on the old connection to the new one, one by one, while both live."""

@@ -1,1 +1,1 @@
-"""The SDK against servers that others have written."""
+"""The SDK against servers that others have written, and our server against their clients."""

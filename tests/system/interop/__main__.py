@@ -1,4 +1,4 @@
-"""``make interop``: servers by others, each cut again and again, and an audit of ours; a line each."""
+"""``make interop``: servers and clients by others, cut again and again, and an audit of ours; a line each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import logging
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,39 +29,21 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.strawberry_server import TickEvent, strawberry_server
+from tests.system.interop.cells import Table
+from tests.system.interop.event_sources import run_event_sources
+from tests.system.interop.node import HERE, node, node_server
+from tests.system.interop.sse_clients import run_graphql_sse_client
+from tests.system.interop.sse_servers import run_sse_servers
 
-_HERE = Path(__file__).parent
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
 _PATIENCE_SECONDS = 30.0
-
-
-def _node() -> str:
-    """Return the path of node: the machine's, or the one of the wheel."""
-    if found := shutil.which("node"):
-        return found
-    beside = Path(sys.executable).with_name("node")
-    if beside.exists():
-        return str(beside)
-    raise SystemExit("there is no node: `make interop` installs one where the machine has none")
 
 
 @contextlib.asynccontextmanager
 async def graphql_ws_server() -> AsyncIterator[str]:
     """Run graphql-ws on Node."""
-    process = await asyncio.create_subprocess_exec(
-        _node(), "graphql_ws_server.mjs", cwd=_HERE, stdout=asyncio.subprocess.PIPE
-    )
-    if process.stdout is None:
-        raise RuntimeError("a process with a pipe has none")
-    try:
-        line = (await process.stdout.readline()).decode()
-        if not line.startswith("ready:"):
-            raise SystemExit("the graphql-ws server did not start: see above")
-        yield f"http://127.0.0.1:{line.removeprefix('ready:').strip()}/graphql"
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    async with node_server("graphql_ws_server.mjs") as port:
+        yield f"http://127.0.0.1:{port}/graphql"
 
 
 async def cut_again_and_again(server: AbstractAsyncContextManager[str], cuts: int) -> dict[str, object]:
@@ -143,9 +124,9 @@ async def audit_of_http() -> dict[str, object]:
     """Have graphql-http look at our server; tell what it misses."""
     with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:
         async with Server(ServerSettings(port=0, data_dir=Path(directory))) as server:
-            script = str(_HERE / "graphql_http_audit.mjs")
+            script = str(HERE / "graphql_http_audit.mjs")
             asked = await asyncio.create_subprocess_exec(
-                _node(), script, server.url, stdout=asyncio.subprocess.PIPE
+                node(), script, server.url, stdout=asyncio.subprocess.PIPE
             )
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 printed, _ = await asked.communicate()
@@ -159,13 +140,26 @@ SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
 }
 
 
+def _packages() -> list[str]:
+    """Return the packages of others that the suite needs."""
+    return list(json.loads((HERE / "package.json").read_text())["dependencies"])
+
+
+async def over_server_sent_events() -> bool:
+    """Run the cells of server-sent events, each printed; tell whether none was not ok."""
+    table = Table()
+    for run in (run_graphql_sse_client, run_event_sources, run_sse_servers):
+        await run(table)
+    return not table.failed
+
+
 def main() -> int:
-    """Run; 0 if all came back each time."""
+    """Run; 0 if all came back each time, and no cell is not ok."""
     parser = argparse.ArgumentParser(prog="make interop", description=__doc__)
     parser.add_argument("--cuts", type=int, default=100)
     arguments = parser.parse_args()
-    if not (_HERE / "node_modules" / "graphql-http").exists():
-        subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=_HERE, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
+    if not all((HERE / "node_modules" / name).exists() for name in _packages()):
+        subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=HERE, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
     logging.disable(logging.ERROR)  # Strawberry logs a traceback for each connection that is cut
     failed = False
     for name, server in SERVERS.items():
@@ -181,6 +175,8 @@ def main() -> int:
         audited = runner.run(audit_of_http())
     failed |= not audited["passed"]
     sys.stdout.write(json.dumps({"server": "ours", **audited}) + "\n")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        failed |= not runner.run(over_server_sent_events())
     return int(failed)
 
 

@@ -1,0 +1,24 @@
+// A server of GraphQL over server-sent events by others: node sse_server.mjs <which> <port, 0 for any>.
+import { createServer } from 'node:http';
+import { createHandler } from 'graphql-sse/lib/use/http';
+import { createYoga } from 'graphql-yoga';
+import { readers, schema } from './schema.mjs';
+
+const listeners = {
+  'graphql-sse, single connection': () => createHandler({ schema }),
+  // Without tokens it has no streams that operations share.
+  'graphql-sse, distinct connections': () => createHandler({ schema, authenticate: () => null }),
+  'graphql-yoga': () => createYoga({ schema, logging: false, maskedErrors: false }),
+};
+
+const listener = listeners[process.argv[2]]();
+const methods = {};
+const server = createServer((request, response) => {
+  if (request.url === '/asked') {
+    response.end(JSON.stringify({ methods, readers: readers.count }));
+  } else {
+    methods[request.method] = (methods[request.method] ?? 0) + 1;
+    listener(request, response);
+  }
+});
+server.listen(Number(process.argv[3]), '127.0.0.1', () => console.log(`ready: ${server.address().port}`));
