@@ -213,20 +213,21 @@ class Server:
             with_cursor: bool,
         ) -> bytes:
             kind = document.operation(operation_name).operation.value
-            answer = await execute(
-                document,
-                variables=variables,
-                operation_name=operation_name,
-                engine=engine,
-                timeout_seconds=settings.execute_seconds,
-                caller=caller,
-                nothing=nothing,
-                cursors=cursors,
-                with_cursor=with_cursor,
-                slices=slices,
-                budgets=budgets,
-                max_cost=settings.document_limits.max_cost,
-            )
+            with self.instruments.failing(kind):
+                answer = await execute(
+                    document,
+                    variables=variables,
+                    operation_name=operation_name,
+                    engine=engine,
+                    timeout_seconds=settings.execute_seconds,
+                    caller=caller,
+                    nothing=nothing,
+                    cursors=cursors,
+                    with_cursor=with_cursor,
+                    slices=slices,
+                    budgets=budgets,
+                    max_cost=settings.document_limits.max_cost,
+                )
             self.instruments.answered(kind, answer)
             return answer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
@@ -214,6 +215,15 @@ class Instruments:
     def refused_with(self, status: int) -> None:
         """Count a request that was refused with an HTTP status before any route was asked."""
         self.refused[_OF_STATUS.get(status, "malformed")] += 1
+
+    @contextmanager
+    def failing(self, kind: str) -> Iterator[None]:
+        """Count a query or mutation as failed if the block raises."""
+        try:
+            yield
+        except Exception:
+            self.operations[kind, "failed"] += 1
+            raise
 
     def answered(self, kind: str, answer: bytes) -> None:
         """Count a query or mutation by its answer."""
