@@ -25,10 +25,12 @@ from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.instruments import Instruments, LoopDelay
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.listener import listen
+from circuit_breaker_server.net.metrics_port import check_exporter, serve_metrics
 from circuit_breaker_server.net.tls import TlsError, server_context
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.api_keys import ApiKeys
@@ -40,6 +42,7 @@ from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.server_parts import (
     make_cursors,
+    observe,
     open_audit_log,
     start_engine,
     start_gateway,
@@ -74,11 +77,14 @@ class Server:
         self.settings = settings
         self._parts = AsyncExitStack()
         self._port: int | None = None
+        self._metrics_port: int | None = None
         self._engine: Engine | None = None
         self._started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._draining = Draining()
+        self.instruments = Instruments()
+        """What the server counts and measures."""
         self._endpoints: Endpoints | None = None
         self.failure: str | None = None
         """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
@@ -116,6 +122,11 @@ class Server:
         scheme = "http" if self.settings.tls_cert is None else "https"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/graphql"
 
+    @property
+    def metrics_url(self) -> str | None:
+        """The URL of the metrics for Prometheus; ``None`` before the start, and without ``metrics_port``."""
+        return None if self._metrics_port is None else f"http://127.0.0.1:{self._metrics_port}/metrics"
+
     async def start(self) -> None:
         """Open the log, fold the state, listen. When this returns the server answers.
 
@@ -129,6 +140,8 @@ class Server:
         logs.configure(self.settings.log_level)
         if (exposure := self.settings.exposure()) is not None:
             raise ServerStartError(exposure)
+        if self.settings.metrics_port is not None:
+            check_exporter()
         async with AsyncExitStack() as parts:
             listener = parts.enter_context(listen(self.settings))
             try:
@@ -153,7 +166,7 @@ class Server:
         # Before anything is made: the keys may be unfit.
         Authenticator.open(settings.token_keys)
         tls = _tls(settings)
-        log = await SqliteEventLog.open(settings.data_dir)
+        log = await SqliteEventLog.open(settings.data_dir, instruments=self.instruments)
         warn_of_exposed_files(settings.data_dir)
         parts.push_async_callback(log.aclose)
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
@@ -181,7 +194,9 @@ class Server:
         nothing = engine_of_nothing(log.epoch)
 
         # After the engine: its state must know a record before a subscriber hears of it.
-        gateway = await start_gateway(parts, settings, log, engine, nothing=nothing, cursors=cursors)
+        gateway = await start_gateway(
+            parts, settings, log, engine, nothing=nothing, cursors=cursors, instruments=self.instruments
+        )
         start_retention(parts, settings, log, engine, trail=trail, gateway=gateway)
         slices, budgets = (
             Slices(),
@@ -197,20 +212,24 @@ class Server:
             *,
             with_cursor: bool,
         ) -> bytes:
-            return await execute(
-                document,
-                variables=variables,
-                operation_name=operation_name,
-                engine=engine,
-                timeout_seconds=settings.execute_seconds,
-                caller=caller,
-                nothing=nothing,
-                cursors=cursors,
-                with_cursor=with_cursor,
-                slices=slices,
-                budgets=budgets,
-                max_cost=settings.document_limits.max_cost,
-            )
+            kind = document.operation(operation_name).operation.value
+            with self.instruments.failing(kind):
+                answer = await execute(
+                    document,
+                    variables=variables,
+                    operation_name=operation_name,
+                    engine=engine,
+                    timeout_seconds=settings.execute_seconds,
+                    caller=caller,
+                    nothing=nothing,
+                    cursors=cursors,
+                    with_cursor=with_cursor,
+                    slices=slices,
+                    budgets=budgets,
+                    max_cost=settings.document_limits.max_cost,
+                )
+            self.instruments.answered(kind, answer)
+            return answer
 
         once = Once(
             engine,
@@ -235,6 +254,7 @@ class Server:
             audit=audit,
             rates=rates,
             draining=self._draining,
+            instruments=self.instruments,
         )
         health = Health(
             log,
@@ -252,9 +272,30 @@ class Server:
         parts.callback(permissions.on_change(review))
         if keys is not None:
             parts.callback(keys.on_revoked(lambda key: endpoints.revoke(key.id)))
-        serving = Serving(settings, endpoints, gateway, rates=rates, tls=tls, draining=self._draining)
+        serving = Serving(
+            settings,
+            endpoints,
+            gateway,
+            rates=rates,
+            tls=tls,
+            draining=self._draining,
+            instruments=self.instruments,
+        )
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
+        observe(
+            self.instruments, settings, health=health, gateway=gateway, endpoints=endpoints, audit=audit_log
+        )
+        if settings.metrics_port is not None:
+            await self._serve_metrics(parts, health)
+
+    async def _serve_metrics(self, parts: AsyncExitStack, health: Health) -> None:
+        delay = LoopDelay(self.instruments.loop_delay_seconds)
+        delay.start()
+        parts.callback(delay.stop)
+        self._metrics_port = await serve_metrics(
+            parts, self.settings, self.instruments, refresh=health.reasons
+        )
 
     def _stop_for_good(self, failure: RecordNotApplied) -> None:
         """Close the server: its state no longer follows the log."""

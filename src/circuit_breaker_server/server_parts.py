@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.access.streams import Views
+from circuit_breaker_server.endpoints.endpoints import Endpoints
+from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
@@ -19,6 +22,7 @@ from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
 from circuit_breaker_server.settings.server import ServerSettings
@@ -28,6 +32,7 @@ from circuit_breaker_server.storage.secret_store import SecretStore, key_file
 
 __all__ = [
     "make_cursors",
+    "observe",
     "open_audit_log",
     "start_engine",
     "start_gateway",
@@ -123,6 +128,7 @@ async def start_gateway(
     *,
     nothing: Engine,
     cursors: Cursors,
+    instruments: Instruments,
 ) -> Gateway:
     """Start the gateway, which fans the records of the log out to subscribers."""
     pace = settings.rates.events_per_second
@@ -139,10 +145,40 @@ async def start_gateway(
         look=Views(engine).of,
         select_nothing=nothing.select,
         skipped=engine.skipped,
+        instruments=instruments,
     )
     parts.push_async_callback(gateway.aclose)
     await gateway.start()
     return gateway
+
+
+def observe(
+    instruments: Instruments,
+    settings: ServerSettings,
+    *,
+    health: Health,
+    gateway: Gateway,
+    endpoints: Endpoints,
+    audit: AuditLog | None,
+) -> None:
+    """Let what is not counted in one place be read from where it is."""
+    instruments.observe("connections", lambda: endpoints.connections)
+    instruments.observe("channels", lambda: gateway.channels)
+    instruments.observe("events.delivered", lambda: gateway.events_delivered)
+    instruments.observe("events.written.bytes", lambda: gateway.event_bytes)
+    instruments.observe("log.last_offset", lambda: health.log.last_offset)
+    instruments.observe("log.size.bytes", lambda: _size_bytes(settings.data_dir))
+    instruments.observe("tail.lag.records", lambda: health.tail_lag_records)
+    instruments.observe("audit.backlog.bytes", lambda: 0 if audit is None else audit.pending_bytes)
+    instruments.observe("ready", lambda: int(not health.known_reasons()))
+
+
+def _size_bytes(data_dir: Path) -> int:
+    size = 0
+    for name in ("events.db", "events.db-wal"):
+        with contextlib.suppress(OSError):
+            size += (data_dir / name).stat().st_size
+    return size
 
 
 def start_retention(

@@ -71,6 +71,11 @@ def test_proxies_are_trusted_by_their_option(started: list[ServerSettings], tmp_
     assert settings.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
 
 
+def test_the_port_of_metrics_is_set_by_its_option(started: list[ServerSettings], tmp_path: Path) -> None:
+    assert settings_of(started, tmp_path, "--metrics-port=9464").metrics_port == 9464
+    assert settings_of(started, tmp_path, "--metrics-port=0").metrics_port == 0
+
+
 def test_without_options_the_settings_have_their_defaults(
     started: list[ServerSettings], tmp_path: Path
 ) -> None:

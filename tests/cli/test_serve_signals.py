@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ async def test_a_supervisor_waits_for_connections_and_a_person_does_not(
         seconds = await closing_seconds(server, url, *signals)
         assert (seconds > 0.9) is is_slow, seconds
         assert server.end() == status
+
+
+def test_the_command_tells_where_the_metrics_are(tmp_path: Path) -> None:
+    with running("serve", "--port", "0", "--data", str(tmp_path), "--metrics-port", "0") as server:
+        url = server.wait_for(r"metrics: (http://127\.0\.0\.1:\d+/metrics)")
+        server.wait_for(READY.pattern)
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert b"circuit_breaker_ready 1.0" in answer.read()
+        server.signal(signal.SIGINT)
+        assert server.end() == ExitCode.OK

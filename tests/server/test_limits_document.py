@@ -29,6 +29,7 @@ SETTINGS: Final = {
 NO_BOUNDS: Final = frozenset(
     {
         "port",
+        "metrics_port",
         # how often the server does something by itself
         "snapshot_every",
         "ping_seconds",

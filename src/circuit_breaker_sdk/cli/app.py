@@ -222,6 +222,14 @@ def serve(
             "loopback; may be repeated. By default to the address that is configured for the MCP server.",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve /metrics for Prometheus on this port of 127.0.0.1; 0 picks a free one.",
+        ),
+    ] = None,
 ) -> None:
     """Run a server until Ctrl-C. One line says when it is ready, and where.
 
@@ -275,6 +283,7 @@ def serve(
                 trusted_proxies=trusted_proxy or (),
                 allowed_outbound=allow_outbound,
                 allowed_redirects=allow_redirect,
+                metrics_port=metrics_port,
             )
         )
     )

@@ -77,6 +77,7 @@ async def serve(
     trusted_proxies: Sequence[str] = (),
     allowed_outbound: Sequence[str] | None = None,
     allowed_redirects: Sequence[str] | None = None,
+    metrics_port: int | None = None,
 ) -> int:
     """Serve until the event is set; then end every connection properly and close the log.
 
@@ -111,6 +112,7 @@ async def serve(
         loopback, if it listens there without authentication.
     :param allowed_redirects: where OAuth providers may send users back to, besides loopback; ``None``: to the
         address that is configured for the MCP server.
+    :param metrics_port: of 127.0.0.1, for Prometheus; 0 picks a free one, ``None`` serves no metrics.
     """
     try:
         settings = ServerSettings(
@@ -135,6 +137,7 @@ async def serve(
             trusted_proxies=tuple(trusted_proxies),
             allowed_outbound=None if allowed_outbound is None else tuple(allowed_outbound),
             allowed_redirects=None if allowed_redirects is None else tuple(allowed_redirects),
+            metrics_port=metrics_port,
         )
         if audit_rotate_mib is not None:
             settings = replace(settings, audit_rotate_bytes=audit_rotate_mib * 1024 * 1024)
@@ -160,6 +163,8 @@ async def serve(
         settle_memory()
         if settings.is_open:
             print_marker("open", _open_access(settings))
+        if server.metrics_url is not None:
+            print_marker("metrics", server.metrics_url)
         sys.stdout.write(f"ready: {server.url} (data in {data}; stop with Ctrl-C)\n")
         sys.stdout.flush()
         await until_stopped(stop, server.wait())

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias, final
 
+from circuit_breaker_server.instruments import Instruments
+
 __all__ = ["Peers", "address_key", "is_loopback", "network"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -76,8 +78,14 @@ class Peers:
     """
 
     def __init__(
-        self, *, max_per_address: int, max_in_all: int | None = None, trusted: Sequence[str] = ()
+        self,
+        *,
+        max_per_address: int,
+        max_in_all: int | None = None,
+        trusted: Sequence[str] = (),
+        instruments: Instruments | None = None,
     ) -> None:
+        self._instruments = instruments or Instruments()
         self._max_per_address = max_per_address
         self._max_in_all = max_in_all
         self._trusted = tuple(map(network, trusted))
@@ -94,9 +102,11 @@ class Peers:
         :param host: the peer's address, empty where it is not known.
         """
         if self._max_in_all is not None and self._in_all >= self._max_in_all:
+            self._instruments.refused["connections"] += 1
             return 503, f"the server has {self._max_in_all} connections, which is all it may have; try again"
         key = address_key(host)
         if self._of.get(key, 0) >= self._max_per_address and not self._is_trusted(host):
+            self._instruments.refused["connections"] += 1
             return 429, (
                 f"{self._max_per_address} connections are open from {key}, all that one address may have; "
                 "close some (max_connections_per_address, trusted_proxies)"

@@ -99,6 +99,10 @@ class Health:
     async def reasons(self) -> list[str]:
         """Return why the server is not ready for clients, in words; nothing where it is."""
         await self._look()
+        return self.known_reasons()
+
+    def known_reasons(self) -> list[str]:
+        """Return the same, by what is known of the disk from the last look."""
         found: list[str] = []
         if self._draining.is_on:
             found.append("the server is draining")

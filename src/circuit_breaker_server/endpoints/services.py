@@ -11,6 +11,7 @@ from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.settings.rates import RateSettings
@@ -53,4 +54,5 @@ class Services:
     permissions: Permissions = field(default_factory=Permissions)
     audit: Auditor = NO_AUDIT
     draining: Draining = field(default_factory=Draining)
+    instruments: Instruments = field(default_factory=Instruments)
     rates: Rates = field(default_factory=lambda: Rates(RateSettings()))

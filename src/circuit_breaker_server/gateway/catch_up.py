@@ -22,6 +22,7 @@ from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
 from circuit_breaker_server.gateway.resume_gaps import Gap
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
@@ -48,6 +49,9 @@ class Kept(NamedTuple):
 
 class CatchUpHub(Protocol):
     """The interface of the gateway that catching up uses."""
+
+    @property
+    def instruments(self) -> Instruments: ...
 
     @property
     def reader(self) -> LogReader: ...
@@ -129,6 +133,7 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
             if bucket is not None and bucket.is_empty:
                 feed.rest(subscriber, bucket)
                 return
+            feed.hub.instruments.catch_up_reads += 1
             page = await feed.hub.reader.read(
                 channel,
                 after=subscriber.position,
@@ -204,7 +209,10 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
             bucket.take(len(payloads))
         subscriber.position, subscriber.cursor, _ = last
         prefix = subscriber.prefix
-        feed.peer.write(prefix.join(feed.frame(len(prefix), payloads)))
+        frames = prefix.join(feed.frame(len(prefix), payloads))
+        feed.hub.instruments.events_delivered += len(payloads)
+        feed.hub.instruments.event_bytes += len(frames)
+        feed.peer.write(frames)
         if channel.ends_with(value):
             feed.complete(subscriber)
         if subscriber.ended:
@@ -228,7 +236,7 @@ def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
     if seq is None:
         return False
     feed.stop_lagging(subscriber)
-    subscriber.seq = seq
+    subscriber.seq = subscriber.joined_seq = seq
     subscriber.live = True
     subscriber.denied_before = subscriber.channel.denied
     finite = subscriber.channel.selection.finite

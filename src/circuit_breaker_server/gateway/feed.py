@@ -23,6 +23,7 @@ from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
 from circuit_breaker_server.gateway.subscriber import Subscriber
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
 
@@ -36,6 +37,9 @@ logger = get_logger("gateway")
 
 class Hub(Protocol):
     """The interface of the gateway that a feed uses."""
+
+    @property
+    def instruments(self) -> Instruments: ...
 
     @property
     def reader(self) -> LogReader: ...
@@ -67,6 +71,7 @@ class Feed:
     """The subscriptions of one peer.
 
     :ivar caller: the peer's principal and their rights.
+    :ivar framed_bytes: of all events that were collected from rings.
     :ivar has_one: whether it is one subscription only: a write holds nothing of others.
     :ivar finished: the subscriptions that end with what was collected.
     :ivar hub: the gateway.
@@ -81,9 +86,11 @@ class Feed:
 
     __slots__ = (
         "_chunk",
-        "_chunk_bytes",
+        "_counts",
+        "_full_at",
         "_is_reading",
         "_lagging",
+        "_may_be_full",
         "_more_chunks",
         "_reading",
         "_subscribers",
@@ -91,6 +98,7 @@ class Feed:
         "closed",
         "finished",
         "frame",
+        "framed_bytes",
         "has_one",
         "hub",
         "kept",
@@ -110,12 +118,15 @@ class Feed:
         self.closed = False
         self.has_one = False
         self.hub = hub
+        self._counts = hub.instruments
         self._subscribers: dict[str, Subscriber[Feed]] = {}
         self._lagging: dict[Subscriber[Feed], None] = {}
         # Mostly one: no list is made for it.
         self._chunk: bytes | None = None
         self._more_chunks: list[bytes] = []
-        self._chunk_bytes = 0
+        # Of all that was ever collected: nothing is counted, nor set back, with each write.
+        self.framed_bytes = 0
+        self._may_be_full, self._full_at = MAX_WRITE_BYTES, -1
         self.finished: list[Subscriber[Feed]] = []
         self._is_reading = False
         # One at most, whatever the number of subscriptions: it is sent before another page is read.
@@ -147,9 +158,8 @@ class Feed:
 
     def move(self, subscriber: Subscriber[Feed], channel: Channel) -> None:
         """Go on in another channel of the same plan, from where the subscriber stands."""
-        subscriber.count_denied()
+        self._leave_ring(subscriber)
         subscriber.channel = channel
-        subscriber.live = False
         if subscriber.resting is None:
             self._lag(subscriber)
 
@@ -168,12 +178,15 @@ class Feed:
         subscribers = list(self._subscribers.values())
         self._subscribers.clear()
         for subscriber in subscribers:
-            subscriber.count_denied()
-            subscriber.live, subscriber.ended = False, True
+            self._leave_ring(subscriber)
+            subscriber.ended = True
         call_each(subscribers[:_ENDED_AT_ONCE], self._end, self._on_end_error)
         if len(subscribers) > _ENDED_AT_ONCE:
             rest = self._end_slowly(subscribers[_ENDED_AT_ONCE:])
             self.hub.own(asyncio.get_running_loop().create_task(rest))
+        self._counts.event_bytes += self.framed_bytes
+        self.framed_bytes = 0
+        self._may_be_full = MAX_WRITE_BYTES
         self.peer = NO_PEER
         self.kept = None
         if self._reading is not None:
@@ -205,8 +218,7 @@ class Feed:
         self._lagging.pop(subscriber, None)
         if self.kept is not None and self.kept.subscriber is subscriber:
             self.kept = None
-        subscriber.count_denied()
-        subscriber.live = False
+        self._leave_ring(subscriber)
         self.hub.leave(subscriber)
         caller, plan = self.caller, subscriber.channel.plan
         if caller.audit is not NO_AUDIT:
@@ -234,9 +246,10 @@ class Feed:
         if seq == channel.end_seq:
             return self._chunk is not None
         if seq < channel.first_seq:
+            self._counts.ring_misses += 1
             self._lag(subscriber)
             return self._chunk is not None
-        if self._chunk_bytes > MAX_WRITE_BYTES:
+        if self.framed_bytes > self._may_be_full and self._is_full():
             self.hub.schedule(self)
             return True
         if subscriber.bucket is not None and not self._may_send_all(subscriber, subscriber.bucket):
@@ -255,7 +268,7 @@ class Feed:
             self._chunk = frames
         else:
             self._more_chunks.append(frames)
-        self._chunk_bytes += len(frames)
+        self.framed_bytes += len(frames)
         last = run.last
         subscriber.seq = channel.end_seq
         subscriber.position = last.position
@@ -282,7 +295,7 @@ class Feed:
                 self._chunk = frames
             else:
                 self._more_chunks.append(frames)
-            self._chunk_bytes += len(frames)
+            self.framed_bytes += len(frames)
             last = channel.entry(seq + count - 1)
             subscriber.seq = seq + count
             subscriber.position, subscriber.cursor = last.position, last.cursor
@@ -301,12 +314,34 @@ class Feed:
         memo.insert(0, run)
         return run
 
+    def _is_full(self) -> bool:
+        """Tell whether enough is collected for one write; else note from when on to look again."""
+        if self._chunk is not None and self._full_at == self.framed_bytes:
+            return True
+        collected = len(self._chunk or b"") + sum(map(len, self._more_chunks))
+        if collected > MAX_WRITE_BYTES:
+            self._full_at = self.framed_bytes
+            return True
+        self._may_be_full = self.framed_bytes - collected + MAX_WRITE_BYTES
+        return False
+
+    def _leave_ring(self, subscriber: Subscriber[Feed]) -> None:
+        """Note that a subscriber is no longer in its ring, and what it has got and was denied there."""
+        if subscriber.live:
+            self._counts.events_delivered += subscriber.seq - subscriber.joined_seq
+            subscriber.count_denied()
+            subscriber.live = False
+
+    @property
+    def uncounted_events(self) -> int:
+        """The number of events that its subscribers have got from the rings in which they are."""
+        return sum(each.seq - each.joined_seq for each in self._subscribers.values() if each.live)
+
     def write(self) -> None:
         """Write what was collected, in one write."""
         chunk = self._chunk
         if chunk is not None and not self.closed:
             self._chunk = None
-            self._chunk_bytes = 0
             if self._more_chunks:
                 chunk = b"".join((chunk, *self._more_chunks))
                 self._more_chunks = []
@@ -323,8 +358,7 @@ class Feed:
     # --- from the log ------------------------------------------------------------------------------
 
     def _lag(self, subscriber: Subscriber[Feed]) -> None:
-        subscriber.count_denied()
-        subscriber.live = False
+        self._leave_ring(subscriber)
         self._lagging[subscriber] = None
         self.read_on()
 
@@ -341,8 +375,7 @@ class Feed:
 
     def rest(self, subscriber: Subscriber[Feed], bucket: TokenBucket) -> None:
         """Send a subscription nothing until it may get events again."""
-        subscriber.count_denied()
-        subscriber.live = False
+        self._leave_ring(subscriber)
         self._lagging.pop(subscriber, None)
         subscriber.resting = bucket.wake_later(functools.partial(self._wake, subscriber))
         self.peer.caught_up(subscriber.id)

@@ -31,6 +31,7 @@ from circuit_breaker_server.gateway.subscription_errors import (
 )
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
@@ -77,6 +78,7 @@ class Gateway:
         look: Look = _see_everything,
         select_nothing: Select | None = None,
         skipped: Mapping[int, Skipped] = MappingProxyType({}),
+        instruments: Instruments | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
@@ -86,6 +88,7 @@ class Gateway:
         :param skipped: by offset: records that an operator had skipped.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
+        self.instruments = instruments or Instruments()
         self.pacing = pacing
         self.catch_up_gate = Gate(seconds=_CATCH_UP_SECONDS, at_once=1)
         self._look = look
@@ -159,6 +162,16 @@ class Gateway:
         """The offset of the last record that was offered to the channels."""
         return self._fan_out.last_offset
 
+    @property
+    def events_delivered(self) -> int:
+        """The number of events that subscribers have got; what rings gave them is summed up only here."""
+        return self.instruments.events_delivered + sum(feed.uncounted_events for feed in self._feeds)
+
+    @property
+    def event_bytes(self) -> int:
+        """The bytes of these events in their frames."""
+        return self.instruments.event_bytes + sum(feed.framed_bytes for feed in self._feeds)
+
     def flush(self) -> None:
         """Write to every socket with room all that is new for it, in one write each."""
         self._fan_out.flush()
@@ -228,11 +241,13 @@ class Gateway:
             )
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
+            self.instruments.operations["subscription", "refused"] += 1
             caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
             raise
         try:
             caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
             feed.add(subscriber)
+            self.instruments.operations["subscription", "ok"] += 1
         except BaseException:
             feed.unsubscribe(operation_id)
             self._fan_out.leave(subscriber)

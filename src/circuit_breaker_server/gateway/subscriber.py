@@ -20,6 +20,7 @@ class Subscriber(Generic[FeedT]):
     """One operation's place in its channel.
 
     :ivar live: in the ring, at the number ``seq``; otherwise behind it, at ``position``.
+    :ivar joined_seq: its number when it came into the ring.
     :ivar position: the place of the last event sent, or a later one before which nothing matched.
     :ivar cursor: of the last event sent; at first where the subscription began. The next event's ``prev``.
     :ivar unverified: where it is to begin, until that was looked up in the log.
@@ -40,6 +41,7 @@ class Subscriber(Generic[FeedT]):
         "ended",
         "feed",
         "id",
+        "joined_seq",
         "live",
         "position",
         "prefix",
@@ -71,7 +73,7 @@ class Subscriber(Generic[FeedT]):
         self.unverified = unverified
         self.live = live
         self.deadline: asyncio.TimerHandle | None = None
-        self.seq = channel.end_seq
+        self.seq = self.joined_seq = channel.end_seq
         self.ended = False
         self.denied = 0
         self.denied_before = channel.denied

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar, final
 
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.append_queue import AppendQueue, WaitingAppend
 from circuit_breaker_server.log.database import connect, open_database, open_error
 from circuit_breaker_server.log.directory_lock import DirectoryLock
@@ -96,7 +98,9 @@ class SqliteEventLog:
         await log.aclose()
     """
 
-    def __init__(self, files: _Files, writing: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, files: _Files, writing: ThreadPoolExecutor, *, instruments: Instruments | None = None
+    ) -> None:
         """Serve from open files; use :meth:`open`."""
         self._loop = asyncio.get_running_loop()
         self._files = files
@@ -110,10 +114,13 @@ class SqliteEventLog:
         self._waiting = AppendQueue()
         self._group_is_due = False
         self._append_failed = False
+        self._instruments = instruments or Instruments()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, directory: Path, *, busy_timeout_seconds: float = 5.0) -> SqliteEventLog:
+    async def open(
+        cls, directory: Path, *, busy_timeout_seconds: float = 5.0, instruments: Instruments | None = None
+    ) -> SqliteEventLog:
         """Open the log in ``directory``, making both where there is none.
 
         ``busy_timeout_seconds`` is how long a write waits for another program that holds the file.
@@ -124,7 +131,7 @@ class SqliteEventLog:
         writing = ThreadPoolExecutor(1, thread_name_prefix="event-log-writer")
         opening = writing.submit(_Files, directory, busy_timeout_seconds=busy_timeout_seconds)
         try:
-            return cls(await asyncio.wrap_future(opening), writing)
+            return cls(await asyncio.wrap_future(opening), writing, instruments=instruments)
         except BaseException:
             # A cancelled caller does not stop the thread: what it opens after all is closed there.
             opening.add_done_callback(_close_if_open)
@@ -187,21 +194,29 @@ class SqliteEventLog:
         if not group:
             return
         outcomes: list[Record | ExpectationFailed] | Exception
+        began = time.perf_counter()
         try:
             outcomes = self._writer.append([record for record, _ in group])
         except Exception as error:  # noqa: BLE001 (each caller of the group is told)
             outcomes = error
-        self._loop.call_soon_threadsafe(self._deliver, group, outcomes)
+        self._loop.call_soon_threadsafe(self._deliver, group, outcomes, time.perf_counter() - began)
 
     def _deliver(
-        self, group: list[WaitingAppend], outcomes: list[Record | ExpectationFailed] | Exception
+        self,
+        group: list[WaitingAppend],
+        outcomes: list[Record | ExpectationFailed] | Exception,
+        seconds: float,
     ) -> None:
+        counts = self._instruments
+        counts.append_seconds.observe(seconds)
+        counts.group_records.observe(len(group))
         for _ in group:
             self._slots.release()
         if self._waiting:
             self._schedule_group()
         self._append_failed = isinstance(outcomes, Exception)
         if isinstance(outcomes, Exception):
+            counts.append_failures += 1
             for _, answer in group:
                 _settle(answer, _refusal(outcomes))
             return

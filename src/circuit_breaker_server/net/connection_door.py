@@ -10,9 +10,17 @@ from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
 
-__all__ = ["connection_door"]
+__all__ = ["Upgraded", "connection_door"]
 
 logger = get_logger("http")
+
+
+class Upgraded(Protocol):
+    """The interface of the WebSocket protocol object that takes over an upgraded connection."""
+
+    def when_lost(self, callback: Callable[[], None], /) -> None:
+        """Call back when the connection is gone."""
+        ...
 
 
 class _Entering(Protocol):

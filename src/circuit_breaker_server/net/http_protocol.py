@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -29,8 +29,9 @@ from circuit_breaker_server.endpoints.event_stream.streamed_answer import (
     AnswerSink,
     StreamedAnswer,
 )
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.net.connection_door import connection_door
+from circuit_breaker_server.net.connection_door import Upgraded, connection_door
 from circuit_breaker_server.net.joined_writes import JoinedWrites
 from circuit_breaker_server.net.lingering_close import LingeringClose, SlowlyClosed
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
@@ -62,13 +63,6 @@ class _Stage(enum.Enum):
     NOTHING = enum.auto()
 
 
-class _Upgraded(Protocol):
-    """The interface of the WebSocket protocol object that takes over an upgraded connection."""
-
-    def when_lost(self, callback: Callable[[], None], /) -> None:
-        """Call back when the connection is gone."""
-
-
 def guarded_protocol(
     peers: Peers,
     *,
@@ -77,6 +71,7 @@ def guarded_protocol(
     limits: RequestLimits | None = None,
     hosts: Hosts | None = None,
     draining: Draining | None = None,
+    instruments: Instruments | None = None,
 ) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``http=``.
 
@@ -87,6 +82,8 @@ def guarded_protocol(
     :param hosts: the names that a request may be for; ``None`` for any.
     :param draining: while it is on, a connection that is new may ask for the health of the server only.
 
+    :param instruments: counts what is refused.
+
     Example::
 
         uvicorn.Config(app, http=guarded_protocol(peers, head_seconds=10, body_seconds=30))
@@ -94,6 +91,7 @@ def guarded_protocol(
     seconds = {_Stage.HEAD: head_seconds, _Stage.BODY: body_seconds}
     bounds = limits or RequestLimits()
     drain = draining or Draining()
+    counts = instruments or Instruments()
     # An upgrade takes a third of a millisecond, and after a restart hundreds of clients ask for one at once.
     gate = Gate()
 
@@ -230,7 +228,7 @@ def guarded_protocol(
                 # The socket takes over the count, and nothing else of this: it may live for days.
                 self._is_counted = False
                 lost = partial(peers.leave, self._host)
-                cast(_Upgraded, self.transport.get_protocol()).when_lost(lost)
+                cast(Upgraded, self.transport.get_protocol()).when_lost(lost)
 
         def on_message_begin(self) -> None:
             self._stage = _Stage.HEAD
@@ -353,11 +351,13 @@ def guarded_protocol(
             if not self._has_received:
                 self.transport.abort()
             else:
+                counts.refused_with(HTTPStatus.REQUEST_TIMEOUT)
                 text = f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s"
                 self._answer(stage, HTTPStatus.REQUEST_TIMEOUT, text)
 
         def _end(self, status: int, text: str) -> None:
             """Answer a request that is not taken, and close."""
+            counts.refused_with(status)
             logger.info("request_refused", remote=self._host, status=int(status))
             self._disarm()
             self._ahead.clear()

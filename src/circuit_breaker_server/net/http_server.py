@@ -22,6 +22,7 @@ from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.http.cors import CrossOrigin
 from circuit_breaker_server.gateway.gateway import Gateway
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
 from circuit_breaker_server.net.http_protocol import guarded_protocol
 from circuit_breaker_server.net.request_limits import RequestLimits
@@ -62,13 +63,15 @@ class Serving:
         rates: Rates,
         tls: ssl.SSLContext | None,
         draining: Draining | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self._draining = draining or Draining()
+        self._counts = instruments or Instruments()
         self._rates = rates
         self._endpoints = endpoints
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
-        peers = _peers(settings)
+        peers = _peers(settings, self._counts)
         http = guarded_protocol(
             peers,
             head_seconds=settings.head_seconds,
@@ -76,9 +79,10 @@ class Serving:
             limits=_request_limits(settings),
             hosts=_hosts(settings),
             draining=self._draining,
+            instruments=self._counts,
         )
         self._config = uvicorn.Config(
-            CrossOrigin(endpoints.routes, self._origins),
+            CrossOrigin(endpoints.routes, self._origins, self._counts),
             http=http,
             timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
@@ -105,7 +109,7 @@ class Serving:
         if tls is not None:
             handshakes = Handshakes(
                 context=tls,
-                peers=_peers(settings),
+                peers=_peers(settings, self._counts),
                 handshake_seconds=settings.head_seconds,
                 close_seconds=settings.close_seconds,
             )
@@ -146,15 +150,18 @@ class Serving:
         if request.path not in OPERATION_PATHS:
             return Refuse(status=404, body=f"WebSockets are accepted at {', '.join(OPERATION_PATHS)}\n")
         if self._draining.is_on:
+            self._counts.refused["draining"] += 1
             return Refuse(status=503, body=DRAINING + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
         headers = request.headers
         refusal = self._origins.refusal(
             headers.get("Origin"), host=headers.get("Host"), secure=self._is_secure
         )
         if refusal is not None:
+            self._counts.refused["origin"] += 1
             return Refuse(status=403, body=refusal + "\n")
         wait = self._rates.take("connects", request.remote.rpartition(":")[0])
         if wait is not None:
+            self._counts.refused["rate"] += 1
             text, _ = too_often("connects", wait)
             return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
         # Without our subprotocol the handshake is completed without any, then closed with 4406.
@@ -165,11 +172,12 @@ class Serving:
         )
 
 
-def _peers(settings: ServerSettings) -> Peers:
+def _peers(settings: ServerSettings, instruments: Instruments) -> Peers:
     return Peers(
         max_per_address=settings.max_connections_per_address,
         max_in_all=settings.max_connections,
         trusted=settings.trusted_proxies,
+        instruments=instruments,
     )
 
 

@@ -21,7 +21,7 @@ from circuit_breaker_server.settings.tokens import TokenSettings
 
 __all__ = ["ServerSettings"]
 
-_NOT_POSITIVE: Final = frozenset({"port", "insecure", "api_keys", "audit", "enforce_budgets"})
+_NOT_POSITIVE: Final = frozenset({"port", "metrics_port", "insecure", "api_keys", "audit", "enforce_budgets"})
 
 
 @final
@@ -100,6 +100,9 @@ class ServerSettings:
         after that it is ``NOT_FOUND``.
     :ivar min_free_disk_bytes: where the disk of the data directory has less room, the server says that it is
         not ready (``GET /health/ready``); it goes on serving.
+    :ivar metrics_port: serves ``GET /metrics`` for Prometheus (docs/operations.md) on this port of 127.0.0.1,
+        to every program of this machine; 0 takes a free one. It needs the extra ``prometheus``. ``None``:
+        off.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.
@@ -191,6 +194,7 @@ class ServerSettings:
     keep_bytes: int | None = None
     keep_records: int | None = None
     min_free_disk_bytes: int = 100 * 1024 * 1024
+    metrics_port: int | None = None
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
     insecure: bool = False
@@ -241,6 +245,8 @@ class ServerSettings:
                 raise ValueError(f"{name}: {error}") from error
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
+        if not 0 <= (self.metrics_port or 0) <= 65535:
+            raise ValueError(f"metrics_port must be between 0 and 65535, not {self.metrics_port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
 

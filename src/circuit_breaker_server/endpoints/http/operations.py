@@ -14,6 +14,7 @@ from circuit_breaker_server.endpoints.services import Execute
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.idempotent_execution import Done, Once
+from circuit_breaker_server.instruments import Instruments
 
 __all__ = ["Operations", "asks_for_cursor"]
 
@@ -36,7 +37,8 @@ class Operations:
         done = await Operations(execute, once).execute(document, asked, request, caller)
     """
 
-    def __init__(self, execute: Execute, once: Once) -> None:
+    def __init__(self, execute: Execute, once: Once, instruments: Instruments | None = None) -> None:
+        self._instruments = instruments or Instruments()
         self._execute = execute
         self._once = once
 
@@ -48,7 +50,7 @@ class Operations:
         keys: Sequence[str] = request.headers.getlist(KEY) if is_mutation else ()
         if keys:
             # A second header makes a key with a comma and a blank in it, which is none.
-            return await self._once.execute(
+            done = await self._once.execute(
                 document,
                 asked.variables,
                 asked.operation_name,
@@ -56,6 +58,8 @@ class Operations:
                 caller=caller,
                 with_cursor=asks_for_cursor(request),
             )
+            self._instruments.answered("mutation", done.answer)
+            return done
         return Done(
             await self._execute(
                 document,

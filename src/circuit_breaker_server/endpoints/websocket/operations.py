@@ -190,6 +190,7 @@ class Operations:
         wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
         if wait is None:
             return False
+        self._services.instruments.refused["rate"] += 1
         text, extensions = too_often(asked, wait)
         self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
         self._protocol.send_error(operation_id, [GraphQLError(message=text, extensions=extensions)])
@@ -199,6 +200,7 @@ class Operations:
 
     def _start_subscription(self, event: Subscribe, document: Document) -> None:
         if self._services.draining.is_on:
+            self._services.instruments.refused["draining"] += 1
             # An error would end the subscription for good; after this close the client comes again.
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
             return

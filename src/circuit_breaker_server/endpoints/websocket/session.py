@@ -243,6 +243,7 @@ class Session:
         self._end_init_timer()
         services = self._services
         if services.draining.is_on:
+            services.instruments.refused["draining"] += 1
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
             return
         try:
@@ -250,11 +251,13 @@ class Session:
                 services, event.payload, authorization=self._authorization, remote=self._socket.remote
             )
         except Unauthenticated as refused:
+            services.instruments.refused["unauthenticated"] += 1
             self._protocol.send_refuse(str(refused))
             return
         self._authorization = None
         resume = negotiates_resume(event.payload)
         if not self._admit(self):
+            services.instruments.refused["principal"] += 1
             services.audit.note(self._caller, "connect", "websocket", "refused", reason=TOO_MANY)
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
             return
