@@ -184,7 +184,9 @@ async def test_what_is_refused_is_counted_by_its_reason(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as http, http.post(running.server.url, json={}) as answer:
             assert answer.status == 503
         refused = running.server.instruments.refused
-    assert refused["host"] == refused["origin"] == refused["draining"] == 1
+    assert refused["origin"] == 1
+    assert refused["draining"] == 1
+    assert refused["host"] in {1, 2}  # the client sends a GET again if its connection is closed
     assert refused["connections"] >= 1
 
 
