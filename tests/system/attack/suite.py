@@ -8,6 +8,7 @@ from typing import Final
 from tests.system.attack import attacks
 from tests.system.attack.attempt import Attack
 from tests.system.attack.audit_flood import AUDIT_ATTACKS
+from tests.system.attack.event_streams import STREAM_ATTACKS
 from tests.system.attack.inbound import INBOUND
 from tests.system.attack.outbound import OUTBOUND_ATTACKS
 from tests.system.attack.ownership import OWNERSHIP_ATTACKS
@@ -23,6 +24,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **OUTBOUND_ATTACKS,
     **OWNERSHIP_ATTACKS,
     **AUDIT_ATTACKS,
+    **STREAM_ATTACKS,
     **WORK_ATTACKS,
     **QUOTA_ATTACKS,
     "timing of ids": timing_of_ids,
