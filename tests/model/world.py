@@ -491,6 +491,9 @@ class World:
         else:
             self.recovery.bridge(delivery, error)
 
+    def snapshot_of(self, _delivery: Delivery[Any]) -> None:
+        return None
+
     def uncertain(self, _delivery: Delivery[Any]) -> None:
         raise AssertionError("every server here gives cursors")
 

@@ -188,6 +188,11 @@ class EventDecoder(Generic[T]):
             self.decode_next = cast("Callable[[bytes], Envelope]", whole)
 
     @property
+    def root_field(self) -> str | None:
+        """The root field's response key, if it is known."""
+        return self._root_field
+
+    @property
     def event_type(self) -> type[T]:
         """The type that events are decoded to."""
         return self._type

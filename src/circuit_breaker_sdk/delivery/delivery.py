@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import msgspec
@@ -94,6 +94,10 @@ class Owner(Protocol):
 
     def uncertain(self, delivery: Delivery[Any]) -> None:
         """Take note of a subscription that goes on without a cursor: events may be missing."""
+        ...
+
+    def snapshot_of(self, delivery: Delivery[Any]) -> Callable[[], Awaitable[object]] | None:
+        """Return what reads the present state behind a stream, ``None`` where nothing does."""
         ...
 
     def ended(self, delivery: Delivery[Any]) -> None:
@@ -585,6 +589,11 @@ class Delivery(Generic[T]):
         if not self.state.is_end and not self.consumer.handlers.has_data:
             self._log(logging.DEBUG, "subscription abandoned")
             self.unsubscribe()
+
+    @property
+    def root_field(self) -> str | None:
+        """The root field's response key, if it is known."""
+        return self._decoder.root_field
 
     @property
     def event_type(self) -> object:

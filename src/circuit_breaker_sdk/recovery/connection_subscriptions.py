@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, final
 
 from circuit_breaker_sdk.connections import Connection, FallbackLinks, Link, Supervisor, do_for
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import GapError, StreamFailure, SubscriptionError, TransportError
-from circuit_breaker_sdk.recovery.gaps import GapRecovery
+from circuit_breaker_sdk.recovery.gaps import GapRecovery, Snapshot
 from circuit_breaker_sdk.recovery.recovery import Recovery
 
 __all__ = ["Member"]
@@ -36,6 +36,7 @@ class Member:
         "_member_of",
         "_received_elsewhere",
         "_recovery",
+        "_snapshot_of",
         "running",
         "starting",
         "supervisor",
@@ -52,6 +53,7 @@ class Member:
         gives_up_at_once: bool,
         live_seconds: float,
         retry_seconds: float,
+        snapshot_of: Callable[[str, Mapping[str, object]], Snapshot | None],
     ) -> None:
         """The first three are the manager's; for the rest see :class:`Recovery`."""
         self.supervisor: Supervisor = supervisor
@@ -60,6 +62,7 @@ class Member:
         self.running: dict[Delivery[Any], None] = {}
         self.starting: int = 0
         self._fresh_id = fresh_id
+        self._snapshot_of = snapshot_of
         self._received_elsewhere = 0
         self._closed = False
         # The owner is read when the gap is closed: the delivery may have moved meanwhile.
@@ -181,6 +184,12 @@ class Member:
     def uncertain(self, delivery: Delivery[Any]) -> None:
         """Tell a handler of gaps that events may be missing."""
         self._gaps.tell_unknown(delivery)
+
+    def snapshot_of(self, delivery: Delivery[Any]) -> Callable[[], Awaitable[object]] | None:
+        """Return what reads the present state behind a stream: its own, or its domain's query."""
+        field, variables = delivery.root_field, delivery.request.variables or {}
+        own = delivery.fallbacks.snapshot
+        return own if own is not None or field is None else self._snapshot_of(field, variables)
 
     def ended(self, delivery: Delivery[Any]) -> None:
         """Forget one for good."""

@@ -98,6 +98,7 @@ class SubscriptionManager:
         self._deadlines = Deadlines(timeouts.subscribe_seconds)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._snapshot_of: SnapshotOf = snapshot_of or (lambda _field, _arguments: None)
         self._links = links
         self._critical = critical
         self._policy = policy
@@ -108,7 +109,6 @@ class SubscriptionManager:
         if pool is not None:
             pool.on_member(self._member_for)
         self._cursors = None if cursor_store is None else CursorKeeper(cursor_store)
-        self._snapshot_of = snapshot_of
         self._changes_of = changes_of
         self.affinity: LoopAffinity = affinity or LoopAffinity()
         self._closed = False
@@ -273,6 +273,7 @@ class SubscriptionManager:
                 gives_up_at_once=self._policy.max_retries == 0,
                 live_seconds=self._timeouts.subscribe_seconds,
                 retry_seconds=self._retry_seconds,
+                snapshot_of=self._snapshot_of,
             )
         return member
 
@@ -286,7 +287,7 @@ class SubscriptionManager:
             return NO_FALLBACKS
         snapshot, changes = operation.snapshot, None
         field, variables = operation.root_field, operation.variables or {}
-        if snapshot is None and operation.on_gap is not None and self._snapshot_of is not None and field:
+        if snapshot is None and operation.on_gap is not None and field:
             snapshot = self._snapshot_of(field, variables)
         if is_critical and self._changes_of is not None and field:
             changes = self._changes_of(field, variables)

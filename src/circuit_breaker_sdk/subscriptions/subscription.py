@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Generic, Self, TypeVar, final, overload
+from typing import Any, Generic, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.config import TransportKind
 from circuit_breaker_sdk.connections import Connection, EventStreamConnection, PollConnection
@@ -109,6 +109,20 @@ class Subscription(Generic[T_co]):
     def is_polled(self) -> bool:
         """Whether its events come by long-polling now, because no WebSocket gets through."""
         return self.transport is TransportKind.POLL
+
+    async def snapshot(self) -> Any:
+        """Read the present state behind the stream, by its own query or the ``snapshot`` it was given.
+
+        The subscription is live, so nothing that happens from now on is missed: the state, and then the
+        events, are the truth. An event may already be in the state, and some that wait are older than it.
+
+        :raises UsageError: there is no query for this stream.
+        :raises OperationError, TransportError: what the query raises.
+        """
+        read = self._delivery.owner.snapshot_of(self._delivery)
+        if read is None:
+            raise UsageError(f"{self._delivery.label} has no query of the present state")
+        return await read()
 
     @property
     def error(self) -> StreamFailure | None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import callback_name
-from circuit_breaker_sdk.config import BufferLimits
+from circuit_breaker_sdk.config import BufferLimits, TransportKind
 from circuit_breaker_sdk.errors import CircuitBreakerError, StreamFailure, UsageError
 from circuit_breaker_sdk.subscriptions import (
     Continuity,
@@ -89,6 +89,15 @@ class SyncSubscription(Generic[T_co]):
         An event is handled when its handlers have returned, or when the iterator is asked for the next one.
         """
         return self._portal.read(lambda: self._subscription.cursor)
+
+    @property
+    def transport(self) -> TransportKind | None:
+        """What brings its events now; ``None`` while nothing does."""
+        return self._portal.read(lambda: self._subscription.transport)
+
+    def snapshot(self) -> Any:
+        """Read the present state behind the stream: see :meth:`Subscription.snapshot`."""
+        return self._portal.call(self._subscription.snapshot)
 
     @property
     def error(self) -> StreamFailure | None:
