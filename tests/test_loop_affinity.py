@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "buffer": (BufferLimits(),),
     "after": ("c-1",),
     "cursor_key": ("key",),
+    "since": (datetime.now(UTC),),
+    "last": (5,),
     "on_gap": (print,),
     "__aexit__": (None, None, None),
 }

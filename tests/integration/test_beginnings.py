@@ -107,6 +107,8 @@ async def test_arguments_that_are_none_are_refused_at_once() -> None:
                 _ = builder.last(count)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(UsageError, match="zone"):
             _ = builder.since(datetime(2026, 1, 31))  # noqa: DTZ001 (wrong on purpose)
+        with pytest.raises(UsageError, match="zone"):
+            _ = builder.since("yesterday")  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_the_blocking_client_takes_them_by_keyword(tmp_path: Path) -> None:

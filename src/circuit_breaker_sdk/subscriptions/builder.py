@@ -125,7 +125,8 @@ class SubscriptionBuilder(Generic[T, S]):
 
         :raises UsageError: the moment has no time zone.
         """
-        if moment.tzinfo is None:
+        self._manager.affinity.check()
+        if getattr(moment, "tzinfo", None) is None:
             raise UsageError(f"since needs a time with a zone, as datetime.now(UTC), not {moment!r}")
         self._set(after=None, begin={"since": moment.isoformat()})
         return self
@@ -135,6 +136,7 @@ class SubscriptionBuilder(Generic[T, S]):
 
         :raises UsageError: it is not a whole number from 1 to 1,000.
         """
+        self._manager.affinity.check()
         if type(count) is not int or not 1 <= count <= _MAX_LAST:
             raise UsageError(f"last needs a whole number from 1 to {_MAX_LAST}, not {count!r}")
         self._set(after=None, begin={"last": count})

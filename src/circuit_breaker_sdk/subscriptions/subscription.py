@@ -119,6 +119,7 @@ class Subscription(Generic[T_co]):
         :raises UsageError: there is no query for this stream.
         :raises OperationError, TransportError: what the query raises.
         """
+        check_loop(self._delivery.consumer.loop)
         read = self._delivery.owner.snapshot_of(self._delivery)
         if read is None:
             raise UsageError(f"{self._delivery.label} has no query of the present state")
