@@ -29,6 +29,8 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import ChatMessageInput, MCPServerConfigInput, MCPServerType
 from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server.net import http_server
+from circuit_breaker_server.net.websocket_upgrade import Refuse, UpgradeRequest
 from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.integration.workflows import create_review_workflow, number_of
 from tests.waiting import until
@@ -366,3 +368,46 @@ async def test_a_polled_stream_of_a_slow_consumer_goes_on_as_soon_as_half_its_bu
         assert slow.stats().pauses > 5
         # Each pause once waited for an attempt to upgrade, 2 s apart.
         assert w.proxy.connections_made - tried < 20
+
+
+async def test_a_server_that_has_no_websockets_is_found_to_be_one_and_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def has_none(_serving: http_server.Serving, request: UpgradeRequest) -> Refuse:
+        asked.append(request.path)
+        return Refuse(status=404)
+
+    monkeypatch.setattr(http_server.Serving, "_decide", has_none)
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path, ring_size=4)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(f"http://127.0.0.1:{proxy.port}/graphql") as client,
+        Client(server.url) as direct,
+    ):
+        workflow = (await create_review_workflow(direct)).id
+        updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
+        assert updates.transport == "sse"
+        assert asked
+        asked.clear()
+        for n in range(6):
+            await direct.workflows.create_resource(workflow_id=workflow, data={"n": n})
+            assert number_of(await anext(updates)) == n
+            if n % 2:
+                proxy.cut()
+        other = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
+        assert other.transport == "sse"
+        assert updates.continuity is Continuity.OK
+        assert asked == []
+
+
+async def test_where_neither_is_there_the_websockets_refusal_is_told(tmp_path: Path) -> None:
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(f"http://127.0.0.1:{proxy.port}/graphql") as client,
+    ):
+        proxy.refuses_upgrades = proxy.refuses_event_streams = True
+        with pytest.raises(TransportError, match="credentials"):  # 403: as middleboxes answer
+            await client.subscriptions.resource_updates().subscribe()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from circuit_breaker_sdk.connections.interfaces import Link
+from circuit_breaker_sdk.errors import ConnectionFailed
 
 __all__ = ["FallbackLinks"]
 
 _FIRST_REST_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.05
 _REFUSED_SECONDS: Final = 60.0
 """A refusal may be that of something between, which the next network does not have."""
 
@@ -20,7 +23,9 @@ class FallbackLinks:
     """The links that take the place of a WebSocket.
 
     :ivar streams: the link for servers that have no WebSockets; ``None`` where the client has none.
-    :ivar uses_websocket: whether they stand in for a WebSocket; else they are all there is.
+    :ivar uses_websocket: whether they stand in for a WebSocket; else they are all there is. It turns false
+        where a server is found to have none.
+    :ivar have_worked: whether a subscription has been live on one of them.
 
     Example::
 
@@ -47,6 +52,7 @@ class FallbackLinks:
         """
         self.streams: Link | None = streams
         self.uses_websocket: bool = uses_websocket
+        self.have_worked: bool = False
         self._links = tuple(links)
         self._rest_seconds = rest_seconds
         self._clock = clock
@@ -65,6 +71,18 @@ class FallbackLinks:
             if self._resting.get(number, 0.0) <= now:
                 return link
         return None
+
+    async def next(self, seconds: float) -> Link:
+        """Return the best link, as soon as one has rested.
+
+        :raises ConnectionFailed: none has in so many seconds.
+        """
+        until = self._clock() + seconds
+        while (link := self.best()) is None:
+            if self._clock() >= until:
+                raise ConnectionFailed("no transport that the client may use is answered")
+            await asyncio.sleep(_LOOK_SECONDS)
+        return link
 
     @property
     def are_refused(self) -> bool:

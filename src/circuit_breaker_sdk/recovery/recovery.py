@@ -144,7 +144,8 @@ class Recovery:
         is_refused = link in self._links and isinstance(error, _REFUSALS)
         if is_refused and delivery.fallbacks.is_critical and self._can_go_on(delivery, error):
             return error if self._closed else None
-        if delivery.state is SubscriptionState.STARTING and not self._supervisor.was_connected:
+        has_worked = self._supervisor.was_connected or self._links.have_worked
+        if delivery.state is SubscriptionState.STARTING and not has_worked:
             return error  # nothing has ever got through: the caller of `subscribe` is told
         if self._closed or self._gives_up_at_once:
             return error

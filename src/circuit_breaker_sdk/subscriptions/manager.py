@@ -27,7 +27,6 @@ from circuit_breaker_sdk.delivery.resume_by import Seam
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
-    ConnectionFailed,
     HandshakeFailed,
     OperationTimeoutError,
     SubscriptionError,
@@ -219,11 +218,11 @@ class SubscriptionManager:
             if refused is None or is_critical:
                 raise
             raise refused from error  # there are no event streams either
+        self._links.have_worked |= link in self._links
         if refused is not None and not is_critical:
-            # It went well without a WebSocket, and goes on so.
+            # The server has no WebSockets: from here on none is asked for.
+            self._links.uses_websocket = False
             delivery.fallbacks = self._fallbacks(operation, is_critical=True)
-            if self._links.uses_websocket:
-                member.resume(delivery)
         self._check_open()
         if self._cursors is not None and operation.cursor_key is not None:
             self._cursors.keep(operation.cursor_key, delivery)
@@ -233,16 +232,12 @@ class SubscriptionManager:
         """Return the link for a new operation, the member that owns it then, and why it is no WebSocket."""
         pool = self._pool
         member = self._only if pool is None else self._members[pool.choose()]
-        if not self._links.uses_websocket or (
-            is_critical and member.supervisor.breaker_state is BreakerState.OPEN
-        ):
+        if not self._links.uses_websocket:
+            return member, await self._links.next(self._timeouts.subscribe_seconds), None
+        if is_critical and member.supervisor.breaker_state is BreakerState.OPEN:
             link = self._links.best()
             if link is not None:
                 return member, link, None
-            if not self._links.uses_websocket:
-                raise ConnectionFailed(
-                    "none of the transports that the client may use has answered", url=member.supervisor.url
-                )
         try:
             try:
                 return member, await member.connection(), None
