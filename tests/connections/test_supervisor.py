@@ -235,11 +235,12 @@ async def test_ws_is_not_tried_where_the_path_is_not_to_blame(
 
 async def test_a_wrong_subprotocol_is_reported_as_it_was_answered_at_the_url_that_was_given() -> None:
     async def script(peer: Peer) -> None:
-        await peer.accept(subprotocol="graphql-ws")
+        await peer.accept(subprotocol="soap")
         await peer.read_to_end()
 
+    offered = "offered 'graphql-transport-ws', 'graphql-ws', answered 'soap'"
     async with supervisor(script) as owner:
-        with pytest.raises(HandshakeFailed, match="answered 'graphql-ws'") as caught:
+        with pytest.raises(HandshakeFailed, match=offered) as caught:
             await owner.connection()
         assert str(caught.value.url).endswith("/graphql")
 

@@ -42,3 +42,19 @@ def client(state: ClientState = ClientState.READY, *active: str) -> ClientProtoc
     protocol.data_to_send()
     assert protocol.state is state
     return protocol
+
+
+def judge(protocol: ServerProtocol | ClientProtocol, legal: set[int]) -> None:
+    """Require that what a role has made of a peer's bytes is legal."""
+    for data in protocol.data_to_send():
+        data.decode()
+    if protocol.close is None:
+        assert str(protocol.state) != "closed"
+        return
+    assert str(protocol.state) == "closed"
+    assert protocol.close.code in legal
+    assert len(protocol.close.reason.encode()) <= 123
+    before = protocol.close
+    protocol.receive_message(b'{"type":"ping"}')
+    assert protocol.close is before
+    assert protocol.data_to_send() == []

@@ -11,6 +11,7 @@ from circuit_breaker_sdk.protocol.codec import encode_message
 from circuit_breaker_sdk.protocol.message_assembly import FrameError, MessageAssembler
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ServerProtocol
+from tests.protocol.roles import judge
 from tests.protocol.strategies import layouts, messages
 
 LEGAL_SERVER_CLOSES = {4400, 4401, 4409, 4429}
@@ -22,21 +23,6 @@ almost_messages = layouts([("id", '"1"'), ("type", '"subscribe"'), ("payload", '
 received = st.lists(
     st.binary(max_size=30) | messages.map(encode_message) | almost_messages, min_size=1, max_size=8
 )
-
-
-def judge(protocol: ServerProtocol | ClientProtocol, legal: set[int]) -> None:
-    for data in protocol.data_to_send():
-        data.decode()
-    if protocol.close is None:
-        assert str(protocol.state) != "closed"
-        return
-    assert str(protocol.state) == "closed"
-    assert protocol.close.code in legal
-    assert len(protocol.close.reason.encode()) <= 123
-    before = protocol.close
-    protocol.receive_message(b'{"type":"ping"}')
-    assert protocol.close is before
-    assert protocol.data_to_send() == []
 
 
 @given(acknowledged=st.booleans(), data=received)

@@ -1,11 +1,11 @@
-"""Pings at an interval, and a deadline that only the pong of a ping can meet."""
+"""Pings at an interval, and a deadline that only the pong of a ping can meet; signs that cease."""
 
 from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
 
-from circuit_breaker_sdk.transports.heartbeat import Pulse
+from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
 from tests.waiting import until
 
 
@@ -87,3 +87,65 @@ def _be_busy(seconds: float) -> None:
     end = loop.time() + seconds
     while loop.time() < end:
         pass
+
+
+async def test_a_peer_that_gives_no_sign_of_life_is_not_watched() -> None:
+    silences: list[None] = []
+    watch = KeepAliveWatch(0.0, on_silence=lambda: silences.append(None))
+    watch.start()
+    await asyncio.sleep(0.15)
+    assert silences == []
+    assert watch._timer is None
+    assert (watch.round_trip_seconds, watch.unanswered_seconds) == (None, 0.0)
+
+
+async def test_signs_that_cease_are_silence_after_three_of_the_longest_intervals() -> None:
+    silences: list[float] = []
+    loop = asyncio.get_running_loop()
+    watch = KeepAliveWatch(0.0, on_silence=lambda: silences.append(loop.time()))
+    watch.start()
+    watch.pong()
+    await asyncio.sleep(0.05)
+    watch.pong()
+    watch.pong()
+    last = loop.time()
+    await until(lambda: silences)
+    assert silences[0] - last >= 0.15
+    assert watch._timer is None, "nothing more is due"
+
+
+async def test_the_least_silence_is_allowed_whatever_the_interval() -> None:
+    silences: list[float] = []
+    loop = asyncio.get_running_loop()
+    watch = KeepAliveWatch(0.2, on_silence=lambda: silences.append(loop.time()))
+    began = loop.time()
+    watch.pong()
+    await asyncio.sleep(0.01)
+    watch.pong()
+    await until(lambda: silences)
+    assert silences[0] - began >= 0.2
+
+
+async def test_behind_the_first_sign_there_are_two_minutes() -> None:
+    watch = KeepAliveWatch(0.0, on_silence=lambda: None)
+    watch.pong()
+    assert watch._timer is not None
+    assert watch._timer.when() - asyncio.get_running_loop().time() > 110
+    watch.stop()
+
+
+async def test_what_was_not_read_for_a_while_is_no_interval() -> None:
+    silences: list[float] = []
+    loop = asyncio.get_running_loop()
+    watch = KeepAliveWatch(0.0, on_silence=lambda: silences.append(loop.time()))
+    watch.pong()
+    await asyncio.sleep(0.01)
+    watch.pong()
+    watch.stop()
+    await asyncio.sleep(0.5)
+    assert silences == []
+    watch.start()
+    watch.pong()
+    began = loop.time()
+    await until(lambda: silences)
+    assert silences[0] - began < 1.0

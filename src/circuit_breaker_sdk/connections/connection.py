@@ -8,19 +8,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from circuit_breaker_sdk.config import MessageBatching
-from circuit_breaker_sdk.connections.connection_error_mapping import REFUSES_AN_OPERATION, close_error
+from circuit_breaker_sdk.connections.connection_error_mapping import (
+    REFUSES_AN_OPERATION,
+    broken_error,
+    close_error,
+)
 from circuit_breaker_sdk.connections.guarded_calls import do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
-from circuit_breaker_sdk.errors import (
-    ConnectionFailed,
-    GraphQLError,
-    OperationTimeoutError,
-    ProtocolError,
-    TransportError,
-)
+from circuit_breaker_sdk.errors import ConnectionFailed, GraphQLError, OperationTimeoutError, TransportError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
+from circuit_breaker_sdk.protocol.legacy_ws import client_protocol
 from circuit_breaker_sdk.protocol.messages import (
     MAX_CURSOR_CHARACTERS,
     Complete,
@@ -31,9 +30,9 @@ from circuit_breaker_sdk.protocol.messages import (
     Subscribe,
 )
 from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
-from circuit_breaker_sdk.protocol.resume import acknowledged_epoch, live_signal, offering_resume
+from circuit_breaker_sdk.protocol.resume import acknowledged_epoch, live_signal
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
-from circuit_breaker_sdk.transports.heartbeat import Pulse
+from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
 from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
@@ -86,14 +85,14 @@ class Connection:
         self._batching = batching or MessageBatching()
         self._url = redacted(url)
         self._on_closed = on_closed
-        self._protocol = ClientProtocol()
+        self._protocol: ClientProtocol = ClientProtocol()
         self._routes: PrefixRoutes[Route] = PrefixRoutes()
         self._socket: WebSocket | None = None
         self._acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: TransportError | None = None
         self._closed_by_us = False
         self._flushing: asyncio.Handle | None = None
-        self._pulse: Pulse | None = None
+        self._pulse: Pulse | KeepAliveWatch | None = None
         self._holding: dict[Route, None] = {}
         self._apart = 0
         self.refusal: tuple[int, str] | None = None
@@ -110,7 +109,8 @@ class Connection:
         if self._acknowledged.done():
             await self._acknowledged  # the server closed right behind its answer to the upgrade
         if self._protocol.close is None:  # else that close is flushed, and its end waited for
-            self._protocol.send_init(offering_resume(init_payload))
+            self._protocol = client_protocol(self._protocol, socket.subprotocol)
+            self._protocol.send_init(init_payload)
         self._flush()
         try:
             async with asyncio.timeout(seconds):
@@ -127,7 +127,7 @@ class Connection:
             self._socket.abort()
             await self._socket.wait_closed()
 
-    def watch(self, pulse: Pulse) -> None:
+    def watch(self, pulse: Pulse | KeepAliveWatch) -> None:
         """Start the heartbeat; it ends with the connection."""
         self._pulse = pulse
         pulse.start()
@@ -395,6 +395,6 @@ class Connection:
         close = self._protocol.close
         if close is not None and not socket.is_closing:
             reason = self._redaction.text(close.reason)
-            self._failure = ProtocolError(reason, close_code=close.code)
+            self._failure = broken_error(self._url, close.code, reason)
             log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=reason)
             socket.close(close.code, close.reason)

@@ -10,7 +10,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
 
-__all__ = ["REFUSES_AN_OPERATION", "close_error"]
+__all__ = ["REFUSES_AN_OPERATION", "broken_error", "close_error"]
 
 # 4401 means "subscribe before the ack", which this client never sends: a server that says it to us means
 # credentials. 3000 and 3003 are the registered codes for the same two refusals.
@@ -40,3 +40,13 @@ def close_error(url: str, code: int, reason: str) -> TransportError:
             "longer than MessageLimits allow"
         )
     return ProtocolError(f"{url}: {reason or 'no reason given'}{advice}", close_code=code)
+
+
+def broken_error(url: str, code: int, reason: str) -> TransportError:
+    """Return what is told where we close, with this code, because of what the server has sent."""
+    if code == CloseCode.FORBIDDEN:  # the `connection_error` of the legacy protocol
+        return AuthenticationFailed(
+            f"{url}: the server refused the connection: {reason or 'no reason given'} (connection_error). "
+            "Check the token and the connection parameters."
+        )
+    return ProtocolError(reason, close_code=code)

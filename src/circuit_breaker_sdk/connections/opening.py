@@ -11,8 +11,9 @@ from circuit_breaker_sdk.connections.connection import Connection
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
 from circuit_breaker_sdk.errors import ConnectionFailed, TransportError
 from circuit_breaker_sdk.observability import log
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
-from circuit_breaker_sdk.transports.heartbeat import Pulse
+from circuit_breaker_sdk.protocol.messages import LEGACY_SUBPROTOCOL, SUBPROTOCOL
+from circuit_breaker_sdk.protocol.resume import offering_resume
+from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
 
 __all__ = ["open_connection"]
 
@@ -38,7 +39,7 @@ async def open_connection(
         socket = await connect(
             settings.url,
             connection,
-            subprotocols=[SUBPROTOCOL],
+            subprotocols=[SUBPROTOCOL, LEGACY_SUBPROTOCOL],
             headers=settings.credentials.headers(),
             ssl=settings.ssl,
             limits=settings.limits,
@@ -50,8 +51,14 @@ async def open_connection(
         raise
     upgraded = time.perf_counter()
     log(logging.DEBUG, "connection upgraded", url=connection.url, seconds=round(upgraded - started, 6))
+    is_legacy = socket.subprotocol == LEGACY_SUBPROTOCOL
+    if is_legacy and settings.heartbeat is not None:
+        # Now: the first sign of life may come in one read with the acknowledgement.
+        connection.watch(_watch_of(connection, settings.heartbeat))
     try:
         payload = settings.credentials.init_payload()
+        if not is_legacy:
+            payload = offering_resume(payload)
         await connection.begin(socket, payload, seconds=settings.timeouts.acknowledge_seconds)
     except BaseException:
         await connection.abort()
@@ -63,7 +70,7 @@ async def open_connection(
         seconds=round(time.perf_counter() - upgraded, 6),
         resume=connection.resume_negotiated,
     )
-    if settings.heartbeat is not None:
+    if settings.heartbeat is not None and not is_legacy:
         connection.watch(_pulse_of(connection, settings.heartbeat))
     return connection
 
@@ -78,4 +85,13 @@ def _pulse_of(connection: Connection, heartbeat: Heartbeat) -> Pulse:
         heartbeat.timeout_seconds,
         ping=connection.ping,
         on_silence=lambda: connection.drop(silence),
+    )
+
+
+def _watch_of(connection: Connection, heartbeat: Heartbeat) -> KeepAliveWatch:
+    silence = ConnectionFailed(
+        "no ka came for too long, after there had been some: the connection is dead", url=connection.url
+    )
+    return KeepAliveWatch(
+        heartbeat.interval_seconds + heartbeat.timeout_seconds, on_silence=lambda: connection.drop(silence)
     )

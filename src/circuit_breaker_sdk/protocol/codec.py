@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -34,12 +34,20 @@ from circuit_breaker_sdk.protocol.messages import (
 )
 
 __all__ = [
+    "Envelope",
     "InvalidMessage",
     "InvalidPayload",
+    "decode_by_type",
     "decode_message",
+    "decode_next",
+    "decode_subscribe",
     "encode_message",
     "next_prefix",
+    "operation_id",
+    "optional_payload",
 ]
+
+T = TypeVar("T")
 
 _MAX_SHOWN_TYPE = 32  # characters of a peer's unknown type that a close reason repeats
 
@@ -70,7 +78,14 @@ class InvalidPayload(InvalidMessage):
 _ABSENT: Final = msgspec.Raw()
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class Envelope(msgspec.Struct, gc=False):
+    """A message of which only the type was looked at.
+
+    Example::
+
+        Envelope("complete", "1")
+    """
+
     type: str
     # Only some messages have an id; in the others a stray one of any type does no harm.
     id: object = None
@@ -85,7 +100,7 @@ class _SubscribePayload(msgspec.Struct, gc=False, rename={"operation_name": "ope
     extensions: dict[str, object] | None = None
 
 
-_envelope: Final = msgspec.json.Decoder(_Envelope)
+_envelope: Final = msgspec.json.Decoder(Envelope)
 _object: Final = msgspec.json.Decoder(dict[str, object])
 _object_or_null: Final = msgspec.json.Decoder(dict[str, object] | None)
 _subscribe_payload: Final = msgspec.json.Decoder(_SubscribePayload)
@@ -105,6 +120,16 @@ def decode_message(data: bytes) -> Message | None:
 
     :raises InvalidPayload: a ``subscribe`` whose id can be read, and whose payload cannot.
     """
+    return decode_by_type(data, _DECODERS, otherwise=_decode_unknown)
+
+
+def decode_by_type(
+    data: bytes, decoders: Mapping[str, Callable[[Envelope], T]], *, otherwise: Callable[[Envelope], T]
+) -> T:
+    """Decode one text message by the decoder of its type.
+
+    :raises InvalidMessage: as :func:`decode_message`.
+    """
     # Parts we skip over are not looked at as text by the JSON decoder, hence the check of the whole.
     if not data.isascii():
         try:
@@ -116,16 +141,10 @@ def decode_message(data: bytes) -> Message | None:
         envelope = _envelope.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         envelope = _read_leniently(data, InvalidMessage(f"not a message: {error}"))
-    kind = envelope.type
-    decode = _DECODERS.get(kind)
-    if decode is None:
-        if kind == "ka":
-            return None
-        raise InvalidMessage(f"unknown message type {kind[:_MAX_SHOWN_TYPE]!r}")
     try:
-        return decode(envelope)
+        return decoders.get(envelope.type, otherwise)(envelope)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidMessage(f"{kind}: invalid payload: {error}") from None
+        raise InvalidMessage(f"{envelope.type}: invalid payload: {error}") from None
 
 
 def encode_message(message: Message) -> bytes:
@@ -198,68 +217,82 @@ _PAYLOAD_ONLY: Final[Mapping[type[ConnectionInit | ConnectionAck | Ping | Pong],
 }
 
 
-def _id(envelope: _Envelope) -> str:
+def _decode_unknown(envelope: Envelope) -> Message | None:
+    kind = envelope.type
+    if kind == "ka":
+        return None
+    raise InvalidMessage(f"unknown message type {kind[:_MAX_SHOWN_TYPE]!r}")
+
+
+def operation_id(envelope: Envelope) -> str:
+    """Return the id of a message.
+
+    :raises InvalidMessage: it is missing, empty or no string.
+    """
     id_ = envelope.id
     if not isinstance(id_, str) or not id_:
         raise InvalidMessage(f"{envelope.type}: the id must be a string that is not empty")
     return id_
 
 
-def _optional_payload(envelope: _Envelope) -> dict[str, object] | None:
+def optional_payload(envelope: Envelope) -> dict[str, object] | None:
+    """Return a payload that is an object, or absent."""
     return None if envelope.payload is _ABSENT else _object_or_null.decode(envelope.payload)
 
 
-def _decode_connection_init(envelope: _Envelope) -> Message:
-    return ConnectionInit(_optional_payload(envelope))
+def _decode_connection_init(envelope: Envelope) -> Message:
+    return ConnectionInit(optional_payload(envelope))
 
 
-def _decode_connection_ack(envelope: _Envelope) -> Message:
-    return ConnectionAck(_optional_payload(envelope))
+def _decode_connection_ack(envelope: Envelope) -> Message:
+    return ConnectionAck(optional_payload(envelope))
 
 
-def _decode_ping(envelope: _Envelope) -> Message:
-    return Ping(_optional_payload(envelope))
+def _decode_ping(envelope: Envelope) -> Message:
+    return Ping(optional_payload(envelope))
 
 
-def _decode_pong(envelope: _Envelope) -> Message:
-    return Pong(_optional_payload(envelope))
+def _decode_pong(envelope: Envelope) -> Message:
+    return Pong(optional_payload(envelope))
 
 
-def _decode_subscribe(envelope: _Envelope) -> Message:
-    id_ = _id(envelope)
+def decode_subscribe(envelope: Envelope) -> Subscribe:
+    """Decode a ``subscribe``, or the ``start`` of the legacy protocol."""
+    id_ = operation_id(envelope)
     if envelope.payload is _ABSENT:
-        raise InvalidMessage("subscribe: the payload is missing")
+        raise InvalidMessage(f"{envelope.type}: the payload is missing")
     raw = bytes(envelope.payload)
     try:
         payload = _subscribe_payload.decode(raw)
         id_.encode()
     except UnicodeEncodeError:
-        raise InvalidPayload(id_, "subscribe: the id holds one half of a surrogate pair") from None
+        raise InvalidPayload(id_, f"{envelope.type}: the id holds one half of a surrogate pair") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        reason = f"subscribe: invalid payload: {json_defect(raw) or error}"
+        reason = f"{envelope.type}: invalid payload: {json_defect(raw) or error}"
         raise InvalidPayload(id_, reason) from None
     query = payload.query
     if isinstance(query, msgspec.UnsetType):
-        raise InvalidMessage("subscribe: the payload has no query")
+        raise InvalidMessage(f"{envelope.type}: the payload has no query")
     return Subscribe(id_, query, payload.variables, payload.operation_name, payload.extensions)
 
 
-def _decode_next(envelope: _Envelope) -> Message:
+def decode_next(envelope: Envelope) -> Next:
+    """Decode a ``next``, or the ``data`` of the legacy protocol."""
     # Nothing at all fits no event type either.
     payload = b"null" if envelope.payload is _ABSENT else bytes(envelope.payload)
-    return Next(_id(envelope), payload)
+    return Next(operation_id(envelope), payload)
 
 
-def _decode_error(envelope: _Envelope) -> Message:
+def _decode_error(envelope: Envelope) -> Message:
     payload = b"[]" if envelope.payload is _ABSENT else bytes(envelope.payload)
-    return Error(_id(envelope), read_error_payload(payload))
+    return Error(operation_id(envelope), read_error_payload(payload))
 
 
-def _decode_complete(envelope: _Envelope) -> Message:
-    return Complete(_id(envelope))
+def _decode_complete(envelope: Envelope) -> Message:
+    return Complete(operation_id(envelope))
 
 
-def _read_leniently(data: bytes, error: InvalidMessage) -> _Envelope:
+def _read_leniently(data: bytes, error: InvalidMessage) -> Envelope:
     """Read the envelope of a message whose payload may hold what no payload may.
 
     :raises InvalidMessage: the given one; the message belongs to no operation.
@@ -281,19 +314,19 @@ def _read_leniently(data: bytes, error: InvalidMessage) -> _Envelope:
     kind = members.get("type")
     if not isinstance(kind, str) or kind not in _OF_OPERATIONS:
         raise error from None
-    return _Envelope(kind, members.get("id"), payload)
+    return Envelope(kind, members.get("id"), payload)
 
 
 # Messages of which only the payload can be at fault once their id is read; the others are the connection's.
-_OF_OPERATIONS: Final = frozenset({"subscribe", "next", "error", "complete"})
+_OF_OPERATIONS: Final = frozenset({"subscribe", "next", "error", "complete", "start", "data", "stop"})
 
-_DECODERS: Final[Mapping[str, Callable[[_Envelope], Message]]] = {
+_DECODERS: Final[Mapping[str, Callable[[Envelope], Message | None]]] = {
     "connection_init": _decode_connection_init,
     "connection_ack": _decode_connection_ack,
     "ping": _decode_ping,
     "pong": _decode_pong,
-    "subscribe": _decode_subscribe,
-    "next": _decode_next,
+    "subscribe": decode_subscribe,
+    "next": decode_next,
     "error": _decode_error,
     "complete": _decode_complete,
 }

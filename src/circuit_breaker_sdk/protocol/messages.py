@@ -15,6 +15,7 @@ import msgspec
 from circuit_breaker_sdk.errors import GraphQLError
 
 __all__ = [
+    "LEGACY_SUBPROTOCOL",
     "MAX_CURSOR_CHARACTERS",
     "SUBPROTOCOL",
     "Complete",
@@ -32,6 +33,8 @@ __all__ = [
 SUBPROTOCOL: Final = "graphql-transport-ws"
 """The name offered and answered in ``Sec-WebSocket-Protocol``."""
 
+LEGACY_SUBPROTOCOL: Final = "graphql-ws"
+"""The name under which subscriptions-transport-ws speaks its own, older protocol; offered second."""
 
 MAX_CURSOR_CHARACTERS: Final = 4_096
 """A cursor is kept by each subscription, sent back and written to files: no server needs a longer one."""

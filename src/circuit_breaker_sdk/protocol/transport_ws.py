@@ -8,13 +8,19 @@ set. The order is always: write ``data_to_send()``, then close.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
-from circuit_breaker_sdk.protocol.codec import InvalidMessage, InvalidPayload, decode_message, encode_message
+from circuit_breaker_sdk.protocol.codec import (
+    InvalidMessage,
+    InvalidPayload,
+    decode_message,
+    encode_message,
+    next_prefix,
+)
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -52,6 +58,7 @@ class Close(msgspec.Struct, frozen=True):
 
     :ivar code: a code that a close frame may carry.
     :ivar reason: at most 123 bytes of UTF-8.
+    :ivar after_seconds: how long to wait with it, once all is written.
 
     Example::
 
@@ -60,6 +67,7 @@ class Close(msgspec.Struct, frozen=True):
 
     code: int
     reason: str
+    after_seconds: float = 0.0
 
 
 _REASONS: Final[Mapping[CloseCode, str]] = {
@@ -72,9 +80,11 @@ EventT = TypeVar("EventT", bound=ServerEvent | ClientEvent)
 
 
 class _Role(Generic[StateT, EventT]):
-    """Base of both roles: a state, an inbox, an outbox, and one way to close."""
+    """Base of both roles: a state, an inbox, an outbox, one form of its messages, and one way to close."""
 
     __slots__ = ("_closed_state", "_events", "_operations", "_outbox", "_state", "answers_pings", "close")
+
+    _encode = staticmethod(encode_message)
 
     def __init__(self, initial: StateT, closed: StateT) -> None:
         self._state = initial
@@ -123,7 +133,7 @@ class _Role(Generic[StateT, EventT]):
         if self._state is not self._closed_state:
             self._outbox.append(encode_message(Ping(payload)))
 
-    def send_close(self, code: int, reason: str = "") -> None:
+    def send_close(self, code: int, reason: str = "", *, after_seconds: float = 0.0) -> None:
         """End the conversation; without effect once closed. What is queued is still to be written.
 
         :raises UsageError: a close frame cannot carry this code.
@@ -131,7 +141,7 @@ class _Role(Generic[StateT, EventT]):
         if not is_sendable(code):
             raise UsageError(f"a close frame cannot carry the code {code}")
         if self._state is not self._closed_state:
-            self.close = Close(int(code), close_reason(reason).decode())
+            self.close = Close(int(code), close_reason(reason).decode(), after_seconds)
             self._state = self._closed_state
 
     def _answer(self, ping: Ping) -> None:
@@ -145,7 +155,6 @@ class _Role(Generic[StateT, EventT]):
         self._outbox.append(pong)
 
 
-@final
 class ServerProtocol(_Role[ServerState, ServerEvent]):
     """The server's half of one connection.
 
@@ -188,7 +197,11 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
             return
         if message is None or isinstance(message, ConnectionAck | Next | Error):
             self.send_close(CloseCode.BAD_REQUEST, "this message is not a client's")
-            return
+        else:
+            self._take(message)
+
+    def _take(self, message: ServerEvent) -> None:
+        """Move the conversation by a message of a client."""
         kind = Subscribe if isinstance(message, UnreadableSubscribe) else type(message)
         transition = SERVER_TRANSITIONS[self._state, kind]
         if isinstance(transition, CloseCode):
@@ -239,8 +252,12 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
         """Send one encoded execution result; ``False``, and nothing sent, if the id is not active."""
         if not self._is_active(id):
             return False
-        self._outbox.append(encode_message(Next(id, payload)))
+        self._outbox.append(self._encode(Next(id, payload)))
         return True
+
+    def event_prefix(self, id: str) -> bytes:  # noqa: A002 (as above)
+        """Build what precedes the payload in every event of one operation."""
+        return next_prefix(id)
 
     def send_error(self, id: str, errors: Sequence[GraphQLError]) -> bool:  # noqa: A002 (as above)
         """End an operation with errors and free its id; ``False`` if the id is not active."""
@@ -265,7 +282,7 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
     def _end(self, message: Error | Complete) -> bool:
         if not self._is_active(message.id):
             return False
-        self._outbox.append(encode_message(message))
+        self._outbox.append(self._encode(message))
         self._operations.remove(message.id)
         return True
 
@@ -279,13 +296,12 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
                 message=f"more than {self._max_operations} operations on one connection",
                 extensions={"code": "TOO_MANY_OPERATIONS"},
             )
-            self._outbox.append(encode_message(Error(message.id, (error,))))
+            self._outbox.append(self._encode(Error(message.id, (error,))))
         else:
             self._operations.add(message.id)
             self._events.append(message)
 
 
-@final
 class ClientProtocol(_Role[ClientState, ClientEvent]):
     """The client's half of one connection.
 
@@ -320,7 +336,11 @@ class ClientProtocol(_Role[ClientState, ClientEvent]):
             return
         if isinstance(message, ConnectionInit | Subscribe):
             self.send_close(CloseCode.BAD_REQUEST, "this message is not a server's")
-            return
+        else:
+            self._take(message)
+
+    def _take(self, message: ClientEvent) -> None:
+        """Move the conversation by a message of a server."""
         before = self._state
         transition = CLIENT_TRANSITIONS[before, type(message)]
         if isinstance(transition, CloseCode):
@@ -358,7 +378,7 @@ class ClientProtocol(_Role[ClientState, ClientEvent]):
             raise UsageError(f"cannot subscribe: the connection is {self._state}, not ready")
         if not message.id or message.id in self._operations:
             raise UsageError(f"cannot subscribe: the operation id {message.id!r} is empty or in use")
-        data = encode_message(message)
+        data = self._encode(message)
         self._operations.add(message.id)
         self._outbox.append(data)
 
@@ -367,7 +387,7 @@ class ClientProtocol(_Role[ClientState, ClientEvent]):
         if id not in self._operations or self._state is ClientState.CLOSED:
             return False
         self._operations.remove(id)
-        self._outbox.append(encode_message(Complete(id)))
+        self._outbox.append(self._encode(Complete(id)))
         return True
 
     def _deliver(self, message: Next | Error | Complete) -> None:

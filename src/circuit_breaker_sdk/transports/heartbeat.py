@@ -1,16 +1,19 @@
-"""Whether a peer still answers: a ping now and then, and a deadline for its pong."""
+"""Whether a peer is still there: a ping and a deadline for its pong, or a deadline for its own next sign."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
-__all__ = ["Pulse"]
+__all__ = ["KeepAliveWatch", "Pulse"]
 
 # A loop that was busy runs its timers before it reads what has arrived meanwhile: one look at the sockets
 # lies between a deadline that has passed and the verdict.
 _GRACE_SECONDS = 0.1
+
+_INTERVALS: Final = 3
+_UNKNOWN_SECONDS: Final = 120.0
 
 
 @final
@@ -96,6 +99,71 @@ class Pulse:
 
     def _overdue(self) -> None:
         self._after(_GRACE_SECONDS, self._silent)
+
+    def _silent(self) -> None:
+        self.stop()
+        self._on_silence()
+
+
+@final
+class KeepAliveWatch:
+    """Watch for the signs of life that a peer sends by itself; call ``on_silence`` once if they cease.
+
+    A peer that sends none is not watched. The others may be silent for three times the longest interval
+    between two signs, but at least for ``least_seconds``; behind the first, when no interval is known yet,
+    for two minutes.
+
+    Example::
+
+        watch = KeepAliveWatch(15.0, on_silence=drop)
+        watch.start()
+        watch.pong()  # for every sign
+        watch.stop()
+    """
+
+    __slots__ = ("_heard_at", "_is_watched", "_least_seconds", "_longest", "_loop", "_on_silence", "_timer")
+
+    round_trip_seconds: Final = None
+    """``None``: nothing is asked, and nothing answered."""
+    unanswered_seconds: Final = 0.0
+
+    def __init__(self, least_seconds: float, *, on_silence: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._least_seconds = least_seconds
+        self._on_silence = on_silence
+        self._is_watched = False
+        self._heard_at: float | None = None
+        self._longest = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin, or go on after :meth:`stop`; the time between them is no interval."""
+        if self._is_watched:
+            self._wait()
+
+    def pong(self) -> None:
+        """Note a sign of life."""
+        now, before = self._loop.time(), self._heard_at
+        if before is not None:
+            self._longest = max(self._longest, now - before)
+        self._is_watched, self._heard_at = True, now
+        self._wait()
+
+    def stop(self) -> None:
+        """End. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._heard_at = None
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        allowed = _INTERVALS * self._longest or _UNKNOWN_SECONDS
+        self._timer = self._loop.call_later(max(self._least_seconds, allowed), self._overdue)
+
+    def _overdue(self) -> None:
+        self._timer = self._loop.call_later(_GRACE_SECONDS, self._silent)
 
     def _silent(self) -> None:
         self.stop()
