@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -24,14 +23,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.admission.hosts import Hosts
-from circuit_breaker_server.endpoints.event_stream.streamed_answer import (
-    HAND_OVER,
-    AnswerSink,
-    StreamedAnswer,
-)
+from circuit_breaker_server.endpoints.event_stream.streamed_answer import HAND_OVER
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.net.connection_door import Upgraded, connection_door
+from circuit_breaker_server.net.hand_over import ConnectionHandOver, GivenAway
 from circuit_breaker_server.net.joined_writes import JoinedWrites
 from circuit_breaker_server.net.lingering_close import LingeringClose, SlowlyClosed
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
@@ -265,28 +261,18 @@ def guarded_protocol(
             if cycle is not None:
                 cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
                 scope = cast(dict[str, object], self.scope)
-                scope[HAND_OVER] = partial(self._hand_over, weakref.ref(cycle))  # the cycle holds the scope
+                scope[HAND_OVER] = ConnectionHandOver(self, cycle)
 
-        def _hand_over(
-            self, begun: Callable[[], RequestResponseCycle | None], sink: AnswerSink
-        ) -> StreamedAnswer | None:
-            """Give the connection away to an answer that was begun; uvicorn forgets it."""
-            cycle = begun()
-            if cycle is None or cycle.disconnected or self._is_closing():
+        def give_away(self) -> GivenAway | None:
+            """Let go of the connection, with its place in the counts."""
+            if self._is_closing():
                 return None
-            # Writes the head, if it is held back.
-            cast(JoinedWrites, cycle.transport).flush()
-            cycle.disconnected = True
             self._disarm()
             self._ahead.clear()
             connections = cast(set[object], self.connections)
             connections.discard(self)
-            transport, self._is_counted = self.transport, False
-            leave = partial(peers.leave, self._host)
-            answer = StreamedAnswer(transport, sink, connections=connections, leave=leave)
-            transport.set_protocol(answer)
-            transport.resume_reading()  # else the peer's leaving goes unnoticed
-            return answer
+            self._is_counted = False
+            return GivenAway(self.transport, connections, partial(peers.leave, self._host))
 
         def on_chunk_header(self) -> None:
             self._meter.chunk_begun()

@@ -48,6 +48,23 @@ async def test_each_write_is_one_chunk() -> None:
         writer.close()
 
 
+async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
+    async with http_stage() as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        body = json.dumps(asked()).encode()
+        writer.write(
+            b"POST /graphql HTTP/1.0\r\nAccept: text/event-stream\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"chunked" not in head
+        assert b"connection: close\r\n" in head
+        assert (await reader.readuntil(b"\n\n")).startswith(b"id: ")
+        stage.log.thing("a", 1)
+        assert (await reader.readuntil(b"\n\n")).startswith(b"event: next\nid: ")
+        writer.close()
+
+
 async def test_a_request_behind_it_is_not_answered_and_a_request_before_it_is() -> None:
     query = b'{"query":"{ nothing }"}'
     second = (

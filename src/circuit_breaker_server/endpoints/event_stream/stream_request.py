@@ -128,10 +128,12 @@ class OpeningStream:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the head, and hand the connection over to the stream."""
-        stream = self._stream
+        stream, hand_over = self._stream, scope[HAND_OVER]
+        if scope["http_version"] == "1.0":
+            hand_over.without_chunks()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEAD)})
-            if stream.begin(scope[HAND_OVER]):
+            if stream.begin(hand_over):
                 self._begin()
         finally:
             if not stream.is_open:

@@ -35,8 +35,16 @@ class AnswerSink(Protocol):
         ...
 
 
-HandOver = Callable[[AnswerSink], "StreamedAnswer | None"]
-"""Hand a connection over, whose head is written; ``None``: its peer has left."""
+class HandOver(Protocol):
+    """The interface of what hands a connection over."""
+
+    def without_chunks(self) -> None:
+        """Write the body as it is, ended by the end of the connection; before its head."""
+        ...
+
+    def __call__(self, sink: AnswerSink, /) -> StreamedAnswer | None:
+        """Hand the connection over, whose head is written; ``None``: its peer has left."""
+        ...
 
 
 @final
@@ -50,7 +58,7 @@ class StreamedAnswer(asyncio.Protocol):
         answer.finish()
     """
 
-    __slots__ = ("_closed", "_connections", "_ignored_bytes", "_leave", "_sink", "_transport")
+    __slots__ = ("_closed", "_connections", "_ignored_bytes", "_is_chunked", "_leave", "_sink", "_transport")
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class StreamedAnswer(asyncio.Protocol):
         *,
         connections: set[object],
         leave: Callable[[], None],
+        is_chunked: bool = True,
     ) -> None:
         """Take a transport over.
 
@@ -69,6 +78,7 @@ class StreamedAnswer(asyncio.Protocol):
         self._sink: AnswerSink | None = sink
         self._connections = connections
         self._leave = leave
+        self._is_chunked = is_chunked
         self._ignored_bytes = 0
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         connections.add(self)
@@ -87,12 +97,13 @@ class StreamedAnswer(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write one chunk; nothing once the answer has ended. ``data`` is not empty."""
         if not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def finish(self) -> None:
         """End the answer, whole, and close."""
         if not self._transport.is_closing():
-            self._transport.write(b"0\r\n\r\n")
+            if self._is_chunked:
+                self._transport.write(b"0\r\n\r\n")
             self._transport.close()
 
     def close(self) -> None:
