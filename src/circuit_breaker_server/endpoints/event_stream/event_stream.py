@@ -11,6 +11,7 @@ from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.event_stream.event_frames import KEEP_ALIVE, EventFrames
 from circuit_breaker_server.endpoints.event_stream.streamed_answer import HandOver, StreamedAnswer
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
+from circuit_breaker_server.endpoints.rights_review import RightsReview
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_plan import Plan
@@ -73,7 +74,7 @@ class EventStream:
         """
         self._services = services
         self._caller = caller
-        self._rights = caller.rights
+        self._rights = RightsReview(services, caller)
         self._frames = frames
         self._on_end = on_end
         self._ends_with_last = ends_with_last
@@ -161,13 +162,7 @@ class EventStream:
         """Look again at what the peer may see; end if its principal may do nothing any more."""
         if self._feed is None or self._is_over:
             return
-        if self._services.permissions.is_disabled(self._caller.principal):
-            self.revoke()
-            return
-        rights = self._caller.rights
-        if rights != self._rights:
-            self._rights = rights
-            self._services.gateway.review(self._feed)
+        self._rights.look(self._feed, on_disabled=self.revoke)
 
     def revoke(self) -> None:
         """Cut: the principal, or their API key, is no longer accepted."""

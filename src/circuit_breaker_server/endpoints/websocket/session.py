@@ -22,6 +22,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
 from circuit_breaker_server.admission.draining import DRAINING
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
+from circuit_breaker_server.endpoints.rights_review import RightsReview
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.endpoints.websocket.handshake import (
@@ -115,7 +116,7 @@ class Session:
         self._feed: Feed | None = None
         self._operations: Operations | None = None
         self._caller = OPEN
-        self._rights = OPEN.rights
+        self._rights = RightsReview(services)
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
@@ -262,7 +263,7 @@ class Session:
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
             return
         services.audit.note(self._caller, "connect", "websocket", "allowed")
-        self._rights = self._caller.rights
+        self._rights = RightsReview(services, self._caller)
         self._feed = services.gateway.attach(self, frame=text_frames, resume=resume, caller=self._caller)
         self._operations = Operations(
             self._socket,
@@ -304,13 +305,7 @@ class Session:
         """Look again at what the peer may see; close if its principal may do nothing any more."""
         if self._feed is None or self._is_over:
             return
-        if self._services.permissions.is_disabled(self._caller.principal):
-            self.revoke()
-            return
-        rights = self._caller.rights
-        if rights != self._rights:
-            self._rights = rights
-            self._services.gateway.review(self._feed)
+        self._rights.look(self._feed, on_disabled=self.revoke)
 
     def revoke(self) -> None:
         """Close: the principal, or their API key, is no longer accepted."""
