@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar, final
 
-__all__ = ["CALLBACK_ERRORS", "background_task", "callback_name", "in_own_context"]
+__all__ = ["CALLBACK_ERRORS", "Wrapped", "background_task", "callback_name", "in_own_context"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -35,7 +35,7 @@ def in_own_context(callback: F) -> F:
 
 def callback_name(callback: object) -> str:
     """Name a callback for errors and logs."""
-    if isinstance(callback, _InContext):
+    while isinstance(callback, Wrapped):
         callback = callback.callback
     return getattr(callback, "__qualname__", None) or type(callback).__qualname__
 
@@ -49,14 +49,23 @@ def background_task(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.
     return asyncio.get_running_loop().create_task(coroutine, name=name, context=contextvars.Context())
 
 
+class Wrapped:
+    """A callback of the application with something around it."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[..., object]) -> None:
+        self.callback: Callable[..., object] = callback
+
+
 @final
-class _InContext:
+class _InContext(Wrapped):
     """A callback, and the context that it runs in."""
 
-    __slots__ = ("callback", "context")
+    __slots__ = ("context",)
 
     def __init__(self, callback: Callable[..., object], context: contextvars.Context) -> None:
-        self.callback = callback
+        super().__init__(callback)
         self.context = context
 
     def __call__(self, *arguments: object, **named: object) -> object:

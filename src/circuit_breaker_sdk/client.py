@@ -11,6 +11,7 @@ from circuit_breaker_sdk import domains
 from circuit_breaker_sdk.client_arguments import check_types, checked_text, checked_urls, connection_settings
 from circuit_breaker_sdk.client_builder import ClientBuilder
 from circuit_breaker_sdk.client_parts import ClientParts
+from circuit_breaker_sdk.client_status import ClientStatus
 from circuit_breaker_sdk.config import (
     BufferLimits,
     CircuitBreakerPolicy,
@@ -22,9 +23,6 @@ from circuit_breaker_sdk.config import (
     Timeouts,
 )
 from circuit_breaker_sdk.connections import (
-    BreakerState,
-    ConnectionState,
-    ConnectionStateChange,
     SubscriptionConnectionPool,
     TokenSource,
 )
@@ -32,7 +30,6 @@ from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject, check_
 from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
-from circuit_breaker_sdk.observability import SubscriptionMetrics
 from circuit_breaker_sdk.subscriptions import (
     CursorStore,
     Gap,
@@ -42,7 +39,6 @@ from circuit_breaker_sdk.subscriptions import (
     Subscription,
     SubscriptionBuilder,
 )
-from circuit_breaker_sdk.urls import redacted
 
 if TYPE_CHECKING:
     import ssl as tls
@@ -53,7 +49,7 @@ T = TypeVar("T")
 
 
 @final
-class Client:
+class Client(ClientStatus):
     """One server: queries and mutations over HTTP, all subscriptions over one WebSocket, or its stand-ins.
 
     It connects on first use and ends with its block or :meth:`aclose`. All methods belong on the event loop
@@ -127,9 +123,8 @@ class Client:
             proxy=proxy,
             trust_env=trust_env,
         )
-        self._url = urls[0]
-        self._affinity = LoopAffinity()
-        self._parts = ClientParts(
+        affinity = LoopAffinity()
+        parts = ClientParts(
             settings,
             urls,
             recovery=recovery,
@@ -140,40 +135,15 @@ class Client:
             cursor_store=cursor_store,
             critical=critical,
             offline_queue=offline_queue,
-            affinity=self._affinity,
+            affinity=affinity,
             transports=transports,
         )
+        super().__init__(urls[0], parts, affinity)
 
     @staticmethod
     def builder() -> ClientBuilder[Client]:
         """Start a builder: ``Client.builder().base_url(…).token(…).build()``."""
         return ClientBuilder(Client)
-
-    @property
-    def url(self) -> str:
-        """The URL of the server, as given; the first of several."""
-        return self._url
-
-    @property
-    def state(self) -> ConnectionState:
-        """The state of the WebSocket connection; of a pool, ``CONNECTED`` if any connection is."""
-        return self._parts.connections.state
-
-    @property
-    def circuit_breaker(self) -> BreakerState:
-        """The state of the present URL's circuit breaker; of a pool, the most permissive one."""
-        return self._parts.connections.breaker_state
-
-    def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
-        """Call ``handler`` with every change of :attr:`state`; on the loop: keep it short."""
-        self._affinity.check()
-        self._parts.connections.on_state(handler)
-        return self
-
-    @property
-    def metrics(self) -> SubscriptionMetrics:
-        """A snapshot of the counters; of a pool, their sums, and the longest round trip."""
-        return self._parts.metrics()
 
     # The domains: each module is loaded when it is first used, so that importing the package stays fast.
 
@@ -395,6 +365,3 @@ class Client:
 
     async def __aexit__(self, *_exc_info: object) -> None:
         await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"<Client {redacted(self._url)} {self.state}>"

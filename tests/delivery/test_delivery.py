@@ -424,6 +424,7 @@ class HeldLink:
     resume_negotiated = True
     write_delay_seconds = 0.0
     is_usable = True
+    received_at = None
 
     def __init__(self) -> None:
         self.held: set[object] = set()

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _CLOSING_BRACE = ord("}")
-_READS_APART = 32
-"""So many reads are not decoded together, after one that could not be."""
+_READS_APART = 32  # So many reads are not decoded together, after one that could not be.
 
 
 @final
@@ -153,6 +152,11 @@ class Connection:
         return None if self._pulse is None else self._pulse.round_trip_seconds
 
     @property
+    def received_at(self) -> float | None:
+        """When it brought something last, by the clock of ``time.perf_counter``; ``None``: it is not open."""
+        return None if self._socket is None else self._socket.received_at
+
+    @property
     def unanswered_seconds(self) -> float:
         """For how long the latest ping has been waiting for its pong; 0 where none is waited for."""
         return 0.0 if self._pulse is None else self._pulse.unanswered_seconds
@@ -170,9 +174,6 @@ class Connection:
 
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation. Its route is registered before the message is written, so no event is missed.
-
-        What is started and ended in one turn of the loop is written at once, in the next or when
-        :class:`~circuit_breaker_sdk.config.MessageBatching` says.
 
         :raises ConnectionFailed: the connection is closing or closed.
         """
@@ -226,10 +227,7 @@ class Connection:
             self._socket.abort()
 
     async def aclose(self) -> None:
-        """Close with 1000 and wait until the socket is gone, at most ``close_seconds``. Idempotent.
-
-        Cancelling drops the socket.
-        """
+        """Close with 1000, wait ``close_seconds`` at most for its end; cancelling drops it. Idempotent."""
         self._closed_by_us = True
         socket = self._socket
         if socket is None:

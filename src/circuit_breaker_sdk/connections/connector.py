@@ -123,6 +123,11 @@ class Supervisor:
         return redacted(self._endpoints.current.url)
 
     @property
+    def endpoints(self) -> Endpoints:
+        """All URLs, each with its circuit breaker."""
+        return self._endpoints
+
+    @property
     def present(self) -> Connection | None:
         """The connection that stands and can be used; ``None`` where there is none."""
         return self._connection if self._connection is not None and self._connection.is_usable else None

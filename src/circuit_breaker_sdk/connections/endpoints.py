@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from circuit_breaker_sdk.config import CircuitBreakerPolicy
@@ -49,6 +49,9 @@ class Endpoints:
     ) -> None:
         self._all = [Endpoint(url, CircuitBreaker(policy, clock=clock)) for url in urls]
         self._first = 0
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._all)
 
     @property
     def current(self) -> Endpoint:

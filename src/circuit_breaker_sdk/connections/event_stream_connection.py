@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, final
 
@@ -65,6 +66,7 @@ class EventStreamConnection:
         self._opening: asyncio.Task[EventStreamReader | None] | None = None
         self._shared: EventStreamReader | None = None
         self._closed = False
+        self.received_at: float | None = None
 
     @property
     def url(self) -> str:
@@ -234,6 +236,7 @@ class EventStreamConnection:
     async def _read(self, reader: EventStreamReader, take: Callable[[ServerSentEvent], None]) -> None:
         """Read to the end, which comes unexpectedly: an operation that is completed cancels its task."""
         while (events := await reader.read()) is not None:
+            self.received_at = time.perf_counter()
             for event in events:
                 do_for(event, take, "taking an event")
             await asyncio.sleep(0)  # a piece that is there already is read without a turn of the loop

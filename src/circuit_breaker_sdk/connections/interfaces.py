@@ -113,6 +113,11 @@ class Link(Protocol):
         """Seconds that a message may wait for others before it is written; 0: the end of the turn."""
         ...
 
+    @property
+    def received_at(self) -> float | None:
+        """When it brought something last, by the clock of ``time.perf_counter``; ``None``: nothing yet."""
+        ...
+
     def subscribe(self, message: Subscribe, route: Route) -> None:
         """Start an operation.
 

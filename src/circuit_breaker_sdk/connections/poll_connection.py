@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, final
 
@@ -100,6 +101,7 @@ class PollConnection:
         self._is_refused = False
         self._is_due = False
         self._closed = False
+        self.received_at: float | None = None
 
     @property
     def url(self) -> str:
@@ -242,6 +244,7 @@ class PollConnection:
 
         async def post(url: str) -> list[_Result]:
             answer = await self._endpoints.transport(url).post(body, seconds=wait + _SLACK_SECONDS)
+            self.received_at = time.perf_counter()
             return self._read(answer, len(asked))
 
         return await self._endpoints.ask_any(post)

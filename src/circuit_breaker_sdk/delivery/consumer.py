@@ -18,6 +18,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.loop_affinity import check_loop
+from circuit_breaker_sdk.observability.latency import Latency, Timed
 
 __all__ = ["NEVER", "Consumer", "value_of"]
 
@@ -43,6 +44,7 @@ class Consumer(Generic[T]):
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
     :ivar on_taken: called when an event is taken, while the stream is stopped.
+    :ivar latency: measures the handlers; ``None``: nothing does.
     :ivar on_asked: called before :attr:`handled` is told: a reader in another thread may have gone on.
     """
 
@@ -59,6 +61,7 @@ class Consumer(Generic[T]):
         "inline",
         "is_handing_over",
         "last_handled",
+        "latency",
         "loop",
         "on_asked",
         "on_ready",
@@ -82,6 +85,7 @@ class Consumer(Generic[T]):
         self.last_handled: str | None = after
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.filtered: int = 0
+        self.latency: Latency | None = None
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
         self.on_asked: Callable[[], None] | None = None
@@ -136,6 +140,7 @@ class Consumer(Generic[T]):
         if self._waiter is not None and handler is not None:
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
         self.handled = self.handled  # from now on the events of the handler set it
+        handler = self._measured(handler)
         if handler is not None and self.buffer:
             self.inline, self._next_inline = None, handler
             if not self.is_handing_over:
@@ -146,10 +151,21 @@ class Consumer(Generic[T]):
         if self.on_ready is not None:
             self.on_ready()
 
+    def measure(self, latency: Latency | None) -> None:
+        """Measure the handlers from now on; ``None``: no more."""
+        self.latency = latency
+        self.inline, self._next_inline = self._measured(self.inline), self._measured(self._next_inline)
+
+    def _measured(self, handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
+        handler = _plain(handler)
+        if self.latency is None or handler is None:
+            return handler
+        return self.latency.timed(handler, self.stream)
+
     def _hand_over(self) -> None:
         """Hand what is buffered to the handler that was attached."""
         try:
-            while self.buffer and (handler := self._next_inline) is not None:
+            while self.buffer and (handler := _plain(self._next_inline)) is not None:
                 response = self.take()
                 if not self.handlers.call(handler, value_of(response), _cursor_of(response.extensions)):
                     return  # it is awaited from now on: events go through the buffer
@@ -272,6 +288,11 @@ class Consumer(Generic[T]):
                 self.filtered += 1
                 return False
         return True
+
+
+def _plain(handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
+    """Return a handler as it was attached; what has waited in the buffer says nothing of how late it is."""
+    return handler.callback if isinstance(handler, Timed) else handler
 
 
 def _cursor_of(extensions: Extensions | None) -> str | None:

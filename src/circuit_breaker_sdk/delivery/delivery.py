@@ -55,7 +55,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["PROOF_SECONDS", "Delivery", "Owner"]
+__all__ = ["PROOF_SECONDS", "Delivery", "Look", "Owner"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,25 @@ _LIVE = SubscriptionState.LIVE
 
 _ENOUGH_EVENTS: Final = 256
 """Where so many wait, the consumer goes first: what waits longer leaves the processor's cache."""
+
+
+@final
+class Look:
+    """What was seen of a subscription when its client's health was asked for last.
+
+    :ivar events: how many it had received by then.
+    :ivar event_at: when the last of them came, to the time between two looks.
+    :ivar taken: how many its consumer had taken.
+    :ivar waiting_since: since when events wait and none is taken; ``None`` where none waits.
+    """
+
+    __slots__ = ("event_at", "events", "taken", "waiting_since")
+
+    def __init__(self) -> None:
+        self.events: int = 0
+        self.event_at: float | None = None
+        self.taken: int = 0
+        self.waiting_since: float | None = None
 
 
 class Owner(Protocol):
@@ -116,6 +135,8 @@ class Delivery(Generic[T]):
 
     :ivar begin: where it begins if that is neither now nor behind a cursor, as ``extensions.resume`` says it.
     :ivar has_begun: it was live once, or has ended.
+    :ivar look: what was seen of it when the client's health was asked for last.
+    :ivar signal_at: when the server has said last that it is live, or has missed nothing.
     """
 
     __slots__ = (
@@ -153,11 +174,13 @@ class Delivery(Generic[T]):
         "id",
         "label",
         "last_error",
+        "look",
         "owner",
         "pauses",
         "received",
         "request",
         "seam",
+        "signal_at",
         "state",
         "was_proven",
     )
@@ -202,6 +225,8 @@ class Delivery(Generic[T]):
         self.request: Subscribe = request
         self.owner: Owner = owner
         self.has_begun: bool = False
+        self.look: Look | None = None
+        self.signal_at: float | None = None
         self._limits = limits
         self._blocks = limits.overflow is OverflowPolicy.BLOCK
         self._link = link
@@ -359,6 +384,7 @@ class Delivery(Generic[T]):
             return
         self.received = cursor
         self._is_confirmed = True
+        self.signal_at = time.perf_counter()
         if self.state is not _LIVE:
             if self._last_cursor is None:
                 # The first event's `prev` is the start position (docs/resume.md, 4); later signals move only
@@ -445,6 +471,7 @@ class Delivery(Generic[T]):
         if self.state is _LIVE:
             return
         self._move(Trigger.GO_LIVE)
+        self.signal_at = time.perf_counter()
         self._begin()
         self._settle()
         # Since it was begun, or since it was lost.
@@ -528,6 +555,21 @@ class Delivery(Generic[T]):
     def link(self) -> Link | None:
         """The link that carries the subscription now; ``None`` without one."""
         return None if self._is_off else self._link
+
+    @property
+    def received_at(self) -> float | None:
+        """When its link has brought something last, for whomever."""
+        return None if self._is_off else self._link.received_at
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long it has not been live; of one that is live, nothing sensible."""
+        return time.perf_counter() - self._off_at
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long it is stopped; 0 where it is not."""
+        return time.perf_counter() - self._paused_at if self._is_stopped else 0.0
 
     @property
     def is_proven_on_link(self) -> bool:
@@ -617,7 +659,7 @@ class Delivery(Generic[T]):
             handler_errors=self.consumer.handlers.errors,
             buffered_events=buffered,
             buffered_bytes=self.consumer.buffer.size_bytes,
-            paused_seconds=time.perf_counter() - self._paused_at if self._is_stopped else 0.0,
+            paused_seconds=self.paused_seconds,
         )
 
     # -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar, final
@@ -23,6 +24,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.observability.latency import Latency
 
 __all__ = ["EventSource", "Handlers", "Stream"]
 
@@ -39,6 +41,11 @@ class Stream(Protocol):
     error: StreamFailure | None
     last_error: CircuitBreakerError | None
 
+    @property
+    def received_at(self) -> float | None:
+        """When what brings its events has read something last."""
+        ...
+
 
 class EventSource(Protocol[T_co]):
     """Interface from handlers to the events that wait for them."""
@@ -46,6 +53,7 @@ class EventSource(Protocol[T_co]):
     stream: Stream
     handled: str | None
     is_handing_over: bool
+    latency: Latency | None
 
     @property
     def buffered(self) -> int:
@@ -333,9 +341,12 @@ class Handlers(Generic[T]):
                 source.handled = cursor or source.handled
                 source.notice_drained()
             elif self._async and source.buffered:
-                value = source.take_value()
+                value, latency = source.take_value(), source.latency
                 for on_data in self._data:
+                    began = time.perf_counter()
                     await self._call_and_settle(on_data, value)
+                    if latency is not None:
+                        latency.handled(source.stream, on_data, time.perf_counter() - began)
                 source.mark_handled()
             elif self._source.stream.state.is_end and not self._end_told:
                 self._tell_end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
@@ -41,6 +42,7 @@ class IntervalQueries:
         self._asking: dict[Route, asyncio.Task[None]] = {}
         self._held: set[Route] = set()
         self._ended: set[asyncio.Task[None]] = set()
+        self.received_at: float | None = None
 
     def subscribe(self, message: Subscribe, route: Route) -> None:  # noqa: ARG002 (the query says it all)
         """Begin to ask; what is the case now is where changes are counted from.
@@ -94,6 +96,7 @@ class IntervalQueries:
         while True:
             try:
                 found = () if route in self._held else await changes()
+                self.received_at = time.perf_counter()
             except CircuitBreakerError as error:
                 log(logging.DEBUG, "query not answered", error=error)
                 found = ()

@@ -35,6 +35,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.observability.latency import Latency
 from circuit_breaker_sdk.protocol.document_scan import refuse_incremental
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.connection_subscriptions import Member
@@ -111,6 +112,7 @@ class SubscriptionManager:
         self._changes_of = changes_of
         self.affinity: LoopAffinity = affinity or LoopAffinity()
         self._closed = False
+        self._latency: Latency | None = None
 
     def _warn_once(self) -> None:
         """Log, the first time that buffers crowd each other, which subscriptions hold most."""
@@ -133,6 +135,33 @@ class SubscriptionManager:
     def active(self) -> int:
         """The number of running subscriptions."""
         return sum(len(member.running) for member in self._members.values())
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The owners of all subscriptions, one for each connection."""
+        return tuple(self._members.values())
+
+    @property
+    def uses_websocket(self) -> bool:
+        """Whether a WebSocket is what subscriptions are to come by."""
+        return self._links.uses_websocket
+
+    @property
+    def max_buffered_bytes(self) -> int:
+        """What :attr:`buffered_bytes` may be."""
+        return self._budget.max_bytes
+
+    @property
+    def latency(self) -> Latency | None:
+        """What measures the handlers of all subscriptions; ``None``: nothing does."""
+        return self._latency
+
+    def measure(self, latency: Latency | None) -> None:
+        """Measure all handlers from now on; ``None``: no more."""
+        self._latency = latency
+        for member in self._members.values():
+            for delivery in member.running:
+                delivery.consumer.measure(latency)
 
     @property
     def buffered_bytes(self) -> int:
@@ -199,6 +228,7 @@ class SubscriptionManager:
             after=after,
         )
         delivery.begin = begin
+        delivery.consumer.latency = self._latency
         if operation.resume is not None:
             delivery.resume_by(Seam(operation.resume, variables))
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)

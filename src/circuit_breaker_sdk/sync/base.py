@@ -11,7 +11,7 @@ from typing import Self
 from circuit_breaker_sdk.client import Client
 from circuit_breaker_sdk.connections import BreakerState, ConnectionState, ConnectionStateChange
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_sdk.observability import SubscriptionMetrics, log
+from circuit_breaker_sdk.observability import Health, HealthLimits, SubscriptionMetrics, log
 from circuit_breaker_sdk.sync.portal import CLOSED, Portal
 from circuit_breaker_sdk.urls import redacted
 
@@ -46,6 +46,32 @@ class SyncClientBase:
     def metrics(self) -> SubscriptionMetrics:
         """A snapshot of the counters; of a pool, their sums, and the longest round trip."""
         return self._portal.read(lambda: self._client.metrics)
+
+    def health(self, *, worst: int = 10, limits: HealthLimits | None = None) -> Health:
+        """Tell how the client is: a verdict with its reasons, and what they follow from.
+
+        See :meth:`Client.health`; any thread may ask.
+        """
+        return self._portal.read(lambda: self._client.health(worst=worst, limits=limits))
+
+    def measure_latency(
+        self,
+        *,
+        enabled: bool = True,
+        slow_handler_seconds: float | None = None,
+        lag_seconds: float | None = None,
+    ) -> Self:
+        """Measure handlers from now on, as :meth:`Client.measure_latency`, on the client's own loop.
+
+        What is measured is how long it takes to hand an event to the executor, and not the handler there.
+        """
+        self._portal.do(
+            self._client.measure_latency,
+            enabled=enabled,
+            slow_handler_seconds=slow_handler_seconds,
+            lag_seconds=lag_seconds,
+        )
+        return self
 
     def on_connection_state(self, handler: Callable[[ConnectionStateChange], object]) -> Self:
         """Call ``handler`` with every change of :attr:`state`, in the executor. What it raises is logged."""

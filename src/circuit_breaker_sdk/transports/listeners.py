@@ -215,8 +215,11 @@ class ClientListener(MessageListener):
         if messages:
             self._read = []
             try:
-                if len(messages) == 1:
-                    self._on_message(messages[0])
+                first = messages[0]
+                # Cheaper than to count them. Two can be one object only where they are shorter than any
+                # message may be: over the first the socket is closed, and the others are not looked at.
+                if messages[-1] is first:
+                    self._on_message(first)
                 elif len(messages) <= _TOGETHER:
                     self._on_messages(messages)
                 else:

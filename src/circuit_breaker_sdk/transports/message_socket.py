@@ -172,6 +172,13 @@ class WebSocket:
         return self._state is not SocketState.OPEN
 
     @property
+    def received_at(self) -> float | None:
+        """When something was read last, by the clock of ``time.perf_counter``; ``None``: not known."""
+        # The protocol's own attribute: nothing is handed on at each read.
+        received_at: float | None = getattr(self._underlying.get_protocol(), "received_at", None)
+        return received_at
+
+    @property
     def write_buffer_bytes(self) -> int:
         """Bytes that were written and that the operating system has not taken yet."""
         return self._underlying.get_write_buffer_size() if self._state is not SocketState.CLOSED else 0

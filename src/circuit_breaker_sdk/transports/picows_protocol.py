@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast, final
 
 from picows import WSAutoPingStrategy, WSListener, WSTransport
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         def __init__(self, *arguments: object) -> None: ...
         async def wait_until_handshake_complete(self) -> None: ...
         def get_buffer(self, sizehint: int) -> memoryview: ...
+        def buffer_updated(self, nbytes: int) -> None: ...
 
 else:
     try:
@@ -45,6 +47,10 @@ else:
         ) from error
 
     _LoggerAdapter = logging.LoggerAdapter
+
+# Without `super()`, which makes an object at each read.
+_get_buffer: Final = _PicowsProtocol.get_buffer
+_buffer_updated: Final = _PicowsProtocol.buffer_updated
 
 _HEAD_BYTES: Final = 256
 _HTTP: Final = b"HTTP/1."
@@ -106,7 +112,7 @@ _LOGGER: Final = _DebugLogger(logging.getLogger("circuit_breaker_sdk.transports.
 class FrameProtocol(_PicowsProtocol):
     """One socket's reading side: picows' parser and what this package needs to know beside its frames."""
 
-    __slots__ = ("_read_on", "_reads_much", "_view", "head", "lost_with")
+    __slots__ = ("_read_on", "_reads_into_all", "_reads_much", "_view", "head", "lost_with", "received_at")
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
@@ -114,9 +120,13 @@ class FrameProtocol(_PicowsProtocol):
         """The first bytes of the peer's answer; empty in the server's role."""
         self.lost_with: Exception | None = None
         """Why the connection was lost, where the transport said so."""
+        self.received_at: float = perf_counter()
+        """When something was read last, or this was made, by the clock of ``time.perf_counter``."""
         self._view = _NOTHING
         self._read_on = True
         self._reads_much = False
+        # The buffer is handed on as it is: so it is at most reads.
+        self._reads_into_all = False
 
     @property
     def speaks_http(self) -> bool:
@@ -124,11 +134,14 @@ class FrameProtocol(_PicowsProtocol):
         return _HTTP.startswith(self.head[: len(_HTTP)]) or self.head.startswith(_HTTP)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        buffer = super().get_buffer(sizehint)
+        if self._reads_into_all:
+            return _get_buffer(self, sizehint)
+        buffer = _get_buffer(self, sizehint)
         if self.listener is None:
             # Until the handshake is answered: what arrives is looked at before picows has it.
             self._view = buffer
             return buffer
+        self._reads_into_all = not self._reads_much
         return buffer[:_MOST_AT_ONCE_BYTES] if self._reads_much else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -138,8 +151,10 @@ class FrameProtocol(_PicowsProtocol):
             self.dropped()
             return
         if nbytes > _MUCH_BYTES:
-            self._reads_much = True
-        super().buffer_updated(nbytes)
+            self._reads_much, self._reads_into_all = True, False
+        # Once a read, before its events are handled.
+        self.received_at = perf_counter()
+        _buffer_updated(self, nbytes)
         listener = self.listener
         if listener is not None:
             listener.on_read_end()
