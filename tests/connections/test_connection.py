@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
 import msgspec
@@ -52,10 +53,12 @@ async def refusal(script: Script, timeouts: Timeouts | None = None) -> Transport
 
 def closing(code: int, reason: str = "because") -> Script:
     async def script(peer: Peer) -> None:
-        await peer.accept()
-        await read_message(peer)
-        peer.send_frame(CLOSE, code.to_bytes(2) + reason.encode())
-        await stay(peer)
+        # After some codes the client comes again, with the legacy protocol alone, which is not agreed on.
+        with suppress(asyncio.IncompleteReadError):
+            await peer.accept()
+            await read_message(peer)
+            peer.send_frame(CLOSE, code.to_bytes(2) + reason.encode())
+            await stay(peer)
 
     return script
 

@@ -85,6 +85,37 @@ async def test_a_server_that_speaks_neither_is_told_what_was_offered_and_answere
     assert f"offered 'graphql-transport-ws', 'graphql-ws', answered {shown}" in str(error)
 
 
+@pytest.mark.parametrize("code", [1002, 4406])
+async def test_a_server_that_names_what_it_does_not_speak_is_offered_the_legacy_one_alone(code: int) -> None:
+    offered: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        if not offered:
+            offered.append(await peer.accept())
+            peer.send_frame(CLOSE, code.to_bytes(2))
+        else:
+            offered.append((await accept(peer)).head)
+        await stay(peer)
+
+    losses = Losses()
+    async with opened(script, losses=losses) as connection:
+        assert connection.is_usable
+    assert losses.errors == []
+    assert "Protocol: graphql-transport-ws, graphql-ws\r\n" in offered[0]
+    assert "Protocol: graphql-ws\r\n" in offered[1]
+
+
+async def test_where_that_fails_too_the_first_reason_is_told() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        peer.send_frame(CLOSE, (1002).to_bytes(2) + b"because")
+        await stay(peer)
+
+    error = await refusal(script)
+    assert isinstance(error, ProtocolError)
+    assert "because" in str(error)
+
+
 async def test_operations_begin_are_delivered_and_end() -> None:
     received: list[dict[str, object]] = []
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from circuit_breaker_sdk.config import Heartbeat
 from circuit_breaker_sdk.connections.connection import Connection
 from circuit_breaker_sdk.connections.connection_settings import ConnectionSettings
-from circuit_breaker_sdk.errors import ConnectionFailed, TransportError
+from circuit_breaker_sdk.errors import ConnectionFailed, HandshakeFailed, ProtocolError, TransportError
 from circuit_breaker_sdk.observability import log
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.messages import LEGACY_SUBPROTOCOL, SUBPROTOCOL
 from circuit_breaker_sdk.protocol.resume import offering_resume
 from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
+from circuit_breaker_sdk.urls import redacted
 
 __all__ = ["open_connection"]
+
+_ANSWERED_BLINDLY: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE})
+"""What a server says right behind the upgrade to a subprotocol that it has named, and does not speak.
+
+The WebSocket library below subscriptions-transport-ws answers with the first that is offered, whatever it is.
+"""
 
 
 async def open_connection(
@@ -23,12 +32,31 @@ async def open_connection(
 ) -> Connection:
     """Connect, upgrade, initialise, and return once the server has acknowledged.
 
+    Where the server names the modern subprotocol and closes at once, the legacy one is offered alone.
     Cancellation drops the socket. ``on_closed`` is called at most once, and only for a connection that was
     returned and that was not closed by :meth:`Connection.aclose`.
 
     :raises TransportError: ``ConnectionFailed`` and its kin, ``AuthenticationFailed``,
         ``OperationTimeoutError``.
     """
+    try:
+        return await _open(settings, on_closed, (SUBPROTOCOL, LEGACY_SUBPROTOCOL))
+    except ProtocolError as error:
+        if error.close_code not in _ANSWERED_BLINDLY:
+            raise
+        log(logging.DEBUG, "connection tries graphql-ws", url=redacted(settings.url), code=error.close_code)
+        try:
+            return await _open(settings, on_closed, (LEGACY_SUBPROTOCOL,))
+        except (HandshakeFailed, ProtocolError):
+            # It does not speak the legacy protocol either: what it said to the modern one is the reason.
+            raise error from None
+
+
+async def _open(
+    settings: ConnectionSettings,
+    on_closed: Callable[[Connection, TransportError], None],
+    subprotocols: Sequence[str],
+) -> Connection:
     # Imported here: picows costs 100 ms, which `import circuit_breaker_sdk` must not.
     from circuit_breaker_sdk.transports.websocket import connect  # noqa: PLC0415 (as said above)
 
@@ -39,7 +67,7 @@ async def open_connection(
         socket = await connect(
             settings.url,
             connection,
-            subprotocols=[SUBPROTOCOL, LEGACY_SUBPROTOCOL],
+            subprotocols=subprotocols,
             headers=settings.credentials.headers(),
             ssl=settings.ssl,
             limits=settings.limits,
