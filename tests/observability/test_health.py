@@ -288,7 +288,7 @@ async def test_times_since_an_event_are_exact_to_the_time_between_two_looks(tmp_
         assert before.seconds_since_event is None
         assert before.seconds_since_life is not None  # its live signal
         await asyncio.sleep(0.2)
-        assert w.health().worst[0].seconds_since_life >= 0.2  # type: ignore[operator]
+        assert w.health().worst[0].seconds_since_life > 0.15  # type: ignore[operator]
         await w.publish(1)
         await anext(updates)
         first = w.health().worst[0].seconds_since_event
@@ -297,9 +297,9 @@ async def test_times_since_an_event_are_exact_to_the_time_between_two_looks(tmp_
         assert first is not None
         assert second.seconds_since_event is not None
         assert second.seconds_since_event == second.seconds_since_life
-        assert second.seconds_since_event - first >= 0.2
+        assert second.seconds_since_event - first > 0.15
         # Whatever else the connection brings: this is about the subscription.
-        assert second.seconds_since_event >= 0.2
+        assert second.seconds_since_event > 0.15
 
 
 async def test_nothing_secret_is_told() -> None:

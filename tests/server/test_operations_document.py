@@ -24,7 +24,9 @@ def test_the_table_of_metrics_is_that_of_the_instruments() -> None:
         shown = "; ".join(labels) or "none"
         expected.append(f"| `{metric.prometheus_name}` | {metric.kind} | {metric.about} | {shown} |")
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("| `circuit_breaker_")] == expected
+    # Those of the client have a test of their own.
+    rows = [line for line in lines if re.match(r"\| `circuit_breaker_(?!client_)", line)]
+    assert rows == expected
 
 
 def test_every_path_of_health_is_in_the_document() -> None:

@@ -2,7 +2,8 @@
 
 Every record of the logger ``circuit_breaker_sdk`` has ``extra`` fields (``subscription_id``, ``url``,
 ``seconds`` …) for a structured formatter; no field ever holds a payload, a variable's value or a
-credential. Subscriptions log at INFO (WARNING for failures); connections and timings at DEBUG.
+credential. Subscriptions log at INFO (WARNING for failures); connections and timings at DEBUG. Slow handlers
+and late calls of them are logged at WARNING, where :meth:`Client.measure_latency` was given their limits.
 """
 
 from __future__ import annotations
