@@ -67,6 +67,7 @@ async def staged(
     authenticator: Authenticator | None = None,
     rates: Rates | None = None,
     closing_seconds: float = 1.0,
+    subprotocol: str = SUBPROTOCOL,
     **settings: float,
 ) -> AsyncIterator[Stage]:
     log = log or ScriptedLog()
@@ -90,7 +91,7 @@ async def staged(
     clients: list[Client] = []
 
     def open_sink(socket: WebSocket) -> MessageSink:
-        socket.subprotocol = SUBPROTOCOL
+        socket.subprotocol = subprotocol
         sockets.append(socket)
         return sessions.open(socket)
 

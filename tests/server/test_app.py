@@ -185,7 +185,7 @@ async def test_an_upgrade_elsewhere_is_404(tmp_path: Path) -> None:
         assert failed.value.status == 404
 
 
-@pytest.mark.parametrize("offered", ["graphql-ws", "soap, graphql-ws", None])
+@pytest.mark.parametrize("offered", ["graphql", "soap, graphql-WS", None])
 async def test_a_subprotocol_we_do_not_speak_is_closed_with_4406_after_the_handshake(
     tmp_path: Path, offered: str | None
 ) -> None:
@@ -201,6 +201,30 @@ async def test_a_subprotocol_we_do_not_speak_is_closed_with_4406_after_the_hands
         assert "101" in head
         assert "sec-websocket-protocol" not in head.lower()
         assert int.from_bytes((await reader.readexactly(4))[2:]) == 4406
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("offered", "answered"),
+    [
+        ("graphql-ws", "graphql-ws"),
+        ("soap, graphql-ws", "graphql-ws"),
+        ("graphql-ws, graphql-transport-ws", "graphql-transport-ws"),
+    ],
+)
+async def test_the_legacy_protocol_is_agreed_on_where_the_modern_one_is_not_offered(
+    tmp_path: Path, offered: str, answered: str
+) -> None:
+    async with site(tmp_path) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.server.port)
+        writer.write(
+            b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+            + f"Sec-WebSocket-Protocol: {offered}\r\n\r\n".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert f"sec-websocket-protocol: {answered}\r\n" in head
         writer.close()
         await writer.wait_closed()
 

@@ -13,7 +13,6 @@ from typing import Final, final
 import uvicorn
 
 from circuit_breaker_sdk.config import MessageLimits
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_server.admission.connection_limits import Peers, is_loopback
 from circuit_breaker_server.admission.draining import DRAINING, RETRY_SECONDS, Draining
@@ -21,6 +20,7 @@ from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.http.cors import CrossOrigin
+from circuit_breaker_server.endpoints.websocket.dialects import agreed
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
@@ -164,11 +164,11 @@ class Serving:
             self._counts.refused["rate"] += 1
             text, _ = too_often("connects", wait)
             return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
-        # Without our subprotocol the handshake is completed without any, then closed with 4406.
-        agreed = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
+        # Without one of our subprotocols the handshake is completed without any, then closed with 4406.
         authorization = request.headers.get("Authorization")
         return Accept(
-            subprotocol=agreed, open_sink=partial(self._endpoints.sessions.open, authorization=authorization)
+            subprotocol=agreed(request.subprotocols),
+            open_sink=partial(self._endpoints.sessions.open, authorization=authorization),
         )
 
 

@@ -31,6 +31,8 @@ from circuit_breaker_server import Server, ServerSettings
 from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.system.interop.cells import Table
 from tests.system.interop.event_sources import run_event_sources
+from tests.system.interop.legacy_clients import run_legacy_client
+from tests.system.interop.legacy_servers import run_legacy_server
 from tests.system.interop.node import HERE, node, node_server
 from tests.system.interop.sse_clients import run_graphql_sse_client
 from tests.system.interop.sse_servers import run_sse_servers
@@ -145,10 +147,13 @@ def _packages() -> list[str]:
     return list(json.loads((HERE / "package.json").read_text())["dependencies"])
 
 
-async def over_server_sent_events() -> bool:
-    """Run the cells of server-sent events, each printed; tell whether none was not ok."""
+_CELLS = (run_graphql_sse_client, run_event_sources, run_sse_servers, run_legacy_client, run_legacy_server)
+
+
+async def in_cells() -> bool:
+    """Run the cells of server-sent events and the legacy protocol, each printed; tell whether none failed."""
     table = Table()
-    for run in (run_graphql_sse_client, run_event_sources, run_sse_servers):
+    for run in _CELLS:
         await run(table)
     return not table.failed
 
@@ -176,7 +181,7 @@ def main() -> int:
     failed |= not audited["passed"]
     sys.stdout.write(json.dumps({"server": "ours", **audited}) + "\n")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        failed |= not runner.run(over_server_sent_events())
+        failed |= not runner.run(in_cells())
     return int(failed)
 
 

@@ -11,7 +11,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.settings.server import ServerSettings
 
-__all__ = ["KeepAlive"]
+__all__ = ["KeepAlive", "OneWayKeepAlive"]
 
 logger = get_logger("session")
 
@@ -75,3 +75,74 @@ class KeepAlive:
             return
         logger.info("peer_silent", remote=self._socket.remote, unsent_bytes=unsent)
         self._on_dead()
+
+
+@final
+class OneWayKeepAlive:
+    """The signs of life of a session whose peer has no answer for them: the legacy protocol.
+
+    ``on_dead`` is called for a peer that takes nothing of what is due to it; one that is gone without a word
+    is found by the system, which waits for the peer's to acknowledge each sign.
+
+    Example::
+
+        keep_alive = OneWayKeepAlive(socket, settings, ping=session.ping, on_dead=session.abort)
+        keep_alive.start()
+        keep_alive.stop()
+    """
+
+    __slots__ = (
+        "_loop",
+        "_on_dead",
+        "_ping",
+        "_seconds",
+        "_socket",
+        "_stall_seconds",
+        "_timer",
+        "_took_at",
+        "_unsent",
+    )
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        settings: ServerSettings,
+        *,
+        ping: Callable[[], object],
+        on_dead: Callable[[], object],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket
+        self._seconds = settings.ping_seconds
+        self._stall_seconds = settings.stall_seconds
+        self._ping = ping
+        self._on_dead = on_dead
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self._took_at = self._loop.time()
+
+    def start(self) -> None:
+        """Begin: the first sign goes out after one interval."""
+        self._timer = self._loop.call_later(self._seconds, self._beat)
+
+    def pong(self) -> None:
+        """Do nothing: no answer is waited for."""
+
+    def stop(self) -> None:
+        """End. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _beat(self) -> None:
+        now, unsent = self._loop.time(), self._socket.write_buffer_bytes
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._took_at = unsent, now
+        if now - self._took_at >= self._stall_seconds:
+            logger.info("peer_silent", remote=self._socket.remote, unsent_bytes=unsent)
+            self._timer = None
+            self._on_dead()
+            return
+        self.start()
+        if not unsent:
+            self._ping()

@@ -10,7 +10,6 @@ from graphql import OperationType
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
-from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.messages import Subscribe, UnreadableSubscribe
 from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
@@ -207,7 +206,11 @@ class Operations:
         try:
             plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
             self._services.gateway.subscribe(
-                self._feed, event.id, plan, prefix=next_prefix(event.id), extensions=event.extensions
+                self._feed,
+                event.id,
+                plan,
+                prefix=self._protocol.event_prefix(event.id),
+                extensions=event.extensions,
             )
         except Refused as refused:
             self._protocol.send_error(event.id, refused.errors)

@@ -17,20 +17,19 @@ from circuit_breaker_sdk.protocol.messages import (
     Subscribe,
     UnreadableSubscribe,
 )
-from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
 from circuit_breaker_server.admission.draining import DRAINING
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.rights_review import RightsReview
 from circuit_breaker_server.endpoints.services import Services
+from circuit_breaker_server.endpoints.websocket.dialects import keep_alive_of, protocol_of
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.endpoints.websocket.handshake import (
     ack_payload,
     authenticate,
     negotiates_resume,
 )
-from circuit_breaker_server.endpoints.websocket.keep_alive import KeepAlive
 from circuit_breaker_server.endpoints.websocket.operations import Operations
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_plan import Plans
@@ -50,7 +49,7 @@ logger = get_logger("session")
 
 @final
 class Session:
-    """One WebSocket of ``graphql-transport-ws``; the sink of its messages, and the peer of its feed.
+    """One WebSocket of ``graphql-transport-ws``, or the legacy protocol; its messages' sink, its feed's peer.
 
     Nothing of it blocks or raises. Queries and mutations run as tasks; they are cancelled when the peer
     completes them or the socket closes, and awaited by the owner of the session.
@@ -109,9 +108,7 @@ class Session:
         self._own = own
         self._admit = admit
         self._on_end = on_end
-        self._protocol = ServerProtocol(
-            max_operations=settings.max_operations, max_id_bytes=settings.max_operation_id_bytes
-        )
+        self._protocol = protocol_of(socket.subprotocol, settings)
         # Both from the acknowledgement on: before it the protocol lets no operation through.
         self._feed: Feed | None = None
         self._operations: Operations | None = None
@@ -126,7 +123,7 @@ class Session:
         self._init_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             settings.init_timeout_seconds, self._on_init_timeout
         )
-        self._keep_alive = KeepAlive(socket, settings, ping=self._ping, on_dead=self._on_dead)
+        self._keep_alive = keep_alive_of(socket, settings, ping=self._ping, on_dead=self._on_dead)
 
     # --- the sink of the socket's messages ---------------------------------------------------------
 
@@ -358,9 +355,15 @@ class Session:
             for message in messages:
                 parts += (text_frame_header(len(message)), message)
             socket.write(b"".join(parts))
-        if self._protocol.close is not None:
+        close = self._protocol.close
+        if close is not None:
             self._wind_up()
-            socket.close(self._protocol.close.code, self._protocol.close.reason)
+            if close.after_seconds:
+                asyncio.get_running_loop().call_later(
+                    close.after_seconds, socket.close, close.code, close.reason
+                )
+            else:
+                socket.close(close.code, close.reason)
         elif socket.write_buffer_bytes > self._services.settings.max_unsent_bytes:
             # Only answers and pongs can pile up here: events wait in their channel while a socket is full.
             logger.warning("peer_does_not_read", remote=socket.remote)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import final
 
-from circuit_breaker_sdk.protocol.messages import SUBPROTOCOL
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Services
+from circuit_breaker_server.endpoints.websocket.dialects import SUBPROTOCOLS
 from circuit_breaker_server.endpoints.websocket.session import Session
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.subscription_plan import Plans
@@ -28,7 +28,7 @@ class Sessions:
     Example::
 
         sessions = Sessions(services, PrincipalConnections(allowed=20))
-        Accept(subprotocol=SUBPROTOCOL, open_sink=sessions.open)
+        Accept(subprotocol=agreed(request.subprotocols), open_sink=sessions.open)
         await sessions.aclose()
     """
 
@@ -44,7 +44,7 @@ class Sessions:
         return len(self._open)
 
     def open(self, socket: WebSocket, *, authorization: str | None = None) -> Session:
-        """Begin a session on a socket whose handshake is done; without our subprotocol it closes with 4406.
+        """Begin a session on a socket whose handshake is done; one without a subprotocol closes with 4406.
 
         ``authorization`` is the header of that name.
         """
@@ -59,7 +59,7 @@ class Sessions:
         )
         self._open.add(session)
         logger.info("opened", remote=socket.remote, path=socket.url)
-        if socket.subprotocol != SUBPROTOCOL:
+        if socket.subprotocol not in SUBPROTOCOLS:
             session.refuse_subprotocol()
         return session
 

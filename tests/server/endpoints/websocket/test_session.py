@@ -14,6 +14,7 @@ from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
+from circuit_breaker_server.endpoints.websocket.keep_alive import KeepAlive
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql import documents
 from circuit_breaker_server.graphql.documents import Document, Documents
@@ -544,6 +545,7 @@ async def test_a_peer_that_answers_stays() -> None:
 async def test_a_peer_that_is_slow_to_read_is_not_taken_for_silent_until_it_takes_nothing_at_all() -> None:
     def silent(stage: Stage) -> bool:
         (session,) = stage.sessions._open
+        assert isinstance(session._keep_alive, KeepAlive)
         session._keep_alive.on_silence()
         return False
 

@@ -1,0 +1,246 @@
+"""Our client with the server of subscriptions-transport-ws, which speaks the legacy protocol only."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, final
+
+import aiohttp
+import msgspec
+
+from circuit_breaker_sdk import (
+    AuthenticationFailed,
+    CircuitBreakerPolicy,
+    Client,
+    Continuity,
+    ErrorRecoveryPolicy,
+    Heartbeat,
+    Subscription,
+    SubscriptionFailed,
+    SubscriptionState,
+)
+from circuit_breaker_sdk.config import TransportKind
+from circuit_breaker_sdk.testing import FaultProxy
+from tests.integration.strawberry_server import TickEvent
+from tests.system.interop.cells import PATIENCE_SECONDS, NotOk, Table, require, until
+from tests.system.interop.node import node_server
+
+__all__ = ["run_legacy_server"]
+
+_SERVER = "subscriptions-transport-ws"
+_TICKS = "subscription($upto: Int!, $every: Int) { ticks(upto: $upto, everyMs: $every) { number label } }"
+_ENDLESS: dict[str, object] = {"upto": 1_000_000, "every": 10}
+_CUTS = 5
+_IDLE_MS = 1500
+
+
+class _Asked(msgspec.Struct):
+    inits: list[dict[str, Any]]
+    readers: int
+
+
+@final
+class _Stage:
+    """The server, which can be killed and started again on its port, behind a proxy."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.proxy: FaultProxy | None = None
+        self._life = AsyncExitStack()
+
+    async def start(self) -> None:
+        self.port = await self._life.enter_async_context(node_server("legacy_server.mjs", str(self.port)))
+
+    async def kill(self) -> None:
+        await self._life.aclose()
+
+    def cut(self) -> None:
+        require(self.proxy, "there is no proxy")
+        if self.proxy is not None:
+            self.proxy.cut()
+
+    def client(self, **settings: Any) -> Client:
+        port = self.port if self.proxy is None else self.proxy.port
+        return Client(
+            f"ws://127.0.0.1:{port}/graphql",
+            recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.1),
+            circuit_breaker=CircuitBreakerPolicy(failure_threshold=1_000_000, open_seconds=0.5),
+            **settings,
+        )
+
+    async def asked(self) -> _Asked:
+        """Return the inits that it had in this life, and how many streams of ticks it has."""
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{self.port}/") as answer:
+            return msgspec.json.decode(await answer.read(), type=_Asked)
+
+    @asynccontextmanager
+    async def live(self) -> AsyncIterator[tuple[Client, Subscription[TickEvent]]]:
+        """Make a client with a subscription that has had an event and gets more all the time."""
+        async with self.client() as client:
+            ticks = await client.subscribe(_TICKS, _ENDLESS, type=TickEvent)
+            await _next(ticks)
+            yield client, ticks
+
+
+async def _next(ticks: Subscription[TickEvent]) -> int:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return (await anext(ticks)).number
+
+
+async def _events(stage: _Stage) -> None:
+    async with stage.client(connection_params={"locale": "en"}) as client:
+        both = [
+            await client.subscribe(_TICKS, {**_ENDLESS, "every": every}, type=TickEvent) for every in (1, 2)
+        ]
+        for ticks in both:
+            require([await _next(ticks) for _ in range(50)] == list(range(50)), "not in order")
+            require(ticks.transport is TransportKind.WEBSOCKET, f"they came by {ticks.transport}")
+    inits = (await stage.asked()).inits
+    require(inits[-1] == {"locale": "en"}, f"it was shown {inits}")
+
+
+async def _unknown_field(stage: _Stage) -> None:
+    await _refused(stage, "subscription { ticks(upto: 1) { nothing } }", "nothing")
+
+
+async def _missing_variable(stage: _Stage) -> None:
+    await _refused(stage, _TICKS, "$upto")
+
+
+async def _syntax_error(stage: _Stage) -> None:
+    await _refused(stage, "subscription {", "Syntax Error")
+
+
+async def _refused(stage: _Stage, document: str, text: str) -> None:
+    """Subscribe to what is refused, beside a subscription that is live; then to something else."""
+    async with stage.live() as (client, ticks):
+        numbers = [await _next(ticks)]
+        try:
+            bad = await client.subscribe(document, type=TickEvent)
+            n = await _next(bad)
+        except SubscriptionFailed as error:
+            require(text in str(error), f"it fails with {error}")
+        else:
+            raise NotOk(f"an event came: {n}")
+        numbers += [await _next(ticks) for _ in range(10)]
+        require(numbers == list(range(1, 12)), f"the neighbour had {numbers}")
+        another = await client.subscribe(_TICKS, _ENDLESS, type=TickEvent)
+        require(await _next(another) == 0, "the next subscription does not begin")
+
+
+async def _refused_init(stage: _Stage) -> None:
+    try:
+        async with stage.client(connection_params={"refuse": True}) as client:
+            await _next(await client.subscribe(_TICKS, _ENDLESS, type=TickEvent))
+    except AuthenticationFailed as error:
+        require("not you" in str(error), f"it fails with {error}")
+    else:
+        raise NotOk("an event came")
+
+
+async def _middle_error(stage: _Stage) -> None:
+    async with stage.client() as client:
+        ticks = await client.subscribe("subscription { faulty { number label } }", type=TickEvent)
+        errors: list[str] = []
+        ticks.on_error(lambda error: errors.append(str(error)))
+        require([await _next(ticks), await _next(ticks)] == [0, 2], "not the events around it")
+        require(len(errors) == 1 and "this one cannot be told" in errors[0], f"errors: {errors}")
+        await until(lambda: ticks.state is SubscriptionState.COMPLETED, "it does not complete")
+
+
+async def _completion(stage: _Stage) -> None:
+    async with stage.client() as client:
+        ticks = await client.subscribe(_TICKS, {"upto": 5}, type=TickEvent)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            numbers = [tick.number async for tick in ticks]
+        require(numbers == list(range(5)), f"told was {numbers}")
+        require(ticks.state is SubscriptionState.COMPLETED, f"it is {ticks.state}")
+
+
+async def _unsubscribe(stage: _Stage) -> None:
+    async with stage.live() as (client, ticks):
+        second = await client.subscribe(_TICKS, _ENDLESS, type=TickEvent)
+        await _next(second)
+        require((await stage.asked()).readers == 2, "the server has not two streams")
+        await second.unsubscribe()
+        await _until_readers(stage, 1)
+        numbers = [await _next(ticks) for _ in range(10)]
+        require(numbers == list(range(1, 11)), f"the neighbour had {numbers}")
+        await ticks.unsubscribe()
+        await _until_readers(stage, 0)
+
+
+async def _until_readers(stage: _Stage, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await stage.asked()).readers != count:
+            await asyncio.sleep(0.02)
+
+
+async def _until_anew(ticks: Subscription[TickEvent], id_: str) -> None:
+    """Wait for the first event of a subscription that was made again: without cursors, that of all."""
+    await until(lambda: ticks.id != id_ and ticks.state is SubscriptionState.LIVE, "it does not come back")
+    numbers = [await _next(ticks)]
+    while numbers[-1] != 0:
+        numbers.append(await _next(ticks))
+    require(all(b == a + 1 for a, b in itertools.pairwise(numbers[:-1])), f"not in order: {numbers}")
+    require(ticks.continuity is Continuity.UNKNOWN, f"its continuity is {ticks.continuity}")
+
+
+async def _cuts(stage: _Stage) -> None:
+    async with stage.live() as (_, ticks):
+        for _ in range(_CUTS):
+            numbers = [await _next(ticks) for _ in range(3)]
+            require(numbers == [1, 2, 3], f"not in order: {numbers}")
+            id_ = ticks.id
+            stage.cut()
+            await _until_anew(ticks, id_)
+
+
+async def _idle(stage: _Stage) -> None:
+    # Longer than the heartbeat: the server's `ka` are all there is meanwhile.
+    beating = Heartbeat(interval_seconds=0.2, timeout_seconds=0.2)
+    async with stage.client(heartbeat=beating) as client:
+        ticks = await client.subscribe(_TICKS, {"upto": 3, "every": _IDLE_MS}, type=TickEvent)
+        id_ = ticks.id
+        require([await _next(ticks), await _next(ticks)] == [0, 1], "not in order")
+        require(ticks.id == id_, "it has subscribed anew meanwhile")
+
+
+async def _kill(stage: _Stage) -> None:
+    async with stage.live() as (_, ticks):
+        id_ = ticks.id
+        await stage.kill()
+        await until(lambda: ticks.state is SubscriptionState.RECONNECTING, "the end is not noticed")
+        await stage.start()
+        await _until_anew(ticks, id_)
+
+
+_SCENARIOS: dict[str, Callable[[_Stage], Awaitable[None]]] = {
+    "events in order, by variables": _events,
+    "an unknown field": _unknown_field,
+    "a syntax error beside a live neighbour": _syntax_error,
+    "a missing variable": _missing_variable,
+    "a refused connection_init": _refused_init,
+    "an error in mid-stream": _middle_error,
+    "completion": _completion,
+    "unsubscribe": _unsubscribe,
+    "five cuts": _cuts,
+    "idle": _idle,
+    "kill and restart": _kill,
+}
+
+
+async def run_legacy_server(table: Table) -> None:
+    """Run all scenarios."""
+    stage = _Stage()
+    await stage.start()
+    try:
+        async with FaultProxy("127.0.0.1", stage.port) as proxy:
+            stage.proxy = proxy
+            for scenario, cell in _SCENARIOS.items():
+                await table.run("ours", _SERVER, scenario, cell(stage))
+    finally:
+        await stage.kill()
