@@ -19,7 +19,7 @@ from circuit_breaker_sdk import Client, SyncClient
 from circuit_breaker_sdk.observability.instruments import INSTRUMENTS
 from circuit_breaker_sdk.observability.otel import observe
 from circuit_breaker_sdk.observability.prometheus import ClientCollector
-from tests.observability.test_health import world
+from tests.observability.worlds import world
 from tests.waiting import until
 
 ROOT: Final = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from circuit_breaker_sdk import HandlerError
 from circuit_breaker_sdk.observability.latency import BOUNDS, Histogram, Latency, Timed
 from circuit_breaker_sdk.types import Resource
 from tests.hot_path.paths import _handlers
-from tests.observability.test_health import World, world
+from tests.observability.worlds import World, world
 from tests.waiting import until
 
 

@@ -11,10 +11,10 @@ from circuit_breaker_sdk.observability.latency import Distribution
 
 try:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "this needs opentelemetry-api: pip install 'circuit-breaker-sdk[otel]'", name="opentelemetry"
-    ) from error
+    ) from _error
 
 __all__ = ["observe"]
 

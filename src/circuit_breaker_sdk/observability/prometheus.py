@@ -14,11 +14,11 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.metrics_core import Metric as Family
     from prometheus_client.registry import Collector
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "this needs prometheus-client: pip install 'circuit-breaker-sdk[prometheus]'",
         name="prometheus_client",
-    ) from error
+    ) from _error
 
 __all__ = ["ClientCollector"]
 
