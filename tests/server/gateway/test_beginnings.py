@@ -34,9 +34,10 @@ async def told(
     variables: Mapping[str, object] | None = None,
     *,
     count: int,
+    page_records: int = 3,
 ) -> list[Payload]:
     """Subscribe with this beginning; return so many events, which hang together."""
-    async with running(log, page_records=3) as gateway:
+    async with running(log, page_records=page_records) as gateway:
         peer = FakePeer(gateway)
         peer.subscribe("1", query, variables, begin=begin)
         events = await peer.received("1", count)
@@ -100,9 +101,9 @@ async def test_the_last_events_are_those_that_match_however_far_behind() -> None
     log = ScriptedLog()
     for n in range(3000):
         log.thing(chance.choice("ab"), n, "rare" if n in {5, 700, 2000} else "any")
-    events = await told(log, {"last": 3}, TAGGED, {"tag": "rare"}, count=3)
+    events = await told(log, {"last": 3}, TAGGED, {"tag": "rare"}, count=3, page_records=256)
     assert numbers(events) == [5, 700, 2000]
-    assert len(await told(log, {"last": 5}, ONE_THING, {"id": "a"}, count=5)) == 5
+    assert len(await told(log, {"last": 5}, ONE_THING, {"id": "a"}, count=5, page_records=256)) == 5
 
 
 @pytest.mark.parametrize(("since", "first"), [(0, 0), (1000, 0), (1001, 1), (5500, 5), (9000, 8), (9001, 9)])
