@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from circuit_breaker_sdk import domains
 from circuit_breaker_sdk.subscriptions import (
+    Acknowledged,
     Batches,
     BatchEvent,
+    PendingEvent,
     SubscriptionId,
     SubscriptionManager,
     Windows,
@@ -17,7 +19,15 @@ from circuit_breaker_sdk.subscriptions import (
 if TYPE_CHECKING:
     from circuit_breaker_sdk.domains import *  # noqa: F403 (the names of `domains.__all__`)
 
-__all__ = ["BatchEvent", "Batches", "SubscriptionId", "SubscriptionManager", "Windows"]
+__all__ = [
+    "Acknowledged",
+    "BatchEvent",
+    "Batches",
+    "PendingEvent",
+    "SubscriptionId",
+    "SubscriptionManager",
+    "Windows",
+]
 __all__ += domains.__all__
 
 

@@ -18,6 +18,7 @@ from circuit_breaker_sdk import (
     SubscriptionState,
 )
 from circuit_breaker_sdk.recovery import gaps
+from circuit_breaker_sdk.streams import ResourceUpdateSubscriptionBuilder
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import RateSettings, Server, ServerSettings
@@ -178,6 +179,47 @@ async def test_a_program_that_starts_again_goes_on_where_it_stopped(tmp_path: Pa
         assert await read(3) == [1, 2, 3]
         assert list(msgspec.json.decode(store.read_bytes())) == ["all"]
         assert await read(6) == [3, 4, 5, 6, 7, 8]
+
+
+async def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(tmp_path: Path) -> None:
+    store = tmp_path / "cursors.json"
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path / "data")) as server,
+        FaultProxy("127.0.0.1", server.port) as proxy,
+        Client(server.url) as direct,
+    ):
+        workflow = (await create_review_workflow(direct)).id
+
+        async def publish(*numbers: int) -> None:
+            for number in numbers:
+                await direct.workflows.create_resource(workflow_id=workflow, data={"n": number})
+
+        def opened(client: Client) -> ResourceUpdateSubscriptionBuilder:
+            return client.workflows.subscribe_resource_updates(workflow_id=workflow).cursor_key("all")
+
+        async with (
+            Client(f"ws://127.0.0.1:{proxy.port}/graphql", cursor_store=store) as client,
+            opened(client) as updates,
+        ):
+            await publish(0, 1, 2, 3)
+            events = updates.acknowledged()
+            first = [await anext(events) for _ in range(4)]
+            for place in (0, 1, 3):
+                await first[place].ack()
+            saved = msgspec.json.decode(store.read_bytes())
+            assert saved == {"all": updates.cursor}
+            proxy.cut()
+            await publish(4)
+            # A lost connection brings nothing again: what is pending is still with its worker.
+            assert number_of((await anext(events)).value) == 4
+        async with Client(server.url, cursor_store=store) as client, opened(client) as updates:
+            events = updates.acknowledged()
+            again = [await anext(events) for _ in range(3)]
+            assert [number_of(event.value) for event in again] == [2, 3, 4]
+            await asyncio.gather(*(event.ack() for event in reversed(again)))
+        async with Client(server.url, cursor_store=store) as client, opened(client) as updates:
+            await publish(5)
+            assert number_of(await anext(updates)) == 5
 
 
 async def test_handlers_that_have_returned_have_handled(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Generic, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
@@ -46,6 +46,8 @@ class Consumer(Generic[T]):
     :ivar on_taken: called when an event is taken, while the stream is stopped.
     :ivar latency: measures the handlers; ``None``: nothing does.
     :ivar on_asked: called before :attr:`handled` is told: a reader in another thread may have gone on.
+    :ivar pending: events that were taken and count as handled once they are acknowledged; ``None``: none has.
+    :ivar save_cursor: returns when :attr:`handled` is stored; ``None``: it is not kept.
     """
 
     __slots__ = (
@@ -66,7 +68,9 @@ class Consumer(Generic[T]):
         "on_asked",
         "on_ready",
         "on_taken",
+        "pending",
         "predicates",
+        "save_cursor",
         "stream",
         "wake_at",
     )
@@ -89,6 +93,8 @@ class Consumer(Generic[T]):
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
         self.on_asked: Callable[[], None] | None = None
+        self.pending: Sized | None = None
+        self.save_cursor: Callable[[], Awaitable[None]] | None = None
         self.buffer: EventBuffer[T] = EventBuffer(limits, budget)
         self.inline: Callable[[T], object] | None = None
         self._next_inline: Callable[[T], object] | None = None
@@ -219,13 +225,42 @@ class Consumer(Generic[T]):
             self.on_taken()
         return response
 
+    def take_pending(self) -> Response[T]:
+        """Take the oldest buffered event, which counts as handled once :meth:`done_with` is called.
+
+        :raises IndexError: none is buffered.
+        """
+        response = self.buffer.take()
+        if self.on_taken is not None:
+            self.on_taken()
+        return response
+
+    def done_with(self, extensions: Extensions | None) -> None:
+        """Note that the consumer is done with an event that it took as pending, and all before it."""
+        self._done = extensions or self._done
+
+    def check_nothing_pending(self) -> None:
+        """Refuse to hand out events in another way: the cursor would go past those that are pending.
+
+        :raises UsageError: some are pending.
+        """
+        if self.pending:
+            raise UsageError(
+                f"{len(self.pending)} events of {self.stream.label} are not acknowledged yet: acknowledge "
+                "them first, or go on with acknowledged()"
+            )
+
     async def drained(self) -> None:
         """Wait until the consumer is done with all that is buffered, or the end has come.
 
         The body of an iteration is done with an event when it asks for the next one.
         """
         while not self.stream.state.is_end and (
-            self.buffer or self._taken is not None or self.is_handing_over or self.handlers.is_busy
+            self.buffer
+            or self._taken is not None
+            or self.pending
+            or self.is_handing_over
+            or self.handlers.is_busy
         ):
             self._drained = self.loop.create_future()
             await asyncio.wait((self._drained, self.ended), return_when=asyncio.FIRST_COMPLETED)

@@ -650,7 +650,7 @@ class Delivery(Generic[T]):
         return SubscriptionStats(
             received=received,
             # Not counted by itself: an event that is neither kept back, nor dropped, nor waiting, is handled.
-            handled=received - filtered - dropped - buffered,
+            handled=received - filtered - dropped - buffered - len(consumer.pending or ()),
             filtered=filtered,
             dropped=dropped,
             pauses=self.pauses,

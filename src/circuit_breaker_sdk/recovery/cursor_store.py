@@ -98,18 +98,44 @@ class FileCursorStore:
 
 
 @final
+class _Kept:
+    """A subscription whose cursor is kept under a key. Any: of any event type."""
+
+    __slots__ = ("_lock", "_saved", "_store", "delivery", "key")
+
+    def __init__(self, store: CursorStore, key: str, delivery: Delivery[Any]) -> None:
+        self._store = store
+        self.key = key
+        self.delivery = delivery
+        self._saved: str | None = None
+        self._lock = asyncio.Lock()  # a store need not keep two saves in order
+
+    async def save(self) -> None:
+        """Return when the store holds the handled cursor."""
+        async with self._lock:
+            cursor = self.delivery.consumer.handled
+            if cursor is not None and cursor != self._saved:
+                await self._store.save(self.key, cursor)
+                self._saved = cursor
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended and is saved: an event that is acknowledged later saves by itself."""
+        return self.delivery.state.is_end and self.delivery.consumer.handled == self._saved
+
+
+@final
 class CursorKeeper:
     """Saves the handled cursors of subscriptions that have a key: now and then, and at their end.
 
-    An event counts as handled when its handler has returned, or the next one was asked for. What was handled
-    and not saved yet when the program dies comes again: at least once, never less.
+    An event counts as handled when its handler has returned, or the next one was asked for; one that is
+    acknowledged is saved at once. What was handled and not saved yet when the program dies comes again: at
+    least once, never less.
     """
 
     def __init__(self, store: CursorStore) -> None:
         self.store = store
-        # Any: deliveries of all event types.
-        self._kept: dict[str, Delivery[Any]] = {}
-        self._saved: dict[str, str] = {}
+        self._kept: dict[str, _Kept] = {}
         self._claimed: set[str] = set()
         self._saving: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -121,7 +147,7 @@ class CursorKeeper:
         :raises UsageError: a subscription that runs, or begins, has this key.
         """
         other = self._kept.get(key)
-        if key in self._claimed or (other is not None and not other.state.is_end):
+        if key in self._claimed or (other is not None and not other.delivery.state.is_end):
             raise UsageError(f"the cursor key {key!r} is in use by a running subscription")
         self._claimed.add(key)
         try:
@@ -140,7 +166,8 @@ class CursorKeeper:
         """Save the cursor of a subscription under its key from now on."""
         if self._closing.is_set():
             raise UsageError("the client is closed: make a new one")
-        self._kept[key] = delivery
+        kept = self._kept[key] = _Kept(self.store, key, delivery)
+        delivery.consumer.save_cursor = kept.save
         if self._saving is None:
             self._saving = background_task(self._save_now_and_then(), name="circuit-breaker-cursors")
 
@@ -166,15 +193,11 @@ class CursorKeeper:
             await self._save()
 
     async def _save(self) -> None:
-        for key, delivery in tuple(self._kept.items()):
-            cursor = delivery.consumer.handled
-            if cursor is not None and cursor != self._saved.get(key):
-                try:
-                    await self.store.save(key, cursor)
-                except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)
-                    log(logging.ERROR, "cursor not saved", cursor_key=key, error=repr(error))
-                    continue
-                self._saved[key] = cursor
-            if delivery.state.is_end and delivery.consumer.handled == self._saved.get(key):
-                with contextlib.suppress(KeyError):
-                    del self._kept[key]
+        for kept in tuple(self._kept.values()):
+            try:
+                await kept.save()
+            except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)
+                log(logging.ERROR, "cursor not saved", cursor_key=kept.key, error=repr(error))
+                continue
+            if kept.is_over and self._kept.get(kept.key) is kept:
+                del self._kept[kept.key]

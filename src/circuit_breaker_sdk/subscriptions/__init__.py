@@ -1,5 +1,6 @@
 """Subscriptions: from a builder to typed events, apart from any one domain."""
 
+from circuit_breaker_sdk.delivery.acknowledgements import PendingEvent
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter
 from circuit_breaker_sdk.delivery.interval_queries import Changes
 from circuit_breaker_sdk.delivery.resume_by import ResumeBy
@@ -17,9 +18,10 @@ from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptio
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
 from circuit_breaker_sdk.subscriptions.manager import SubscriptionManager
 from circuit_breaker_sdk.subscriptions.operation import Operation
-from circuit_breaker_sdk.subscriptions.subscription import Batches, Subscription
+from circuit_breaker_sdk.subscriptions.subscription import Acknowledged, Batches, Subscription
 
 __all__ = [
+    "Acknowledged",
     "BatchEvent",
     "BatchSubscriptionManager",
     "Batches",
@@ -31,6 +33,7 @@ __all__ = [
     "Gap",
     "GapHandler",
     "Operation",
+    "PendingEvent",
     "ResumeBy",
     "Snapshot",
     "Subscription",

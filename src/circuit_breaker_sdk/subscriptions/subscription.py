@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, final, overload
 
 from circuit_breaker_sdk.config import TransportKind
 from circuit_breaker_sdk.connections import Connection, EventStreamConnection, PollConnection
+from circuit_breaker_sdk.delivery.acknowledgements import Acknowledgements, PendingEvent
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, conjuncts
 from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
@@ -28,7 +29,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
 
-__all__ = ["Batches", "Subscription"]
+__all__ = ["Acknowledged", "Batches", "Subscription"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -157,6 +158,7 @@ class Subscription(Generic[T_co]):
         :raises UsageError: a task is iterating right now.
         """
         check_loop(self._delivery.consumer.loop)
+        self._delivery.consumer.check_nothing_pending()
         self._delivery.consumer.handlers.add_data(handler)
         return self
 
@@ -228,6 +230,7 @@ class Subscription(Generic[T_co]):
 
     def __aiter__(self) -> Self:
         check_loop(self._delivery.consumer.loop)
+        self._delivery.consumer.check_nothing_pending()
         return self
 
     async def __anext__(self) -> T_co:
@@ -251,7 +254,30 @@ class Subscription(Generic[T_co]):
         """
         if max_events < 1 or max_wait_seconds < 0:
             raise UsageError("max_events must be at least 1, max_wait_seconds not negative")
+        self._delivery.consumer.check_nothing_pending()
         return Batches(self, max_events, max_wait_seconds)
+
+    def acknowledged(self, *, max_pending: int = 1_000) -> Acknowledged[T_co]:
+        """Iterate over events that count as handled when they are acknowledged, in whatever order.
+
+        What is not acknowledged when the program dies comes again to one that goes on from the same
+        ``cursor_key``, and so does what was acknowledged behind it: at least once, never less. A lost
+        connection brings nothing again. While ``max_pending`` events are not acknowledged, or come after one
+        that is not, the iterator waits, and events wait in the buffer. Cancellation loses no event.
+
+        :raises UsageError: ``max_pending`` is less than 1. The iterator raises it for a subscription with
+            handlers; while events are pending, other ways to take events do.
+
+        Example::
+
+            async for event in subscription.acknowledged():
+                await store.insert(event.value)
+                await event.ack()
+        """
+        check_loop(self._delivery.consumer.loop)
+        if max_pending < 1:
+            raise UsageError("max_pending must be at least 1")
+        return Acknowledged(self, max_pending)
 
     def windows(
         self,
@@ -275,6 +301,7 @@ class Subscription(Generic[T_co]):
             async for window in events.windows(60, folds={"moved": (0, lambda n, event: n + 1)}):
                 print(window.start, window.rate, window.folds["moved"])
         """
+        self._delivery.consumer.check_nothing_pending()
         aggregator: EventAggregator[T_co] = EventAggregator(
             seconds,
             time=time,
@@ -296,6 +323,16 @@ class Subscription(Generic[T_co]):
                 async with asyncio.timeout(max_wait_seconds):
                     await consumer.wait(max_events)
         return [consumer.take_value() for _ in range(min(max_events, consumer.buffered))]
+
+    async def _next_pending(self, max_pending: int) -> PendingEvent[T_co]:
+        consumer = self._delivery.consumer
+        if not isinstance(consumer.pending, Acknowledgements):
+            consumer.pending = Acknowledgements(consumer)
+        consumer.mark_handled()
+        pending: Acknowledgements[T_co] = consumer.pending
+        await pending.wait_below(max_pending)
+        await self._wait(1)
+        return pending.take()
 
     async def _wait(self, at_least: int) -> None:
         """Wait for events; at the end of the stream raise what ended it."""
@@ -372,3 +409,27 @@ class Batches(Generic[T]):
     async def __anext__(self) -> list[T]:
         """Wait for the next list. Cancellation loses no event."""
         return await self._subscription._next_batch(self._max_events, self._max_wait_seconds)  # noqa: SLF001 (one class in two)
+
+
+@final
+class Acknowledged(Generic[T]):
+    """Iterate over a subscription's events, each to be acknowledged: see :meth:`Subscription.acknowledged`.
+
+    Example::
+
+        event = await anext(subscription.acknowledged(max_pending=1))
+        await event.ack()
+    """
+
+    __slots__ = ("_max_pending", "_subscription")
+
+    def __init__(self, subscription: Subscription[T], max_pending: int) -> None:
+        self._subscription = subscription
+        self._max_pending = max_pending
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PendingEvent[T]:
+        """Wait for the next event. Cancellation loses none."""
+        return await self._subscription._next_pending(self._max_pending)  # noqa: SLF001 (one class in two)
