@@ -9,16 +9,22 @@ from typing import Final, cast, final
 
 import strawberry
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry.asgi import GraphQL
 from strawberry.scalars import JSON
 
-__all__ = ["COLUMN", "FIELD", "CursorServer"]
+__all__ = ["COLUMN", "EXTENSION", "FIELD", "CursorServer", "ExtensionServer"]
 
 FIELD: Final = "subscription($after: String) { orders(after: $after) { cursor number } }"
 """A cursor in each event, given back as an argument (ChilliCream Fusion, Sui)."""
 
 COLUMN: Final = "subscription($cursor: JSON!) { ordersStream(cursor: $cursor, batchSize: 10) { id } }"
 """The cursor is a column of the last row (Hasura's streaming subscriptions)."""
+
+EXTENSION: Final = "subscription { orders { number } }"
+"""The cursor is in ``extensions`` of each result (a draft for Cosmo Streams)."""
 
 
 @strawberry.type
@@ -39,7 +45,6 @@ class Query:
         return "hello"
 
 
-@final
 class CursorServer:
     """A server of orders, which are numbered from 0; it can be killed and started again, on the same port.
 
@@ -82,9 +87,8 @@ class CursorServer:
         return f"http://127.0.0.1:{self.port}/graphql"
 
     async def start(self) -> None:
-        app: GraphQL[None, None] = GraphQL(self._schema())
         config = uvicorn.Config(
-            app,
+            self._app(),
             host="127.0.0.1",
             port=self.port,
             log_level="critical",
@@ -118,6 +122,9 @@ class CursorServer:
         with contextlib.suppress(asyncio.CancelledError):
             await self.kill()
 
+    def _app(self) -> GraphQL[None, None] | Starlette:
+        return GraphQL(self._schema())
+
     def _schema(self) -> strawberry.Schema:
         server = self
 
@@ -142,3 +149,54 @@ class CursorServer:
                         rows = []
 
         return strawberry.Schema(query=Query, subscription=Subscription)
+
+
+@final
+class ExtensionServer(CursorServer):
+    """A server that takes the cursor in ``extensions`` of the request and gives it in those of each result.
+
+    :ivar guarantees: whether it gives cursors at all.
+    """
+
+    guarantees = True
+
+    def _app(self) -> Starlette:
+        return Starlette(routes=[WebSocketRoute("/graphql", self._serve)])
+
+    async def _serve(self, socket: WebSocket) -> None:
+        await socket.accept("graphql-transport-ws")
+        streams: list[asyncio.Task[None]] = []
+        try:
+            while True:
+                message = await socket.receive_json()
+                if message["type"] == "connection_init":
+                    await socket.send_json({"type": "connection_ack"})
+                elif message["type"] == "ping":
+                    await socket.send_json({"type": "pong"})
+                elif message["type"] == "subscribe":
+                    stream = self._stream(socket, message["id"], message["payload"].get("extensions") or {})
+                    streams.append(asyncio.create_task(stream))
+        except WebSocketDisconnect:
+            for task in streams:
+                task.cancel()
+
+    async def _stream(self, socket: WebSocket, id_: str, extensions: dict[str, str]) -> None:
+        async def refuse(code: str) -> None:
+            error = {"message": "the guarantee 'cursor' cannot be given", "extensions": {"code": code}}
+            await socket.send_json({"id": id_, "type": "error", "payload": [error]})
+
+        if extensions.get("delivery-guarantee") != "cursor" or not self.guarantees:
+            await refuse("DELIVERY_GUARANTEE_UNSUPPORTED")
+            return
+        after = extensions.get("cursor")
+        place = None if after is None else int(after.removeprefix("signed-"))
+        if place is not None and place < self.kept_from:
+            await refuse("DELIVERY_GUARANTEE_UNSATISFIABLE")
+            return
+        told: dict[str, object] = {"at-least-once-capabilities": "cursor"}
+        async for number in self.numbers(place):
+            result = {"data": {"orders": {"number": number}}}
+            payload = {**result, "extensions": {**told, "cursor": f"signed-{number}"}}
+            with contextlib.suppress(RuntimeError):  # it is closed
+                await socket.send_json({"id": id_, "type": "next", "payload": payload})
+            told = {}

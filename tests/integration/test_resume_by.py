@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -19,14 +21,20 @@ from circuit_breaker_sdk import (
     GapError,
     ResumeBy,
     Subscription,
+    SubscriptionFailed,
 )
+from circuit_breaker_sdk.streams import ResumeByExtension
 from circuit_breaker_sdk.testing import FaultProxy
-from tests.integration.cursor_server import COLUMN, FIELD, CursorServer
+from tests.integration.cursor_server import COLUMN, EXTENSION, FIELD, CursorServer, ExtensionServer
 from tests.waiting import until
 
 
 class Order(msgspec.Struct):
     cursor: str
+    number: int
+
+
+class Numbered(msgspec.Struct):
     number: int
 
 
@@ -49,9 +57,9 @@ class World(NamedTuple):
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(kind: type[CursorServer] = CursorServer) -> AsyncIterator[World]:
     async with (
-        CursorServer() as server,
+        kind() as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
         Client(
             f"ws://127.0.0.1:{proxy.port}/graphql",
@@ -144,3 +152,83 @@ async def test_a_handler_of_gaps_goes_on_without_the_cursor() -> None:
             await asyncio.sleep(0.02)
         assert subscription.continuity is Continuity.GAP
         assert subscription.stats().gaps == 1
+
+
+async def numbered(w: World, seen: list[int]) -> Subscription[Numbered]:
+    builder = w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
+    subscription = await builder.subscribe()
+    subscription.on_data(lambda order: seen.append(order.number))
+    # Nothing says when such a server is ready.
+    while not seen:
+        w.server.publish(1)
+        await asyncio.sleep(0.02)
+    return subscription
+
+
+async def test_a_cursor_in_the_extensions_is_given_back_there() -> None:
+    async with world(ExtensionServer) as w:
+        seen: list[int] = []
+        subscription = await numbered(w, seen)
+        w.server.publish(10)
+        await until(lambda: seen[-1] == w.server.count - 1)
+        assert subscription.cursor == f"signed-{seen[-1]}"
+        w.server.doubles = 3
+        await go_through(w, seen, events=1000, cuts=20, kills=2)
+        assert seen == list(range(seen[0], w.server.count))
+        stats = subscription.stats()
+        assert stats.filtered >= 2 * 3
+        assert stats.gaps == 0
+        assert subscription.continuity is Continuity.RESUMED
+
+
+async def test_a_cursor_of_the_extensions_outlives_the_program(tmp_path: Path) -> None:
+    async with ExtensionServer() as server:
+
+        async def read(count: int) -> list[int]:
+            url = f"ws://127.0.0.1:{server.port}/graphql"
+            async with Client(url, cursor_store=tmp_path / "cursors.json") as client:
+                builder = client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
+                async with builder.cursor_key("orders") as orders:
+                    found: list[int] = []
+                    while len(found) < count:
+                        server.publish(1)
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(0.05):
+                                event = await anext(orders.acknowledged())
+                                found.append(event.value.number)
+                                await event.ack()
+                    return found
+
+        first = await read(3)
+        second = await read(3)
+        assert first + second == list(range(first[0], first[0] + 6))
+
+
+async def test_a_cursor_of_the_extensions_that_is_kept_no_more_is_a_gap() -> None:
+    async with world(ExtensionServer) as w:
+        told: list[Gap] = []
+        seen: list[int] = []
+        builder = w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension(), on_gap=told.append)
+        subscription = await builder.subscribe()
+        subscription.on_data(lambda order: seen.append(order.number))
+        while not seen:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        w.server.kept_from = 1_000_000
+        w.proxy.cut()
+        await until(lambda: told)
+        assert told[0].reason == "cursor"
+        count = len(seen)
+        while len(seen) == count:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        assert subscription.continuity is Continuity.GAP
+
+
+async def test_a_server_without_cursors_refuses_the_subscription_by_name() -> None:
+    async with world(ExtensionServer) as w:
+        assert isinstance(w.server, ExtensionServer)
+        w.server.guarantees = False
+        subscription = await w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
+        with pytest.raises(SubscriptionFailed, match="DELIVERY_GUARANTEE_UNSUPPORTED"):
+            await anext(subscription)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast, final
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, final
 
 import msgspec
 import msgspec.inspect
@@ -52,10 +52,25 @@ class Resume(msgspec.Struct, gc=False):
     prev: str | None = None
 
 
-class Extensions(msgspec.Struct, gc=False):
+class ResumeExtensions(msgspec.Struct, gc=False):
     """The addition of the resume extension to an execution result."""
 
     resume: Resume | None = None
+
+
+class CursorExtensions(msgspec.Struct, gc=False):
+    """The addition of a server that gives a cursor alone, and no chain: see ``ResumeByExtension``."""
+
+    cursor: object = None
+
+    @property
+    def resume(self) -> Resume | None:
+        """The place behind the event; ``prev`` is no cursor."""
+        return Resume(self.cursor, "") if isinstance(self.cursor, str) else None
+
+
+Extensions: TypeAlias = ResumeExtensions | CursorExtensions
+"""What is read of ``extensions``."""
 
 
 class Data(Protocol[T_co]):
@@ -113,7 +128,7 @@ _ANY_NAME = "?"
 
 @functools.lru_cache(maxsize=256)
 def _decoders(
-    event_type: Hashable, root_field: str, with_resume: bool, hook: DecodeHook | None
+    event_type: Hashable, root_field: str, extensions: Hashable, hook: DecodeHook | None
 ) -> tuple[Callable[[bytes], object], Callable[[bytes], object]]:
     # Any: this is the JSON codec's edge, the types below are made at run time.
     value_type: Any = cast("Any", event_type) | None
@@ -124,8 +139,8 @@ def _decoders(
         ("size_bytes", int, 0),
     ]
     namespace: dict[str, Any] = {}
-    if with_resume:
-        fields.append(("extensions", Extensions | None, None))
+    if extensions is not None:
+        fields.append(("extensions", cast("Any", extensions) | None, None))
     else:
         namespace["extensions"] = None
     response = msgspec.defstruct(
@@ -159,6 +174,7 @@ class EventDecoder(Generic[T]):
         "_decode_hook",
         "_root_field",
         "_type",
+        "_with_cursor",
         "_with_resume",
         "decode",
         "decode_next",
@@ -171,19 +187,23 @@ class EventDecoder(Generic[T]):
         root_field: str | None,
         *,
         with_resume: bool,
+        with_cursor: bool = False,
         decode_hook: DecodeHook | None = None,
     ) -> None:
+        """``with_cursor``: where they are without what the resume extension adds, ``extensions.cursor``."""
         hook = check_type(event_type, decode_hook)
         self._type = event_type
         self._decode_hook = decode_hook
         self._root_field = root_field
         self._with_resume = with_resume
+        self._with_cursor = with_cursor
         self.none_allowed: bool = _allows_none(event_type)
         self.decode: Callable[[bytes], Response[T]] = _not_learned
         self.decode_next: Callable[[bytes], Envelope] | None = None
         """Decodes a whole message, and checks that it is a ``next``; ``None`` while nothing is learned."""
         if root_field is not None:
-            payload, whole = _once(_decoders, event_type, root_field, with_resume, hook)
+            extensions = ResumeExtensions if with_resume else CursorExtensions if with_cursor else None
+            payload, whole = _once(_decoders, event_type, root_field, extensions, hook)
             self.decode = cast("Callable[[bytes], Response[T]]", payload)
             self.decode_next = cast("Callable[[bytes], Envelope]", whole)
 
@@ -197,10 +217,14 @@ class EventDecoder(Generic[T]):
         """The type that events are decoded to."""
         return self._type
 
-    def reading_cursors(self, with_resume: bool) -> EventDecoder[T]:
-        """Return a decoder of the same, with or without what the resume extension adds."""
+    def reading_cursors(self, with_resume: bool, *, with_cursor: bool = False) -> EventDecoder[T]:
+        """Return a decoder of the same, with or without what the resume extension adds, or a cursor alone."""
         return event_decoder(
-            self._type, self._root_field, with_resume=with_resume, decode_hook=self._decode_hook
+            self._type,
+            self._root_field,
+            with_resume=with_resume,
+            with_cursor=with_cursor,
+            decode_hook=self._decode_hook,
         )
 
     @property
@@ -245,7 +269,11 @@ class EventDecoder(Generic[T]):
 
     def _reading(self, root_field: str) -> EventDecoder[T]:
         return event_decoder(
-            self._type, root_field, with_resume=self._with_resume, decode_hook=self._decode_hook
+            self._type,
+            root_field,
+            with_resume=self._with_resume,
+            with_cursor=self._with_cursor,
+            decode_hook=self._decode_hook,
         )
 
 
@@ -254,21 +282,32 @@ def event_decoder(
     root_field: str | None,
     *,
     with_resume: bool,
+    with_cursor: bool = False,
     decode_hook: DecodeHook | None = None,
 ) -> EventDecoder[T]:
     """Return the decoder of a type under a root field; it is made once.
 
     :raises UsageError: the type cannot be decoded: see :func:`check_type`.
     """
-    return _once(_event_decoder, cast("Hashable", event_type), root_field, with_resume, decode_hook)
+    return _once(
+        _event_decoder, cast("Hashable", event_type), root_field, with_resume, with_cursor, decode_hook
+    )
 
 
 @functools.lru_cache(maxsize=256)
 def _event_decoder(
-    event_type: Hashable, root_field: str | None, with_resume: bool, decode_hook: DecodeHook | None
+    event_type: Hashable,
+    root_field: str | None,
+    with_resume: bool,
+    with_cursor: bool,
+    decode_hook: DecodeHook | None,
 ) -> EventDecoder[Any]:
     return EventDecoder(
-        cast("type[Any]", event_type), root_field, with_resume=with_resume, decode_hook=decode_hook
+        cast("type[Any]", event_type),
+        root_field,
+        with_resume=with_resume,
+        with_cursor=with_cursor,
+        decode_hook=decode_hook,
     )
 
 

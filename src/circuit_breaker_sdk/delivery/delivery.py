@@ -32,7 +32,7 @@ from circuit_breaker_sdk.delivery.decoding import (
 )
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.operation_errors import OperationErrors
-from circuit_breaker_sdk.delivery.resume_by import Seam
+from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam, Seam, VariableSeam
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.delivery.subscription_state import (
     TRANSITIONS,
@@ -159,6 +159,7 @@ class Delivery(Generic[T]):
         "_operation_errors",
         "_paused_at",
         "_put_on_at",
+        "_reads_cursors",
         "_settled",
         "_started",
         "_was_lost",
@@ -211,12 +212,12 @@ class Delivery(Generic[T]):
             tasks=tasks,
             after=after,
         )
-        self._has_cursors = link.resume_negotiated
+        self._has_cursors = self._reads_cursors = link.resume_negotiated
         self._is_live = False  # asked for with every event, and cheaper to read than the state
         self._is_stopped = False
         self.received: str | None = after
         self.begin: Mapping[str, object] | None = None
-        self.seam: Seam[T] | None = None
+        self.seam: Seam | None = None
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
         self.events_received: int = 0
@@ -270,7 +271,7 @@ class Delivery(Generic[T]):
         self.events_received += 1
         if not self._is_live:
             self.go_live()
-        if self._has_cursors:
+        if self._reads_cursors:
             extensions = response.extensions
             resume = None if extensions is None else extensions.resume
             # `_follow`, without the call, where the event comes behind the last one: as it should.
@@ -309,7 +310,7 @@ class Delivery(Generic[T]):
         All of it is what :meth:`receive` does with each, where nothing has to be looked at more closely.
         """
         consumer = self.consumer
-        if consumer.predicates or not self._has_cursors or not self._is_live:
+        if consumer.predicates or not self._reads_cursors or not self._is_live:
             return 0
         if consumer.inline is not None:
             return self._handle_run(run, consumer.inline)
@@ -412,10 +413,13 @@ class Delivery(Generic[T]):
         if self.continuity is Continuity.UNKNOWN and not self._was_lost:
             self.continuity = Continuity.RESUMED
 
-    def resume_by(self, seam: Seam[T]) -> None:
-        """Resume by a variable where the server gives no cursors of ours; before the first event."""
+    def resume_by(self, seam: VariableSeam[T] | ExtensionSeam) -> None:
+        """Resume by the server's own cursors where it gives none of ours; before the first event."""
         self.seam = seam
-        self.consumer.predicates = (seam, *self.consumer.predicates)
+        if isinstance(seam, VariableSeam):
+            self.consumer.predicates = (seam, *self.consumer.predicates)
+        else:
+            self._read_cursors()
         if self.continuity is Continuity.UNKNOWN:
             self.continuity = Continuity.RESUMED
 
@@ -523,13 +527,9 @@ class Delivery(Generic[T]):
         self._is_confirmed = False
         if self._has_cursors is not link.resume_negotiated:
             self._has_cursors = link.resume_negotiated
-            self._decoder = self._decoder.reading_cursors(self._has_cursors)
-            self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
+            self._read_cursors()
         # `prev` of the first event will be the cursor that we name (docs/resume.md, 4).
         after = self._last_cursor = self.received if self._has_cursors else None
-        variables = self.request.variables
-        if after is None and self.seam is not None:
-            variables = self.seam.resumed()
         if self.state is SubscriptionState.STARTING and self.continuity is not Continuity.GAP:
             self.continuity = Continuity.OK if self._has_cursors else self._unproven
         elif after is None and self.continuity is not Continuity.GAP:
@@ -538,9 +538,9 @@ class Delivery(Generic[T]):
         # Until the server has said where that is, it begins where it was to begin.
         resume = {"after": after} if after is not None else self.begin
         extensions: dict[str, object] | None = None if resume is None else {"resume": resume}
-        self.request = msgspec.structs.replace(
-            self.request, id=id, extensions=extensions, variables=variables
-        )
+        self.request = msgspec.structs.replace(self.request, id=id, extensions=extensions)
+        if after is None and self.seam is not None:
+            self.request = self.seam.resumed(self.request)
         link.subscribe(self.request, self)
         self._is_off = False
         if self._is_stopped:
@@ -767,6 +767,8 @@ class Delivery(Generic[T]):
 
     def _follow(self, resume: Resume | None) -> bool:
         """Advance the cursors; ``False`` if the chain is broken: the event is not delivered."""
+        if not self._has_cursors:
+            return resume is None or self._follow_unproven(resume.cursor)
         if resume is None:
             # From a cursor before this event it would come once more.
             self._last_cursor = self.received = None
@@ -780,6 +782,21 @@ class Delivery(Generic[T]):
             return False
         self._last_cursor = self.received = resume.cursor
         return True
+
+    def _follow_unproven(self, cursor: str) -> bool:
+        """Advance to a cursor that proves nothing; ``False`` if the event came before."""
+        if self.seam is not None and not self.seam.is_new(cursor):
+            self.consumer.filtered += 1
+            return False
+        self._last_cursor = self.received = cursor
+        return True
+
+    def _read_cursors(self) -> None:
+        """Decode what a server by itself, or asked for, says of cursors."""
+        with_cursor = isinstance(self.seam, ExtensionSeam)
+        self._reads_cursors = self._has_cursors or with_cursor
+        self._decoder = self._decoder.reading_cursors(self._has_cursors, with_cursor=with_cursor)
+        self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
 
     def _report_operation_errors(self, response: Response[T], *, is_whole: bool) -> None:
         try:

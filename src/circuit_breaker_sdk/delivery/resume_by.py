@@ -1,7 +1,8 @@
-"""Resume at servers that take a cursor as a variable and give one in each event."""
+"""Resume at servers with cursors of their own: a variable and a field of the event, or ``extensions``."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
@@ -10,8 +11,9 @@ from typing import Final, Generic, TypeVar, final
 import msgspec
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["ResumeBy", "Seam"]
+__all__ = ["ExtensionSeam", "ResumeBy", "ResumeByExtension", "Seam", "VariableSeam"]
 
 T = TypeVar("T")
 
@@ -42,56 +44,107 @@ class ResumeBy(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 @final
-class Seam(Generic[T]):
-    """Where the parts of one subscription join: the last cursor, and those that may come twice.
+class ResumeByExtension(msgspec.Struct, frozen=True):
+    """Resume by ``extensions.cursor``, as a draft of 2026 for Cosmo Streams has it: experimental.
 
-    Called with each event, as a filter: ``False`` for one that came before.
+    ``extensions`` of the ``subscribe`` ask for ``"delivery-guarantee": "cursor"``; where a connection was
+    lost, they hold the ``cursor`` of the last event received as well. ``Subscription.continuity`` and what
+    comes twice are as for :class:`ResumeBy`; an event that comes twice with another cursor is not noticed. A
+    ``cursor_key`` works, and ``after``. A router that cannot resume answers with
+    ``DELIVERY_GUARANTEE_UNSATISFIABLE``, which is a ``GapError``.
+
+    Example::
+
+        client.subscribe("subscription { orders { total } }", resume=ResumeByExtension())
     """
 
-    __slots__ = ("_before", "_is_new", "_looks", "_recent", "_rule", "_variables", "last")
 
-    def __init__(self, rule: ResumeBy[T], variables: Mapping[str, object] | None) -> None:
-        """``variables`` are those that the application has given."""
-        self._rule = rule
-        self._variables = dict(variables or {})
-        self.last: object = None
+class Seam(ABC):
+    """Where the parts of one subscription join: the last cursor, and those that may come twice."""
+
+    __slots__ = ("_before", "_is_sent", "_looks", "_recent", "last")
+
+    def __init__(self, last: object = None) -> None:
+        """``last``: the cursor to begin behind."""
+        self.last: object = last
         # Digests: a cursor may be as long as its server likes.
         self._recent: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._before: frozenset[bytes] = frozenset()
-        self._looks = 0
-        self._is_new = False
+        self._looks: int = 0
+        self._is_sent: bool = False
 
-    def __call__(self, value: T) -> bool:
-        cursor = self._rule.cursor(value)
-        if cursor is None:
-            return True
+    def is_new(self, cursor: object) -> bool:
+        """Take the cursor of an event; ``False`` for one that came before the parts joined."""
         digest = blake2b(_encode(cursor), digest_size=16).digest()
         if self._looks:
             self._looks -= 1
             if digest in self._before:
                 return False
-        self._is_new = False
+        self._is_sent = False
         self.last = cursor
         self._recent.append(digest)
         return True
 
-    def resumed(self) -> dict[str, object] | None:
-        """Return the variables to subscribe anew with."""
-        given = dict(self._variables)
+    def resumed(self, request: Subscribe) -> Subscribe:
+        """Return the request to subscribe with, behind the last cursor if there is one."""
         if self.last is not None:
-            self._is_new = True
+            self._is_sent = True
             # What comes twice need not come first: a server may begin before all that it has ever sent.
             self._before, self._looks = frozenset(self._recent), _REMEMBERED
-            given[self._rule.argument] = msgspec.to_builtins(self.last, enc_hook=str)
-        return given or None
+        return self._request(request)
+
+    @abstractmethod
+    def _request(self, request: Subscribe) -> Subscribe: ...
 
     def forget(self) -> None:
         """Begin anew: there is a gap behind the last cursor."""
-        self.last, self._is_new, self._looks = None, False, 0
+        self.last, self._is_sent, self._looks = None, False, 0
         self._recent.clear()
 
     def is_refused(self, errors: Sequence[GraphQLError]) -> bool:
         """Tell whether errors refuse the cursor, where it was sent and nothing new has come since."""
-        return self._is_new and any(
-            "cursor" in f"{error.message} {error.code or ''}".lower() for error in errors
-        )
+        return self._is_sent and any(map(self._refuses, errors))
+
+    def _refuses(self, error: GraphQLError) -> bool:
+        return "cursor" in f"{error.message} {error.code or ''}".lower()
+
+
+@final
+class VariableSeam(Seam, Generic[T]):
+    """The seam of :class:`ResumeBy`. Called with each event, as a filter."""
+
+    __slots__ = ("_rule", "_variables")
+
+    def __init__(self, rule: ResumeBy[T], variables: Mapping[str, object] | None) -> None:
+        """``variables`` are those that the application has given."""
+        super().__init__()
+        self._rule: ResumeBy[T] = rule
+        self._variables: dict[str, object] = dict(variables or {})
+
+    def __call__(self, value: T) -> bool:
+        cursor = self._rule.cursor(value)
+        return cursor is None or self.is_new(cursor)
+
+    def _request(self, request: Subscribe) -> Subscribe:
+        given = dict(self._variables)
+        if self.last is not None:
+            given[self._rule.argument] = msgspec.to_builtins(self.last, enc_hook=str)
+        return msgspec.structs.replace(request, variables=given or None)
+
+
+@final
+class ExtensionSeam(Seam):
+    """The seam of :class:`ResumeByExtension`."""
+
+    __slots__ = ()
+
+    def _request(self, request: Subscribe) -> Subscribe:
+        extensions = {"delivery-guarantee": "cursor"}
+        if self.last is not None:
+            extensions["cursor"] = str(self.last)
+        return msgspec.structs.replace(request, extensions=extensions)
+
+    def _refuses(self, error: GraphQLError) -> bool:
+        if error.code == "DELIVERY_GUARANTEE_UNSUPPORTED":
+            return False  # no cursor would help
+        return error.code == "DELIVERY_GUARANTEE_UNSATISFIABLE" or super()._refuses(error)

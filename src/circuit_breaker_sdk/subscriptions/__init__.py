@@ -3,7 +3,7 @@
 from circuit_breaker_sdk.delivery.acknowledgements import PendingEvent
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter
 from circuit_breaker_sdk.delivery.interval_queries import Changes
-from circuit_breaker_sdk.delivery.resume_by import ResumeBy
+from circuit_breaker_sdk.delivery.resume_by import ResumeBy, ResumeByExtension
 from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
 from circuit_breaker_sdk.delivery.subscription_state import (
     Continuity,
@@ -35,6 +35,7 @@ __all__ = [
     "Operation",
     "PendingEvent",
     "ResumeBy",
+    "ResumeByExtension",
     "Snapshot",
     "Subscription",
     "SubscriptionBuilder",

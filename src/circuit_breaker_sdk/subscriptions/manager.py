@@ -23,7 +23,6 @@ from circuit_breaker_sdk.delivery.decoding import event_decoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.interval_queries import Changes
-from circuit_breaker_sdk.delivery.resume_by import Seam
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
@@ -206,11 +205,14 @@ class SubscriptionManager:
         member, link, refused = await self._link(is_critical=is_critical)
         self._check_open()
         begin = operation.begin if after is None else None
+        seam = operation.seam(variables, after)
         after = after if link.resume_negotiated else None
         extensions = operation.extensions(link, after=after)
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )
+        if seam is not None and not link.resume_negotiated:
+            request = seam.resumed(request)
         delivery: Delivery[T] = Delivery(
             label=operation.label,
             decoder=event_decoder(
@@ -229,8 +231,8 @@ class SubscriptionManager:
         )
         delivery.begin = begin
         delivery.consumer.latency = self._latency
-        if operation.resume is not None:
-            delivery.resume_by(Seam(operation.resume, variables))
+        if seam is not None:
+            delivery.resume_by(seam)
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)
         handle = into(delivery)
         # Registered before the message is written: an answer can never come too early.

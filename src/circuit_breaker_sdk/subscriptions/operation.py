@@ -10,7 +10,7 @@ import msgspec
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Link
 from circuit_breaker_sdk.delivery.decoding import DecodeHook
-from circuit_breaker_sdk.delivery.resume_by import ResumeBy
+from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam, ResumeBy, ResumeByExtension, VariableSeam
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.recovery.gaps import GapHandler
 
@@ -50,11 +50,19 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     buffer: BufferLimits | None = None
     after: str | None = None
     begin: Mapping[str, object] | None = None
-    resume: ResumeBy[T] | None = None
+    resume: ResumeBy[T] | ResumeByExtension | None = None
     cursor_key: str | None = None
     on_gap: GapHandler | None = None
     snapshot: Callable[[], Awaitable[object]] | None = None
     critical: bool | None = None
+
+    def seam(
+        self, variables: Mapping[str, object] | None, after: str | None
+    ) -> VariableSeam[T] | ExtensionSeam | None:
+        """Return what resumes it at a server with cursors of its own."""
+        if isinstance(self.resume, ResumeByExtension):
+            return ExtensionSeam(after)
+        return None if self.resume is None else VariableSeam(self.resume, variables)
 
     def extensions(self, link: Link, *, after: str | None) -> dict[str, object] | None:
         """Return the extensions of its first request, behind a cursor or where it begins.

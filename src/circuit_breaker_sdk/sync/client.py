@@ -25,7 +25,7 @@ from circuit_breaker_sdk.config import (
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject
 from circuit_breaker_sdk.domains.execution import Result
-from circuit_breaker_sdk.subscriptions import CursorStore, Gap, ResumeBy
+from circuit_breaker_sdk.subscriptions import CursorStore, Gap, ResumeBy, ResumeByExtension
 from circuit_breaker_sdk.sync.base import SyncClientBase
 from circuit_breaker_sdk.sync.subscription import SyncSubscription, on_executor, start
 
@@ -206,7 +206,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
-        resume: ResumeBy[JSONObject] | None = None,
+        resume: ResumeBy[JSONObject] | ResumeByExtension | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
@@ -228,7 +228,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
-        resume: ResumeBy[T] | None = None,
+        resume: ResumeBy[T] | ResumeByExtension | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
@@ -249,7 +249,7 @@ class SyncClient(SyncClientBase):
         operation_name: str | None = None,
         buffer: BufferLimits | None = None,
         after: str | None = None,
-        resume: ResumeBy[Any] | None = None,
+        resume: ResumeBy[Any] | ResumeByExtension | None = None,
         cursor_key: str | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         snapshot: Callable[[], object] | None = None,
