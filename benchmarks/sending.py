@@ -33,9 +33,7 @@ _LIMIT_OF = {"ours": "limit", IN_MEMORY: "limit, log in memory"}
 PATIENT: dict[str, Any] = {
     "ping_seconds": 3600.0,
     "max_connections_per_address": 100_000,
-    "rates": RateSettings(
-        connects_per_second=None, subscribes_per_second=None, operations_per_second=None
-    ),
+    "rates": RateSettings(connects_per_second=None, subscribes_per_second=None, operations_per_second=None),
 }
 """What is raised for the load: it comes from one address, and begins all at once."""
 _OF_WORKFLOW = f"subscription($w: String) {{ resourceUpdates(workflowId: $w) {{ {FIELDS} }} }}"

@@ -255,10 +255,13 @@ class Client(ClientStatus):
         :raises UsageError: the document or the type cannot be used. Starting it raises what
             :meth:`SubscriptionBuilder.subscribe` does.
         """
-        check_types(buffer=(buffer, BufferLimits))
+        check_types(buffer=(buffer, BufferLimits), resume=(resume, (ResumeBy, ResumeByExtension)))
         check_type(type, decode_hook)
+        document = checked_text(document, "document")
+        if isinstance(resume, ResumeBy):
+            resume.check(document)
         operation: Operation[Any] = Operation(
-            document=checked_text(document, "document"),
+            document=document,
             type=type,
             decode_hook=decode_hook,
             variables=variables,

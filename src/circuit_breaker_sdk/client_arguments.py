@@ -110,8 +110,9 @@ def _checked_context(given: object) -> tls.SSLContext | None:
     return given
 
 
-def check_types(**given: tuple[object, type]) -> None:
-    """Refuse arguments of another type; each is ``name=(value, type)``, and ``None`` fits."""
+def check_types(**given: tuple[object, type | tuple[type, ...]]) -> None:
+    """Refuse arguments of another type; each is ``name=(value, type or types)``, and ``None`` fits."""
     for name, (value, kind) in given.items():
         if value is not None and not isinstance(value, kind):
-            raise UsageError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
+            kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            raise UsageError(f"{name} must be of type {kinds}, not {type(value).__name__}")

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from circuit_breaker_sdk import (
     ResumeBy,
     Subscription,
     SubscriptionFailed,
+    UsageError,
 )
 from circuit_breaker_sdk.streams import ResumeByExtension
 from circuit_breaker_sdk.testing import FaultProxy
@@ -232,3 +233,31 @@ async def test_a_server_without_cursors_refuses_the_subscription_by_name() -> No
         subscription = await w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
         with pytest.raises(SubscriptionFailed, match="DELIVERY_GUARANTEE_UNSUPPORTED"):
             await anext(subscription)
+
+
+async def test_a_cursor_in_the_extensions_needs_a_websocket() -> None:
+    async with CursorServer() as server, Client(server.url, transports=("sse",)) as client:
+        with pytest.raises(UsageError, match="over WebSockets only"):
+            await client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
+
+
+async def later(_order: object) -> object:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        ("after", "resume must be of type ResumeBy or ResumeByExtension, not str"),
+        (ResumeBy(argument="$after", cursor=str), "no variable \\$\\$after: argument is its name, without"),
+        (ResumeBy(argument="aft", cursor=str), "no variable \\$aft"),
+        (ResumeBy(argument="after", cursor=later), "cursor is a plain function of an event, not <function"),
+        (ResumeBy(argument="after", cursor="id"), "cursor is a plain function of an event, not 'id'"),  # type: ignore[arg-type]  # that is the point
+    ],
+)
+async def test_what_would_fail_at_the_first_lost_connection_is_refused_at_once(
+    resume: Any, message: str
+) -> None:
+    async with Client("ws://127.0.0.1:1/graphql") as client:
+        with pytest.raises(UsageError, match=message):
+            await client.subscribe(FIELD, resume=resume)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Final, Generic, TypeVar, final
 
 import msgspec
 
-from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
 __all__ = ["ExtensionSeam", "ResumeBy", "ResumeByExtension", "Seam", "VariableSeam"]
@@ -41,6 +43,20 @@ class ResumeBy(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     argument: str
     cursor: Callable[[T], object]
+
+    def check(self, document: str) -> None:
+        """Refuse what would fail at the first lost connection only.
+
+        :raises UsageError: the document has no such variable, or ``cursor`` is not a plain function.
+        """
+        name = str(self.argument)
+        if not re.search(rf"\${re.escape(name)}\b", document):
+            raise UsageError(
+                f"ResumeBy: the document has no variable ${name}: argument is its name, without the dollar"
+            )
+        cursor: object = self.cursor
+        if not callable(cursor) or inspect.iscoroutinefunction(cursor):
+            raise UsageError(f"ResumeBy: cursor is a plain function of an event, not {cursor!r:.60}")
 
 
 @final

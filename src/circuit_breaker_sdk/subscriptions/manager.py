@@ -23,6 +23,7 @@ from circuit_breaker_sdk.delivery.decoding import event_decoder
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.interval_queries import Changes
+from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
@@ -206,6 +207,8 @@ class SubscriptionManager:
         self._check_open()
         begin = operation.begin if after is None else None
         seam = operation.seam(variables, after)
+        if isinstance(seam, ExtensionSeam) and link in self._links:
+            raise UsageError("ResumeByExtension works over WebSockets only, and none is used here")
         after = after if link.resume_negotiated else None
         extensions = operation.extensions(link, after=after)
         request = Subscribe(
