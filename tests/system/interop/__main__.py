@@ -34,8 +34,8 @@ from tests.system.interop.event_sources import run_event_sources
 from tests.system.interop.legacy_clients import run_legacy_client
 from tests.system.interop.legacy_servers import run_legacy_server
 from tests.system.interop.node import HERE, node, node_server
+from tests.system.interop.servers import run_servers
 from tests.system.interop.sse_clients import run_graphql_sse_client
-from tests.system.interop.sse_servers import run_sse_servers
 
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
 _PATIENCE_SECONDS = 30.0
@@ -44,7 +44,7 @@ _PATIENCE_SECONDS = 30.0
 @contextlib.asynccontextmanager
 async def graphql_ws_server() -> AsyncIterator[str]:
     """Run graphql-ws on Node."""
-    async with node_server("graphql_ws_server.mjs") as port:
+    async with node_server("websocket_server.mjs", "graphql-ws", "0") as port:
         yield f"http://127.0.0.1:{port}/graphql"
 
 
@@ -147,11 +147,11 @@ def _packages() -> list[str]:
     return list(json.loads((HERE / "package.json").read_text())["dependencies"])
 
 
-_CELLS = (run_graphql_sse_client, run_event_sources, run_sse_servers, run_legacy_client, run_legacy_server)
+_CELLS = (run_graphql_sse_client, run_event_sources, run_servers, run_legacy_client, run_legacy_server)
 
 
 async def in_cells() -> bool:
-    """Run the cells of server-sent events and the legacy protocol, each printed; tell whether none failed."""
+    """Run the cells, each printed; tell whether none failed."""
     table = Table()
     for run in _CELLS:
         await run(table)

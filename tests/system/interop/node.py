@@ -1,4 +1,4 @@
-"""Programs for Node: servers that say where they listen, and clients that say what they hear."""
+"""Programs by others: servers that say where they listen, and clients on Node that say what they hear."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["HERE", "Heard", "NodeClient", "node", "node_client", "node_server"]
+__all__ = ["HERE", "Heard", "NodeClient", "node", "node_client", "node_server", "python_server"]
 
 HERE = Path(__file__).parent
 
@@ -35,15 +35,26 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 @contextlib.asynccontextmanager
 async def node_server(script: str, *arguments: str) -> AsyncIterator[int]:
     """Run a server on Node; give its port."""
-    process = await asyncio.create_subprocess_exec(
-        node(), script, *arguments, cwd=HERE, stdout=asyncio.subprocess.PIPE
-    )
+    async with _server(HERE, node(), script, *arguments) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def python_server(module: str, *arguments: str) -> AsyncIterator[int]:
+    """Run a server in a process of Python; give its port."""
+    async with _server(HERE.parents[2], sys.executable, "-m", module, *arguments) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def _server(directory: Path, *command: str) -> AsyncIterator[int]:
+    process = await asyncio.create_subprocess_exec(*command, cwd=directory, stdout=asyncio.subprocess.PIPE)
     if process.stdout is None:
         raise RuntimeError("a process with a pipe has none")
     try:
         line = (await process.stdout.readline()).decode()
         if not line.startswith("ready:"):
-            raise SystemExit(f"{script} did not start: see above")
+            raise SystemExit(f"{command} did not start: see above")
         yield int(line.removeprefix("ready:"))
     finally:
         await _end(process)

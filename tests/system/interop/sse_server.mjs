@@ -11,6 +11,11 @@ const listeners = {
   'graphql-yoga': () => createYoga({ schema, logging: false, maskedErrors: false }),
 };
 
+// graphql-sse leaves it unhandled where the client has gone in the middle of a write.
+process.on('unhandledRejection', (error) => {
+  if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') throw error;
+});
+
 const listener = listeners[process.argv[2]]();
 const methods = {};
 const server = createServer((request, response) => {
