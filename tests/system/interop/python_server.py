@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from strawberry.asgi import GraphQL as StrawberryApp
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_WS_PROTOCOL
 
 _CANNOT_BE_TOLD: Final = "this one cannot be told"
 _SDL: Final = """
@@ -118,6 +118,7 @@ def _ariadne(handler: GraphQLTransportWSHandler | GraphQLWSHandler) -> AriadneAp
 _APPS: Final[dict[str, Callable[[], Any]]] = {
     "Strawberry": lambda: _strawberry(GRAPHQL_TRANSPORT_WS_PROTOCOL),
     "Strawberry, legacy protocol": lambda: _strawberry(GRAPHQL_WS_PROTOCOL),
+    "Strawberry, server-sent events": lambda: _strawberry(GRAPHQL_SSE_PROTOCOL),
     "Ariadne": lambda: _ariadne(GraphQLTransportWSHandler()),
     "Ariadne, legacy protocol": lambda: _ariadne(GraphQLWSHandler(keepalive=0.1)),
 }

@@ -33,6 +33,7 @@ _SINGLE, _DISTINCT, _YOGA = (
     "graphql-yoga",
 )
 _PYTHON = ("Strawberry", "Ariadne", "Strawberry, legacy protocol", "Ariadne, legacy protocol")
+_STRAWBERRY_SSE = "Strawberry, server-sent events"
 _NODE = ("graphql-ws", "graphql-yoga, WebSocket")
 _CLOSING = ("graphql-ws", "Strawberry")
 """They close the connection over a document that cannot be parsed: the neighbour begins anew."""
@@ -58,7 +59,7 @@ class _Server:
 
     async def start(self) -> None:
         port = str(self.port)
-        if self.which in _PYTHON:
+        if self.which in (*_PYTHON, _STRAWBERRY_SSE):
             server = python_server("tests.system.interop.python_server", self.which, port)
         else:
             script = "websocket_server.mjs" if self.which in _NODE else "sse_server.mjs"
@@ -255,6 +256,7 @@ async def run_servers(table: Table) -> None:
         ("ours", _DISTINCT, sse, told),
         ("ours", _YOGA, sse, told),
         ("ours, told of no transport", _YOGA, sse, {}),
+        ("ours", _STRAWBERRY_SSE, sse, told),
         *(("ours", which, websocket, {}) for which in (*_NODE, *_PYTHON)),
     ):
         server = _Server(which)
