@@ -209,6 +209,7 @@ def run(program: str, w: World, *, expected: str) -> float:
 
 INTERRUPTED = """
 import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a job in the background
 from circuit_breaker_sdk import SyncClient
 before = threading.enumerate()
 def interrupt():
@@ -226,6 +227,7 @@ except KeyboardInterrupt:
 
 INTERRUPTED_CALL = """
 import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a job in the background
 from circuit_breaker_sdk import SyncClient
 def interrupt():
     main = threading.main_thread().ident

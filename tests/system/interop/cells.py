@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import final
 
@@ -47,7 +48,7 @@ async def until(condition: Callable[[], object], why: str, *, seconds: float = P
 class Table:
     """Runs cells, and prints a line of JSON for each.
 
-    :ivar failed: whether one was not ok.
+    :ivar counts: how many went which way.
 
     Example::
 
@@ -55,7 +56,7 @@ class Table:
     """
 
     def __init__(self) -> None:
-        self.failed = False
+        self.counts = Counter({"ok": 0, "not ok": 0, "not possible": 0})
 
     async def run(self, client: str, server: str, scenario: str, cell: Awaitable[object]) -> None:
         """Run a cell, and print how it went."""
@@ -69,7 +70,7 @@ class Table:
         except Exception as error:
             logging.getLogger(__name__).debug("not ok", exc_info=error)
             outcome = f"not ok ({str(error) or type(error).__name__})"
-        self.failed |= outcome.startswith("not ok")
+        self.counts[outcome.partition(" (")[0]] += 1
         seconds = round(time.monotonic() - began, 1)
         line = {"client": client, "server": server, "scenario": scenario}
         sys.stdout.write(json.dumps({**line, "outcome": outcome, "seconds": seconds}) + "\n")
