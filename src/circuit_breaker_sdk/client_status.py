@@ -1,4 +1,4 @@
-"""What a client tells of itself."""
+"""State, health and counters of a client."""
 
 from __future__ import annotations
 

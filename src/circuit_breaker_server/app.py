@@ -84,7 +84,7 @@ class Server:
         self._closed = asyncio.Event()
         self._draining = Draining()
         self.instruments = Instruments()
-        """What the server counts and measures."""
+        """Counters and measurements of the server."""
         self._endpoints: Endpoints | None = None
         self.failure: str | None = None
         """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""

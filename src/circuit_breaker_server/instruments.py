@@ -1,4 +1,4 @@
-"""What the server counts and measures, by the names under which it is exported.
+"""Counters and measurements of the server, by the names under which it is exported.
 
 The parts of the server add to plain attributes, and nothing is computed until someone reads
 (:meth:`Instruments.samples`). Values of labels are fixed here: no client can make new ones.

@@ -21,7 +21,7 @@ from circuit_breaker_sdk.urls import redacted
 __all__ = ["open_connection"]
 
 _ANSWERED_BLINDLY: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE})
-"""What a server says right behind the upgrade to a subprotocol that it has named, and does not speak.
+"""Close codes sent right behind the upgrade to a subprotocol that the server has named, and does not speak.
 
 The WebSocket library below subscriptions-transport-ws answers with the first that is offered, whatever it is.
 """

@@ -70,7 +70,7 @@ class CursorExtensions(msgspec.Struct, gc=False):
 
 
 Extensions: TypeAlias = ResumeExtensions | CursorExtensions
-"""What is read of ``extensions``."""
+"""The ``extensions`` of an execution result, in the form that is decoded."""
 
 
 class Data(Protocol[T_co]):

@@ -73,7 +73,7 @@ _ENOUGH_EVENTS: Final = 256
 
 @final
 class Look:
-    """What was seen of a subscription when its client's health was asked for last.
+    """State of a subscription when its client's health was asked for last.
 
     :ivar events: how many it had received by then.
     :ivar event_at: when the last of them came, to the time between two looks.

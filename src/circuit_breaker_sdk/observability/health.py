@@ -184,7 +184,7 @@ class MemoryHolder(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class MemoryStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What all buffers hold, and may hold; ``holders`` are those that hold most, the fullest first.
+    """Bytes that all buffers hold, and may hold; ``holders`` are those that hold most, the fullest first.
 
     Example::
 

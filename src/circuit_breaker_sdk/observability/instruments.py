@@ -1,4 +1,4 @@
-"""What a client counts and measures, by the names under which it is exported.
+"""Counters and measurements of a client, by the names under which it is exported.
 
 Nothing is computed until someone reads (:func:`samples`), and then from the counters that are there anyway
 and from one look at the client's health. Values of labels are fixed here.

@@ -65,7 +65,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What :meth:`Client.measure_latency` has measured.
+    """Measurements of :meth:`Client.measure_latency`.
 
     :ivar handler: how long handlers took, async ones until they were done.
     :ivar wire_to_handler: from the read that brought an event to the call of its plain handler.

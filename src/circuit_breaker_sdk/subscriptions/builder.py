@@ -22,7 +22,7 @@ from circuit_breaker_sdk.subscriptions.subscription import Subscription
 __all__ = ["SubscriptionBuilder"]
 
 _MAX_LAST: Final = 1_000
-"""What this project's servers allow."""
+"""Most events that this project's servers go back by ``last``."""
 
 T = TypeVar("T")
 

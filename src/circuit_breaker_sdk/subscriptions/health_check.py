@@ -48,7 +48,7 @@ class _Backlog(NamedTuple):
 
 @final
 class _Survey:
-    """What one look at all subscriptions has found.
+    """Result of one look at all subscriptions.
 
     ``by_link`` has how many each link carries: of a stream that is on none, under ``None``.
     """

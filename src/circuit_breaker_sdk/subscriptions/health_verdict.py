@@ -17,7 +17,7 @@ _Reason = tuple[Verdict, str]
 
 
 class Finding(NamedTuple):
-    """What was found of one connection.
+    """Findings about one connection.
 
     :ivar is_silent_by_fault: it should bring something, pongs at least, and nothing on our side keeps it.
     :ivar away_seconds: for how long each of its subscriptions that has lost its connection has been without.
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What was found of a client.
+    """Findings about a client.
 
     :ivar waiting: of each subscription whose consumer takes nothing: for how long, label, id, and whether its
         stream is stopped.

@@ -148,12 +148,12 @@ class SubscriptionManager:
 
     @property
     def max_buffered_bytes(self) -> int:
-        """What :attr:`buffered_bytes` may be."""
+        """The bound of :attr:`buffered_bytes`, in bytes."""
         return self._budget.max_bytes
 
     @property
     def latency(self) -> Latency | None:
-        """What measures the handlers of all subscriptions; ``None``: nothing does."""
+        """The measurement of all subscriptions' handlers; ``None`` while there is none."""
         return self._latency
 
     def measure(self, latency: Latency | None) -> None:

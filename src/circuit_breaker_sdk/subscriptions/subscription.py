@@ -98,7 +98,7 @@ class Subscription(Generic[T_co]):
 
     @property
     def transport(self) -> TransportKind | None:
-        """What brings its events now; ``None`` while nothing does, and where a query is asked instead."""
+        """The transport of its events now; ``None`` while there is none, or a query is asked instead."""
         link = self._delivery.link
         if isinstance(link, Connection):
             return TransportKind.WEBSOCKET

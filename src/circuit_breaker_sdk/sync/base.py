@@ -1,4 +1,4 @@
-"""What the blocking client is without its operations: its life, and what it tells of itself."""
+"""The blocking client without its operations: life, state, health and counters."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _EXIT_SECONDS: Final = 2.0
 
 
 class Reader(Protocol):
-    """What reads events of the loop in another thread."""
+    """Interface of a reader, in another thread, of the loop's events."""
 
     def end(self) -> None:
         """End it: nothing more will come; on the loop, or when that has ended."""

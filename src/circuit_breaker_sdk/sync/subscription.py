@@ -92,7 +92,7 @@ class SyncSubscription(Generic[T_co]):
 
     @property
     def transport(self) -> TransportKind | None:
-        """What brings its events now; ``None`` while nothing does."""
+        """The transport of its events now; ``None`` while there is none."""
         return self._portal.read(lambda: self._subscription.transport)
 
     def snapshot(self) -> Any:

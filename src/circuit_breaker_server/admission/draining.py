@@ -7,7 +7,7 @@ from typing import Final, final
 __all__ = ["DRAINING", "RETRY_SECONDS", "Draining"]
 
 DRAINING: Final = "the server is draining: it takes on nothing new; try again"
-"""What a client is told that comes, or subscribes, while the server drains."""
+"""The text for a client that comes, or subscribes, while the server drains."""
 
 RETRY_SECONDS: Final = 5
 """The seconds in ``Retry-After`` of what is refused meanwhile."""
