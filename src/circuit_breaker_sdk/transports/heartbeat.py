@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final, final
 
@@ -66,7 +67,7 @@ class Pulse:
     @property
     def unanswered_seconds(self) -> float:
         """For how long the latest ping has been waiting for its pong; 0 where none is waited for."""
-        return 0.0 if self._sent_at is None else self._loop.time() - self._sent_at
+        return 0.0 if self._sent_at is None else time.perf_counter() - self._sent_at
 
     def start(self) -> None:
         """Begin: the first ping goes out after one interval."""
@@ -77,7 +78,7 @@ class Pulse:
         sent_at, self._sent_at = self._sent_at, None
         if sent_at is None:
             return
-        seconds = self.round_trip_seconds = self._loop.time() - sent_at
+        seconds = self.round_trip_seconds = time.perf_counter() - sent_at
         self._after(max(0.0, self._interval_seconds - seconds), self._beat)
 
     def stop(self) -> None:
@@ -93,7 +94,8 @@ class Pulse:
         self._timer = self._loop.call_later(seconds, do)
 
     def _beat(self) -> None:
-        self._sent_at = self._loop.time()
+        # Not the loop's clock: uvloop's stands still for a turn and knows whole milliseconds only.
+        self._sent_at = time.perf_counter()
         self._after(self._timeout_seconds, self._overdue)
         self._ping()
 

@@ -9,6 +9,7 @@ import logging
 import random
 import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 from urllib.parse import urlsplit
@@ -113,7 +114,7 @@ def delay_seconds(retry: Retry, attempt: int) -> float:
 
 
 async def _attempt(target: Target, finding: Finding) -> None:
-    started = asyncio.get_running_loop().time()
+    started = time.perf_counter()
     await _reach(target, finding)
     try:
         listing = await _speak(target, finding)
@@ -126,7 +127,7 @@ async def _attempt(target: Target, finding: Finding) -> None:
             raise asyncio.CancelledError from error
         # The client's tree of errors is not documented, and a peer that lies may cause any of them.
         raise _CheckFailed(_reason(error, finding)) from error
-    finding.response_time_ms = round((asyncio.get_running_loop().time() - started) * 1000)
+    finding.response_time_ms = round((time.perf_counter() - started) * 1000)
     finding.listing = listing
 
 
