@@ -53,8 +53,9 @@ check: $(VENV)/.dev-ready  ## format, lint, types, direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-generate: $(VENV)/.dev-ready  ## write the SDK's types and clients anew from the server's schema
+generate: $(VENV)/.dev-ready  ## write the SDK's types and clients anew from the server's schema, and docs/settings.md
 	@$(BIN)/python -m scripts.generate_sdk
+	@$(BIN)/python -m scripts.settings_reference
 
 coverage-api: $(VENV)/.dev-ready  ## execute every field of the API through the SDK, and print what came of it
 	@$(BIN)/python -m scripts.coverage_api

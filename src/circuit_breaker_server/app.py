@@ -32,11 +32,12 @@ from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.listener import listen
 from circuit_breaker_server.net.metrics_port import check_exporter, serve_metrics
 from circuit_breaker_server.net.tls import TlsError, server_context
+from circuit_breaker_server.reloading import LiveParts, values_per_second
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLogError
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
-from circuit_breaker_server.security.policy import Policy, PolicySource
+from circuit_breaker_server.security.policy import Policy
 from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.security.work_budgets import Budgets
@@ -44,11 +45,13 @@ from circuit_breaker_server.server_parts import (
     make_cursors,
     observe,
     open_audit_log,
+    open_policy,
     start_engine,
     start_gateway,
     start_retention,
     warn_of_exposed_files,
 )
+from circuit_breaker_server.settings.live import Changes, changes
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
 from circuit_breaker_server.storage.secret_store import SecretStoreError
@@ -86,6 +89,7 @@ class Server:
         self.instruments = Instruments()
         """Counters and measurements of the server."""
         self._endpoints: Endpoints | None = None
+        self._live_parts: LiveParts | None = None
         self.failure: str | None = None
         """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
 
@@ -137,7 +141,7 @@ class Server:
         if self._started:
             raise RuntimeError("a server is started once: make a new one")
         self._started = True
-        logs.configure(self.settings.log_level)
+        logs.configure(self.settings.log_level, self.settings.log_format)
         if (exposure := self.settings.exposure()) is not None:
             raise ServerStartError(exposure)
         if self.settings.metrics_port is not None:
@@ -172,11 +176,8 @@ class Server:
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
         if keys is not None:
             parts.push_async_callback(keys.aclose)
-        policy = None if settings.policy_file is None else await PolicySource.open(settings.policy_file)
-        if policy is not None:
-            parts.push_async_callback(policy.aclose)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
-        permissions = Permissions(policy)
+        permissions = Permissions(await open_policy(parts, settings))
         rates = Rates(settings.rates)
         audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
@@ -198,10 +199,7 @@ class Server:
             parts, settings, log, engine, nothing=nothing, cursors=cursors, instruments=self.instruments
         )
         start_retention(parts, settings, log, engine, trail=trail, gateway=gateway)
-        slices, budgets = (
-            Slices(),
-            Budgets(None if authenticator.is_open else settings.rates.values_per_second),
-        )
+        slices, budgets = Slices(), Budgets(values_per_second(settings))
         parts.callback(slices.close)
 
         async def run(
@@ -226,7 +224,7 @@ class Server:
                     with_cursor=with_cursor,
                     slices=slices,
                     budgets=budgets,
-                    max_cost=settings.document_limits.max_cost,
+                    max_cost=documents.limits.max_cost,
                 )
             self.instruments.answered(kind, answer)
             return answer
@@ -281,6 +279,16 @@ class Server:
             draining=self._draining,
             instruments=self.instruments,
         )
+        self._live_parts = LiveParts(
+            rates=rates,
+            budgets=budgets,
+            gateway=gateway,
+            documents=documents,
+            once=once,
+            endpoints=endpoints,
+            serving=serving,
+            tls=tls,
+        )
         await serving.start(listener)
         parts.push_async_callback(serving.aclose)
         observe(
@@ -302,6 +310,27 @@ class Server:
         self.failure = str(failure)
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
+
+    def reload(self, settings: ServerSettings) -> Changes:
+        """Take over the changes of settings that need no restart, without closing a connection.
+
+        These are the rates (but not of frames), the limits of documents and of the number of connections,
+        and the server's log; ``Setting.is_live`` says it of each. The certificate is read again. The policy
+        and the API keys are watched, and need no reload.
+
+        :returns: the changes that were taken over, and those that need a restart.
+        :raises ServerStartError: the certificate cannot be used; nothing has changed.
+        """
+        if self._live_parts is None:
+            raise RuntimeError("a server takes other settings over while it runs")
+        found = changes(self.settings, settings)
+        try:
+            self._live_parts.take_over(found.settings)
+        except TlsError as error:
+            raise ServerStartError(str(error)) from error
+        self.settings = found.settings
+        logger.info("reloaded", changed=len(found.taken), need_restart=len(found.left))
+        return found
 
     async def drain(self, seconds: float | None = None) -> None:
         """Stop without haste: be not ready, take on nothing new, close what is open one by one; then stop.

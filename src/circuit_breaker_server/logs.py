@@ -1,4 +1,4 @@
-"""The server's logs, configured in one place: ``key=value`` lines on stderr.
+"""The server's logs, configured in one place: lines on stderr, of ``key=value`` or of JSON.
 
 A logger takes an event's name and facts (ids, counts, codes); payloads, variables and tokens never
 become facts.
@@ -11,7 +11,7 @@ import sys
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import FilteringBoundLogger, Processor
 
 __all__ = ["configure", "get_logger"]
 
@@ -28,19 +28,26 @@ class _Stderr:
         sys.stderr.flush()
 
 
-def configure(level: str) -> None:
+def configure(level: str, style: str = "key=value") -> None:
     """Write the server's logs of ``level`` and above; ``level`` is one of logging's names, lower case.
 
     The setting holds for the process: the server configured last decides.
+
+    :param style: ``key=value`` or ``json``.
     """
+    renderer: Processor
+    if style == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "event"], bool_as_flag=False
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(
-                key_order=["timestamp", "level", "event"], bool_as_flag=False
-            ),
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),

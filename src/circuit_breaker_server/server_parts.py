@@ -25,6 +25,7 @@ from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
+from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 from circuit_breaker_server.storage.private_files import exposed_files
@@ -34,6 +35,7 @@ __all__ = [
     "make_cursors",
     "observe",
     "open_audit_log",
+    "open_policy",
     "start_engine",
     "start_gateway",
     "start_retention",
@@ -53,6 +55,15 @@ def warn_of_exposed_files(data_dir: Path) -> None:
             files=len(exposed),
             advice=f"others than the owner may use them: chmod -R go-rwx {shlex.quote(str(data_dir))}",
         )
+
+
+async def open_policy(parts: AsyncExitStack, settings: ServerSettings) -> PolicySource | None:
+    """Open the policy, and watch it; ``None`` where the settings name none."""
+    if settings.policy_file is None:
+        return None
+    policy = await PolicySource.open(settings.policy_file)
+    parts.push_async_callback(policy.aclose)
+    return policy
 
 
 async def open_audit_log(
@@ -131,7 +142,6 @@ async def start_gateway(
     instruments: Instruments,
 ) -> Gateway:
     """Start the gateway, which fans the records of the log out to subscribers."""
-    pace = settings.rates.events_per_second
     gateway = Gateway(
         log,
         derive=derive,
@@ -141,7 +151,7 @@ async def start_gateway(
         advance_seconds=settings.advance_seconds,
         begin_seconds=settings.begin_seconds,
         cursors=cursors,
-        pacing=None if pace is None else Pacing(pace),
+        pacing=Pacing.of(settings.rates.events_per_second),
         look=Views(engine).of,
         select_nothing=nothing.select,
         skipped=engine.skipped,

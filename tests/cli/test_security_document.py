@@ -12,10 +12,9 @@ from typer.main import get_command
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.app import app
-from circuit_breaker_sdk.cli.serve import token_settings
 from circuit_breaker_sdk.cli.streams import choose
 from circuit_breaker_sdk.cli.watch import watch
-from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server import Server, ServerSettings, TokenSettings
 from circuit_breaker_server.security.policy import Policy
 from circuit_breaker_server.security.scopes import KINDS
 from tests.system.attack.suite import ATTACKS
@@ -36,9 +35,7 @@ async def test_the_secret_and_the_token_of_the_document_are_taken(
     monkeypatch.chdir(tmp_path)
     exec(block("python"), {})  # noqa: S102 (our own document)
     token = capfd.readouterr().out.strip()
-    tokens = token_settings(
-        tmp_path / "token.key", algorithm="HS256", issuer=None, audience=None, leeway_seconds=30.0
-    )
+    tokens = TokenSettings(key=tmp_path / "token.key")
     settings = ServerSettings(port=0, data_dir=tmp_path / "data", token_keys=tokens)
     async with Server(settings) as server:
         async with Client(server.url, token=token) as client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from circuit_breaker_server import logs
@@ -17,6 +19,22 @@ def test_a_line_is_key_value_on_stderr_from_the_level_on(capsys: pytest.CaptureF
     (line,) = captured.err.splitlines()
     for fact in ("level=info", "event=closed", "component=session", "code=1012", 'reason="the server'):
         assert fact in line
+
+
+def test_a_line_is_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    logs.get_logger("session").info("closed", code=1012, reason='the "server" is\nshutting down')
+    (line,) = capsys.readouterr().err.splitlines()
+    fact = json.loads(line)
+    assert fact.pop("timestamp").endswith("Z")
+    assert fact == {
+        "level": "info",
+        "event": "closed",
+        "component": "session",
+        "code": 1012,
+        "reason": 'the "server" is\nshutting down',
+    }
+    logs.configure("warning")
 
 
 def test_an_exception_is_told_with_its_trace_and_without_the_values_of_variables(

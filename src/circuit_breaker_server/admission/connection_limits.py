@@ -96,6 +96,11 @@ class Peers:
         """The number of counted connections."""
         return self._in_all
 
+    def change(self, *, max_per_address: int, max_in_all: int | None) -> None:
+        """Take other bounds; connections above them stay open."""
+        self._max_per_address = max_per_address
+        self._max_in_all = max_in_all
+
     def refusal(self, host: str) -> tuple[int, str] | None:
         """Return the HTTP status and the text to refuse one more connection with; ``None``: it has room.
 

@@ -30,6 +30,7 @@ _STEP_SECONDS: Final = 0.001
 class Endpoints:
     """The ways into the server.
 
+    :ivar principals: counts the connections of each principal.
     :ivar sessions: the WebSockets.
     :ivar streams: the streams of server-sent events.
     :ivar polls: the long polls.
@@ -44,9 +45,9 @@ class Endpoints:
 
     def __init__(self, services: Services, once: Once, health: Health) -> None:
         settings = services.settings
-        principals = PrincipalConnections(allowed=settings.max_connections_per_principal)
-        self.sessions = Sessions(services, principals)
-        self.streams = EventStreams(services, principals)
+        self.principals = PrincipalConnections(allowed=settings.max_connections_per_principal)
+        self.sessions = Sessions(services, self.principals)
+        self.streams = EventStreams(services, self.principals)
         self._shared = SharedStreams(self.streams)
         self.polls = Polls(
             services.gateway,

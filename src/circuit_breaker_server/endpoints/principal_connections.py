@@ -29,6 +29,8 @@ class PrincipalConnection(Protocol):
 class PrincipalConnections:
     """Counts the connections of each principal; callers without an id are not counted.
 
+    :ivar allowed: connections of one principal; those above another bound than before stay open.
+
     Example::
 
         if principals.enter("user-7", session, on_error=session_failed):
@@ -37,7 +39,7 @@ class PrincipalConnections:
 
     def __init__(self, *, allowed: int) -> None:
         """``allowed`` connections of one principal; for half a minute twice as many."""
-        self._allowed = allowed
+        self.allowed = allowed
         # Of each principal the connections in the order in which they began.
         self._of: dict[str, dict[PrincipalConnection, Callable[[Exception], None]]] = {}
 
@@ -51,10 +53,10 @@ class PrincipalConnections:
         if not principal:
             return True
         own = self._of.setdefault(principal, {})
-        if len(own) >= 2 * self._allowed:
+        if len(own) >= 2 * self.allowed:
             return False
         own[connection] = on_error
-        if len(own) > self._allowed:
+        if len(own) > self.allowed:
             asyncio.get_running_loop().call_later(ROTATION_SECONDS, self._end_surplus, principal)
         return True
 
@@ -67,5 +69,5 @@ class PrincipalConnections:
                 del self._of[principal]
 
     def _end_surplus(self, principal: str) -> None:
-        surplus = list(self._of.get(principal, {}).items())[self._allowed :]
+        surplus = list(self._of.get(principal, {}).items())[self.allowed :]
         call_each(surplus, lambda each: each[0].end_surplus(), lambda each, error: each[1](error))

@@ -117,6 +117,11 @@ class Pacing:
         # Buckets of polls that are not full yet, oldest first; perhaps no poll holds them any more.
         self._draining: dict[Hashable, TokenBucket] = {}
 
+    @classmethod
+    def of(cls, rate: float | None) -> Pacing | None:
+        """Return the pacing of this rate; ``None``: there is no bound."""
+        return None if rate is None else cls(rate)
+
     def __len__(self) -> int:
         """The number of buckets that are kept between polls."""
         return len(self._draining)

@@ -179,6 +179,11 @@ class Documents:
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Document | DocumentInvalid]] = {}
 
+    def change(self, limits: DocumentLimits) -> None:
+        """Take other limits; documents that were read before have to be read again."""
+        self.limits = limits
+        self._kept.clear()
+
     def __len__(self) -> int:
         """Tell how many documents are kept."""
         return len(self._kept)

@@ -100,7 +100,7 @@ class Once:
         """``slices``, ``budgets`` and ``max_cost`` are those of :func:`.execute.execute`."""
         self._slices = slices
         self._budgets = budgets
-        self._max_cost = max_cost
+        self.max_cost = max_cost
         self._cursors = cursors or Cursors(engine.epoch)
         self._engine = engine
         self._nothing = nothing
@@ -218,7 +218,7 @@ class Once:
             self._engine,
             caller,
             budgets=self._budgets,
-            max_cost=self._max_cost,
+            max_cost=self.max_cost,
         )
         if refusal is not None:
             claim.release()

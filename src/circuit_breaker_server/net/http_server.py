@@ -72,6 +72,7 @@ class Serving:
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
         peers = _peers(settings, self._counts)
+        self._peers = [peers]
         http = guarded_protocol(
             peers,
             head_seconds=settings.head_seconds,
@@ -107,9 +108,10 @@ class Serving:
         self._is_secure = tls is not None
         handshakes = None
         if tls is not None:
+            self._peers.append(_peers(settings, self._counts))
             handshakes = Handshakes(
                 context=tls,
-                peers=_peers(settings, self._counts),
+                peers=self._peers[-1],
                 handshake_seconds=settings.head_seconds,
                 close_seconds=settings.close_seconds,
             )
@@ -126,6 +128,13 @@ class Serving:
         await self._server.startup(sockets=[])
         self._acceptor.start(listener)
         self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
+
+    def change(self, settings: ServerSettings) -> None:
+        """Take other bounds of the number of connections; those above them stay open."""
+        for peers in self._peers:
+            peers.change(
+                max_per_address=settings.max_connections_per_address, max_in_all=settings.max_connections
+            )
 
     async def aclose(self) -> None:
         """Accept no more, flush and close every connection: WebSockets with 1012."""

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-__all__ = ["TlsError", "server_context"]
+__all__ = ["TlsError", "load_certificate", "server_context"]
 
 _MAX_FILE_BYTES: Final = 1024 * 1024
 
@@ -30,6 +30,19 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
         context = server_context(Path("server.pem"), Path("server.key"))
     """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["http/1.1"])
+    load_certificate(context, cert, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    """Use a certificate for the handshakes to come. The files are checked before anything changes.
+
+    :raises TlsError: as :func:`server_context`.
+    """
     try:
         certificate = x509.load_pem_x509_certificates(_file(cert, "the certificate"))[0]
         public = certificate.public_key()
@@ -44,17 +57,12 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
         raise TlsError(f"the key of the certificate {key}: is no private key in PEM") from None
     if private.public_key() != public:
         raise TlsError(f"the key of the certificate {key}: is not that of the first certificate in {cert}")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(["http/1.1"])
     try:
         # A password, so that no question is asked at the terminal.
         context.load_cert_chain(cert, key, password="")
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror
         raise TlsError(f"the certificate {cert}: cannot be used for TLS with {key} ({reason})") from None
-    return context
 
 
 def _file(path: Path, what: str) -> bytes:

@@ -33,12 +33,8 @@ class Rates:
 
     def __init__(self, settings: RateSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._limits: dict[Asked, int | None] = {
-            "connects": settings.connects_per_second,
-            "subscribes": settings.subscribes_per_second,
-            "operations": settings.operations_per_second,
-            "polls": settings.polls_per_second,
-        }
+        self._limits: dict[Asked, int | None] = {}
+        self.change(settings)
         # When requests were taken, by kind and key. Keys come from addresses, without end: the ones that were
         # used longest ago go first, once their window is over.
         self._taken: OrderedDict[tuple[Asked, str], deque[float]] = OrderedDict()
@@ -47,6 +43,15 @@ class Rates:
     def keys(self) -> int:
         """The number of principals and addresses that are remembered."""
         return len(self._taken)
+
+    def change(self, settings: RateSettings) -> None:
+        """Take other limits; what was counted stays counted."""
+        self._limits = {
+            "connects": settings.connects_per_second,
+            "subscribes": settings.subscribes_per_second,
+            "operations": settings.operations_per_second,
+            "polls": settings.polls_per_second,
+        }
 
     def take(self, asked: Asked, key: str) -> float | None:
         """Count a request and return ``None``, or refuse it and return the seconds to wait."""

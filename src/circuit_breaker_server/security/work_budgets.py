@@ -37,6 +37,10 @@ class Budgets:
         """The number of principals and addresses that are remembered."""
         return len(self._left)
 
+    def change(self, per_second: float | None) -> None:
+        """Add so much from now on; what each has left is bounded by it."""
+        self._per_second = per_second
+
     def spend(self, key: str, cost: float) -> float | None:
         """Spend and return ``None``, or spend nothing and return the seconds to wait.
 

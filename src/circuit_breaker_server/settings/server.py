@@ -21,6 +21,7 @@ from circuit_breaker_server.settings.tokens import TokenSettings
 
 __all__ = ["ServerSettings"]
 
+_LOG_FORMATS: Final = ("key=value", "json")
 _NOT_POSITIVE: Final = frozenset({"port", "metrics_port", "insecure", "api_keys", "audit", "enforce_budgets"})
 
 
@@ -33,7 +34,8 @@ class ServerSettings:
     :ivar host: the address to listen on.
     :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
     :ivar tls_cert: serves HTTPS and WSS, TLS 1.2 and later, with this certificate in PEM, first of the file;
-        those between it and the authority follow. It is read once, at the start. ``None``: without TLS.
+        those between it and the authority follow. It is read at the start and by
+        :meth:`Server.reload`. ``None``: without TLS.
     :ivar tls_key: its private key in PEM, without a password.
     :ivar ring_size: events a channel keeps encoded; a subscriber further behind is read from the log.
     :ivar ring_bytes: encoded bytes a channel keeps; the older events are dropped first.
@@ -141,6 +143,7 @@ class ServerSettings:
     :ivar answer_limits: bounds of the answers of providers, MCP servers and token endpoints.
     :ivar caller_limits: the shares of tenants and principals in what all of them use.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+    :ivar log_format: ``key=value`` or ``json``: one line for each event, on stderr.
 
     Example::
 
@@ -216,6 +219,7 @@ class ServerSettings:
     answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
     caller_limits: CallerLimits = field(default_factory=CallerLimits)
     log_level: str = "warning"
+    log_format: str = "key=value"
 
     def __post_init__(self) -> None:
         positive = {
@@ -229,7 +233,10 @@ class ServerSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key (--tls-cert, --tls-key) go together: set both or none")
         if self.policy_file is not None and self.token_keys is None and not self.api_keys:
-            raise ValueError("policy_file says who may do what: set token_keys or api_keys as well")
+            raise ValueError(
+                "policy_file says who may do what: set token_keys or api_keys "
+                "(--token-key-file, --api-keys) as well"
+            )
         lists: tuple[tuple[str, Iterable[str], Callable[[str], object]], ...] = (
             ("allowed_origins", self.allowed_origins, origin_parts),
             ("allowed_hosts", self.allowed_hosts, host_name),
@@ -249,6 +256,8 @@ class ServerSettings:
             raise ValueError(f"metrics_port must be between 0 and 65535, not {self.metrics_port}")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
+        if self.log_format not in _LOG_FORMATS:
+            raise ValueError(f"log_format must be one of {', '.join(_LOG_FORMATS)}, not {self.log_format!r}")
 
     @property
     def is_open(self) -> bool:

@@ -54,3 +54,8 @@ class RecentlyUsed(Generic[K, V]):
         while len(self._kept) > self.max_entries or self._characters > self.max_characters:
             _, (_, gone) = self._kept.popitem(last=False)
             self._characters -= gone
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+        self._characters = 0

@@ -11,7 +11,7 @@ import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import Stop
-from circuit_breaker_sdk.cli.serve import serve
+from circuit_breaker_sdk.cli.serve import serve, settings_reader
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.admission.hosts import Hosts
 
@@ -112,9 +112,9 @@ async def test_hosts_are_asked_for_where_being_on_this_machine_is_the_permission
 
 
 @pytest.mark.parametrize("wrong", ["", "http://app.test", "app.test/x", "a b", "*"])
-async def test_serve_says_what_is_no_host(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
-) -> None:
-    code = await serve(Stop(), host="127.0.0.1", port=0, data=tmp_path, allowed_hosts=[wrong])
+async def test_serve_says_what_is_no_host(capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    code = await serve(
+        Stop(), settings_reader(None, (), {"--allowed-host": ("network.allowed_hosts", (wrong,))})
+    )
     assert code == ExitCode.USAGE
     assert "is no host" in capsys.readouterr().err

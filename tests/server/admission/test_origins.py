@@ -9,7 +9,7 @@ import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import Stop
-from circuit_breaker_sdk.cli.serve import serve
+from circuit_breaker_sdk.cli.serve import serve, settings_reader
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.admission.origins import Origins
 
@@ -97,8 +97,9 @@ async def test_posts_and_upgrades_of_other_pages_are_refused_and_those_of_named_
                 assert socket.protocol == "graphql-transport-ws"
 
 
-async def test_serve_says_what_is_no_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
-    code = await serve(Stop(), host="127.0.0.1", port=0, data=tmp_path, allowed_origins=["*"])
+async def test_serve_says_what_is_no_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    code = await serve(
+        Stop(), settings_reader(None, (), {"--allowed-origin": ("network.allowed_origins", ("*",))})
+    )
     assert code == ExitCode.USAGE
     assert "'*' is no origin" in capsys.readouterr().err
