@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import queue
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,8 +156,10 @@ def test_so_many_may_be_pending_and_the_others_wait() -> None:
         with pytest.raises(TimeoutError):
             events.next(0.05)
         assert ticks.acknowledged(max_pending=3).next(PATIENCE_SECONDS).value == 2, "another has more room"
-        threading.Timer(0.05, one.ack).start()
+        later = threading.Timer(0.05, one.ack)
+        later.start()
         assert events.next(PATIENCE_SECONDS).value == 3
+        later.join()
 
 
 def test_a_loop_that_is_left_goes_on_there_the_next_time() -> None:
@@ -336,6 +339,37 @@ def test_a_wait_for_the_store_that_times_out_takes_nothing_back() -> None:
         store.may_save.set()
         two.ack()
         assert store.saved[-1] == "fake.2"
+
+
+def test_no_cursor_is_stored_before_all_events_up_to_it_are_acknowledged() -> None:
+    acknowledged: set[int] = set()
+    early: list[str] = []
+
+    class Store(SlowStore):
+        async def save(self, key: str, cursor: str) -> None:
+            until = int(cursor.removeprefix("fake."))
+            if not acknowledged.issuperset(range(until)):
+                early.append(cursor)
+            await super().save(key, cursor)
+
+    def acknowledge(events: list[SyncPendingEvent[int]]) -> None:
+        for event in random.Random(events[0].value).sample(events, len(events)):  # noqa: S311 (any order does)
+            acknowledged.add(event.value)
+            event.ack()
+
+    store = Store()
+    with world() as w, ThreadPoolExecutor(8) as workers, SyncClient(w.url, cursor_store=store) as client:
+        ticks = client.subscribe(TICKS, type=int, cursor_key="k")
+        w.ticks(*range(600))
+        events = ticks.acknowledged(max_pending=450)
+        running = []
+        for start in range(0, 600, 50):
+            taken = take(events, 50)
+            assert [event.value for event in taken] == list(range(start, start + 50))
+            running.append(workers.submit(acknowledge, taken))
+        for each in running:
+            each.result(PATIENCE_SECONDS)
+        assert (early, store.saved[-1], ticks.cursor) == ([], "fake.600", "fake.600")
 
 
 def test_a_store_that_fails_is_told_and_tried_again() -> None:

@@ -51,8 +51,8 @@ class SyncPendingEvent(Generic[T_co]):
 
         :param timeout: seconds to wait for the store; ``None``: as long as it takes.
         :raises TimeoutError: the store has not answered in time; saving is tried again.
-        :raises UsageError: the client is closed, so that the event comes again to the next one; this is the
-            client's own loop, or a fork.
+        :raises UsageError: the client is closed, and the event may come again; or this is the client's own
+            loop, or a fork.
         :raises Exception: what the store raises. The event stays acknowledged, and saving is tried again.
         """
         # Two steps: where the wait for the second is left, the first is done all the same.
