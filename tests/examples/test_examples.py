@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -21,7 +22,6 @@ PATIENCE_SECONDS = 30.0
 
 FINITE = {
     "first.py": ["review", "approved"],
-    "blocking.py": ["review", "approved", "nothing more"],
     "workflow_events.py": ["RESOURCE_CREATED", "ACTIVITY_EXECUTED", "RESOURCE_STATE_CHANGED"],
     "agent_executions.py": ["STARTED {'input': {'subject': 'Hello'}}", "PROGRESS", "COMPLETED"],
     "llm_stream.py": ["One call, no race, every piece in order.", "16 tokens, 0.000024 USD"],
@@ -30,6 +30,8 @@ FINITE = {
     "cost_updates.py": ["BUDGET_RESET", "COST_INCURRED: +0.000018 USD for echo/echo", "BUDGET_EXHAUSTED"],
 }
 ENDLESS = {"resource_and_llm.py", "workflow_and_costs.py"}
+FORMS = ["", "blocking/"]
+ONLY_BLOCKING = {"blocking/first.py": ["nothing more"]}
 
 
 @contextlib.asynccontextmanager
@@ -69,27 +71,35 @@ async def line(process: asyncio.subprocess.Process) -> str:
     return (await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS)).decode().strip()
 
 
-def test_every_example_is_run_and_short() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == FINITE.keys() | ENDLESS
-    for path in EXAMPLES.glob("*.py"):
+@pytest.mark.parametrize("form", FORMS)
+def test_every_example_is_run_and_short(form: str) -> None:
+    assert {path.name for path in (EXAMPLES / form).glob("*.py")} == FINITE.keys() | ENDLESS
+    for path in (EXAMPLES / form).glob("*.py"):
         assert len(path.read_text().splitlines()) <= 40, path.name
 
 
+def test_no_blocking_example_uses_asyncio() -> None:
+    for path in (EXAMPLES / "blocking").glob("*.py"):
+        assert re.findall(r"import asyncio|async |await ", path.read_text()) == [], path.name
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", FINITE)
-async def test_it_prints_what_it_promises(name: str, tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, running(name, server.url) as process:
+async def test_it_prints_what_it_promises(name: str, form: str, tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, running(form + name, server.url) as process:
         printed = await ended(process)
     at = 0
-    for expected in FINITE[name]:
+    for expected in FINITE[name] + ONLY_BLOCKING.get(form + name, []):
         at = printed.find(expected, at)
         assert at >= 0, f"{expected!r} is not in {printed!r}, in this order"
 
 
-async def test_a_resource_and_a_completion_are_followed_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_resource_and_a_completion_are_followed_until_interrupted(form: str, tmp_path: Path) -> None:
     async with serving(tmp_path) as server, Client(server.url) as client:
         workflow = await create_review_workflow(client)
         resource = await client.workflows.create_resource(workflow_id=workflow.id)
-        async with running("resource_and_llm.py", server.url, resource.id, "r1") as process:
+        async with running(f"{form}resource_and_llm.py", server.url, resource.id, "r1") as process:
             assert await line(process) == "following"
             await client.workflows.execute_activity(resource_id=resource.id, activity_id="submit")
             assert await line(process) == "resource is review"
@@ -104,10 +114,11 @@ async def test_a_resource_and_a_completion_are_followed_until_interrupted(tmp_pa
             assert await ended(process) == "done\n"
 
 
-async def test_a_workflow_and_its_costs_are_followed_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_workflow_and_its_costs_are_followed_until_interrupted(form: str, tmp_path: Path) -> None:
     async with serving(tmp_path) as server, Client(server.url) as client:
         workflow = await create_review_workflow(client)
-        async with running("workflow_and_costs.py", server.url, workflow.id, "ada") as process:
+        async with running(f"{form}workflow_and_costs.py", server.url, workflow.id, "ada") as process:
             assert await line(process) == "following"
             await client.workflows.create_resource(workflow_id=workflow.id)
             assert (await line(process)).startswith("event: RESOURCE_CREATED resource ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,37 @@ def test_handlers_get_every_event_in_order_on_one_thread_of_the_clients_own() ->
         assert names == {"circuit-breaker-handlers"}
         assert ticks.cursor == "fake.300"
         ticks.wait_closed(PATIENCE_SECONDS)
+
+
+def test_a_handler_can_be_attached_when_a_wait_for_the_next_event_has_timed_out() -> None:
+    with world() as w, SyncClient(w.url) as client, client.subscribe(TICKS, type=int) as ticks:
+        with pytest.raises(TimeoutError):
+            ticks.next(0.01)
+        seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+        ticks.on_data(seen.put)
+        w.ticks(1, 2)
+        assert [seen.get(timeout=PATIENCE_SECONDS) for _ in range(2)] == [1, 2]
+
+
+def test_an_iteration_takes_no_event_that_waits_for_a_handler() -> None:
+    with world() as w, SyncClient(w.url) as client, client.subscribe(TICKS, type=int) as ticks:
+        seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+        may_go_on = threading.Event()
+
+        def note(tick: int) -> None:
+            seen.put(tick)
+            may_go_on.wait(PATIENCE_SECONDS)
+
+        ticks.on_data(note)
+        w.ticks(1, 2, 3)
+        assert seen.get(timeout=PATIENCE_SECONDS) == 1
+        until = time.monotonic() + PATIENCE_SECONDS
+        while ticks.stats().buffered_events < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        with pytest.raises(UsageError, match="has handlers"):
+            next(ticks)
+        may_go_on.set()
+        assert [seen.get(timeout=PATIENCE_SECONDS) for _ in range(2)] == [2, 3]
 
 
 def test_order_is_kept_in_an_executor_with_many_threads() -> None:

@@ -248,6 +248,41 @@ with SyncClient(sys.argv[1]) as client:
     print(ticks.state)
 """
 
+INTERRUPTED_ACKNOWLEDGEMENT = """
+import asyncio, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a job in the background
+from circuit_breaker_sdk import SyncClient
+def interrupt():
+    main = threading.main_thread().ident
+    threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+may_save = threading.Event()
+class Store:
+    async def load(self, key):
+        return "fake.0"
+    async def save(self, key, cursor):
+        if not may_save.is_set():
+            interrupt()
+        await asyncio.to_thread(may_save.wait)
+        saved.append(cursor)
+saved = []
+with SyncClient(sys.argv[1], cursor_store=Store()) as client:
+    ticks = client.subscribe("subscription { ticks }", type=int, cursor_key="k")
+    events = ticks.acknowledged()
+    event = next(events)
+    try:
+        event.ack()
+    except KeyboardInterrupt:
+        print(event.is_acknowledged, ticks.cursor)
+    may_save.set()
+    interrupt()
+    try:
+        next(events)
+    except KeyboardInterrupt:
+        print("interrupted")
+    event.ack()
+    print(saved[-1])
+"""
+
 STOPPED = """
 import signal, sys, threading
 from circuit_breaker_sdk import SyncClient
@@ -273,9 +308,11 @@ import os, sys
 from circuit_breaker_sdk import SyncClient, UsageError
 client = SyncClient(sys.argv[1])
 ticks = client.subscribe("subscription { ticks }", type=int, after="fake.0")
+others = client.subscribe("subscription { ticks }", type=int, after="fake.0")
+event = next(others.acknowledged())
 print(next(ticks), flush=True)
 if not (child := os.fork()):
-    for use in (lambda: next(ticks), lambda: client.execute("{ x }")):
+    for use in (lambda: next(ticks), event.ack, lambda: client.execute("{ x }")):
         try:
             use()
         except UsageError as error:
@@ -283,7 +320,7 @@ if not (child := os.fork()):
     client.close()
     os._exit(0)
 os.waitpid(child, 0)
-print(next(ticks))
+print(next(ticks), event.is_acknowledged)
 client.close()
 """
 
@@ -296,6 +333,12 @@ def test_ctrl_c_ends_an_iteration_at_once_and_the_block_closes_everything() -> N
 def test_ctrl_c_in_a_wait_can_be_caught_and_the_subscription_goes_on() -> None:
     with world() as w:
         run(INTERRUPTED_CALL, w, expected="interrupted\ninterrupted\nagain\nlive\n")
+
+
+def test_ctrl_c_takes_no_acknowledgement_back() -> None:
+    with world() as w:
+        w.ticks(1)
+        run(INTERRUPTED_ACKNOWLEDGEMENT, w, expected="True fake.1\ninterrupted\nfake.1\n")
 
 
 def test_a_handler_of_a_signal_may_close_the_client_that_the_main_thread_waits_for() -> None:
@@ -312,4 +355,4 @@ def test_a_program_that_closes_nothing_ends_all_the_same() -> None:
 def test_a_fork_is_told_that_the_client_is_not_its_own() -> None:
     with world() as w:
         w.ticks(1, 2)
-        run(FORKED, w, expected="1\nTrue\nTrue\n2\n")
+        run(FORKED, w, expected="1\nTrue\nTrue\nTrue\n2 False\n")

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from circuit_breaker_sdk import Client, OperationError, SyncClient
 from circuit_breaker_sdk.subscriptions import SubscriptionBuilder
-from circuit_breaker_sdk.types import ActivityInput, ChatMessageInput, StateInput, Workflow
-from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_sdk.types import ChatMessageInput
+from tests.sync.real_server import create, serving
 from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DOMAINS = ("workflows", "agents", "llm", "analytics", "mcp", "rules", "nats", "subscriptions")
-
-
-@contextlib.contextmanager
-def serving(path: Path) -> Iterator[str]:
-    """Run a server in a thread; yield its URL."""
-    urls: list[str] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with Server(ServerSettings(port=0, data_dir=path)) as server:
-            urls.append(server.url)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert ready.wait(PATIENCE_SECONDS)
-        yield urls[0]
-    finally:
-        done.set()
-        thread.join()
-
-
-def create(client: SyncClient) -> Workflow:
-    """Create a workflow of two states."""
-    return client.workflows.create_workflow(
-        name="Review",
-        initial_state="draft",
-        states=[StateInput(id="draft", name="Draft"), StateInput(id="approved", name="Approved")],
-        activities=[ActivityInput(id="approve", from_states=["draft"], to_state="approved")],
-    )
 
 
 def test_mutations_and_streams_of_the_real_server(tmp_path: Path) -> None:

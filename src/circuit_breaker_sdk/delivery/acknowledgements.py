@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar, final
+from typing import Generic, Protocol, Self, TypeVar, final
 
 from circuit_breaker_sdk.delivery.consumer import Consumer, value_of
 from circuit_breaker_sdk.delivery.decoding import Extensions
 from circuit_breaker_sdk.loop_affinity import check_loop
 
-__all__ = ["Acknowledgements", "PendingEvent"]
+__all__ = ["Acknowledgeable", "Acknowledgements", "PendingEvent"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Acknowledgeable(Protocol):
+    """Interface of an event that was handed out and is to be acknowledged."""
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether it was acknowledged."""
+        ...
 
 
 @final
@@ -72,8 +81,16 @@ class Acknowledgements(Generic[T]):
 
     def __init__(self, consumer: Consumer[T]) -> None:
         self._consumer = consumer
-        self._pending: deque[tuple[PendingEvent[T], Extensions | None]] = deque()
+        self._pending: deque[tuple[Acknowledgeable, Extensions | None]] = deque()
         self._has_fewer = asyncio.Event()
+
+    @classmethod
+    def of(cls, consumer: Consumer[T]) -> Self:
+        """Return those of a subscription, which are made when they are asked for first."""
+        if not isinstance(consumer.pending, cls):
+            consumer.pending = cls(consumer)
+        pending: Self = consumer.pending
+        return pending
 
     def __len__(self) -> int:
         """The number of events that are not acknowledged, or come after one that is not."""
@@ -86,8 +103,12 @@ class Acknowledgements(Generic[T]):
         """
         response = self._consumer.take_pending()
         event = PendingEvent(value_of(response), self._settle)
-        self._pending.append((event, response.extensions))
+        self.hold(event, response.extensions)
         return event
+
+    def hold(self, event: Acknowledgeable, extensions: Extensions | None) -> None:
+        """Hold the cursor back until an event is acknowledged, which was taken from the buffer as pending."""
+        self._pending.append((event, extensions))
 
     async def wait_below(self, most: int) -> None:
         """Wait until fewer are pending, or the stream has ended."""
@@ -100,17 +121,25 @@ class Acknowledgements(Generic[T]):
             finally:
                 fewer.cancel()
 
-    def _settle(self) -> Awaitable[None]:
-        """Check the caller's loop; what is returned takes note of the acknowledgements, and saves."""
-        check_loop(self._consumer.loop)
-        return self._settled()
-
-    async def _settled(self) -> None:
+    def settle(self) -> None:
+        """Let the cursor go on as far as all events are acknowledged."""
         pending, consumer = self._pending, self._consumer
         while pending and pending[0][0].is_acknowledged:
             _, extensions = pending.popleft()
             consumer.done_with(extensions)
             self._has_fewer.set()
         consumer.notice_drained()
-        if consumer.save_cursor is not None:
-            await consumer.save_cursor()
+
+    async def save(self) -> None:
+        """Return when the store holds the cursor; at once where there is no store."""
+        if self._consumer.save_cursor is not None:
+            await self._consumer.save_cursor()
+
+    def _settle(self) -> Awaitable[None]:
+        """Check the caller's loop; what is returned takes note of the acknowledgements, and saves."""
+        check_loop(self._consumer.loop)
+        return self._settled()
+
+    async def _settled(self) -> None:
+        self.settle()
+        await self.save()

@@ -326,10 +326,8 @@ class Subscription(Generic[T_co]):
 
     async def _next_pending(self, max_pending: int) -> PendingEvent[T_co]:
         consumer = self._delivery.consumer
-        if not isinstance(consumer.pending, Acknowledgements):
-            consumer.pending = Acknowledgements(consumer)
+        pending = Acknowledgements.of(consumer)
         consumer.mark_handled()
-        pending: Acknowledgements[T_co] = consumer.pending
         await pending.wait_below(max_pending)
         await self._wait(1)
         return pending.take()

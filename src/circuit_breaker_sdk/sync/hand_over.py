@@ -8,15 +8,48 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 from circuit_breaker_sdk.delivery.look_ahead import LookAhead
 from circuit_breaker_sdk.errors import StreamFailure, SubscriptionError, TransportError, UsageError
 from circuit_breaker_sdk.subscriptions import Subscription
 
-__all__ = ["HandOver"]
+__all__ = ["Ahead", "HandOver"]
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Ahead(Protocol[V]):
+    """Interface of one way to show events to the thread: as they are, or to be acknowledged.
+
+    :ivar values: what the thread takes, from the left; the rest belongs on the loop.
+    """
+
+    values: deque[V]
+
+    def check(self) -> None:
+        """Refuse to show anything, where another way has left events pending.
+
+        :raises UsageError: it has.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Note how far the thread is."""
+        ...
+
+    def show(self) -> bool:
+        """Show more to a thread that has nothing left; ``False``: there is nothing to show now."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Wait until one more event may be shown, if there is one."""
+        ...
+
+    def withdraw(self) -> None:
+        """Show nothing any more: what the thread has not taken waits in the buffer."""
+        ...
 
 
 @final
@@ -26,14 +59,16 @@ class HandOver(Generic[T]):
     The thread takes from :attr:`values` and, when nothing is left, asks the loop for more and waits for a
     sign. It may ask as often as it likes, so an interrupt at any point loses neither a question nor an event.
 
-    :ivar values: what the thread takes, from the left.
+    :ivar plain: shows events as they are.
     """
 
     def __init__(self, subscription: Subscription[T]) -> None:
         """It is made on the loop."""
         self._subscription = subscription
-        self._ahead: LookAhead[T] = LookAhead(subscription._delivery.consumer)  # noqa: SLF001 (its other half)
-        self.values: deque[T] = self._ahead.values
+        self._consumer = subscription._delivery.consumer  # noqa: SLF001 (its other half)
+        self.plain: Ahead[T] = LookAhead(self._consumer)
+        self._ahead: Ahead[Any] = self.plain  # the one that shows something; Any: events, or pending ones
+        self._consumer.on_asked = self.plain.settle
         self._signs: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._wait: asyncio.Task[None] | None = None
@@ -43,9 +78,10 @@ class HandOver(Generic[T]):
 
     # In the thread -----------------------------------------------------------------------------------------
 
-    def next(self, wake: Callable[[Callable[[], object]], None], timeout: float | None) -> T:
+    def next(self, ahead: Ahead[V], wake: Callable[[Callable[[], object]], None], timeout: float | None) -> V:
         """Wait for the next event.
 
+        :param ahead: what shows it; another one that showed events before shows none any more.
         :param wake: lets a function be called on the loop.
         :raises StopIteration: the stream has ended.
         :raises TimeoutError: none came in time.
@@ -56,7 +92,7 @@ class HandOver(Generic[T]):
             until = None if timeout is None else time.monotonic() + timeout
             while True:
                 try:
-                    return self.values.popleft()
+                    return ahead.values.popleft()
                 except IndexError:
                     pass
                 if self._is_over:
@@ -65,7 +101,7 @@ class HandOver(Generic[T]):
                     raise StopIteration
                 while not self._signs.empty():
                     self._signs.get_nowait()  # of a question whose answer was taken without it
-                wake(self._serve)
+                wake(lambda: self._serve(ahead))
                 try:
                     self._signs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
                 except queue.Empty:
@@ -78,20 +114,41 @@ class HandOver(Generic[T]):
 
     def forget(self) -> None:
         """Drop what could still be taken: in a fork, where all of it belongs to the parent."""
-        self.values.clear()
+        self._ahead.values.clear()
 
     # On the loop -------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, ahead: Ahead[Any]) -> None:
+        try:
+            self._turn_to(ahead)
+        except UsageError as error:
+            self._refusal = error
+            self._signs.put(None)
+            return
         if self._wait is not None:
-            return  # it gives the sign
-        if self._is_over or self.values or self._ahead.show():
+            return  # its end gives the sign
+        if self._is_over or ahead.values or ahead.show():
             self._signs.put(None)
         else:
             self._wait = asyncio.get_running_loop().create_task(self._wait_for_more())
+            self._wait.add_done_callback(self._waited)
+
+    def _turn_to(self, ahead: Ahead[Any]) -> None:
+        if self._consumer.handlers.has_data:
+            raise UsageError(f"{self._subscription!r} has handlers: it cannot be iterated as well")
+        if ahead is self._ahead:
+            return
+        self._ahead.withdraw()
+        ahead.check()
+        self._ahead = ahead
+        # No method of this object, which would keep the subscription alive.
+        self._consumer.on_asked = ahead.settle
+        if self._wait is not None:
+            self._wait.cancel()  # it waits for what the other one may show
 
     async def _wait_for_more(self) -> None:
         try:
+            await self._ahead.wait_for_room()
             await self._subscription._wait(1)  # noqa: SLF001 (its other half)
             self._ahead.show()
         except StopAsyncIteration:
@@ -100,9 +157,16 @@ class HandOver(Generic[T]):
             self._refusal = error
         except (TransportError, SubscriptionError) as error:
             self._error, self._is_over = error, True
-        finally:
-            self._wait = None
-            self._signs.put(None)
+
+    def _waited(self, _task: asyncio.Task[None]) -> None:
+        self._wait = None
+        self._signs.put(None)
+
+    async def leave(self) -> None:
+        """Wait no longer for the next event, where a timeout or an interrupt has ended the thread's wait."""
+        if self._wait is not None and not self._turn.locked():
+            self._wait.cancel()
+            await asyncio.wait((self._wait,))
 
     def settle(self) -> None:
         """Note how far the thread is."""

@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import callback_name
 from circuit_breaker_sdk.config import BufferLimits, TransportKind
+from circuit_breaker_sdk.delivery.look_ahead import PendingLookAhead
 from circuit_breaker_sdk.errors import CircuitBreakerError, StreamFailure, UsageError
 from circuit_breaker_sdk.subscriptions import (
     Continuity,
@@ -25,6 +26,7 @@ from circuit_breaker_sdk.subscriptions import (
     SubscriptionState,
     SubscriptionStats,
 )
+from circuit_breaker_sdk.sync.acknowledgements import SyncAcknowledged
 from circuit_breaker_sdk.sync.hand_over import HandOver
 from circuit_breaker_sdk.sync.portal import Portal
 
@@ -58,7 +60,7 @@ class SyncSubscription(Generic[T_co]):
         self._portal = portal
         self._subscription = subscription
         self._hand_over: HandOver[T_co] = HandOver(subscription)
-        self._values: deque[T_co] = self._hand_over.values
+        self._values: deque[T_co] = self._hand_over.plain.values
         self._loop: asyncio.AbstractEventLoop = portal.add(self._hand_over)
 
     def __del__(self) -> None:
@@ -86,7 +88,8 @@ class SyncSubscription(Generic[T_co]):
     def cursor(self) -> str | None:
         """The position behind the last handled event; ``None`` where the server gives none.
 
-        An event is handled when its handlers have returned, or when the iterator is asked for the next one.
+        An event is handled when its handlers have returned, when the iterator is asked for the next one, or
+        when it is acknowledged: see :meth:`acknowledged`.
         """
         return self._portal.read(lambda: self._subscription.cursor)
 
@@ -132,7 +135,7 @@ class SyncSubscription(Generic[T_co]):
             return self._values.popleft()
         except IndexError:
             pass
-        return self._hand_over.next(self._portal.wake, None)
+        return self._hand_over.next(self._hand_over.plain, self._portal.wake, None)
 
     def next(self, timeout: float | None = None) -> T_co:
         """Wait for the next event, for so many seconds at most. A timeout loses none.
@@ -140,7 +143,30 @@ class SyncSubscription(Generic[T_co]):
         :raises TimeoutError: none came in time.
         :raises StopIteration: the stream has ended.
         """
-        return self._hand_over.next(self._portal.wake, timeout)
+        return self._hand_over.next(self._hand_over.plain, self._portal.wake, timeout)
+
+    def acknowledged(self, *, max_pending: int = 1_000) -> SyncAcknowledged[T_co]:
+        """Iterate over events that count as handled when they are acknowledged, in whatever order.
+
+        One thread iterates, and any thread acknowledges. What is not acknowledged when the program dies comes
+        again to one that goes on from the same ``cursor_key``, and so does what was acknowledged behind it:
+        at least once, never less. A lost connection brings nothing again. While ``max_pending`` events are
+        not acknowledged, or come after one that is not, the iterator waits, and events wait in the buffer.
+        Neither a timeout nor leaving the loop loses an event.
+
+        :raises UsageError: ``max_pending`` is less than 1. The iterator raises it for a subscription with
+            handlers; while events are pending, other ways to take events do.
+
+        Example::
+
+            for event in subscription.acknowledged():
+                store.insert(event.value)
+                event.ack()
+        """
+        if max_pending < 1:
+            raise UsageError("max_pending must be at least 1")
+        consumer = self._subscription._delivery.consumer  # noqa: SLF001 (its blocking form)
+        return SyncAcknowledged(self._portal, self, PendingLookAhead(consumer, max_pending))
 
     # Handlers ----------------------------------------------------------------------------------------------
 
@@ -153,11 +179,13 @@ class SyncSubscription(Generic[T_co]):
         """
         called = on_executor(self._portal, handler)
 
-        def attach() -> None:
+        async def attach() -> None:
+            await self._hand_over.leave()
+            self._hand_over.settle()
             self._subscription.on_data(called)
             self._hand_over.withdraw()
 
-        self._portal.do(attach)
+        self._portal.call(attach)
         return self
 
     def on_error(self, handler: Callable[[CircuitBreakerError], object]) -> Self:

@@ -1,4 +1,4 @@
-"""Watch a document on its way to approved, without asyncio: python blocking.py [URL]."""
+"""Watch a document on its way to approved, without asyncio: python first.py [URL]."""
 
 import sys
 
