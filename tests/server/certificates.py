@@ -54,13 +54,20 @@ class Authority:
         return ssl.create_default_context(cadata=self.certificate.decode())
 
     def write(
-        self, directory: Path, name: str = "server", *, password: bytes | None = None
+        self,
+        directory: Path,
+        name: str = "server",
+        *,
+        password: bytes | None = None,
+        until: datetime.timedelta = _DAY,
     ) -> tuple[Path, Path]:
-        """Write a certificate and its key; return their files."""
+        """Write a certificate that is good until so long from now, and its key; return their files."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        made = self._builder(subject, key).add_extension(x509.SubjectAlternativeName(names), critical=False)
+        made = self._builder(subject, key, until).add_extension(
+            x509.SubjectAlternativeName(names), critical=False
+        )
         cert_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
         cert_file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         sealed: KeySerializationEncryption = NoEncryption()
@@ -69,7 +76,9 @@ class Authority:
         key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed))
         return cert_file, key_file
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime.timedelta = _DAY
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -80,6 +89,6 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(self._issuer_key, critical=False)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_before(now - 2 * _DAY)
+            .not_valid_after(now + until)
         )

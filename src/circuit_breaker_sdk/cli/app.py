@@ -9,7 +9,7 @@ import typer
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import keys, policy, runtime
 from circuit_breaker_sdk.cli.audit import audit_app
-from circuit_breaker_sdk.cli.client_commands import query, watch
+from circuit_breaker_sdk.cli.client_commands import doctor, query, watch
 from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
 from circuit_breaker_sdk.cli.log import log_app
 from circuit_breaker_sdk.cli.serve_options import serve
@@ -32,6 +32,7 @@ app.add_typer(log_app, name="log")
 app.command(epilog=EXIT_CODES_HELP)(serve)
 app.command(epilog=EXIT_CODES_HELP)(watch)
 app.command(epilog=EXIT_CODES_HELP)(query)
+app.command(epilog=EXIT_CODES_HELP)(doctor)
 
 
 def run() -> None:

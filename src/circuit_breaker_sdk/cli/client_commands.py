@@ -1,4 +1,4 @@
-"""The commands that talk to any GraphQL server, and their options: ``watch`` and ``query``."""
+"""The commands that talk to any GraphQL server, and their options: ``watch``, ``query`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from circuit_breaker_sdk.cli import runtime
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["DEFAULT_URL", "STREAM_NAMES", "query", "watch"]
+__all__ = ["DEFAULT_URL", "STREAM_NAMES", "doctor", "query", "watch"]
 
 STREAM_NAMES = (
     "resource-updates",
@@ -163,5 +163,41 @@ def query(
     raise typer.Exit(
         runtime.run(
             lambda stop: command.query(stop, text, variables, url=url, token=token, operation_name=operation)
+        )
+    )
+
+
+def doctor(
+    url: Annotated[str, typer.Argument(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
+    *,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
+    ] = None,
+    authority: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Trust the authorities in this file (PEM), not the system's."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long each step may take.")
+    ] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the steps as one JSON object.")] = False,
+) -> None:
+    """Examine the way to any GraphQL server step by step: what works, what does not, and what to do.
+
+    circuit-breaker doctor wss://example.com/graphql
+
+    circuit-breaker doctor http://localhost:4000/graphql --token "$TOKEN" --json
+
+    The steps: name, port, TLS, GraphQL over HTTP, clocks, server-sent events, long polling, WebSocket,
+    credentials, resume, 1,000 pings. The status is 0 if nothing is wrong, else 1.
+    """
+    from circuit_breaker_sdk.cli.doctor import examination  # noqa: PLC0415 (aiohttp is slow to load)
+
+    raise typer.Exit(
+        runtime.run(
+            lambda stop: examination.doctor(
+                stop, url, token=token, seconds=seconds, authority=authority, as_json=as_json
+            )
         )
     )

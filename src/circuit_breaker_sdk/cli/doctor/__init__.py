@@ -1,0 +1,1 @@
+"""``circuit-breaker doctor``: examine the way to a GraphQL server."""
