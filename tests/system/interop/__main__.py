@@ -32,7 +32,6 @@ from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.system.interop.cells import Table
 from tests.system.interop.event_sources import run_event_sources
 from tests.system.interop.legacy_clients import run_legacy_client
-from tests.system.interop.legacy_servers import run_legacy_server
 from tests.system.interop.node import HERE, node, node_server
 from tests.system.interop.servers import run_servers
 from tests.system.interop.sse_clients import run_graphql_sse_client
@@ -147,7 +146,7 @@ def _packages() -> list[str]:
     return list(json.loads((HERE / "package.json").read_text())["dependencies"])
 
 
-_CELLS = (run_graphql_sse_client, run_event_sources, run_servers, run_legacy_client, run_legacy_server)
+_CELLS = (run_graphql_sse_client, run_event_sources, run_servers, run_legacy_client)
 
 
 async def in_cells() -> bool:
