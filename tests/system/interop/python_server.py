@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import strawberry
 import uvicorn
-from ariadne import ObjectType, SubscriptionType, make_executable_schema
+from ariadne import ObjectType, QueryType, SubscriptionType, make_executable_schema
 from ariadne.asgi import GraphQL as AriadneApp
 from ariadne.asgi.handlers import GraphQLTransportWSHandler, GraphQLWSHandler
 from starlette.applications import Starlette
@@ -96,7 +96,8 @@ class Value(NamedTuple):
 
 
 def _ariadne(handler: GraphQLTransportWSHandler | GraphQLWSHandler) -> AriadneApp:
-    subscription, tick = SubscriptionType(), ObjectType("Tick")
+    query, subscription, tick = QueryType(), SubscriptionType(), ObjectType("Tick")
+    query.set_field("hello", lambda _root, _info: "hello")
 
     @subscription.source("ticks")
     async def ticks(
@@ -123,7 +124,7 @@ def _ariadne(handler: GraphQLTransportWSHandler | GraphQLWSHandler) -> AriadneAp
             raise ValueError(_CANNOT_BE_TOLD)
         return Value(number, f"tick {number}")
 
-    return AriadneApp(make_executable_schema(_SDL, subscription, tick), websocket_handler=handler)
+    return AriadneApp(make_executable_schema(_SDL, query, subscription, tick), websocket_handler=handler)
 
 
 _APPS: Final[dict[str, Callable[[], Any]]] = {

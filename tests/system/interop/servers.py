@@ -19,6 +19,7 @@ from circuit_breaker_sdk import (
     Continuity,
     ErrorRecoveryPolicy,
     Heartbeat,
+    OperationError,
     Subscription,
     SubscriptionFailed,
     SubscriptionState,
@@ -37,6 +38,9 @@ _CUTS = 5
 _IDLE_MS = 1500
 
 
+_QUERY, _REFUSED_INIT = "a query over HTTP", "a refused connection_init"
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Peer:
@@ -46,6 +50,7 @@ class _Peer:
     :ivar transport: what brings the events.
     :ivar is_legacy: it speaks the legacy protocol, whose `connection_init` has no extensions of ours.
     :ivar client: the name of our client, with these settings.
+    :ivar answers_queries: it answers queries over HTTP.
     :ivar shares_streams: it lets subscriptions share one stream of server-sent events.
     :ivar closes_at_syntax_errors: it closes the connection over a document that cannot be parsed, so that the
         neighbour begins anew.
@@ -59,6 +64,7 @@ class _Peer:
     is_legacy: bool = False
     client: str = "ours"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    answers_queries: bool = True
     shares_streams: bool = False
     closes_at_syntax_errors: bool = False
     refusal: str | None = None
@@ -70,11 +76,23 @@ class _Peer:
             return python_server("tests.system.interop.python_server", self.name, str(port))
         return node_server(self.script, self.name, str(port))
 
+    def scenarios(self) -> list[str]:
+        """Return the scenarios that it has a part in."""
+        left_out = {_QUERY: not self.answers_queries, _REFUSED_INIT: self.refusal is None}
+        return [scenario for scenario in _SCENARIOS if not left_out.get(scenario)]
+
 
 _SSE: Final[dict[str, Any]] = {"transport": TransportKind.SSE, "settings": {"transports": ("sse",)}}
+_UNVALIDATED: Final = "it does not validate subscriptions: it leaves an unknown field out of each event"
 _PEERS: Final = (
-    _Peer(name="graphql-sse, single connection", script="sse_server.mjs", shares_streams=True, **_SSE),
-    _Peer(name="graphql-sse, distinct connections", script="sse_server.mjs", **_SSE),
+    _Peer(
+        name="graphql-sse, single connection",
+        script="sse_server.mjs",
+        answers_queries=False,
+        shares_streams=True,
+        **_SSE,
+    ),
+    _Peer(name="graphql-sse, distinct connections", script="sse_server.mjs", answers_queries=False, **_SSE),
     _Peer(name="graphql-yoga", script="sse_server.mjs", **_SSE),
     _Peer(
         name="graphql-yoga",
@@ -84,9 +102,25 @@ _PEERS: Final = (
     ),
     _Peer(name="Strawberry, server-sent events", script=None, **_SSE),
     _Peer(
-        name="graphql-ws", script="websocket_server.mjs", closes_at_syntax_errors=True, refusal="Forbidden"
+        name="graphql-ws",
+        script="websocket_server.mjs",
+        answers_queries=False,
+        closes_at_syntax_errors=True,
+        refusal="Forbidden",
     ),
     _Peer(name="graphql-yoga, WebSocket", script="websocket_server.mjs", refusal="Forbidden"),
+    _Peer(
+        name="Apollo Server", script="apollo_server.mjs", closes_at_syntax_errors=True, refusal="Forbidden"
+    ),
+    _Peer(
+        name="mercurius",
+        script="mercurius_server.mjs",
+        refusal="Forbidden",
+        impossible={
+            "an unknown field": _UNVALIDATED,
+            _REFUSED_INIT: "it sends the connection_error of the legacy protocol, then closes without a code",
+        },
+    ),
     _Peer(name="Strawberry", script=None, closes_at_syntax_errors=True),
     _Peer(name="Ariadne", script=None),
     _Peer(name="Strawberry, legacy protocol", script=None, is_legacy=True),
@@ -99,7 +133,18 @@ _PEERS: Final = (
         },
     ),
     _Peer(
-        name="subscriptions-transport-ws", script="websocket_server.mjs", is_legacy=True, refusal="not you"
+        name="subscriptions-transport-ws",
+        script="websocket_server.mjs",
+        is_legacy=True,
+        answers_queries=False,
+        refusal="not you",
+    ),
+    _Peer(
+        name="mercurius, legacy protocol",
+        script="mercurius_server.mjs",
+        is_legacy=True,
+        refusal="Forbidden",
+        impossible={"an unknown field": _UNVALIDATED},
     ),
 )
 
@@ -167,6 +212,18 @@ class _Stage:
 async def _next(ticks: Subscription[TickEvent]) -> int:
     async with asyncio.timeout(PATIENCE_SECONDS):
         return (await anext(ticks)).number
+
+
+async def _query(stage: _Stage) -> None:
+    async with stage.client() as client:
+        answer = await client.execute("query Greet { hello }", type=dict)
+        require(answer == {"hello": "hello"}, f"the answer is {answer}")
+        try:
+            answer = await client.execute("{ nothing }", type=dict)
+        except OperationError as error:
+            require("nothing" in str(error), f"it fails with {error}")
+        else:
+            raise NotOk(f"an unknown field is answered with {answer}")
 
 
 async def _events(stage: _Stage) -> None:
@@ -306,11 +363,12 @@ async def _kill(stage: _Stage) -> None:
 
 
 _SCENARIOS: dict[str, Callable[[_Stage], Awaitable[None]]] = {
+    _QUERY: _query,
     "events in order, by variables": _events,
     "an unknown field": _unknown_field,
     "a syntax error beside a live neighbour": _syntax_error,
     "a missing variable": _missing_variable,
-    "a refused connection_init": _refused_init,
+    _REFUSED_INIT: _refused_init,
     "an error in mid-stream": _middle_error,
     "completion": _completion,
     "unsubscribe": _unsubscribe,
@@ -333,9 +391,8 @@ async def run_servers(table: Table) -> None:
         await server.start()
         try:
             async with FaultProxy("127.0.0.1", server.port) as proxy:
-                for scenario in _SCENARIOS:
-                    if scenario != "a refused connection_init" or peer.refusal:
-                        stage = _Stage(server, proxy)
-                        await table.run(peer.client, peer.name, scenario, _run(scenario, stage))
+                for scenario in peer.scenarios():
+                    stage = _Stage(server, proxy)
+                    await table.run(peer.client, peer.name, scenario, _run(scenario, stage))
         finally:
             await server.kill()
