@@ -30,12 +30,10 @@ from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_server import Server, ServerSettings
 from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.system.interop.cells import Table
+from tests.system.interop.clients import run_clients
 from tests.system.interop.event_sources import run_event_sources
-from tests.system.interop.legacy_clients import run_legacy_client
-from tests.system.interop.legacy_servers import run_legacy_server
 from tests.system.interop.node import HERE, node, node_server
 from tests.system.interop.servers import run_servers
-from tests.system.interop.sse_clients import run_graphql_sse_client
 
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
 _PATIENCE_SECONDS = 30.0
@@ -147,7 +145,7 @@ def _packages() -> list[str]:
     return list(json.loads((HERE / "package.json").read_text())["dependencies"])
 
 
-_CELLS = (run_graphql_sse_client, run_event_sources, run_servers, run_legacy_client, run_legacy_server)
+_CELLS = (run_clients, run_event_sources, run_servers)
 
 
 async def in_cells() -> bool:

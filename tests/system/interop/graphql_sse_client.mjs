@@ -1,32 +1,14 @@
-// The client of graphql-sse, told what to do by lines of JSON, and telling what it hears in others:
-// node graphql_sse_client.mjs <URL> <single | distinct> <retries>.
-import { createInterface } from 'node:readline';
+// The client of graphql-sse: node graphql_sse_client.mjs <single | distinct> <URL> [retries].
 import { setTimeout } from 'node:timers/promises';
 import { createClient } from 'graphql-sse';
+import { follow } from './orders.mjs';
 
-const [url, mode, retries] = process.argv.slice(2);
+const [mode, url, retries = 200] = process.argv.slice(2);
 const client = createClient({
   url,
   singleConnection: mode === 'single',
   retryAttempts: Number(retries),
   retry: () => setTimeout(50),
 });
-const say = (message) => console.log(JSON.stringify(message));
-const ends = {};
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const { name, query, variables } = JSON.parse(line);
-  if (query === undefined) {
-    ends[name]();
-  } else {
-    ends[name] = client.subscribe(
-      { query, variables },
-      {
-        next: (payload) => say({ name, next: payload }),
-        error: (error) => say({ name, end: String(error) }),
-        complete: () => say({ name, end: 'complete' }),
-      },
-    );
-  }
-}
-process.exit();
+await follow(({ query, variables }, sink) => client.subscribe({ query, variables }, sink));

@@ -64,10 +64,12 @@ class Heard:
     """What a client has heard, by the names of its subscriptions.
 
     :ivar opened: how often a connection was opened, where the client tells it.
+    :ivar methods: the method of each request, where the client tells it.
     """
 
     def __init__(self) -> None:
         self.opened = 0
+        self.methods: list[str] = []
         self._payloads: dict[str, list[dict[str, Any]]] = {}
         self._ends: dict[str, str] = {}
 
@@ -77,6 +79,8 @@ class Heard:
             self.payloads(message["name"]).append(message["next"])
         elif "end" in message:
             self._ends[message["name"]] = message["end"]
+        elif "method" in message:
+            self.methods.append(message["method"])
         else:
             self.opened += 1
 
@@ -104,6 +108,10 @@ class NodeClient(Heard):
     def subscribe(self, name: str, query: str, variables: dict[str, object] | None = None) -> None:
         """Begin a subscription."""
         self._tell({"name": name, "query": query, "variables": variables or {}})
+
+    def execute(self, name: str, query: str, variables: dict[str, object] | None = None) -> None:
+        """Execute a query or mutation."""
+        self._tell({"name": name, "query": query, "variables": variables or {}, "execute": True})
 
     def unsubscribe(self, name: str) -> None:
         """End a subscription."""

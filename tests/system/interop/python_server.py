@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import strawberry
 import uvicorn
-from ariadne import ObjectType, SubscriptionType, make_executable_schema
+from ariadne import ObjectType, QueryType, SubscriptionType, make_executable_schema
 from ariadne.asgi import GraphQL as AriadneApp
 from ariadne.asgi.handlers import GraphQLTransportWSHandler, GraphQLWSHandler
 from starlette.applications import Starlette
@@ -28,6 +28,7 @@ _SDL: Final = """
     type Subscription { ticks(upto: Int!, everyMs: Int): Tick! faulty: Tick }
 """
 _readers = 0
+_inits: Final[list[object]] = []
 
 
 async def _numbers(upto: int, every_ms: int | None) -> AsyncGenerator[int, None]:
@@ -74,9 +75,19 @@ class Subscription:
             yield Tick(label=f"tick {number}", value=number, is_faulty=True)
 
 
-def _strawberry(protocol: str) -> StrawberryApp[None, None]:
+class _Strawberry(StrawberryApp[Any, None]):
+    async def on_ws_connect(self, context: Any) -> Any:
+        _inits.append(context["connection_params"])
+        return await super().on_ws_connect(context)
+
+
+def _strawberry(protocol: str) -> _Strawberry:
     schema = strawberry.Schema(query=Query, subscription=Subscription)
-    return StrawberryApp(schema, subscription_protocols=[protocol], keep_alive=True, keep_alive_interval=0.1)
+    return _Strawberry(schema, subscription_protocols=[protocol], keep_alive=True, keep_alive_interval=0.1)
+
+
+def _note_init(_socket: object, payload: object) -> None:
+    _inits.append(payload)
 
 
 class Value(NamedTuple):
@@ -85,7 +96,8 @@ class Value(NamedTuple):
 
 
 def _ariadne(handler: GraphQLTransportWSHandler | GraphQLWSHandler) -> AriadneApp:
-    subscription, tick = SubscriptionType(), ObjectType("Tick")
+    query, subscription, tick = QueryType(), SubscriptionType(), ObjectType("Tick")
+    query.set_field("hello", lambda _root, _info: "hello")
 
     @subscription.source("ticks")
     async def ticks(
@@ -112,20 +124,20 @@ def _ariadne(handler: GraphQLTransportWSHandler | GraphQLWSHandler) -> AriadneAp
             raise ValueError(_CANNOT_BE_TOLD)
         return Value(number, f"tick {number}")
 
-    return AriadneApp(make_executable_schema(_SDL, subscription, tick), websocket_handler=handler)
+    return AriadneApp(make_executable_schema(_SDL, query, subscription, tick), websocket_handler=handler)
 
 
 _APPS: Final[dict[str, Callable[[], Any]]] = {
     "Strawberry": lambda: _strawberry(GRAPHQL_TRANSPORT_WS_PROTOCOL),
     "Strawberry, legacy protocol": lambda: _strawberry(GRAPHQL_WS_PROTOCOL),
     "Strawberry, server-sent events": lambda: _strawberry(GRAPHQL_SSE_PROTOCOL),
-    "Ariadne": lambda: _ariadne(GraphQLTransportWSHandler()),
-    "Ariadne, legacy protocol": lambda: _ariadne(GraphQLWSHandler(keepalive=0.1)),
+    "Ariadne": lambda: _ariadne(GraphQLTransportWSHandler(on_connect=_note_init)),
+    "Ariadne, legacy protocol": lambda: _ariadne(GraphQLWSHandler(keepalive=0.1, on_connect=_note_init)),
 }
 
 
 async def _asked(_request: Request) -> Response:
-    return Response(json.dumps({"methods": {}, "readers": _readers}))
+    return Response(json.dumps({"methods": {}, "readers": _readers, "inits": _inits}))
 
 
 async def main(which: str, port: int) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, final
 
 import aiohttp
 import msgspec
 
 from circuit_breaker_sdk import (
+    AuthenticationFailed,
     CircuitBreakerPolicy,
     Client,
+    Continuity,
     ErrorRecoveryPolicy,
+    Heartbeat,
+    OperationError,
     Subscription,
     SubscriptionFailed,
     SubscriptionState,
@@ -27,50 +32,146 @@ from tests.system.interop.node import node_server, python_server
 
 __all__ = ["run_servers"]
 
-_SINGLE, _DISTINCT, _YOGA = (
-    "graphql-sse, single connection",
-    "graphql-sse, distinct connections",
-    "graphql-yoga",
-)
-_PYTHON = ("Strawberry", "Ariadne", "Strawberry, legacy protocol", "Ariadne, legacy protocol")
-_STRAWBERRY_SSE = "Strawberry, server-sent events"
-_NODE = ("graphql-ws", "graphql-yoga, WebSocket")
-_CLOSING = ("graphql-ws", "Strawberry")
-"""They close the connection over a document that cannot be parsed: the neighbour begins anew."""
 _TICKS = "subscription($upto: Int!, $every: Int) { ticks(upto: $upto, everyMs: $every) { number label } }"
 _ENDLESS: dict[str, object] = {"upto": 1_000_000, "every": 10}
 _CUTS = 5
 _IDLE_MS = 1500
 
 
+_QUERY, _REFUSED_INIT = "a query over HTTP", "a refused connection_init"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Peer:
+    """A server by others, and what differs between it and the rest.
+
+    :ivar script: its program on Node; ``None``: it is one of those in Python.
+    :ivar transport: what brings the events.
+    :ivar is_legacy: it speaks the legacy protocol, whose `connection_init` has no extensions of ours.
+    :ivar client: the name of our client, with these settings.
+    :ivar answers_queries: it answers queries over HTTP.
+    :ivar shares_streams: it lets subscriptions share one stream of server-sent events.
+    :ivar closes_at_syntax_errors: it closes the connection over a document that cannot be parsed, so that the
+        neighbour begins anew.
+    :ivar refusal: its text where it refuses a ``connection_init``; ``None``: its program refuses none.
+    :ivar impossible: why a scenario cannot be run, by the scenario's name.
+    """
+
+    name: str
+    script: str | None
+    transport: TransportKind = TransportKind.WEBSOCKET
+    is_legacy: bool = False
+    client: str = "ours"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    answers_queries: bool = True
+    shares_streams: bool = False
+    closes_at_syntax_errors: bool = False
+    refusal: str | None = None
+    impossible: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, port: int) -> AbstractAsyncContextManager[int]:
+        """Run it on a port, 0 for any; give the port."""
+        if self.script is None:
+            return python_server("tests.system.interop.python_server", self.name, str(port))
+        return node_server(self.script, self.name, str(port))
+
+    def scenarios(self) -> list[str]:
+        """Return the scenarios that it has a part in."""
+        left_out = {_QUERY: not self.answers_queries, _REFUSED_INIT: self.refusal is None}
+        return [scenario for scenario in _SCENARIOS if not left_out.get(scenario)]
+
+
+_SSE: Final[dict[str, Any]] = {"transport": TransportKind.SSE, "settings": {"transports": ("sse",)}}
+_UNVALIDATED: Final = "it does not validate subscriptions: it leaves an unknown field out of each event"
+_PEERS: Final = (
+    _Peer(
+        name="graphql-sse, single connection",
+        script="sse_server.mjs",
+        answers_queries=False,
+        shares_streams=True,
+        **_SSE,
+    ),
+    _Peer(name="graphql-sse, distinct connections", script="sse_server.mjs", answers_queries=False, **_SSE),
+    _Peer(name="graphql-yoga", script="sse_server.mjs", **_SSE),
+    _Peer(
+        name="graphql-yoga",
+        script="sse_server.mjs",
+        transport=TransportKind.SSE,
+        client="ours, told of no transport",
+    ),
+    _Peer(name="Strawberry, server-sent events", script=None, **_SSE),
+    _Peer(
+        name="graphql-ws",
+        script="websocket_server.mjs",
+        answers_queries=False,
+        closes_at_syntax_errors=True,
+        refusal="Forbidden",
+    ),
+    _Peer(name="graphql-yoga, WebSocket", script="websocket_server.mjs", refusal="Forbidden"),
+    _Peer(
+        name="Apollo Server", script="apollo_server.mjs", closes_at_syntax_errors=True, refusal="Forbidden"
+    ),
+    _Peer(
+        name="mercurius",
+        script="mercurius_server.mjs",
+        refusal="Forbidden",
+        impossible={
+            "an unknown field": _UNVALIDATED,
+            _REFUSED_INIT: "it sends the connection_error of the legacy protocol, then closes without a code",
+        },
+    ),
+    _Peer(name="Strawberry", script=None, closes_at_syntax_errors=True),
+    _Peer(name="Ariadne", script=None),
+    _Peer(name="Strawberry, legacy protocol", script=None, is_legacy=True),
+    _Peer(
+        name="Ariadne, legacy protocol",
+        script=None,
+        is_legacy=True,
+        impossible={
+            "unsubscribe": "it closes a stream that waits for its next value, fails over that, and hangs up"
+        },
+    ),
+    _Peer(
+        name="subscriptions-transport-ws",
+        script="websocket_server.mjs",
+        is_legacy=True,
+        answers_queries=False,
+        refusal="not you",
+    ),
+    _Peer(
+        name="mercurius, legacy protocol",
+        script="mercurius_server.mjs",
+        is_legacy=True,
+        refusal="Forbidden",
+        impossible={"an unknown field": _UNVALIDATED},
+    ),
+)
+
+
 class _Asked(msgspec.Struct):
     methods: dict[str, int]
     readers: int
+    inits: list[dict[str, Any] | None]
 
 
 @final
 class _Server:
     """A server of others, which can be killed and started again on its port."""
 
-    def __init__(self, which: str) -> None:
-        self.which = which
+    def __init__(self, peer: _Peer) -> None:
+        self.peer = peer
         self.port = 0
         self._life = AsyncExitStack()
 
     async def start(self) -> None:
-        port = str(self.port)
-        if self.which in (*_PYTHON, _STRAWBERRY_SSE):
-            server = python_server("tests.system.interop.python_server", self.which, port)
-        else:
-            script = "websocket_server.mjs" if self.which in _NODE else "sse_server.mjs"
-            server = node_server(script, self.which, port)
-        self.port = await self._life.enter_async_context(server)
+        self.port = await self._life.enter_async_context(self.peer.run(self.port))
 
     async def kill(self) -> None:
         await self._life.aclose()
 
     async def asked(self) -> _Asked:
-        """Return which requests it had in this life, and how many streams of ticks it has."""
+        """Return its requests and inits in this life, and how many streams of ticks it has."""
         async with (
             aiohttp.ClientSession() as http,
             http.get(f"http://127.0.0.1:{self.port}/asked") as answer,
@@ -80,22 +181,23 @@ class _Server:
 
 @final
 class _Stage:
-    """A server of others behind a proxy; ``settings`` are those of our client."""
+    """A server of others behind a proxy."""
 
-    def __init__(
-        self, server: _Server, proxy: FaultProxy, transport: TransportKind, settings: dict[str, Any]
-    ) -> None:
-        self.transport = transport
+    def __init__(self, server: _Server, proxy: FaultProxy) -> None:
+        self.peer = server.peer
         self.server = server
         self.proxy = proxy
-        self._settings = settings
 
-    def client(self) -> Client:
+    @property
+    def is_websocket(self) -> bool:
+        return self.peer.transport is TransportKind.WEBSOCKET
+
+    def client(self, **settings: Any) -> Client:
         return Client(
             f"http://127.0.0.1:{self.proxy.port}/graphql",
             recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.1),
             circuit_breaker=CircuitBreakerPolicy(failure_threshold=1_000_000, open_seconds=0.5),
-            **self._settings,
+            **{**self.peer.settings, **settings},
         )
 
     @asynccontextmanager
@@ -112,17 +214,32 @@ async def _next(ticks: Subscription[TickEvent]) -> int:
         return (await anext(ticks)).number
 
 
-async def _events(stage: _Stage) -> None:
+async def _query(stage: _Stage) -> None:
     async with stage.client() as client:
+        answer = await client.execute("query Greet { hello }", type=dict)
+        require(answer == {"hello": "hello"}, f"the answer is {answer}")
+        try:
+            answer = await client.execute("{ nothing }", type=dict)
+        except OperationError as error:
+            require("nothing" in str(error), f"it fails with {error}")
+        else:
+            raise NotOk(f"an unknown field is answered with {answer}")
+
+
+async def _events(stage: _Stage) -> None:
+    async with stage.client(connection_params={"locale": "en"}) as client:
         both = [
             await client.subscribe(_TICKS, {**_ENDLESS, "every": every}, type=TickEvent) for every in (1, 2)
         ]
         for ticks in both:
             require([await _next(ticks) for _ in range(50)] == list(range(50)), "not in order")
-            require(ticks.transport is stage.transport, f"they came by {ticks.transport}")
-    methods = (await stage.server.asked()).methods
-    is_shared = methods.get("PUT") == 1 and methods.get("GET") == 1
-    require(is_shared or stage.server.which != _SINGLE, f"it has not shared a stream: {methods}")
+            require(ticks.transport is stage.peer.transport, f"they came by {ticks.transport}")
+    asked = await stage.server.asked()
+    is_shared = asked.methods.get("PUT") == 1 and asked.methods.get("GET") == 1
+    require(is_shared or not stage.peer.shares_streams, f"it has not shared a stream: {asked.methods}")
+    if stage.is_websocket:
+        extension = {} if stage.peer.is_legacy else {"resume": {"version": 1}}
+        require(asked.inits == [{"locale": "en", **extension}], f"it was shown {asked.inits}")
 
 
 async def _unknown_field(stage: _Stage) -> None:
@@ -149,11 +266,22 @@ async def _refused(stage: _Stage, document: str, text: str) -> None:
         else:
             raise NotOk(f"an event came: {n}")
         numbers += [await _next(ticks) for _ in range(10)]
-        anew = numbers.index(0) if stage.server.which in _CLOSING and 0 in numbers else len(numbers)
+        begins_anew = stage.peer.closes_at_syntax_errors and 0 in numbers
+        anew = numbers.index(0) if begins_anew else len(numbers)
         expected = [*range(1, anew + 1), *range(len(numbers) - anew)]
         require(numbers == expected, f"the neighbour had {numbers}")
         another = await client.subscribe(_TICKS, _ENDLESS, type=TickEvent)
         require(await _next(another) == 0, "the next subscription does not begin")
+
+
+async def _refused_init(stage: _Stage) -> None:
+    try:
+        async with stage.client(connection_params={"refuse": True}) as client:
+            await _next(await client.subscribe(_TICKS, _ENDLESS, type=TickEvent))
+    except AuthenticationFailed as error:
+        require(str(stage.peer.refusal) in str(error), f"it fails with {error}")
+    else:
+        raise NotOk("an event came")
 
 
 async def _middle_error(stage: _Stage) -> None:
@@ -176,8 +304,6 @@ async def _completion(stage: _Stage) -> None:
 
 
 async def _unsubscribe(stage: _Stage) -> None:
-    if stage.server.which == "Ariadne, legacy protocol":
-        raise NotPossible("it closes a stream that waits for its next value, fails over that, and hangs up")
     async with stage.live() as (client, ticks):
         second = await client.subscribe(_TICKS, _ENDLESS, type=TickEvent)
         await _next(second)
@@ -203,6 +329,7 @@ async def _until_anew(ticks: Subscription[TickEvent], id_: str) -> None:
     while numbers[-1] != 0:
         numbers.append(await _next(ticks))
     require(all(b == a + 1 for a, b in itertools.pairwise(numbers[:-1])), f"not in order: {numbers}")
+    require(ticks.continuity is Continuity.UNKNOWN, f"its continuity is {ticks.continuity}")
 
 
 async def _cuts(stage: _Stage) -> None:
@@ -213,11 +340,13 @@ async def _cuts(stage: _Stage) -> None:
             id_ = ticks.id
             stage.proxy.cut()
             await _until_anew(ticks, id_)
-        require(ticks.transport is stage.transport, f"they come by {ticks.transport}")
+        require(ticks.transport is stage.peer.transport, f"they come by {ticks.transport}")
 
 
 async def _idle(stage: _Stage) -> None:
-    async with stage.client() as client:
+    # The silence is longer than the heartbeat: pongs, or the `ka` of a legacy server, are all there is.
+    heartbeat = Heartbeat(interval_seconds=0.2, timeout_seconds=0.2) if stage.is_websocket else Heartbeat()
+    async with stage.client(heartbeat=heartbeat) as client:
         ticks = await client.subscribe(_TICKS, {"upto": 3, "every": _IDLE_MS}, type=TickEvent)
         id_ = ticks.id
         require([await _next(ticks), await _next(ticks)] == [0, 1], "not in order")
@@ -234,10 +363,12 @@ async def _kill(stage: _Stage) -> None:
 
 
 _SCENARIOS: dict[str, Callable[[_Stage], Awaitable[None]]] = {
+    _QUERY: _query,
     "events in order, by variables": _events,
     "an unknown field": _unknown_field,
     "a syntax error beside a live neighbour": _syntax_error,
     "a missing variable": _missing_variable,
+    _REFUSED_INIT: _refused_init,
     "an error in mid-stream": _middle_error,
     "completion": _completion,
     "unsubscribe": _unsubscribe,
@@ -247,24 +378,21 @@ _SCENARIOS: dict[str, Callable[[_Stage], Awaitable[None]]] = {
 }
 
 
+async def _run(scenario: str, stage: _Stage) -> None:
+    if reason := stage.peer.impossible.get(scenario):
+        raise NotPossible(reason)
+    await _SCENARIOS[scenario](stage)
+
+
 async def run_servers(table: Table) -> None:
-    """Run all scenarios with each server; with graphql-yoga also by a client that is told of no transport."""
-    told: dict[str, Any] = {"transports": ("sse",)}
-    sse, websocket = TransportKind.SSE, TransportKind.WEBSOCKET
-    for name, which, transport, settings in (
-        ("ours", _SINGLE, sse, told),
-        ("ours", _DISTINCT, sse, told),
-        ("ours", _YOGA, sse, told),
-        ("ours, told of no transport", _YOGA, sse, {}),
-        ("ours", _STRAWBERRY_SSE, sse, told),
-        *(("ours", which, websocket, {}) for which in (*_NODE, *_PYTHON)),
-    ):
-        server = _Server(which)
+    """Run all scenarios with each server."""
+    for peer in _PEERS:
+        server = _Server(peer)
         await server.start()
         try:
             async with FaultProxy("127.0.0.1", server.port) as proxy:
-                for scenario, cell in _SCENARIOS.items():
-                    stage = _Stage(server, proxy, transport, settings)
-                    await table.run(name, which, scenario, cell(stage))
+                for scenario in peer.scenarios():
+                    stage = _Stage(server, proxy)
+                    await table.run(peer.client, peer.name, scenario, _run(scenario, stage))
         finally:
             await server.kill()

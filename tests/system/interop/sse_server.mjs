@@ -20,7 +20,7 @@ const listener = listeners[process.argv[2]]();
 const methods = {};
 const server = createServer((request, response) => {
   if (request.url === '/asked') {
-    response.end(JSON.stringify({ methods, readers: readers.count }));
+    response.end(JSON.stringify({ methods, readers: readers.count, inits: [] }));
   } else {
     methods[request.method] = (methods[request.method] ?? 0) + 1;
     listener(request, response);

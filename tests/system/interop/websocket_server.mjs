@@ -1,11 +1,18 @@
-// Servers of graphql-transport-ws by others: node websocket_server.mjs <which> <port, 0 for any>.
+// Servers of GraphQL over WebSockets by others: node websocket_server.mjs <which> <port, 0 for any>.
 import { createServer } from 'node:http';
+import { execute, subscribe } from 'graphql';
 import { useServer } from 'graphql-ws/use/ws';
 import { createYoga } from 'graphql-yoga';
+import legacy from 'subscriptions-transport-ws';
 import { WebSocketServer } from 'ws';
 import { readers, schema } from './schema.mjs';
 
 const which = process.argv[2];
+const inits = [];
+const onConnect = ({ connectionParams }) => {
+  inits.push(connectionParams);
+  return !connectionParams?.refuse;
+};
 // graphql-yoga leaves WebSockets to graphql-ws, with its own way to execute (its documentation, "Subscriptions").
 const yoga = which === 'graphql-yoga, WebSocket' ? createYoga({ schema, logging: false, maskedErrors: false }) : undefined;
 
@@ -37,12 +44,21 @@ const enveloped = yoga && {
 
 const server = createServer((request, response) => {
   if (request.url === '/asked') {
-    response.end(JSON.stringify({ methods: {}, readers: readers.count }));
+    response.end(JSON.stringify({ methods: {}, readers: readers.count, inits }));
   } else if (yoga) {
     yoga(request, response);
   } else {
     response.writeHead(404).end();
   }
 });
-useServer(enveloped ?? { schema }, new WebSocketServer({ server, path: '/graphql' }));
+if (which === 'subscriptions-transport-ws') {
+  const onConnect = (payload) => {
+    inits.push(payload);
+    if (payload.refuse) throw new Error('not you');
+  };
+  const options = { schema, execute, subscribe, keepAlive: 100, onConnect };
+  legacy.SubscriptionServer.create(options, { server, path: '/graphql' });
+} else {
+  useServer({ ...(enveloped ?? { schema }), onConnect }, new WebSocketServer({ server, path: '/graphql' }));
+}
 server.listen(Number(process.argv[3]), '127.0.0.1', () => console.log(`ready: ${server.address().port}`));
