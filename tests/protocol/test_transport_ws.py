@@ -448,3 +448,22 @@ def test_a_complete_on_a_closed_connection_is_not_sent() -> None:
     protocol.receive_closed()
     assert not protocol.send_complete("1")
     assert protocol.data_to_send() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "close"),
+    [
+        (_C.AWAITING_ACK, Close(CloseCode.FORBIDDEN, "no token")),
+        (_C.READY, Close(CloseCode.BAD_REQUEST, "unknown message type 'connection_error'")),
+    ],
+)
+def test_a_refusal_of_the_legacy_protocol_has_the_servers_text(state: ClientState, close: Close) -> None:
+    protocol = client(state)
+    protocol.receive_message(b'{"type":"connection_error","payload":{"message":"no token"}}')
+    assert protocol.close == close
+
+
+def test_a_client_sends_no_refusal() -> None:
+    protocol = server()
+    protocol.receive_message(b'{"type":"connection_error","payload":{"message":"no token"}}')
+    assert protocol.close == Close(CloseCode.BAD_REQUEST, "unknown message type 'connection_error'")

@@ -34,6 +34,7 @@ from circuit_breaker_sdk.protocol.messages import (
 )
 
 __all__ = [
+    "ConnectionRefused",
     "Envelope",
     "InvalidMessage",
     "InvalidPayload",
@@ -72,6 +73,17 @@ class InvalidPayload(InvalidMessage):
     def __init__(self, id: str, reason: str) -> None:  # noqa: A002 (the protocol's own word)
         self.id = id
         super().__init__(reason)
+
+
+class ConnectionRefused(InvalidMessage):
+    """A ``connection_error``: the legacy protocol's refusal, which some servers of this one send too.
+
+    :ivar said: the server's text.
+    """
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+        super().__init__("unknown message type 'connection_error'")
 
 
 # The JSON decoder takes `Raw | None` for `None` alone; an absent field is told by this very object.
@@ -221,6 +233,9 @@ def _decode_unknown(envelope: Envelope) -> Message | None:
     kind = envelope.type
     if kind == "ka":
         return None
+    if kind == "connection_error":
+        errors = read_error_payload(bytes(envelope.payload) or b"[]")
+        raise ConnectionRefused("; ".join(error.message for error in errors))
     raise InvalidMessage(f"unknown message type {kind[:_MAX_SHOWN_TYPE]!r}")
 
 

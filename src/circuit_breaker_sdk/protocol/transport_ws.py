@@ -15,6 +15,7 @@ import msgspec
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
 from circuit_breaker_sdk.protocol.codec import (
+    ConnectionRefused,
     InvalidMessage,
     InvalidPayload,
     decode_message,
@@ -323,12 +324,21 @@ class ClientProtocol(_Role[ClientState, ClientEvent]):
         """Take one text message. Never raises: a peer's mistake sets ``close``.
 
         Messages about operations that are no longer active are dropped: they were under way when the
-        operation ended. A ``ping`` is reported when its pong is already queued.
+        operation ended. A ``ping`` is reported when its pong is already queued. A ``connection_error`` before
+        the acknowledgement, a message of the legacy protocol that some servers send in this one too, sets a
+        ``close`` of 4403 with the server's text.
         """
         if self._state is ClientState.CLOSED:
             return
         try:
             message = decode_message(data)
+        except ConnectionRefused as error:
+            # mercurius refuses so.
+            if self._state is ClientState.READY:
+                self.send_close(CloseCode.BAD_REQUEST, error.reason)
+            else:
+                self.send_close(CloseCode.FORBIDDEN, error.said)
+            return
         except InvalidMessage as error:
             self.send_close(CloseCode.BAD_REQUEST, error.reason)
             return

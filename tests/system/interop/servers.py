@@ -116,10 +116,7 @@ _PEERS: Final = (
         name="mercurius",
         script="mercurius_server.mjs",
         refusal="Forbidden",
-        impossible={
-            "an unknown field": _UNVALIDATED,
-            _REFUSED_INIT: "it sends the connection_error of the legacy protocol, then closes without a code",
-        },
+        impossible={"an unknown field": _UNVALIDATED},
     ),
     _Peer(name="Strawberry", script=None, closes_at_syntax_errors=True),
     _Peer(name="Ariadne", script=None),
