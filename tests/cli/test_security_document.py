@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.app import app
@@ -33,8 +35,10 @@ async def test_the_secret_and_the_token_of_the_document_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(block("python"), {})  # noqa: S102 (our own document)
-    token = capfd.readouterr().out.strip()
+    for line in block("sh").splitlines():
+        CliRunner().invoke(app, shlex.split(line.partition("#")[0])[1:], catch_exceptions=False)
+    made = CliRunner().invoke(app, ["token", "make", "--key-file", "token.key", "--subject", "user-7"])
+    token = made.stdout.strip()
     tokens = TokenSettings(key=tmp_path / "token.key")
     settings = ServerSettings(port=0, data_dir=tmp_path / "data", token_keys=tokens)
     async with Server(settings) as server:

@@ -7,32 +7,36 @@ from typing import Annotated
 import typer
 
 from circuit_breaker_sdk._version import __version__
-from circuit_breaker_sdk.cli import keys, policy, runtime
+from circuit_breaker_sdk.cli import keys, policy, runtime, tokens
 from circuit_breaker_sdk.cli.audit import audit_app
-from circuit_breaker_sdk.cli.client_commands import doctor, query, watch
-from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP
+from circuit_breaker_sdk.cli.client_commands import doctor, query, schema, watch
+from circuit_breaker_sdk.cli.exit_codes import help_end
 from circuit_breaker_sdk.cli.log import log_app
 from circuit_breaker_sdk.cli.serve_options import serve
+from circuit_breaker_sdk.cli.workflow_commands import resource_app, workflow_app
 
 __all__ = ["app", "run"]
 
 app: typer.Typer = typer.Typer(
     name="circuit-breaker",
     help="Serve and watch Circuit Breaker's real-time GraphQL subscriptions.",
-    epilog=EXIT_CODES_HELP,
-    add_completion=False,
+    epilog=help_end("command-line.md"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(workflow_app, name="workflow")
+app.add_typer(resource_app, name="resource")
+app.add_typer(tokens.app, name="token")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.add_typer(log_app, name="log")
-app.command(epilog=EXIT_CODES_HELP)(serve)
-app.command(epilog=EXIT_CODES_HELP)(watch)
-app.command(epilog=EXIT_CODES_HELP)(query)
-app.command(epilog=EXIT_CODES_HELP)(doctor)
+app.command(epilog=help_end("settings.md"))(serve)
+app.command(epilog=help_end("command-line.md"))(watch)
+app.command(epilog=help_end("command-line.md"))(query)
+app.command(epilog=help_end("command-line.md"))(schema)
+app.command(epilog=help_end("operations.md"))(doctor)
 
 
 def run() -> None:
@@ -55,7 +59,7 @@ def options(
     """Take the options that stand before the command."""
 
 
-@app.command(epilog=EXIT_CODES_HELP)
+@app.command(epilog=help_end("command-line.md"))
 def demo(
     *,
     seconds: Annotated[
@@ -69,6 +73,10 @@ def demo(
     ] = False,
 ) -> None:
     """Run a server and real workflows in one process, and show every operation's events arrive.
+
+    circuit-breaker demo
+
+    circuit-breaker demo --seconds 10 --json
 
     Documents are reviewed and software is deployed, several at a time; what breaks a workflow's rules is
     refused. The status is 0 only if every operation received events, and none was lost, duplicated or

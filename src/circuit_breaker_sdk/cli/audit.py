@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, one_line, print_error
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["audit_app"]
 
 audit_app: typer.Typer = typer.Typer(
     help="Check and export a server's audit log.",
-    epilog=EXIT_CODES_HELP,
+    epilog=help_end("security.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -64,16 +64,20 @@ def _moment(text: str) -> datetime:
         raise typer.BadParameter(f"{text} is no time as in RFC 3339") from None
 
 
-@audit_app.command(epilog=EXIT_CODES_HELP)
+@audit_app.command(epilog=help_end("security.md"))
 def verify(*, data: _Data = _DATA, audit_key_file: _KeyFile = None, anchor: _Anchor = None) -> None:
     """Tell whether every line is as it was written, in its place, and none is missing.
+
+    circuit-breaker audit verify
+
+    circuit-breaker audit verify --data DIR --audit-key-file audit.key
 
     A server may be writing meanwhile. What is wrong is told in one line each, and the status is 1.
     """
     raise typer.Exit(_run(lambda: _verify(_paths(data, audit_key_file, anchor))))
 
 
-@audit_app.command(epilog=EXIT_CODES_HELP)
+@audit_app.command(epilog=help_end("security.md"))
 def export(
     *,
     data: _Data = _DATA,
@@ -95,6 +99,10 @@ def export(
     ] = ExportFormat.JSONL,
 ) -> None:
     """Write the lines that are good to stdout.
+
+    circuit-breaker audit export --since 2026-01-01 --format csv > audit.csv
+
+    circuit-breaker audit export --principal user-7 --data DIR
 
     The whole log is checked, whatever is asked for. What is wrong with it is told on stderr, and the status
     is 1 then.

@@ -1,15 +1,18 @@
-"""The commands that talk to any GraphQL server, and their options: ``watch``, ``query`` and ``doctor``."""
+"""The commands that talk to any GraphQL server, and their options: ``watch``, ``query`` and their like."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from circuit_breaker_sdk.cli import runtime
+from circuit_breaker_sdk.cli.client_options import DEFAULT_URL, Token, Url
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["DEFAULT_URL", "STREAM_NAMES", "doctor", "query", "watch"]
+__all__ = ["STREAM_NAMES", "doctor", "query", "schema", "watch"]
 
 STREAM_NAMES = (
     "resource-updates",
@@ -21,7 +24,6 @@ STREAM_NAMES = (
     "mcp-sessions",
 )
 """As in ``streams.STREAMS``, which is slow to load."""
-DEFAULT_URL = "ws://localhost:4000/graphql"
 
 
 def watch(
@@ -65,11 +67,8 @@ def watch(
             help="A variable of a subscription: JSON, any other text as it is, or @file; may be repeated.",
         ),
     ] = None,
-    url: Annotated[str, typer.Option(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
-    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin with the first event there ever was.")
     ] = False,
@@ -85,6 +84,24 @@ def watch(
         float | None,
         typer.Option(min=0.001, metavar="SECONDS", help="End with status 7 after a silence this long."),
     ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Show this member of each event only, as history.0.activity."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="JSON lines on a terminal too; texts of --field without quotes.")
+    ] = False,
+    rate: Annotated[
+        bool, typer.Option("--rate", help="Show once a second how many events come, in place of them.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep in this file how far events were shown, and go on from there; with servers that have "
+            "cursors.",
+        ),
+    ] = None,
 ) -> None:
     """Show events as they happen: a live table on a terminal, one JSON object a line when piped.
 
@@ -92,7 +109,8 @@ def watch(
 
     circuit-breaker watch 'subscription($id: ID!) { orderChanged(id: $id) { state } }' -v id=7 --url URL
 
-    stdout holds nothing but events; stderr says when the stream is connected, live and ended.
+    stdout holds nothing but events; stderr says when the stream is connected, live, reconnecting, live again
+    and ended, and which events are missing.
     """
     from circuit_breaker_sdk.cli import streams  # noqa: PLC0415 (rich is slow to load: not for --help)
     from circuit_breaker_sdk.cli import watch as command  # noqa: PLC0415 (as above)
@@ -109,6 +127,8 @@ def watch(
         "project_id": project_id,
         "server_id": server_id,
     }
+    if rate and (raw or field is not None):
+        raise typer.BadParameter("--rate shows no events: give it, or --field and --raw")
     try:
         watched = streams.choose(stream, options, variable or ())
         beginning = Beginning.of(from_beginning=from_beginning, since=since, last=last)
@@ -117,7 +137,15 @@ def watch(
     raise typer.Exit(
         runtime.run(
             lambda stop: command.watch(
-                stop, watched, url=url, token=token, beginning=beginning, count=count, wait_seconds=wait
+                stop,
+                watched,
+                url=url,
+                token=token,
+                beginning=beginning,
+                count=count,
+                wait_seconds=wait,
+                view=partial(command.view_of, field=field, raw=raw, rate=rate),
+                place=resume,
             )
         )
     )
@@ -141,11 +169,8 @@ def query(
     operation: Annotated[
         str | None, typer.Option(help="The operation's name, where the document has several.")
     ] = None,
-    url: Annotated[str, typer.Option(help="Any GraphQL server: http, https, ws or wss.")] = DEFAULT_URL,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
-    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
 ) -> None:
     """Send a query or mutation to any GraphQL server; print its data as JSON, its errors on stderr.
 
@@ -170,10 +195,7 @@ def query(
 def doctor(
     url: Annotated[str, typer.Argument(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
     *,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="CIRCUIT_BREAKER_TOKEN", help="Bearer token, where the server wants one."),
-    ] = None,
+    token: Token = None,
     authority: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Trust the authorities in this file (PEM), not the system's."),
@@ -200,4 +222,26 @@ def doctor(
                 stop, url, token=token, seconds=seconds, authority=authority, as_json=as_json
             )
         )
+    )
+
+
+def schema(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what introspection answers, as JSON.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Print the schema of any GraphQL server that allows introspection, in the schema language.
+
+    circuit-breaker schema > schema.graphql
+
+    circuit-breaker schema --url https://example.com/graphql --json
+    """
+    # Here, not above: graphql-core comes with the server's extra.
+    from circuit_breaker_sdk.cli.schema import print_server_schema  # noqa: PLC0415 (see the line above)
+
+    raise typer.Exit(
+        runtime.run(lambda stop: print_server_schema(stop, url=url, token=token, as_json=as_json))
     )

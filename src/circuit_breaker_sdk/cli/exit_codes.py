@@ -15,7 +15,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 
-__all__ = ["EXIT_CODES_HELP", "ExitCode", "exit_code_of"]
+__all__ = ["ExitCode", "exit_code_of", "help_end"]
 
 
 class ExitCode(enum.IntEnum):
@@ -33,7 +33,7 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES_HELP = (
+_EXIT_CODES_HELP = (
     "Exit status: 0 done; 1 the demo found an event lost, duplicated or reordered, or an operation "
     "without events, a policy is not valid, the audit log is not as it was written, or `doctor` found "
     "something wrong; 2 wrong usage; "
@@ -42,6 +42,14 @@ EXIT_CODES_HELP = (
     "8 the server stopped, or did not start, because a record of its event log could not be applied; "
     "130 interrupted."
 )
+
+
+def help_end(page: str) -> str:
+    """Return the end of a command's help: the page about it, and the exit statuses.
+
+    :param page: a file in docs/.
+    """
+    return f"docs/{page} tells more.\n\n{_EXIT_CODES_HELP}"
 
 
 def exit_code_of(error: CircuitBreakerError, *, live: bool) -> ExitCode:

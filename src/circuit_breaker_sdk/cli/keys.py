@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error, print_marker
 from circuit_breaker_sdk.errors import UsageError
 
@@ -24,7 +24,7 @@ __all__ = ["app"]
 
 app: typer.Typer = typer.Typer(
     help="API keys: make, list, revoke. A running server sees it within a second.",
-    epilog=EXIT_CODES_HELP,
+    epilog=help_end("security.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -49,7 +49,7 @@ def duration(text: str) -> int:
     return seconds
 
 
-@app.command(epilog=EXIT_CODES_HELP)
+@app.command(epilog=help_end("security.md"))
 def create(
     *,
     principal: Annotated[str, typer.Option(help="Who asks with it.", show_default=False)],
@@ -60,7 +60,12 @@ def create(
     ] = None,
     data: Data = _DATA,
 ) -> None:
-    """Make a key. stdout has its text and nothing else; it is shown this once, and kept nowhere."""
+    """Make a key. stdout has its text and nothing else; it is shown this once, and kept nowhere.
+
+    circuit-breaker keys create --principal billing --expires-in 90d
+
+    circuit-breaker keys create --principal ada --label laptop --data DIR
+    """
     from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
 
     with _failures():
@@ -71,13 +76,18 @@ def create(
     sys.stdout.write(made.text + "\n")
 
 
-@app.command(name="list", epilog=EXIT_CODES_HELP)
+@app.command(name="list", epilog=help_end("security.md"))
 def list_keys(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     data: Data = _DATA,
 ) -> None:
-    """List the keys, the oldest first, with those that have expired or were revoked; never their text."""
+    """List the keys, the oldest first, with those that have expired or were revoked; never their text.
+
+    circuit-breaker keys list
+
+    circuit-breaker keys list --json --data DIR
+    """
     from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
 
     with _failures():
@@ -105,7 +115,7 @@ def list_keys(
         sys.stdout.write(line.rstrip() + "\n")
 
 
-@app.command(epilog=EXIT_CODES_HELP)
+@app.command(epilog=help_end("security.md"))
 def revoke(
     id_: Annotated[
         str, typer.Argument(metavar="ID", help="The id of the key (keys list).", show_default=False)
@@ -113,7 +123,12 @@ def revoke(
     *,
     data: Data = _DATA,
 ) -> None:
-    """Revoke a key for good. What was opened with it ends within a second."""
+    """Revoke a key for good. What was opened with it ends within a second.
+
+    circuit-breaker keys revoke ID
+
+    circuit-breaker keys revoke ID --data DIR
+    """
     from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
 
     with _failures():

@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
 
 __all__ = ["log_app"]
 
 log_app: typer.Typer = typer.Typer(
     help="Repair the event log of a server that is stopped.",
-    epilog=EXIT_CODES_HELP,
+    epilog=help_end("operations.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -28,7 +28,7 @@ def options() -> None:
     """Take no options; with it, one command is still a command of a group."""
 
 
-@log_app.command(epilog=EXIT_CODES_HELP)
+@log_app.command(epilog=help_end("operations.md"))
 def skip(
     offset: Annotated[
         int, typer.Argument(min=1, help="Offset of the record that cannot be applied.", show_default=False)
@@ -42,6 +42,10 @@ def skip(
     ),
 ) -> None:
     """Let the server start without applying one record to its state.
+
+    circuit-breaker log skip 1234 --reason 'written by a faulty release'
+
+    circuit-breaker log skip 1234 --reason 'as above' --data DIR
 
     The record stays in the log, and a further record names the user and the reason; the audit log gets a
     line. A subscription that resumes from before the skipped record is told of a gap with the reason

@@ -1,10 +1,11 @@
-"""Output of ``watch``: JSON lines for a pipe, a live table for a terminal."""
+"""Output of ``watch``: JSON lines for a pipe, a live table for a terminal, a rate a second."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol, final
 
@@ -17,9 +18,10 @@ from rich.text import Text
 from circuit_breaker_sdk.cli.streams import moment_and_words
 from circuit_breaker_sdk.events import Event
 
-__all__ = ["JsonLines", "LiveTable", "ReaderGoneError", "View"]
+__all__ = ["JsonLines", "LiveTable", "RateLines", "ReaderGoneError", "View"]
 
 _REFRESH_SECONDS = 0.2
+_RATE_SECONDS = 1.0
 _LINES_AROUND_THE_ROWS = 8
 
 
@@ -43,21 +45,88 @@ class JsonLines:
 
     The keys are the schema's own names (camelCase). Writing waits for a reader that is slow: the stream
     then waits too, nothing is dropped.
+
+    :param field: the way to the member that is written in place of the event, as ``history.0.activity``;
+        ``null`` where there is none.
+    :param raw: whether a text is written without quotes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, field: str | None = None, raw: bool = False) -> None:
         self._encoder = msgspec.json.Encoder()
+        self._path = () if field is None else tuple(field.split("."))
+        self._raw = raw
 
-    def show(self, event: Event) -> None:
+    def show(self, event: object) -> None:
         """Write the event; raise :class:`ReaderGoneError` when the reader has closed the pipe."""
-        try:
-            sys.stdout.buffer.write(self._encoder.encode(event) + b"\n")
-            sys.stdout.buffer.flush()
-        except BrokenPipeError as error:
-            raise ReaderGoneError from error
+        _write(self._line(event) + b"\n")
+
+    def _line(self, event: object) -> bytes:
+        encoded = self._encoder.encode(event)
+        if not self._path and not self._raw:
+            return encoded
+        value = _member(msgspec.json.decode(encoded), self._path)
+        if self._raw and isinstance(value, str):
+            return value.encode("utf-8", "replace")
+        return self._encoder.encode(value)
 
     def close(self) -> None:
         """Do nothing: every event is written already."""
+
+
+@final
+class RateLines:
+    """Write once a second how many events came, in place of the events."""
+
+    def __init__(self) -> None:
+        self._count = self._told = 0
+        self._is_gone = False
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time()
+        self._timer = self._loop.call_later(_RATE_SECONDS, self._tell)
+
+    def show(self, _event: object) -> None:
+        """Count the event; raise :class:`ReaderGoneError` when the reader has closed the pipe."""
+        self._count += 1
+        if self._is_gone:
+            raise ReaderGoneError
+
+    def close(self) -> None:
+        """Write the number of all."""
+        self._timer.cancel()
+        if not self._is_gone and self._count != self._told:
+            self._write(f"{self._count:,} events\n")
+
+    def _tell(self) -> None:
+        now = self._loop.time()
+        rate = (self._count - self._told) / (now - self._at)
+        self._told, self._at = self._count, now
+        self._timer = self._loop.call_later(_RATE_SECONDS, self._tell)
+        self._write(f"{rate:,.0f} events/s, {self._count:,} events\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            _write(text.encode())
+        except ReaderGoneError:
+            self._is_gone = True
+
+
+def _write(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def _member(value: object, path: Sequence[str]) -> object:
+    for name in path:
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
 
 
 @final

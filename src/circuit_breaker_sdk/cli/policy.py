@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit_breaker_sdk.cli.exit_codes import EXIT_CODES_HELP, ExitCode
+from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 app: typer.Typer = typer.Typer(
     help="The access policy: check a file.",
-    epilog=EXIT_CODES_HELP,
+    epilog=help_end("security.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,7 +37,7 @@ def options() -> None:
     """The access policy: check a file."""
 
 
-@app.command(epilog=EXIT_CODES_HELP)
+@app.command(epilog=help_end("security.md"))
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in TOML.", show_default=False)],
     *,
@@ -50,6 +50,10 @@ def check(
     ] = False,
 ) -> None:
     """Say whether a policy is valid, and its version. Whatever is wrong with it has a line on stderr.
+
+    circuit-breaker policy check policy.toml
+
+    circuit-breaker policy check policy.toml --principal user-7
 
     For a principal: the tenant, what it may read, write and administer, and the fields of queries, mutations
     and subscriptions that are open to it with some arguments.
