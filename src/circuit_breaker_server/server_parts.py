@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -28,8 +27,9 @@ from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
 from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.cursor_keys import CursorKeys
 from circuit_breaker_server.storage.private_files import exposed_files
-from circuit_breaker_server.storage.secret_store import SecretStore, key_file
+from circuit_breaker_server.storage.secret_store import SecretStore
 
 __all__ = [
     "make_cursors",
@@ -90,7 +90,16 @@ def make_cursors(settings: ServerSettings, log: SqliteEventLog, *, is_open: bool
 
     :raises ServerStartError: their key cannot be read.
     """
-    return Cursors(log.epoch, None if is_open else _cursor_key(settings.data_dir))
+    if is_open:
+        return Cursors(log.epoch)
+    try:
+        keys = CursorKeys.read(settings.data_dir)
+    except OSError as error:
+        path = error.filename or settings.data_dir
+        raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error
+    except ValueError as error:
+        raise ServerStartError(str(error)) from error
+    return Cursors(log.epoch, keys.present, [(each.key, each.until) for each in keys.previous])
 
 
 async def start_engine(
@@ -220,11 +229,3 @@ def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaita
             await trail.make_durable()
 
     return make_durable
-
-
-def _cursor_key(data_dir: Path) -> bytes:
-    path = data_dir / "cursors.key"
-    try:
-        return key_file(path, lambda: os.urandom(32))
-    except OSError as error:
-        raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error

@@ -9,6 +9,7 @@ import typer
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import keys, policy, runtime, tokens
 from circuit_breaker_sdk.cli.audit import audit_app
+from circuit_breaker_sdk.cli.backups import backup, restore
 from circuit_breaker_sdk.cli.client_commands import doctor, query, schema, watch
 from circuit_breaker_sdk.cli.exit_codes import help_end
 from circuit_breaker_sdk.cli.log import log_app
@@ -33,6 +34,8 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.add_typer(log_app, name="log")
 app.command(epilog=help_end("settings.md"))(serve)
+app.command(epilog=help_end("operations.md"))(backup)
+app.command(epilog=help_end("operations.md"))(restore)
 app.command(epilog=help_end("command-line.md"))(watch)
 app.command(epilog=help_end("command-line.md"))(query)
 app.command(epilog=help_end("command-line.md"))(schema)

@@ -136,6 +136,45 @@ def revoke(
     print_marker("revoked", f"key {key.id} of {key.principal}")
 
 
+@app.command(epilog=help_end("security.md"))
+def rotate(
+    *,
+    cursors_for: Annotated[
+        str, typer.Option(metavar="TIME", help="How long cursors of before are still good.")
+    ] = "30d",
+    data: Data = _DATA,
+) -> None:
+    """Make new keys for what seals cursors and encrypts secrets. The server must not run meanwhile.
+
+    circuit-breaker keys rotate
+
+    circuit-breaker keys rotate --cursors-for 7d --data DIR
+
+    Subscribers resume with their cursors when the server is back. Where CIRCUIT_BREAKER_SECRET_KEY has the
+    key of secrets, put a new one before it (NEW,OLD) first: it is the one that encrypts. API keys and the
+    audit log have keys of their own, which stay.
+    """
+    # Here, not above: the server is an extra.
+    from circuit_breaker_server.security.key_rotation import (  # noqa: PLC0415 (see the line above)
+        KeyRotationError,
+        rotate_keys,
+    )
+
+    try:
+        seconds = duration(cursors_for)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    try:
+        done = rotate_keys(data, cursors_for_seconds=seconds)
+    except KeyRotationError as error:
+        print_error(error)
+        raise typer.Exit(ExitCode.UNREACHABLE) from error
+    print_marker(
+        "rotated",
+        f"{done.secrets} secrets encrypted anew; cursors of before are good until {_date(done.until)}",
+    )
+
+
 def _print_json(keys: tuple[ApiKey, ...], now: float) -> None:
     import msgspec  # noqa: PLC0415 (slow to load: not for --help)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Self, final
 
 import msgspec
@@ -65,6 +68,8 @@ class Cursors:
 
     :ivar epoch: of the log.
     :param key: 16 or 32 bytes; ``None`` writes cursors that can be read by people.
+    :param previous: keys of before, each with the time until which its cursors are read.
+    :param clock: seconds since 1970.
 
     Example::
 
@@ -72,13 +77,24 @@ class Cursors:
         cursors.parse(cursors.of(cursor)) == cursor
     """
 
-    def __init__(self, epoch: str, key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        key: bytes | None = None,
+        previous: Sequence[tuple[bytes, float]] = (),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.epoch = epoch
         self._head = f"{epoch}~"
-        self._seal = self._open = None
+        self._clock = clock
+        self._seal: Callable[[bytes], bytes] | None = None
+        # How to open what each key has sealed, and until when.
+        self._opens: list[tuple[Callable[[bytes], bytes], float]] = []
         if key is not None:
-            cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 (one block, and no two are the same)
-            self._seal, self._open = cipher.encryptor().update, cipher.decryptor().update
+            self._seal = _cipher(key).encryptor().update
+            for each, until in ((key, math.inf), *previous):
+                self._opens.append((_cipher(each).decryptor().update, until))
 
     def text(self, offset: int, index: int, check: str) -> str:
         """Write the text of a place in this log, without a cursor."""
@@ -105,27 +121,35 @@ class Cursors:
         :raises ValueError: the text is no such cursor.
         """
         found = _SEALED.fullmatch(text)
-        if found is None or self._open is None:
-            raise ValueError(_NONE_OF_OURS)
-        epoch, block = found.groups()
-        place, index, check = _PLACE.unpack(self._open(bytes.fromhex(block)))
-        if (epoch, index, check) != (self.epoch, _OF_PAGE, 0) or place > _MAX_OFFSET:
-            raise ValueError(_NONE_OF_OURS)
-        return int(place)
+        if found is not None and found[1] == self.epoch:
+            for place, index, check in self._opened(found[2]):
+                if (index, check) == (_OF_PAGE, 0) and place <= _MAX_OFFSET:
+                    return place
+        raise ValueError(_NONE_OF_OURS)
 
     def parse(self, text: str) -> Cursor:
         """Read a cursor's text; exactly what :meth:`text` writes is accepted, of whatever epoch.
 
         :raises ValueError: the text is not a cursor.
         """
-        if self._open is None:
+        if self._seal is None:
             return Cursor.parse(text)
         found = _SEALED.fullmatch(text)
         if found is None:
             raise ValueError(_NONE_OF_OURS)
         epoch, block = found.groups()
-        place, index_, check_ = _PLACE.unpack(self._open(bytes.fromhex(block)))
-        # Of another life of the log nothing but that is told: what its key was is not known.
-        if epoch == self.epoch and (place > _MAX_OFFSET or index_ > _MAX_INDEX):
-            raise ValueError(_NONE_OF_OURS)
-        return Cursor(epoch, place, index_, f"{check_:08x}")
+        for place, index, check in self._opened(block):
+            # Of another life of the log nothing but that is told: what its key was is not known.
+            if epoch != self.epoch or (place <= _MAX_OFFSET and index <= _MAX_INDEX):
+                return Cursor(epoch, place, index, f"{check:08x}")
+        raise ValueError(_NONE_OF_OURS)
+
+    def _opened(self, block: str) -> Iterator[tuple[int, int, int]]:
+        """Open a block with each key whose time is not over, the present one first."""
+        for unseal, until in self._opens:
+            if until == math.inf or self._clock() < until:
+                yield _PLACE.unpack(unseal(bytes.fromhex(block)))
+
+
+def _cipher(key: bytes) -> Cipher[modes.ECB]:
+    return Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 (one block, and no two are the same)

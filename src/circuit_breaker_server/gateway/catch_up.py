@@ -115,12 +115,13 @@ async def read_some(feed: LaggingFeed, subscriber: Lagging) -> None:
     try:
         if subscriber.unverified is not None:
             reader = feed.hub.reader
-            cursor = await subscriber.unverified.find(reader, subscriber.channel, partial(_turn, feed))
+            start = subscriber.unverified
+            cursor = await start.find(reader, subscriber.channel, partial(_turn, feed))
             if subscriber.ended:
                 return
             subscriber.unverified = None
             subscriber.position = (cursor.offset, cursor.index)
-            subscriber.cursor = reader.cursors.of(cursor)
+            subscriber.cursor = start.text or reader.cursors.of(cursor)
             if feed.resume:
                 feed.peer.signal([(subscriber.id, subscriber.cursor)])
         channel = subscriber.channel

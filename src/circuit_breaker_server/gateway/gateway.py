@@ -278,13 +278,14 @@ class Gateway:
             self._fan_out.close_if_empty(channel)
             raise
         start = asked.cursor if isinstance(asked, AfterCursor) else begun or self.end_cursor
+        text = None if asked is None else asked.text
         subscriber = Subscriber(
             feed,
             operation_id,
             prefix,
             channel,
             position=(start.offset, start.index),
-            cursor=self.reader.cursors.of(start),
+            cursor=text or self.reader.cursors.of(start),
             live=asked is None and begun is None,
             unverified=asked,
             bucket=self.pacing.bucket() if bucket is None and self.pacing is not None else bucket,

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Protocol, TypeAlias, final
+from typing import ClassVar, Final, Protocol, TypeAlias, final
 
 import msgspec
 
@@ -35,6 +35,14 @@ Turn: TypeAlias = Callable[[], Awaitable[None]]
 class Start(Protocol):
     """The interface of a place where a subscription begins, as it was asked for."""
 
+    @property
+    def text(self) -> str | None:
+        """The text of the cursor, where one was named: the ``prev`` of the first event, as it was written.
+
+        Another key may seal cursors by now (:mod:`circuit_breaker_server.security.key_rotation`).
+        """
+        ...
+
     async def find(self, reader: LogReader, channel: Channel, turn: Turn) -> Cursor:
         """Return the cursor behind which the channel's events are all to be read.
 
@@ -47,9 +55,13 @@ class Start(Protocol):
 
 @final
 class AfterCursor(msgspec.Struct, frozen=True):
-    """Behind a cursor of this log."""
+    """Behind a cursor of this log.
+
+    :ivar text: as it was named.
+    """
 
     cursor: Cursor
+    text: str
 
     async def find(self, reader: LogReader, channel: Channel, _turn: Turn) -> Cursor:
         await reader.verify(self.cursor, channel.selection.subjects)
@@ -59,6 +71,8 @@ class AfterCursor(msgspec.Struct, frozen=True):
 @final
 class FromBeginning(msgspec.Struct, frozen=True):
     """At the beginning of the log, if nothing was trimmed."""
+
+    text: ClassVar[None] = None
 
     async def find(self, reader: LogReader, channel: Channel, _turn: Turn) -> Cursor:
         cursor = Cursor(reader.log.epoch, 0, 0, "00000000")
@@ -72,6 +86,7 @@ class Since(msgspec.Struct, frozen=True):
     """At a time, by the clock of the server that appended the events."""
 
     time_ms: float
+    text: ClassVar[None] = None
 
     async def find(self, reader: LogReader, channel: Channel, _turn: Turn) -> Cursor:
         log = reader.log
@@ -89,6 +104,7 @@ class Last(msgspec.Struct, frozen=True):
     """Before the last events of the subscription, as many as are asked for or as there are."""
 
     count: int
+    text: ClassVar[None] = None
 
     async def find(self, reader: LogReader, channel: Channel, turn: Turn) -> Cursor:
         log = reader.log
@@ -172,7 +188,7 @@ def read_start(reader: LogReader, extensions: Mapping[str, object] | None) -> St
     if "since" in asked:
         return Since(_time_ms(asked["since"]))
     after = resume_after(extensions)
-    return None if after is None else AfterCursor(parse_resume_cursor(reader, after))
+    return None if after is None else AfterCursor(parse_resume_cursor(reader, after), after)
 
 
 def _time_ms(text: object) -> float:

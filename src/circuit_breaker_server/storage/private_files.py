@@ -11,7 +11,13 @@ import stat
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PRIVATE_FILE", "exposed_files", "make_private_directory", "make_private_file"]
+__all__ = [
+    "PRIVATE_FILE",
+    "exposed_files",
+    "make_private_directory",
+    "make_private_file",
+    "replace_private_file",
+]
 
 PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
@@ -33,6 +39,25 @@ def make_private_file(path: Path) -> None:
     :raises OSError: it cannot be made.
     """
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
+
+
+def replace_private_file(path: Path, data: bytes) -> None:
+    """Replace a file at once and durably: after a crash the old one or the new one is there, whole.
+
+    :raises OSError: it cannot be written; the old one is whole still.
+    """
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def exposed_files(directory: Path) -> list[Path]:

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Final, Self, final
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-__all__ = ["KEY_VARIABLE", "SecretStore", "SecretStoreError", "api_key_variable", "key_file"]
+from circuit_breaker_server.storage.private_files import replace_private_file
+
+__all__ = [
+    "KEY_FILE",
+    "KEY_VARIABLE",
+    "SecretStore",
+    "SecretStoreError",
+    "api_key_variable",
+    "key_file",
+    "rotate_secret_key",
+]
 
 KEY_VARIABLE: Final = "CIRCUIT_BREAKER_SECRET_KEY"
 """The environment variable with the key of the store; without it the key is a file beside the store."""
 
+KEY_FILE: Final = "secrets.key"
+
+_OTHER_KEY: Final = "{} was written with another key: give the server the key it was written with"
 _API_KEY: Final = "CIRCUIT_BREAKER_API_KEY_"
 _KEY_URLS: Final = "CIRCUIT_BREAKER_KEY_URLS_"
 _KEY_TENANTS: Final = "CIRCUIT_BREAKER_KEY_TENANTS_"
@@ -42,7 +55,7 @@ class SecretStore:
         await store.put("mcp-client-1", "…")
     """
 
-    def __init__(self, path: Path, fernet: Fernet, values: dict[str, str]) -> None:
+    def __init__(self, path: Path, fernet: MultiFernet, values: dict[str, str]) -> None:
         """Hold what was read; :meth:`open` is the way in."""
         self._path = path
         self._fernet = fernet
@@ -61,14 +74,9 @@ class SecretStore:
     def _open(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
         path = data_dir / "secrets.db"
         try:
-            key = environment.get(KEY_VARIABLE) or key_file(data_dir / "secrets.key", Fernet.generate_key)
-            fernet = Fernet(key)
-        except ValueError as error:
-            raise SecretStoreError(
-                f"the key of {path} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe base64"
-            ) from error
+            fernet = _keys(data_dir, environment)
         except OSError as error:
-            raise SecretStoreError(f"{data_dir / 'secrets.key'}: {error.strerror}") from error
+            raise SecretStoreError(f"{data_dir / KEY_FILE}: {error.strerror}") from error
         try:
             with _database(path) as database:
                 rows = database.execute("SELECT id, value FROM secrets").fetchall()
@@ -77,9 +85,7 @@ class SecretStore:
         try:
             values = {id_: fernet.decrypt(value).decode() for id_, value in rows}
         except InvalidToken as error:
-            raise SecretStoreError(
-                f"{path} was written with another key: give the server the key it was written with"
-            ) from error
+            raise SecretStoreError(_OTHER_KEY.format(path)) from error
         return cls(path, fernet, values)
 
     def get(self, id: str) -> str | None:  # noqa: A002 (what records call it)
@@ -154,6 +160,56 @@ class SecretStore:
 
     def __repr__(self) -> str:
         return f"<SecretStore {self._path} {len(self._values)} secrets>"
+
+
+def rotate_secret_key(data_dir: Path, environment: Mapping[str, str] = os.environ) -> int:
+    """Encrypt all secrets anew, with a new key; return how many. No server may run.
+
+    Where the environment has the keys, the first of :data:`KEY_VARIABLE` is the new one, and the others can
+    be left out afterwards.
+
+    :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
+    """
+    path, own = data_dir / "secrets.db", data_dir / KEY_FILE
+    is_given = bool(environment.get(KEY_VARIABLE))
+    try:
+        _keys(data_dir, environment)
+        new = b""
+        if not is_given:
+            new = Fernet.generate_key()
+            # First: after a crash both are known, and nothing is lost.
+            replace_private_file(own, new + b"\n" + own.read_bytes())
+        keys = _keys(data_dir, environment)
+        with _database(path) as database, database:
+            rows = database.execute("SELECT id, value FROM secrets").fetchall()
+            again = [(keys.rotate(value), id_) for id_, value in rows]
+            database.executemany("UPDATE secrets SET value = ? WHERE id = ?", again)
+        if not is_given:
+            replace_private_file(own, new)
+    except InvalidToken as error:
+        raise SecretStoreError(_OTHER_KEY.format(path)) from error
+    except sqlite3.Error as error:
+        raise SecretStoreError(f"{path}: {error}") from error
+    except OSError as error:
+        raise SecretStoreError(f"{own}: {error.strerror}") from error
+    return len(again)
+
+
+def _keys(data_dir: Path, environment: Mapping[str, str]) -> MultiFernet:
+    """Return the keys: the first encrypts, all decrypt.
+
+    :raises SecretStoreError: one is no key.
+    :raises OSError: their file cannot be read or written.
+    """
+    given = environment.get(KEY_VARIABLE)
+    text = given.encode() if given else key_file(data_dir / KEY_FILE, Fernet.generate_key)
+    try:
+        return MultiFernet([Fernet(key) for key in text.replace(b",", b" ").split()])
+    except ValueError as error:
+        raise SecretStoreError(
+            f"the key of {data_dir / 'secrets.db'} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe "
+            "base64 (several with commas: the first encrypts, all decrypt)"
+        ) from error
 
 
 def api_key_variable(id: str) -> str:  # noqa: A002 (as above)

@@ -1,0 +1,1 @@
+"""Copies of a data directory: made while the server runs, checked, and put back."""

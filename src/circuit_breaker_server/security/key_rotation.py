@@ -1,0 +1,49 @@
+"""Make new keys for what seals cursors and encrypts secrets, while no server runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, final
+
+from circuit_breaker_server.log.directory_lock import DirectoryLock
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.storage.cursor_keys import rotate_cursor_key
+from circuit_breaker_server.storage.secret_store import SecretStoreError, rotate_secret_key
+
+__all__ = ["KeyRotationError", "Rotated", "rotate_keys"]
+
+
+class KeyRotationError(Exception):
+    """The keys could not be rotated; the text says why. What was there before is still good."""
+
+
+@final
+class Rotated(NamedTuple):
+    """What was done.
+
+    :ivar secrets: how many were encrypted anew.
+    :ivar until: when cursors of before cease to be good; seconds since 1970.
+    """
+
+    secrets: int
+    until: float
+
+
+def rotate_keys(data_dir: Path, *, cursors_for_seconds: float) -> Rotated:
+    """Make new keys, holding the directory meanwhile.
+
+    :raises KeyRotationError: a server runs, there is no event log, or a file cannot be used.
+    """
+    if not (data_dir / "events.db").exists():
+        raise KeyRotationError(f"{data_dir}: has no event log; name the server's data directory")
+    try:
+        lock = DirectoryLock(data_dir)
+        try:
+            count = rotate_secret_key(data_dir)
+            return Rotated(count, rotate_cursor_key(data_dir, valid_seconds=cursors_for_seconds))
+        finally:
+            lock.release()
+    except (LogError, SecretStoreError, ValueError) as error:
+        raise KeyRotationError(str(error)) from error
+    except OSError as error:
+        raise KeyRotationError(f"{error.filename or data_dir}: {error.strerror}") from error
