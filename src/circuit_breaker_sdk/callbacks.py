@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar, final
 
-__all__ = ["CALLBACK_ERRORS", "Wrapped", "background_task", "callback_name", "in_own_context"]
+__all__ = ["CALLBACK_ERRORS", "InContext", "Wrapped", "background_task", "callback_name", "in_own_context"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -28,9 +28,9 @@ def in_own_context(callback: F) -> F:
     Where the context is empty, as in most programs, it is the callback itself: the client's own tasks run in
     an empty context too.
     """
-    if isinstance(callback, _InContext) or not len(contextvars.copy_context()):
+    if isinstance(callback, InContext) or not len(contextvars.copy_context()):
         return callback
-    return _InContext(callback, contextvars.copy_context())  # type: ignore[return-value]  # is called as it is
+    return InContext(callback, contextvars.copy_context())  # type: ignore[return-value]  # is called as it is
 
 
 def callback_name(callback: object) -> str:
@@ -59,14 +59,14 @@ class Wrapped:
 
 
 @final
-class _InContext(Wrapped):
+class InContext(Wrapped):
     """A callback, and the context that it runs in."""
 
     __slots__ = ("context",)
 
     def __init__(self, callback: Callable[..., object], context: contextvars.Context) -> None:
         super().__init__(callback)
-        self.context = context
+        self.context: contextvars.Context = context
 
     def __call__(self, *arguments: object, **named: object) -> object:
         context = self.context

@@ -30,6 +30,7 @@ from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject, check_
 from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
+from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.subscriptions import (
     CursorStore,
     Gap,
@@ -77,6 +78,8 @@ class Client(ClientStatus):
     :param cursor_store: where each ``cursor_key`` keeps its cursor: a file's path, or an object of yours.
     :param ssl: a context for ``wss`` and ``https``; ``None`` trusts what the system trusts.
     :param proxy: for all connections; without it, ``trust_env`` takes ``HTTP_PROXY`` and its like.
+    :param tracer: makes spans of requests and of handlers, linked to the mutations that caused their events:
+        :class:`.observability.otel_tracing.OpenTelemetryTracer`; ``None``: nothing does.
     :raises UsageError: an argument cannot be used.
 
     Example::
@@ -109,6 +112,7 @@ class Client(ClientStatus):
         proxy: str | None = None,
         trust_env: bool = True,
         transports: Sequence[str] = ("websocket", "sse", "poll"),
+        tracer: Tracer | None = None,
     ) -> None:
         urls = checked_urls(url)
         settings = connection_settings(
@@ -123,6 +127,7 @@ class Client(ClientStatus):
             batching=batching,
             proxy=proxy,
             trust_env=trust_env,
+            tracer=tracer,
         )
         affinity = LoopAffinity()
         parts = ClientParts(

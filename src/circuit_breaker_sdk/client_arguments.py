@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from circuit_breaker_sdk.config import Heartbeat, MessageBatching, MessageLimits, Timeouts, TransportKind
 from circuit_breaker_sdk.connections import ConnectionSettings, Credentials, TokenSource
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.transports.proxies import Proxies
 from circuit_breaker_sdk.urls import websocket_url
 
@@ -48,6 +49,7 @@ def connection_settings(
     batching: MessageBatching | None,
     proxy: str | None,
     trust_env: bool,
+    tracer: Tracer | None,
 ) -> ConnectionSettings:
     """Check what concerns the connection, and return it as settings.
 
@@ -72,6 +74,7 @@ def connection_settings(
         timeouts=timeouts or Timeouts(),
         heartbeat=heartbeat,
         batching=batching or MessageBatching(),
+        tracer=tracer,
     )
 
 

@@ -114,6 +114,7 @@ class ClientParts:
             links,
             buffer=buffer or BufferLimits(),
             timeouts=settings.timeouts,
+            tracer=settings.tracer,
             policy=policy,
             max_buffered_bytes=max_buffered_bytes,
             cursor_store=(

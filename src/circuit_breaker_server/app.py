@@ -55,6 +55,7 @@ from circuit_breaker_server.settings.live import Changes, changes
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
 from circuit_breaker_server.storage.secret_store import SecretStoreError
+from circuit_breaker_server.tracing import Tracer
 
 __all__ = ["Server"]
 
@@ -76,8 +77,13 @@ class Server:
             print(server.url)
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, tracer: Tracer | None = None) -> None:
+        """``tracer`` makes spans of operations and deliveries; ``None``: as the settings say.
+
+        :raises ServerStartError: the settings want traces, and the extra ``otel`` is missing.
+        """
         self.settings = settings
+        self._tracer = _tracer(settings) if tracer is None else tracer
         self._parts = AsyncExitStack()
         self._port: int | None = None
         self._metrics_port: int | None = None
@@ -196,7 +202,14 @@ class Server:
 
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = await start_gateway(
-            parts, settings, log, engine, nothing=nothing, cursors=cursors, instruments=self.instruments
+            parts,
+            settings,
+            log,
+            engine,
+            nothing=nothing,
+            cursors=cursors,
+            instruments=self.instruments,
+            tracer=self._tracer,
         )
         start_retention(parts, settings, log, engine, trail=trail, gateway=gateway)
         slices, budgets = Slices(), Budgets(values_per_second(settings))
@@ -253,6 +266,7 @@ class Server:
             rates=rates,
             draining=self._draining,
             instruments=self.instruments,
+            tracer=self._tracer,
         )
         health = Health(
             log,
@@ -365,6 +379,15 @@ class Server:
     async def wait(self) -> None:
         """Wait until the server is closed."""
         await self._closed.wait()
+
+
+def _tracer(settings: ServerSettings) -> Tracer | None:
+    if not settings.traces:
+        return None
+    # Here, not above: it needs the extra otel.
+    from circuit_breaker_server.otel_tracing import OpenTelemetryTracer  # noqa: PLC0415 (see the line above)
+
+    return OpenTelemetryTracer()
 
 
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -30,6 +30,7 @@ from circuit_breaker_server.start_errors import ServerStartError
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
 from circuit_breaker_server.storage.private_files import exposed_files
 from circuit_breaker_server.storage.secret_store import SecretStore
+from circuit_breaker_server.tracing import Tracer
 
 __all__ = [
     "make_cursors",
@@ -149,6 +150,7 @@ async def start_gateway(
     nothing: Engine,
     cursors: Cursors,
     instruments: Instruments,
+    tracer: Tracer | None = None,
 ) -> Gateway:
     """Start the gateway, which fans the records of the log out to subscribers."""
     gateway = Gateway(
@@ -165,6 +167,7 @@ async def start_gateway(
         select_nothing=nothing.select,
         skipped=engine.skipped,
         instruments=instruments,
+        tracer=tracer,
     )
     parts.push_async_callback(gateway.aclose)
     await gateway.start()

@@ -86,7 +86,7 @@ async def _open(
     try:
         payload = settings.credentials.init_payload()
         if not is_legacy:
-            payload = offering_resume(payload)
+            payload = offering_resume(payload, traces=settings.tracer is not None)
         await connection.begin(socket, payload, seconds=settings.timeouts.acknowledge_seconds)
     except BaseException:
         await connection.abort()

@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Sized
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
-from circuit_breaker_sdk.delivery.decoding import Extensions, Response
+from circuit_breaker_sdk.delivery.decoding import Extensions, Response, traceparent_of
 from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
 from circuit_breaker_sdk.delivery.handlers import Handlers, Stream
 from circuit_breaker_sdk.errors import (
@@ -19,6 +19,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.observability.latency import Latency, Timed
+from circuit_breaker_sdk.observability.tracing import Traced, TracedHandler, Tracer, traced_call
 
 __all__ = ["NEVER", "Consumer", "value_of"]
 
@@ -45,6 +46,7 @@ class Consumer(Generic[T]):
         come.
     :ivar on_taken: called when an event is taken, while the stream is stopped.
     :ivar latency: measures the handlers; ``None``: nothing does.
+    :ivar tracer: makes spans for them; ``None``: nothing does.
     :ivar on_asked: called before :attr:`handled` is told: a reader in another thread may have gone on.
     :ivar pending: events that were taken and count as handled once they are acknowledged; ``None``: none has.
     :ivar save_cursor: returns when :attr:`handled` is stored; ``None``: it is not kept.
@@ -72,6 +74,7 @@ class Consumer(Generic[T]):
         "predicates",
         "save_cursor",
         "stream",
+        "tracer",
         "wake_at",
     )
 
@@ -90,6 +93,7 @@ class Consumer(Generic[T]):
         self.handlers: Handlers[T] = Handlers(self, tasks)
         self.filtered: int = 0
         self.latency: Latency | None = None
+        self.tracer: Tracer | None = None
         self.on_ready: Callable[[], None] | None = None
         self.on_taken: Callable[[], None] | None = None
         self.on_asked: Callable[[], None] | None = None
@@ -164,9 +168,11 @@ class Consumer(Generic[T]):
 
     def _measured(self, handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
         handler = _plain(handler)
-        if self.latency is None or handler is None:
-            return handler
-        return self.latency.timed(handler, self.stream)
+        if handler is None:
+            return None
+        if self.tracer is not None:
+            handler = TracedHandler(handler, cast("Traced", self.stream), self.tracer)
+        return handler if self.latency is None else self.latency.timed(handler, self.stream)
 
     def _hand_over(self) -> None:
         """Hand what is buffered to the handler that was attached."""
@@ -271,6 +277,18 @@ class Consumer(Generic[T]):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
+    @property
+    def traceparent(self) -> str | None:
+        """The trace of the mutation that caused the event that was taken last; ``None``: it has none."""
+        return traceparent_of(self._taken)
+
+    def traced(self, handler: Callable[[T], object]) -> Callable[[T], object]:
+        """Return a handler of the event that was taken last, with a span around it if that was traced."""
+        tracer, traceparent = self.tracer, self.traceparent
+        if tracer is None or traceparent is None:
+            return handler
+        return traced_call(handler, cast("Traced", self.stream), tracer, traceparent)
+
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
         data = self.take().data
@@ -327,7 +345,9 @@ class Consumer(Generic[T]):
 
 def _plain(handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
     """Return a handler as it was attached; what has waited in the buffer says nothing of how late it is."""
-    return handler.callback if isinstance(handler, Timed) else handler
+    while isinstance(handler, Timed | TracedHandler):
+        handler = handler.callback
+    return handler
 
 
 def _cursor_of(extensions: Extensions | None) -> str | None:

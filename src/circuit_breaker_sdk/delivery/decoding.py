@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, final
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, final
 
 import msgspec
 import msgspec.inspect
@@ -28,6 +28,7 @@ __all__ = [
     "event_decoder",
     "json_decoder",
     "read_errors",
+    "traceparent_of",
 ]
 
 T = TypeVar("T")
@@ -53,15 +54,20 @@ class Resume(msgspec.Struct, gc=False):
 
 
 class ResumeExtensions(msgspec.Struct, gc=False):
-    """The addition of the resume extension to an execution result."""
+    """The addition of the resume extension to an execution result.
+
+    :ivar traceparent: of the mutation that caused the event, where a client with a tracer negotiated it.
+    """
 
     resume: Resume | None = None
+    traceparent: object = None
 
 
 class CursorExtensions(msgspec.Struct, gc=False):
     """The addition of a server that gives a cursor alone, and no chain: see ``ResumeByExtension``."""
 
     cursor: object = None
+    traceparent: ClassVar[None] = None
 
     @property
     def resume(self) -> Resume | None:
@@ -71,6 +77,12 @@ class CursorExtensions(msgspec.Struct, gc=False):
 
 Extensions: TypeAlias = ResumeExtensions | CursorExtensions
 """The ``extensions`` of an execution result, in the form that is decoded."""
+
+
+def traceparent_of(extensions: Extensions | None) -> str | None:
+    """Return the trace of the mutation that caused an event; ``None``: it was not traced."""
+    found = None if extensions is None else extensions.traceparent
+    return found if isinstance(found, str) else None
 
 
 class Data(Protocol[T_co]):

@@ -124,7 +124,6 @@ class Owner(Protocol):
         ...
 
 
-@final
 class Delivery(Generic[T]):
     """One running subscription: a :class:`~circuit_breaker_sdk.connections.Route` with a consumer behind.
 

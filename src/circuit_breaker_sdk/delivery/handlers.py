@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar, final
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import (
     CALLBACK_ERRORS,
@@ -54,6 +54,10 @@ class EventSource(Protocol[T_co]):
     handled: str | None
     is_handing_over: bool
     latency: Latency | None
+
+    def traced(self, handler: Callable[[Any], object], /) -> Callable[[Any], object]:
+        """Return a handler of the event that was taken last, with a span around it if that was traced."""
+        ...
 
     @property
     def buffered(self) -> int:
@@ -344,7 +348,7 @@ class Handlers(Generic[T]):
                 value, latency = source.take_value(), source.latency
                 for on_data in self._data:
                     began = time.perf_counter()
-                    await self._call_and_settle(on_data, value)
+                    await self._call_and_settle(source.traced(on_data), value)
                     if latency is not None:
                         latency.handled(source.stream, on_data, time.perf_counter() - began)
                 source.mark_handled()

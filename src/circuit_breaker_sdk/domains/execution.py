@@ -66,6 +66,7 @@ _NULL = b"null"
 _RESPONSE = msgspec.json.Decoder(_Response)
 _ENCODER = msgspec.json.Encoder()
 _KEY_HEADER = "Idempotency-Key"
+_TRACE_HEADER = "traceparent"  # W3C Trace Context
 _NOT_YET = frozenset({"TIMEOUT", "UNAVAILABLE"})
 
 
@@ -170,14 +171,24 @@ class Executor:
         except UnicodeEncodeError as error:
             name = operation_name or "the operation"
             raise UsageError(f"{name} cannot be sent: a text in it is no Unicode ({error})") from error
-        if self._queue is not None and is_mutation(document, operation_name):
-            answer = await self._send_until_answered(self._queue, sent, operation_name)
+        if self._settings.tracer is None:
+            answer = await self._queue_or_send(document, sent, operation_name, {})
         else:
-            answer = await self._send(sent)
+            name, mutates = operation_name or "", is_mutation(document, operation_name)
+            with self._settings.tracer.request(name, is_mutation=mutates) as traceparent:
+                headers = {} if traceparent is None else {_TRACE_HEADER: traceparent}
+                answer = await self._queue_or_send(document, sent, operation_name, headers)
         response = _read(answer)
         if not response.errors and bytes(response.data) != _NULL:
             return response.data, ()
         return response.data, self._settings.credentials.redaction.errors(_errors(response.errors))
+
+    async def _queue_or_send(
+        self, document: str, data: bytes, name: str | None, headers: Mapping[str, str]
+    ) -> bytes:
+        if self._queue is not None and is_mutation(document, name):
+            return await self._send_until_answered(self._queue, data, name, headers)
+        return await self._send(data, headers)
 
     async def optional(
         self,
@@ -221,8 +232,10 @@ class Executor:
             if self._queue is not None:
                 self._queue.close()
 
-    async def _send_until_answered(self, queue: MutationQueue, data: bytes, name: str | None) -> bytes:
-        headers = {_KEY_HEADER: str(uuid.uuid4())}
+    async def _send_until_answered(
+        self, queue: MutationQueue, data: bytes, name: str | None, more: Mapping[str, str]
+    ) -> bytes:
+        headers = {_KEY_HEADER: str(uuid.uuid4()), **more}
 
         async def send() -> bytes | None:
             answer = await self._send(data, headers)

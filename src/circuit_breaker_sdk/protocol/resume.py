@@ -10,9 +10,15 @@ __all__ = ["acknowledged_epoch", "live_signal", "offering_resume"]
 _VERSION: Final = 1
 
 
-def offering_resume(init_payload: Mapping[str, object]) -> dict[str, object]:
-    """Return the payload of ``connection_init`` with the offer to resume in it."""
-    return {**init_payload, "resume": {"version": _VERSION}}
+def offering_resume(init_payload: Mapping[str, object], *, traces: bool = False) -> dict[str, object]:
+    """Return the payload of ``connection_init`` with the offer to resume in it.
+
+    :param traces: whether events shall have the traces of the mutations that caused them.
+    """
+    offer: dict[str, object] = {"version": _VERSION}
+    if traces:
+        offer["traceparent"] = True
+    return {**init_payload, "resume": offer}
 
 
 def acknowledged_epoch(payload: Mapping[str, object] | None) -> str | None:

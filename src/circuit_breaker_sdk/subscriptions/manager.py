@@ -25,6 +25,7 @@ from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.interval_queries import Changes
 from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
+from circuit_breaker_sdk.delivery.traced_delivery import TracedDelivery
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
     HandshakeFailed,
@@ -36,6 +37,7 @@ from circuit_breaker_sdk.errors import (
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.observability.latency import Latency
+from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.protocol.document_scan import refuse_incremental
 from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.connection_subscriptions import Member
@@ -89,6 +91,7 @@ class SubscriptionManager:
         retry_seconds: float = 2.0,
         pool: PoolSupervisor | None = None,
         affinity: LoopAffinity | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """``pool``: gives the supervisor of each new subscription; without one it is always the same."""
         self._buffer = buffer
@@ -113,6 +116,7 @@ class SubscriptionManager:
         self.affinity: LoopAffinity = affinity or LoopAffinity()
         self._closed = False
         self._latency: Latency | None = None
+        self._tracer = tracer
 
     def _warn_once(self) -> None:
         """Log, the first time that buffers crowd each other, which subscriptions hold most."""
@@ -216,7 +220,8 @@ class SubscriptionManager:
         )
         if seam is not None and not link.resume_negotiated:
             request = seam.resumed(request)
-        delivery: Delivery[T] = Delivery(
+        new_delivery: type[Delivery[T]] = Delivery if self._tracer is None else TracedDelivery
+        delivery = new_delivery(
             label=operation.label,
             decoder=event_decoder(
                 operation.type,
@@ -233,7 +238,7 @@ class SubscriptionManager:
             after=after,
         )
         delivery.begin = begin
-        delivery.consumer.latency = self._latency
+        delivery.consumer.latency, delivery.consumer.tracer = self._latency, self._tracer
         if seam is not None:
             delivery.resume_by(seam)
         delivery.fallbacks = self._fallbacks(operation, is_critical=is_critical)

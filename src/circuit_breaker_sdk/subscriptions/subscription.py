@@ -89,6 +89,14 @@ class Subscription(Generic[T_co]):
         return self._delivery.continuity
 
     @property
+    def traceparent(self) -> str | None:
+        """The trace of the mutation that caused the event that was taken last (W3C Trace Context).
+
+        ``None``: it was not traced, or the client has no tracer.
+        """
+        return self._delivery.consumer.traceparent
+
+    @property
     def cursor(self) -> str | None:
         """The position behind the last handled event; ``None`` where the server gives none.
 

@@ -25,6 +25,7 @@ from circuit_breaker_sdk.config import (
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject
 from circuit_breaker_sdk.domains.execution import Result
+from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.subscriptions import CursorStore, Gap, ResumeBy, ResumeByExtension
 from circuit_breaker_sdk.sync.base import SyncClientBase
 from circuit_breaker_sdk.sync.subscription import SyncSubscription, on_executor, start
@@ -75,6 +76,8 @@ class SyncClient(SyncClientBase):
     :param cursor_store: where each ``cursor_key`` keeps its cursor: a file's path, or an object of yours.
     :param ssl: a context for ``wss`` and ``https``; ``None`` trusts what the system trusts.
     :param proxy: for all connections; without it, ``trust_env`` takes ``HTTP_PROXY`` and its like.
+    :param tracer: makes spans of requests and of handlers, linked to the mutations that caused their events:
+        :class:`.observability.otel_tracing.OpenTelemetryTracer`; ``None``: nothing does.
     :param executor: what handlers run on; ``None``: one thread of the client's own.
     :raises UsageError: an argument cannot be used; from any method: the client is closed, or this is a fork.
 
@@ -108,6 +111,7 @@ class SyncClient(SyncClientBase):
         proxy: str | None = None,
         trust_env: bool = True,
         transports: Sequence[str] = ("websocket", "sse", "poll"),
+        tracer: Tracer | None = None,
         executor: Executor | None = None,
     ) -> None:
         super().__init__(
@@ -132,6 +136,7 @@ class SyncClient(SyncClientBase):
                 proxy=proxy,
                 trust_env=trust_env,
                 transports=transports,
+                tracer=tracer,
             ),
             executor=executor,
         )

@@ -57,7 +57,10 @@ class Endpoints:
             begin_seconds=settings.begin_seconds,
             authenticator=services.authenticator,
         )
-        admission, operations = Admission(services), Operations(services.execute, once, services.instruments)
+        admission, operations = (
+            Admission(services),
+            Operations(services.execute, once, services.instruments, services.tracer),
+        )
         streams = EventStreamRoutes(services, admission, operations, self.streams, self._shared)
         self._gateway = services.gateway
         self._log = health.log

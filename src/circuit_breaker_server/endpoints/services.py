@@ -16,6 +16,7 @@ from circuit_breaker_server.security.authentication import Authenticator
 from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.settings.rates import RateSettings
 from circuit_breaker_server.settings.server import ServerSettings
+from circuit_breaker_server.tracing import Tracer
 
 __all__ = ["Execute", "Services"]
 
@@ -55,4 +56,5 @@ class Services:
     audit: Auditor = NO_AUDIT
     draining: Draining = field(default_factory=Draining)
     instruments: Instruments = field(default_factory=Instruments)
+    tracer: Tracer | None = None
     rates: Rates = field(default_factory=lambda: Rates(RateSettings()))

@@ -26,6 +26,7 @@ from circuit_breaker_server.log.event_log import (
     NewRecord,
     Record,
 )
+from circuit_breaker_server.tracing import step
 
 __all__ = ["ATTEMPTS", "Appender", "Committed", "Value"]
 
@@ -151,7 +152,8 @@ class Appender:
         data = with_origin(encode_body(body), ORIGIN.get(), node=self._node, term=self._term)
         new = NewRecord(subject=subject, id=id_, data=data, expected=expected)
         try:
-            record = await self._log.append(new)
+            with step("append"):
+                record = await self._log.append(new)
         except ExpectationFailed:
             raise
         except LogClosedError as error:

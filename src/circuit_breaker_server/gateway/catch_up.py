@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
@@ -19,6 +19,7 @@ from circuit_breaker_server.gateway.event_reader import (
 )
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
+from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.resume_gaps import Gap
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
@@ -88,6 +89,9 @@ class LaggingFeed(Protocol):
 
     @property
     def resume(self) -> bool: ...
+
+    @property
+    def traces(self) -> RecordTraces | None: ...
 
     @property
     def writable(self) -> bool: ...
@@ -185,7 +189,8 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
     size = 0
     prev = subscriber.cursor.encode()
     refused: Found | None = None
-    for found in islice(page, _LOOK_AT_ONCE):
+    offsets: list[int] = []
+    for found in _some(feed, page, offsets):
         if found is None:
             continue
         if len(payloads) == allowed:
@@ -210,7 +215,7 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
             bucket.take(len(payloads))
         subscriber.position, subscriber.cursor, _ = last
         prefix = subscriber.prefix
-        frames = prefix.join(feed.frame(len(prefix), payloads))
+        frames = prefix.join(feed.frame(len(prefix), _traced(feed, payloads, offsets)))
         feed.hub.instruments.events_delivered += len(payloads)
         feed.hub.instruments.event_bytes += len(frames)
         feed.peer.write(frames)
@@ -230,6 +235,25 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
     subscriber.stride = 1 if page.has_events else min(subscriber.stride * 8, _MAX_STRIDE)
     _rejoin(feed, subscriber)
     return False
+
+
+def _some(feed: LaggingFeed, page: Page, offsets: list[int]) -> Iterable[Found | None]:
+    """Return as many events of a page as are looked at in one turn."""
+    events = islice(page, _LOOK_AT_ONCE)
+    return events if feed.traces is None else _noting(events, offsets)
+
+
+def _traced(feed: LaggingFeed, payloads: list[bytes], offsets: list[int]) -> list[bytes]:
+    """Return the payloads with their traces, for a peer that asked for them."""
+    return payloads if feed.traces is None else feed.traces.added(payloads, offsets)
+
+
+def _noting(events: Iterable[Found | None], offsets: list[int]) -> Iterator[Found | None]:
+    """Note the offset of each event's record."""
+    for found in events:
+        if found is not None:
+            offsets.append(found[0][0])
+        yield found
 
 
 def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:

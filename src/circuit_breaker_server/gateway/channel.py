@@ -212,6 +212,10 @@ class Channel:
             return payloads
         return [entry.plain or self._encode(entry, resume=False) for entry in entries]
 
+    def offsets(self, seq: int) -> list[int]:
+        """Return the offset of each event's record, from ``seq`` on."""
+        return [entry.position[0] for entry in self._entries[seq - self.first_seq :]]
+
     def _encode(self, entry: Entry, *, resume: bool) -> bytes:
         head = entry.head(self.projection)
         entry.head_bytes = len(head)

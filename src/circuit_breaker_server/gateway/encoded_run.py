@@ -20,13 +20,14 @@ class EncodingFailed(Exception):
 class Run:
     """A channel's events from one number on: encoded once in a flush, for all subscribers at that position.
 
+    :ivar payloads: of its events.
     :ivar prev: the ``prev`` cursor of the first event; a subscriber that received another one before gets
         bytes of its own.
     :ivar prefix: of the operation framed last, ``framed`` what came of it. No more is kept: bytes that are
         let go leave their place in the processor's cache to the next ones.
     """
 
-    __slots__ = ("_payloads", "_pieces", "frame", "framed", "last", "prefix", "prev", "resume", "seq")
+    __slots__ = ("_pieces", "frame", "framed", "last", "payloads", "prefix", "prev", "resume", "seq")
 
     def __init__(self, channel: Channel, seq: int, frame: Frame, *, resume: bool) -> None:
         self.seq = seq
@@ -36,14 +37,14 @@ class Run:
         self.last = channel.last
         self.prefix: bytes | None = None
         self.framed = b""
-        self._payloads = channel.payloads(seq, resume=resume, prev=self.prev)
+        self.payloads = channel.payloads(seq, resume=resume, prev=self.prev)
         self._pieces: dict[int, Sequence[bytes]] = {}
 
     def frames(self, prefix: bytes) -> bytes:
         """Frame for one operation; a client that numbers its operations alike gets the same bytes."""
         pieces = self._pieces.get(len(prefix))
         if pieces is None:
-            pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self._payloads)
+            pieces = self._pieces[len(prefix)] = self.frame(len(prefix), self.payloads)
         self.prefix, self.framed = None, b""
         frames = self.framed = prefix.join(pieces)
         self.prefix = prefix

@@ -12,6 +12,7 @@ from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.skipped_records import Skipped, is_skipped
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
+from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.resume_gaps import Gap, GapReason, refuse_gap, refuse_if_trimmed
 from circuit_breaker_server.log.event_log import EventLog, Record
 
@@ -109,6 +110,7 @@ class LogReader:
 
     :ivar cursors: writes and reads the texts of cursors.
     :ivar derive: from a record to its events, a pure function.
+    :ivar traces: remembers the traces of what is read; ``None``: no peer has asked for them.
     :ivar page_records: how many records are read at once.
     :param skipped: by offset: records that are not applied to the state, whose events are not sent either.
 
@@ -131,6 +133,7 @@ class LogReader:
         self._derive = derive
         self._page_records = page_records
         self._skipped = skipped
+        self.traces: RecordTraces | None = None
 
     def events(self, record: Record, streams: Container[str]) -> Sequence[LoggedEvent]:
         """Derive a record's events of these streams.
@@ -204,5 +207,7 @@ class LogReader:
         await refuse_if_trimmed(self.log, self.end_cursor, after)
         if self._skipped and any(record.offset in self._skipped for record in records):
             raise Gap(GapReason.SKIPPED)
+        if self.traces is not None:
+            self.traces.note(records)
         reached = max((upto, END_OF_RECORD), after)
         return Page(channel, records, self._derive, self.cursors, after=after, reached=reached)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol, final
+from typing import Final, Protocol
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.audit_lines import NO_AUDIT
@@ -22,6 +22,7 @@ from circuit_breaker_server.gateway.event_reader import MIN_PAGE_BYTES, LogReade
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
+from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
@@ -66,7 +67,6 @@ class Hub(Protocol):
         ...
 
 
-@final
 class Feed:
     """The subscriptions of one peer.
 
@@ -83,6 +83,9 @@ class Feed:
         feed = gateway.attach(session, frame=text_frames, resume=True)
         feed.close()
     """
+
+    traces: RecordTraces | None = None
+    """The traces that are added to payloads; ``None``: the peer has not asked for them."""
 
     __slots__ = (
         "_chunk",
@@ -262,7 +265,7 @@ class Feed:
         if run.prev == subscriber.cursor or not self.resume:
             frames = run.framed if run.prefix == prefix else run.frames(prefix)
         else:
-            payloads = channel.payloads(seq, resume=True, prev=subscriber.cursor)
+            payloads = self.payloads(channel, seq, prev=subscriber.cursor)
             frames = prefix.join(self.frame(len(prefix), payloads))
         if self._chunk is None:
             self._chunk = frames
@@ -286,7 +289,7 @@ class Feed:
             return True
         if count:
             try:
-                payloads = channel.payloads(seq, resume=self.resume, prev=subscriber.cursor)[:count]
+                payloads = self.payloads(channel, seq, prev=subscriber.cursor)[:count]
             except Exception as error:
                 raise EncodingFailed from error
             prefix = subscriber.prefix
@@ -301,6 +304,10 @@ class Feed:
             subscriber.position, subscriber.cursor = last.position, last.cursor
         self.rest(subscriber, bucket)
         return False
+
+    def payloads(self, channel: Channel, seq: int, *, prev: str) -> Sequence[bytes]:
+        """Return the payloads from ``seq`` on, for a peer whose last event had the cursor ``prev``."""
+        return channel.payloads(seq, resume=self.resume, prev=prev)
 
     def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:
         for place, run in enumerate(memo):

@@ -23,6 +23,7 @@ from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.peer import Frame, Peer
 from circuit_breaker_server.gateway.permission_review import Look, PermissionReview
+from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import (
     internal_error,
@@ -31,11 +32,13 @@ from circuit_breaker_server.gateway.subscription_errors import (
 )
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
+from circuit_breaker_server.gateway.traced_feed import TracedFeed
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
 from circuit_breaker_server.security.rights import Rights
+from circuit_breaker_server.tracing import Tracer
 
 __all__ = ["Gateway"]
 
@@ -79,12 +82,14 @@ class Gateway:
         select_nothing: Select | None = None,
         skipped: Mapping[int, Skipped] = MappingProxyType({}),
         instruments: Instruments | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
         :param pacing: bounds the events of one subscription in a second; ``None``: there is no bound.
         :param look: returns the view of a subscription for a caller's rights; raises ``EngineError``.
         :param select_nothing: as ``select``, if the arguments name an object that the caller may not see.
+        :param tracer: makes spans for records whose mutations are traced; ``None``: nothing does.
         :param skipped: by offset: records that an operator had skipped.
         """
         self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
@@ -118,10 +123,13 @@ class Gateway:
             self._feeds, self._fan_out, seconds=advance_seconds, end_peer=self.end_peer
         )
         self._end_tail: Callable[[], None] | None = None
+        self._tracer = tracer
 
     async def start(self) -> None:
         """Follow the log from its present end. The engine must follow it already: its state goes first."""
         self._end_tail = self._log_tail(self._fan_out.on_records)
+        if self._tracer is not None:
+            self._note_traces()
         self._fan_out.start(await self.reader.present_end())
         self._cursor_advance.start()
 
@@ -190,11 +198,32 @@ class Gateway:
 
     # --- peers -------------------------------------------------------------------------------------
 
-    def attach(self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> Feed:
-        """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors."""
-        feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
+    def attach(
+        self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN, traces: bool = False
+    ) -> Feed:
+        """Begin to feed a peer; :meth:`detach` ends it.
+
+        :param resume: whether it negotiated cursors.
+        :param traces: whether it asked for the traces of mutations beside them.
+        """
+        if traces and resume:
+            found = self._note_traces()
+            feed: Feed = TracedFeed(self, peer, frame=frame, caller=caller, traces=found)
+        else:
+            feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
         self._feeds[feed] = None
         return feed
+
+    def _note_traces(self) -> RecordTraces:
+        """Remember the traces of records from now on; before, that costs nothing."""
+        traces = self.reader.traces
+        if traces is None:
+            traces = self.reader.traces = RecordTraces(self._tracer)
+            if self._end_tail is not None:
+                # In one step: no record comes between.
+                self._end_tail()
+                self._end_tail = self._log_tail(traces.around(self._fan_out.on_records))
+        return traces
 
     def detach(self, feed: Feed) -> None:
         """End every operation of a peer. Idempotent."""

@@ -33,6 +33,7 @@ from circuit_breaker_server.graphql.root_fields import LISTS, MUTATIONS, PAGES, 
 from circuit_breaker_server.graphql.roots.arguments import Arguments, List, MaySee
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.rights import Rights
+from circuit_breaker_server.tracing import CALLERS_TRACE
 
 __all__ = ["ITEMS_AT_ONCE", "MAX_ANSWER_BYTES", "MAX_ANSWER_VALUES", "Root"]
 
@@ -231,13 +232,19 @@ class Root:
     def _origin(self, name: str, arguments: Arguments) -> Origin:
         caller = self.caller
         if caller.audit is NO_AUDIT:
-            return Origin(principal=caller.id, tenant=caller.tenant, address=caller.address)
+            return Origin(
+                principal=caller.id,
+                tenant=caller.tenant,
+                address=caller.address,
+                traceparent=CALLERS_TRACE.get(),
+            )
         return Origin(
             principal=caller.id,
             tenant=caller.tenant,
             address=caller.address,
             policy=caller.policy,
             action=self._action(name, arguments),
+            traceparent=CALLERS_TRACE.get(),
         )
 
     async def _mutate(self, name: str, arguments: Arguments, engine: Engine) -> object:

@@ -104,6 +104,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "keep_files": "audit_keep_files",
     },
     "log": {"level": "log_level", "format": "log_format"},
+    "traces": {"enabled": "traces"},
     "providers": {"oauth": "oauth_providers"},
 }
 """By group, the name of each setting and the field of :class:`ServerSettings` that it sets."""
@@ -141,6 +142,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "security.token": "How bearer tokens are verified; without a key file the server takes none.",
     "audit": "The audit log.",
     "log": "The server's own log on stderr.",
+    "traces": "OpenTelemetry spans.",
     "providers": "OAuth providers at which users of MCP servers may sign in.",
 }
 """The groups and what they hold."""

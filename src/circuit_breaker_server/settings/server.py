@@ -22,7 +22,9 @@ from circuit_breaker_server.settings.tokens import TokenSettings
 __all__ = ["ServerSettings"]
 
 _LOG_FORMATS: Final = ("key=value", "json")
-_NOT_POSITIVE: Final = frozenset({"port", "metrics_port", "insecure", "api_keys", "audit", "enforce_budgets"})
+_NOT_POSITIVE: Final = frozenset(
+    {"port", "metrics_port", "insecure", "traces", "api_keys", "audit", "enforce_budgets"}
+)
 
 
 @final
@@ -105,6 +107,9 @@ class ServerSettings:
     :ivar metrics_port: serves ``GET /metrics`` for Prometheus (docs/operations.md) on this port of 127.0.0.1,
         to every program of this machine; 0 takes a free one. It needs the extra ``prometheus``. ``None``:
         off.
+    :ivar traces: makes OpenTelemetry spans of operations, appends, projections and deliveries, with the
+        provider that the process has set up, as the command ``opentelemetry-instrument`` does. It needs the
+        extra ``otel``. Traces that callers bring are kept and told to clients with a tracer also without it.
     :ivar trim_every_seconds: between two looks at whether something has to go. A record stays at least so
         long, whatever the limits.
     :ivar token_keys: how the server verifies the bearer token of each client; ``None``: it accepts no token.
@@ -198,6 +203,7 @@ class ServerSettings:
     keep_records: int | None = None
     min_free_disk_bytes: int = 100 * 1024 * 1024
     metrics_port: int | None = None
+    traces: bool = False
     trim_every_seconds: float = 60.0
     token_keys: TokenSettings | None = None
     insecure: bool = False

@@ -15,10 +15,12 @@ from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.idempotent_execution import Done, Once
 from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.tracing import CALLERS_TRACE, TRACER, Tracer, sampled
 
 __all__ = ["Operations", "asks_for_cursor"]
 
 KEY: Final = "Idempotency-Key"
+_TRACE: Final = "traceparent"
 RESUME: Final = "Resume-Version"
 """A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
 
@@ -37,7 +39,14 @@ class Operations:
         done = await Operations(execute, once).execute(document, asked, request, caller)
     """
 
-    def __init__(self, execute: Execute, once: Once, instruments: Instruments | None = None) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        once: Once,
+        instruments: Instruments | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self._instruments = instruments or Instruments()
         self._execute = execute
         self._once = once
@@ -45,7 +54,24 @@ class Operations:
     async def execute(
         self, document: Document, asked: GraphQLRequest, request: Request, caller: Caller
     ) -> Done:
-        """Execute an operation; whatever an ``Idempotency-Key`` says counts for mutations only."""
+        """Execute an operation; whatever an ``Idempotency-Key`` says counts for mutations only.
+
+        The trace of its ``traceparent`` is kept with the record of a mutation.
+        """
+        trace = sampled(request.headers.get(_TRACE))
+        if self._tracer is None:
+            # The context is that of the request alone.
+            CALLERS_TRACE.set(trace)
+            return await self._execute_once(document, asked, request, caller)
+        kind = document.operation(asked.operation_name).operation.value
+        TRACER.set(self._tracer)
+        with self._tracer.operation(kind, asked.operation_name or "", trace) as trace:
+            CALLERS_TRACE.set(trace)
+            return await self._execute_once(document, asked, request, caller)
+
+    async def _execute_once(
+        self, document: Document, asked: GraphQLRequest, request: Request, caller: Caller
+    ) -> Done:
         is_mutation = document.operation(asked.operation_name).operation is OperationType.MUTATION
         keys: Sequence[str] = request.headers.getlist(KEY) if is_mutation else ()
         if keys:

@@ -9,7 +9,7 @@ from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.security.authentication import REVOKED, Principal, Unauthenticated
 
-__all__ = ["RESUME_VERSION", "ack_payload", "authenticate", "negotiates_resume"]
+__all__ = ["RESUME_VERSION", "ack_payload", "asks_for_traces", "authenticate", "negotiates_resume"]
 
 RESUME_VERSION: Final = 1
 """The version of the resume protocol (docs/resume.md) that the server speaks."""
@@ -46,6 +46,12 @@ def negotiates_resume(payload: Mapping[str, object] | None) -> bool:
     """Tell whether a ``connection_init`` asks for the version of the resume protocol that we speak."""
     asked = (payload or {}).get("resume")
     return isinstance(asked, dict) and asked.get("version") == RESUME_VERSION
+
+
+def asks_for_traces(payload: Mapping[str, object] | None) -> bool:
+    """Tell whether a ``connection_init`` that asks for resume wants the traces of mutations, too."""
+    asked = (payload or {}).get("resume")
+    return isinstance(asked, dict) and asked.get("traceparent") is True
 
 
 def ack_payload(epoch: str, *, resume: bool) -> dict[str, object] | None:

@@ -27,6 +27,7 @@ from circuit_breaker_server.endpoints.websocket.dialects import keep_alive_of, p
 from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.endpoints.websocket.handshake import (
     ack_payload,
+    asks_for_traces,
     authenticate,
     negotiates_resume,
 )
@@ -261,7 +262,13 @@ class Session:
             return
         services.audit.note(self._caller, "connect", "websocket", "allowed")
         self._rights = RightsReview(services, self._caller)
-        self._feed = services.gateway.attach(self, frame=text_frames, resume=resume, caller=self._caller)
+        self._feed = services.gateway.attach(
+            self,
+            frame=text_frames,
+            resume=resume,
+            caller=self._caller,
+            traces=asks_for_traces(event.payload),
+        )
         self._operations = Operations(
             self._socket,
             self._protocol,

@@ -1,0 +1,95 @@
+"""Traces of a client: the port that a tracer fills, and handlers that run inside of a span."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, final
+
+from circuit_breaker_sdk.callbacks import InContext, Wrapped, callback_name
+
+__all__ = ["Traced", "TracedHandler", "Tracer", "traced_call"]
+
+T = TypeVar("T")
+
+
+class Tracer(Protocol):
+    """Makes spans; :mod:`circuit_breaker_sdk.observability.otel_tracing` has one for OpenTelemetry."""
+
+    def request(self, name: str, *, is_mutation: bool) -> AbstractContextManager[str | None]:
+        """Begin the span of a query or mutation; return the ``traceparent`` to send with it, if any."""
+        ...
+
+    def handling(self, label: str, subscription_id: str, traceparent: str) -> AbstractContextManager[object]:
+        """Begin the span of a handler's call, linked to the mutation that caused the event.
+
+        :param traceparent: of the mutation (W3C Trace Context), as the server gave it with the event.
+        """
+        ...
+
+
+class Traced(Protocol):
+    """The interface of a subscription whose events have traces."""
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The operation's name."""
+        ...
+
+    @property
+    def traceparent(self) -> str | None:
+        """Of the event that came last."""
+        ...
+
+
+@final
+class TracedHandler(Wrapped):
+    """A handler that runs inside of a span, for events whose mutation was traced.
+
+    :ivar callback: as it was attached.
+    """
+
+    __slots__ = ("_stream", "_tracer")
+
+    def __init__(self, callback: Callable[[T], object], stream: Traced, tracer: Tracer) -> None:
+        super().__init__(callback)
+        self._stream = stream
+        self._tracer = tracer
+
+    def __call__(self, value: object) -> object:
+        traceparent = self._stream.traceparent
+        if traceparent is None:
+            return self.callback(value)
+        return traced_call(self.callback, self._stream, self._tracer, traceparent)(value)
+
+
+def traced_call(
+    callback: Callable[..., object], stream: Traced, tracer: Tracer, traceparent: str
+) -> Callable[[object], object]:
+    """Return the handler with a span around one call, inside of the context that it runs in.
+
+    A coroutine function has it around what it awaits, too.
+    """
+    inner = callback.callback if isinstance(callback, InContext) else callback
+
+    def span() -> AbstractContextManager[object]:
+        return tracer.handling(stream.label, stream.id, traceparent)
+
+    async def call_and_await(value: object) -> object:
+        with span():
+            result: Any = inner(value)
+            return await result
+
+    def call(value: object) -> object:
+        with span():
+            return inner(value)
+
+    within = call_and_await if inspect.iscoroutinefunction(inner) else call
+    within.__qualname__ = callback_name(callback)  # as errors name it
+    return InContext(within, callback.context) if isinstance(callback, InContext) else within
