@@ -16,6 +16,7 @@ from benchmarks.logged import appends, big_log
 from benchmarks.machine import describe
 from benchmarks.memory import memory
 from benchmarks.mutating import mutating
+from benchmarks.observing import observing
 from benchmarks.receiving import receiving
 from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "mutations": mutating,
     "scaling": scaling,
     "security": securing,
+    "observability": observing,
     "big-log": big_log,
 }
 

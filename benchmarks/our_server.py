@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+from opentelemetry.sdk.trace import TracerProvider
 
 from benchmarks.event import resource
 from benchmarks.machine import resident_bytes
@@ -22,6 +23,7 @@ from benchmarks.processes import Commands, run_commands
 from circuit_breaker_sdk.cli.runtime import settle_memory
 from circuit_breaker_server import Server, ServerSettings, TokenSettings
 from circuit_breaker_server.endpoints.websocket.session import Session
+from circuit_breaker_server.engine.command_origin import Origin, with_origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.workflows.definitions import StateType
 from circuit_breaker_server.engine.workflows.inputs import (
@@ -39,10 +41,12 @@ from circuit_breaker_server.engine.workflows.records import (
 from circuit_breaker_server.engine.workflows.streams import resource_subject
 from circuit_breaker_server.log.event_log import EventLog, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.otel_tracing import OpenTelemetryTracer
 
 __all__ = ["SECRET", "make_workflow", "serve"]
 
 SECRET = b"the benchmark and its server know it"
+_TRACED_ONE_IN = 100
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 # Not everything: each event has to be looked at.
 POLICY = """
@@ -63,15 +67,20 @@ async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[C
         settings |= _everything_on(data_dir)
     # The product has no such setting.
     log = MemoryEventLog if settings.pop("log_in_memory", False) else SqliteEventLog
+    traced = settings.pop("traced", False)
     with patch("circuit_breaker_server.app.SqliteEventLog", log):
-        server = Server(ServerSettings(data_dir=data_dir, port=0, **settings))
+        tracer = OpenTelemetryTracer(TracerProvider()) if traced else None
+        server = Server(ServerSettings(data_dir=data_dir, port=0, **settings), tracer=tracer)
         await server.start()
     async with contextlib.aclosing(server):
         settle_memory()  # as `circuit-breaker serve` does
-        publisher = _Publisher(server.engine)
+        publisher = _Publisher(server.engine, traced=traced)
 
         async def port() -> int:
             return server.port
+
+        async def metrics_url() -> str | None:
+            return server.metrics_url
 
         async def weigh() -> int:
             gc.collect()
@@ -79,6 +88,7 @@ async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[C
 
         yield {
             "port": port,
+            "metrics_url": metrics_url,
             "weigh": weigh,
             "make": publisher.make,
             "publish": publisher.publish,
@@ -116,7 +126,9 @@ async def _cpu() -> float:
 class _Publisher:
     """Records straight into the server's log: what commands, HTTP and GraphQL cost is measured elsewhere."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, traced: bool = False) -> None:
+        """``traced``: one change in a hundred is of a mutation that is traced."""
+        self._traced = traced
         self._engine = engine
         self._log: EventLog = engine.workflows._appender._log  # noqa: SLF001 (nobody else has to get at it)
         self._resources: list[tuple[str, ResourceImage]] = []
@@ -148,12 +160,15 @@ class _Publisher:
         self._number += 1
         subject, resource = self._resources[number % len(self._resources)]
         data = msgspec.Raw(msgspec.json.encode({"title": "Quarterly plan", "revision": number}))
-        body = ResourceChanged(resource=msgspec.structs.replace(resource, data=data))
+        body = msgspec.json.encode(ResourceChanged(resource=msgspec.structs.replace(resource, data=data)))
+        if self._traced and number % _TRACED_ONE_IN == 0:
+            trace = f"00-{number + 1:032x}-{number + 1:016x}-01"
+            body = with_origin(body, Origin(traceparent=trace), node="", term=0)
         await self._log.append(
             NewRecord(
                 subject=subject,
                 id=f"{(1_700_000_000_000 + number):012x}{number:020x}",
-                data=msgspec.json.encode(body),
+                data=body,
             )
         )
 

@@ -26,6 +26,7 @@ __all__ = ["publish"]
 
 _CYCLE = 1000
 _FRAMES_PER_WRITE = 64
+_TRACED_ONE_IN = 100
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EPOCH = "9f2c41d07be3a856"
 
@@ -90,7 +91,7 @@ def _frame(message: bytes) -> bytes:
     return text_frame_header(len(message)) + message
 
 
-def _chunks(ids: list[str], *, resume: bool) -> tuple[list[bytes], int]:
+def _chunks(ids: list[str], *, resume: bool, traces: bool) -> tuple[list[bytes], int]:
     """Return a cycle of writes, cursors chained from its end to its beginning, and how many events it has."""
     # Each subscription has two events in a cycle at least: its chain of cursors must not bite its own tail.
     events = max(_CYCLE, 2 * len(ids))
@@ -101,7 +102,10 @@ def _chunks(ids: list[str], *, resume: bool) -> tuple[list[bytes], int]:
         if resume:
             place = number // len(ids)
             links = {"cursor": _cursor(place), "prev": _cursor((place - 1) % per_id)}
-            payload["extensions"] = {"resume": links}
+            extensions: dict[str, object] = {"resume": links}
+            if traces and number % _TRACED_ONE_IN == 0:
+                extensions["traceparent"] = f"00-{number + 1:032x}-{number + 1:016x}-01"
+            payload["extensions"] = extensions
         prefix = next_prefix(ids[number % len(ids)])
         frames.append(_frame(prefix + msgspec.json.encode(payload) + b"}"))
     return (
@@ -110,11 +114,13 @@ def _chunks(ids: list[str], *, resume: bool) -> tuple[list[bytes], int]:
     )
 
 
-def _begin(peer: _Peer, subscriptions: int) -> tuple[list[str], bool]:
-    """Agree on the protocol and take the subscribes; return the ids, and whether they resume."""
+def _begin(peer: _Peer, subscriptions: int) -> tuple[list[str], bool, bool]:
+    """Agree on the protocol and take the subscribes; return the ids, whether they resume, and with traces."""
     peer.upgrade()
     init = decode_message(peer.read())
-    resume = isinstance(init, ConnectionInit) and "resume" in (init.payload or {})
+    asked = init.payload.get("resume") if isinstance(init, ConnectionInit) and init.payload else None
+    resume = isinstance(asked, dict)
+    traces = isinstance(asked, dict) and asked.get("traceparent") is True
     answer: dict[str, object] | None = {"resume": {"version": 1, "epoch": _EPOCH}} if resume else None
     peer.send(_frame(encode_message(ConnectionAck(answer))))
     ids: list[str] = []
@@ -129,7 +135,7 @@ def _begin(peer: _Peer, subscriptions: int) -> tuple[list[str], bool]:
                 peer.send(_frame(encode_message(Ping({"resume": {"id": message.id, "cursor": start}}))))
         elif not isinstance(message, Pong):
             raise TypeError(f"a subscribe was expected, not {message!r}")
-    return ids, resume
+    return ids, resume, traces
 
 
 def publish(pipe: Connection, events: int, subscriptions: int = 1) -> None:
@@ -145,8 +151,8 @@ def publish(pipe: Connection, events: int, subscriptions: int = 1) -> None:
         with accepted:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = _Peer(accepted)
-            ids, resume = _begin(peer, subscriptions)
-            chunks, _count = _chunks(ids, resume=resume)
+            ids, resume, traces = _begin(peer, subscriptions)
+            chunks, _count = _chunks(ids, resume=resume, traces=traces)
             pipe.recv()
             for _ in range(rounds):
                 for chunk in chunks:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -27,7 +28,7 @@ from circuit_breaker_sdk.protocol.codec import decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import ConnectionInit, Ping, Pong, Subscribe
 from circuit_breaker_sdk.types import Resource
 
-__all__ = ["receiving"]
+__all__ = ["rate_of", "received_by", "receiving"]
 
 # A client under measurement: the URL, how many events come, and what makes them come. It returns the seconds.
 Receive = Callable[[str, int, Callable[[], None]], Coroutine[Any, Any, float]]
@@ -87,16 +88,28 @@ async def _bare(url: str, events: int, go: Callable[[], None]) -> float:
     return seconds
 
 
-async def _handler(url: str, events: int, go: Callable[[], None]) -> float:
-    async with Client(url) as client:
-        subscription = await client.subscribe(DOCUMENT, type=Resource)
-        subscription.on_data(lambda _: None)
-        started = time.perf_counter()
-        go()
-        await subscription.wait_closed()
-        seconds = time.perf_counter() - started
-        _require(subscription.stats().handled, events)
-        return seconds
+def received_by(
+    make: Callable[[str], Client],
+    around: Callable[[Client], AbstractContextManager[object]] = lambda _: nullcontext(),
+) -> Receive:
+    """Our client with a plain handler.
+
+    :param around: what is done meanwhile.
+    """
+
+    async def receive(url: str, events: int, go: Callable[[], None]) -> float:
+        async with make(url) as client:
+            subscription = await client.subscribe(DOCUMENT, type=Resource)
+            with around(client):
+                subscription.on_data(lambda _: None)
+                started = time.perf_counter()
+                go()
+                await subscription.wait_closed()
+                seconds = time.perf_counter() - started
+            _require(subscription.stats().handled, events)
+            return seconds
+
+    return receive
 
 
 def _many(subscriptions: int) -> Receive:
@@ -185,7 +198,7 @@ def _require(seen: int, events: int) -> None:
         raise RuntimeError(f"{seen} of {events} events arrived: a figure of this would be wrong")
 
 
-def _rate(what: Receive, events: int, subscriptions: int = 1) -> float:
+def rate_of(what: Receive, events: int, subscriptions: int = 1) -> float:
     """Run once, against a publisher of its own; return events/s."""
     with running(publish, events, subscriptions, core=LOAD_CORE) as publisher:
         port, count = publisher.receive()
@@ -208,13 +221,13 @@ def receiving(scale: Scale) -> Iterator[Row]:
     """Yield the rows of the client."""
     events, many = scale.pick(400_000, 20_000), scale.pick(10_000, 500)
     measures: dict[str, Callable[[], float]] = {
-        "limit": lambda: _rate(_bare, events),
-        "handler": lambda: _rate(_handler, events),
-        "async for": lambda: _rate(_async_for, events),
-        "many": lambda: _rate(_many(many), events, many),
-        "gql": lambda: _rate(_gql, scale.pick(20_000, 2_000)),
-        "websockets, by hand": lambda: _rate(_websockets, scale.pick(100_000, 5_000)),
-        "aiohttp, by hand": lambda: _rate(_aiohttp, scale.pick(200_000, 5_000)),
+        "limit": lambda: rate_of(_bare, events),
+        "handler": lambda: rate_of(received_by(Client), events),
+        "async for": lambda: rate_of(_async_for, events),
+        "many": lambda: rate_of(_many(many), events, many),
+        "gql": lambda: rate_of(_gql, scale.pick(20_000, 2_000)),
+        "websockets, by hand": lambda: rate_of(_websockets, scale.pick(100_000, 5_000)),
+        "aiohttp, by hand": lambda: rate_of(_aiohttp, scale.pick(200_000, 5_000)),
     }
     if prepare_node():
         measures["graphql-ws on Node"] = lambda: _rate_on_node(scale.pick(200_000, 5_000))

@@ -42,10 +42,12 @@ class Sockets:
         bare: bool = False,
         sse: bool = False,
         token: str | None = None,
+        traces: bool = False,
     ) -> None:
         """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted.
 
-        ``sse``: a request for server-sent events each, instead of a WebSocket.
+        ``traces``: ask for those of mutations as well. ``sse``: a request for server-sent events each,
+        instead of a WebSocket.
         """
         self._sse = sse
         self._mark = _SSE_MARK if sse else _MARK
@@ -54,6 +56,7 @@ class Sockets:
         self._sockets: list[socket.socket] = []
         self._ends: list[bytes] = []
         self._resume = resume
+        self._traces = traces
         for number in range(count):
             opened = socket.create_connection(("127.0.0.1", port))
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -72,7 +75,7 @@ class Sockets:
         _read_until(opened, b"\r\n\r\n")
         init: dict[str, object] = {"type": "connection_init"}
         if self._resume:
-            init["payload"] = {"resume": {"version": 1}}
+            init["payload"] = {"resume": {"version": 1, "traceparent": self._traces}}
         if self._token is not None:
             init["payload"] = {**(init.get("payload") or {}), "Authorization": f"Bearer {self._token}"}  # type: ignore[dict-item]  # of our making
         opened.sendall(_frame(json.dumps(init)))
