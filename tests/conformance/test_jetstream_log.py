@@ -1,9 +1,6 @@
-"""The port suits JetStream: a throwaway adapter keeps every rule, on a real nats-server.
+"""The JetStream log keeps every rule of the port, on a real nats-server.
 
-No rule of the suite is left out. Two promises rest on what JetStream itself does not give, as the adapter's
-module describes: that an answer is durable, on ``sync_interval: always`` in the server's set-up; that ids are
-remembered as long as their record, on the adapter's own list of them. The habits of the server that shaped
-the port are held here too.
+The habits of the server that shaped the port and the log are held here too.
 """
 
 from __future__ import annotations
@@ -17,8 +14,8 @@ from nats.js.api import StreamConfig
 from nats.js.errors import BadRequestError
 
 from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from tests.conformance.event_log_suite import EventLogSuite, Place
-from tests.conformance.jetstream_adapter import JetStreamEventLog
 from tests.conformance.nats_server import running_nats_server
 
 
@@ -28,7 +25,7 @@ class JetStreamPlace:
         self.name = name
 
     async def open(self) -> EventLog:
-        return await JetStreamEventLog.open(self.url, self.name)
+        return await JetStreamEventLog.open(self.url, name=self.name)
 
     async def make_hole(self, offset: int) -> None:
         client = await nats.connect(self.url)
