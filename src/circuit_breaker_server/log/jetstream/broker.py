@@ -65,6 +65,7 @@ class Broker:
         self._answers: dict[str, asyncio.Queue[Msg | Exception]] = {}
         self._connected = asyncio.Event()
         self._on_reconnect: list[Callable[[], None]] = []
+        self._last_error: Exception | None = None
 
     @classmethod
     async def open(cls, url: str, *, timeout_seconds: float) -> Broker:
@@ -79,7 +80,7 @@ class Broker:
                 await broker._connect()
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             await broker.aclose()
-            reason = str(error) or "no answer in time"
+            reason = str(broker._last_error or error) or "no answer in time"
             raise LogError(f"{broker.url}: cannot connect to NATS: {reason}") from error
         except BaseException:
             await broker.aclose()
@@ -265,6 +266,7 @@ class Broker:
             callback()
 
     async def _failed(self, error: Exception) -> None:
+        self._last_error = error
         text = str(error)
         if "permissions violation" in text.lower():
             # The server names the subject, not the request: the requests under way cannot wait for answers.

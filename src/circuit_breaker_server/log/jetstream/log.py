@@ -96,17 +96,18 @@ class JetStreamEventLog:
         name: str = "events",
         replicas: int = 1,
         write_patience_seconds: float = _WRITE_PATIENCE_SECONDS,
+        open_seconds: float = _OPEN_SECONDS,
         instruments: Instruments | None = None,
     ) -> JetStreamEventLog:
         """Open the log, making its streams where there are none.
 
         ``url`` names one or more servers, separated by commas. ``replicas`` counts for streams that are made
-        now: 1, 3 or 5.
+        now: 1, 3 or 5. ``open_seconds`` is how long it is tried to connect.
 
         :raises LogCorruptError: the streams hold a log that this version cannot read.
         :raises LogError: no server answers, or JetStream or the streams are not set up as the log needs it.
         """
-        broker = await Broker.open(url, timeout_seconds=_OPEN_SECONDS)
+        broker = await Broker.open(url, timeout_seconds=open_seconds)
         try:
             streams = Streams(broker, name)
             state = await streams.prepare(replicas=replicas)
@@ -179,10 +180,10 @@ class JetStreamEventLog:
         self._instruments.append_seconds.observe(time.perf_counter() - began)
         return appended
 
-    def _deliver(self, records: Sequence[Record]) -> None:
-        self._recent.add(records)
+    def _deliver(self, records: Sequence[Record], last_offset: int) -> None:
+        self._recent.add(records, last_offset)
         self._sizes.add(records)
-        for tail in tuple(self._tails):
+        for tail in tuple(self._tails) if records else ():
             try:
                 tail(records)
             except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends

@@ -43,12 +43,12 @@ class RecentRecords:
     """Follow the tail.
 
     :ivar first_offset: of the first kept record, as this process knows it.
-    :ivar last_offset: of the last record that the tail has delivered.
+    :ivar last_offset: the tail has delivered every record up to it.
 
     Example::
 
         recent = RecentRecords(first_offset=1, last_offset=0)
-        recent.add(records)
+        recent.add(records, records[-1].offset)
         await recent.wait_for(17)
     """
 
@@ -61,12 +61,12 @@ class RecentRecords:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[Record], last_offset: int) -> None:
         """Remember what the tail delivers. Those that wait for it are woken by :meth:`wake`."""
         for record in records:
             self._ids.put(record.id, record.offset)
             self._subjects.put(record.subject, record.offset)
-        self.last_offset = records[-1].offset
+        self.last_offset = last_offset
 
     def wake(self) -> None:
         """Wake those that wait for an offset that has been reached."""

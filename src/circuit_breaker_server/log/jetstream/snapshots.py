@@ -154,6 +154,7 @@ class Snapshots:
         body = _encode(record)
         try:
             await self._publish(self._removed_subject, body, {})
+            await self._purge({"filter": self._removed_subject, "keep": 1})
         except (ApiError, BrokerUnavailable) as error:
             raise LogWriteError(f"{self._streams.state_name}: cannot trim: {error}") from error
 
@@ -217,11 +218,12 @@ class Snapshots:
     async def _remove_old_bases(self) -> None:
         if len(self._bases) > 2:
             self._bases = self._bases[-2:]
-            await self._broker.api_patiently(
-                f"STREAM.PURGE.{self._streams.state_name}",
-                {"filter": self._subject, "seq": self._bases[0]},
-                patience_seconds=self._patience_seconds,
-            )
+            await self._purge({"filter": self._subject, "seq": self._bases[0]})
+
+    async def _purge(self, what: dict[str, object]) -> None:
+        await self._broker.api_patiently(
+            f"STREAM.PURGE.{self._streams.state_name}", what, patience_seconds=self._patience_seconds
+        )
 
     def _count(self, size: int, *, follows: str, start: int) -> None:
         if follows:

@@ -205,7 +205,8 @@ class Streams:
         if self._broker.server_version >= _ATOMIC_SINCE:
             config["allow_atomic"] = True
         try:
-            return await self._broker.api(f"STREAM.CREATE.{name}", config, timeout_seconds=10.0)
+            # A cluster that has just started has no leader yet; making the same stream twice makes one.
+            return await self._broker.api_patiently(f"STREAM.CREATE.{name}", config, patience_seconds=10.0)
         except ApiError as error:
             if error.error_code != STREAM_EXISTS:
                 raise

@@ -51,9 +51,17 @@ class Tail:
     """
 
     def __init__(
-        self, broker: Broker, streams: Streams, *, after: int, deliver: Callable[[Sequence[Record]], None]
+        self,
+        broker: Broker,
+        streams: Streams,
+        *,
+        after: int,
+        deliver: Callable[[Sequence[Record], int], None],
     ) -> None:
-        """Name the last offset that is known; ``deliver`` is called with the records behind it."""
+        """Name the last offset that is known.
+
+        ``deliver`` is called with the records behind it, and with the offset up to which they are all.
+        """
         self._broker = broker
         self._streams = streams
         self._last = after
@@ -95,8 +103,7 @@ class Tail:
 
     def _delivered(self, records: Sequence[Record], last: int) -> None:
         self._last = last
-        if records:
-            self._deliver(records)
+        self._deliver(records, last)
 
 
 @final
