@@ -28,8 +28,8 @@ max_payload: {max_payload}
 _JETSTREAM = """
 jetstream {{
     store_dir: "{directory}/store"
-    # Without it the server acknowledges before the disk has the message.
-    sync_interval: always
+    # Where it is not "always", the server acknowledges before the disk has the message.
+    sync_interval: {sync_interval}
 }}
 """
 _CLUSTER = """
@@ -76,6 +76,7 @@ class NatsServer:
         route_port: int = 0,
         routes: Sequence[int] = (),
         jetstream: bool = True,
+        syncs: bool = True,
         max_payload: int = 8 * 1024 * 1024,
         more: str = "",
     ) -> None:
@@ -93,7 +94,9 @@ class NatsServer:
                 port=self.port,
                 monitoring_port=self.monitoring_port,
                 max_payload=max_payload,
-                jetstream=_JETSTREAM.format(directory=directory) if jetstream else "",
+                jetstream=_JETSTREAM.format(directory=directory, sync_interval="always" if syncs else "2m")
+                if jetstream
+                else "",
                 cluster=_CLUSTER.format(port=route_port, routes=listed) if routes else "",
                 more=more,
             )

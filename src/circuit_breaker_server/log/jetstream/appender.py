@@ -126,6 +126,11 @@ class Appender:
             if append is not None:
                 self._settle(append, record)
 
+    def fail(self, error: LogError) -> None:
+        """Fail every append under way: the log cannot be followed any longer."""
+        for append in tuple(self._pending.values()):
+            self._refuse(append, error)
+
     async def finish(self) -> None:
         """Wait until every append is settled."""
         await self._is_idle.wait()

@@ -82,11 +82,12 @@ class JetStreamEventLog:
         self._appender = Appender(broker, streams, recent, patience_seconds=write_patience_seconds)
         self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
         self._sizes = BlockSizes(after=recent.last_offset)
-        self._tail = Tail(broker, streams, after=recent.last_offset, deliver=self._deliver)
+        self._tail = Tail(broker, streams, after=recent.last_offset, deliver=self._deliver, fail=self._fail)
         self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._trimming = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self._failure: LogError | None = None
 
     @classmethod
     async def open(
@@ -97,12 +98,15 @@ class JetStreamEventLog:
         replicas: int = 1,
         write_patience_seconds: float = _WRITE_PATIENCE_SECONDS,
         open_seconds: float = _OPEN_SECONDS,
+        monitoring_url: str | None = None,
         instruments: Instruments | None = None,
     ) -> JetStreamEventLog:
         """Open the log, making its streams where there are none.
 
         ``url`` names one or more servers, separated by commas. ``replicas`` counts for streams that are made
         now: 1, 3 or 5. ``open_seconds`` is how long it is tried to connect.
+        ``monitoring_url`` is the monitoring port of a single server (``http://127.0.0.1:8222``): it is asked
+        whether the server syncs what it acknowledges.
 
         :raises LogCorruptError: the streams hold a log that this version cannot read.
         :raises LogError: no server answers, or JetStream or the streams are not set up as the log needs it.
@@ -110,7 +114,7 @@ class JetStreamEventLog:
         broker = await Broker.open(url, timeout_seconds=open_seconds)
         try:
             streams = Streams(broker, name)
-            state = await streams.prepare(replicas=replicas)
+            state = await streams.prepare(replicas=replicas, monitoring_url=monitoring_url)
             recent = RecentRecords(first_offset=state.first_offset, last_offset=state.last_offset)
             snapshots = Snapshots(broker, streams, patience_seconds=write_patience_seconds)
             await snapshots.open()
@@ -156,6 +160,8 @@ class JetStreamEventLog:
         expectation. Where these differ, or there was no expectation, the newest 65,536 ids are recognised,
         and those of the last two minutes.
 
+        :raises LogError: the stream has lost records that this process has seen, or trimmed some before: the
+            server has to start again.
         :raises AppendOutcomeUnknown: the broker went away after the record was sent, and did not come back
             in time; a ``LogWriteError`` otherwise means that the record is not in the log.
         """
@@ -179,6 +185,10 @@ class JetStreamEventLog:
             self._slots.release()
         self._instruments.append_seconds.observe(time.perf_counter() - began)
         return appended
+
+    def _fail(self, error: LogError) -> None:
+        self._failure = error
+        self._appender.fail(error)
 
     def _deliver(self, records: Sequence[Record], last_offset: int) -> None:
         self._recent.add(records, last_offset)
@@ -346,3 +356,5 @@ class JetStreamEventLog:
     def _refuse_if_closed(self) -> None:
         if self._closing is not None:
             raise LogClosedError("the event log is closed")
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure

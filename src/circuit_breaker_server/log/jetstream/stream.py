@@ -7,7 +7,6 @@ metadata of the first one.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from typing import Any, Final, final
@@ -16,6 +15,7 @@ import msgspec
 
 from circuit_breaker_server.log.event_log import MAX_DATA_BYTES, LogCorruptError, LogError
 from circuit_breaker_server.log.jetstream.broker import Broker, Json
+from circuit_breaker_server.log.jetstream.durability import check_sync
 from circuit_breaker_server.log.jetstream.envelope import ENVELOPE_BYTES
 from circuit_breaker_server.log.jetstream.errors import (
     NOT_FOUND,
@@ -25,8 +25,6 @@ from circuit_breaker_server.log.jetstream.errors import (
 )
 
 __all__ = ["StreamState", "Streams"]
-
-_log = logging.getLogger(__name__)
 
 _FORMAT: Final = "1"
 _FORMAT_KEY: Final = "circuit-breaker-format"
@@ -60,10 +58,14 @@ _SHAPE: Final[dict[str, tuple[tuple[object, ...], str]]] = {
 
 @final
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of the record stream: an empty stream begins after its last offset."""
+    """The bounds of the record stream: an empty stream begins after its last offset.
+
+    :ivar epoch: of the stream that is there now.
+    """
 
     first_offset: int
     last_offset: int
+    epoch: str = ""
 
 
 @final
@@ -93,10 +95,11 @@ class Streams:
         self.replicas = 1
         self.is_atomic = False
 
-    async def prepare(self, *, replicas: int) -> StreamState:
+    async def prepare(self, *, replicas: int, monitoring_url: str | None = None) -> StreamState:
         """Make the streams that are missing, check both, and return the bounds of the log.
 
-        ``replicas`` counts for streams that are made now.
+        ``replicas`` counts for streams that are made now. ``monitoring_url`` is the server's monitoring port:
+        with one replica, it tells whether the server syncs what it acknowledges.
 
         :raises LogCorruptError: the log has a format that this version cannot read.
         :raises LogError: JetStream is off, a permission is missing, or a stream has the wrong shape.
@@ -125,11 +128,7 @@ class Streams:
         # What the client's server can do is not what the leader's can: the stream's own setting tells.
         self.is_atomic = bool(info["config"].get("allow_atomic"))
         if self.replicas == 1:
-            _log.warning(
-                "%s has one replica: its server must run with `sync_interval: always`, "
-                "which no client can check; without it a power cut loses acknowledged records",
-                where,
-            )
+            await check_sync(monitoring_url, where=where)
         return _state(info)
 
     async def state(self, *, patience_seconds: float) -> StreamState:
@@ -234,7 +233,8 @@ def _state(info: Json) -> StreamState:
     state = info["state"]
     last = int(state["last_seq"])
     first = int(state["first_seq"]) if state["messages"] else last + 1
-    return StreamState(first_offset=max(1, first), last_offset=last)
+    epoch = (info["config"].get("metadata") or {}).get(_EPOCH_KEY, "")
+    return StreamState(first_offset=max(1, first), last_offset=last, epoch=epoch)
 
 
 def _advice(error: ApiError) -> str:

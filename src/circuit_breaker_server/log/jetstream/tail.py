@@ -19,7 +19,7 @@ from typing import Final, final
 import nats.errors
 from nats.aio.msg import Msg
 
-from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record
 from circuit_breaker_server.log.jetstream.broker import Broker, status_of
 from circuit_breaker_server.log.jetstream.envelope import record_from_delivery
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
@@ -36,6 +36,8 @@ _PULL_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 1
 _SILENCE_SECONDS: Final = 3.0
 _INACTIVE_SECONDS: Final = 30
+_MAX_SHORT_ANSWERS: Final = 12
+_SHORT_ANSWER_SECONDS: Final = 1.0
 _HEARTBEAT, _PULL_ENDED, _MAYBE_LOST = "100", ("404", "408"), "409"
 
 
@@ -45,7 +47,7 @@ class Tail:
 
     Example::
 
-        tail = Tail(broker, streams, after=log_end, deliver=fold)
+        tail = Tail(broker, streams, after=log_end, deliver=fold, fail=report)
         tail.start()
         await tail.aclose()
     """
@@ -57,17 +59,22 @@ class Tail:
         *,
         after: int,
         deliver: Callable[[Sequence[Record], int], None],
+        fail: Callable[[LogError], None],
     ) -> None:
         """Name the last offset that is known.
 
         ``deliver`` is called with the records behind it, and with the offset up to which they are all.
+        ``fail`` is called, and the tail ends, where records are missing for good: trimmed before they were
+        delivered, or gone with the stream.
         """
+        self._fail = fail
         self._broker = broker
         self._streams = streams
         self._last = after
         self._deliver = deliver
         self._task: asyncio.Task[None] | None = None
         self._consumer: _Consumer | None = None
+        self._short_answers = 0
         broker.on_reconnect(self._reconnected)
 
     def start(self) -> None:
@@ -90,16 +97,49 @@ class Tail:
         while True:
             consumer = _Consumer(self._broker, self._streams, after=self._last, deliver=self._delivered)
             try:
+                if (loss := await self._loss()) is not None:
+                    _log.critical("%s", loss)
+                    self._fail(loss)
+                    return
                 await consumer.open()
                 self._consumer = consumer
                 reason = await consumer.wait_until_lost()
                 _log.info("the tail of %s begins again: %s", self._streams.name, reason)
             except (ApiError, BrokerUnavailable) as error:
                 _log.info("the tail of %s cannot begin: %s", self._streams.name, error)
-                await self._broker.pause(_SILENCE_SECONDS)
+                await self._pause()
             finally:
                 self._consumer = None
                 await consumer.aclose()
+
+    async def _pause(self) -> None:
+        if self._short_answers:
+            await asyncio.sleep(_SHORT_ANSWER_SECONDS)
+        else:
+            await self._broker.pause(_SILENCE_SECONDS)
+
+    async def _loss(self) -> LogError | None:
+        """Return why the stream does not continue what was delivered, if it does not."""
+        where = f"{self._broker.url}, stream {self._streams.name}"
+        state = await self._streams.state(patience_seconds=_SILENCE_SECONDS)
+        if state.epoch != self._streams.epoch:
+            return LogCorruptError(f"{where}: it was replaced by another log; start this server again")
+        if state.first_offset > self._last + 1:
+            return LogError(
+                f"{where}: records behind {self._last} were trimmed before this server has seen them; "
+                "start it again, from the newest snapshot"
+            )
+        if state.last_offset >= self._last:
+            self._short_answers = 0
+            return None
+        # A leader that was deposed and does not know it yet answers with an old state, for a few seconds.
+        self._short_answers += 1
+        if self._short_answers < _MAX_SHORT_ANSWERS:
+            raise BrokerUnavailable("the stream is shorter than it was", was_sent=True)
+        return LogCorruptError(
+            f"{where}: it ends at {state.last_offset}, and this server has seen {self._last}: acknowledged "
+            "records were lost, by a restored backup or a power cut without `sync_interval: always`"
+        )
 
     def _delivered(self, records: Sequence[Record], last: int) -> None:
         self._last = last

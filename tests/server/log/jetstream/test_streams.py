@@ -147,3 +147,16 @@ async def test_a_subject_that_nats_cannot_carry_is_refused(server: NatsServer) -
         with pytest.raises(ValueError, match="2048 bytes"):
             await log.append(new("x" * 3000))
         await log.append(new("x" * 2000))
+
+
+async def test_a_server_that_does_not_sync_is_refused_where_it_can_be_asked(tmp_path: Path) -> None:
+    lazy = NatsServer(tmp_path / "lazy", syncs=False)
+    with lazy.running(), pytest.raises(LogError, match="sync_interval: always"):
+        await JetStreamEventLog.open(lazy.url, monitoring_url=f"http://127.0.0.1:{lazy.monitoring_port}")
+    eager = NatsServer(tmp_path / "eager")
+    with eager.running():
+        url = f"http://127.0.0.1:{eager.monitoring_port}"
+        log = await JetStreamEventLog.open(eager.url, monitoring_url=url)
+        await log.aclose()
+        with pytest.raises(LogError, match="monitoring port does not answer"):
+            await JetStreamEventLog.open(eager.url, monitoring_url=f"http://127.0.0.1:{eager.port}")
