@@ -39,11 +39,10 @@ from circuit_breaker_server.log.jetstream.errors import (
 )
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.jetstream.stream import Streams
+from circuit_breaker_server.log.jetstream.waiting_appends import Append, take_group
 
 __all__ = ["Appender"]
 
-_MAX_BATCH_MESSAGES: Final = 256
-_MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_SECONDS: Final = 2.0
 # A batch of so few that was refused is sent one by one; a larger one is halved.
 _FEW: Final = 4
@@ -51,25 +50,6 @@ _JITTER_SECONDS: Final = (0.002, 0.05)
 _DUPLICATE_IN_FLIGHT: Final = 10158
 # The batch is not complete, batches are not allowed, or too many are open: nothing of it was stored.
 _BATCH_REFUSED: Final = frozenset({10174, 10175, 10176, 10177, 10178, 10179, 10199, 10210, 10211})
-
-
-@final
-class _Append:
-    """An append under way.
-
-    :ivar is_uncertain: a copy was sent whose outcome is not known.
-    :ivar problem: the last reason why it is not stored yet.
-    """
-
-    __slots__ = ("answer", "deduplicated", "is_uncertain", "problem", "record", "timer")
-
-    def __init__(self, record: NewRecord, answer: asyncio.Future[Record]) -> None:
-        self.record = record
-        self.answer = answer
-        self.deduplicated = True
-        self.is_uncertain = False
-        self.problem = "the broker does not answer"
-        self.timer: asyncio.TimerHandle | None = None
 
 
 @final
@@ -93,8 +73,8 @@ class Appender:
         self._recent = recent
         self._patience_seconds = patience_seconds
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Append] = deque()
-        self._pending: dict[str, _Append] = {}
+        self._waiting: deque[Append] = deque()
+        self._pending: dict[str, Append] = {}
         self._is_waiting = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -109,7 +89,7 @@ class Appender:
         """Append a valid record; see the port."""
         append = self._pending.get(record.id)
         if append is None:
-            append = _Append(record, self._loop.create_future())
+            append = Append(record, self._loop.create_future())
             append.answer.add_done_callback(_retrieve)
             append.timer = self._loop.call_later(self._patience_seconds, self._expire, append)
             self._pending[record.id] = append
@@ -142,7 +122,7 @@ class Appender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _settle(self, append: _Append, outcome: Record | BaseException) -> None:
+    def _settle(self, append: Append, outcome: Record | BaseException) -> None:
         if append.answer.done():
             return
         if append.timer is not None:
@@ -155,7 +135,7 @@ class Appender:
         else:
             append.answer.set_result(outcome)
 
-    def _expire(self, append: _Append) -> None:
+    def _expire(self, append: Append) -> None:
         text = f"{self._streams.name}: cannot append to {append.record.subject}: {append.problem}"
         if append.is_uncertain:
             self._settle(
@@ -178,45 +158,20 @@ class Appender:
             if group:
                 await self._send_group(group)
 
-    def _take_group(self) -> list[_Append]:
-        """Remove the next group: a subject has one record with an expectation in it, or any without."""
-        group: list[_Append] = []
-        deferred: list[_Append] = []
-        free: dict[str, bool] = {}  # by subject: whether further records without an expectation fit
-        size = 0
-        waiting = self._waiting
-        while waiting and len(group) < _MAX_BATCH_MESSAGES and size < _MAX_BATCH_BYTES:
-            append = waiting.popleft()
-            if append.answer.done():
-                continue
-            record = append.record
-            fits = free.get(record.subject)
-            if record.expected is None and fits is not False:
-                free[record.subject] = True
-            elif fits is None:
-                free[record.subject] = False
-                last = self._recent.last_offset_of(record.subject)
-                if last is not None and last != record.expected:
-                    self._spawn(self._settle_alone(append, is_refused=True))
-                    free.pop(record.subject)
-                    continue
-            else:
-                free[record.subject] = False
-                deferred.append(append)
-                continue
-            group.append(append)
-            size += len(record.data)
-        waiting.extendleft(reversed(deferred))
+    def _take_group(self) -> list[Append]:
+        group, conflicts = take_group(self._waiting, last_offset_of=self._recent.last_offset_of)
+        for append in conflicts:
+            self._spawn(self._settle_alone(append, is_refused=True))
         return group
 
-    async def _send_group(self, group: Sequence[_Append]) -> None:
+    async def _send_group(self, group: Sequence[Append]) -> None:
         group = [append for append in group if not append.answer.done()]
         if len(group) > 1 and self._streams.is_atomic:
             await self._send_batch(group)
         elif group:
             await asyncio.gather(*(self._send_single(append) for append in group))
 
-    async def _send_batch(self, group: Sequence[_Append]) -> None:
+    async def _send_batch(self, group: Sequence[Append]) -> None:
         before = [append.is_uncertain for append in group]
         try:
             await self._publish_batch(group)
@@ -242,7 +197,7 @@ class Appender:
                 append.problem = str(error)
             await self._recover(group)
 
-    async def _send_parts(self, group: Sequence[_Append]) -> None:
+    async def _send_parts(self, group: Sequence[Append]) -> None:
         """Send a refused batch again, so that only the member at fault fails."""
         if len(group) <= _FEW:
             await asyncio.gather(*(self._send_single(append) for append in group))
@@ -251,7 +206,7 @@ class Appender:
         await self._send_group(group[:middle])
         await self._send_group(group[middle:])
 
-    async def _recover(self, group: Sequence[_Append]) -> None:
+    async def _recover(self, group: Sequence[Append]) -> None:
         """Wait until the broker is back and the tail has caught up; then the rest waits to be sent again."""
         await self._catch_up()
         self._waiting.extendleft(append for append in reversed(group) if not append.answer.done())
@@ -265,7 +220,7 @@ class Appender:
             async with asyncio.timeout(self._patience_seconds):
                 await self._recent.wait_for(state.last_offset)
 
-    async def _publish_batch(self, group: Sequence[_Append]) -> None:
+    async def _publish_batch(self, group: Sequence[Append]) -> None:
         batch_id, last = secrets.token_hex(16), len(group)
         with self._broker.replies() as (reply, answers):
             for number, append in enumerate(group, 1):
@@ -287,7 +242,7 @@ class Appender:
             )
         check_api(answer.data)
 
-    def _headers(self, append: _Append) -> dict[str, str]:
+    def _headers(self, append: Append) -> dict[str, str]:
         expected = append.record.expected
         if expected is not None and expected < self._recent.first_offset:
             expected = 0  # trimmed: the server has forgotten the subject
@@ -295,7 +250,7 @@ class Appender:
 
     # --- one append alone ------------------------------------------------------------------------------
 
-    async def _send_single(self, append: _Append) -> None:
+    async def _send_single(self, append: Append) -> None:
         """Send an append once; what does not succeed goes on beside the sender."""
         if append.answer.done():
             return
@@ -313,7 +268,7 @@ class Appender:
         except BrokerUnavailable:
             await self._recover([append])
 
-    async def _settle_alone(self, append: _Append, *, is_refused: bool) -> None:
+    async def _settle_alone(self, append: Append, *, is_refused: bool) -> None:
         """Examine and send an append until it is settled; its time limits this."""
         while not append.answer.done():
             try:
@@ -337,7 +292,7 @@ class Appender:
             else:
                 return
 
-    async def _is_settled_by_leader(self, append: _Append) -> bool:
+    async def _is_settled_by_leader(self, append: Append) -> bool:
         """Ask the leader where the subject ends; settle a real conflict, or an append that is stored."""
         record = append.record
         if record.expected is None:
@@ -366,7 +321,7 @@ class Appender:
         self._settle(append, ExpectationFailed(record.subject, expected=expected, actual=actual))
         return True
 
-    async def _settle_duplicate(self, append: _Append, offset: int) -> None:
+    async def _settle_duplicate(self, append: Append, offset: int) -> None:
         """Answer the record whose id the server remembers; one that was trimmed is appended anew."""
         await self._recent.wait_for(offset)
         while not append.answer.done():
@@ -390,7 +345,7 @@ class Appender:
             self._streams.name, query, patience_seconds=self._patience_seconds
         )
 
-    async def _publish_single(self, append: _Append) -> None:
+    async def _publish_single(self, append: Append) -> None:
         was_uncertain, append.is_uncertain = append.is_uncertain, True
         try:
             message = await self._broker.request(
@@ -410,7 +365,7 @@ class Appender:
             append.is_uncertain = was_uncertain
             raise _Duplicate(int(answer["seq"]))
 
-    def _refuse(self, append: _Append, error: LogError | ApiError) -> None:
+    def _refuse(self, append: Append, error: LogError | ApiError) -> None:
         append.problem = str(error)
         self._expire(append)
 

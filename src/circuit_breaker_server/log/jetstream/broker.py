@@ -233,7 +233,7 @@ class Broker:
                         raise
                     raise BrokerUnavailable(str(error), was_sent=True) from error
             await self.pause(left)
-            timeout_seconds = min(timeout_seconds * 1.5, 5.0)
+            timeout_seconds = min(timeout_seconds * 1.2, 5.0)
 
     async def pause(self, longest_seconds: float) -> None:
         """Wait a moment before a request is repeated: for the connection where there is none."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
 
 from circuit_breaker_sdk.testing import Direction
 from circuit_breaker_server.log.event_log import LogWriteError, Record
+from circuit_breaker_server.log.jetstream import tail
 from circuit_breaker_server.log.jetstream.errors import AppendOutcomeUnknown
 from tests.conformance.nats_server import NatsServer
 from tests.server.log.jetstream.log_stage import (
@@ -136,3 +138,44 @@ async def test_a_consumer_deleted_behind_the_logs_back_is_replaced(server: NatsS
             await log.append(new("b"))
             assert len(seen.records) == 2 * i + 2
         assert seen.records == await everything(log)
+
+
+async def test_messages_dropped_on_the_way_are_fetched_again(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = tail._Consumer._receive_record
+    dropped = iter([False, True, True, False, True])
+
+    def lossy(consumer: tail._Consumer, message: Msg) -> None:
+        if not next(dropped, False):
+            receive(consumer, message)
+
+    monkeypatch.setattr(tail._Consumer, "_receive_record", lossy)
+    async with opened(server.url) as log:
+        seen = Watch(log)
+        records = await asyncio.gather(*(log.append(new(f"s{i}", expected=0)) for i in range(5)))
+        records += await asyncio.gather(*(log.append(new(f"t{i}", expected=0)) for i in range(5)))
+        assert sorted(records, key=lambda r: r.offset) == seen.records == await everything(log)
+
+
+async def test_a_replica_that_lags_is_asked_again(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(server.url) as log:
+        records = [await log.append(new(name)) for name in "abab"]
+        log._streams.replicas = 3
+        ask = log._reader._ask
+        kept = iter([0, 0, 2])  # of the first answers, so many messages come
+
+        async def lagging(query: dict[str, object]) -> tuple[list[Msg], bool]:
+            messages, is_end = await ask(query)
+            count = next(kept, None)
+            return (messages, is_end) if count is None else (messages[:count], True)
+
+        monkeypatch.setattr(log._reader, "_ask", lagging)
+        assert await log.read(after=0) == records
+        kept = iter([0, 1, 0])
+        assert await log.read(after=0, subjects=("b",)) == [records[1], records[3]]
+        kept = iter([0])
+        assert await log.check(4) == records[3].check
+        assert await log.read(after=0, subjects=("nobody",)) == []
