@@ -248,8 +248,17 @@ class Broker:
         """Close the connection."""
         self._connected.clear()
         self._fail_all(BrokerUnavailable("the log is closed", was_sent=True))
+        await self._end_reconnecting()
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._client.close()
+        await self._end_reconnecting()
+
+    async def _end_reconnecting(self) -> None:
+        # nats-py 2.16 cancels this task and does not wait for it, and the task can swallow the cancellation.
+        task: asyncio.Task[None] | None = getattr(self._client, "_reconnection_task", None)
+        while task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_RETRY_SECONDS)
 
     async def _answered(self, message: Msg) -> None:
         answers = self._answers.get(message.subject.rpartition(".")[2])

@@ -21,6 +21,8 @@ STREAM_EXISTS: Final = 10058
 DUPLICATE_IN_BATCH: Final = 10201
 # 10071 names the last sequence or none; 10164 is a second expectation for a subject in the same batch.
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+# A server of the cluster is not up yet, or the cluster has fewer servers than the stream needs.
+_NO_PEERS: Final = 10005
 
 
 class BrokerUnavailable(Exception):
@@ -52,8 +54,8 @@ class ApiError(Exception):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the same request may succeed a moment later: 503, no leader or no quorum."""
-        return self.code == 503
+        """Whether the same request may succeed a moment later: no leader, no quorum, servers starting."""
+        return self.code == 503 or self.error_code == _NO_PEERS
 
 
 class AppendOutcomeUnknown(LogWriteError):

@@ -32,6 +32,7 @@ _EPOCH_KEY: Final = "circuit-breaker-epoch"
 _DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
 _MIN_MESSAGE_BYTES: Final = MAX_DATA_BYTES + ENVELOPE_BYTES
 _ATOMIC_SINCE: Final = (2, 12)
+_JETSTREAM_SECONDS: Final = 2.0
 _OLDEST_SERVER: Final = (2, 11)  # batched direct gets
 _is_name = re.compile(r"[A-Za-z0-9_-]{1,200}").fullmatch
 _is_epoch = re.compile(r"[0-9a-f]{16}").fullmatch
@@ -176,7 +177,8 @@ class Streams:
 
     async def _check_jetstream(self) -> None:
         try:
-            await self._broker.api("INFO", {})
+            # A server that has just started answers a moment later.
+            await self._broker.api_patiently("INFO", {}, patience_seconds=_JETSTREAM_SECONDS)
         except BrokerUnavailable as error:
             if error.was_sent:
                 raise
