@@ -1,25 +1,46 @@
-"""A real nats-server for a test: on a free port of the loopback, with a store of its own."""
+"""Real nats-servers for tests: on free ports of the loopback, with stores of their own.
+
+One server, or a cluster of three. Each can be killed, paused by its absence, and started again on the same
+port with the same store.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import http.client
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import files
 from pathlib import Path
+from typing import final
 
 _CONFIGURATION = """
-listen: "127.0.0.1:-1"
-ports_file_dir: "{directory}"
-max_payload: 8388608
+server_name: "{name}"
+listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitoring_port}"
+max_payload: {max_payload}
+{jetstream}
+{cluster}
+{more}
+"""
+_JETSTREAM = """
 jetstream {{
     store_dir: "{directory}/store"
-    # Without it the server acknowledges before the disk has the message.
-    sync_interval: always
+    # Where it is not "always", the server acknowledges before the disk has the message.
+    sync_interval: {sync_interval}
 }}
 """
+_CLUSTER = """
+cluster {{
+    name: "test"
+    listen: "127.0.0.1:{port}"
+    routes: [{routes}]
+}}
+"""
+_UP_SECONDS = 30.0
+_HEALTHY = 200
 
 
 def nats_server_binary() -> Path:
@@ -28,25 +49,157 @@ def nats_server_binary() -> Path:
     return Path(str(entry.locate())).resolve()
 
 
+def free_ports(count: int) -> list[int]:
+    """Find ports of the loopback that are free now."""
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@final
+class NatsServer:
+    """One server. ``more`` is added to its configuration.
+
+    Example::
+
+        with NatsServer(tmp_path).running() as server:
+            client = await nats.connect(server.url)
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "n0",
+        route_port: int = 0,
+        routes: Sequence[int] = (),
+        jetstream: bool = True,
+        syncs: bool = True,
+        max_payload: int = 8 * 1024 * 1024,
+        more: str = "",
+    ) -> None:
+        """Write the configuration; :meth:`start` starts the server."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.name = name
+        self.port, self.monitoring_port = free_ports(2)
+        self.log_file = directory / "nats.log"
+        self._configuration = directory / "nats.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+        self._configuration.write_text(
+            _CONFIGURATION.format(
+                name=name,
+                port=self.port,
+                monitoring_port=self.monitoring_port,
+                max_payload=max_payload,
+                jetstream=_JETSTREAM.format(directory=directory, sync_interval="always" if syncs else "2m")
+                if jetstream
+                else "",
+                cluster=_CLUSTER.format(port=route_port, routes=listed) if routes else "",
+                more=more,
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[NatsServer]:
+        """Run the server until the block ends."""
+        try:
+            self.start()
+            self.wait_until_healthy()
+            yield self
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Start the process."""
+        self._process = subprocess.Popen(
+            [nats_server_binary(), "-c", self._configuration, "-l", self.log_file]
+        )
+
+    def wait_until_healthy(self) -> None:
+        """Wait until the server and its streams are ready."""
+        deadline = time.monotonic() + _UP_SECONDS
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            assert self._process.poll() is None, f"nats-server has ended: {self.log_file.read_text()}"
+            connection = http.client.HTTPConnection("127.0.0.1", self.monitoring_port, timeout=2)
+            with contextlib.suppress(OSError), contextlib.closing(connection):
+                connection.request("GET", "/healthz")
+                if connection.getresponse().status == _HEALTHY:
+                    return
+            time.sleep(0.02)  # another program; nothing tells of it
+        raise TimeoutError(f"nats-server does not come up: {self.log_file.read_text()}")
+
+    def kill(self) -> None:
+        """End the process at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End the process in order."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+
+@final
+class NatsCluster:
+    """Three servers with routes to each other."""
+
+    def __init__(self, directory: Path) -> None:
+        """Write the configurations; :meth:`running` starts the servers."""
+        routes = free_ports(3)
+        self.servers = [
+            NatsServer(directory / f"n{i}", name=f"n{i}", route_port=routes[i], routes=routes)
+            for i in range(3)
+        ]
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: all three, separated by commas."""
+        return ",".join(server.url for server in self.servers)
+
+    def server(self, name: str) -> NatsServer:
+        """Return a server by its name."""
+        (found,) = [server for server in self.servers if server.name == name]
+        return found
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[NatsCluster]:
+        """Run the servers until the block ends."""
+        try:
+            for server in self.servers:
+                server.start()
+            for server in self.servers:
+                server.wait_until_healthy()
+            yield self
+        finally:
+            for server in self.servers:
+                server.stop()
+
+
 @contextlib.contextmanager
 def running_nats_server(directory: Path) -> Iterator[str]:
     """Run a server until the block ends; yields its URL."""
-    configuration = directory / "nats.conf"
-    configuration.write_text(_CONFIGURATION.format(directory=directory))
-    log = directory / "nats.log"
-    with subprocess.Popen([nats_server_binary(), "-c", configuration, "-l", log]) as process:
-        try:
-            yield _url(process, directory, log)
-        finally:
-            process.terminate()
+    with NatsServer(directory).running() as server:
+        yield server.url
 
 
-def _url(process: subprocess.Popen[bytes], directory: Path, log: Path) -> str:
-    ports = directory / f"nats-server_{process.pid}.ports"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"nats-server has ended: {log.read_text()}"
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            return str(json.loads(ports.read_text())["nats"][0])
-        time.sleep(0.01)  # another program writes the file; nothing tells of it
-    raise TimeoutError(f"nats-server does not come up: {log.read_text()}")
+@contextlib.contextmanager
+def running_nats_cluster(directory: Path) -> Iterator[NatsCluster]:
+    """Run three servers until the block ends."""
+    with NatsCluster(directory).running() as cluster:
+        yield cluster

@@ -1,9 +1,6 @@
-"""The port suits JetStream: a throwaway adapter keeps every rule, on a real nats-server.
+"""The JetStream log keeps every rule of the port, on a real nats-server.
 
-No rule of the suite is left out. Two promises rest on what JetStream itself does not give, as the adapter's
-module describes: that an answer is durable, on ``sync_interval: always`` in the server's set-up; that ids are
-remembered as long as their record, on the adapter's own list of them. The habits of the server that shaped
-the port are held here too.
+The habits of the server that shaped the port and the log are held here too.
 """
 
 from __future__ import annotations
@@ -17,21 +14,22 @@ from nats.js.api import StreamConfig
 from nats.js.errors import BadRequestError
 
 from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from tests.conformance.event_log_suite import EventLogSuite, Place
-from tests.conformance.jetstream_adapter import JetStreamEventLog
-from tests.conformance.nats_server import running_nats_server
+from tests.conformance.nats_server import NatsCluster, running_nats_cluster, running_nats_server
 
 
 class JetStreamPlace:
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, *, replicas: int = 1) -> None:
         self.url = url
         self.name = name
+        self.replicas = replicas
 
     async def open(self) -> EventLog:
-        return await JetStreamEventLog.open(self.url, self.name)
+        return await JetStreamEventLog.open(self.url, name=self.name, replicas=self.replicas)
 
     async def make_hole(self, offset: int) -> None:
-        client = await nats.connect(self.url)
+        client = await nats.connect(self.url.split(","))
         await client.jetstream().delete_msg(self.name, offset)
         await client.close()
 
@@ -50,6 +48,22 @@ class TestJetStreamEventLog(EventLogSuite):
     @pytest.fixture
     def other_place(self, server_url: str) -> Place:
         return JetStreamPlace(server_url, f"log-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    with running_nats_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+class TestJetStreamEventLogOnThreeServers(EventLogSuite):
+    @pytest.fixture
+    def place(self, cluster: NatsCluster) -> Place:
+        return JetStreamPlace(cluster.url, f"log-{uuid.uuid4().hex}", replicas=3)
+
+    @pytest.fixture
+    def other_place(self, cluster: NatsCluster) -> Place:
+        return JetStreamPlace(cluster.url, f"log-{uuid.uuid4().hex}", replicas=3)
 
 
 async def test_the_server_answers_a_repeated_id_as_a_conflict_and_forgets_expectations_when_purged(

@@ -1,0 +1,5 @@
+"""The event log on NATS JetStream: one log for many server processes. Needs the extra ``cluster``."""
+
+from circuit_breaker_server.log.jetstream.log import JetStreamEventLog
+
+__all__ = ["JetStreamEventLog"]

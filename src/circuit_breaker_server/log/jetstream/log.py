@@ -1,0 +1,360 @@
+"""The event log on NATS JetStream: many server processes share it, and it outlives each of them.
+
+:class:`JetStreamEventLog` joins the parts: the connection (``broker``), the streams and their checks
+(``stream``), appending (``appender``), following (``tail``), reading (``reads``), snapshots (``snapshots``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, final
+
+from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.log.event_log import (
+    LogClosedError,
+    LogError,
+    LogPage,
+    LogWriteError,
+    NewRecord,
+    Record,
+    Snapshot,
+    SnapshotEntry,
+    validate,
+)
+from circuit_breaker_server.log.jetstream.appender import Appender
+from circuit_breaker_server.log.jetstream.broker import Broker
+from circuit_breaker_server.log.jetstream.envelope import MAX_SUBJECT_BYTES
+from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
+from circuit_breaker_server.log.jetstream.reads import Reader, stored_bytes
+from circuit_breaker_server.log.jetstream.recent import RecentRecords
+from circuit_breaker_server.log.jetstream.sizes import BlockSizes
+from circuit_breaker_server.log.jetstream.snapshots import Snapshots
+from circuit_breaker_server.log.jetstream.stream import Streams
+from circuit_breaker_server.log.jetstream.tail import Tail
+
+__all__ = ["JetStreamEventLog"]
+
+_MAX_IN_FLIGHT: Final = 1024
+_WRITE_PATIENCE_SECONDS: Final = 8.0
+_READ_PATIENCE_SECONDS: Final = 30.0
+_OPEN_SECONDS: Final = 10.0
+_PAGE_RECORDS: Final = 1000
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+_UNLIMITED: Final = sys.maxsize
+
+
+@final
+class JetStreamEventLog:
+    """An :class:`~circuit_breaker_server.log.event_log.EventLog` in two streams of NATS JetStream.
+
+    Durable means: acknowledged by the stream. With one replica the server has to run with ``sync_interval:
+    always``; with three, a record survives the loss of one server, and not a power cut of two at once.
+    While the broker is away, appends wait up to 8 seconds and reads up to 30; the tail goes on by itself.
+
+    Example::
+
+        log = await JetStreamEventLog.open("nats://127.0.0.1:4222", name="events", replicas=3)
+        record = await log.append(NewRecord(subject="resource.w.r", id=uuid4().hex, data=b"{}", expected=0))
+        await log.aclose()
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        streams: Streams,
+        recent: RecentRecords,
+        snapshots: Snapshots,
+        *,
+        write_patience_seconds: float,
+        instruments: Instruments | None = None,
+    ) -> None:
+        """Serve from an open connection; use :meth:`open`."""
+        self._broker = broker
+        self._streams = streams
+        self._recent = recent
+        self._snapshots = snapshots
+        self._write_patience_seconds = write_patience_seconds
+        self._instruments = instruments or Instruments()
+        self._appender = Appender(broker, streams, recent, patience_seconds=write_patience_seconds)
+        self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
+        self._sizes = BlockSizes(after=recent.last_offset)
+        self._tail = Tail(broker, streams, after=recent.last_offset, deliver=self._deliver, fail=self._fail)
+        self._tails: list[Callable[[Sequence[Record]], None]] = []
+        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        self._trimming = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None
+        self._failure: LogError | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        name: str = "events",
+        replicas: int = 1,
+        write_patience_seconds: float = _WRITE_PATIENCE_SECONDS,
+        open_seconds: float = _OPEN_SECONDS,
+        monitoring_url: str | None = None,
+        instruments: Instruments | None = None,
+    ) -> JetStreamEventLog:
+        """Open the log, making its streams where there are none.
+
+        ``url`` names one or more servers, separated by commas. ``replicas`` counts for streams that are made
+        now: 1, 3 or 5. ``open_seconds`` is how long it is tried to connect.
+        ``monitoring_url`` is the monitoring port of a single server (``http://127.0.0.1:8222``): it is asked
+        whether the server syncs what it acknowledges.
+
+        :raises LogCorruptError: the streams hold a log that this version cannot read.
+        :raises LogError: no server answers, or JetStream or the streams are not set up as the log needs it.
+        """
+        broker = await Broker.open(url, timeout_seconds=open_seconds)
+        try:
+            streams = Streams(broker, name)
+            state = await streams.prepare(replicas=replicas, monitoring_url=monitoring_url)
+            recent = RecentRecords(first_offset=state.first_offset, last_offset=state.last_offset)
+            snapshots = Snapshots(broker, streams, patience_seconds=write_patience_seconds)
+            await snapshots.open()
+            log = cls(
+                broker,
+                streams,
+                recent,
+                snapshots,
+                write_patience_seconds=write_patience_seconds,
+                instruments=instruments,
+            )
+        except BaseException:
+            await broker.aclose()
+            raise
+        log._tail.start()
+        log._appender.start()
+        return log
+
+    @property
+    def epoch(self) -> str:
+        """See the port."""
+        return self._streams.epoch
+
+    @property
+    def first_offset(self) -> int:
+        """See the port."""
+        return self._recent.first_offset
+
+    @property
+    def last_offset(self) -> int:
+        """See the port."""
+        return self._recent.last_offset
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the broker now."""
+        return self._broker.is_connected
+
+    async def append(self, record: NewRecord) -> Record:
+        """See the port.
+
+        An id is recognised as long as its record is kept where it comes again with its subject and its
+        expectation. Where these differ, or there was no expectation, the newest 65,536 ids are recognised,
+        and those of the last two minutes.
+
+        :raises LogError: the stream has lost records that this process has seen, or trimmed some before: the
+            server has to start again.
+        :raises AppendOutcomeUnknown: the broker went away after the record was sent, and did not come back
+            in time; a ``LogWriteError`` otherwise means that the record is not in the log.
+        """
+        validate(record)
+        if len(record.subject.encode()) > MAX_SUBJECT_BYTES:
+            raise ValueError(f"a subject has {MAX_SUBJECT_BYTES} bytes at most on NATS")
+        self._refuse_if_closed()
+        began = time.perf_counter()
+        await self._slots.acquire()
+        try:
+            known = self._recent.offset_of_id(record.id)
+            if known is not None:
+                there = await self._reader.record_at(known)
+                if there is not None and there.id == record.id:
+                    return there
+            appended = await self._appender.append(record)
+        except LogWriteError:
+            self._instruments.append_failures += 1
+            raise
+        finally:
+            self._slots.release()
+        self._instruments.append_seconds.observe(time.perf_counter() - began)
+        return appended
+
+    def _fail(self, error: LogError) -> None:
+        self._failure = error
+        self._appender.fail(error)
+
+    def _deliver(self, records: Sequence[Record], last_offset: int) -> None:
+        self._recent.add(records, last_offset)
+        self._sizes.add(records)
+        for tail in tuple(self._tails) if records else ():
+            try:
+                tail(records)
+            except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a tail of the event log raised", "exception": error}
+                )
+        self._appender.delivered(records)
+        self._recent.wake()
+
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+    ) -> list[Record]:
+        """See the port."""
+        page = await self.read_page(after=after, subjects=subjects, limit=limit, max_bytes=_UNLIMITED)
+        return list(page.records)
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        """See the port."""
+        self._refuse_if_closed()
+        return await self._page(
+            subjects, after=after, upto=self._recent.last_offset, limit=limit, max_bytes=max_bytes
+        )
+
+    async def _page(
+        self, subjects: Sequence[str], *, after: int, upto: int, limit: int, max_bytes: int
+    ) -> LogPage:
+        if after >= upto:
+            return LogPage((), after)
+        start = max(after, self._recent.first_offset - 1)
+        page = await self._reader.page(subjects, after=start, upto=upto, limit=limit, max_bytes=max_bytes)
+        if not page.records or page.records[0].offset > start + 1:
+            # Perhaps another node has trimmed meanwhile: what is missing for this must be below first_offset.
+            await self._refresh_first_offset()
+        return page
+
+    async def _refresh_first_offset(self) -> None:
+        try:
+            state = await self._streams.state(patience_seconds=_READ_PATIENCE_SECONDS)
+        except (ApiError, BrokerUnavailable) as error:
+            raise LogError(f"{self._streams.name}: cannot be read now: {error}") from error
+        self._recent.move_first(min(state.first_offset, self._recent.last_offset + 1))
+
+    async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+        """See the port."""
+        self._refuse_if_closed()
+        last = self._recent.last_offset if upto is None else min(upto, self._recent.last_offset)
+        while after < last:
+            self._refuse_if_closed()
+            page = await self._page(
+                (">",), after=after, upto=last, limit=_PAGE_RECORDS, max_bytes=_PAGE_BYTES
+            )
+            for record in page.records:
+                yield record
+            after = page.reached
+
+    async def check(self, offset: int) -> str | None:
+        """See the port."""
+        self._refuse_if_closed()
+        if offset > self._recent.last_offset or offset < 0:
+            return None
+        removed = await self._snapshots.last_removed()
+        if removed is None and offset == 0:
+            return "00000000"
+        if removed is not None and removed.offset == offset:
+            return removed.check
+        record = await self._reader.record_at(offset) if offset else None
+        return None if record is None else record.check
+
+    async def last_removed(self) -> Record | None:
+        """See the port."""
+        self._refuse_if_closed()
+        return await self._snapshots.last_removed()
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        """See the port. What was never counted is read once."""
+        self._refuse_if_closed()
+        upto = min(upto, self._recent.last_offset)
+        after = max(after, self._recent.first_offset - 1)
+        return await self._sizes.total(after=after, upto=upto, read=self._read_size)
+
+    async def _read_size(self, after: int, upto: int) -> int:
+        size = 0
+        async for record in self.scan(after=after, upto=upto):
+            size += stored_bytes(record)
+        return size
+
+    def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
+        """See the port."""
+        self._tails.append(callback)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                self._tails.remove(callback)
+
+        return end
+
+    async def trim(self, before: int) -> int:
+        """See the port."""
+        self._refuse_if_closed()
+        async with self._trimming:
+            if before > self._snapshots.offset + 1:
+                raise ValueError(
+                    f"the snapshot covers {self._snapshots.offset}: {before} would trim above it"
+                )
+            first = self._recent.first_offset
+            if before <= first:
+                return 0
+            last = await self._reader.last_before(before, first=first)
+            if last is None:
+                return 0
+            # Remembered first: a crash in between leaves records too many, not a cursor nobody can check.
+            await self._snapshots.remember_removed(last)
+            self._recent.move_first(before)
+            try:
+                answer = await self._broker.api_patiently(
+                    f"STREAM.PURGE.{self._streams.name}",
+                    {"seq": before},
+                    patience_seconds=self._write_patience_seconds,
+                )
+            except (ApiError, BrokerUnavailable) as error:
+                raise LogWriteError(f"{self._streams.name}: cannot be trimmed: {error}") from error
+            await self._refresh_first_offset()
+            return int(answer["purged"])
+
+    async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
+        """See the port."""
+        self._refuse_if_closed()
+        if offset > self._recent.last_offset:
+            raise ValueError(f"the log ends at {self._recent.last_offset}: no snapshot at {offset}")
+        if any("\x00" in entry.key for entry in changed):
+            raise ValueError("a key of the snapshot has no NUL characters")
+        await self._snapshots.save(offset, changed)
+
+    async def load_snapshot(self) -> Snapshot:
+        """See the port."""
+        self._refuse_if_closed()
+        return await self._snapshots.load()
+
+    async def aclose(self) -> None:
+        """See the port."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # Slots are given in order: with all of them here, every append before this has been answered.
+        for _ in range(_MAX_IN_FLIGHT):
+            await self._slots.acquire()
+        await self._appender.finish()
+        await self._appender.aclose()
+        await self._tail.aclose()
+        await self._broker.aclose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closing is not None:
+            raise LogClosedError("the event log is closed")
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure)) from self._failure

@@ -1,0 +1,249 @@
+"""The two streams of a log: make them, and refuse those that would not keep the log's promises.
+
+``NAME`` holds the records, one message each, under the subjects ``NAME.>``. ``NAME-state`` holds the
+snapshots and the last record that was removed, under ``NAME-state.>``. The log's epoch and its format are
+metadata of the first one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any, Final, final
+
+import msgspec
+
+from circuit_breaker_server.log.event_log import MAX_DATA_BYTES, LogCorruptError, LogError
+from circuit_breaker_server.log.jetstream.broker import Broker, Json
+from circuit_breaker_server.log.jetstream.durability import check_sync
+from circuit_breaker_server.log.jetstream.envelope import ENVELOPE_BYTES
+from circuit_breaker_server.log.jetstream.errors import (
+    NOT_FOUND,
+    STREAM_EXISTS,
+    ApiError,
+    BrokerUnavailable,
+)
+
+__all__ = ["StreamState", "Streams"]
+
+_FORMAT: Final = "1"
+_FORMAT_KEY: Final = "circuit-breaker-format"
+_EPOCH_KEY: Final = "circuit-breaker-epoch"
+_DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
+_MIN_MESSAGE_BYTES: Final = MAX_DATA_BYTES + ENVELOPE_BYTES
+_ATOMIC_SINCE: Final = (2, 12)
+_JETSTREAM_SECONDS: Final = 2.0
+_OLDEST_SERVER: Final = (2, 11)  # batched direct gets
+_is_name = re.compile(r"[A-Za-z0-9_-]{1,200}").fullmatch
+_is_epoch = re.compile(r"[0-9a-f]{16}").fullmatch
+
+# What has to hold of a stream, and what to say where it does not.
+_SHAPE: Final[dict[str, tuple[tuple[object, ...], str]]] = {
+    "storage": (("file",), "keeps its messages in memory"),
+    "retention": (("limits",), "removes messages that were read"),
+    "max_age": ((0, None), "removes messages by their age"),
+    "max_msgs": ((-1, 0, None), "removes messages by their number"),
+    "max_bytes": ((-1, 0, None), "removes messages by their size"),
+    "max_msgs_per_subject": ((-1, 0, None), "removes messages by their number per subject"),
+    "no_ack": ((False, None), "does not acknowledge messages"),
+    "sealed": ((False, None), "is sealed"),
+    "deny_purge": ((False, None), "cannot be trimmed (deny_purge)"),
+    "allow_direct": ((True,), "does not allow direct gets (allow_direct)"),
+    "mirror": ((None,), "is a mirror"),
+    "sources": ((None, []), "copies other streams"),
+    "subject_transform": ((None,), "changes the subjects of messages"),
+    "allow_msg_ttl": ((False, None), "lets messages expire (allow_msg_ttl)"),
+    "persist_mode": (("default", "", None), "acknowledges messages before they are written (persist_mode)"),
+}
+
+
+@final
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of the record stream: an empty stream begins after its last offset.
+
+    :ivar epoch: of the stream that is there now.
+    """
+
+    first_offset: int
+    last_offset: int
+    epoch: str = ""
+
+
+@final
+class Streams:
+    """The two streams, checked.
+
+    :ivar name: of the record stream.
+    :ivar state_name: of the stream with the snapshots.
+    :ivar prefix: what stands before a record's subject in a message's.
+    :ivar epoch: see the port.
+    :ivar replicas: the number of servers that hold the log.
+    :ivar is_atomic: whether several records can be appended in one batch.
+    """
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        """Name the streams; :meth:`prepare` makes them.
+
+        :raises LogError: the name does not suit NATS.
+        """
+        if not _is_name(name):
+            raise LogError(f"{name!r} is no name for a stream: use letters, digits, dashes and underscores")
+        self._broker = broker
+        self.name = name
+        self.state_name = f"{name}-state"
+        self.prefix = f"{name}."
+        self.epoch = ""
+        self.replicas = 1
+        self.is_atomic = False
+
+    async def prepare(self, *, replicas: int, monitoring_url: str | None = None) -> StreamState:
+        """Make the streams that are missing, check both, and return the bounds of the log.
+
+        ``replicas`` counts for streams that are made now. ``monitoring_url`` is the server's monitoring port:
+        with one replica, it tells whether the server syncs what it acknowledges.
+
+        :raises LogCorruptError: the log has a format that this version cannot read.
+        :raises LogError: JetStream is off, a permission is missing, or a stream has the wrong shape.
+        """
+        where = f"{self._broker.url}, stream {self.name}"
+        try:
+            self._check_server()
+            await self._check_jetstream()
+            info = await self._ensure(self.name, replicas)
+            state = await self._ensure(self.state_name, replicas)
+        except ApiError as error:
+            raise LogError(f"{where}: {_advice(error)}") from error
+        except BrokerUnavailable as error:
+            raise LogError(f"{where}: {error}") from error
+        self._check_shape(self.name, info["config"])
+        self._check_shape(self.state_name, state["config"])
+        metadata = info["config"].get("metadata") or {}
+        if metadata.get(_FORMAT_KEY) is None or not _is_epoch(metadata.get(_EPOCH_KEY, "")):
+            raise LogError(f"{where}: it was not made by this program; choose another name")
+        if metadata[_FORMAT_KEY] != _FORMAT:
+            raise LogCorruptError(
+                f"{where}: its format is {metadata[_FORMAT_KEY]!r}, this version reads {_FORMAT!r}"
+            )
+        self.epoch = metadata[_EPOCH_KEY]
+        self.replicas = info["config"]["num_replicas"]
+        # What the client's server can do is not what the leader's can: the stream's own setting tells.
+        self.is_atomic = bool(info["config"].get("allow_atomic"))
+        if self.replicas == 1:
+            await check_sync(monitoring_url, where=where)
+        return _state(info)
+
+    async def state(self, *, patience_seconds: float) -> StreamState:
+        """Ask the leader for the bounds of the log.
+
+        :raises ApiError: it refuses.
+        :raises BrokerUnavailable: it does not answer.
+        """
+        info = await self._broker.api_patiently(
+            f"STREAM.INFO.{self.name}", {}, patience_seconds=patience_seconds
+        )
+        return _state(info)
+
+    async def message_from_leader(
+        self, stream: str, query: dict[str, object], *, patience_seconds: float
+    ) -> Json | None:
+        """Ask the leader of a stream for one message; ``None`` means that the leader has none.
+
+        ``query`` is ``seq``, ``last_by_subj``, or ``next_by_subj`` with ``seq``.
+
+        :raises ApiError: it refuses.
+        :raises BrokerUnavailable: it does not answer.
+        """
+        try:
+            answer = await self._broker.api_patiently(
+                f"STREAM.MSG.GET.{stream}", query, patience_seconds=patience_seconds
+            )
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        message: Json = answer["message"]
+        return message
+
+    def _check_server(self) -> None:
+        version = self._broker.server_version
+        if version < _OLDEST_SERVER:
+            raise LogError(f"{self._broker.url}: nats-server {version[0]}.{version[1]} is too old, use 2.11")
+        largest = self._broker.max_payload_bytes
+        if largest < _MIN_MESSAGE_BYTES:
+            raise LogError(
+                f"{self._broker.url}: the server takes messages of {largest} bytes at most, a record has up "
+                f"to {_MIN_MESSAGE_BYTES}; set `max_payload: 8MB` in its configuration"
+            )
+
+    async def _check_jetstream(self) -> None:
+        try:
+            # A server that has just started answers a moment later.
+            await self._broker.api_patiently("INFO", {}, patience_seconds=_JETSTREAM_SECONDS)
+        except BrokerUnavailable as error:
+            if error.was_sent:
+                raise
+            raise LogError(
+                f"{self._broker.url}: JetStream is off; add a `jetstream` block to the server's configuration"
+            ) from error
+
+    async def _ensure(self, name: str, replicas: int) -> Json:
+        try:
+            return await self._broker.api_patiently(f"STREAM.INFO.{name}", {}, patience_seconds=8.0)
+        except ApiError as error:
+            if error.code != NOT_FOUND:
+                raise
+        config: Json = {
+            "name": name,
+            "subjects": [f"{name}.>"],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "num_replicas": replicas,
+            "allow_direct": True,
+            "duplicate_window": _DUPLICATE_WINDOW_NS,
+            "metadata": {_FORMAT_KEY: _FORMAT, _EPOCH_KEY: secrets.token_hex(8)},
+        }
+        if self._broker.server_version >= _ATOMIC_SINCE:
+            config["allow_atomic"] = True
+        try:
+            # A cluster that has just started has no leader yet; making the same stream twice makes one.
+            return await self._broker.api_patiently(f"STREAM.CREATE.{name}", config, patience_seconds=10.0)
+        except ApiError as error:
+            if error.error_code != STREAM_EXISTS:
+                raise
+        # Another node was faster: its epoch counts.
+        return await self._broker.api(f"STREAM.INFO.{name}", {})
+
+    def _check_shape(self, name: str, config: dict[str, Any]) -> None:
+        where = f"{self._broker.url}, stream {name}"
+        if config.get("subjects") != [f"{name}.>"]:
+            raise LogError(
+                f"{where}: it takes the subjects {config.get('subjects')}, not {name}.>; choose another name"
+            )
+        for field, (allowed, complaint) in _SHAPE.items():
+            if config.get(field) not in allowed:
+                raise LogError(f"{where}: it {complaint}; change its configuration or choose another name")
+        largest = config.get("max_msg_size", -1)
+        if 0 <= largest < _MIN_MESSAGE_BYTES:
+            raise LogError(
+                f"{where}: it takes messages of {largest} bytes at most, a record has up to "
+                f"{_MIN_MESSAGE_BYTES}; set max_msg_size to -1"
+            )
+
+
+def _state(info: Json) -> StreamState:
+    state = info["state"]
+    last = int(state["last_seq"])
+    first = int(state["first_seq"]) if state["messages"] else last + 1
+    epoch = (info["config"].get("metadata") or {}).get(_EPOCH_KEY, "")
+    return StreamState(first_offset=max(1, first), last_offset=last, epoch=epoch)
+
+
+def _advice(error: ApiError) -> str:
+    if error.code == 403:
+        return (
+            f"a permission is missing: {error.description}; allow the user $JS.API.> and the log's subjects"
+        )
+    if error.error_code in (10039, 10035):
+        return f"JetStream is off for this account: {error.description}"
+    return str(error)

@@ -1,0 +1,302 @@
+"""Follow the record stream with a pull consumer of our own, whose sequence numbers are checked.
+
+A consumer is cheap and can vanish at any moment: with its server, by an administrator, or with messages
+that were dropped on the way. Whenever its numbers have a gap, or it is not heard of, it is replaced by a
+new one that starts behind the last record that was delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record
+from circuit_breaker_server.log.jetstream.broker import Broker, status_of
+from circuit_breaker_server.log.jetstream.envelope import record_from_delivery
+from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
+from circuit_breaker_server.log.jetstream.stream import Streams
+
+__all__ = ["Tail"]
+
+_log = logging.getLogger(__name__)
+
+_SECOND_NS: Final = 1_000_000_000
+_PULL_MESSAGES: Final = 500
+_PULL_BYTES: Final = 32 * 1024 * 1024
+_PULL_SECONDS: Final = 30
+_HEARTBEAT_SECONDS: Final = 1
+_SILENCE_SECONDS: Final = 3.0
+_INACTIVE_SECONDS: Final = 30
+_MAX_SHORT_ANSWERS: Final = 12
+_SHORT_ANSWER_SECONDS: Final = 1.0
+_HEARTBEAT, _PULL_ENDED, _MAYBE_LOST = "100", ("404", "408"), "409"
+
+
+@final
+class Tail:
+    """Deliver each record behind an offset once, in order.
+
+    Example::
+
+        tail = Tail(broker, streams, after=log_end, deliver=fold, fail=report)
+        tail.start()
+        await tail.aclose()
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        streams: Streams,
+        *,
+        after: int,
+        deliver: Callable[[Sequence[Record], int], None],
+        fail: Callable[[LogError], None],
+    ) -> None:
+        """Name the last offset that is known.
+
+        ``deliver`` is called with the records behind it, and with the offset up to which they are all.
+        ``fail`` is called, and the tail ends, where records are missing for good: trimmed before they were
+        delivered, or gone with the stream.
+        """
+        self._fail = fail
+        self._broker = broker
+        self._streams = streams
+        self._last = after
+        self._deliver = deliver
+        self._task: asyncio.Task[None] | None = None
+        self._consumer: _Consumer | None = None
+        self._short_answers = 0
+        broker.on_reconnect(self._reconnected)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="event-log-tail")
+
+    async def aclose(self) -> None:
+        """End and wait for the end."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _reconnected(self) -> None:
+        # The server at the other end, maybe another one, knows nothing of the pulls under way.
+        if self._consumer is not None:
+            self._consumer.lose("the connection was lost")
+
+    async def _follow(self) -> None:
+        while True:
+            consumer = _Consumer(self._broker, self._streams, after=self._last, deliver=self._delivered)
+            try:
+                if (loss := await self._loss()) is not None:
+                    _log.critical("%s", loss)
+                    self._fail(loss)
+                    return
+                await consumer.open()
+                self._consumer = consumer
+                reason = await consumer.wait_until_lost()
+                _log.info("the tail of %s begins again: %s", self._streams.name, reason)
+            except (ApiError, BrokerUnavailable) as error:
+                _log.info("the tail of %s cannot begin: %s", self._streams.name, error)
+                await self._pause()
+            finally:
+                self._consumer = None
+                await consumer.aclose()
+
+    async def _pause(self) -> None:
+        if self._short_answers:
+            await asyncio.sleep(_SHORT_ANSWER_SECONDS)
+        else:
+            await self._broker.pause(_SILENCE_SECONDS)
+
+    async def _loss(self) -> LogError | None:
+        """Return why the stream does not continue what was delivered, if it does not."""
+        where = f"{self._broker.url}, stream {self._streams.name}"
+        state = await self._streams.state(patience_seconds=_SILENCE_SECONDS)
+        if state.epoch != self._streams.epoch:
+            return LogCorruptError(f"{where}: it was replaced by another log; start this server again")
+        if state.first_offset > self._last + 1:
+            return LogError(
+                f"{where}: records behind {self._last} were trimmed before this server has seen them; "
+                "start it again, from the newest snapshot"
+            )
+        if state.last_offset >= self._last:
+            self._short_answers = 0
+            return None
+        # A leader that was deposed and does not know it yet answers with an old state, for a few seconds.
+        self._short_answers += 1
+        if self._short_answers < _MAX_SHORT_ANSWERS:
+            raise BrokerUnavailable("the stream is shorter than it was", was_sent=True)
+        return LogCorruptError(
+            f"{where}: it ends at {state.last_offset}, and this server has seen {self._last}: acknowledged "
+            "records were lost, by a restored backup or a power cut without `sync_interval: always`"
+        )
+
+    def _delivered(self, records: Sequence[Record], last: int) -> None:
+        self._last = last
+        self._deliver(records, last)
+
+
+@final
+class _Consumer:
+    """One consumer of the server, and the pulls that are under way on it."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        streams: Streams,
+        *,
+        after: int,
+        deliver: Callable[[Sequence[Record], int], None],
+    ) -> None:
+        self._broker = broker
+        self._streams = streams
+        self._last = after
+        self._deliver = deliver
+        self._name = f"tail-{secrets.token_hex(8)}"
+        self._inbox = broker.new_inbox()
+        self._loop = asyncio.get_running_loop()
+        self._lost: asyncio.Future[str] = self._loop.create_future()
+        self._heard = self._loop.time()
+        self._delivered = 0
+        self._pulls: deque[_Pull] = deque()
+        self._pulls_made = 0
+        self._received: list[Record] = []
+        self._flush_is_due = False
+        self._subscription: object | None = None
+
+    async def open(self) -> None:
+        """Make the consumer and ask for the first messages."""
+        name, stream = self._name, self._streams.name
+        self._subscription = await self._broker.subscribe(f"{self._inbox}.*", self._receive)
+        config = {
+            "name": name,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._last + 1,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _INACTIVE_SECONDS * _SECOND_NS,
+        }
+        await self._broker.api(
+            f"CONSUMER.CREATE.{stream}.{name}",
+            {"stream_name": stream, "config": config},
+            timeout_seconds=1.5,
+        )
+        await self._pull()
+
+    async def wait_until_lost(self) -> str:
+        """Wait for the end of the consumer; return the reason."""
+        while True:
+            left = self._heard + _SILENCE_SECONDS - self._loop.time()
+            if left <= 0:
+                return "nothing was heard of the consumer"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    return await asyncio.shield(self._lost)
+
+    def lose(self, reason: str) -> None:
+        """End the consumer."""
+        if not self._lost.done():
+            self._lost.set_result(reason)
+
+    async def aclose(self) -> None:
+        """Forget the consumer, on the server as well if it can be reached."""
+        self.lose("closed")
+        subscription: object = self._subscription
+        if subscription is None:
+            return
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await subscription.unsubscribe()  # type: ignore[attr-defined]
+        with contextlib.suppress(BrokerUnavailable, ApiError):
+            # Its answer does not matter: a consumer that nobody pulls from is removed by the server.
+            await self._broker.publish(f"$JS.API.CONSUMER.DELETE.{self._streams.name}.{self._name}", b"")
+
+    async def _pull(self) -> None:
+        token = str(self._pulls_made)
+        self._pulls_made += 1
+        self._pulls.append(_Pull(token))
+        body = {
+            "batch": _PULL_MESSAGES,
+            "max_bytes": _PULL_BYTES,
+            "expires": _PULL_SECONDS * _SECOND_NS,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * _SECOND_NS,
+        }
+        try:
+            await self._broker.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._streams.name}.{self._name}",
+                json.dumps(body).encode(),
+                reply=f"{self._inbox}.{token}",
+            )
+        except BrokerUnavailable as error:
+            self.lose(str(error))
+
+    async def _receive(self, message: Msg) -> None:
+        if self._lost.done():
+            return
+        self._heard = self._loop.time()
+        if message.reply.startswith("$JS.ACK."):
+            self._receive_record(message)
+        else:
+            self._receive_status(message)
+        if not self._lost.done() and sum(pull.left for pull in self._pulls) <= _PULL_MESSAGES // 2:
+            await self._pull()
+
+    def _receive_record(self, message: Msg) -> None:
+        # $JS.ACK.[domain.account.]stream.consumer.delivered.sequence.number.time.pending[.random]
+        tokens = message.reply.split(".")
+        offset, number, time_ns = (int(t) for t in (tokens[5:8] if len(tokens) == 9 else tokens[7:10]))
+        if number != self._delivered + 1 or offset <= self._last:
+            self.lose(f"message {self._delivered + 1} of the consumer is missing")
+            return
+        self._delivered = number
+        self._last = offset
+        if self._pulls:
+            self._pulls[0].left -= 1
+            if self._pulls[0].left <= 0:
+                self._pulls.popleft()
+        record = record_from_delivery(message, self._streams.prefix, offset=offset, time_ns=time_ns)
+        if record is not None:
+            self._received.append(record)
+        if not self._flush_is_due:
+            # Records that arrive in the same turn of the loop are one group.
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        records, self._received = self._received, []
+        # What was received in order before a loss counts; the next consumer starts behind it.
+        self._deliver(records, self._last)
+
+    def _receive_status(self, message: Msg) -> None:
+        status = status_of(message)
+        headers = message.headers or {}
+        if status == _HEARTBEAT:
+            if int(headers.get("Nats-Last-Consumer", self._delivered)) != self._delivered:
+                self.lose(f"messages behind {self._delivered} of the consumer are missing")
+        elif status in _PULL_ENDED or (status == _MAYBE_LOST and "Nats-Pending-Messages" in headers):
+            token = message.subject.rpartition(".")[2]
+            self._pulls = deque(pull for pull in self._pulls if pull.token != token)
+        else:
+            self.lose(f"{status} {headers.get('Description', '')}".strip())
+
+
+@final
+class _Pull:
+    """A request for messages; ``left`` of them have not come yet."""
+
+    __slots__ = ("left", "token")
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.left = _PULL_MESSAGES
