@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, cast, final
 
 import strawberry
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry.asgi import GraphQL
 from strawberry.scalars import JSON
 
-__all__ = ["COLUMN", "EXTENSION", "FIELD", "CursorServer", "ExtensionServer"]
+__all__ = ["COLUMN", "EXTENSION", "FIELD", "CursorServer", "EventIdServer", "ExtensionServer"]
 
 FIELD: Final = "subscription($after: String) { orders(after: $after) { cursor number } }"
 """A cursor in each event, given back as an argument (ChilliCream Fusion, Sui)."""
@@ -200,3 +203,24 @@ class ExtensionServer(CursorServer):
             with contextlib.suppress(RuntimeError):  # it is closed
                 await socket.send_json({"id": id_, "type": "next", "payload": payload})
             told = {}
+
+
+@final
+class EventIdServer(CursorServer):
+    """A server of server-sent events whose ids are cursors: ``Last-Event-ID`` resumes."""
+
+    def _app(self) -> Starlette:
+        return Starlette(routes=[Route("/graphql", self._answer, methods=["POST"])])
+
+    async def _answer(self, request: Request) -> Response:
+        last = request.headers.get("Last-Event-ID")
+        place = int(last) if last else None
+        if place is not None and place < self.kept_from:
+            return JSONResponse({"errors": [{"message": "The cursor is invalid"}]}, status_code=400)
+        return StreamingResponse(self._events(place), media_type="text/event-stream")
+
+    async def _events(self, place: int | None) -> AsyncIterator[str]:
+        yield ":\n\n"
+        async for number in self.numbers(place):
+            result = json.dumps({"data": {"orders": {"cursor": f"order-{number}", "number": number}}})
+            yield f"id: {number}\nevent: next\ndata: {result}\n\n"

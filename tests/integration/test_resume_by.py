@@ -4,93 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pytest
 
 from circuit_breaker_sdk import (
-    CircuitBreakerPolicy,
     Client,
     Continuity,
-    ErrorRecoveryPolicy,
     Gap,
     GapError,
     ResumeBy,
-    Subscription,
     SubscriptionFailed,
     UsageError,
 )
 from circuit_breaker_sdk.streams import ResumeByExtension
-from circuit_breaker_sdk.testing import FaultProxy
-from tests.integration.cursor_server import COLUMN, EXTENSION, FIELD, CursorServer, ExtensionServer
+from tests.integration.cursor_server import (
+    COLUMN,
+    EXTENSION,
+    FIELD,
+    CursorServer,
+    EventIdServer,
+    ExtensionServer,
+)
+from tests.integration.cursor_stage import (
+    BY_COLUMN,
+    BY_FIELD,
+    Numbered,
+    Order,
+    Row,
+    go_through,
+    numbered,
+    orders,
+    streamed,
+    world,
+)
 from tests.waiting import until
-
-
-class Order(msgspec.Struct):
-    cursor: str
-    number: int
-
-
-class Numbered(msgspec.Struct):
-    number: int
-
-
-class Row(msgspec.Struct):
-    id: int
-
-
-def cursor_of(rows: list[Row]) -> object:
-    return {"initial_value": {"id": rows[-1].id}} if rows else None
-
-
-BY_FIELD: ResumeBy[Order] = ResumeBy(argument="after", cursor=lambda order: order.cursor)
-BY_COLUMN = ResumeBy(argument="cursor", cursor=cursor_of)
-
-
-class World(NamedTuple):
-    server: CursorServer
-    proxy: FaultProxy
-    client: Client
-
-
-@asynccontextmanager
-async def world(kind: type[CursorServer] = CursorServer) -> AsyncIterator[World]:
-    async with (
-        kind() as server,
-        FaultProxy("127.0.0.1", server.port) as proxy,
-        Client(
-            f"ws://127.0.0.1:{proxy.port}/graphql",
-            recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.02),
-            circuit_breaker=CircuitBreakerPolicy(failure_threshold=1000),
-        ) as client,
-    ):
-        yield World(server, proxy, client)
-
-
-async def orders(w: World) -> Subscription[Order]:
-    subscription = await w.client.subscribe(FIELD, type=Order, resume=BY_FIELD)
-    # Nothing says when such a server is ready.
-    while not subscription.stats().received:
-        w.server.publish(1)
-        await asyncio.sleep(0.02)
-    return subscription
-
-
-async def go_through(w: World, seen: list[int], *, events: int, cuts: int, kills: int) -> None:
-    """Publish up to so many events, and cut and kill, again once all that was published has come."""
-    faults = ["cut"] * cuts + ["kill"] * kills
-    for number, fault in enumerate(faults):
-        w.server.publish(max(1, events * (number + 1) // len(faults) - w.server.count))
-        if fault == "cut":
-            w.proxy.cut(after_bytes=None if number % 2 else 100 + number % 700)
-        else:
-            await w.server.kill()
-            await w.server.start()
-        await until(lambda: seen and seen[-1] == w.server.count - 1)
 
 
 async def test_a_cursor_in_the_events_is_given_back_as_an_argument() -> None:
@@ -155,15 +104,45 @@ async def test_a_handler_of_gaps_goes_on_without_the_cursor() -> None:
         assert subscription.stats().gaps == 1
 
 
-async def numbered(w: World, seen: list[int]) -> Subscription[Numbered]:
-    builder = w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
-    subscription = await builder.subscribe()
-    subscription.on_data(lambda order: seen.append(order.number))
-    # Nothing says when such a server is ready.
-    while not seen:
-        w.server.publish(1)
-        await asyncio.sleep(0.02)
-    return subscription
+async def test_the_id_of_a_server_sent_event_is_given_back_as_its_cursor() -> None:
+    async with world(EventIdServer, transports=("sse",)) as w:
+        seen: list[int] = []
+        subscription = await streamed(w, seen)
+        await go_through(w, seen, events=1000, cuts=20, kills=2)
+        assert seen == list(range(seen[0], w.server.count))
+        assert subscription.stats().gaps == 0
+        assert subscription.continuity is Continuity.RESUMED
+
+
+async def test_the_id_of_a_server_sent_event_that_is_kept_no_more_is_a_gap() -> None:
+    async with world(EventIdServer, transports=("sse",)) as w:
+        seen: list[int] = []
+        subscription = await streamed(w, seen)
+        w.server.kept_from = 1_000_000
+        w.proxy.cut()
+        with pytest.raises(GapError, match="cursor"):
+            await subscription.wait_closed()
+
+
+async def test_the_handler_of_gaps_goes_on_without_the_id() -> None:
+    async with world(EventIdServer, transports=("sse",)) as w:
+        gaps: list[Gap] = []
+        seen: list[int] = []
+        builder = w.client.subscribe(EXTENSION, type=Numbered).on_gap(gaps.append)
+        subscription = await builder.subscribe()
+        subscription.on_data(lambda order: seen.append(order.number))
+        while not seen:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        w.server.kept_from = 1_000_000
+        w.proxy.cut()
+        await until(lambda: gaps)
+        assert gaps[0].reason == "cursor"
+        count = len(seen)
+        while len(seen) == count:
+            w.server.publish(1)
+            await asyncio.sleep(0.02)
+        assert subscription.continuity is Continuity.GAP
 
 
 async def test_a_cursor_in_the_extensions_is_given_back_there() -> None:

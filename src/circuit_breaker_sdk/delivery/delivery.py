@@ -32,7 +32,7 @@ from circuit_breaker_sdk.delivery.decoding import (
 )
 from circuit_breaker_sdk.delivery.fallbacks import NO_FALLBACKS, Fallbacks
 from circuit_breaker_sdk.delivery.operation_errors import OperationErrors
-from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam, Seam, VariableSeam
+from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam, Seam, VariableSeam, names_cursor
 from circuit_breaker_sdk.delivery.server_error_mapping import server_error
 from circuit_breaker_sdk.delivery.subscription_state import (
     TRANSITIONS,
@@ -438,7 +438,7 @@ class Delivery(Generic[T]):
         if self.state.is_end:
             return
         error = server_error(self.id, errors)
-        if self.seam is not None and self.seam.is_refused(errors):
+        if self._refuses_cursor(errors):
             error = GapError(self.id, "cursor")
         if isinstance(error, GapError):
             self._miss(error)
@@ -446,6 +446,14 @@ class Delivery(Generic[T]):
             self.owner.lost(self, error, after_seconds=error.retry_after or 1.0)
         else:
             self._finish(Trigger.FAIL, error)
+
+    def _refuses_cursor(self, errors: tuple[GraphQLError, ...]) -> bool:
+        """Tell whether errors refuse a cursor of the server's own, after which nothing has come."""
+        if self.seam is not None:
+            return self.seam.is_refused(errors)
+        # That of a server-sent event.
+        is_sent = self.continuity is Continuity.RESUMED and self.received is not None
+        return is_sent and self.events_received == self._events_before and any(map(names_cursor, errors))
 
     def completed(self) -> None:
         """Take the server's ``complete``."""
@@ -758,10 +766,12 @@ class Delivery(Generic[T]):
         self._settled = None
 
     def _miss(self, error: GapError) -> None:
-        self.continuity = Continuity.GAP
-        self.gaps += 1
         if self.seam is not None:
             self.seam.forget()
+        elif self.continuity is Continuity.RESUMED:
+            self.received = None
+        self.continuity = Continuity.GAP
+        self.gaps += 1
         self.owner.missed(self, error)
 
     def _follow(self, resume: Resume | None) -> bool:
@@ -807,7 +817,7 @@ class Delivery(Generic[T]):
             self._operation_errors = OperationErrors()
         self._operation_errors.note(errors, received=self.events_received, is_whole=is_whole)
         self.consumer.handlers.report_error(OperationError(errors, operation=self.label))
-        if is_whole and self.seam is not None and self.seam.is_refused(errors):
+        if is_whole and self._refuses_cursor(errors):
             self._link.complete(self.id, self)
             self._miss(GapError(self.id, "cursor"))
 

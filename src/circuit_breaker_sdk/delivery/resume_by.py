@@ -15,7 +15,7 @@ import msgspec
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
 from circuit_breaker_sdk.protocol.messages import Subscribe
 
-__all__ = ["ExtensionSeam", "ResumeBy", "ResumeByExtension", "Seam", "VariableSeam"]
+__all__ = ["ExtensionSeam", "ResumeBy", "ResumeByExtension", "Seam", "VariableSeam", "names_cursor"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,12 @@ class ResumeByExtension(msgspec.Struct, frozen=True):
     """
 
 
+def names_cursor(error: GraphQLError) -> bool:
+    """Tell whether an error is about a cursor: there is no code for it that servers share."""
+    said = f"{error.message} {error.code or ''}".lower()
+    return "cursor" in said or "last-event-id" in said
+
+
 class Seam(ABC):
     """Where the parts of one subscription join: the last cursor, and those that may come twice."""
 
@@ -122,7 +128,7 @@ class Seam(ABC):
         return self._is_sent and any(map(self._refuses, errors))
 
     def _refuses(self, error: GraphQLError) -> bool:
-        return "cursor" in f"{error.message} {error.code or ''}".lower()
+        return names_cursor(error)
 
 
 @final

@@ -20,6 +20,7 @@ from tests.system.chaos.blocked_websocket import blocked_websocket
 from tests.system.chaos.changing_network import changing_network
 from tests.system.chaos.cores import leave_the_server_alone
 from tests.system.chaos.crash_boundaries import crash_boundaries
+from tests.system.chaos.cursor_dialects import cursor_dialects
 from tests.system.chaos.cut_race import cut_race
 from tests.system.chaos.cut_storm import cut_storm, cut_storm_over_polls, cut_storm_over_sse
 from tests.system.chaos.disk import disk
@@ -50,6 +51,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "cut storm, sse": cut_storm_over_sse,
     "cut storm, poll": cut_storm_over_polls,
     "changing network": changing_network,
+    "cursor dialects": cursor_dialects,
     "cut race": cut_race,
     "crash boundaries": crash_boundaries,
     "other logs": other_logs,
