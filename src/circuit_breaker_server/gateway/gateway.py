@@ -29,6 +29,7 @@ from circuit_breaker_server.gateway.subscription_errors import (
     missing_error,
     refusal_error,
 )
+from circuit_breaker_server.gateway.subscription_log import note_begin, note_refusal
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
 from circuit_breaker_server.instruments import Instruments
@@ -190,9 +191,14 @@ class Gateway:
 
     # --- peers -------------------------------------------------------------------------------------
 
-    def attach(self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> Feed:
-        """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors."""
-        feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
+    def attach(
+        self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN, is_lasting: bool = True
+    ) -> Feed:
+        """Begin to feed a peer; :meth:`detach` ends it. ``resume``: it negotiated cursors.
+
+        :param is_lasting: whether its subscriptions stay until they are over; those of a poll do not.
+        """
+        feed = Feed(self, peer, frame=frame, resume=resume, caller=caller, is_lasting=is_lasting)
         self._feeds[feed] = None
         return feed
 
@@ -242,10 +248,12 @@ class Gateway:
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
             self.instruments.operations["subscription", "refused"] += 1
+            note_refusal(feed, plan, refused)
             caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
             raise
         try:
             caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+            note_begin(feed, subscriber, is_resumed=after is not None)
             feed.add(subscriber)
             self.instruments.operations["subscription", "ok"] += 1
         except BaseException:
