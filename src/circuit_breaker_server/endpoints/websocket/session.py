@@ -174,8 +174,7 @@ class Session:
             "closed",
             remote=self._socket.remote,
             code=code,
-            # The peer's own, where it has closed: it may put anything there.
-            reason=reason if self._has_closed else "",
+            reason=self._refusal or (reason if self._has_closed else ""),
             seconds=round(asyncio.get_running_loop().time() - self._opened_at, 3),
             events=0 if feed is None else feed.delivered_events,
         )
@@ -402,8 +401,10 @@ class Session:
         """Count and log a close that refuses what the peer does or is."""
         reason = reason_of_close(code)
         if reason is not None:
+            # The text of the close may have what the client wrote.
+            self._refusal = self._refusal or reason
             self._services.instruments.refusals.note(
-                self._refusal or reason, "websocket", remote=self._socket.remote, code=int(code)
+                self._refusal, "websocket", remote=self._socket.remote, code=int(code)
             )
 
     def _end_sending(self) -> None:
