@@ -68,6 +68,10 @@ def test_an_unknown_level_is_refused() -> None:
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be a process that is the server, without pytest's own handlers."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # Other tests run a uvicorn of their own, with its own format.
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     logs.configure("info", "json")
     with logs.process_lines():
         yield
