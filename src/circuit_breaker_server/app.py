@@ -25,7 +25,7 @@ from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
 from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.schema import load_schema
-from circuit_breaker_server.instruments import Instruments, LoopDelay
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.net.http_server import Serving
@@ -48,6 +48,7 @@ from circuit_breaker_server.server_parts import (
     open_policy,
     start_engine,
     start_gateway,
+    start_performance,
     start_retention,
     warn_of_exposed_files,
 )
@@ -199,7 +200,6 @@ class Server:
         )
         self._engine = engine
         nothing = engine_of_nothing(log.epoch)
-
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = await start_gateway(
             parts,
@@ -224,7 +224,10 @@ class Server:
             with_cursor: bool,
         ) -> bytes:
             kind = document.operation(operation_name).operation.value
-            with self.instruments.failing(kind):
+            with (
+                self.instruments.failing(kind),
+                self.instruments.timed(kind, lambda: document.root_fields(operation_name)),
+            ):
                 answer = await execute(
                     document,
                     variables=variables,
@@ -293,7 +296,9 @@ class Server:
             draining=self._draining,
             instruments=self.instruments,
         )
+        performance = start_performance(parts, settings, log, gateway, self.instruments)
         self._live_parts = LiveParts(
+            performance=performance,
             rates=rates,
             budgets=budgets,
             gateway=gateway,
@@ -309,15 +314,9 @@ class Server:
             self.instruments, settings, health=health, gateway=gateway, endpoints=endpoints, audit=audit_log
         )
         if settings.metrics_port is not None:
-            await self._serve_metrics(parts, health)
-
-    async def _serve_metrics(self, parts: AsyncExitStack, health: Health) -> None:
-        delay = LoopDelay(self.instruments.loop_delay_seconds)
-        delay.start()
-        parts.callback(delay.stop)
-        self._metrics_port = await serve_metrics(
-            parts, self.settings, self.instruments, refresh=health.reasons
-        )
+            self._metrics_port = await serve_metrics(
+                parts, settings, self.instruments, refresh=health.reasons
+            )
 
     def _stop_for_good(self, failure: RecordNotApplied) -> None:
         """Close the server: its state no longer follows the log."""

@@ -7,48 +7,18 @@ The parts of the server add to plain attributes, and nothing is computed until s
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
-__all__ = ["METRICS", "Histogram", "Instruments", "LoopDelay", "Metric", "Refusal", "Sample"]
+from circuit_breaker_server.refusals import REFUSALS, Refusal, Refusals
+from circuit_breaker_server.slow_log import SlowLog
 
-Refusal: TypeAlias = Literal[
-    "connections",
-    "draining",
-    "host",
-    "malformed",
-    "origin",
-    "principal",
-    "rate",
-    "timeout",
-    "too_large",
-    "unauthenticated",
-]
-"""Why a request, an operation or a connection was refused before anything was executed."""
+__all__ = ["METRICS", "Histogram", "Instruments", "LoopDelay", "Metric", "Sample"]
 
-_REFUSALS: Final[tuple[Refusal, ...]] = (
-    "connections",
-    "draining",
-    "host",
-    "malformed",
-    "origin",
-    "principal",
-    "rate",
-    "timeout",
-    "too_large",
-    "unauthenticated",
-)
-_OF_STATUS: Final[Mapping[int, Refusal]] = {
-    408: "timeout",
-    413: "too_large",
-    414: "too_large",
-    421: "host",
-    431: "too_large",
-    503: "draining",
-}
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _RECORDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 _TICK_SECONDS: Final = 0.1
@@ -115,7 +85,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
         "requests.refused",
         "counter",
         "requests, operations and connections refused, by reason",
-        {"reason": _REFUSALS},
+        {"reason": REFUSALS},
         (),
     ),
     ("audit.backlog.bytes", "gauge", "lines of the audit log that are not on the disk yet", None, ()),
@@ -189,8 +159,9 @@ class Instruments:
         "group_records",
         "loop_delay_seconds",
         "operations",
-        "refused",
+        "refusals",
         "ring_misses",
+        "slow",
     )
 
     def __init__(self) -> None:
@@ -205,16 +176,36 @@ class Instruments:
         self.operations = {
             (kind, outcome): 0 for kind in _OPERATIONS["kind"] for outcome in _OPERATIONS["outcome"]
         }
-        self.refused: dict[Refusal, int] = dict.fromkeys(_REFUSALS, 0)
+        self.refusals = Refusals()
+        self.slow = SlowLog()
         self._observed: dict[str, Callable[[], float | Mapping[str, int]]] = {}
 
     def observe(self, name: str, read: Callable[[], float | Mapping[str, int]]) -> None:
         """Let a metric be read from where its value is; ``name`` is without the prefix."""
         self._observed[name] = read
 
-    def refused_with(self, status: int) -> None:
-        """Count a request that was refused with an HTTP status before any route was asked."""
-        self.refused[_OF_STATUS.get(status, "malformed")] += 1
+    @property
+    def refused(self) -> Mapping[Refusal, int]:
+        """The number of refusals by their reason; :meth:`Refusals.note` adds to it."""
+        return self.refusals.counts
+
+    def appended(self, seconds: float, records: int) -> None:
+        """Count a group of appends, which may have failed."""
+        self.append_seconds.observe(seconds)
+        self.group_records.observe(records)
+        self.slow.append(seconds, records=records)
+
+    @contextmanager
+    def timed(self, kind: str, fields: Callable[[], Sequence[str]]) -> Iterator[None]:
+        """Log a query or mutation that takes long.
+
+        :param fields: returns the fields of the schema that it asks for.
+        """
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.slow.operation(kind, time.perf_counter() - began, fields=fields)
 
     @contextmanager
     def failing(self, kind: str) -> Iterator[None]:
@@ -259,25 +250,30 @@ class Instruments:
 
 @final
 class LoopDelay:
-    """Measures ten times a second how late the event loop comes to a timer.
+    """Measures ten times a second how late the event loop is, and how far its subscribers are behind.
+
+    :param offsets: returns the offset of the log's last record, and of the last that was offered to them.
 
     Example::
 
-        delay = LoopDelay(instruments.loop_delay_seconds)
+        delay = LoopDelay(instruments, lambda: (log.last_offset, gateway.last_offset))
         delay.start()
         delay.stop()
     """
 
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
+    def __init__(self, instruments: Instruments, offsets: Callable[[], tuple[int, int]]) -> None:
+        self._histogram = instruments.loop_delay_seconds
+        self._slow = instruments.slow
+        self._offsets = offsets
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        # A record that subscribers are still to be offered, and since when it is known.
+        self._awaited: tuple[int, float] | None = None
 
     def start(self) -> None:
-        """Begin to measure."""
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + _TICK_SECONDS
-        self._timer = loop.call_at(self._due, self._tick)
+        """Begin to measure. Idempotent."""
+        if self._timer is None:
+            self._tick_later()
 
     def stop(self) -> None:
         """Measure no more. Idempotent."""
@@ -285,6 +281,22 @@ class LoopDelay:
             self._timer.cancel()
             self._timer = None
 
+    def _tick_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + _TICK_SECONDS
+        self._timer = loop.call_at(self._due, self._tick)
+
     def _tick(self) -> None:
-        self._histogram.observe(max(0.0, asyncio.get_running_loop().time() - self._due))
-        self.start()
+        now = asyncio.get_running_loop().time()
+        delay = max(0.0, now - self._due)
+        self._histogram.observe(delay)
+        self._slow.loop(delay)
+        self._look_at_tail(now)
+        self._tick_later()
+
+    def _look_at_tail(self, now: float) -> None:
+        last, offered = self._offsets()
+        if self._awaited is not None and offered < self._awaited[0]:
+            self._slow.tail(now - self._awaited[1], records=last - offered)
+        else:
+            self._awaited = (last, now) if offered < last else None

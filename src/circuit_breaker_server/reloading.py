@@ -14,6 +14,7 @@ from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.tls import load_certificate
+from circuit_breaker_server.performance import Performance
 from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.settings.server import ServerSettings
@@ -31,6 +32,7 @@ class LiveParts:
         parts.take_over(replace(settings, log_level="info"))
     """
 
+    performance: Performance
     rates: Rates
     budgets: Budgets
     gateway: Gateway
@@ -48,6 +50,7 @@ class LiveParts:
         if self.tls is not None and settings.tls_cert is not None and settings.tls_key is not None:
             load_certificate(self.tls, settings.tls_cert, settings.tls_key)
         logs.configure(settings.log_level, settings.log_format)
+        self.performance.change(settings)
         self.rates.change(settings.rates)
         self.budgets.change(values_per_second(settings))
         self.gateway.pacing = Pacing.of(settings.rates.events_per_second)

@@ -23,6 +23,7 @@ from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.performance import Performance
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
 from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
@@ -39,6 +40,7 @@ __all__ = [
     "open_policy",
     "start_engine",
     "start_gateway",
+    "start_performance",
     "start_retention",
     "warn_of_exposed_files",
 ]
@@ -172,6 +174,20 @@ async def start_gateway(
     parts.push_async_callback(gateway.aclose)
     await gateway.start()
     return gateway
+
+
+def start_performance(
+    parts: AsyncExitStack,
+    settings: ServerSettings,
+    log: SqliteEventLog,
+    gateway: Gateway,
+    instruments: Instruments,
+) -> Performance:
+    """Begin to look for what is slow."""
+    performance = Performance(instruments, lambda: (log.last_offset, gateway.last_offset))
+    parts.callback(performance.close)
+    performance.change(settings)
+    return performance
 
 
 def observe(

@@ -36,6 +36,10 @@ NO_BOUNDS: Final = frozenset(
         "mcp_check_seconds",
         "advance_seconds",
         "trim_every_seconds",
+        # from when on the log tells of what is slow
+        "slow_append_seconds",
+        "slow_operation_seconds",
+        "slow_loop_seconds",
         # how long a timer sleeps before it looks at the clock again
         "engine/costs/costs.py: _MAX_SLEEP_SECONDS",
         "engine/mcp/session_deadlines.py: _MAX_SLEEP_SECONDS",

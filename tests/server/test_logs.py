@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -57,3 +62,41 @@ def test_an_exception_is_told_with_its_trace_and_without_the_values_of_variables
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(KeyError):
         logs.configure("loud")
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be a process that is the server, without pytest's own handlers."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # Other tests run a uvicorn of their own, with its own format.
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    logs.configure("info", "json")
+    with logs.process_lines():
+        yield
+    logs.configure("warning")
+
+
+@pytest.mark.usefixtures("process")
+def test_lines_of_libraries_have_the_format_of_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("uvicorn.access").info("unseen")
+    logging.getLogger("uvicorn.error").error("failed for %s", "one")
+    logging.getLogger("asyncio").error("a callback failed", exc_info=ValueError("torn"))
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["component"], first["level"], first["text"]) == ("uvicorn.error", "error", "failed for one")
+    assert (second["component"], second["text"]) == ("asyncio", "a callback failed")
+    assert "ValueError: torn" in second["exception"]
+
+
+@pytest.mark.usefixtures("process")
+def test_what_no_code_has_caught_is_a_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings.showwarning("old", DeprecationWarning, "module.py", 7)
+    error = ValueError("torn")
+    sys.excepthook(ValueError, error, None)
+    threading.excepthook(threading.ExceptHookArgs((ValueError, error, None, None)))
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in told] == ["python_warning", "uncaught", "thread_failed"]
+    assert told[0]["at"] == "module.py:7"
+    assert "ValueError: torn" in told[1]["exception"]

@@ -69,8 +69,9 @@ def test_an_answer_is_counted_by_what_it_holds() -> None:
 
 
 async def test_a_loop_that_is_held_up_is_late() -> None:
-    histogram = Histogram((0.05, 10.0))
-    delay = LoopDelay(histogram)
+    instruments = Instruments()
+    instruments.loop_delay_seconds = histogram = Histogram((0.05, 10.0))
+    delay = LoopDelay(instruments, lambda: (0, 0))
     delay.start()
     await asyncio.sleep(0)
     sleep_blocking(0.3)

@@ -21,6 +21,7 @@ from circuit_breaker_sdk.cli.runtime import (
 )
 from circuit_breaker_server import RecordNotAppliedError, Server, ServerSettings, ServerStartError
 from circuit_breaker_server.admission.connection_limits import is_loopback
+from circuit_breaker_server.logs import process_lines
 from circuit_breaker_server.settings.live import Change
 from circuit_breaker_server.settings.sources import (
     Configuration,
@@ -90,6 +91,11 @@ async def serve(stop: Stop, read: Callable[[], Configuration]) -> int:
         # Not UNREACHABLE as what else stops the start: no later try would do better.
         print_error(exposure)
         return ExitCode.USAGE
+    with process_lines():
+        return await _serve(stop, read, settings)
+
+
+async def _serve(stop: Stop, read: Callable[[], Configuration], settings: ServerSettings) -> int:
     server = Server(settings)
     try:
         await server.start()

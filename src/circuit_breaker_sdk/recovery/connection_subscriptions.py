@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from circuit_breaker_sdk.connections import Connection, FallbackLinks, Link, Sup
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId
 from circuit_breaker_sdk.errors import GapError, StreamFailure, SubscriptionError, TransportError
+from circuit_breaker_sdk.observability.logging import log
 from circuit_breaker_sdk.recovery.gaps import GapRecovery, Snapshot
 from circuit_breaker_sdk.recovery.recovery import Recovery
 
@@ -163,6 +165,7 @@ class Member:
 
     def _put_on(self, delivery: Delivery[Any], link: Link) -> None:
         delivery.resume(self._fresh_id(), link)
+        log(logging.INFO, "subscription resumed", subscription_id=delivery.id, operation=delivery.label)
 
     # The owner of deliveries -------------------------------------------------------------------------------
 

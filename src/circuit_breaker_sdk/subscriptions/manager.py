@@ -250,6 +250,7 @@ class SubscriptionManager:
         except BaseException:
             member.leave(delivery)
             raise
+        log(logging.INFO, "subscription begun", subscription_id=delivery.id, operation=delivery.label)
         if link in self._links and self._links.uses_websocket and is_critical:
             member.resume(delivery)  # it goes over to a WebSocket as soon as one gets through
         try:

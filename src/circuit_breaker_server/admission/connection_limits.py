@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias, final
 
-from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.refusals import RefusalKind, Refusals
 
 __all__ = ["Peers", "address_key", "is_loopback", "network"]
 
@@ -69,6 +69,7 @@ class Peers:
     :param max_per_address: connections of one address; of IPv6, of one network of 64 bits.
     :param max_in_all: ``None`` for no bound.
     :param trusted: addresses and networks that may hold any number, as far as the bound in all allows.
+    :param kind: what is counted here, as refusals of it are logged.
 
     Example::
 
@@ -83,9 +84,11 @@ class Peers:
         max_per_address: int,
         max_in_all: int | None = None,
         trusted: Sequence[str] = (),
-        instruments: Instruments | None = None,
+        refusals: Refusals | None = None,
+        kind: RefusalKind = "connection",
     ) -> None:
-        self._instruments = instruments or Instruments()
+        self._refusals = refusals or Refusals()
+        self._kind = kind
         self._max_per_address = max_per_address
         self._max_in_all = max_in_all
         self._trusted = tuple(map(network, trusted))
@@ -107,11 +110,11 @@ class Peers:
         :param host: the peer's address, empty where it is not known.
         """
         if self._max_in_all is not None and self._in_all >= self._max_in_all:
-            self._instruments.refused["connections"] += 1
+            self._refusals.note("connections", self._kind, remote=host, status=503)
             return 503, f"the server has {self._max_in_all} connections, which is all it may have; try again"
         key = address_key(host)
         if self._of.get(key, 0) >= self._max_per_address and not self._is_trusted(host):
-            self._instruments.refused["connections"] += 1
+            self._refusals.note("connections", self._kind, remote=host, status=429)
             return 429, (
                 f"{self._max_per_address} connections are open from {key}, all that one address may have; "
                 "close some (max_connections_per_address, trusted_proxies)"

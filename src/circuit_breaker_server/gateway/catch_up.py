@@ -217,6 +217,7 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
         prefix = subscriber.prefix
         frames = prefix.join(feed.frame(len(prefix), _traced(feed, payloads, offsets)))
         feed.hub.instruments.events_delivered += len(payloads)
+        subscriber.delivered += len(payloads)
         feed.hub.instruments.event_bytes += len(frames)
         feed.peer.write(frames)
         if channel.ends_with(value):

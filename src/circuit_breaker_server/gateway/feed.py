@@ -24,6 +24,7 @@ from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
 from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.subscriber import Subscriber
+from circuit_breaker_server.gateway.subscription_log import note_end
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
@@ -99,11 +100,13 @@ class Feed:
         "_subscribers",
         "caller",
         "closed",
+        "delivered",
         "finished",
         "frame",
         "framed_bytes",
         "has_one",
         "hub",
+        "is_lasting",
         "kept",
         "page_bytes",
         "peer",
@@ -111,12 +114,23 @@ class Feed:
         "writable",
     )
 
-    def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        peer: Peer,
+        *,
+        frame: Frame,
+        resume: bool,
+        caller: Caller = OPEN,
+        is_lasting: bool = True,
+    ) -> None:
         """Feed ``peer``; ``resume`` tells whether it negotiated cursors."""
         self.peer: Peer = peer
         self.caller = caller
         self.frame = frame
         self.resume = resume
+        # A poll's is not: each poll begins its subscriptions anew.
+        self.is_lasting = is_lasting
         self.writable = True
         self.closed = False
         self.has_one = False
@@ -129,6 +143,8 @@ class Feed:
         self._more_chunks: list[bytes] = []
         # Of all that was ever collected: nothing is counted, nor set back, with each write.
         self.framed_bytes = 0
+        # Of the subscriptions that have ended.
+        self.delivered = 0
         self._may_be_full, self._full_at = MAX_WRITE_BYTES, -1
         self.finished: list[Subscriber[Feed]] = []
         self._is_reading = False
@@ -158,6 +174,7 @@ class Feed:
         self.has_one = len(self._subscribers) == 1
         if subscriber is not None:
             self._end(subscriber)
+            self.delivered += subscriber.delivered
 
     def move(self, subscriber: Subscriber[Feed], channel: Channel) -> None:
         """Go on in another channel of the same plan, from where the subscriber stands."""
@@ -182,6 +199,7 @@ class Feed:
         self._subscribers.clear()
         for subscriber in subscribers:
             self._leave_ring(subscriber)
+            self.delivered += subscriber.delivered
             subscriber.ended = True
         call_each(subscribers[:_ENDED_AT_ONCE], self._end, self._on_end_error)
         if len(subscribers) > _ENDED_AT_ONCE:
@@ -223,6 +241,7 @@ class Feed:
             self.kept = None
         self._leave_ring(subscriber)
         self.hub.leave(subscriber)
+        note_end(self, subscriber)
         caller, plan = self.caller, subscriber.channel.plan
         if caller.audit is not NO_AUDIT:
             caller.audit.note(
@@ -335,7 +354,9 @@ class Feed:
     def _leave_ring(self, subscriber: Subscriber[Feed]) -> None:
         """Note that a subscriber is no longer in its ring, and what it has got and was denied there."""
         if subscriber.live:
-            self._counts.events_delivered += subscriber.seq - subscriber.joined_seq
+            delivered = subscriber.seq - subscriber.joined_seq
+            self._counts.events_delivered += delivered
+            subscriber.delivered += delivered
             subscriber.count_denied()
             subscriber.live = False
 
@@ -343,6 +364,12 @@ class Feed:
     def uncounted_events(self) -> int:
         """The number of events that its subscribers have got from the rings in which they are."""
         return sum(each.seq - each.joined_seq for each in self._subscribers.values() if each.live)
+
+    @property
+    def delivered_events(self) -> int:
+        """The number of events that its subscribers have got."""
+        present = sum(each.delivered for each in self._subscribers.values())
+        return self.delivered + present + self.uncounted_events
 
     def write(self) -> None:
         """Write what was collected, in one write."""

@@ -30,6 +30,7 @@ from circuit_breaker_server.gateway.subscription_errors import (
     missing_error,
     refusal_error,
 )
+from circuit_breaker_server.gateway.subscription_log import note_begin, note_refusal
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
 from circuit_breaker_server.gateway.traced_feed import TracedFeed
@@ -199,18 +200,26 @@ class Gateway:
     # --- peers -------------------------------------------------------------------------------------
 
     def attach(
-        self, peer: Peer, *, frame: Frame, resume: bool, caller: Caller = OPEN, traces: bool = False
+        self,
+        peer: Peer,
+        *,
+        frame: Frame,
+        resume: bool,
+        caller: Caller = OPEN,
+        is_lasting: bool = True,
+        traces: bool = False,
     ) -> Feed:
         """Begin to feed a peer; :meth:`detach` ends it.
 
         :param resume: whether it negotiated cursors.
+        :param is_lasting: whether its subscriptions stay until they are over; those of a poll do not.
         :param traces: whether it asked for the traces of mutations beside them.
         """
         if traces and resume:
             found = self._note_traces()
             feed: Feed = TracedFeed(self, peer, frame=frame, caller=caller, traces=found)
         else:
-            feed = Feed(self, peer, frame=frame, resume=resume, caller=caller)
+            feed = Feed(self, peer, frame=frame, resume=resume, caller=caller, is_lasting=is_lasting)
         self._feeds[feed] = None
         return feed
 
@@ -271,10 +280,12 @@ class Gateway:
         except Refused as refused:
             code = (refused.errors[0].extensions or {}).get("code")
             self.instruments.operations["subscription", "refused"] += 1
+            note_refusal(feed, plan, refused)
             caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
             raise
         try:
             caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+            note_begin(feed, subscriber, is_resumed=after is not None)
             feed.add(subscriber)
             self.instruments.operations["subscription", "ok"] += 1
         except BaseException:

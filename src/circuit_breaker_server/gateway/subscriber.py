@@ -28,6 +28,7 @@ class Subscriber(Generic[FeedT]):
     :ivar bucket: where events are paced: how many of them it may still get.
     :ivar resting: wakes it when it may get events again.
     :ivar stride: where events are paced: how many records are read for each event that may be sent.
+    :ivar delivered: how many events it has got, but for those from the ring in which it is.
     :ivar denied: how many events it might not see, but for those of its channel since ``denied_before``.
     """
 
@@ -36,6 +37,7 @@ class Subscriber(Generic[FeedT]):
         "channel",
         "cursor",
         "deadline",
+        "delivered",
         "denied",
         "denied_before",
         "ended",
@@ -75,6 +77,7 @@ class Subscriber(Generic[FeedT]):
         self.deadline: asyncio.TimerHandle | None = None
         self.seq = self.joined_seq = channel.end_seq
         self.ended = False
+        self.delivered = 0
         self.denied = 0
         self.denied_before = channel.denied
         self.bucket = bucket

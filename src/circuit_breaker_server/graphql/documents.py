@@ -121,6 +121,14 @@ class Document:
             for node in operation.selection_set.selections
         )
 
+    def root_fields(self, name: str | None) -> list[str]:
+        """Return the fields of the schema that an operation asks for first; those of fragments are left out.
+
+        :raises DocumentInvalid: as :meth:`operation`.
+        """
+        selections = self.operation(name).selection_set.selections
+        return [each.name.value for each in selections if isinstance(each, FieldNode)]
+
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """Return the operation to execute; ``None`` or an empty name means the only one there is.
 

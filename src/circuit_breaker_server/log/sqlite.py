@@ -208,8 +208,7 @@ class SqliteEventLog:
         seconds: float,
     ) -> None:
         counts = self._instruments
-        counts.append_seconds.observe(seconds)
-        counts.group_records.observe(len(group))
+        counts.appended(seconds, len(group))
         for _ in group:
             self._slots.release()
         if self._waiting:
@@ -331,7 +330,9 @@ class SqliteEventLog:
         """See the port."""
         if offset > self._last_offset:
             raise ValueError(f"the log ends at {self._last_offset}: no snapshot at {offset}")
+        began = time.perf_counter()
         await self._write(self._writer.save_snapshot, offset, changed)
+        self._instruments.slow.snapshot(time.perf_counter() - began, entries=len(changed), offset=offset)
 
     async def load_snapshot(self) -> Snapshot:
         """See the port."""

@@ -20,6 +20,7 @@ from typing import Final, final
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
+from circuit_breaker_server.refusals import Refusals
 
 __all__ = ["Acceptor", "Handshakes"]
 
@@ -69,8 +70,14 @@ class Acceptor:
     """
 
     def __init__(
-        self, peers: Peers, speak: Callable[[], asyncio.Protocol], *, handshakes: Handshakes | None = None
+        self,
+        peers: Peers,
+        speak: Callable[[], asyncio.Protocol],
+        *,
+        handshakes: Handshakes | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals or Refusals()
         self._peers = peers
         self._speak = speak
         self._handshakes = handshakes
@@ -124,7 +131,6 @@ class Acceptor:
         handshakes = self._handshakes
         refusal = self._peers.refusal(host) if handshakes is None else handshakes.peers.enter(host)
         if refusal is not None:
-            logger.info("connection_refused", remote=host, status=refusal[0])
             if handshakes is None:
                 with contextlib.suppress(OSError):
                     connection.send(refusal_bytes(*refusal), socket.MSG_DONTWAIT)
@@ -151,8 +157,7 @@ class Acceptor:
                     ssl_shutdown_timeout=handshakes.close_seconds,
                 )
         except OSError as error:
-            why = getattr(error, "reason", None) or type(error).__name__
-            logger.info("handshake_failed", remote=host, why=why)
+            self._refusals.note("tls", "handshake", remote=host, why=_why(error))
 
     def _begun(self, host: str, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -160,3 +165,8 @@ class Acceptor:
             self._handshakes.peers.leave(host)
         if task.cancelled():
             connection.close()  # where it was cancelled before it began, no other object has it
+
+
+def _why(error: OSError) -> str:
+    """Return the name that OpenSSL has for a failed handshake; of other failures their type."""
+    return str(getattr(error, "reason", None) or type(error).__name__)

@@ -7,12 +7,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from circuit_breaker_server.admission.connection_limits import Peers
-from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.net.refusal_answer import refusal_bytes
 
 __all__ = ["Upgraded", "connection_door"]
-
-logger = get_logger("http")
 
 
 class Upgraded(Protocol):
@@ -55,7 +52,6 @@ def connection_door(protocol: Callable[..., _Entering], peers: Peers) -> type[as
             if refusal is None:
                 protocol(**self._arguments).enter(transport, host)
             else:
-                logger.info("connection_refused", remote=host, status=refusal[0])
                 _refuse(transport, *refusal)
 
     return Door

@@ -23,9 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.admission.hosts import Hosts
+from circuit_breaker_server.bounded_log import BoundedLogger
 from circuit_breaker_server.endpoints.event_stream.streamed_answer import HAND_OVER
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.net.connection_door import Upgraded, connection_door
 from circuit_breaker_server.net.hand_over import ConnectionHandOver, GivenAway
 from circuit_breaker_server.net.joined_writes import JoinedWrites
@@ -38,6 +38,7 @@ from circuit_breaker_server.net.request_limits import (
     RequestMeter,
     RequestTooLarge,
 )
+from circuit_breaker_server.refusals import reason_of_status
 from circuit_breaker_server.scheduling import Gate
 
 __all__ = ["guarded_protocol"]
@@ -48,7 +49,7 @@ _AHEAD_BYTES: Final = 512 * 1024
 _UPGRADE_BYTES: Final = 16 * 1024
 """The longest head of an upgrade request that picows accepts; it closes above this without an answer."""
 
-logger = get_logger("http")
+logger = BoundedLogger("http", lines_per_second=1_000)
 
 
 class _Stage(enum.Enum):
@@ -333,18 +334,23 @@ def guarded_protocol(
             if self.flow.read_paused:
                 self._watch()  # it is we who do not read: the requests before it are not answered yet
                 return
-            logger.info("request_unfinished", remote=self._host, awaited=stage.name.lower())
             if not self._has_received:
-                self.transport.abort()
+                self.transport.abort()  # a browser opens connections that it may not need: nothing is refused
+                logger.debug("unused", remote=self._host)
             else:
-                counts.refused_with(HTTPStatus.REQUEST_TIMEOUT)
+                counts.refusals.note(
+                    "timeout",
+                    "request",
+                    remote=self._host,
+                    status=int(HTTPStatus.REQUEST_TIMEOUT),
+                    awaited=stage.name.lower(),
+                )
                 text = f"the {stage.name.lower()} was not complete in {seconds[stage]:g} s"
                 self._answer(stage, HTTPStatus.REQUEST_TIMEOUT, text)
 
         def _end(self, status: int, text: str) -> None:
             """Answer a request that is not taken, and close."""
-            counts.refused_with(status)
-            logger.info("request_refused", remote=self._host, status=int(status))
+            counts.refusals.note(reason_of_status(status), "request", remote=self._host, status=int(status))
             self._disarm()
             self._ahead.clear()
             self._answer(self._stage, status, text)

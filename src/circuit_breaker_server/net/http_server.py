@@ -20,6 +20,7 @@ from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.http.cors import CrossOrigin
+from circuit_breaker_server.endpoints.http.refusal_log import RefusalLog
 from circuit_breaker_server.endpoints.websocket.dialects import agreed
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.instruments import Instruments
@@ -34,6 +35,7 @@ from circuit_breaker_server.net.websocket_upgrade import (
     upgrade_protocol,
 )
 from circuit_breaker_server.paths import OPERATION_PATHS
+from circuit_breaker_server.refusals import RefusalKind
 from circuit_breaker_server.security.rate_limits import Rates, too_often
 from circuit_breaker_server.settings.server import ServerSettings
 
@@ -71,7 +73,7 @@ class Serving:
         self._endpoints = endpoints
         self._gateway = gateway
         self._origins = Origins(settings.allowed_origins)
-        peers = _peers(settings, self._counts)
+        peers = _peers(settings, self._counts, "connection")
         self._peers = [peers]
         http = guarded_protocol(
             peers,
@@ -83,11 +85,12 @@ class Serving:
             instruments=self._counts,
         )
         self._config = uvicorn.Config(
-            CrossOrigin(endpoints.routes, self._origins, self._counts),
+            RefusalLog(CrossOrigin(endpoints.routes, self._origins), self._counts.refusals),
             http=http,
             timeout_keep_alive=settings.keep_alive_seconds,
             ws=upgrade_protocol(
                 self._decide,
+                refusals=self._counts.refusals,
                 limits=MessageLimits(max_message_bytes=settings.max_message_bytes),
                 close_seconds=settings.close_seconds,
                 pacing=Pacing(
@@ -108,14 +111,14 @@ class Serving:
         self._is_secure = tls is not None
         handshakes = None
         if tls is not None:
-            self._peers.append(_peers(settings, self._counts))
+            self._peers.append(_peers(settings, self._counts, "handshake"))
             handshakes = Handshakes(
                 context=tls,
                 peers=self._peers[-1],
                 handshake_seconds=settings.head_seconds,
                 close_seconds=settings.close_seconds,
             )
-        self._acceptor = Acceptor(peers, self._speak, handshakes=handshakes)
+        self._acceptor = Acceptor(peers, self._speak, handshakes=handshakes, refusals=self._counts.refusals)
         self._listener: socket.socket | None = None
         self._ticking: asyncio.Task[None] | None = None
 
@@ -159,18 +162,15 @@ class Serving:
         if request.path not in OPERATION_PATHS:
             return Refuse(status=404, body=f"WebSockets are accepted at {', '.join(OPERATION_PATHS)}\n")
         if self._draining.is_on:
-            self._counts.refused["draining"] += 1
             return Refuse(status=503, body=DRAINING + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
         headers = request.headers
         refusal = self._origins.refusal(
             headers.get("Origin"), host=headers.get("Host"), secure=self._is_secure
         )
         if refusal is not None:
-            self._counts.refused["origin"] += 1
             return Refuse(status=403, body=refusal + "\n")
         wait = self._rates.take("connects", request.remote.rpartition(":")[0])
         if wait is not None:
-            self._counts.refused["rate"] += 1
             text, _ = too_often("connects", wait)
             return Refuse(status=429, body=text + "\n", headers={"Retry-After": str(math.ceil(wait))})
         # Without one of our subprotocols the handshake is completed without any, then closed with 4406.
@@ -181,12 +181,13 @@ class Serving:
         )
 
 
-def _peers(settings: ServerSettings, instruments: Instruments) -> Peers:
+def _peers(settings: ServerSettings, instruments: Instruments, kind: RefusalKind) -> Peers:
     return Peers(
         max_per_address=settings.max_connections_per_address,
         max_in_all=settings.max_connections,
         trusted=settings.trusted_proxies,
-        instruments=instruments,
+        refusals=instruments.refusals,
+        kind=kind,
     )
 
 

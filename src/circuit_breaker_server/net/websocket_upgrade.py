@@ -8,7 +8,6 @@ request once more and gives it the transport. From then on uvicorn knows the soc
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -22,6 +21,8 @@ from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.transports.frame_pacing import Pacing
 from circuit_breaker_sdk.transports.picows_protocol import ServerFrameProtocol, frame_protocol_arguments
 from circuit_breaker_sdk.transports.websocket import MessageSink, ServerListener, WebSocket
+from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.refusals import Refusals, reason_of_status
 
 __all__ = ["Accept", "Refuse", "UpgradeAnswer", "UpgradeRequest", "check_picows", "upgrade_protocol"]
 
@@ -43,7 +44,7 @@ def check_picows(installed: str) -> None:
 
 check_picows(version("picows"))
 
-_logger: Final = logging.getLogger("circuit_breaker_server.net.websocket_upgrade")
+logger = get_logger("http")
 
 
 @final
@@ -108,6 +109,7 @@ def upgrade_protocol(
     close_seconds: float = 2.0,
     pacing: Pacing | None = None,
     handshake_seconds: float = 5.0,
+    refusals: Refusals | None = None,
 ) -> type[asyncio.Protocol]:
     """Return the class for uvicorn's ``ws=``.
 
@@ -117,11 +119,14 @@ def upgrade_protocol(
     :param close_seconds: how long a client has to answer a close frame.
     :param pacing: how fast a client's frames are taken; ``None`` takes them as they come.
     :param handshake_seconds: how long the rest of a handshake may last.
+    :param refusals: counts and logs the upgrades that are refused.
 
     Example::
 
         uvicorn.Config(app, ws=upgrade_protocol(open_session, limits=MessageLimits(max_message_bytes=65_536)))
     """
+
+    noted = refusals or Refusals()
 
     class UpgradeProtocol(_UpgradeProtocol):
         __slots__ = ()
@@ -130,7 +135,15 @@ def upgrade_protocol(
         def __init__(self, *, server_state: ServerState, **_unused: object) -> None:
             super().__init__(server_state, self._answer, limits.max_message_bytes, handshake_seconds)
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            if not self.is_decided:
+                # picows has refused it: it is no handshake, or it was not finished in time.
+                self.is_decided = True
+                noted.note("malformed", "upgrade", remote=_remote(self.transport.underlying_transport))
+            super().connection_lost(exc)
+
         def _answer(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+            self.is_decided = True
             _accept_connection_lists(request)
             answer: UpgradeAnswer
             try:
@@ -141,9 +154,15 @@ def upgrade_protocol(
                 )
             except Exception:
                 # picows would show the text of the exception to the client.
-                _logger.exception("deciding about an upgrade failed; answered with 500")
+                logger.exception("upgrade_failed")
                 answer = Refuse(status=500, body="internal error")
             if isinstance(answer, Refuse):
+                noted.note(
+                    reason_of_status(answer.status),
+                    "upgrade",
+                    remote=_remote(self.transport.underlying_transport),
+                    status=answer.status,
+                )
                 response = WSUpgradeResponse.create_error_response(
                     answer.status, answer.body.encode() or None, answer.headers
                 )
@@ -169,7 +188,9 @@ def upgrade_protocol(
 class _UpgradeProtocol(ServerFrameProtocol):
     """A socket that uvicorn gave away, and still counts."""
 
-    __slots__ = ("_connections", "_on_lost")
+    __slots__ = ("_connections", "_on_lost", "is_decided")
+
+    is_decided: bool
 
     def __init__(
         self,
@@ -183,6 +204,7 @@ class _UpgradeProtocol(ServerFrameProtocol):
                 answer, max_frame_bytes=max_frame_bytes, handshake_seconds=handshake_seconds
             )
         )
+        self.is_decided = False
         self._on_lost: Callable[[], None] | None = None
         self._connections: set[object] = cast(set[object], server_state.connections)
 
@@ -233,11 +255,15 @@ def _accept_connection_lists(request: WSUpgradeRequest) -> None:
 def _upgrade_request(request: WSUpgradeRequest, transport: asyncio.BaseTransport) -> UpgradeRequest:
     path, _, query = request.path.decode("latin-1").partition("?")
     offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", [])).split(",")
-    peer = transport.get_extra_info("peername")
     return UpgradeRequest(
         path=path,
         query=query,
         headers=request.headers,
         subprotocols=tuple(name.strip() for name in offered if name.strip()),
-        remote=f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "",
+        remote=_remote(transport),
     )
+
+
+def _remote(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""

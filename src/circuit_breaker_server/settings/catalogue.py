@@ -103,7 +103,13 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "rotate_seconds": "audit_rotate_seconds",
         "keep_files": "audit_keep_files",
     },
-    "log": {"level": "log_level", "format": "log_format"},
+    "log": {
+        "level": "log_level",
+        "format": "log_format",
+        "slow_append_seconds": "slow_append_seconds",
+        "slow_operation_seconds": "slow_operation_seconds",
+        "slow_loop_seconds": "slow_loop_seconds",
+    },
     "traces": {"enabled": "traces"},
     "providers": {"oauth": "oauth_providers"},
 }

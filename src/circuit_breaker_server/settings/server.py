@@ -149,6 +149,11 @@ class ServerSettings:
     :ivar caller_limits: the shares of tenants and principals in what all of them use.
     :ivar log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
     :ivar log_format: ``key=value`` or ``json``: one line for each event, on stderr.
+    :ivar slow_append_seconds: a commit of appends, or a snapshot, that takes longer is logged; ``None``: none
+        is.
+    :ivar slow_operation_seconds: a query or mutation that takes longer is logged, and a record that
+        subscribers are not offered for longer; ``None``: none is.
+    :ivar slow_loop_seconds: a longer delay of the event loop is logged; ``None``: none is.
 
     Example::
 
@@ -226,6 +231,9 @@ class ServerSettings:
     caller_limits: CallerLimits = field(default_factory=CallerLimits)
     log_level: str = "warning"
     log_format: str = "key=value"
+    slow_append_seconds: float | None = 0.5
+    slow_operation_seconds: float | None = 1.0
+    slow_loop_seconds: float | None = 0.25
 
     def __post_init__(self) -> None:
         positive = {

@@ -362,7 +362,7 @@ async def test_a_refusal_carries_its_status_and_headers(parser: HttpParser) -> N
 
 @both_parsers
 async def test_a_decision_that_fails_is_500_and_tells_the_client_nothing(
-    parser: HttpParser, caplog: pytest.LogCaptureFixture
+    parser: HttpParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def answer(_request: UpgradeRequest) -> UpgradeAnswer:
         raise RuntimeError("the secret plan")
@@ -372,7 +372,7 @@ async def test_a_decision_that_fails_is_500_and_tells_the_client_nothing(
         assert (await peer.read_head()).startswith("HTTP/1.1 500")
         assert await peer.read_to_end() == b"internal error"
         await peer.close()
-    assert "the secret plan" in caplog.text
+    assert "the secret plan" in capsys.readouterr().err
 
 
 @both_parsers

@@ -8,6 +8,7 @@ from typing import Final, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import Caller
+from circuit_breaker_server.bounded_log import BoundedLogger
 from circuit_breaker_server.endpoints.event_stream.event_frames import KEEP_ALIVE, EventFrames
 from circuit_breaker_server.endpoints.event_stream.streamed_answer import HandOver, StreamedAnswer
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
@@ -25,6 +26,7 @@ _NAME: Final = "event stream"
 """Its name in the audit log."""
 
 logger = get_logger("event_stream")
+lines = BoundedLogger("event_stream", lines_per_second=1_000)
 
 
 @final
@@ -49,6 +51,7 @@ class EventStream:
         "_frames",
         "_is_over",
         "_on_end",
+        "_opened_at",
         "_rights",
         "_services",
         "_taken_at",
@@ -85,7 +88,7 @@ class EventStream:
         self._is_over = False
         self._wrote = False
         self._unsent = 0
-        self._taken_at = 0.0
+        self._opened_at = self._taken_at = 0.0
 
     @property
     def caller(self) -> Caller:
@@ -122,17 +125,17 @@ class EventStream:
         """Take the connection over; ``False``: its client has left, and the stream is over."""
         answer = None if self._is_over else hand_over(self)
         if answer is None:
-            self._end()
+            self._end("the client has left")
             return False
         services, caller = self._services, self._caller
         self._answer = answer
         caller.audit.note(caller, "connect", _NAME, "allowed")
-        logger.info("opened", remote=answer.remote)
+        lines.info("opened", remote=answer.remote, principal=caller.id)
         self._feed = services.gateway.attach(
             self, frame=self._frames.frame, resume=self._frames.with_cursors, caller=caller
         )
         self._token_end = services.authenticator.at_end(caller.principal, self._on_token_end)
-        self._taken_at = asyncio.get_running_loop().time()
+        self._opened_at = self._taken_at = asyncio.get_running_loop().time()
         self._tick_later()
         return True
 
@@ -181,9 +184,8 @@ class EventStream:
         """End unfinished: the client comes again, with its cursor. Idempotent."""
         if self._is_over:
             return
-        logger.info("closed", remote=self.remote, reason=reason)
         answer = self._answer
-        self._end()
+        self._end(reason)
         if answer is not None:
             answer.close()
 
@@ -191,7 +193,7 @@ class EventStream:
         """Drop the connection now."""
         if self._answer is not None:
             self._answer.abort()
-        self._end()
+        self._end("aborted")
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
@@ -208,8 +210,7 @@ class EventStream:
     def on_lost(self) -> None:
         """End: the connection is gone."""
         if not self._is_over:
-            logger.info("closed", remote=self.remote, reason="the client has left")
-            self._end()
+            self._end("the client has left")
 
     # --- the peer of its feed ----------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class EventStream:
     def _ended_one(self) -> None:
         if self._ends_with_last and self._answer is not None and not self._is_over:
             answer = self._answer
-            self._end()
+            self._end("finished")
             answer.finish()
 
     def _on_token_end(self) -> None:
@@ -283,10 +284,18 @@ class EventStream:
         self._wrote = False
         self._tick_later()
 
-    def _end(self) -> None:
+    def _end(self, reason: str) -> None:
         if self._is_over:
             return
         self._is_over = True
+        if self._answer is not None:
+            lines.info(
+                "closed",
+                remote=self.remote,
+                reason=reason,
+                seconds=round(asyncio.get_running_loop().time() - self._opened_at, 3),
+                events=0 if self._feed is None else self._feed.delivered_events,
+            )
         if self._ticking is not None:
             self._ticking.cancel()
         if self._token_end is not None:

@@ -33,7 +33,12 @@ from circuit_breaker_server.endpoints.event_stream.stream_request import (
     where_to_begin,
 )
 from circuit_breaker_server.endpoints.http.admission import Admission
-from circuit_breaker_server.endpoints.http.answers import JSON, NOT_STORED, BadRequest
+from circuit_breaker_server.endpoints.http.answers import (
+    JSON,
+    NOT_STORED,
+    BadRequest,
+    client_left,
+)
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest, names_query
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.services import Services
@@ -124,7 +129,7 @@ class EventStreamRoutes:
         except BadRequest as error:
             return refusal(error.status, str(error))
         except ClientDisconnect:
-            return Response(status_code=400)
+            return client_left()
         try:
             document = await self._services.documents.read(
                 asked.query, asked.variables, key=caller.id or caller.address
@@ -175,4 +180,4 @@ class EventStreamRoutes:
 def _failed(errors: Sequence[GraphQLError]) -> ASGIApp:
     """Return the stream of an operation that fails: status 200, as an ``EventSource`` sees no other body."""
     frames = DistinctFrames(resume=False)
-    return events_answer(frames.errors("", errors) + frames.complete(""))
+    return events_answer(frames.errors("", errors) + frames.complete(""), refused=True)

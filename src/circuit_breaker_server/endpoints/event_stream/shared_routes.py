@@ -22,7 +22,13 @@ from circuit_breaker_server.endpoints.event_stream.stream_request import (
     too_many,
 )
 from circuit_breaker_server.endpoints.http.admission import Admission
-from circuit_breaker_server.endpoints.http.answers import JSON, NOT_STORED, BadRequest, error_answer
+from circuit_breaker_server.endpoints.http.answers import (
+    JSON,
+    NOT_STORED,
+    BadRequest,
+    client_left,
+    error_answer,
+)
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
 from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_cursor
 from circuit_breaker_server.endpoints.services import Services
@@ -78,7 +84,8 @@ class SharedStreamRoutes:
     async def _reserve(self, _request: Request, caller: Caller) -> ASGIApp:
         shared = self._streams.reserve(caller)
         if shared is None:
-            return refusal(429, "too many event streams were reserved", **{"Retry-After": "30"})
+            answer = refusal(429, "too many event streams were reserved", **{"Retry-After": "30"})
+            return answer.because("principal")
         return PlainTextResponse(shared.token, HTTPStatus.CREATED, NOT_STORED)
 
     async def open(self, request: Request) -> ASGIApp:
@@ -111,8 +118,10 @@ class SharedStreamRoutes:
         try:
             asked = await read_request(request, max_bytes=settings.max_body_bytes)
             operation_id = self._operation_id(asked)
-        except (BadRequest, ClientDisconnect) as error:
-            return refusal(error.status if isinstance(error, BadRequest) else 400, str(error))
+        except BadRequest as error:
+            return refusal(error.status, str(error))
+        except ClientDisconnect:
+            return client_left()
         # Before it is read: a second one of the same id would else be begun as well.
         refused = self._reserve_id(shared, operation_id)
         if refused is not None:
@@ -120,7 +129,7 @@ class SharedStreamRoutes:
         try:
             return await self._begin_as(operation_id, shared, request, caller, asked)
         except (DocumentInvalid, Refused) as error:
-            return error_answer(400, JSON, error.errors, **NOT_STORED)
+            return error_answer(400, JSON, error.errors, **NOT_STORED).because("invalid")
         finally:
             if not shared.is_running(operation_id):
                 shared.release_id(operation_id)
@@ -128,7 +137,7 @@ class SharedStreamRoutes:
     def _reserve_id(self, shared: SharedStream, operation_id: str) -> ASGIApp | None:
         most = self._services.settings.max_operations
         if shared.operations >= most:
-            return refusal(429, f"an event stream has {most} operations at most")
+            return refusal(429, f"an event stream has {most} operations at most").because("principal")
         if not shared.reserve_id(operation_id):
             return refusal(409, f"the operation id {operation_id!r} is in use on this event stream")
         return None

@@ -64,7 +64,6 @@ class EventStreams:
             self._on_error(stream, error)
 
         if not self._principals.enter(caller.principal.id, stream, on_error=failed):
-            self._services.instruments.refused["principal"] += 1
             return None
         self._open[stream] = on_end
         return stream

@@ -17,6 +17,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     JSON,
     NOT_STORED,
     BadRequest,
+    RefusedAnswer,
     error_answer,
     read_json,
 )
@@ -101,7 +102,7 @@ def subscribe(
         stream.fail(operation_id, [internal_error()])
 
 
-def refusal(status: int, text: str, **headers: str) -> ASGIApp:
+def refusal(status: int, text: str, **headers: str) -> RefusedAnswer:
     """Return the answer to a request that is not served."""
     return error_answer(status, JSON, [GraphQLError(message=text)], **NOT_STORED, **headers)
 
@@ -109,7 +110,7 @@ def refusal(status: int, text: str, **headers: str) -> ASGIApp:
 def too_many(caller: Caller) -> ASGIApp:
     """Return the answer to a principal that has too many connections."""
     caller.audit.note(caller, "connect", "event stream", "refused", reason=TOO_MANY)
-    return refusal(429, TOO_MANY, **{"Retry-After": "1"})
+    return refusal(429, TOO_MANY, **{"Retry-After": "1"}).because("principal")
 
 
 @final
@@ -140,6 +141,11 @@ class OpeningStream:
                 stream.abort()
 
 
-def events_answer(events: bytes) -> Response:
-    """Return a whole answer of server-sent events."""
+def events_answer(events: bytes, *, refused: bool = False) -> Response:
+    """Return a whole answer of server-sent events.
+
+    :param refused: whether its events are the errors for which nothing was begun.
+    """
+    if refused:
+        return RefusedAnswer(events, 200, NOT_STORED, EVENTS).because("invalid")
     return Response(events, 200, NOT_STORED, EVENTS)

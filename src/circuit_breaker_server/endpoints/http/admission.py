@@ -74,7 +74,6 @@ class Admission:
 
     def unauthenticated(self, request: Request, reason: str) -> ASGIApp:
         """Return the refusal of a request without valid credentials."""
-        self._services.instruments.refused["unauthenticated"] += 1
         self._services.audit.refused(remote_host(request), request.url.path, reason)
         error = GraphQLError(message=reason, extensions={"code": "UNAUTHENTICATED"})
         headers = {"WWW-Authenticate": "Bearer", **NOT_STORED}
@@ -84,7 +83,6 @@ class Admission:
         """Return the refusal of what would last, while the server drains; ``None`` while it does not."""
         if not self._services.draining.is_on:
             return None
-        self._services.instruments.refused["draining"] += 1
         error = GraphQLError(message=DRAINING, extensions={"code": "UNAVAILABLE"})
         return error_answer(503, JSON, [error], **{"Retry-After": str(RETRY_SECONDS), **NOT_STORED})
 
@@ -96,7 +94,6 @@ class Admission:
         wait = self._services.rates.take(asked, key)
         if wait is None:
             return None
-        self._services.instruments.refused["rate"] += 1
         await asyncio.sleep(min(wait, REFUSED_SECONDS))
         text, extensions = too_often(asked, wait)
         caller.audit.note(caller, "refuse", request.url.path, "refused", reason=RATE_LIMITED)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_server.graphql.execute import encode_errors
+from circuit_breaker_server.refusals import Refusal, reason_of_status
 
 __all__ = [
     "GRAPHQL_JSON",
     "JSON",
     "NOT_STORED",
+    "REFUSAL",
     "BadRequest",
+    "RefusedAnswer",
+    "client_left",
     "error_answer",
     "media_type",
     "read_json",
@@ -29,6 +34,9 @@ GRAPHQL_JSON: Final = "application/graphql-response+json"
 
 NOT_STORED: Final = {"Cache-Control": "no-store"}
 """Of answers that depend on the moment or the caller: no cache may keep them."""
+
+REFUSAL: Final = "circuit_breaker.refusal"
+"""Names in the scope of a request why it is refused (:mod:`.refusal_log`)."""
 
 _Body = TypeVar("_Body")
 
@@ -80,6 +88,28 @@ def media_type(request: Request) -> str:
     return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
 
 
-def error_answer(status: int, kind: str, errors: Sequence[GraphQLError], **headers: str) -> Response:
+@final
+class RefusedAnswer(Response):
+    """The answer to a request that is refused; its status says why, unless :meth:`because` does."""
+
+    _reason: Refusal | None = None
+    _is_noted = True
+
+    def because(self, reason: Refusal | None) -> RefusedAnswer:
+        """Say why the request is refused, as it is logged; ``None``: it is not to be logged."""
+        self._reason, self._is_noted = reason, reason is not None
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[REFUSAL] = (self._reason or reason_of_status(self.status_code)) if self._is_noted else None
+        await super().__call__(scope, receive, send)
+
+
+def error_answer(status: int, kind: str, errors: Sequence[GraphQLError], **headers: str) -> RefusedAnswer:
     """Return an answer with errors and without data."""
-    return Response(encode_errors(errors), status, headers, kind)
+    return RefusedAnswer(encode_errors(errors), status, headers, kind)
+
+
+def client_left() -> Response:
+    """Return the answer that no client reads: it refuses nothing."""
+    return RefusedAnswer(status_code=400).because(None)

@@ -10,8 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.admission.origins import Origins
-from circuit_breaker_server.graphql.execute import encode_errors
-from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.endpoints.http.answers import JSON, error_answer
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS, STREAM_PATHS
 
 __all__ = ["CrossOrigin"]
@@ -35,10 +34,9 @@ class CrossOrigin:
         uvicorn.Config(CrossOrigin(routes, Origins(settings.allowed_origins)))
     """
 
-    def __init__(self, app: ASGIApp, origins: Origins, instruments: Instruments | None = None) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
         self._origins = origins
-        self._instruments = instruments or Instruments()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -55,9 +53,8 @@ class CrossOrigin:
         host = _header(scope["headers"], b"host")
         refusal = self._origins.refusal(origin, host=host, secure=scope["scheme"] == "https")
         if refusal is not None:
-            self._instruments.refused["origin"] += 1
             error = GraphQLError(message=refusal, extensions={"code": "ORIGIN_NOT_ALLOWED"})
-            answer = Response(encode_errors([error]), 403, {"Vary": "Origin"}, "application/json")
+            answer = error_answer(403, JSON, [error], Vary="Origin")
             await answer(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":

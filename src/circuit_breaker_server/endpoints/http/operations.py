@@ -76,14 +76,15 @@ class Operations:
         keys: Sequence[str] = request.headers.getlist(KEY) if is_mutation else ()
         if keys:
             # A second header makes a key with a comma and a blank in it, which is none.
-            done = await self._once.execute(
-                document,
-                asked.variables,
-                asked.operation_name,
-                key=", ".join(keys),
-                caller=caller,
-                with_cursor=asks_for_cursor(request),
-            )
+            with self._instruments.timed("mutation", lambda: document.root_fields(asked.operation_name)):
+                done = await self._once.execute(
+                    document,
+                    asked.variables,
+                    asked.operation_name,
+                    key=", ".join(keys),
+                    caller=caller,
+                    with_cursor=asks_for_cursor(request),
+                )
             self._instruments.answered("mutation", done.answer)
             return done
         return Done(

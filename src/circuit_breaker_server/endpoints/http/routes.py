@@ -35,6 +35,8 @@ from circuit_breaker_server.endpoints.http.answers import (
     JSON,
     NOT_STORED,
     BadRequest,
+    RefusedAnswer,
+    client_left,
     error_answer,
     media_type,
     read_json,
@@ -53,6 +55,7 @@ from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.graphql.errors import DocumentInvalid
+from circuit_breaker_server.graphql.idempotent_execution import Done
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
 
@@ -168,7 +171,7 @@ class HttpRoutes:
         except BadRequest as error:
             return error_answer(error.status, media_type(request), [GraphQLError(message=str(error))])
         except ClientDisconnect:
-            return Response(status_code=400)
+            return client_left()
         return await self._answer(request, caller, asked)
 
     async def _get_query(self, request: Request, caller: Caller) -> ASGIApp:
@@ -190,7 +193,8 @@ class HttpRoutes:
             )
             operation = document.operation(asked.operation_name)
         except DocumentInvalid as error:
-            return error_answer(400 if kind == GRAPHQL_JSON else 200, kind, error.errors)
+            status = 400 if kind == GRAPHQL_JSON else 200
+            return error_answer(status, kind, error.errors).because("invalid")
         if operation.operation is OperationType.SUBSCRIPTION and accepts_events(request):
             return await self._streams.subscription(request, caller, asked, document)
         if request.method == "GET" and operation.operation is not OperationType.QUERY:
@@ -201,12 +205,7 @@ class HttpRoutes:
         except Exception:
             logger.exception("execute_failed")
             return error_answer(500, kind, [internal_error()])
-        if done.status is not None:
-            return Response(done.answer, done.status, media_type=kind)
-        # Without data nothing was executed: the request itself is at fault.
-        is_request_error = kind == GRAPHQL_JSON and done.answer.startswith(b'{"errors"')
-        headers = {REPLAYED: "true"} if done.is_replayed else None
-        return Response(done.answer, 400 if is_request_error else 200, headers, kind)
+        return _answer_of(done, kind)
 
     async def _poll(self, request: Request, caller: Caller) -> ASGIApp:
         if (refused := self._admission.draining_refusal()) is not None:
@@ -219,11 +218,23 @@ class HttpRoutes:
         except PollInvalid as error:
             return error_answer(400, JSON, [GraphQLError(message=str(error))], **NOT_STORED)
         except ClientDisconnect:
-            return Response(status_code=400)
+            return client_left()
         except Exception:
             logger.exception("poll_failed")
             return error_answer(500, JSON, [internal_error()], **NOT_STORED)
         return Response(answer, 200, NOT_STORED, JSON)
+
+
+def _answer_of(done: Done, kind: str) -> Response:
+    """Return the answer to an operation that was executed, or refused before."""
+    if done.status is not None:
+        return Response(done.answer, done.status, media_type=kind)
+    headers = {REPLAYED: "true"} if done.is_replayed else None
+    if done.answer.startswith(b'{"errors"'):
+        # Without data nothing was executed: the request itself is at fault.
+        status = 400 if kind == GRAPHQL_JSON else 200
+        return RefusedAnswer(done.answer, status, headers, kind).because("invalid")
+    return Response(done.answer, 200, headers, kind)
 
 
 async def _disconnected(request: Request) -> None:

@@ -23,6 +23,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.execute import error_value
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.refusals import Refusal
 
 __all__ = ["OperationOwner", "PolledOperation"]
 
@@ -113,7 +114,9 @@ class PolledOperation:
         self._is_cut = False
         self.settled = False
         self.place: Position = (0, 0)
-        self.feed = self._gateway.attach(self, frame=_framed, resume=True, caller=poll.caller)
+        self.feed = self._gateway.attach(
+            self, frame=_framed, resume=True, caller=poll.caller, is_lasting=False
+        )
         try:
             if isinstance(asked, PollOperation):
                 self._after = resume_after(asked.extensions)
@@ -155,13 +158,16 @@ class PolledOperation:
     def _subscribe(self) -> None:
         asked = self._asked
         if isinstance(asked, UnreadableOperation):
+            self._note_refusal("malformed")
             raise Refused([GraphQLError(message=asked.reason, extensions={"code": "BAD_REQUEST"})])
         document = self._document
         if document is None:
             return  # the poll was stopped before it was read: the next one asks again
-        if not isinstance(document, Document):
-            raise Refused(document)
-        plan = self._plan(asked, document)
+        try:
+            plan = self._plan(asked, document)
+        except (DocumentInvalid, Refused):
+            self._note_refusal("invalid")
+            raise
         after = resume_after(asked.extensions)
         # Only the start position is asked for: events are for the next poll.
         self._wants_start = after is None
@@ -176,7 +182,16 @@ class PolledOperation:
             bucket=None if pacing is None else pacing.bucket_of((caller.id or caller.address, plan.key)),
         )
 
-    def _plan(self, asked: PollOperation, document: Document) -> Plan:
+    def _note_refusal(self, reason: Refusal) -> None:
+        """Count and log an operation that is not begun; the gateway does so for those that it refuses."""
+        caller = self._poll.caller
+        self._gateway.instruments.refusals.note(
+            reason, "operation", remote=caller.address, principal=caller.id
+        )
+
+    def _plan(self, asked: PollOperation, document: Document | Sequence[GraphQLError]) -> Plan:
+        if not isinstance(document, Document):
+            raise Refused(document)
         operation = document.operation(asked.operation_name)
         if operation.operation is not OperationType.SUBSCRIPTION:
             message = f"only subscriptions are polled: post this {operation.operation.value} to /graphql"

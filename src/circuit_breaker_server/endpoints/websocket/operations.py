@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, final
 
 from graphql import OperationType
@@ -22,6 +22,7 @@ from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
 from circuit_breaker_server.graphql.documents import Document, begins_with_subscription
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.refusals import Refusal
 from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, too_often
 
 __all__ = ["Operations"]
@@ -98,7 +99,7 @@ class Operations:
             try:
                 document = self._services.documents.get_now(event.query, event.variables, key=self._key)
             except DocumentInvalid as error:
-                self._protocol.send_error(event.id, error.errors)
+                self._refuse(event.id, error.errors, "invalid")
                 return
         if document is None:
             task = self._begin(event, self._read(event, begins))
@@ -115,7 +116,7 @@ class Operations:
         """Answer a ``subscribe`` message whose payload the protocol could not read."""
         if not self._is_too_often(event.id, "operations"):
             error = GraphQLError(message=event.reason, extensions={"code": "BAD_REQUEST"})
-            self._protocol.send_error(event.id, [error])
+            self._refuse(event.id, [error], "malformed")
 
     def complete(self, operation_id: str) -> None:
         """End an operation that the client has completed: unsubscribe it, cancel its task."""
@@ -152,7 +153,7 @@ class Operations:
         try:
             operation = document.operation(event.operation_name)
         except DocumentInvalid as error:
-            self._protocol.send_error(event.id, error.errors)
+            self._refuse(event.id, error.errors, "invalid")
             return None
         is_subscription = operation.operation is OperationType.SUBSCRIPTION
         asked: Asked = "subscribes" if is_subscription else "operations"
@@ -169,7 +170,7 @@ class Operations:
                 document = await self._services.documents.read(event.query, event.variables, key=self._key)
             is_subscription = self._kind_of(event, document, begins)
         except DocumentInvalid as error:
-            self._protocol.send_error(event.id, error.errors)
+            self._refuse(event.id, error.errors, "invalid")
         except Exception:
             logger.exception("document_not_read", remote=self._socket.remote)
             self._protocol.send_error(event.id, [internal_error()])
@@ -189,22 +190,33 @@ class Operations:
         wait = self._services.rates.take(asked, self._caller.id or self._caller.address)
         if wait is None:
             return False
-        self._services.instruments.refused["rate"] += 1
         text, extensions = too_often(asked, wait)
         self._services.audit.note(self._caller, "refuse", asked, "refused", reason=RATE_LIMITED)
-        self._protocol.send_error(operation_id, [GraphQLError(message=text, extensions=extensions)])
+        error = GraphQLError(message=text, extensions=extensions)
+        self._refuse(operation_id, [error], "rate")
         # A client that asks again at once would cost as much as one that is served.
         self._socket.hold_back(max(wait, _REFUSED_SECONDS))
         return True
 
+    def _refuse(self, operation_id: str, errors: Sequence[GraphQLError], reason: Refusal) -> None:
+        """Answer an operation that is not begun with errors; count and log the refusal."""
+        code = (errors[0].extensions or {}).get("code") if errors else None
+        self._services.instruments.refusals.note(
+            reason, "operation", remote=self._socket.remote, principal=self._caller.id, code=str(code)
+        )
+        self._protocol.send_error(operation_id, errors)
+
     def _start_subscription(self, event: Subscribe, document: Document) -> None:
         if self._services.draining.is_on:
-            self._services.instruments.refused["draining"] += 1
             # An error would end the subscription for good; after this close the client comes again.
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
             return
         try:
             plan = self._plans.get(document, variables=event.variables, operation_name=event.operation_name)
+        except Refused as refused:
+            self._refuse(event.id, refused.errors, "invalid")
+            return
+        try:
             self._services.gateway.subscribe(
                 self._feed,
                 event.id,

@@ -20,6 +20,7 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
 from circuit_breaker_server.admission.draining import DRAINING
+from circuit_breaker_server.bounded_log import BoundedLogger
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.rights_review import RightsReview
 from circuit_breaker_server.endpoints.services import Services
@@ -35,6 +36,7 @@ from circuit_breaker_server.endpoints.websocket.operations import Operations
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
+from circuit_breaker_server.refusals import Refusal, reason_of_close
 from circuit_breaker_server.security.authentication import (
     EXPIRED,
     REVOKED,
@@ -46,6 +48,8 @@ from circuit_breaker_server.security.clock import Alarm
 __all__ = ["Session"]
 
 logger = get_logger("session")
+lines = BoundedLogger("session", lines_per_second=1_000)
+"""Of the lives of connections; a thousand clients that come back at once are told one by one."""
 
 
 @final
@@ -67,15 +71,18 @@ class Session:
         "_authorization",
         "_caller",
         "_feed",
+        "_has_closed",
         "_init_timer",
         "_is_leaving",
         "_is_over",
         "_keep_alive",
         "_on_end",
+        "_opened_at",
         "_operations",
         "_own",
         "_plans",
         "_protocol",
+        "_refusal",
         "_rights",
         "_sending",
         "_services",
@@ -118,6 +125,10 @@ class Session:
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
+        self._has_closed = False
+        # Why the socket is closed, where its code alone does not say it.
+        self._refusal: Refusal | None = None
+        self._opened_at = asyncio.get_running_loop().time()
         # The peer has sent its close frame, and waits for ours.
         self._is_leaving = False
         self._sending: asyncio.Handle | None = None
@@ -159,7 +170,19 @@ class Session:
 
     def on_closed(self, code: int, reason: str) -> None:
         """End everything that ran on the socket."""
-        logger.info("closed", remote=self._socket.remote, code=code, reason=reason)
+        feed = self._feed
+        lines.info(
+            "closed",
+            remote=self._socket.remote,
+            code=code,
+            reason=self._refusal or (reason if self._has_closed else ""),
+            seconds=round(asyncio.get_running_loop().time() - self._opened_at, 3),
+            events=0 if feed is None else feed.delivered_events,
+        )
+        if code == CloseCode.MESSAGE_TOO_BIG and not self._has_closed:
+            self._services.instruments.refusals.note(
+                "too_large", "websocket", remote=self._socket.remote, code=code
+            )
         if self._feed is not None:
             self._services.audit.note(self._caller, "close", "websocket", "ended", reason=str(code))
         self._protocol.receive_closed()
@@ -242,7 +265,6 @@ class Session:
         self._end_init_timer()
         services = self._services
         if services.draining.is_on:
-            services.instruments.refused["draining"] += 1
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, DRAINING)
             return
         try:
@@ -250,13 +272,12 @@ class Session:
                 services, event.payload, authorization=self._authorization, remote=self._socket.remote
             )
         except Unauthenticated as refused:
-            services.instruments.refused["unauthenticated"] += 1
             self._protocol.send_refuse(str(refused))
             return
         self._authorization = None
         resume = negotiates_resume(event.payload)
         if not self._admit(self):
-            services.instruments.refused["principal"] += 1
+            self._refusal = "principal"
             services.audit.note(self._caller, "connect", "websocket", "refused", reason=TOO_MANY)
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
             return
@@ -282,7 +303,7 @@ class Session:
         self._protocol.send_ack(ack_payload(services.epoch, resume=resume))
         self._keep_alive.start()
         self._token_end = services.authenticator.at_end(self._caller.principal, self._on_token_end)
-        logger.debug("acknowledged", remote=self._socket.remote, resume=resume)
+        lines.info("acknowledged", remote=self._socket.remote, principal=self._caller.id, resume=resume)
 
     @property
     def _acknowledged(self) -> Operations:
@@ -314,11 +335,13 @@ class Session:
     def revoke(self) -> None:
         """Close: the principal, or their API key, is no longer accepted."""
         self._services.audit.note(self._caller, "revoke", "websocket", "ended", reason=REVOKED)
+        self._refusal = "revoked"
         self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
         self._send()
 
     def end_surplus(self) -> None:
         """Close: its principal has too many, and has not given one up for it."""
+        self._refusal = "principal"
         self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
         self._send()
 
@@ -334,6 +357,7 @@ class Session:
 
     def _on_token_end(self) -> None:
         """Close between two events: a client that resumes with a new token and last cursor misses none."""
+        self._refusal = "expired"
         self._protocol.send_close(CloseCode.FORBIDDEN, EXPIRED)
         self._send()
 
@@ -364,6 +388,9 @@ class Session:
             socket.write(b"".join(parts))
         close = self._protocol.close
         if close is not None:
+            if not self._has_closed:
+                self._has_closed = True
+                self._note_refusal(close.code)
             self._wind_up()
             if close.after_seconds:
                 asyncio.get_running_loop().call_later(
@@ -376,6 +403,16 @@ class Session:
             logger.warning("peer_does_not_read", remote=socket.remote)
             self._wind_up()
             socket.abort()
+
+    def _note_refusal(self, code: int) -> None:
+        """Count and log a close that refuses what the peer does or is."""
+        reason = reason_of_close(code)
+        if reason is not None:
+            # The text of the close may have what the client wrote.
+            self._refusal = self._refusal or reason
+            self._services.instruments.refusals.note(
+                self._refusal, "websocket", remote=self._socket.remote, code=int(code)
+            )
 
     def _end_sending(self) -> None:
         if self._sending is not None:

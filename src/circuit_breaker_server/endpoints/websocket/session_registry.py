@@ -8,6 +8,7 @@ from functools import partial
 from typing import final
 
 from circuit_breaker_sdk.transports.websocket import WebSocket
+from circuit_breaker_server.bounded_log import BoundedLogger
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.dialects import SUBPROTOCOLS
@@ -19,6 +20,7 @@ from circuit_breaker_server.logs import get_logger
 __all__ = ["Sessions"]
 
 logger = get_logger("session")
+lines = BoundedLogger("session", lines_per_second=1_000)
 
 
 @final
@@ -58,7 +60,7 @@ class Sessions:
             admit=self._admit,
         )
         self._open.add(session)
-        logger.info("opened", remote=socket.remote, path=socket.url)
+        lines.info("opened", remote=socket.remote, subprotocol=socket.subprotocol or "none")
         if socket.subprotocol not in SUBPROTOCOLS:
             session.refuse_subprotocol()
         return session

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, final
 
@@ -18,10 +17,11 @@ from nats.aio.subscription import Subscription
 
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
+from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Broker", "Json", "check_api", "status_of"]
 
-_log = logging.getLogger(__name__)
+logger = get_logger("event_log")
 
 _API: Final = "$JS.API"
 _RECONNECT_SECONDS: Final = 0.1
@@ -281,9 +281,9 @@ class Broker:
             # The server names the subject, not the request: the requests under way cannot wait for answers.
             self._fail_all(ApiError(403, 0, text))
         elif isinstance(error, nats.errors.SlowConsumerError):
-            _log.warning("messages from the broker were dropped, they are asked for again")
+            logger.warning("broker_messages_dropped", advice="they are asked for again")
         else:
-            _log.debug("the connection to the broker: %r", error)
+            logger.debug("broker_connection_failed", error=repr(error))
 
     def _fail_all(self, error: Exception) -> None:
         for answers in self._answers.values():

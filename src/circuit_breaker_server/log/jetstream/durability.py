@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import logging
 from contextlib import closing
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.logs import get_logger
 
 __all__ = ["check_sync"]
 
-_log = logging.getLogger(__name__)
+logger = get_logger("event_log")
 
 _SECONDS: Final = 5.0
 
@@ -30,10 +30,11 @@ async def check_sync(monitoring_url: str | None, *, where: str) -> None:
     :raises LogError: the server does not sync, or its monitoring port does not answer.
     """
     if monitoring_url is None:
-        _log.warning(
-            "%s has one replica: its server must run with `sync_interval: always`, or a power cut loses "
-            "acknowledged records; name its monitoring port to have this checked",
-            where,
+        logger.warning(
+            "broker_sync_unknown",
+            stream=where,
+            advice="it has one replica: its server must run with `sync_interval: always`, or a power cut "
+            "loses acknowledged records; name its monitoring port to have this checked",
         )
         return
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any, Final
 from nats.aio.msg import Msg
 
 from circuit_breaker_server.log.event_log import NewRecord, Record
+from circuit_breaker_server.logs import get_logger
 
 __all__ = [
     "DEDUPLICATION_HEADER",
@@ -27,7 +27,7 @@ __all__ = [
     "time_ms",
 ]
 
-_log = logging.getLogger(__name__)
+logger = get_logger("event_log")
 
 DEDUPLICATION_HEADER: Final = "Nats-Msg-Id"
 EXPECTED_HEADER: Final = "Nats-Expected-Last-Subject-Sequence"
@@ -100,11 +100,11 @@ def _record(
     record_id = headers.get(_ID_HEADER)
     if record_id is None or not subject.startswith(prefix):
         # Every node and every read skips it alike: a hole.
-        _log.error(
-            "message %d on %s was not written by this program and is skipped; "
-            "let nobody else publish to the log's subjects",
-            offset,
-            subject,
+        logger.error(
+            "foreign_message_skipped",
+            offset=offset,
+            subject=subject,
+            advice="let nobody else publish to the log's subjects",
         )
         return None
     own_time = headers.get(_TIME_HEADER)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,10 +23,11 @@ from circuit_breaker_server.log.jetstream.broker import Broker, status_of
 from circuit_breaker_server.log.jetstream.envelope import record_from_delivery
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.log.jetstream.stream import Streams
+from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Tail"]
 
-_log = logging.getLogger(__name__)
+logger = get_logger("event_log")
 
 _SECOND_NS: Final = 1_000_000_000
 _PULL_MESSAGES: Final = 500
@@ -98,15 +98,15 @@ class Tail:
             consumer = _Consumer(self._broker, self._streams, after=self._last, deliver=self._delivered)
             try:
                 if (loss := await self._loss()) is not None:
-                    _log.critical("%s", loss)
+                    logger.critical("log_lost_records", reason=str(loss))
                     self._fail(loss)
                     return
                 await consumer.open()
                 self._consumer = consumer
                 reason = await consumer.wait_until_lost()
-                _log.info("the tail of %s begins again: %s", self._streams.name, reason)
+                logger.info("tail_begins_again", stream=self._streams.name, reason=reason)
             except (ApiError, BrokerUnavailable) as error:
-                _log.info("the tail of %s cannot begin: %s", self._streams.name, error)
+                logger.info("tail_cannot_begin", stream=self._streams.name, reason=str(error))
                 await self._pause()
             finally:
                 self._consumer = None
