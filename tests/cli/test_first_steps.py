@@ -16,6 +16,7 @@ import pytest
 from graphql import build_schema
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.cli.query import _as_table
 from tests.cli.process import complain, running, serving
 from tests.integration.strawberry_server import strawberry_server
 
@@ -84,6 +85,27 @@ def test_lists_are_tables_on_a_terminal(url: str) -> None:
         ["Document", "review", "draft", "draft", "review", "approved"],
         ["Order", "new", "new", "paid"],
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "heads"),
+    [
+        ({"items": [{"id": 1, "name": None}, {"id": 2, "name": "b"}]}, ["id", "name"]),
+        ({"items": [{"id": 1}, {"name": "b"}]}, None),
+        ({"items": [{"id": [1]}]}, None),
+        ({"items": [{}]}, None),
+        ({"items": []}, None),
+        ({"items": [1]}, None),
+        ({"items": None}, None),
+        ({"a": [{"id": 1}], "b": [{"id": 1}]}, None),
+        ([{"id": 1}], None),
+    ],
+)
+def test_what_a_query_lists_is_a_table_where_it_is_flat(data: object, heads: list[str] | None) -> None:
+    found = _as_table(data)
+    assert (found and found.heads) == heads
+    if found is not None:
+        assert found.rows == [["1", ""], ["2", "b"]]
 
 
 @pytest.mark.parametrize(

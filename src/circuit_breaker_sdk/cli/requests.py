@@ -15,7 +15,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, one_line, print_error, until_stopped
 from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError
 
-__all__ = ["Table", "failed", "print_json", "print_text", "request"]
+__all__ = ["Table", "failed", "print_found", "print_text", "request"]
 
 _WIDEST: Final = 48
 
@@ -48,13 +48,18 @@ async def request(
     if found is None:
         print_error("interrupted: a mutation may have happened")
         return ExitCode.INTERRUPTED
+    print_found(found)
+    return ExitCode.OK
+
+
+def print_found(found: object) -> None:
+    """Print a table, a text as it is, or anything else as JSON."""
     if isinstance(found, Table):
         _print_table(found)
     elif isinstance(found, str):
         print_text(found)
     else:
-        print_json(found)
-    return ExitCode.OK
+        _print_json(found)
 
 
 def failed(error: CircuitBreakerError, token: str | None, *, live: bool = False) -> int:
@@ -69,7 +74,7 @@ def failed(error: CircuitBreakerError, token: str | None, *, live: bool = False)
     return exit_code_of(error, live=live)
 
 
-def print_json(value: object) -> None:
+def _print_json(value: object) -> None:
     """Print a value as JSON: indented on a terminal, else on one line."""
     text = msgspec.json.encode(value)
     if sys.stdout.isatty():
@@ -88,7 +93,7 @@ def print_text(text: str) -> None:
 
 def _print_table(table: Table) -> None:
     if not sys.stdout.isatty():
-        print_json(table.value)
+        _print_json(table.value)
         return
     lines = [list(table.heads), *([_cell(each) for each in row] for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.heads))]
