@@ -23,7 +23,7 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.processes import node_process, prepare_node, running
 from benchmarks.publisher import publish
 from benchmarks.row import Rounds, Row, Scale, at_least
-from circuit_breaker_sdk import BufferLimits, Client
+from circuit_breaker_sdk import BufferLimits, Client, SyncClient
 from circuit_breaker_sdk.protocol.codec import decode_message, encode_message
 from circuit_breaker_sdk.protocol.messages import ConnectionInit, Ping, Pong, Subscribe
 from circuit_breaker_sdk.types import Resource
@@ -206,6 +206,25 @@ def rate_of(what: Receive, events: int, subscriptions: int = 1) -> float:
     return float(count / seconds)
 
 
+def _blocking_rate(events: int) -> float:
+    """Our client without asyncio: its loop runs in a thread of its own, on the same core."""
+    with running(publish, events, core=LOAD_CORE) as publisher:
+        port, count = publisher.receive()
+        seen = 0
+        room = BufferLimits(max_events=count, max_bytes=1 << 30)
+        with (
+            SyncClient(f"ws://127.0.0.1:{port}/graphql") as client,
+            client.subscribe(DOCUMENT, type=Resource, buffer=room) as subscription,
+        ):
+            started = time.perf_counter()
+            publisher.tell("go")
+            for _ in subscription:
+                seen += 1
+            seconds = time.perf_counter() - started
+    _require(seen, count)
+    return float(count / seconds)
+
+
 def _rate_on_node(events: int) -> float:
     """The client of graphql-ws on Node."""
     with running(publish, events, core=LOAD_CORE) as publisher:
@@ -224,6 +243,7 @@ def receiving(scale: Scale) -> Iterator[Row]:
         "limit": lambda: rate_of(_bare, events),
         "handler": lambda: rate_of(received_by(Client), events),
         "async for": lambda: rate_of(_async_for, events),
+        "blocking": lambda: _blocking_rate(events),
         "many": lambda: rate_of(_many(many), events, many),
         "gql": lambda: rate_of(_gql, scale.pick(20_000, 2_000)),
         "websockets, by hand": lambda: rate_of(_websockets, scale.pick(100_000, 5_000)),
@@ -233,7 +253,7 @@ def receiving(scale: Scale) -> Iterator[Row]:
         measures["graphql-ws on Node"] = lambda: _rate_on_node(scale.pick(200_000, 5_000))
     with on_core(MEASURED_CORE):
         rounds = Rounds(measures, scale.runs)
-    peers = [name for name in measures if name not in ("limit", "handler", "async for", "many")]
+    peers = [name for name in measures if name not in ("limit", "handler", "async for", "blocking", "many")]
     unit = "typed events/s"
     row = rounds.row("client, plain handler", unit, ours="handler", limit="limit", peers=peers)
     yield row.aim(
@@ -251,6 +271,10 @@ def receiving(scale: Scale) -> Iterator[Row]:
             "times gql": at_least(8, row.times.get("gql")),
         }
     )
+    row = rounds.row("client, blocking iteration", unit, ours="blocking", limit="limit", peers=())
+    share = round(rounds.ratio("blocking", "async for"), 2)
+    row.settings = {"buffer": "as big as the run: the load never waits"}
+    yield row.aim({"of async for": at_least(0.5, share)})
     name = f"client, {many:,} subscriptions on one connection"
     row = rounds.row(name, unit, ours="many", limit="limit", peers=())
     share = round(rounds.ratio("many", "handler"), 2)
