@@ -17,7 +17,7 @@ from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
 from benchmarks.processes import Remote
 from benchmarks.receiving import rate_of, received_by
 from benchmarks.row import Rounds, Row, Scale, at_least
-from benchmarks.sending import our_server_process
+from benchmarks.sending import deliver, our_server_process
 from benchmarks.sockets import Sockets
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
@@ -105,14 +105,10 @@ def _fan_out(scale: Scale) -> Iterator[Row]:
         for together in (1, 10, 100):
             events = max(scale.pick(4_000, 200) if together > 1 else scale.pick(800, 60), 2 * together)
 
-            def deliver(name: str, events: int = events, together: int = together) -> float:
-                server, sockets = placed[name]
-                server.tell("publish", events=events, together=together)
-                rate = events * _SOCKETS / sockets.count(events * _SOCKETS)
-                server.receive()
-                return float(rate)
-
-            rounds = Rounds({name: partial(deliver, name) for name in placed}, scale.runs)
+            rounds = Rounds(
+                {name: partial(deliver, *each, events, together=together) for name, each in placed.items()},
+                scale.runs,
+            )
             yield _row(rounds, f"fan-out to {_SOCKETS} sockets, {together} events per write", "deliveries/s")
 
 

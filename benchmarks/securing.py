@@ -19,7 +19,7 @@ from benchmarks.machine import LOAD_CORE, on_core
 from benchmarks.our_server import SECRET
 from benchmarks.processes import Remote
 from benchmarks.row import Rounds, Row, Scale, at_least, at_most
-from benchmarks.sending import our_server_process
+from benchmarks.sending import deliver, our_server_process
 from benchmarks.sockets import Sockets
 from circuit_breaker_server import RateSettings
 
@@ -56,14 +56,9 @@ def _fan_out(scale: Scale) -> Iterator[Row]:
         for together in (1, 10, 100):
             events = max(scale.pick(2_000, 200) if together > 1 else scale.pick(400, 60), 2 * together)
 
-            def deliver(name: str, events: int = events, together: int = together) -> float:
-                server, sockets = placed[name]
-                server.tell("publish", events=events, together=together)
-                rate = events * _SOCKETS / sockets.count(events * _SOCKETS)
-                server.receive()
-                return float(rate)
-
-            measures: dict[str, Callable[[], float]] = {name: partial(deliver, name) for name in placed}
+            measures: dict[str, Callable[[], float]] = {
+                name: partial(deliver, *each, events, together=together) for name, each in placed.items()
+            }
             rounds = Rounds(measures, scale.runs)
             share = round(rounds.ratio("secured", "open"), 3)
             row = Row(

@@ -24,7 +24,7 @@ from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_server import RateSettings
 
-__all__ = ["PATIENT", "channels", "fan_out", "our_server_process"]
+__all__ = ["PATIENT", "channels", "deliver", "fan_out", "our_server_process"]
 
 _SOCKETS = 100
 _PER_WRITE = (1, 10, 100)
@@ -113,7 +113,7 @@ def _subscribed(port: int, document: str, *, resume: bool) -> Iterator[Sockets]:
         yield sockets
 
 
-def _deliver(server: Remote | NodeProcess, sockets: Sockets, events: int, **given: int) -> float:
+def deliver(server: Remote | NodeProcess, sockets: Sockets, events: int, **given: int) -> float:
     """Have so many events published; return deliveries/s."""
     server.tell("publish", events=events, **given)
     rate = events * _SOCKETS / sockets.count(events * _SOCKETS)
@@ -159,9 +159,9 @@ def fan_out(scale: Scale) -> Iterator[Row]:
                 measures[_LIMIT_OF[name]] = partial(
                     _deliver_bare, writer, bare, events, max(1, round(counted))
                 )
-                measures[name] = partial(_deliver, *placed[name], events, together=n)
+                measures[name] = partial(deliver, *placed[name], events, together=n)
             for name, (peer, sockets) in peers.items():
-                measures[name] = partial(_deliver, peer, sockets, few, together=n)
+                measures[name] = partial(deliver, peer, sockets, few, together=n)
             rounds = Rounds(measures, scale.runs)
             title = f"server, fan-out to {_SOCKETS} sockets, {n} event{'s' if n > 1 else ''} per write"
             row = rounds.row(title, "deliveries/s", ours="ours", limit=_LIMIT_OF["ours"], peers=list(peers))
