@@ -32,7 +32,7 @@ async def check_sync(monitoring_url: str | None, *, where: str) -> None:
     if monitoring_url is None:
         _log.warning(
             "%s has one replica: its server must run with `sync_interval: always`, or a power cut loses "
-            "acknowledged records; name its monitoring port to have this checked",
+            "acknowledged records; name its monitoring port (cluster.monitoring_url) to have this checked",
             where,
         )
         return

@@ -27,6 +27,7 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.log.jetstream.appender import Appender
 from circuit_breaker_server.log.jetstream.broker import Broker
+from circuit_breaker_server.log.jetstream.credentials import NO_CREDENTIALS, Credentials
 from circuit_breaker_server.log.jetstream.envelope import MAX_SUBJECT_BYTES
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.log.jetstream.reads import Reader, stored_bytes
@@ -102,6 +103,7 @@ class JetStreamEventLog:
         write_patience_seconds: float = _WRITE_PATIENCE_SECONDS,
         open_seconds: float = _OPEN_SECONDS,
         monitoring_url: str | None = None,
+        credentials: Credentials = NO_CREDENTIALS,
         instruments: Instruments | None = None,
     ) -> JetStreamEventLog:
         """Open the log, making its streams where there are none.
@@ -114,7 +116,7 @@ class JetStreamEventLog:
         :raises LogCorruptError: the streams hold a log that this version cannot read.
         :raises LogError: no server answers, or JetStream or the streams are not set up as the log needs it.
         """
-        broker = await Broker.open(url, timeout_seconds=open_seconds)
+        broker = await Broker.open(url, timeout_seconds=open_seconds, credentials=credentials)
         try:
             streams = Streams(broker, name)
             state = await streams.prepare(replicas=replicas, monitoring_url=monitoring_url)
