@@ -1,10 +1,11 @@
-"""``circuit-breaker log``: repair the event log of a server that is stopped."""
+"""``circuit-breaker log``: repair or copy the event log of a server that is stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from circuit_breaker_sdk.cli.runtime import one_line, print_error
 __all__ = ["log_app"]
 
 log_app: typer.Typer = typer.Typer(
-    help="Repair the event log of a server that is stopped.",
+    help="Repair or copy the event log of a server that is stopped.",
     epilog=help_end("operations.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -53,6 +54,79 @@ def skip(
     holds is missing from the state afterwards.
     """
     raise typer.Exit(asyncio.run(_skip(data, offset, reason)))
+
+
+@log_app.command(epilog=help_end("cluster.md"))
+def copy(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="A data directory, or nats://host:4222.", show_default=False),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="Likewise; there must be no log.", show_default=False)
+    ],
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Copy an event log, from a data directory to NATS JetStream or back.
+
+    circuit-breaker log copy ./data nats://127.0.0.1:4222
+
+    circuit-breaker log copy nats://127.0.0.1:4222 ./data --set cluster.token_file=nats.token
+
+    Offsets, ids, times and epoch are kept, so that clients resume with the cursors that they have. Secrets,
+    keys and the audit log stay in the data directory. Stop the server first. A copy that was cut off goes on
+    when it is run again; no server uses it before it is whole.
+    """
+    raise typer.Exit(_copy(source, target, config, set_ or ()))
+
+
+def _copy(source: str, target: str, config: Path | None, assignments: Sequence[str]) -> ExitCode:
+    # Here, not above: the server is an extra that `watch` does without.
+    from circuit_breaker_sdk.cli.serve import settings_reader  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.log.copying import LogPlace, copy_log  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.settings.sources import SettingsError  # noqa: PLC0415 (as above)
+
+    if _is_url(source) and _is_url(target):
+        print_error("one of FROM and TO must be a data directory")
+        return ExitCode.USAGE
+    places = []
+    for name, text in (("FROM", source), ("TO", target)):
+        urls = tuple(url.strip() for url in text.split(",")) if _is_url(text) else ()
+        try:
+            settings = settings_reader(config, assignments, {name: ("cluster.urls", urls)})().settings
+        except SettingsError as error:
+            print_error(error)
+            return ExitCode.USAGE
+        places.append(LogPlace(None if urls else Path(text), settings.cluster))
+    try:
+        copied = asyncio.run(copy_log(*places))
+    except LogError as error:
+        print_error(error)
+        return ExitCode.UNREACHABLE
+    except ModuleNotFoundError as error:
+        print_error(f"the package {error.name} is missing: pip install 'circuit-breaker-sdk[server,cluster]'")
+        return ExitCode.UNREACHABLE
+    contents = copied.contents
+    sys.stdout.write(
+        f"copied {contents.records} records, {contents.first_offset} to {contents.last_offset}, and the "
+        f"snapshot at {copied.snapshot_offset} to {places[1]}; SHA-256 {contents.digest}\n"
+    )
+    return ExitCode.OK
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
 
 
 async def _skip(data: Path, offset: int, reason: str) -> ExitCode:

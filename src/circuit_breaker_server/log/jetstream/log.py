@@ -104,9 +104,10 @@ class JetStreamEventLog:
         open_seconds: float = _OPEN_SECONDS,
         monitoring_url: str | None = None,
         credentials: Credentials = NO_CREDENTIALS,
+        makes_streams: bool = True,
         instruments: Instruments | None = None,
     ) -> JetStreamEventLog:
-        """Open the log, making its streams where there are none.
+        """Open the log, making its streams where there are none, unless ``makes_streams`` is false.
 
         ``url`` names one or more servers, separated by commas. ``replicas`` counts for streams that are made
         now: 1, 3 or 5. ``open_seconds`` is how long it is tried to connect.
@@ -119,7 +120,9 @@ class JetStreamEventLog:
         broker = await Broker.open(url, timeout_seconds=open_seconds, credentials=credentials)
         try:
             streams = Streams(broker, name)
-            state = await streams.prepare(replicas=replicas, monitoring_url=monitoring_url)
+            state = await streams.prepare(
+                replicas=replicas, monitoring_url=monitoring_url, makes_streams=makes_streams
+            )
             recent = RecentRecords(first_offset=state.first_offset, last_offset=state.last_offset)
             snapshots = Snapshots(broker, streams, patience_seconds=write_patience_seconds)
             await snapshots.open()
