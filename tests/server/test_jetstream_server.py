@@ -123,6 +123,19 @@ async def test_a_server_whose_stream_is_replaced_stops(tmp_path: Path, broker: N
         assert "replaced by another log" in server.failure
 
 
+async def test_a_message_of_another_program_at_the_end_of_the_stream_harms_nothing(
+    tmp_path: Path, broker: NatsServer
+) -> None:
+    async with connected(broker.url) as other:
+        for _ in range(2):
+            async with site(tmp_path / "data", cluster=on(broker), snapshot_every=1) as running:
+                await other.jetstream().publish("events.foreign", b"not ours")
+                await running.made(CREATE_WORKFLOW, WORKFLOW)
+                await other.jetstream().publish("events.foreign", b"not ours")
+                assert await reasons(running) == []
+            assert running.server.failure is None
+
+
 async def test_the_data_directory_has_one_server(tmp_path: Path, broker: NatsServer) -> None:
     settings = ServerSettings(data_dir=tmp_path / "data", port=0, log_level="critical", cluster=on(broker))
     async with Server(settings):

@@ -34,7 +34,7 @@ from circuit_breaker_server.log.jetstream.reads import Reader, stored_bytes
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.jetstream.sizes import BlockSizes
 from circuit_breaker_server.log.jetstream.snapshots import Snapshots
-from circuit_breaker_server.log.jetstream.stream import Streams
+from circuit_breaker_server.log.jetstream.stream import Streams, StreamState
 from circuit_breaker_server.log.jetstream.tail import Tail
 
 __all__ = ["JetStreamEventLog"]
@@ -123,9 +123,14 @@ class JetStreamEventLog:
             state = await streams.prepare(
                 replicas=replicas, monitoring_url=monitoring_url, makes_streams=makes_streams
             )
-            recent = RecentRecords(first_offset=state.first_offset, last_offset=state.last_offset)
             snapshots = Snapshots(broker, streams, patience_seconds=write_patience_seconds)
             await snapshots.open()
+            last = await _last_record(broker, streams, snapshots, state)
+            recent = RecentRecords(
+                first_offset=min(state.first_offset, last + 1),
+                last_offset=state.last_offset,
+                last_record=last,
+            )
             log = cls(
                 broker,
                 streams,
@@ -154,7 +159,7 @@ class JetStreamEventLog:
     @property
     def last_offset(self) -> int:
         """See the port."""
-        return self._recent.last_offset
+        return self._recent.last_record
 
     @property
     def is_connected(self) -> bool:
@@ -258,7 +263,7 @@ class JetStreamEventLog:
         """See the port."""
         self._refuse_if_closed()
         return await self._page(
-            subjects, after=after, upto=self._recent.last_offset, limit=limit, max_bytes=max_bytes
+            subjects, after=after, upto=self._recent.last_record, limit=limit, max_bytes=max_bytes
         )
 
     async def _page(
@@ -278,12 +283,12 @@ class JetStreamEventLog:
             state = await self._streams.state(patience_seconds=_READ_PATIENCE_SECONDS)
         except (ApiError, BrokerUnavailable) as error:
             raise LogError(f"{self._streams.name}: cannot be read now: {error}") from error
-        self._recent.move_first(min(state.first_offset, self._recent.last_offset + 1))
+        self._recent.move_first(min(state.first_offset, self._recent.last_record + 1))
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         """See the port."""
         self._refuse_if_closed()
-        last = self._recent.last_offset if upto is None else min(upto, self._recent.last_offset)
+        last = self._recent.last_record if upto is None else min(upto, self._recent.last_record)
         while after < last:
             self._refuse_if_closed()
             page = await self._page(
@@ -296,7 +301,7 @@ class JetStreamEventLog:
     async def check(self, offset: int) -> str | None:
         """See the port."""
         self._refuse_if_closed()
-        if offset > self._recent.last_offset or offset < 0:
+        if offset > self._recent.last_record or offset < 0:
             return None
         removed = await self._snapshots.last_removed()
         if removed is None and offset == 0:
@@ -314,7 +319,7 @@ class JetStreamEventLog:
     async def size_bytes(self, *, after: int, upto: int) -> int:
         """See the port. What was never counted is read once."""
         self._refuse_if_closed()
-        upto = min(upto, self._recent.last_offset)
+        upto = min(upto, self._recent.last_record)
         after = max(after, self._recent.first_offset - 1)
         return await self._sizes.total(after=after, upto=upto, read=self._read_size)
 
@@ -365,8 +370,8 @@ class JetStreamEventLog:
     async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
         """See the port."""
         self._refuse_if_closed()
-        if offset > self._recent.last_offset:
-            raise ValueError(f"the log ends at {self._recent.last_offset}: no snapshot at {offset}")
+        if offset > self._recent.last_record:
+            raise ValueError(f"the log ends at {self._recent.last_record}: no snapshot at {offset}")
         if any("\x00" in entry.key for entry in changed):
             raise ValueError("a key of the snapshot has no NUL characters")
         await self._snapshots.save(offset, changed)
@@ -396,3 +401,12 @@ class JetStreamEventLog:
             raise LogClosedError("the event log is closed")
         if self._failure is not None:
             raise type(self._failure)(str(self._failure)) from self._failure
+
+
+async def _last_record(broker: Broker, streams: Streams, snapshots: Snapshots, state: StreamState) -> int:
+    """Return the offset of the last record, kept or removed; messages behind it are foreign or deleted."""
+    reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
+    last = await reader.last_before(state.last_offset + 1, first=state.first_offset)
+    if last is None:
+        last = await snapshots.last_removed()
+    return 0 if last is None else last.offset
