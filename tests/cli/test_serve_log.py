@@ -12,8 +12,10 @@ import pytest
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from tests.cli.process import READY, complain, running
 from tests.conformance.nats_server import NatsServer, free_ports
+from tests.server.engine.ghost_record import ghost
 from tests.server.log.jetstream.log_stage import api, connected
 
 
@@ -98,3 +100,34 @@ def test_the_settings_of_the_brokers_are_printed_with_the_names_of_their_files(t
     assert 'urls = ["nats://a:4222", "tls://b:4222"]  # --log' in command.out
     assert f'token_file = "{secret}"  # --set' in command.out
     assert "hush" not in "\n".join(command.out)
+
+
+async def _write_ghost(url: str) -> None:
+    log = await JetStreamEventLog.open(url)
+    await log.append(ghost())
+    await log.aclose()
+
+
+def test_a_record_on_a_broker_that_cannot_be_applied_is_skipped(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        asyncio.run(_write_ghost(broker.url))
+        options = ("serve", "--port", "0", "--data", str(tmp_path / "data"), "--log", broker.url)
+        with running(*options) as server:
+            assert server.end() == ExitCode.FAIL_STOP
+        with running("log", "skip", "1", "--reason", "a defect", "--log", broker.url) as command:
+            assert command.end() == 0, command.err
+            assert command.out == ["record 1 is skipped by record 2: a defect; start the server again"]
+        with running(*options) as server:
+            server.wait_for(READY.pattern)
+            server.signal(signal.SIGINT)
+            assert server.end() == 0
+
+
+def test_a_server_without_its_broker_still_stops_on_a_signal(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        options = ("serve", "--port", "0", "--data", str(tmp_path / "data"), "--log", broker.url)
+        with running(*options, "--set", "cluster.write_patience_seconds=0.5") as server:
+            server.wait_for(READY.pattern)
+            broker.kill()
+            server.signal(signal.SIGTERM)
+            assert server.end() == 0

@@ -7,12 +7,15 @@ import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
+
+if TYPE_CHECKING:
+    from circuit_breaker_server.log.copying import LogPlace
 
 __all__ = ["log_app"]
 
@@ -41,6 +44,20 @@ def skip(
     data: Annotated[Path, typer.Option(metavar="DIR", help="The server's data directory.")] = Path(
         "circuit-breaker-data"
     ),
+    log: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The log is on NATS JetStream, as nats://host:4222, not in DIR."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Let the server start without applying one record to its state.
 
@@ -53,7 +70,8 @@ def skip(
     `skipped`. Use it only when no release of the server can apply the record: the change that the record
     holds is missing from the state afterwards.
     """
-    raise typer.Exit(asyncio.run(_skip(data, offset, reason)))
+    place = _place("--log", str(data) if log is None else log, config, set_ or ())
+    raise typer.Exit(ExitCode.USAGE if place is None else asyncio.run(_skip(place, offset, reason)))
 
 
 @log_app.command(epilog=help_end("cluster.md"))
@@ -92,23 +110,19 @@ def copy(
 
 def _copy(source: str, target: str, config: Path | None, assignments: Sequence[str]) -> ExitCode:
     # Here, not above: the server is an extra that `watch` does without.
-    from circuit_breaker_sdk.cli.serve import settings_reader  # noqa: PLC0415 (see the line above)
-    from circuit_breaker_server.log.copying import LogPlace, copy_log  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.copying import copy_log  # noqa: PLC0415 (see the line above)
     from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
-    from circuit_breaker_server.settings.sources import SettingsError  # noqa: PLC0415 (as above)
 
     if _is_url(source) and _is_url(target):
         print_error("one of FROM and TO must be a data directory")
         return ExitCode.USAGE
-    places = []
-    for name, text in (("FROM", source), ("TO", target)):
-        urls = tuple(url.strip() for url in text.split(",")) if _is_url(text) else ()
-        try:
-            settings = settings_reader(config, assignments, {name: ("cluster.urls", urls)})().settings
-        except SettingsError as error:
-            print_error(error)
-            return ExitCode.USAGE
-        places.append(LogPlace(None if urls else Path(text), settings.cluster))
+    places = [
+        place
+        for name, text in (("FROM", source), ("TO", target))
+        if (place := _place(name, text, config, assignments)) is not None
+    ]
+    if len(places) < 2:
+        return ExitCode.USAGE
     try:
         copied = asyncio.run(copy_log(*places))
     except LogError as error:
@@ -129,21 +143,34 @@ def _is_url(text: str) -> bool:
     return "://" in text
 
 
-async def _skip(data: Path, offset: int, reason: str) -> ExitCode:
+def _place(name: str, text: str, config: Path | None, assignments: Sequence[str]) -> LogPlace | None:
+    """Return the place of a log; after one line on stderr ``None``, if the settings have a mistake."""
+    # Here, not above: the server is an extra that `watch` does without.
+    from circuit_breaker_sdk.cli.serve import settings_reader  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.log.copying import LogPlace  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.settings.sources import SettingsError  # noqa: PLC0415 (as above)
+
+    urls = tuple(url.strip() for url in text.split(",")) if _is_url(text) else ()
+    try:
+        cluster = settings_reader(config, assignments, {name: ("cluster.urls", urls)})().settings.cluster
+    except SettingsError as error:
+        print_error(error)
+        return None
+    return LogPlace(None if urls else Path(text), cluster)
+
+
+async def _skip(place: LogPlace, offset: int, reason: str) -> ExitCode:
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_server.engine.skipped_records import CannotSkip, skip  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.log.copying import opened_log  # noqa: PLC0415 (as above)
     from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
-    from circuit_breaker_server.log.sqlite import SqliteEventLog  # noqa: PLC0415 (as above)
 
-    if not (data / "events.db").exists():
-        print_error(f"{data}: has no event log; name the server's data directory with --data")
+    if place.directory is not None and not (place.directory / "events.db").exists():
+        print_error(f"{place.directory}: has no event log; name the server's data directory with --data")
         return ExitCode.USAGE
     try:
-        log = await SqliteEventLog.open(data)
-        try:
+        async with opened_log(place) as log:
             record = await skip(log, offset, reason=reason, operator=getpass.getuser())
-        finally:
-            await log.aclose()
     except CannotSkip as error:
         print_error(error)
         return ExitCode.USAGE

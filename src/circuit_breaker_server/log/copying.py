@@ -19,7 +19,7 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.log.sqlite_copy import SqliteCopy
 from circuit_breaker_server.settings.cluster import ClusterSettings
 
-__all__ = ["Copied", "CopyTarget", "LogPlace", "copy_log", "copy_records"]
+__all__ = ["Copied", "CopyTarget", "LogPlace", "copy_log", "copy_records", "opened_log"]
 
 _GROUP: Final = 1000
 _GROUP_BYTES: Final = 8 * 1024 * 1024
@@ -79,7 +79,7 @@ async def copy_log(source: LogPlace, target: LogPlace) -> Copied:
 
     :raises LogError: a directory is in use, the target has a log, or a log cannot be read or written.
     """
-    async with _source(source) as log, _target(target, log) as copy:
+    async with opened_log(source) as log, _target(target, log) as copy:
         return await copy_records(log, copy, where=str(target))
 
 
@@ -113,7 +113,11 @@ async def copy_records(log: EventLog, target: CopyTarget, *, where: str) -> Copi
 
 
 @contextlib.asynccontextmanager
-async def _source(place: LogPlace) -> AsyncIterator[EventLog]:
+async def opened_log(place: LogPlace) -> AsyncIterator[EventLog]:
+    """Open the log of a place for the block; none is made.
+
+    :raises LogError: there is none, a directory is in use, or the brokers cannot be used.
+    """
     log: EventLog
     if place.directory is not None:
         if not (place.directory / "events.db").exists():
