@@ -2,6 +2,7 @@
 
 from circuit_breaker_server.app import Server
 from circuit_breaker_server.config import (
+    ClusterSettings,
     DocumentLimits,
     OAuthProviderSettings,
     RateSettings,
@@ -11,6 +12,7 @@ from circuit_breaker_server.config import (
 from circuit_breaker_server.start_errors import RecordNotAppliedError, ServerStartError
 
 __all__ = [
+    "ClusterSettings",
     "DocumentLimits",
     "OAuthProviderSettings",
     "RateSettings",

@@ -27,7 +27,6 @@ from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
-from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.listener import listen
 from circuit_breaker_server.net.metrics_port import check_exporter, serve_metrics
@@ -45,6 +44,7 @@ from circuit_breaker_server.server_parts import (
     make_cursors,
     observe,
     open_audit_log,
+    open_log,
     open_policy,
     start_engine,
     start_gateway,
@@ -98,7 +98,8 @@ class Server:
         self._endpoints: Endpoints | None = None
         self._live_parts: LiveParts | None = None
         self.failure: str | None = None
-        """Why the server stopped by itself: a record could not be applied to the state; else ``None``."""
+        """Why the server stopped by itself: a record could not be applied to the state, or the event log
+        ended for good; else ``None``."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -168,6 +169,8 @@ class Server:
                 AuditLogError,
             ) as error:
                 raise ServerStartError(str(error)) from error
+            if self.failure is not None:
+                raise ServerStartError(self.failure)
             self._parts = parts.pop_all()
         self._port = listener.getsockname()[1]
         logger.info("started", url=self.url, data_dir=str(self.settings.data_dir))
@@ -177,9 +180,9 @@ class Server:
         # Before anything is made: the keys may be unfit.
         Authenticator.open(settings.token_keys)
         tls = _tls(settings)
-        log = await SqliteEventLog.open(settings.data_dir, instruments=self.instruments)
+        log = await open_log(parts, settings, self.instruments)
+        log.on_end(self._stop_for_good)
         warn_of_exposed_files(settings.data_dir)
-        parts.push_async_callback(log.aclose)
         keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
         if keys is not None:
             parts.push_async_callback(keys.aclose)
@@ -318,10 +321,11 @@ class Server:
                 parts, settings, self.instruments, refresh=health.reasons
             )
 
-    def _stop_for_good(self, failure: RecordNotApplied) -> None:
+    def _stop_for_good(self, failure: LogError) -> None:
         """Close the server: its state no longer follows the log."""
-        self.failure = str(failure)
-        if self._closing is None:
+        self.failure = self.failure or str(failure)
+        # A server that is starting has nothing to close yet: its start fails.
+        if self._closing is None and self._port is not None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     def reload(self, settings: ServerSettings) -> Changes:

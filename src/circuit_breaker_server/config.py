@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from circuit_breaker_server.settings.cluster import ClusterSettings
 from circuit_breaker_server.settings.document_limits import DocumentLimits
 from circuit_breaker_server.settings.oauth_providers import OAuthProviderSettings
 from circuit_breaker_server.settings.rates import RateSettings
@@ -10,6 +11,7 @@ from circuit_breaker_server.settings.tokens import TOKEN_ALGORITHMS, TokenSettin
 
 __all__ = [
     "TOKEN_ALGORITHMS",
+    "ClusterSettings",
     "DocumentLimits",
     "OAuthProviderSettings",
     "RateSettings",

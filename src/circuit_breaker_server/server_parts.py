@@ -22,6 +22,8 @@ from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.log.directory_lock import DirectoryLock
+from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.performance import Performance
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
@@ -29,7 +31,7 @@ from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
-from circuit_breaker_server.storage.private_files import exposed_files
+from circuit_breaker_server.storage.private_files import exposed_files, make_private_directory
 from circuit_breaker_server.storage.secret_store import SecretStore
 from circuit_breaker_server.tracing import Tracer
 
@@ -37,6 +39,7 @@ __all__ = [
     "make_cursors",
     "observe",
     "open_audit_log",
+    "open_log",
     "open_policy",
     "start_engine",
     "start_gateway",
@@ -46,6 +49,48 @@ __all__ = [
 ]
 
 logger = logs.get_logger("server")
+
+
+async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
+    """Open the event log: on NATS JetStream where the settings name brokers, else in the data directory.
+
+    :raises LogError: it cannot be used; the text says why.
+    :raises ServerStartError: the settings name brokers, and the extra ``cluster`` is missing.
+    """
+    cluster = settings.cluster
+    if not cluster.urls:
+        in_file = await SqliteEventLog.open(settings.data_dir, instruments=instruments)
+        parts.push_async_callback(in_file.aclose)
+        return in_file
+    try:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.log.jetstream import (  # noqa: PLC0415 (see the line above)
+            JetStreamEventLog,
+            read_credentials,
+        )
+    except ModuleNotFoundError as error:
+        raise ServerStartError(
+            f"the event log on NATS needs the package {error.name}: "
+            "pip install 'circuit-breaker-sdk[server,cluster]'"
+        ) from error
+    try:
+        make_private_directory(settings.data_dir)
+    except OSError as error:
+        raise LogError(f"{settings.data_dir}: cannot be made a data directory ({error.strerror})") from error
+    # The directory still holds the keys, the secrets and the audit log, which have one writer.
+    parts.callback(DirectoryLock(settings.data_dir).release)
+    log = await JetStreamEventLog.open(
+        ",".join(cluster.urls),
+        name=cluster.stream,
+        replicas=cluster.replicas,
+        write_patience_seconds=cluster.write_patience_seconds,
+        open_seconds=cluster.connect_seconds,
+        monitoring_url=cluster.monitoring_url,
+        credentials=read_credentials(cluster),
+        instruments=instruments,
+    )
+    parts.push_async_callback(log.aclose)
+    return log
 
 
 def warn_of_exposed_files(data_dir: Path) -> None:
@@ -70,7 +115,7 @@ async def open_policy(parts: AsyncExitStack, settings: ServerSettings) -> Policy
 
 
 async def open_audit_log(
-    parts: AsyncExitStack, settings: ServerSettings, events: SqliteEventLog, *, is_open: bool
+    parts: AsyncExitStack, settings: ServerSettings, events: EventLog, *, is_open: bool
 ) -> AuditLog | None:
     """Open the audit log; ``None`` where the settings want none."""
     if not (settings.audit or (settings.audit is None and not is_open)):
@@ -88,7 +133,7 @@ async def open_audit_log(
     return log
 
 
-def make_cursors(settings: ServerSettings, log: SqliteEventLog, *, is_open: bool) -> Cursors:
+def make_cursors(settings: ServerSettings, log: EventLog, *, is_open: bool) -> Cursors:
     """Make the cursors of the log, which are sealed where callers are authenticated.
 
     :raises ServerStartError: their key cannot be read.
@@ -108,7 +153,7 @@ def make_cursors(settings: ServerSettings, log: SqliteEventLog, *, is_open: bool
 async def start_engine(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: SqliteEventLog,
+    log: EventLog,
     trail: AuditTrail | None,
     *,
     is_open: bool,
@@ -146,7 +191,7 @@ async def start_engine(
 async def start_gateway(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: SqliteEventLog,
+    log: EventLog,
     engine: Engine,
     *,
     nothing: Engine,
@@ -222,7 +267,7 @@ def _size_bytes(data_dir: Path) -> int:
 def start_retention(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: SqliteEventLog,
+    log: EventLog,
     engine: Engine,
     *,
     trail: AuditTrail | None,

@@ -10,7 +10,7 @@ from typing import final
 import aiohttp
 import msgspec
 
-from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server import ClusterSettings, Server, ServerSettings
 from tests.server.stage import Client
 from tests.transports.peers import raw_client
 
@@ -49,9 +49,15 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(data_dir: Path, **more: int) -> AsyncIterator[Site]:
+async def site(data_dir: Path, *, cluster: ClusterSettings | None = None, **more: int) -> AsyncIterator[Site]:
     """Run a server on a free port."""
-    settings = ServerSettings(data_dir=data_dir, port=0, log_level="critical", **more)  # type: ignore[arg-type]  # numbers
+    settings = ServerSettings(
+        data_dir=data_dir,
+        port=0,
+        log_level="critical",
+        cluster=cluster or ClusterSettings(),
+        **more,  # type: ignore[arg-type]  # numbers
+    )
     async with Server(settings) as server, aiohttp.ClientSession() as http:
         running = Site(server, http)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.config import DocumentLimits, RateSettings, ServerSettings
+from circuit_breaker_server.config import ClusterSettings, DocumentLimits, RateSettings, ServerSettings
 from circuit_breaker_server.outbound import AnswerLimits
 from circuit_breaker_server.security.audit.summaries import AuditLimits
 
@@ -24,6 +24,7 @@ SETTINGS: Final = {
     "rates.": RateSettings,
     "answer_limits.": AnswerLimits,
     "caller_limits.": CallerLimits,
+    "cluster.": ClusterSettings,
     "audit_limits.": AuditLimits,
 }
 NO_BOUNDS: Final = frozenset(
@@ -40,6 +41,8 @@ NO_BOUNDS: Final = frozenset(
         "slow_append_seconds",
         "slow_operation_seconds",
         "slow_loop_seconds",
+        # how many brokers keep a record
+        "cluster.replicas",
         # how long a timer sleeps before it looks at the clock again
         "engine/costs/costs.py: _MAX_SLEEP_SECONDS",
         "engine/mcp/session_deadlines.py: _MAX_SLEEP_SECONDS",

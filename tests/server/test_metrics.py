@@ -43,7 +43,7 @@ async def scraped(running: Site) -> Values:
 
 @contextlib.asynccontextmanager
 async def measured(data_dir: Path, **more: int) -> AsyncIterator[Site]:
-    async with site(data_dir, metrics_port=0, **more) as running:
+    async with site(data_dir, metrics_port=0, **more) as running:  # type: ignore[arg-type]  # numbers
         yield running
 
 

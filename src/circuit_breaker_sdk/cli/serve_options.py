@@ -82,6 +82,14 @@ def serve(
             show_default="circuit-breaker-data",
         ),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep the event log on NATS JetStream instead, as nats://host:4222; several brokers with "
+            "commas between them. Needs the extra cluster; docs/cluster.md.",
+        ),
+    ] = None,
     keep_hours: Annotated[
         float | None,
         typer.Option(
@@ -268,6 +276,7 @@ def serve(
         "--host": ("network.host", host),
         "--port": ("network.port", port),
         "--data": ("storage.data_dir", data),
+        "--log": ("cluster.urls", log and tuple(url.strip() for url in log.split(",") if url.strip())),
         "--keep-hours": ("retention.keep_seconds", _times(keep_hours, _HOUR_SECONDS)),
         "--keep-mib": ("retention.keep_bytes", _times(keep_mib, _MIB)),
         "--keep-records": ("retention.keep_records", keep_records),

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-
-import msgspec
 
 from circuit_breaker_server.backups.manifest import (
     EVENTS_FILE,
     SECRETS_FILE,
     BackupError,
-    LogContents,
     Manifest,
     digest_of,
 )
-from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.log.contents import LogContents, contents_of_database
+from circuit_breaker_server.log.event_log import LogCorruptError
 
 __all__ = ["check_backup", "read_log"]
-
-_RECORD = msgspec.msgpack.Decoder(Record)
 
 
 def check_backup(directory: Path) -> Manifest:
@@ -51,26 +46,11 @@ def read_log(path: Path) -> LogContents:
     :raises BackupError: it is damaged.
     """
     _check_integrity(path)
-    digest, count, first = hashlib.sha256(), 0, 0
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
-            ((epoch, trimmed),) = database.execute("SELECT epoch, trimmed_offset FROM log").fetchall()
-            last = trimmed
-            for offset, body in database.execute("SELECT offset, body FROM records ORDER BY offset"):
-                record = _RECORD.decode(body)
-                if record.offset != offset or offset <= last:
-                    raise BackupError(f"{path}: the record at offset {offset} is damaged")
-                digest.update(offset.to_bytes(8, "big") + len(body).to_bytes(8, "big") + body)
-                count, last, first = count + 1, offset, first or offset
-    except (sqlite3.Error, msgspec.DecodeError, ValueError) as error:
+            return contents_of_database(database)
+    except (sqlite3.Error, LogCorruptError, ValueError) as error:
         raise BackupError(f"{path}: is damaged: {error}") from error
-    return LogContents(
-        epoch=epoch,
-        first_offset=first or last + 1,
-        last_offset=last,
-        records=count,
-        digest=digest.hexdigest(),
-    )
 
 
 def _check_integrity(path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Final, final
 
 import msgspec
 
+from circuit_breaker_server.log.contents import LogContents
+
 __all__ = [
     "ANCHOR_FILE",
     "AUDIT_DIRECTORY",
@@ -50,22 +52,6 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     size_bytes: int
     sha256: str
-
-
-@final
-class LogContents(msgspec.Struct, frozen=True, kw_only=True):
-    """The event log in a backup.
-
-    :ivar epoch: names the life of the log.
-    :ivar first_offset: of the first kept record; ``last_offset + 1`` where none is kept.
-    :ivar digest: SHA-256 over offset and encoded form of each record, in order, in hex.
-    """
-
-    epoch: str
-    first_offset: int
-    last_offset: int
-    records: int
-    digest: str
 
 
 @final

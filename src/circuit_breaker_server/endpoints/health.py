@@ -33,6 +33,11 @@ class HealthLog(Protocol):
         """The offset of the last record."""
         ...
 
+    @property
+    def outage(self) -> str | None:
+        """Why the log cannot be reached now; ``None`` while it can be."""
+        ...
+
     async def try_write(self) -> bool:
         """Write something harmless after an append that failed; tell whether that has worked."""
         ...
@@ -106,7 +111,9 @@ class Health:
         found: list[str] = []
         if self._draining.is_on:
             found.append("the server is draining")
-        if self.log.append_failed:
+        if (outage := self.log.outage) is not None:
+            found.append(outage)
+        elif self.log.append_failed:
             found.append("the event log cannot be written: the last append failed")
         found += self._of_disk
         if lag := self.tail_lag_records:

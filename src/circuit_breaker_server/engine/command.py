@@ -14,11 +14,12 @@ from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.engine.idempotency import CLAIM, Effect
+from circuit_breaker_server.engine.idempotency import CLAIM, Claim, Effect
 from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.record_bodies import VersionedBody, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
+    AppendOutcomeUnknown,
     EventLog,
     ExpectationFailed,
     LogClosedError,
@@ -141,12 +142,13 @@ class Appender:
             is answered from it.
 
         :raises ExpectationFailed: someone else wrote to the subject first.
-        :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping.
+        :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping;
+            ``CONFLICT``: an earlier attempt of the claim's mutation is in the log.
         """
         if not self._is_running():
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is not running: nothing was changed")
-        id_ = self.record_id() if record_id is None else record_id
         claim = None if effect is None else CLAIM.get()
+        id_ = self._effect_id(claim) if record_id is None else record_id
         if claim is not None and effect is not None:
             body = claim.put_into(body, effect)
         data = with_origin(encode_body(body), ORIGIN.get(), node=self._node, term=self._term)
@@ -158,6 +160,15 @@ class Appender:
             raise
         except LogClosedError as error:
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: nothing was changed") from error
+        except AppendOutcomeUnknown as error:
+            if claim is not None:
+                claim.left_open(id_)
+            raise EngineError(
+                ErrorCode.UNAVAILABLE,
+                f"the event log did not answer: {error}; the change may have happened: read before trying "
+                "again, or try again with the same Idempotency-Key",
+                mayHaveHappened=True,
+            ) from error
         except LogError as error:
             raise EngineError(
                 ErrorCode.UNAVAILABLE, f"the event log could not be written: {error}; nothing was changed"
@@ -169,8 +180,22 @@ class Appender:
                 "the server is stopping; the change is durable: read before trying again",
             )
         if claim is not None and effect is not None:
+            if record.data != data:
+                # The answer of this attempt is not that of the record.
+                raise EngineError(ErrorCode.CONFLICT, "the mutation happened in an earlier attempt")
             claim.appended(effect, record)
         return record
+
+    def _effect_id(self, claim: Claim | None) -> str:
+        return (None if claim is None else claim.open_id) or self.record_id()
+
+    def effect_id(self) -> str:
+        """Return the id for the record that is the caller's command.
+
+        It is the id of the earlier attempt where the outcome of that one is not known: it is not appended
+        twice.
+        """
+        return self._effect_id(CLAIM.get())
 
     async def append_own(
         self,

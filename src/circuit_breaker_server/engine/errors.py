@@ -34,12 +34,15 @@ class ErrorCode(enum.StrEnum):
     AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
     """A sign-in to an MCP server was refused."""
     UNAVAILABLE = "UNAVAILABLE"
-    """Nothing was changed: the event log could not be written. Reading and streams go on."""
+    """The event log could not be written. Reading and streams go on. Nothing was changed, unless
+    ``mayHaveHappened`` is true: then read before trying again, or try again with the same idempotency key."""
 
 
 @final
 class EngineError(Exception):
     """A command, a query or a subscription was refused; nothing was changed.
+
+    The one exception is an error with :attr:`may_have_happened`.
 
     :ivar code: what kind of refusal it is.
     :ivar message: what happened, to what, and what to do.
@@ -55,6 +58,11 @@ class EngineError(Exception):
         self.message = message
         self.facts: Mapping[str, object] = facts
         super().__init__(code, message)
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether the change may be in the log all the same, or come to be in it."""
+        return self.facts.get("mayHaveHappened") is True
 
     @property
     def extensions(self) -> dict[str, object]:

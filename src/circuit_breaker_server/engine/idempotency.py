@@ -100,6 +100,8 @@ class Claim:
     """A key in use by the mutation that runs in this context.
 
     :param encode: makes the answer's JSON, without ``extensions``, of what makes the root field's value.
+    :param open_id: the id of the effect's record of an earlier attempt whose outcome is not known.
+    :ivar open_id: likewise, of this attempt or the earlier one; ``None`` where no outcome is open.
 
     Example::
 
@@ -107,11 +109,18 @@ class Claim:
     """
 
     def __init__(
-        self, *, principal: str, key: str, request_hash: str, encode: Callable[[Callable[[], object]], bytes]
+        self,
+        *,
+        principal: str,
+        key: str,
+        request_hash: str,
+        encode: Callable[[Callable[[], object]], bytes],
+        open_id: str | None = None,
     ) -> None:
-        self._principal = principal
-        self._key = key
-        self._hash = request_hash
+        self.open_id = open_id
+        self.principal = principal
+        self.key = key
+        self.request_hash = request_hash
         self._encode = encode
         self._mark = uuid.uuid4().hex
         self._pending: Idempotency | None = None
@@ -129,6 +138,10 @@ class Claim:
         """Note that a record with the claim in it is in the log."""
         if self._done is None and self._pending is not None and effect.answers is not None:
             self._done = self._pending, record
+
+    def left_open(self, record_id: str) -> None:
+        """Note that it is not known whether the effect's record is in the log."""
+        self.open_id = record_id
 
     def answer(self, cursors: Cursors, *, with_cursor: bool) -> bytes | None:
         """Return the answer that a repeated request will get; ``None`` where none is kept."""
@@ -162,9 +175,9 @@ class Claim:
             elif self._mark.encode() in answer:
                 mark = self._mark
         return Idempotency(
-            principal=self._principal,
-            key=self._key,
-            hash=self._hash,
+            principal=self.principal,
+            key=self.key,
+            hash=self.request_hash,
             answer=msgspec.Raw(answer),
             mark=mark,
             withheld=withheld,

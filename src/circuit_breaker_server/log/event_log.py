@@ -16,6 +16,7 @@ import msgspec
 
 __all__ = [
     "MAX_DATA_BYTES",
+    "AppendOutcomeUnknown",
     "EventLog",
     "ExpectationFailed",
     "LogClosedError",
@@ -25,6 +26,7 @@ __all__ = [
     "LogWriteError",
     "NewRecord",
     "Record",
+    "ServingLog",
     "Snapshot",
     "SnapshotEntry",
     "matches",
@@ -171,7 +173,18 @@ class ExpectationFailed(LogError):
 
 
 class LogWriteError(LogError):
-    """The record could not be made durable (disk full, I/O error); it is not in the log."""
+    """The record could not be made durable (disk full, I/O error); it is not in the log.
+
+    The one exception is :class:`AppendOutcomeUnknown`.
+    """
+
+
+class AppendOutcomeUnknown(LogWriteError):
+    """The record was handed over, and whether it is in the log is not known (a broker went away).
+
+    It may be in the log, or come to be in it. Appending it again with the same id and the same expectation
+    settles it; with another id it may be in the log twice.
+    """
 
 
 class LogCorruptError(LogError):
@@ -224,6 +237,8 @@ class EventLog(Protocol):
         :raises ExpectationFailed: someone else wrote to the subject first; nothing was appended.
         :raises LogWriteError: it could not be made durable; nothing was appended, and it may be tried again
             with the same id.
+        :raises AppendOutcomeUnknown: it may be in the log or not, whole, and the tails may deliver it later.
+            Only the same id may be tried again. A log in another process raises it; a log in a file never.
         :raises LogClosedError: the log is closed.
         """
         ...
@@ -316,4 +331,29 @@ class EventLog(Protocol):
 
     async def aclose(self) -> None:
         """Finish the appends under way, refuse new ones, release files and threads. Idempotent."""
+        ...
+
+
+class ServingLog(EventLog, Protocol):
+    """The event log of a running server: the port, and what the server's health needs to know of it."""
+
+    @property
+    def append_failed(self) -> bool:
+        """Whether the last append could not be made durable, and nothing was written since."""
+        ...
+
+    @property
+    def outage(self) -> str | None:
+        """Why the log cannot be reached now, as its broker is away; ``None`` while it can be reached."""
+        ...
+
+    async def try_write(self) -> bool:
+        """Write what changes nothing, after an append that failed; tell whether that has worked."""
+        ...
+
+    def on_end(self, callback: Callable[[LogError], object]) -> None:
+        """Call back once if the log ends for good, such as when acknowledged records were lost.
+
+        Nothing can be read from it or appended to it afterwards. A log in a file never ends.
+        """
         ...

@@ -158,6 +158,14 @@ class SqliteEventLog:
         """Whether the last group of appends could not be made durable, and nothing was written since."""
         return self._append_failed
 
+    @property
+    def outage(self) -> str | None:
+        """See the port: a file is never away."""
+        return None
+
+    def on_end(self, callback: Callable[[LogError], object]) -> None:
+        """See the port: this log never ends, and calls nothing back."""
+
     async def try_write(self) -> bool:
         """Write what changes nothing, after an append that failed; tell whether that has worked."""
         try:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, final
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.outbound.answer_limits import AnswerLimits
+from circuit_breaker_server.settings.cluster import ClusterSettings
 from circuit_breaker_server.settings.document_limits import DocumentLimits
 from circuit_breaker_server.settings.rates import RateSettings
 from circuit_breaker_server.settings.server import ServerSettings
@@ -116,6 +117,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
 """By group, the name of each setting and the field of :class:`ServerSettings` that it sets."""
 
 _NESTED: Final[Mapping[str, tuple[str, type]]] = {
+    "cluster": ("cluster", ClusterSettings),
     "limits.document": ("document_limits", DocumentLimits),
     "limits.caller": ("caller_limits", CallerLimits),
     "limits.answer": ("answer_limits", AnswerLimits),
@@ -137,6 +139,7 @@ _NOT_LIVE: Final = frozenset({"rates.frames_per_second"})
 GROUPS: Final[Mapping[str, str]] = {
     "network": "Where the server listens, and who may address it.",
     "storage": "The event log and what is kept in memory of it.",
+    "cluster": "The event log on NATS JetStream, in place of the data directory.",
     "retention": "Which events of the log are kept.",
     "limits": "Bounds of connections, messages and requests.",
     "limits.document": "Bounds of one GraphQL operation.",

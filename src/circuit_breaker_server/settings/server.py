@@ -14,6 +14,7 @@ from circuit_breaker_server.admission.origins import origin_parts
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.outbound import LOOPBACK, AddressRules, AnswerLimits, Outbound
 from circuit_breaker_server.outbound.addresses import host_of, rule
+from circuit_breaker_server.settings.cluster import ClusterSettings
 from circuit_breaker_server.settings.document_limits import DocumentLimits
 from circuit_breaker_server.settings.oauth_providers import OAuthProviderSettings
 from circuit_breaker_server.settings.rates import RateSettings
@@ -32,7 +33,9 @@ _NOT_POSITIVE: Final = frozenset(
 class ServerSettings:
     """The settings with which a server starts.
 
-    :ivar data_dir: the directory of the event log; the server makes it if it is missing.
+    :ivar data_dir: the directory of the event log, secrets, keys and the audit log; the server makes it if it
+        is missing. With brokers (``cluster.urls``) the event log is not in it, and all else is.
+    :ivar cluster: the event log on NATS JetStream.
     :ivar host: the address to listen on.
     :ivar port: the TCP port; 0 takes a free one, see :attr:`Server.port`.
     :ivar tls_cert: serves HTTPS and WSS, TLS 1.2 and later, with this certificate in PEM, first of the file;
@@ -228,6 +231,7 @@ class ServerSettings:
     allowed_outbound: tuple[str, ...] | None = None
     allowed_redirects: tuple[str, ...] | None = None
     answer_limits: AnswerLimits = field(default_factory=AnswerLimits)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     caller_limits: CallerLimits = field(default_factory=CallerLimits)
     log_level: str = "warning"
     log_format: str = "key=value"

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from circuit_breaker_server.log.event_log import (
+    AppendOutcomeUnknown,
     ExpectationFailed,
     LogClosedError,
     LogPage,
@@ -24,6 +25,8 @@ class MemoryLog:
 
     :ivar gate: appends wait here before they are decided, in the order of their calls.
     :ivar full: appends fail, as on a disk that is full.
+    :ivar is_away: appends have an unknown outcome, as where a broker went away; they are stored later, by
+        :meth:`come_back`, or when its id comes again.
     :ivar snapshot_fails: saving a snapshot fails.
     :ivar snapshots_saved: the offset of each snapshot, -1 for one that failed.
     :ivar before_append: called before an append is decided; for someone who writes in between.
@@ -35,6 +38,8 @@ class MemoryLog:
         self.gate = asyncio.Event()
         self.gate.set()
         self.full = False
+        self.is_away = False
+        self._unanswered: dict[str, NewRecord] = {}
         self.snapshot_fails = False
         self.closed = False
         self.before_append: Callable[[NewRecord], None] | None = None
@@ -57,7 +62,17 @@ class MemoryLog:
         await self.gate.wait()
         if self.before_append is not None:
             self.before_append(record)
-        return self.put(record)
+        if self.is_away:
+            self._unanswered.setdefault(record.id, record)
+            raise AppendOutcomeUnknown("memory: the broker is away")
+        return self.put(self._unanswered.pop(record.id, record))
+
+    def come_back(self) -> None:
+        """Store what was appended while the broker was away."""
+        self.is_away = False
+        for record in self._unanswered.values():
+            self.put(record)
+        self._unanswered.clear()
 
     def put(self, record: NewRecord) -> Record:
         """Append at once."""

@@ -223,3 +223,36 @@ def test_only_what_is_too_old_is_forgotten_and_a_snapshot_forgets_it_too() -> No
     assert state_.find("", "c", now=moment(19.998, UTC)) is not None
     assert state_.find("", "c", now=moment(20, UTC)) is None
     assert state_.find("", "d", now=moment(0, UTC)) is None
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_mutation_whose_outcome_is_unknown_happens_once_under_its_key(*, is_late: bool) -> None:
+    log = MemoryLog()
+    async with running(log) as run:
+        log.is_away = True
+        lost = await run.send(WORKFLOW, review(), "w")
+        assert b'"code":"UNAVAILABLE"' in lost.answer
+        assert b'"mayHaveHappened":true' in lost.answer
+        assert b"may have happened" in lost.answer
+        again = await run.send(WORKFLOW, review(), "w")
+        assert b'"mayHaveHappened":true' in again.answer
+        if is_late:
+            log.is_away = False  # the record is found only as its id comes again
+        else:
+            log.come_back()
+        settled = await run.send(WORKFLOW, review(), "w")
+        assert settled.is_replayed
+        assert len(log.records) == 1
+        (entry,) = run.engine.workflows.workflows()
+        assert str(entry["id"]).encode() in settled.answer
+        assert run.once._open == {}
+
+
+async def test_the_same_key_for_another_request_does_not_take_over_an_open_outcome() -> None:
+    log = MemoryLog()
+    async with running(log) as run:
+        log.is_away = True
+        await run.send(WORKFLOW, review(), "w")
+        log.is_away = False
+        other = await run.send(WORKFLOW, {**review(), "name": "other"}, "w")
+        assert b'"name":"other"' in other.answer

@@ -63,6 +63,7 @@ class ScriptedLog:
         self.records: dict[int, Record] = {}
         self.last_offset = 0
         self.append_failed = False
+        self.outage: str | None = None
         self.salt = 0
         self.reads = 0
         self.bytes_read = 0

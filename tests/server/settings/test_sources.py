@@ -36,6 +36,9 @@ TEXTS: Final[dict[str, Any]] = {
     "security.allowed_outbound": ["10.0.0.0/8"],
     "security.allowed_redirects": ["https://app.example.com/back"],
     "security.token.algorithm": "ES256",
+    "cluster.urls": ["nats://a:4222", "tls://b:4222"],
+    "cluster.replicas": 3,
+    "cluster.monitoring_url": "http://127.0.0.1:8222",
     "log.level": "info",
     "log.format": "json",
     "providers.oauth": [PROVIDER],
@@ -44,6 +47,10 @@ TEXTS: Final[dict[str, Any]] = {
 NEEDS: Final[dict[str, dict[str, Any]]] = {
     "network.tls_cert": {"network.tls_key": "/k"},
     "network.tls_key": {"network.tls_cert": "/c"},
+    "cluster.user": {"cluster.password_file": "/p"},
+    "cluster.password_file": {"cluster.user": "u"},
+    "cluster.tls_cert_file": {"cluster.tls_key_file": "/k"},
+    "cluster.tls_key_file": {"cluster.tls_cert_file": "/c"},
     "security.policy_file": {"security.api_keys": True},
     **{name: {"security.token.key_file": "/k"} for name in CATALOGUE if name.startswith("security.token.")},
 }
@@ -162,7 +169,12 @@ def test_what_is_printed_can_be_read_again_and_shows_no_secret(tmp_path: Path) -
         for name, setting in CATALOGUE.items()
         if setting.type is not Path and name != "security.token.algorithm"
     ]
-    given += ["network.tls_cert=/c", "network.tls_key=/k", f"security.token.key_file={secret}"]
+    given += [
+        "cluster.password_file=/p",
+        "network.tls_cert=/c",
+        "network.tls_key=/k",
+        f"security.token.key_file={secret}",
+    ]
     before = configure(from_assignments(given))
     text = "\n".join(before.lines())
     assert "a secret" not in text

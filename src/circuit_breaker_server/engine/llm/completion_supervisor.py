@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import deque
 from typing import Final, final
 
 import msgspec
@@ -33,6 +34,8 @@ __all__ = ["CompletionSupervisor"]
 
 _PAUSE_SECONDS: Final = 0.5
 """Before the end of a completion is recorded again, where the log could not be written."""
+_MAX_OPEN: Final = 1_000
+"""Requests that may be in the log or not, as a broker went away while they were appended."""
 
 _log = get_logger("llm")
 
@@ -90,6 +93,7 @@ class CompletionSupervisor:
         )
         self._completion_seconds = limits.completion_seconds
         self._requests: dict[str, _Request] = {}
+        self._open: deque[str] = deque()
         self._running: set[asyncio.Task[Committed[Value]]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -151,7 +155,7 @@ class CompletionSupervisor:
             streaming=bool(given.stream),
             asked_by=ORIGIN.get().principal,
         )
-        record_id, request = self._appender.record_id(), _Request(given, payer, route)
+        record_id, request = self._appender.effect_id(), _Request(given, payer, route)
         self._requests[record_id] = request
         try:
             await self._appender.append_own(
@@ -162,8 +166,12 @@ class CompletionSupervisor:
                 record_id=record_id,
                 effect=Effect(None),
             )
-        except EngineError:
-            self._requests.pop(record_id, None)
+        except EngineError as error:
+            if error.may_have_happened:
+                # The tail may deliver the record later: it then begins as any other.
+                self._keep_open(record_id)
+            elif self._requests.get(record_id) is request:
+                del self._requests[record_id]
             raise
         if request.run is None:
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: the completion was not begun")
@@ -173,6 +181,11 @@ class CompletionSupervisor:
         return request.run.result()
 
     # -------------------------------------------------------------------------------------------------------
+
+    def _keep_open(self, record_id: str) -> None:
+        self._open.append(record_id)
+        if len(self._open) > _MAX_OPEN:
+            self._requests.pop(self._open.popleft(), None)
 
     def _ended(self, request_id: str, task: asyncio.Task[Committed[Value]]) -> None:
         self._running.discard(task)

@@ -22,6 +22,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Final, final
 
 from circuit_breaker_server.log.event_log import (
+    AppendOutcomeUnknown,
     ExpectationFailed,
     LogError,
     LogWriteError,
@@ -34,7 +35,6 @@ from circuit_breaker_server.log.jetstream.errors import (
     DUPLICATE_IN_BATCH,
     WRONG_SEQUENCE,
     ApiError,
-    AppendOutcomeUnknown,
     BrokerUnavailable,
 )
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
@@ -79,6 +79,7 @@ class Appender:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._sender: asyncio.Task[None] | None = None
+        self._has_unknown = False
         self._alone: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -138,6 +139,7 @@ class Appender:
     def _expire(self, append: Append) -> None:
         text = f"{self._streams.name}: cannot append to {append.record.subject}: {append.problem}"
         if append.is_uncertain:
+            self._has_unknown = True
             self._settle(
                 append,
                 AppendOutcomeUnknown(f"{text}; it may be in the log, append it again with the same id"),
@@ -152,6 +154,11 @@ class Appender:
             await self._is_waiting.wait()
             # Not at once: what else is appended in this turn of the loop belongs to the same group.
             await asyncio.sleep(0)
+            if self._has_unknown:
+                # An append that comes again with the id of one whose outcome is unknown is settled by the
+                # tail, if that was stored: it must not be sent before the tail has caught up.
+                self._has_unknown = not await self._catch_up()
+                continue
             group = self._take_group()
             if not self._waiting:
                 self._is_waiting.clear()
@@ -213,12 +220,15 @@ class Appender:
         if self._waiting:
             self._is_waiting.set()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self) -> bool:
+        """Wait until the tail has delivered what the stream holds now; tell whether it has."""
         await self._broker.pause(self._patience_seconds)
         with contextlib.suppress(ApiError, BrokerUnavailable, TimeoutError):
             state = await self._streams.state(patience_seconds=self._patience_seconds)
             async with asyncio.timeout(self._patience_seconds):
                 await self._recent.wait_for(state.last_offset)
+                return True
+        return False
 
     async def _publish_batch(self, group: Sequence[Append]) -> None:
         batch_id, last = secrets.token_hex(16), len(group)

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.log.jetstream.credentials import NO_CREDENTIALS, Credentials
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.logs import get_logger
 
@@ -43,6 +44,32 @@ def status_of(message: Msg) -> str | None:
 
 
 @final
+class _Client(NatsClient):
+    """The client of nats-py, which names our key and insists on TLS where it is wanted."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+        if credentials.key is not None and credentials.jwt is None:
+            # nats-py 2.16 sets it from files only, and needs the package nkeys for it.
+            self._public_nkey = credentials.key.public
+
+    async def close_transport(self) -> None:
+        """Close the socket that nats-py 2.16 leaves open where connecting was cancelled."""
+        transport = self._transport
+        if transport is not None:
+            transport.close()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(0)
+
+    def _connect_command(self) -> bytes:
+        # nats-py would sign in without TLS at a server that offers none.
+        if self._credentials.requires_tls and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
+        command: bytes = super()._connect_command()
+        return command
+
+
+@final
 class Broker:
     """One connection, made again whenever it is lost.
 
@@ -55,11 +82,14 @@ class Broker:
     :ivar url: the servers, without passwords, for error messages.
     """
 
-    def __init__(self, servers: list[str]) -> None:
+    def __init__(self, servers: list[str], credentials: Credentials = NO_CREDENTIALS) -> None:
         """Name the servers; use :meth:`open`."""
+        self._credentials = credentials
         self.url = ", ".join(server.rpartition("@")[2] for server in servers)
         self._servers = servers
-        self._client = NatsClient()
+        self._client = _Client(credentials)
+        self._opening: asyncio.Timeout | None = None
+        self._refusals = 0
         self._inbox = ""
         self._tokens = itertools.count()
         self._answers: dict[str, asyncio.Queue[Msg | Exception]] = {}
@@ -68,19 +98,23 @@ class Broker:
         self._last_error: Exception | None = None
 
     @classmethod
-    async def open(cls, url: str, *, timeout_seconds: float) -> Broker:
+    async def open(
+        cls, url: str, *, timeout_seconds: float, credentials: Credentials = NO_CREDENTIALS
+    ) -> Broker:
         """Connect to one of the servers of a URL; several URLs are separated by commas.
 
         :raises LogError: none answers in time, or the user is refused.
         """
         servers = [part.strip() for part in url.split(",") if part.strip()]
-        broker = cls(servers)
+        broker = cls(servers, credentials)
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout(timeout_seconds) as broker._opening:
                 await broker._connect()
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             await broker.aclose()
             reason = str(broker._last_error or error) or "no answer in time"
+            if broker._refusals:
+                reason = f"the broker refuses the credentials ({reason}); check cluster.user and its files"
             raise LogError(f"{broker.url}: cannot connect to NATS: {reason}") from error
         except BaseException:
             await broker.aclose()
@@ -88,8 +122,16 @@ class Broker:
         return broker
 
     async def _connect(self) -> None:
+        credentials = self._credentials
+        key, jwt = credentials.key, credentials.jwt
         await self._client.connect(
             self._servers,
+            user=credentials.user,
+            password=credentials.password,
+            token=credentials.token,
+            signature_cb=None if key is None else lambda nonce: key.sign(nonce.encode()),
+            user_jwt_cb=None if jwt is None else jwt.encode,
+            tls=credentials.tls,
             name="circuit-breaker",
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]
@@ -105,6 +147,7 @@ class Broker:
         self._inbox = self._client.new_inbox()
         await self.subscribe(f"{self._inbox}.*", self._answered)
         self._connected.set()
+        self._opening = None
 
     @property
     def max_payload_bytes(self) -> int:
@@ -252,6 +295,7 @@ class Broker:
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._client.close()
         await self._end_reconnecting()
+        await self._client.close_transport()
 
     async def _end_reconnecting(self) -> None:
         # nats-py 2.16 cancels this task and does not wait for it, and the task can swallow the cancellation.
@@ -277,6 +321,11 @@ class Broker:
     async def _failed(self, error: Exception) -> None:
         self._last_error = error
         text = str(error)
+        if self._opening is not None and "authorization" in text.lower():
+            self._refusals += 1
+            if self._refusals >= len(self._servers):
+                # Trying again would give the same answer until the time is up.
+                self._opening.reschedule(asyncio.get_running_loop().time())
         if "permissions violation" in text.lower():
             # The server names the subject, not the request: the requests under way cannot wait for answers.
             self._fail_all(ApiError(403, 0, text))

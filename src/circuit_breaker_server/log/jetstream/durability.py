@@ -34,7 +34,8 @@ async def check_sync(monitoring_url: str | None, *, where: str) -> None:
             "broker_sync_unknown",
             stream=where,
             advice="it has one replica: its server must run with `sync_interval: always`, or a power cut "
-            "loses acknowledged records; name its monitoring port to have this checked",
+            "loses acknowledged records; name its monitoring port (cluster.monitoring_url) to have this "
+            "checked",
         )
         return
     try:

@@ -20,6 +20,7 @@ __all__ = [
     "EXPECTED_HEADER",
     "MAX_SUBJECT_BYTES",
     "headers_of",
+    "headers_of_copy",
     "headers_of_leader",
     "record_from_delivery",
     "record_from_direct_get",
@@ -51,6 +52,11 @@ def headers_of(record: NewRecord, *, expected: int | None, deduplicated: bool = 
     if expected is not None:
         headers[EXPECTED_HEADER] = str(expected)
     return headers
+
+
+def headers_of_copy(record: Record) -> dict[str, str]:
+    """Return the headers of a record that is copied from another log."""
+    return {_ID_HEADER: record.id, DEDUPLICATION_HEADER: record.id, _TIME_HEADER: str(record.time_ms)}
 
 
 def record_from_delivery(message: Msg, prefix: str, *, offset: int, time_ns: int) -> Record | None:

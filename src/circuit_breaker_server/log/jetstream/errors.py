@@ -1,10 +1,8 @@
-"""Errors between the files of this package, and the one that a caller may meet beyond the port's."""
+"""Errors between the files of this package."""
 
 from __future__ import annotations
 
 from typing import Final
-
-from circuit_breaker_server.log.event_log import LogWriteError
 
 __all__ = [
     "DUPLICATE_IN_BATCH",
@@ -12,7 +10,6 @@ __all__ = [
     "STREAM_EXISTS",
     "WRONG_SEQUENCE",
     "ApiError",
-    "AppendOutcomeUnknown",
     "BrokerUnavailable",
 ]
 
@@ -56,10 +53,3 @@ class ApiError(Exception):
     def is_temporary(self) -> bool:
         """Whether the same request may succeed a moment later: no leader, no quorum, servers starting."""
         return self.code == 503 or self.error_code == _NO_PEERS
-
-
-class AppendOutcomeUnknown(LogWriteError):
-    """The broker went away after the record was sent, and did not come back in time.
-
-    The record may be in the log; appending it again, with the same id and expectation, settles it.
-    """

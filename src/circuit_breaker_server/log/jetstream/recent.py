@@ -43,7 +43,8 @@ class RecentRecords:
     """Follow the tail.
 
     :ivar first_offset: of the first kept record, as this process knows it.
-    :ivar last_offset: the tail has delivered every record up to it.
+    :ivar last_offset: the tail has delivered every record up to it; a message there may be none of ours.
+    :ivar last_record: the offset of the last record that the tail has delivered.
 
     Example::
 
@@ -52,8 +53,16 @@ class RecentRecords:
         await recent.wait_for(17)
     """
 
-    def __init__(self, *, first_offset: int, last_offset: int, remembered: int = _REMEMBERED) -> None:
-        """Begin at the bounds of the log."""
+    def __init__(
+        self,
+        *,
+        first_offset: int,
+        last_offset: int,
+        last_record: int | None = None,
+        remembered: int = _REMEMBERED,
+    ) -> None:
+        """Begin at the bounds of the log; without ``last_record`` its last message is a record."""
+        self.last_record = last_offset if last_record is None else last_record
         self.first_offset = first_offset
         self.last_offset = last_offset
         self._ids: _Generations[str] = _Generations(remembered)
@@ -66,6 +75,8 @@ class RecentRecords:
         for record in records:
             self._ids.put(record.id, record.offset)
             self._subjects.put(record.subject, record.offset)
+        if records:
+            self.last_record = records[-1].offset
         self.last_offset = last_offset
 
     def wake(self) -> None:

@@ -158,6 +158,17 @@ class Snapshots:
         except (ApiError, BrokerUnavailable) as error:
             raise LogWriteError(f"{self._streams.state_name}: cannot trim: {error}") from error
 
+    async def try_write(self) -> bool:
+        """Write a message that means nothing, and remove the one before it; tell whether that has worked."""
+        subject = f"{self._streams.state_name}.touch"
+        try:
+            message = await self._broker.request(subject, b"", timeout_seconds=_ANSWER_SECONDS)
+            check_api(message.data)
+            await self._purge({"filter": subject, "keep": 1})
+        except (ApiError, BrokerUnavailable):
+            return False
+        return True
+
     def _refuse_backwards(self, offset: int) -> None:
         if offset < self.offset:
             raise ValueError(f"the snapshot is at {self.offset}: it does not go back to {offset}")

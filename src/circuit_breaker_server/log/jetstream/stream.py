@@ -27,6 +27,8 @@ from circuit_breaker_server.log.jetstream.errors import (
 __all__ = ["StreamState", "Streams"]
 
 _FORMAT: Final = "1"
+# In place of the format while a log is copied into the streams: no version serves it.
+_COPYING: Final = "copying"
 _FORMAT_KEY: Final = "circuit-breaker-format"
 _EPOCH_KEY: Final = "circuit-breaker-epoch"
 _DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
@@ -96,10 +98,13 @@ class Streams:
         self.replicas = 1
         self.is_atomic = False
 
-    async def prepare(self, *, replicas: int, monitoring_url: str | None = None) -> StreamState:
+    async def prepare(
+        self, *, replicas: int, monitoring_url: str | None = None, makes_streams: bool = True
+    ) -> StreamState:
         """Make the streams that are missing, check both, and return the bounds of the log.
 
-        ``replicas`` counts for streams that are made now. ``monitoring_url`` is the server's monitoring port:
+        ``replicas`` counts for streams that are made now; none is made without ``makes_streams``.
+        ``monitoring_url`` is the server's monitoring port:
         with one replica, it tells whether the server syncs what it acknowledges.
 
         :raises LogCorruptError: the log has a format that this version cannot read.
@@ -109,6 +114,8 @@ class Streams:
         try:
             self._check_server()
             await self._check_jetstream()
+            if not makes_streams:
+                await self._require()
             info = await self._ensure(self.name, replicas)
             state = await self._ensure(self.state_name, replicas)
         except ApiError as error:
@@ -120,6 +127,8 @@ class Streams:
         metadata = info["config"].get("metadata") or {}
         if metadata.get(_FORMAT_KEY) is None or not _is_epoch(metadata.get(_EPOCH_KEY, "")):
             raise LogError(f"{where}: it was not made by this program; choose another name")
+        if metadata[_FORMAT_KEY] == _COPYING:
+            raise LogError(f"{where}: a copy into it is not finished; run `circuit-breaker log copy` again")
         if metadata[_FORMAT_KEY] != _FORMAT:
             raise LogCorruptError(
                 f"{where}: its format is {metadata[_FORMAT_KEY]!r}, this version reads {_FORMAT!r}"
@@ -131,6 +140,71 @@ class Streams:
         if self.replicas == 1:
             await check_sync(monitoring_url, where=where)
         return _state(info)
+
+    async def _require(self) -> None:
+        if await self._info(self.name) is None:
+            raise LogError(
+                f"{self._broker.url}: has no stream {self.name}; name the log's with cluster.stream"
+            )
+
+    async def _info(self, name: str) -> Json | None:
+        try:
+            return await self._broker.api_patiently(f"STREAM.INFO.{name}", {}, patience_seconds=8.0)
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+
+    async def prepare_copy(self, *, replicas: int, epoch: str, first_offset: int) -> StreamState:
+        """Make streams for a copy of a log, or find those in which one was begun; return their bounds.
+
+        Streams that are empty are made anew.
+
+        :raises LogError: there is another log, or the servers cannot be used.
+        """
+        where = f"{self._broker.url}, stream {self.name}"
+        try:
+            self._check_server()
+            await self._check_jetstream()
+            found = await self._info(self.name)
+            if found is not None and int(found["state"]["last_seq"]) == 0:
+                await self._delete_streams()
+                found = None
+            if found is None:
+                metadata = {_FORMAT_KEY: _COPYING, _EPOCH_KEY: epoch}
+                found = await self._create(self.name, replicas, metadata, first_offset=first_offset)
+            metadata = found["config"].get("metadata") or {}
+            if metadata.get(_FORMAT_KEY) != _COPYING or metadata.get(_EPOCH_KEY) != epoch:
+                raise LogError(
+                    f"{where}: is not empty, and not the beginning of a copy of this log; name another one "
+                    "with cluster.stream"
+                )
+            self._check_shape(self.name, found["config"])
+            state = await self._ensure(self.state_name, replicas)
+            self._check_shape(self.state_name, state["config"])
+        except ApiError as error:
+            raise LogError(f"{where}: {_advice(error)}") from error
+        except BrokerUnavailable as error:
+            raise LogError(f"{where}: {error}") from error
+        self.epoch = epoch
+        self.replicas = found["config"]["num_replicas"]
+        return _state(found)
+
+    async def _delete_streams(self) -> None:
+        await self._broker.api(f"STREAM.DELETE.{self.name}", {})
+        if await self._info(self.state_name) is not None:
+            await self._broker.api(f"STREAM.DELETE.{self.state_name}", {})
+
+    async def finish_copy(self) -> None:
+        """Let the log be served.
+
+        :raises ApiError: the leader refuses.
+        :raises BrokerUnavailable: it does not answer.
+        """
+        info = await self._broker.api_patiently(f"STREAM.INFO.{self.name}", {}, patience_seconds=8.0)
+        config = info["config"]
+        config["metadata"] = {**config["metadata"], _FORMAT_KEY: _FORMAT}
+        await self._broker.api_patiently(f"STREAM.UPDATE.{self.name}", config, patience_seconds=10.0)
 
     async def state(self, *, patience_seconds: float) -> StreamState:
         """Ask the leader for the bounds of the log.
@@ -187,11 +261,15 @@ class Streams:
             ) from error
 
     async def _ensure(self, name: str, replicas: int) -> Json:
-        try:
-            return await self._broker.api_patiently(f"STREAM.INFO.{name}", {}, patience_seconds=8.0)
-        except ApiError as error:
-            if error.code != NOT_FOUND:
-                raise
+        info = await self._info(name)
+        if info is not None:
+            return info
+        metadata = {_FORMAT_KEY: _FORMAT, _EPOCH_KEY: secrets.token_hex(8)}
+        return await self._create(name, replicas, metadata)
+
+    async def _create(
+        self, name: str, replicas: int, metadata: dict[str, str], *, first_offset: int = 1
+    ) -> Json:
         config: Json = {
             "name": name,
             "subjects": [f"{name}.>"],
@@ -201,8 +279,10 @@ class Streams:
             "num_replicas": replicas,
             "allow_direct": True,
             "duplicate_window": _DUPLICATE_WINDOW_NS,
-            "metadata": {_FORMAT_KEY: _FORMAT, _EPOCH_KEY: secrets.token_hex(8)},
+            "metadata": metadata,
         }
+        if first_offset > 1:
+            config["first_seq"] = first_offset
         if self._broker.server_version >= _ATOMIC_SINCE:
             config["allow_atomic"] = True
         try:

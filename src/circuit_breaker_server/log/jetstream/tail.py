@@ -45,6 +45,8 @@ _HEARTBEAT, _PULL_ENDED, _MAYBE_LOST = "100", ("404", "408"), "409"
 class Tail:
     """Deliver each record behind an offset once, in order.
 
+    :ivar is_following: whether records arrive as they are appended; false while the consumer is replaced.
+
     Example::
 
         tail = Tail(broker, streams, after=log_end, deliver=fold, fail=report)
@@ -75,6 +77,7 @@ class Tail:
         self._task: asyncio.Task[None] | None = None
         self._consumer: _Consumer | None = None
         self._short_answers = 0
+        self.is_following = True
         broker.on_reconnect(self._reconnected)
 
     def start(self) -> None:
@@ -103,12 +106,14 @@ class Tail:
                     return
                 await consumer.open()
                 self._consumer = consumer
+                self.is_following = True
                 reason = await consumer.wait_until_lost()
                 logger.info("tail_begins_again", stream=self._streams.name, reason=reason)
             except (ApiError, BrokerUnavailable) as error:
                 logger.info("tail_cannot_begin", stream=self._streams.name, reason=str(error))
                 await self._pause()
             finally:
+                self.is_following = False
                 self._consumer = None
                 await consumer.aclose()
 

@@ -28,6 +28,7 @@ class Log:
     append_failed: bool = False
     last_offset: int = 7
     is_writable: bool = False
+    outage: str | None = None
     tries: int = 0
 
     async def try_write(self) -> bool:

@@ -140,6 +140,18 @@ async def test_the_echo_stops_where_it_is_told(
     assert part(value, "usage", dict)["completionTokens"] == tokens
 
 
+async def test_a_completion_whose_request_is_stored_late_is_begun_and_ends() -> None:
+    log = MemoryLog()
+    async with running(log) as engine:
+        log.is_away = True
+        with pytest.raises(EngineError, match="may have happened") as lost:
+            await engine.llm.complete(ask(stream=True, requestId="r1", user="ada"))
+        assert lost.value.may_have_happened
+        log.come_back()
+        await log.until(lambda: "STREAM_END" in types(log))
+    assert types(log) == ["STREAM_START", *["CONTENT_DELTA"] * 3, "STREAM_END"]
+
+
 async def test_an_id_is_used_once() -> None:
     async with running(MemoryLog()) as engine:
         await engine.llm.complete(ask(requestId="r1"))

@@ -8,9 +8,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from circuit_breaker_sdk.testing import Direction
-from circuit_breaker_server.log.event_log import LogWriteError, Record
+from circuit_breaker_server.log.event_log import AppendOutcomeUnknown, LogWriteError, Record
 from circuit_breaker_server.log.jetstream import tail
-from circuit_breaker_server.log.jetstream.errors import AppendOutcomeUnknown
 from tests.conformance.nats_server import NatsServer
 from tests.server.log.jetstream.log_stage import (
     Watch,

@@ -56,7 +56,9 @@ async def test_two_nodes_that_write_to_one_subject_take_turns(cluster: NatsClust
                 assert log.last_offset >= outcome.actual, "the caller can decide once more"
 
     async with opened(cluster.url, replicas=3) as one, opened(cluster.servers[1].url) as two:
+        counted = Watch(one)
         await asyncio.gather(*map(count_up, [one, two, one, two]))
+        await counted.until(lambda found: len(found) >= 100)  # some of them are by the other node
         records = await everything(one)
         assert len(records) == 100
         seen = Watch(two)

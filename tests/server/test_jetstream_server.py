@@ -1,0 +1,181 @@
+"""A whole server whose event log is on a real broker: it resumes, and outlives the broker's absence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from circuit_breaker_sdk import Client
+from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_server import ClusterSettings, Server, ServerSettings, ServerStartError
+from tests.conformance.nats_server import NatsServer
+from tests.server.log.jetstream.log_stage import api, connected
+from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
+from tests.server.site import Site, site
+
+AWAY = "the event log's broker is away"
+
+
+@pytest.fixture(name="broker")
+def _broker(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        yield broker
+
+
+def on(broker: NatsServer, **more: float) -> ClusterSettings:
+    return ClusterSettings(urls=(broker.url,), **more)  # type: ignore[arg-type]  # the test's numbers
+
+
+async def restart(broker: NatsServer) -> None:
+    broker.kill()
+    broker.start()
+    await asyncio.to_thread(broker.wait_until_healthy)
+
+
+async def reasons(running: Site) -> list[str]:
+    async with running.http.get(running.root + "/health/ready") as answer:
+        body = msgspec.json.decode(await answer.read(), type=dict[str, object])
+        return msgspec.convert(body.get("reasons", []), list[str])
+
+
+async def until_ready(running: Site) -> None:
+    async with asyncio.timeout(30):
+        while await reasons(running):  # each look is a request
+            continue
+
+
+async def test_a_cursor_outlives_the_server_and_the_broker(tmp_path: Path, broker: NatsServer) -> None:
+    async with site(tmp_path / "data", cluster=on(broker)) as running:
+        workflow, start = await running.made(CREATE_WORKFLOW, WORKFLOW)
+        resource, _ = await running.made(CREATE_RESOURCE, {"workflowId": workflow})
+        client = await running.open()
+        await client.init()
+        client.subscribe("1", EVENTS, {"id": workflow})
+        await client.live("1")
+        await running.made(EXECUTE, {"resourceId": resource, "activityId": "ping"})
+        live = [await client.receive_bytes() for _ in range(2)]
+        await restart(broker)
+        await until_ready(running)
+        await running.made(EXECUTE, {"resourceId": resource, "activityId": "pong"})
+        live += [await client.receive_bytes() for _ in range(2)]
+    assert not (tmp_path / "data" / "events.db").exists()
+    await restart(broker)
+    async with site(tmp_path / "data", cluster=on(broker)) as running:
+        client = await running.open()
+        await client.init()
+        client.subscribe("1", EVENTS, {"id": workflow}, after=start)
+        assert await client.live("1") == start
+        created = await client.next_of("1")
+        assert created["data"]["workflowEvents"]["eventType"] == "RESOURCE_CREATED"
+        again = [await client.receive_bytes() for _ in range(4)]
+        # The first event after a subscribe is the subscriber's own in one thing: the cursor before it.
+        assert again[1:] == live[1:]
+
+
+async def test_without_a_broker_queries_answer_and_mutations_are_unavailable(
+    tmp_path: Path, broker: NatsServer
+) -> None:
+    async with site(tmp_path / "data", cluster=on(broker, write_patience_seconds=0.3)) as running:
+        workflow, _ = await running.made(CREATE_WORKFLOW, WORKFLOW)
+        client = await running.open()
+        await client.init()
+        client.subscribe("1", EVENTS, {"id": workflow})
+        await client.live("1")
+        broker.kill()
+        refused = await running.post(CREATE_RESOURCE, {"input": {"workflowId": workflow}})
+        assert '"UNAVAILABLE"' in msgspec.json.encode(refused).decode()
+        assert await reasons(running) == [AWAY]
+        assert await running.post("{ health }") == {"data": {"health": "ok"}}
+        broker.start()
+        await asyncio.to_thread(broker.wait_until_healthy)
+        await until_ready(running)
+        await running.made(CREATE_RESOURCE, {"workflowId": workflow})
+        created = await client.next_of("1")
+        assert created["data"]["workflowEvents"]["eventType"] == "RESOURCE_CREATED", "it stayed up"
+
+
+async def test_a_mutation_waits_for_the_broker(tmp_path: Path, broker: NatsServer) -> None:
+    async with site(tmp_path / "data", cluster=on(broker)) as running:
+        broker.kill()
+        made = asyncio.create_task(running.made(CREATE_WORKFLOW, WORKFLOW))
+        await asyncio.sleep(0)
+        broker.start()
+        workflow, _ = await made
+        await running.made(CREATE_RESOURCE, {"workflowId": workflow})
+
+
+async def test_a_server_whose_stream_is_replaced_stops(tmp_path: Path, broker: NatsServer) -> None:
+    settings = ServerSettings(data_dir=tmp_path / "data", port=0, log_level="critical", cluster=on(broker))
+    async with Server(settings) as server:
+        async with connected(broker.url) as client:
+            for name in ("events", "events-state"):
+                await api(client, f"STREAM.DELETE.{name}")
+            other = ServerSettings(
+                data_dir=tmp_path / "other", port=0, log_level="critical", cluster=on(broker)
+            )
+            async with Server(other):
+                await server.wait()
+        assert server.failure is not None
+        assert "replaced by another log" in server.failure
+
+
+async def test_a_message_of_another_program_at_the_end_of_the_stream_harms_nothing(
+    tmp_path: Path, broker: NatsServer
+) -> None:
+    async with connected(broker.url) as other:
+        for _ in range(2):
+            async with site(tmp_path / "data", cluster=on(broker), snapshot_every=1) as running:
+                await other.jetstream().publish("events.foreign", b"not ours")
+                await running.made(CREATE_WORKFLOW, WORKFLOW)
+                await other.jetstream().publish("events.foreign", b"not ours")
+                assert await reasons(running) == []
+            assert running.server.failure is None
+
+
+async def test_the_data_directory_has_one_server(tmp_path: Path, broker: NatsServer) -> None:
+    settings = ServerSettings(data_dir=tmp_path / "data", port=0, log_level="critical", cluster=on(broker))
+    async with Server(settings):
+        with pytest.raises(ServerStartError, match="in use by another process"):
+            await Server(settings).start()
+
+
+async def test_no_mutation_is_lost_or_doubled_while_the_broker_is_restarted_twice(
+    tmp_path: Path, broker: NatsServer
+) -> None:
+    count, lanes = 200, 8
+    settings = ServerSettings(data_dir=tmp_path / "data", port=0, log_level="critical", cluster=on(broker))
+    made: list[str] = []
+    progress = asyncio.Event()
+
+    async with Server(settings) as server, Client(server.url) as client:
+        workflow = await client.workflows.create_workflow(
+            name="w",
+            initial_state="a",
+            states=[StateInput(id="a", name="A")],
+            activities=[ActivityInput(id="go", from_states=["a"], to_state="a")],
+        )
+        updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow.id).subscribe()
+
+        async def create(lane: int) -> None:
+            for _ in range(lane, count, lanes):
+                made.append((await client.workflows.create_resource(workflow_id=workflow.id)).id)
+                progress.set()
+
+        async def break_twice() -> None:
+            for after in (count // 4, count // 2):
+                while len(made) < after:
+                    progress.clear()
+                    await progress.wait()
+                await restart(broker)
+
+        async with asyncio.timeout(120):
+            await asyncio.gather(break_twice(), *map(create, range(lanes)))
+            seen = [(await anext(updates)).id for _ in range(count)]
+        assert len(made) == len(set(made)) == count
+        assert sorted(seen) == sorted(made)
+        stored = [str(each["id"]) for each in server.engine.workflows.resources(workflow.id)]
+        assert sorted(stored) == sorted(made)
