@@ -64,6 +64,9 @@ async def test_a_cursor_outlives_the_server_and_the_broker(tmp_path: Path, broke
         await until_ready(running)
         await running.made(EXECUTE, {"resourceId": resource, "activityId": "pong"})
         live += [await client.receive_bytes() for _ in range(2)]
+        counts = running.server.instruments
+        assert sum(counts.group_records.counts) > 0
+        assert sum(counts.append_seconds.counts) == 4
     assert not (tmp_path / "data" / "events.db").exists()
     await restart(broker)
     async with site(tmp_path / "data", cluster=on(broker)) as running:
