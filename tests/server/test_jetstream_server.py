@@ -11,9 +11,11 @@ import pytest
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_sdk.testing import FaultProxy
+from circuit_breaker_sdk.testing.fault_proxy import Direction
 from circuit_breaker_server import ClusterSettings, Server, ServerSettings, ServerStartError
 from tests.conformance.nats_server import NatsServer
-from tests.server.log.jetstream.log_stage import api, connected
+from tests.server.log.jetstream.log_stage import api, connected, everything, opened
 from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, EVENTS, EXECUTE, WORKFLOW
 from tests.server.site import Site, site
 
@@ -62,6 +64,9 @@ async def test_a_cursor_outlives_the_server_and_the_broker(tmp_path: Path, broke
         await until_ready(running)
         await running.made(EXECUTE, {"resourceId": resource, "activityId": "pong"})
         live += [await client.receive_bytes() for _ in range(2)]
+        counts = running.server.instruments
+        assert sum(counts.group_records.counts) > 0
+        assert sum(counts.append_seconds.counts) == 4
     assert not (tmp_path / "data" / "events.db").exists()
     await restart(broker)
     async with site(tmp_path / "data", cluster=on(broker)) as running:
@@ -106,6 +111,36 @@ async def test_a_mutation_waits_for_the_broker(tmp_path: Path, broker: NatsServe
         broker.start()
         workflow, _ = await made
         await running.made(CREATE_RESOURCE, {"workflowId": workflow})
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_a_mutation_without_an_answer_of_the_broker_happens_once_under_its_key(
+    tmp_path: Path, broker: NatsServer, direction: Direction
+) -> None:
+    async with FaultProxy("127.0.0.1", broker.port) as proxy:
+        cluster = ClusterSettings(urls=(f"nats://127.0.0.1:{proxy.port}",), write_patience_seconds=0.3)
+        async with site(tmp_path / "data", cluster=cluster) as running:
+
+            async def send() -> tuple[str, bool]:
+                body = {"query": CREATE_WORKFLOW, "variables": {"input": WORKFLOW}}
+                headers = {"Idempotency-Key": "k"}
+                async with running.http.post(running.server.url, json=body, headers=headers) as answer:
+                    text = await answer.text()
+                    return text, '"errors"' in text
+
+            proxy.stall(direction)
+            text, is_refused = await send()
+            assert is_refused
+            assert '"mayHaveHappened":true' in text
+            proxy.cut()
+            proxy.flow()
+            while is_refused:  # the broker is being connected again
+                text, is_refused = await send()
+            assert (await send())[0] == text
+            (made,) = running.server.engine.workflows.workflows()
+            assert str(made["id"]) in text
+    async with opened(broker.url) as log:
+        assert len(await everything(log)) == 1
 
 
 async def test_a_server_whose_stream_is_replaced_stops(tmp_path: Path, broker: NatsServer) -> None:

@@ -18,7 +18,7 @@ import contextlib
 import random
 import secrets
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final, final
 
 from circuit_breaker_server.log.event_log import (
@@ -65,9 +65,19 @@ class Appender:
     """
 
     def __init__(
-        self, broker: Broker, streams: Streams, recent: RecentRecords, *, patience_seconds: float
+        self,
+        broker: Broker,
+        streams: Streams,
+        recent: RecentRecords,
+        *,
+        patience_seconds: float,
+        observe_group: Callable[[float], None] | None = None,
     ) -> None:
-        """Append by way of a connection; an append that is not settled in so many seconds fails."""
+        """Append by way of a connection; an append that is not settled in so many seconds fails.
+
+        ``observe_group`` is called with the number of records of each group that is sent.
+        """
+        self._observe_group = observe_group
         self._broker = broker
         self._streams = streams
         self._recent = recent
@@ -163,6 +173,8 @@ class Appender:
             if not self._waiting:
                 self._is_waiting.clear()
             if group:
+                if self._observe_group is not None:
+                    self._observe_group(len(group))
                 await self._send_group(group)
 
     def _take_group(self) -> list[Append]:

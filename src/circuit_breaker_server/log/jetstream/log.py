@@ -81,7 +81,13 @@ class JetStreamEventLog:
         self._snapshots = snapshots
         self._write_patience_seconds = write_patience_seconds
         self._instruments = instruments or Instruments()
-        self._appender = Appender(broker, streams, recent, patience_seconds=write_patience_seconds)
+        self._appender = Appender(
+            broker,
+            streams,
+            recent,
+            patience_seconds=write_patience_seconds,
+            observe_group=self._instruments.group_records.observe,
+        )
         self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
         self._sizes = BlockSizes(after=recent.last_offset)
         self._tail = Tail(broker, streams, after=recent.last_offset, deliver=self._deliver, fail=self._fail)
