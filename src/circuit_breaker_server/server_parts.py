@@ -224,7 +224,7 @@ async def start_gateway(
 def start_performance(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: SqliteEventLog,
+    log: EventLog,
     gateway: Gateway,
     instruments: Instruments,
 ) -> Performance:
