@@ -32,7 +32,8 @@ from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.system.interop.cells import Table
 from tests.system.interop.clients import run_clients
 from tests.system.interop.event_sources import run_event_sources
-from tests.system.interop.node import HERE, node, node_server
+from tests.system.interop.programs import HERE, Runtime, node
+from tests.system.interop.programs import server as run_server
 from tests.system.interop.servers import run_servers
 
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
@@ -42,7 +43,7 @@ _PATIENCE_SECONDS = 30.0
 @contextlib.asynccontextmanager
 async def graphql_ws_server() -> AsyncIterator[str]:
     """Run graphql-ws on Node."""
-    async with node_server("websocket_server.mjs", "graphql-ws", "0") as port:
+    async with run_server(Runtime.NODE, "websocket_server.mjs", "graphql-ws", "0") as port:
         yield f"http://127.0.0.1:{port}/graphql"
 
 

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from circuit_breaker_server import Server, ServerSettings
 from tests.system.interop.cells import NotPossible, Table, require, until
-from tests.system.interop.node import HERE, Heard, node_client
 from tests.system.interop.our_server import UPDATES, World, world_of
+from tests.system.interop.programs import HERE, Heard, Runtime, client
 
 __all__ = ["run_event_sources"]
 
@@ -125,7 +125,7 @@ async def _page() -> AsyncIterator[_Page]:
 
 
 def _in_node(*urls: str) -> AbstractAsyncContextManager[Heard]:
-    return node_client("event_source_client.mjs", *urls)
+    return client(Runtime.NODE, "event_source_client.mjs", *urls)
 
 
 _Open = Callable[..., AbstractAsyncContextManager[Heard]]
