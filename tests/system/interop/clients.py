@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +104,21 @@ _PEERS: Final = (
         keeps_connection=True,
         impossible=_PARSES,
     ),
+    _Peer(
+        name="hasura/go-graphql-client",
+        command=("client", "graphql-ws"),
+        runtime=Runtime.GO,
+        query_method="POST",
+        keeps_connection=True,
+    ),
+    _Peer(
+        name="hasura/go-graphql-client, legacy protocol",
+        command=("client", "subscriptions-transport-ws"),
+        runtime=Runtime.GO,
+        query_method="POST",
+        keeps_connection=True,
+    ),
+    _Peer(name="graphql-ws-client", command=("client",), runtime=Runtime.RUST, keeps_connection=True),
 )
 
 
@@ -329,9 +344,11 @@ async def _run(scenario: str, stage: _Stage) -> None:
     await _SCENARIOS[scenario](stage)
 
 
-async def run_clients(table: Table) -> None:
-    """Run all scenarios with each client."""
+async def run_clients(table: Table, runtimes: Collection[Runtime]) -> None:
+    """Run all scenarios with each client on one of the runtimes."""
     for peer in _PEERS:
+        if peer.runtime not in runtimes:
+            continue
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:
             server = ServerProcess(Path(directory), settings=_SETTINGS, measures_holds=False)
             await server.start()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import final
@@ -159,7 +159,7 @@ async def _unknown_field(world: World, opened: _Open) -> None:
         await until(lambda: len(heard.payloads("1")) >= 3, "the neighbour gets no events")
 
 
-async def run_event_sources(table: Table) -> None:
+async def run_event_sources(table: Table, _runtimes: Collection[Runtime]) -> None:
     """Run the scenarios in a page and in Node."""
     async with _page() as page:
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:

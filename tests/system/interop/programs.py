@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, final
 
+from tests.system.interop.toolchains import binaries
+
 __all__ = ["HERE", "Heard", "ProgramClient", "Runtime", "client", "node", "server"]
 
 HERE = Path(__file__).parent
@@ -41,7 +43,7 @@ def _command(runtime: Runtime, program: str) -> list[str]:
         return [node(), program]
     if runtime is Runtime.PYTHON:
         return [sys.executable, "-m", f"tests.system.interop.{program}"]
-    raise ValueError(runtime)
+    return [str(binaries(runtime.value) / program)]
 
 
 def _directory(runtime: Runtime) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, final
@@ -57,6 +57,8 @@ class _Peer:
     :ivar closes_at_syntax_errors: it closes the connection over a document that cannot be parsed, so that the
         neighbour begins anew.
     :ivar refusal: its text where it refuses a ``connection_init``; ``None``: its program refuses none.
+    :ivar syntax_error: a part of its text about a document that cannot be parsed.
+    :ivar missing_variable: a part of its text about a variable that is not given.
     :ivar impossible: why a scenario cannot be run, by the scenario's name.
     """
 
@@ -71,6 +73,8 @@ class _Peer:
     shares_streams: bool = False
     closes_at_syntax_errors: bool = False
     refusal: str | None = None
+    syntax_error: str = "Syntax Error"
+    missing_variable: str = "$upto"
     impossible: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, port: int) -> AbstractAsyncContextManager[int]:
@@ -85,6 +89,18 @@ class _Peer:
 
 _SSE: Final[dict[str, Any]] = {"transport": TransportKind.SSE, "settings": {"transports": ("sse",)}}
 _UNVALIDATED: Final = "it does not validate subscriptions: it leaves an unknown field out of each event"
+_GQLGEN: Final[dict[str, Any]] = {
+    "program": "server",
+    "runtime": Runtime.GO,
+    "syntax_error": "Expected Name, found <EOF>",
+    "missing_variable": "must be defined",
+}
+_ASYNC_GRAPHQL: Final[dict[str, Any]] = {
+    "program": "server",
+    "runtime": Runtime.RUST,
+    "syntax_error": "expected",
+    "missing_variable": "upto",
+}
 _PEERS: Final = (
     _Peer(
         name="graphql-sse, single connection",
@@ -147,6 +163,11 @@ _PEERS: Final = (
         refusal="Forbidden",
         impossible={"an unknown field": _UNVALIDATED},
     ),
+    _Peer(name="gqlgen", refusal="not you", **_GQLGEN),
+    _Peer(name="gqlgen, legacy protocol", is_legacy=True, refusal="not you", **_GQLGEN),
+    _Peer(name="gqlgen, server-sent events", **_GQLGEN, **_SSE),
+    _Peer(name="async-graphql", refusal="not you", **_ASYNC_GRAPHQL),
+    _Peer(name="async-graphql, legacy protocol", is_legacy=True, refusal="not you", **_ASYNC_GRAPHQL),
 )
 
 
@@ -248,11 +269,11 @@ async def _unknown_field(stage: _Stage) -> None:
 
 
 async def _missing_variable(stage: _Stage) -> None:
-    await _refused(stage, _TICKS, "$upto")
+    await _refused(stage, _TICKS, stage.peer.missing_variable)
 
 
 async def _syntax_error(stage: _Stage) -> None:
-    await _refused(stage, "subscription {", "Syntax Error")
+    await _refused(stage, "subscription {", stage.peer.syntax_error)
 
 
 async def _refused(stage: _Stage, document: str, text: str) -> None:
@@ -385,9 +406,11 @@ async def _run(scenario: str, stage: _Stage) -> None:
     await _SCENARIOS[scenario](stage)
 
 
-async def run_servers(table: Table) -> None:
-    """Run all scenarios with each server."""
+async def run_servers(table: Table, runtimes: Collection[Runtime]) -> None:
+    """Run all scenarios with each server on one of the runtimes."""
     for peer in _PEERS:
+        if peer.runtime not in runtimes:
+            continue
         server = _Server(peer)
         await server.start()
         try:
