@@ -51,6 +51,7 @@ def build(without: Sequence[str]) -> list[str]:
         line: dict[str, object]
         try:
             _require_wanted(toolchain, without)
+            sys.stderr.write(f"building the peers in {toolchain}: minutes for the first time …\n")
             steps()
         except _LeftOut as error:
             line = {"toolchain": toolchain, "outcome": f"left out ({error})"}
