@@ -100,7 +100,9 @@ func main() {
 			defer told.Unlock()
 			told.Inits = append(told.Inits, init)
 			if init["refuse"] == true {
-				return ctx, nil, errors.New("not you")
+				// By default it closes with 1000, as for a connection that ends well.
+				ctx = transport.AppendCloseReason(transport.WithWebsocketCloseCode(ctx, 4403), "Forbidden")
+				return ctx, nil, errors.New("Forbidden")
 			}
 			return ctx, nil, nil
 		},
