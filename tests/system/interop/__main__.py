@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -32,8 +32,10 @@ from tests.integration.strawberry_server import TickEvent, strawberry_server
 from tests.system.interop.cells import Table
 from tests.system.interop.clients import run_clients
 from tests.system.interop.event_sources import run_event_sources
-from tests.system.interop.node import HERE, node, node_server
+from tests.system.interop.programs import HERE, Runtime, node
+from tests.system.interop.programs import server as run_server
 from tests.system.interop.servers import run_servers
+from tests.system.interop.toolchains import TOOLCHAINS, build
 
 _DOCUMENT = "subscription($upto: Int!) { ticks(upto: $upto) { number label } }"
 _PATIENCE_SECONDS = 30.0
@@ -42,7 +44,7 @@ _PATIENCE_SECONDS = 30.0
 @contextlib.asynccontextmanager
 async def graphql_ws_server() -> AsyncIterator[str]:
     """Run graphql-ws on Node."""
-    async with node_server("websocket_server.mjs", "graphql-ws", "0") as port:
+    async with run_server(Runtime.NODE, "websocket_server.mjs", "graphql-ws", "0") as port:
         yield f"http://127.0.0.1:{port}/graphql"
 
 
@@ -148,11 +150,12 @@ def _packages() -> list[str]:
 _CELLS = (run_clients, run_event_sources, run_servers)
 
 
-async def in_cells() -> bool:
+async def in_cells(toolchains: Collection[str]) -> bool:
     """Run the cells, each printed; tell whether none failed."""
     table = Table()
+    runtimes = {Runtime.NODE, Runtime.PYTHON, *map(Runtime, toolchains)}
     for run in _CELLS:
-        await run(table)
+        await run(table, runtimes)
     sys.stdout.write(", ".join(f"{count} {outcome}" for outcome, count in table.counts.items()) + "\n")
     return not table.counts["not ok"]
 
@@ -161,7 +164,15 @@ def main() -> int:
     """Run; 0 if all came back each time, and no cell is not ok."""
     parser = argparse.ArgumentParser(prog="make interop", description=__doc__)
     parser.add_argument("--cuts", type=int, default=100)
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=[each.lower() for each in TOOLCHAINS],
+        help="leave out the peers of a toolchain, whose build takes minutes; can be given again",
+    )
     arguments = parser.parse_args()
+    toolchains = build(arguments.without)
     if not all((HERE / "node_modules" / name).exists() for name in _packages()):
         subprocess.run(["npm", "install", "--no-package-lock", "--silent"], cwd=HERE, check=True)  # noqa: S607 (found by PATH, as npm is everywhere)
     logging.disable(logging.ERROR)  # Strawberry logs a traceback for each connection that is cut
@@ -180,7 +191,7 @@ def main() -> int:
     failed |= not audited["passed"]
     sys.stdout.write(json.dumps({"server": "ours", **audited}) + "\n")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        failed |= not runner.run(in_cells())
+        failed |= not runner.run(in_cells(toolchains))
     return int(failed)
 
 

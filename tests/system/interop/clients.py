@@ -1,4 +1,4 @@
-"""Clients by others on Node with our server: over WebSockets and over server-sent events."""
+"""Clients by others with our server: over WebSockets and over server-sent events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, final
 
 from tests.system.chaos.world import ServerProcess
 from tests.system.interop.cells import NotPossible, Table, require, until
-from tests.system.interop.node import NodeClient, node_client
 from tests.system.interop.our_server import UPDATES, World, world_of
+from tests.system.interop.programs import ProgramClient, Runtime
+from tests.system.interop.programs import client as run_client
 
 __all__ = ["run_clients"]
 
@@ -42,7 +43,8 @@ _QUERY, _MUTATION = "a query over HTTP", "a mutation over HTTP"
 class _Peer:
     """A client by others, and what differs between it and the rest.
 
-    :ivar command: its program on Node, and what it is given before the URL.
+    :ivar command: its program, and what it is given before the URL.
+    :ivar runtime: what the program runs on.
     :ivar query_method: the method of its queries by default; ``None``: it executes no queries or mutations.
     :ivar refusal: how it shows a refused document: as an error, as a result, or as the status of the answer.
     :ivar tells_openings: it tells each connection that it opens.
@@ -52,6 +54,7 @@ class _Peer:
 
     name: str
     command: tuple[str, ...]
+    runtime: Runtime = Runtime.NODE
     query_method: Literal["GET", "POST"] | None = None
     refusal: Literal["error", "result", "status"] = "error"
     tells_openings: bool = True
@@ -85,6 +88,37 @@ _PEERS: Final = (
     _Peer(
         name="Apollo Client 4", command=("apollo_client.mjs", "4"), query_method="POST", impossible=_PARSES
     ),
+    _Peer(
+        name="gql",
+        command=("gql_client", "graphql-transport-ws"),
+        runtime=Runtime.PYTHON,
+        query_method="POST",
+        keeps_connection=True,
+        impossible=_PARSES,
+    ),
+    _Peer(
+        name="gql, legacy protocol",
+        command=("gql_client", "graphql-ws"),
+        runtime=Runtime.PYTHON,
+        query_method="POST",
+        keeps_connection=True,
+        impossible=_PARSES,
+    ),
+    _Peer(
+        name="hasura/go-graphql-client",
+        command=("client", "graphql-ws"),
+        runtime=Runtime.GO,
+        query_method="POST",
+        keeps_connection=True,
+    ),
+    _Peer(
+        name="hasura/go-graphql-client, legacy protocol",
+        command=("client", "subscriptions-transport-ws"),
+        runtime=Runtime.GO,
+        query_method="POST",
+        keeps_connection=True,
+    ),
+    _Peer(name="graphql-ws-client", command=("client",), runtime=Runtime.RUST, keeps_connection=True),
 )
 
 
@@ -97,24 +131,24 @@ class _Stage:
         self.world = world
         self.peer = peer
 
-    def client(self, *arguments: str) -> AbstractAsyncContextManager[NodeClient]:
-        return node_client(*self.peer.command, f"{self.world.url}/graphql", *arguments)
+    def client(self, *arguments: str) -> AbstractAsyncContextManager[ProgramClient]:
+        return run_client(self.peer.runtime, *self.peer.command, f"{self.world.url}/graphql", *arguments)
 
     @asynccontextmanager
-    async def live(self) -> AsyncIterator[NodeClient]:
+    async def live(self) -> AsyncIterator[ProgramClient]:
         """Run a client with a subscription, *live*, that has had events and gets more all the time."""
         async with self.client() as client, self.world.publisher.publishing():
             client.subscribe("live", UPDATES, self.world.variables)
             await _more(client)
             yield client
 
-    def require_openings(self, client: NodeClient, count: int) -> None:
+    def require_openings(self, client: ProgramClient, count: int) -> None:
         require(
             client.opened == count or not self.peer.tells_openings, f"it was connected {client.opened} times"
         )
 
 
-async def _more(client: NodeClient, name: str = "live") -> None:
+async def _more(client: ProgramClient, name: str = "live") -> None:
     count = len(client.payloads(name))
     await until(lambda: len(client.payloads(name)) >= count + 3, f"{name!r} gets no events")
 
@@ -123,13 +157,13 @@ def _require_no_hole(numbers: list[int]) -> None:
     require(all(b == a + 1 for a, b in itertools.pairwise(numbers)), f"not in order: {numbers}")
 
 
-def _require_ascending(client: NodeClient) -> None:
+def _require_ascending(client: ProgramClient) -> None:
     numbers = client.numbers("live")
     require(all(a < b for a, b in itertools.pairwise(numbers)), f"not in order: {numbers}")
     require(client.end("live") is None, f"it has ended: {client.end('live')}")
 
 
-async def _executed(client: NodeClient, name: str, document: str, variables: dict[str, object]) -> Any:
+async def _executed(client: ProgramClient, name: str, document: str, variables: dict[str, object]) -> Any:
     client.execute(name, document, variables)
     await until(lambda: client.end(name), "no answer comes")
     require(client.end(name) == "complete", f"it ends with {client.end(name)}")
@@ -310,9 +344,11 @@ async def _run(scenario: str, stage: _Stage) -> None:
     await _SCENARIOS[scenario](stage)
 
 
-async def run_clients(table: Table) -> None:
-    """Run all scenarios with each client."""
+async def run_clients(table: Table, runtimes: Collection[Runtime]) -> None:
+    """Run all scenarios with each client on one of the runtimes."""
     for peer in _PEERS:
+        if peer.runtime not in runtimes:
+            continue
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:
             server = ServerProcess(Path(directory), settings=_SETTINGS, measures_holds=False)
             await server.start()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import final
@@ -17,8 +17,8 @@ from aiohttp import web
 
 from circuit_breaker_server import Server, ServerSettings
 from tests.system.interop.cells import NotPossible, Table, require, until
-from tests.system.interop.node import HERE, Heard, node_client
 from tests.system.interop.our_server import UPDATES, World, world_of
+from tests.system.interop.programs import HERE, Heard, Runtime, client
 
 __all__ = ["run_event_sources"]
 
@@ -125,7 +125,7 @@ async def _page() -> AsyncIterator[_Page]:
 
 
 def _in_node(*urls: str) -> AbstractAsyncContextManager[Heard]:
-    return node_client("event_source_client.mjs", *urls)
+    return client(Runtime.NODE, "event_source_client.mjs", *urls)
 
 
 _Open = Callable[..., AbstractAsyncContextManager[Heard]]
@@ -159,7 +159,7 @@ async def _unknown_field(world: World, opened: _Open) -> None:
         await until(lambda: len(heard.payloads("1")) >= 3, "the neighbour gets no events")
 
 
-async def run_event_sources(table: Table) -> None:
+async def run_event_sources(table: Table, _runtimes: Collection[Runtime]) -> None:
     """Run the scenarios in a page and in Node."""
     async with _page() as page:
         with tempfile.TemporaryDirectory(prefix="circuit-breaker-interop-") as directory:

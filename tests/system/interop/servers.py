@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, final
@@ -28,7 +28,8 @@ from circuit_breaker_sdk.config import TransportKind
 from circuit_breaker_sdk.testing import FaultProxy
 from tests.integration.strawberry_server import TickEvent
 from tests.system.interop.cells import PATIENCE_SECONDS, NotOk, NotPossible, Table, require, until
-from tests.system.interop.node import node_server, python_server
+from tests.system.interop.programs import Runtime
+from tests.system.interop.programs import server as run_server
 
 __all__ = ["run_servers"]
 
@@ -46,7 +47,8 @@ _QUERY, _REFUSED_INIT = "a query over HTTP", "a refused connection_init"
 class _Peer:
     """A server by others, and what differs between it and the rest.
 
-    :ivar script: its program on Node; ``None``: it is one of those in Python.
+    :ivar program: its program, which is given the name and a port.
+    :ivar runtime: what the program runs on.
     :ivar transport: what brings the events.
     :ivar is_legacy: it speaks the legacy protocol, whose `connection_init` has no extensions of ours.
     :ivar client: the name of our client, with these settings.
@@ -55,11 +57,14 @@ class _Peer:
     :ivar closes_at_syntax_errors: it closes the connection over a document that cannot be parsed, so that the
         neighbour begins anew.
     :ivar refusal: its text where it refuses a ``connection_init``; ``None``: its program refuses none.
+    :ivar syntax_error: a part of its text about a document that cannot be parsed.
+    :ivar missing_variable: a part of its text about a variable that is not given.
     :ivar impossible: why a scenario cannot be run, by the scenario's name.
     """
 
     name: str
-    script: str | None
+    program: str
+    runtime: Runtime = Runtime.NODE
     transport: TransportKind = TransportKind.WEBSOCKET
     is_legacy: bool = False
     client: str = "ours"
@@ -68,13 +73,13 @@ class _Peer:
     shares_streams: bool = False
     closes_at_syntax_errors: bool = False
     refusal: str | None = None
+    syntax_error: str = "Syntax Error"
+    missing_variable: str = "$upto"
     impossible: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, port: int) -> AbstractAsyncContextManager[int]:
         """Run it on a port, 0 for any; give the port."""
-        if self.script is None:
-            return python_server("tests.system.interop.python_server", self.name, str(port))
-        return node_server(self.script, self.name, str(port))
+        return run_server(self.runtime, self.program, self.name, str(port))
 
     def scenarios(self) -> list[str]:
         """Return the scenarios that it has a part in."""
@@ -84,46 +89,61 @@ class _Peer:
 
 _SSE: Final[dict[str, Any]] = {"transport": TransportKind.SSE, "settings": {"transports": ("sse",)}}
 _UNVALIDATED: Final = "it does not validate subscriptions: it leaves an unknown field out of each event"
+_GQLGEN: Final[dict[str, Any]] = {
+    "program": "server",
+    "runtime": Runtime.GO,
+    "syntax_error": "Expected Name, found <EOF>",
+    "missing_variable": "must be defined",
+}
+_ASYNC_GRAPHQL: Final[dict[str, Any]] = {
+    "program": "server",
+    "runtime": Runtime.RUST,
+    "syntax_error": "expected",
+    "missing_variable": "upto",
+}
 _PEERS: Final = (
     _Peer(
         name="graphql-sse, single connection",
-        script="sse_server.mjs",
+        program="sse_server.mjs",
         answers_queries=False,
         shares_streams=True,
         **_SSE,
     ),
-    _Peer(name="graphql-sse, distinct connections", script="sse_server.mjs", answers_queries=False, **_SSE),
-    _Peer(name="graphql-yoga", script="sse_server.mjs", **_SSE),
+    _Peer(name="graphql-sse, distinct connections", program="sse_server.mjs", answers_queries=False, **_SSE),
+    _Peer(name="graphql-yoga", program="sse_server.mjs", **_SSE),
     _Peer(
         name="graphql-yoga",
-        script="sse_server.mjs",
+        program="sse_server.mjs",
         transport=TransportKind.SSE,
         client="ours, told of no transport",
     ),
-    _Peer(name="Strawberry, server-sent events", script=None, **_SSE),
+    _Peer(name="Strawberry, server-sent events", program="python_server", runtime=Runtime.PYTHON, **_SSE),
     _Peer(
         name="graphql-ws",
-        script="websocket_server.mjs",
+        program="websocket_server.mjs",
         answers_queries=False,
         closes_at_syntax_errors=True,
         refusal="Forbidden",
     ),
-    _Peer(name="graphql-yoga, WebSocket", script="websocket_server.mjs", refusal="Forbidden"),
+    _Peer(name="graphql-yoga, WebSocket", program="websocket_server.mjs", refusal="Forbidden"),
     _Peer(
-        name="Apollo Server", script="apollo_server.mjs", closes_at_syntax_errors=True, refusal="Forbidden"
+        name="Apollo Server", program="apollo_server.mjs", closes_at_syntax_errors=True, refusal="Forbidden"
     ),
     _Peer(
         name="mercurius",
-        script="mercurius_server.mjs",
+        program="mercurius_server.mjs",
         refusal="Forbidden",
         impossible={"an unknown field": _UNVALIDATED},
     ),
-    _Peer(name="Strawberry", script=None, closes_at_syntax_errors=True),
-    _Peer(name="Ariadne", script=None),
-    _Peer(name="Strawberry, legacy protocol", script=None, is_legacy=True),
+    _Peer(name="Strawberry", program="python_server", runtime=Runtime.PYTHON, closes_at_syntax_errors=True),
+    _Peer(name="Ariadne", program="python_server", runtime=Runtime.PYTHON),
+    _Peer(
+        name="Strawberry, legacy protocol", program="python_server", runtime=Runtime.PYTHON, is_legacy=True
+    ),
     _Peer(
         name="Ariadne, legacy protocol",
-        script=None,
+        program="python_server",
+        runtime=Runtime.PYTHON,
         is_legacy=True,
         impossible={
             "unsubscribe": "it closes a stream that waits for its next value, fails over that, and hangs up"
@@ -131,18 +151,23 @@ _PEERS: Final = (
     ),
     _Peer(
         name="subscriptions-transport-ws",
-        script="websocket_server.mjs",
+        program="websocket_server.mjs",
         is_legacy=True,
         answers_queries=False,
         refusal="not you",
     ),
     _Peer(
         name="mercurius, legacy protocol",
-        script="mercurius_server.mjs",
+        program="mercurius_server.mjs",
         is_legacy=True,
         refusal="Forbidden",
         impossible={"an unknown field": _UNVALIDATED},
     ),
+    _Peer(name="gqlgen", refusal="Forbidden", **_GQLGEN),
+    _Peer(name="gqlgen, legacy protocol", is_legacy=True, refusal="Forbidden", **_GQLGEN),
+    _Peer(name="gqlgen, server-sent events", **_GQLGEN, **_SSE),
+    _Peer(name="async-graphql", refusal="not you", **_ASYNC_GRAPHQL),
+    _Peer(name="async-graphql, legacy protocol", is_legacy=True, refusal="not you", **_ASYNC_GRAPHQL),
 )
 
 
@@ -244,11 +269,11 @@ async def _unknown_field(stage: _Stage) -> None:
 
 
 async def _missing_variable(stage: _Stage) -> None:
-    await _refused(stage, _TICKS, "$upto")
+    await _refused(stage, _TICKS, stage.peer.missing_variable)
 
 
 async def _syntax_error(stage: _Stage) -> None:
-    await _refused(stage, "subscription {", "Syntax Error")
+    await _refused(stage, "subscription {", stage.peer.syntax_error)
 
 
 async def _refused(stage: _Stage, document: str, text: str) -> None:
@@ -381,9 +406,11 @@ async def _run(scenario: str, stage: _Stage) -> None:
     await _SCENARIOS[scenario](stage)
 
 
-async def run_servers(table: Table) -> None:
-    """Run all scenarios with each server."""
+async def run_servers(table: Table, runtimes: Collection[Runtime]) -> None:
+    """Run all scenarios with each server on one of the runtimes."""
     for peer in _PEERS:
+        if peer.runtime not in runtimes:
+            continue
         server = _Server(peer)
         await server.start()
         try:

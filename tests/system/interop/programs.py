@@ -1,4 +1,4 @@
-"""Programs by others: servers that say where they listen, and clients on Node that say what they hear."""
+"""Programs by others: servers that say where they listen, and clients that say what they hear."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["HERE", "Heard", "NodeClient", "node", "node_client", "node_server", "python_server"]
+from tests.system.interop.toolchains import binaries
+
+__all__ = ["HERE", "Heard", "ProgramClient", "Runtime", "client", "node", "server"]
 
 HERE = Path(__file__).parent
+
+
+class Runtime(Enum):
+    """The runtime of a program: of a script on Node, a module of Python, or a binary that was built."""
+
+    NODE = "Node"
+    PYTHON = "Python"
+    GO = "Go"
+    RUST = "Rust"
 
 
 def node() -> str:
@@ -26,6 +38,18 @@ def node() -> str:
     raise SystemExit("there is no node: `make interop` installs one where the machine has none")
 
 
+def _command(runtime: Runtime, program: str) -> list[str]:
+    if runtime is Runtime.NODE:
+        return [node(), program]
+    if runtime is Runtime.PYTHON:
+        return [sys.executable, "-m", f"tests.system.interop.{program}"]
+    return [str(binaries(runtime.value) / program)]
+
+
+def _directory(runtime: Runtime) -> Path:
+    return HERE.parents[2] if runtime is Runtime.PYTHON else HERE
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
@@ -33,28 +57,17 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 @contextlib.asynccontextmanager
-async def node_server(script: str, *arguments: str) -> AsyncIterator[int]:
-    """Run a server on Node; give its port."""
-    async with _server(HERE, node(), script, *arguments) as port:
-        yield port
-
-
-@contextlib.asynccontextmanager
-async def python_server(module: str, *arguments: str) -> AsyncIterator[int]:
-    """Run a server in a process of Python; give its port."""
-    async with _server(HERE.parents[2], sys.executable, "-m", module, *arguments) as port:
-        yield port
-
-
-@contextlib.asynccontextmanager
-async def _server(directory: Path, *command: str) -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(*command, cwd=directory, stdout=asyncio.subprocess.PIPE)
+async def server(runtime: Runtime, program: str, *arguments: str) -> AsyncIterator[int]:
+    """Run a server; give its port."""
+    process = await asyncio.create_subprocess_exec(
+        *_command(runtime, program), *arguments, cwd=_directory(runtime), stdout=asyncio.subprocess.PIPE
+    )
     if process.stdout is None:
         raise RuntimeError("a process with a pipe has none")
     try:
         line = (await process.stdout.readline()).decode()
         if not line.startswith("ready:"):
-            raise SystemExit(f"{command} did not start: see above")
+            raise SystemExit(f"{program} did not start: see above")
         yield int(line.removeprefix("ready:"))
     finally:
         await _end(process)
@@ -98,8 +111,8 @@ class Heard:
 
 
 @final
-class NodeClient(Heard):
-    """A client on Node that is told what to do."""
+class ProgramClient(Heard):
+    """A client in a process of its own that is told what to do."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         super().__init__()
@@ -131,21 +144,20 @@ class NodeClient(Heard):
 
 
 @contextlib.asynccontextmanager
-async def node_client(script: str, *arguments: str) -> AsyncIterator[NodeClient]:
-    """Run a client on Node."""
+async def client(runtime: Runtime, program: str, *arguments: str) -> AsyncIterator[ProgramClient]:
+    """Run a client."""
     process = await asyncio.create_subprocess_exec(
-        node(),
-        script,
+        *_command(runtime, program),
         *arguments,
-        cwd=HERE,
+        cwd=_directory(runtime),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
     )
-    client = NodeClient(process)
-    listening = asyncio.create_task(client.listen())
+    heard = ProgramClient(process)
+    listening = asyncio.create_task(heard.listen())
     try:
-        yield client
+        yield heard
     finally:
         await _end(process)
         await listening
