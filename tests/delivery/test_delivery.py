@@ -249,10 +249,29 @@ async def test_errors_that_cannot_be_read_are_reported_as_that() -> None:
     assert "cannot be read" in str(rig.delivery.last_error)
 
 
+@pytest.mark.parametrize("data", [b'{"tick":"x"}', b'{"tick":null}', b"{}", b'{"tick":{"a":1}}'])
+async def test_errors_beside_data_that_does_not_fit_are_told_and_the_stream_goes_on(data: bytes) -> None:
+    rig = Rig()
+    rig.delivery.deliver_checked(b'{"data":%b,"errors":[{"message":"no such tick"}]}' % data)
+    assert rig.delivery.error is None
+    assert "no such tick" in str(rig.delivery.last_error)
+    rig.delivery.deliver_checked(b'{"data":{"tick":2}}')
+    assert (rig.delivery.events_received, rig.delivery.state) == (2, SubscriptionState.LIVE)
+
+
+async def test_errors_beside_data_that_does_not_fit_move_the_cursor_on() -> None:
+    rig = Rig(resume=True)
+    rig.delivery.positioned("c0")
+    extensions = b'"extensions":{"resume":{"cursor":"c1","prev":"c0"}}'
+    rig.delivery.deliver_checked(b'{"data":{"tick":"x"},"errors":[{"message":"no"}],%b}' % extensions)
+    assert rig.delivery.received == "c1"
+
+
 @pytest.mark.parametrize(
     ("payload", "detail"),
     [
         (b'{"data":{"tick":"x"}}', "Expected `int"),
+        (b'{"data":{"tick":"x"},"errors":[]}', "Expected `int"),
         (b'{"data":{"tick":null}}', "null where int was expected - at `$.data.tick`"),
         (b'{"data":null}', "neither data nor errors"),
         (b"{}", "neither data nor errors"),

@@ -45,6 +45,12 @@ def test_single_bytes_give_the_same_events() -> None:
         assert parsed([stream[i : i + 1] for i in range(len(stream))]) == EVENTS
 
 
+def test_an_end_without_data_is_one_and_nothing_else_without_data_is() -> None:
+    assert parsed([b"event: complete\n\nevent: next\n\n: a comment\n\n"]) == [
+        ServerSentEvent("complete", b"", None)
+    ]
+
+
 def test_a_block_that_is_not_complete_is_no_event() -> None:
     assert parsed([b"event: next\ndata: {}\n"]) == []
 

@@ -119,6 +119,11 @@ class _Peek(msgspec.Struct):
     data: dict[str, msgspec.Raw] | None = None
 
 
+class _WithoutData(msgspec.Struct, omit_defaults=True):
+    errors: list[msgspec.Raw] | None = None
+    extensions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 def read_errors(errors: object) -> tuple[GraphQLError, ...]:
     """Read a response's ``errors``, liberally in their details.
 
@@ -259,6 +264,17 @@ class EventDecoder(Generic[T]):
             if name != self._root_field and name.isidentifier():
                 return self._reading(name)
         return self
+
+    def without_data(self, payload: bytes) -> Response[T] | None:
+        """Decode a result that has errors as one without data; ``None``: it has none.
+
+        Where a field has failed, what is left of the data may not fit the type: the errors say why.
+        """
+        try:
+            found = msgspec.json.decode(payload, type=_WithoutData)
+            return self.decode(msgspec.json.encode(found)) if found.errors else None
+        except (msgspec.DecodeError, RecursionError, UnfitPayloadError):
+            return None
 
     def explain(self, payload: bytes) -> str:
         """Say why a result does not fit."""

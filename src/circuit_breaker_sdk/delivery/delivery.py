@@ -371,10 +371,16 @@ class Delivery(Generic[T]):
         return len(fit)
 
     def deliver_checked(self, payload: bytes) -> None:
-        """Decode one execution result that the full codec has cut out; what does not fit ends us."""
+        """Decode one execution result that the full codec has cut out; what does not fit ends us.
+
+        A result with errors whose data does not fit is one without data: its errors are told.
+        """
         self._decoder = self._decoder.learn(payload)
         self._decode, self.decode_next = self._decoder.decode, self._decoder.decode_next
-        if not self.deliver(payload):
+        if self.deliver(payload):
+            return
+        failed = self._decoder.without_data(payload)
+        if failed is None or not self.receive(failed, len(payload)):
             detail = self._decoder.explain(payload)
             self.fail(DecodeError(self.id, type_name=self._decoder.type_name, detail=detail))
 

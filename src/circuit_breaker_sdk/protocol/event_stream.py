@@ -106,5 +106,6 @@ class EventParser:
             elif name == b"id" and b"\0" not in value:
                 event_id = value.decode(errors="replace")
         if data is None and event_id is None:
-            return None
+            # Without data it is no event (HTML, 9.2.6). gqlgen ends streams so, as graphql-sse allows.
+            return ServerSentEvent(kind, b"", None) if kind == "complete" else None
         return ServerSentEvent(kind, data, event_id)

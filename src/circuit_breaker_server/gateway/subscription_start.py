@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final, Protocol, TypeAlias, final
 
 import msgspec
@@ -24,6 +24,7 @@ __all__ = ["MAX_LAST", "AfterCursor", "FromBeginning", "Last", "Since", "Start",
 MAX_LAST: Final = 1_000
 """The most events that ``last`` asks for."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_WINDOW: Final = 256
 _WINDOW_GROWTH: Final = 8
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -85,7 +86,7 @@ class FromBeginning(msgspec.Struct, frozen=True):
 class Since(msgspec.Struct, frozen=True):
     """At a time, by the clock of the server that appended the events."""
 
-    time_ms: float
+    time_ms: int
     text: ClassVar[None] = None
 
     async def find(self, reader: LogReader, channel: Channel, _turn: Turn) -> Cursor:
@@ -191,10 +192,11 @@ def read_start(reader: LogReader, extensions: Mapping[str, object] | None) -> St
     return None if after is None else AfterCursor(parse_resume_cursor(reader, after), after)
 
 
-def _time_ms(text: object) -> float:
+def _time_ms(text: object) -> int:
     if isinstance(text, str) and _TIME.fullmatch(text):
         try:
-            return datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000
+            # Whole milliseconds, as records have them: of what happened within the same one nothing is left out.
+            return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
         except (ValueError, OverflowError):
             pass
     raise _invalid(".since must be a time with a zone, as 2026-01-31T12:00:00Z")
