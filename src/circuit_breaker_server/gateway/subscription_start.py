@@ -195,8 +195,8 @@ def read_start(reader: LogReader, extensions: Mapping[str, object] | None) -> St
 def _time_ms(text: object) -> int:
     if isinstance(text, str) and _TIME.fullmatch(text):
         try:
-            # Whole milliseconds, as records have them: of what happened within the same one nothing is left out.
-            return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+            # Whole milliseconds, as records have them: nothing of the same one is left out.
+            return (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
         except (ValueError, OverflowError):
             pass
     raise _invalid(".since must be a time with a zone, as 2026-01-31T12:00:00Z")

@@ -116,6 +116,15 @@ async def test_a_time_is_where_the_first_record_is_not_older(since: int, first: 
     assert numbers(await told(log, {"since": at(since)}, count=len(wanted))) == wanted
 
 
+@pytest.mark.parametrize("since", ["1970-01-01T00:00:05.000999Z", "1970-01-01T02:00:05.0000001+02:00"])
+async def test_what_happened_within_the_same_millisecond_is_not_left_out(since: str) -> None:
+    log = ScriptedLog()
+    for n in range(9):
+        log.time_ms = 1000 * (n + 1)
+        log.thing("a", n)
+    assert numbers(await told(log, {"since": since}, count=5)) == [4, 5, 6, 7, 8]
+
+
 @pytest.mark.parametrize(
     ("begin", "is_gap"),
     [
