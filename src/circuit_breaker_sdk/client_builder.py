@@ -18,6 +18,7 @@ from circuit_breaker_sdk.config import (
 )
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.recovery.cursor_store import CursorStore
 
 if TYPE_CHECKING:
@@ -127,6 +128,10 @@ class ClientBuilder(Generic[C]):
     def transports(self, *transports: str) -> Self:
         """Set what may bring subscriptions, in order of preference: ``websocket``, ``sse``, ``poll``."""
         return self._set("transports", transports)
+
+    def tracer(self, tracer: Tracer) -> Self:
+        """Make spans of requests and handlers, linked to the mutations that caused their events."""
+        return self._set("tracer", tracer)
 
     def pool(self, pool: SubscriptionConnectionPool) -> Self:
         """Spread subscriptions over several connections; a pool serves one client."""
