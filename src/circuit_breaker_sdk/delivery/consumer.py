@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Sized
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, in_own_context
 from circuit_breaker_sdk.config import BufferLimits
@@ -19,7 +19,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.observability.latency import Latency, Timed
-from circuit_breaker_sdk.observability.tracing import Traced, TracedHandler, Tracer, traced_call
+from circuit_breaker_sdk.observability.tracing import Tracer, traced_call
 
 __all__ = ["NEVER", "Consumer", "value_of"]
 
@@ -168,11 +168,9 @@ class Consumer(Generic[T]):
 
     def _measured(self, handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
         handler = _plain(handler)
-        if handler is None:
-            return None
-        if self.tracer is not None:
-            handler = TracedHandler(handler, cast("Traced", self.stream), self.tracer)
-        return handler if self.latency is None else self.latency.timed(handler, self.stream)
+        if self.latency is None or handler is None:
+            return handler
+        return self.latency.timed(handler, self.stream)
 
     def _hand_over(self) -> None:
         """Hand what is buffered to the handler that was attached."""
@@ -284,10 +282,14 @@ class Consumer(Generic[T]):
 
     def traced(self, handler: Callable[[T], object]) -> Callable[[T], object]:
         """Return a handler of the event that was taken last, with a span around it if that was traced."""
-        tracer, traceparent = self.tracer, self.traceparent
-        if tracer is None or traceparent is None:
+        return self.traced_by(handler, self.traceparent)
+
+    def traced_by(self, handler: Callable[[T], object], traceparent: str | None) -> Callable[[T], object]:
+        """Return a handler with a span around it that belongs to a trace; ``None``: the handler itself."""
+        if self.tracer is None or traceparent is None:
             return handler
-        return traced_call(handler, cast("Traced", self.stream), tracer, traceparent)
+        plain = handler.callback if isinstance(handler, Timed) else handler
+        return traced_call(plain, self.stream, self.tracer, traceparent)
 
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
@@ -345,9 +347,7 @@ class Consumer(Generic[T]):
 
 def _plain(handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
     """Return a handler as it was attached; what has waited in the buffer says nothing of how late it is."""
-    while isinstance(handler, Timed | TracedHandler):
-        handler = handler.callback
-    return handler
+    return handler.callback if isinstance(handler, Timed) else handler
 
 
 def _cursor_of(extensions: Extensions | None) -> str | None:

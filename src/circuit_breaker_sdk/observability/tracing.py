@@ -5,13 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Protocol
 
-from circuit_breaker_sdk.callbacks import InContext, Wrapped, callback_name
+from circuit_breaker_sdk.callbacks import InContext, callback_name
 
-__all__ = ["Traced", "TracedHandler", "Tracer", "traced_call"]
-
-T = TypeVar("T")
+__all__ = ["Traced", "Tracer", "traced_call"]
 
 
 class Tracer(Protocol):
@@ -41,32 +39,6 @@ class Traced(Protocol):
     def label(self) -> str:
         """The operation's name."""
         ...
-
-    @property
-    def traceparent(self) -> str | None:
-        """Of the event that came last."""
-        ...
-
-
-@final
-class TracedHandler(Wrapped):
-    """A handler that runs inside of a span, for events whose mutation was traced.
-
-    :ivar callback: as it was attached.
-    """
-
-    __slots__ = ("_stream", "_tracer")
-
-    def __init__(self, callback: Callable[[T], object], stream: Traced, tracer: Tracer) -> None:
-        super().__init__(callback)
-        self._stream = stream
-        self._tracer = tracer
-
-    def __call__(self, value: object) -> object:
-        traceparent = self._stream.traceparent
-        if traceparent is None:
-            return self.callback(value)
-        return traced_call(self.callback, self._stream, self._tracer, traceparent)(value)
 
 
 def traced_call(
