@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import final
 
+from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogClosedError,
+    LogError,
     LogPage,
     NewRecord,
     Record,
@@ -46,9 +48,27 @@ class MemoryEventLog:
         self._closed = False
 
     @classmethod
-    async def open(cls, _directory: Path) -> MemoryEventLog:
+    async def open(cls, _directory: Path, *, instruments: Instruments | None = None) -> MemoryEventLog:
         """Make an empty log; nothing is looked for in the directory, and nothing written to it."""
+        del instruments  # its appends cost nothing that is worth counting
         return cls()
+
+    @property
+    def append_failed(self) -> bool:
+        """See the port: none ever fails."""
+        return False
+
+    @property
+    def outage(self) -> str | None:
+        """See the port: it is always there."""
+        return None
+
+    async def try_write(self) -> bool:
+        """See the port."""
+        return True
+
+    def on_end(self, callback: Callable[[LogError], object]) -> None:
+        """See the port: it never ends."""
 
     @property
     def epoch(self) -> str:
