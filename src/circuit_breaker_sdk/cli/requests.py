@@ -21,7 +21,7 @@ _WIDEST: Final = 48
 
 
 class Table(msgspec.Struct, frozen=True):
-    """What is shown as a table on a terminal, and as JSON else.
+    """A value that is a table on a terminal, and JSON else.
 
     :ivar value: for JSON.
     :ivar rows: cells as text.

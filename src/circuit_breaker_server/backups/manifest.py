@@ -56,7 +56,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds.
+    """The contents of a backup.
 
     :ivar made_at: RFC 3339, UTC.
     :ivar version: of the software that made it.

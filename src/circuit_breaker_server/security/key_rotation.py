@@ -19,7 +19,7 @@ class KeyRotationError(Exception):
 
 @final
 class Rotated(NamedTuple):
-    """What was done.
+    """The result of a rotation.
 
     :ivar secrets: how many were encrypted anew.
     :ivar until: when cursors of before cease to be good; seconds since 1970.

@@ -31,7 +31,7 @@ class State(enum.StrEnum):
 
 @final
 class Finding(NamedTuple):
-    """What one step has found.
+    """The result of one step.
 
     :ivar advice: for what is wrong, what to do; else empty.
     :ivar facts: for programs; JSON.

@@ -71,7 +71,7 @@ def _text(data: bytes) -> str:
 
 @final
 class Credentials:
-    """What a connection signs in with.
+    """The credentials of a connection.
 
     :ivar user: with ``password``; ``None`` without them.
     :ivar key: signs what the broker asks for; alone, or with the JWT.
