@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
 
-from circuit_breaker_sdk import CircuitBreakerPolicy, Client, ErrorRecoveryPolicy, ResumeBy, Subscription
+from circuit_breaker_sdk import CircuitBreakerPolicy, Client, ErrorRecoveryPolicy, Gap, ResumeBy, Subscription
 from circuit_breaker_sdk.streams import ResumeByExtension
 from circuit_breaker_sdk.testing import FaultProxy
 from tests.integration.cursor_server import EXTENSION, FIELD, CursorServer
@@ -22,6 +22,7 @@ __all__ = [
     "Order",
     "Row",
     "World",
+    "forget",
     "go_through",
     "numbered",
     "orders",
@@ -112,18 +113,31 @@ async def numbered(w: World, seen: list[int]) -> Subscription[Numbered]:
     builder = w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension())
     subscription = await builder.subscribe()
     subscription.on_data(lambda order: seen.append(order.number))
-    # Nothing says when such a server is ready.
-    while not seen:
+    await publish_until(w, lambda: seen)
+    return subscription
+
+
+async def forget(w: World, seen: list[int], gaps: list[Gap]) -> None:
+    """Let the server keep no cursor any more, and cut: the handler is told, and events come again."""
+    await publish_until(w, lambda: seen)
+    w.server.kept_from = 1_000_000
+    w.proxy.cut()
+    await until(lambda: gaps)
+    assert gaps[0].reason == "cursor"
+    count = len(seen)
+    await publish_until(w, lambda: len(seen) > count)
+
+
+async def publish_until(w: World, condition: Callable[[], object]) -> None:
+    """Publish an event after the other until this holds: nothing says when such a server is ready."""
+    while not condition():
         w.server.publish(1)
         await asyncio.sleep(0.02)
-    return subscription
 
 
 async def streamed(w: World, seen: list[int]) -> Subscription[Numbered]:
     """Subscribe over server-sent events, whose ids are the cursors."""
     subscription = await w.client.subscribe(EXTENSION, type=Numbered)
     subscription.on_data(lambda order: seen.append(order.number))
-    while not seen:
-        w.server.publish(1)
-        await asyncio.sleep(0.02)
+    await publish_until(w, lambda: seen)
     return subscription

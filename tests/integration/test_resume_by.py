@@ -33,6 +33,7 @@ from tests.integration.cursor_stage import (
     Numbered,
     Order,
     Row,
+    forget,
     go_through,
     numbered,
     orders,
@@ -89,17 +90,7 @@ async def test_a_handler_of_gaps_goes_on_without_the_cursor() -> None:
         subscription = await builder.subscribe()
         seen: list[int] = []
         subscription.on_data(lambda order: seen.append(order.number))
-        while not seen:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
-        w.server.kept_from = 1_000_000
-        w.proxy.cut()
-        await until(lambda: told)
-        assert told[0].reason == "cursor"
-        count = len(seen)
-        while len(seen) == count:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
+        await forget(w, seen, told)
         assert subscription.continuity is Continuity.GAP
         assert subscription.stats().gaps == 1
 
@@ -131,17 +122,7 @@ async def test_the_handler_of_gaps_goes_on_without_the_id() -> None:
         builder = w.client.subscribe(EXTENSION, type=Numbered).on_gap(gaps.append)
         subscription = await builder.subscribe()
         subscription.on_data(lambda order: seen.append(order.number))
-        while not seen:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
-        w.server.kept_from = 1_000_000
-        w.proxy.cut()
-        await until(lambda: gaps)
-        assert gaps[0].reason == "cursor"
-        count = len(seen)
-        while len(seen) == count:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
+        await forget(w, seen, gaps)
         assert subscription.continuity is Continuity.GAP
 
 
@@ -191,17 +172,7 @@ async def test_a_cursor_of_the_extensions_that_is_kept_no_more_is_a_gap() -> Non
         builder = w.client.subscribe(EXTENSION, type=Numbered, resume=ResumeByExtension(), on_gap=told.append)
         subscription = await builder.subscribe()
         subscription.on_data(lambda order: seen.append(order.number))
-        while not seen:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
-        w.server.kept_from = 1_000_000
-        w.proxy.cut()
-        await until(lambda: told)
-        assert told[0].reason == "cursor"
-        count = len(seen)
-        while len(seen) == count:
-            w.server.publish(1)
-            await asyncio.sleep(0.02)
+        await forget(w, seen, told)
         assert subscription.continuity is Continuity.GAP
 
 
