@@ -32,6 +32,16 @@ def options() -> None:
     """Take no options; with it, one command is still a command of a group."""
 
 
+_Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."),
+]
+
+
 @log_app.command(epilog=help_end("operations.md"))
 def skip(
     offset: Annotated[
@@ -48,16 +58,8 @@ def skip(
         str | None,
         typer.Option(metavar="URL", help="The log is on NATS JetStream, as nats://host:4222, not in DIR."),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."
-        ),
-    ] = None,
+    config: _Config = None,
+    set_: _Set = None,
 ) -> None:
     """Let the server start without applying one record to its state.
 
@@ -84,16 +86,8 @@ def copy(
         str, typer.Argument(metavar="TO", help="Likewise; there must be no log.", show_default=False)
     ],
     *,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."
-        ),
-    ] = None,
+    config: _Config = None,
+    set_: _Set = None,
 ) -> None:
     """Copy an event log, from a data directory to NATS JetStream or back.
 
