@@ -23,6 +23,7 @@ from circuit_breaker_server.log.event_log import (
     matches,
     validate,
 )
+from circuit_breaker_server.log.marks import Marks
 
 __all__ = ["MemoryEventLog"]
 
@@ -42,6 +43,7 @@ class MemoryEventLog:
         self._by_id: dict[str, Record] = {}
         self._last_of: dict[str, int] = {}
         self._tails: list[Callable[[Sequence[Record]], None]] = []
+        self._marks = Marks(began_at=0)
         self._waiting: list[tuple[NewRecord, asyncio.Future[Record]]] = []
         self._snapshot_offset = 0
         self._entries: dict[str, bytes] = {}
@@ -119,6 +121,11 @@ class MemoryEventLog:
         if wanted.expected is not None and wanted.expected != actual:
             return ExpectationFailed(wanted.subject, expected=wanted.expected, actual=actual)
         offset = len(self._records) + 1
+        if wanted.guards is not None:
+            refusal = self._marks.refusal(wanted.guards, {})
+            if refusal is not None:
+                return refusal
+            self._marks.put(dict.fromkeys(wanted.guards.marks, offset))
         record = Record(
             offset=offset, subject=wanted.subject, id=wanted.id, time_ms=time_ms, data=wanted.data
         )

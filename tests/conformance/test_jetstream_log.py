@@ -16,6 +16,7 @@ from nats.js.errors import BadRequestError
 from circuit_breaker_server.log.event_log import EventLog
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from tests.conformance.event_log_suite import EventLogSuite, Place
+from tests.conformance.guards_suite import GuardsSuite
 from tests.conformance.nats_server import NatsCluster, running_nats_cluster, running_nats_server
 
 
@@ -40,7 +41,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-class TestJetStreamEventLog(EventLogSuite):
+class TestJetStreamEventLog(EventLogSuite, GuardsSuite):
     @pytest.fixture
     def place(self, server_url: str) -> Place:
         return JetStreamPlace(server_url, f"log-{uuid.uuid4().hex}")
@@ -56,7 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
         yield cluster
 
 
-class TestJetStreamEventLogOnThreeServers(EventLogSuite):
+class TestJetStreamEventLogOnThreeServers(EventLogSuite, GuardsSuite):
     @pytest.fixture
     def place(self, cluster: NatsCluster) -> Place:
         return JetStreamPlace(cluster.url, f"log-{uuid.uuid4().hex}", replicas=3)

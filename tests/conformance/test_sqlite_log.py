@@ -11,6 +11,7 @@ import pytest
 from circuit_breaker_server.log.event_log import EventLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.conformance.event_log_suite import EventLogSuite, Place
+from tests.conformance.guards_suite import GuardsSuite
 
 
 class SqlitePlace:
@@ -25,7 +26,7 @@ class SqlitePlace:
             connection.execute("DELETE FROM records WHERE offset = ?", (offset,))
 
 
-class TestSqliteEventLog(EventLogSuite):
+class TestSqliteEventLog(EventLogSuite, GuardsSuite):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         return SqlitePlace(tmp_path / "log")

@@ -14,14 +14,16 @@ from circuit_breaker_server.engine.creation_rates import CreationRates
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
-from circuit_breaker_server.engine.idempotency import CLAIM, Claim, Effect
+from circuit_breaker_server.engine.idempotency import CLAIM, Effect
 from circuit_breaker_server.engine.ids import RandomIds
+from circuit_breaker_server.engine.log_guards import with_claim
 from circuit_breaker_server.engine.record_bodies import VersionedBody, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     AppendOutcomeUnknown,
     EventLog,
     ExpectationFailed,
+    Guards,
     LogClosedError,
     LogError,
     NewRecord,
@@ -67,6 +69,8 @@ class Appender:
     :param is_running: tells whether the state follows the log; commands are refused where not.
     :param has_applied: tells of an offset whether the state has its record; where not, it has stopped
         following the log for good.
+    :param decided_at: tells the offset of the state that is decided on now.
+    :param is_claimed: tells of a principal and an idempotency key whether that has been used.
     :param now: the clock.
     :param creations: how often a principal may create; ``None``: without a bound.
     :param node: the name of this node, as each record's origin keeps it; empty for the only one.
@@ -79,6 +83,8 @@ class Appender:
         *,
         is_running: Callable[[], bool],
         has_applied: Callable[[int], bool],
+        decided_at: Callable[[], int],
+        is_claimed: Callable[[str, str], bool] = lambda _principal, _key: False,
         now: Callable[[], datetime] = _now,
         creations: CreationRates | None = None,
         node: str = "",
@@ -89,6 +95,9 @@ class Appender:
         self._creations = creations
         self._is_running = is_running
         self._has_applied = has_applied
+        self.decided_at = decided_at
+        """Tells the offset of the state as it is now, for the guards of what is decided on it."""
+        self._is_claimed = is_claimed
         self._node = node
         self._term = term
         self._ids = RandomIds()
@@ -132,37 +141,44 @@ class Appender:
         subject: str,
         body: VersionedBody,
         *,
-        expected: int | None,
+        expected: int,
         record_id: str | None = None,
         effect: Effect | None = None,
+        guards: Guards | None = None,
     ) -> Record:
         """Append one record, with the origin of this context (:data:`~.origin.ORIGIN`).
 
         :param effect: of the one record that is the caller's command: a mutation sent again with the same key
             is answered from it.
 
-        :raises ExpectationFailed: someone else wrote to the subject first.
+        :param guards: what else must hold.
+
+        :raises ExpectationFailed: someone else wrote to the subject first, or a guard does not hold.
         :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping;
-            ``CONFLICT``: an earlier attempt of the claim's mutation is in the log.
+            ``CONFLICT``: another attempt of the claim's mutation is in the log.
         """
         if not self._is_running():
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is not running: nothing was changed")
         claim = None if effect is None else CLAIM.get()
-        id_ = self._effect_id(claim) if record_id is None else record_id
         if claim is not None and effect is not None:
             body = claim.put_into(body, effect)
+            if claim.guard is not None:
+                if self._is_claimed(claim.principal, claim.key):
+                    raise claim.taken()
+                guards = with_claim(guards, claim.guard, decided_at=self.decided_at())
         data = with_origin(encode_body(body), ORIGIN.get(), node=self._node, term=self._term)
-        new = NewRecord(subject=subject, id=id_, data=data, expected=expected)
+        id_ = record_id or self.record_id()
+        new = NewRecord(subject=subject, id=id_, data=data, expected=expected, guards=guards)
         try:
             with step("append"):
                 record = await self._log.append(new)
-        except ExpectationFailed:
+        except ExpectationFailed as error:
+            if claim is not None and error.subject == claim.guard:
+                raise claim.taken() from error
             raise
         except LogClosedError as error:
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: nothing was changed") from error
         except AppendOutcomeUnknown as error:
-            if claim is not None:
-                claim.left_open(id_)
             raise EngineError(
                 ErrorCode.UNAVAILABLE,
                 f"the event log did not answer: {error}; the change may have happened: read before trying "
@@ -180,22 +196,8 @@ class Appender:
                 "the server is stopping; the change is durable: read before trying again",
             )
         if claim is not None and effect is not None:
-            if record.data != data:
-                # The answer of this attempt is not that of the record.
-                raise EngineError(ErrorCode.CONFLICT, "the mutation happened in an earlier attempt")
             claim.appended(effect, record)
         return record
-
-    def _effect_id(self, claim: Claim | None) -> str:
-        return (None if claim is None else claim.open_id) or self.record_id()
-
-    def effect_id(self) -> str:
-        """Return the id for the record that is the caller's command.
-
-        It is the id of the earlier attempt where the outcome of that one is not known: it is not appended
-        twice.
-        """
-        return self._effect_id(CLAIM.get())
 
     async def append_own(
         self,
@@ -206,13 +208,16 @@ class Appender:
         conflict: str,
         record_id: str | None = None,
         effect: Effect | None = None,
+        guards: Guards | None = None,
     ) -> Record:
         """Append what only the caller can decide again: if someone was first, it is refused.
 
         :raises EngineError: ``CONFLICT`` with the text given, ``UNAVAILABLE``.
         """
         try:
-            return await self.append(subject, body, expected=expected, record_id=record_id, effect=effect)
+            return await self.append(
+                subject, body, expected=expected, record_id=record_id, effect=effect, guards=guards
+            )
         except ExpectationFailed as error:
             raise EngineError(ErrorCode.CONFLICT, conflict) from error
 

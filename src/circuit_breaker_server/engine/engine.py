@@ -118,6 +118,8 @@ class Engine:
             log,
             is_running=lambda: self._folding.running,
             has_applied=self._folding.has_applied,
+            decided_at=lambda: self._folding.state.applied,
+            is_claimed=lambda principal, key: self.idempotency.find(principal, key, now=now()) is not None,
             now=now,
             creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             node=node,

@@ -11,6 +11,8 @@ What is promised under one key within the time limit:
   an attempt that died half-way has revoked stays so, and the next one goes on. ``completeMcpOAuth`` first
   uses up the sign-in, ``refreshMcpSession`` first asks the provider: of an attempt that died before the
   session's record, the former is refused when it is sent again (begin anew), the latter asks again.
+- Two attempts at once, on two servers with one log, have one effect: its record marks the key's name, and
+  goes in only where nobody has marked it since the state was looked at.
 - ``llmChatCompletion`` claims its key by the record that begins it and answers by the one that ends it: it
   never runs twice. After a crash in between, the key is refused with ``CONFLICT``.
 - A refusal without a record leaves the key free.
@@ -35,7 +37,9 @@ from urllib.parse import quote
 import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.log_guards import claim_name
 from circuit_breaker_server.engine.record_bodies import NO_ANSWER, Idempotency, VersionedBody
 from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
 from circuit_breaker_server.log.event_log import LogCorruptError, Record, Snapshot
@@ -100,8 +104,8 @@ class Claim:
     """A key in use by the mutation that runs in this context.
 
     :param encode: makes the answer's JSON, without ``extensions``, of what makes the root field's value.
-    :param open_id: the id of the effect's record of an earlier attempt whose outcome is not known.
-    :ivar open_id: likewise, of this attempt or the earlier one; ``None`` where no outcome is open.
+    :ivar guard: the name that the effect's record marks; ``None`` once it is in the log.
+    :ivar is_taken: another attempt, perhaps of another server, was first.
 
     Example::
 
@@ -115,9 +119,9 @@ class Claim:
         key: str,
         request_hash: str,
         encode: Callable[[Callable[[], object]], bytes],
-        open_id: str | None = None,
     ) -> None:
-        self.open_id = open_id
+        self.guard: str | None = claim_name(principal, key)
+        self.is_taken = False
         self.principal = principal
         self.key = key
         self.request_hash = request_hash
@@ -136,12 +140,14 @@ class Claim:
 
     def appended(self, effect: Effect, record: Record) -> None:
         """Note that a record with the claim in it is in the log."""
+        self.guard = None
         if self._done is None and self._pending is not None and effect.answers is not None:
             self._done = self._pending, record
 
-    def left_open(self, record_id: str) -> None:
-        """Note that it is not known whether the effect's record is in the log."""
-        self.open_id = record_id
+    def taken(self) -> EngineError:
+        """Note that another attempt was first, and return what this one is refused with."""
+        self.is_taken = True
+        return EngineError(ErrorCode.CONFLICT, "the mutation happened in another attempt under its key")
 
     def answer(self, cursors: Cursors, *, with_cursor: bool) -> bytes | None:
         """Return the answer that a repeated request will get; ``None`` where none is kept."""
@@ -158,7 +164,7 @@ class Claim:
 
         Tasks that it has begun, as the checks of an MCP server, hold their context for as long as they run.
         """
-        self._is_over, self._pending, self._done = True, None, None
+        self._is_over, self._pending, self._done, self.guard = True, None, None, None
         self._encode = _nothing
 
     def _envelope(self, effect: Effect) -> Idempotency:

@@ -194,11 +194,15 @@ class Folding:
         self.state.skipped = await load_skipped(self._log)
         self.state.restore(await self._log.load_snapshot())
         self._tried = self.saved = self.state.applied
-        async for record in self._log.scan(after=self.state.applied):
-            try:
-                self.state.apply(record)
-            except Exception as error:
-                raise _not_applied(record, error) from error
+        upto = -1
+        while upto < self._log.last_offset:  # others may append while this reads
+            upto = self._log.last_offset
+            async for record in self._log.scan(after=self.state.applied, upto=upto):
+                try:
+                    self.state.apply(record)
+                except Exception as error:
+                    raise _not_applied(record, error) from error
+        # No await in between: the tail goes on where the scan ended.
         self._end_tail = self._log.tail(self._follow)
         self._saver = asyncio.create_task(self._save_when_due(), name="engine-snapshots")
         self._notice_due()

@@ -42,8 +42,6 @@ __all__ = ["Done", "Once"]
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
-_MAX_OPEN: Final = 10_000
-
 _SORTED: Final = msgspec.json.Encoder(order="deterministic")
 
 _log = get_logger("graphql")
@@ -108,8 +106,6 @@ class Once:
         self._nothing = nothing
         self._timeout_seconds = timeout_seconds
         self._running: dict[tuple[str, str], _Running] = {}
-        # Of mutations whose record may be in the log or not: the request's hash, the record's id.
-        self._open: dict[tuple[str, str], tuple[str, str]] = {}
 
     async def aclose(self) -> None:
         """Stop what still runs; what it has handed to the log is covered by its key. Idempotent."""
@@ -155,7 +151,6 @@ class Once:
             return msgspec.structs.replace(done, is_replayed=running.task.done())
         kept = self._engine.idempotency.find(principal, key, now=self._engine.now())
         if kept is not None:
-            self._open.pop((principal, key), None)
             # An answer is told again only to whom it would be given now.
             refused = self._judged_again(document, variables, operation_name, caller)
             return self._again(kept, request_hash, caller, with_cursor) if refused is None else Done(refused)
@@ -163,7 +158,6 @@ class Once:
             principal=principal,
             key=key,
             request_hash=request_hash,
-            open_id=self._open_id((principal, key), request_hash),
             encode=lambda answers: project(
                 document,
                 variables=variables,
@@ -206,10 +200,6 @@ class Once:
             return Done(encode_refusal("UNAVAILABLE", text))
         return task.result()
 
-    def _open_id(self, place: tuple[str, str], request_hash: str) -> str | None:
-        open_hash, record_id = self._open.get(place, ("", None))
-        return record_id if open_hash == request_hash else None
-
     async def _run(
         self,
         claim: Claim,
@@ -246,21 +236,12 @@ class Once:
         answer = await run(document, variables=variables, operation_name=operation_name, root=root, cost=cost)
         # From the record, as for a repeated request: the same bytes.
         own = claim.answer(self._cursors, with_cursor=with_cursor)
-        place, open_id = (claim.principal, claim.key), claim.open_id
         claim.release()
-        if open_id is None:
-            return Done(own or answer)
-        kept = self._engine.idempotency.find(*place, now=self._engine.now())
-        if own is None and kept is None:
-            self._open.pop(place, None)
-            self._open[place] = claim.request_hash, open_id
-            if len(self._open) > _MAX_OPEN:
-                del self._open[next(iter(self._open))]
-            return Done(answer)
-        self._open.pop(place, None)
-        if own is not None or kept is None:
-            return Done(own or answer)
-        return self._again(kept, claim.request_hash, caller, with_cursor)
+        if claim.is_taken:
+            kept = self._engine.idempotency.find(claim.principal, claim.key, now=self._engine.now())
+            if kept is not None:
+                return self._again(kept, claim.request_hash, caller, with_cursor)
+        return Done(own or answer)
 
     def _ended(self, place: tuple[str, str], task: asyncio.Task[Done]) -> None:
         del self._running[place]
@@ -284,7 +265,7 @@ class Once:
                 text = "the mutation happened; its answer holds a secret and was not kept: begin anew"
                 return _refused(409, "IDEMPOTENCY_ANSWER_SECRET", text)
             case _:
-                text = "the mutation had begun and was interrupted; it is not run again under this key"
+                text = "the mutation has begun, and has no answer yet or was interrupted; it is not run again"
                 return _refused(409, "CONFLICT", text)
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import NamedTuple, Protocol, final
 
 import msgspec
 
 __all__ = [
     "MAX_DATA_BYTES",
+    "MAX_GUARDS",
     "AppendOutcomeUnknown",
     "EventLog",
     "ExpectationFailed",
+    "Guards",
     "LogClosedError",
     "LogCorruptError",
     "LogError",
@@ -66,6 +69,34 @@ def matches(pattern: str, name: str) -> bool:
 
 
 @final
+class Guards(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What else must still hold when a record is appended: rules about more than its own subject.
+
+    A mark is a name and the place in the log where it was last marked. Deleting a rule and naming it in a
+    workflow exclude each other in this way: each marks what the other one checks.
+
+    :ivar decided_at: the offset of the state that the writer decided on: all records up to it, and no other.
+    :ivar unmarked: names that must not have been marked above ``decided_at``.
+    :ivar marks: names that are marked with the record, or not at all where it is refused.
+    """
+
+    decided_at: int
+    unmarked: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+    def pairs(self) -> list[tuple[str | None, str | None]]:
+        """Return checks and marks in pairs, a name that is both in one; ``None`` where one is missing."""
+        both = [name for name in self.unmarked if name in self.marks]
+        checks = [*both, *(name for name in self.unmarked if name not in both)]
+        marks = [*both, *(name for name in self.marks if name not in both)]
+        return list(zip_longest(checks, marks))
+
+
+MAX_GUARDS = 500
+"""The most names that a record checks, and the most that it marks."""
+
+
+@final
 class NewRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that a writer wants to append.
 
@@ -75,12 +106,14 @@ class NewRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     :ivar data: the encoded body; the log does not look inside.
     :ivar expected: the offset of the subject's last record as the writer knows it, 0 for "none yet",
         ``None`` for no expectation.
+    :ivar guards: what else must hold; only together with ``expected``.
     """
 
     subject: str
     id: str
     data: bytes
     expected: int | None = None
+    guards: Guards | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -94,7 +127,8 @@ def validate(record: NewRecord) -> None:
     """Refuse what no implementation can hold, before it reaches the others of its group.
 
     :raises ValueError: the subject has empty tokens, wildcards or blanks or is not encodable, the id is not
-        32 lower-case hex digits, or the data is longer than :data:`MAX_DATA_BYTES`.
+        32 lower-case hex digits, the data is longer than :data:`MAX_DATA_BYTES`, a guard's name is no
+        subject, or there are more of them than :data:`MAX_GUARDS`, or guards without ``expected``.
     """
     if len(record.subject) <= _LONGEST_REMEMBERED:
         _validate_subject(record.subject)
@@ -104,6 +138,17 @@ def validate(record: NewRecord) -> None:
         raise ValueError(f"a record's id is 32 lower-case hex digits, not {record.id!r}")
     if len(record.data) > MAX_DATA_BYTES:
         raise ValueError(f"a record holds {MAX_DATA_BYTES} bytes at most, not {len(record.data)}")
+    if record.guards is not None:
+        _validate_guards(record.guards, record.expected)
+
+
+def _validate_guards(guards: Guards, expected: int | None) -> None:
+    if expected is None:
+        raise ValueError("a record with guards has an expected offset too")
+    if max(len(guards.unmarked), len(guards.marks)) > MAX_GUARDS:
+        raise ValueError(f"a record has {MAX_GUARDS} guards at most")
+    for name in (*guards.unmarked, *guards.marks):
+        _validate_subject.__wrapped__(name)
 
 
 # An array, not a map, where it is encoded: the order of the fields is a storage format. A new field goes to
@@ -160,7 +205,11 @@ class LogError(Exception):
 
 
 class ExpectationFailed(LogError):
-    """The subject's last record is not the expected one: someone else wrote first."""
+    """The subject's last record is not the expected one: someone else wrote first.
+
+    Where a guard failed, ``subject`` is its name, ``expected`` the offset decided at, and ``actual`` that of
+    the record that marked it.
+    """
 
     def __init__(self, subject: str, *, expected: int, actual: int) -> None:
         self.subject = subject
@@ -230,6 +279,9 @@ class EventLog(Protocol):
 
         The expectation holds when the subject's last kept record is at ``expected``, or when none is
         kept and ``expected`` is below ``first_offset`` (its records, if any, were trimmed).
+
+        Guards hold as long as the record is appended: they are checked and marked in the same step. A log
+        that has forgotten old marks refuses a decision that is so old that it cannot tell.
 
         Cancelling the caller does not take the append back: it may be in the log or not, whole.
 

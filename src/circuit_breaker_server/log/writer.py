@@ -22,6 +22,7 @@ from circuit_breaker_server.log.event_log import (
     SnapshotEntry,
 )
 from circuit_breaker_server.log.last_offsets import LastOffsets
+from circuit_breaker_server.log.marks import Marks
 from circuit_breaker_server.log.packing import (
     Damaged,
     decode_records,
@@ -115,6 +116,7 @@ class Writer:
         self.last_offset: int = max(row[2], row[4] or 0)
         self.first_offset: int = row[3] or self.last_offset + 1
         self._last_offsets = LastOffsets()
+        self._marks = Marks(began_at=self.last_offset)
         parameters = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         self._max_rows = min(_ROWS, 1 << (parameters // _PARAMETERS).bit_length() - 1)
 
@@ -130,15 +132,17 @@ class Writer:
         with self._write_errors("append"):
             last, others = self._remembered(group)
             if not others:
-                outcomes, new = self._decide(group, {}, last)
+                outcomes, new, marks = self._decide(group, {}, last)
                 # A record that does not fit may be one that has been appended before.
                 if len(new) == len(group) and self._try_insert(new):
+                    self._marks.put(marks)
                     return outcomes
                 last, _ = self._remembered(group)
             known, found = self._look_up(group, others)
-            outcomes, new = self._decide(group, known, last | found)
+            outcomes, new, marks = self._decide(group, known, last | found)
             if new:
                 self._insert(new)
+                self._marks.put(marks)
         return outcomes
 
     def _remembered(self, group: Sequence[NewRecord]) -> tuple[dict[str, int | None], set[str]]:
@@ -191,9 +195,11 @@ class Writer:
 
     def _decide(
         self, group: Sequence[NewRecord], known: dict[str, Record], last: dict[str, int | None]
-    ) -> tuple[list[Record | ExpectationFailed], list[Record]]:
+    ) -> tuple[list[Record | ExpectationFailed], list[Record], dict[str, int]]:
+        """Return the outcomes, and what is new: the records, and the marks that come with them."""
         outcomes: list[Record | ExpectationFailed] = []
         new: list[Record] = []
+        marks: dict[str, int] = {}
         time_ms = time.time_ns() // 1_000_000
         offset = self.last_offset
         for wanted in group:
@@ -208,6 +214,12 @@ class Writer:
                         ExpectationFailed(wanted.subject, expected=wanted.expected, actual=actual or 0)
                     )
                     continue
+            if wanted.guards is not None:
+                refusal = self._marks.refusal(wanted.guards, marks)
+                if refusal is not None:
+                    outcomes.append(refusal)
+                    continue
+                marks.update(dict.fromkeys(wanted.guards.marks, offset + 1))
             offset += 1
             record = Record(
                 offset=offset, subject=wanted.subject, id=wanted.id, time_ms=time_ms, data=wanted.data
@@ -216,7 +228,7 @@ class Writer:
             last[record.subject] = offset
             new.append(record)
             outcomes.append(record)
-        return outcomes, new
+        return outcomes, new, marks
 
     def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
         """Write the entries and the offset in one transaction.

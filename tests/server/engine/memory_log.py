@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -18,6 +19,7 @@ from circuit_breaker_server.log.event_log import (
     SnapshotEntry,
     matches,
 )
+from circuit_breaker_server.log.marks import Marks
 
 
 class MemoryLog:
@@ -34,6 +36,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self._marks = Marks(began_at=0)
         self.snapshot = Snapshot(offset=0, entries={})
         self.gate = asyncio.Event()
         self.gate.set()
@@ -71,7 +74,8 @@ class MemoryLog:
         """Store what was appended while the broker was away."""
         self.is_away = False
         for record in self._unanswered.values():
-            self.put(record)
+            with contextlib.suppress(ExpectationFailed):
+                self.put(record)
         self._unanswered.clear()
 
     def put(self, record: NewRecord) -> Record:
@@ -84,6 +88,10 @@ class MemoryLog:
         last = next((r.offset for r in reversed(self.records) if r.subject == record.subject), 0)
         if record.expected not in (None, last):
             raise ExpectationFailed(record.subject, expected=record.expected or 0, actual=last)
+        if record.guards is not None:
+            refusal = self._marks.refusal(record.guards, {})
+            if refusal is not None:
+                raise refusal
         if self.full:
             raise LogWriteError("memory.db: no space left")
         stored = Record(
@@ -94,6 +102,8 @@ class MemoryLog:
             data=record.data,
         )
         self.records.append(stored)
+        if record.guards is not None:
+            self._marks.put(dict.fromkeys(record.guards.marks, stored.offset))
         for callback in self._tails:
             callback([stored])
         self._news.set()

@@ -290,9 +290,9 @@ class Agents:
             at=self._appender.at(),
             runs=runs,
         )
-        subject_ = trigger_subject(resource.workflow_id, given.resource_id)
+        subject_ = trigger_subject(resource.workflow_id, given.resource_id, self._appender.new_id())
         effect = Effect(lambda _: [entry.value() for entry in triggered(body, created=0, check="")])
-        record = await self._appender.append(subject_, body, expected=None, effect=effect)
+        record = await self._appender.append(subject_, body, expected=0, effect=effect)
         entries = triggered(body, created=record.offset, check=record.check)
         return self._appender.committed([entry.value() for entry in entries], record)
 

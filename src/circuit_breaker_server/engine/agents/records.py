@@ -42,9 +42,9 @@ def config_subject(config_id: str) -> str:
     return subject("agentconfig", config_id)
 
 
-def trigger_subject(workflow_id: str, resource_id: str) -> str:
+def trigger_subject(workflow_id: str, resource_id: str, trigger_id: str) -> str:
     """Name the subject of the starts of runs for a resource."""
-    return subject("trigger", workflow_id, resource_id)
+    return subject("trigger", workflow_id, f"{resource_id}/{trigger_id}")
 
 
 def execution_subject(agent_id: str, resource_id: str, execution_id: str) -> str:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, date
 from typing import final
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -31,6 +30,7 @@ from circuit_breaker_server.engine.costs.windows import PERIODS, next_midnight, 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.timestamps import parse_timestamp
+from circuit_breaker_server.engine.turns import Turns
 from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
@@ -66,7 +66,7 @@ class Costs:
         self._enforced = enforced
         self._appender = appender
         # A lock is there as long as a command holds it or waits for it.
-        self._writing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns[AccountKey]()
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -237,19 +237,13 @@ class Costs:
         :raises EngineError: ``UNAVAILABLE``.
         """
         for entry in self._state.accounts.values():
-            async with self._lock(entry.key):
+            async with self._turns.of(entry.key):
                 await self._roll(entry.key)
 
     # -------------------------------------------------------------------------------------------------------
 
     def _today(self) -> date:
         return self._appender.now().astimezone(UTC).date()
-
-    def _lock(self, key: AccountKey) -> asyncio.Lock:
-        lock = self._writing.get(key)
-        if lock is None:
-            lock = self._writing[key] = asyncio.Lock()
-        return lock
 
     def _state_of(self, key: AccountKey) -> Account:
         entry = self._state.accounts.get(key.subject)
@@ -282,7 +276,7 @@ class Costs:
         effect: Callable[[Body], Effect] | None = None,
     ) -> Record | None:
         """Decide on an account as it is, one after another, and append what was decided, if anything."""
-        async with self._lock(key):
+        async with self._turns.of(key):
             for _ in range(ATTEMPTS):
                 await self._roll(key)
                 body = decide(self._present(key))

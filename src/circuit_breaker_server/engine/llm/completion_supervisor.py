@@ -155,7 +155,7 @@ class CompletionSupervisor:
             streaming=bool(given.stream),
             asked_by=ORIGIN.get().principal,
         )
-        record_id, request = self._appender.effect_id(), _Request(given, payer, route)
+        record_id, request = self._appender.record_id(), _Request(given, payer, route)
         self._requests[record_id] = request
         try:
             await self._appender.append_own(

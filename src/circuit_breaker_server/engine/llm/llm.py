@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import uuid
 from typing import final
 
 import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
-from circuit_breaker_server.engine.command import Appender, Committed, Value
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.command_origin import ORIGIN
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.cursor import Cursor
@@ -35,11 +36,12 @@ from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.engine.llm.validation import check_completion, check_provider
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
+from circuit_breaker_server.engine.turns import Turns
 from circuit_breaker_server.engine.validation import (
     check_name,
     refuse,
 )
-from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["Llm"]
@@ -80,7 +82,7 @@ class Llm:
         self._completions = CompletionSupervisor(
             state, appender, costs=costs, endpoints=self.endpoints, limits=limits
         )
-        self._configuring = asyncio.Lock()
+        self._turns = Turns[tuple[str | None, str]]()
         self._quota = TenantQuota(
             "providers",
             per_tenant=limits.providers_per_tenant,
@@ -164,7 +166,7 @@ class Llm:
 
         Answers ``LlmProviderGQL``. A caller of every tenant configures the operator's providers.
 
-        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``CONFLICT``, ``UNAVAILABLE``.
         """
         self._appender.count_creation()
         check_provider(given, self._outbound.rules)
@@ -176,31 +178,41 @@ class Llm:
                 "CIRCUIT_BREAKER_KEY_TENANTS_<ID> and CIRCUIT_BREAKER_KEY_URLS_<ID>; leave apiKeyId empty "
                 "where no key is needed"
             )
-        async with self._configuring:
-            mine = (p for p in self._state.providers.values() if p.tenant == tenant)
-            old = next((p for p in mine if p.name == given.name), None)
-            if old is None:
-                self._quota.require(tenant)
-            at = self._appender.at()
-            body = ProviderConfigured(
-                id=self._appender.new_id() if old is None else old.id,
-                provider_type=given.provider_type,
-                name=given.name,
-                base_url=given.base_url,
-                api_key_id=given.api_key_id,
-                models=given.models,
-                created_at=at if old is None else old.created_at,
-                updated_at=at,
-                tenant=tenant,
-            )
-            value = _provider_value(configured(body, created=0, last=0))
-            record = await self._appender.append_own(
-                provider_subject(body.id),
-                body,
-                expected=0 if old is None else old.last,
-                conflict=f"provider {shown(given.name)} was changed by another operation first; try again",
-                effect=Effect.of(value),
-            )
+        async with self._turns.of((tenant, given.name)):
+            for _ in range(ATTEMPTS):
+                mine = (p for p in self._state.providers.values() if p.tenant == tenant)
+                old = next((p for p in mine if p.name == given.name), None)
+                try:
+                    with self._quota.place(tenant) if old is None else contextlib.nullcontext():
+                        return await self._configure(given, tenant, old)
+                except ExpectationFailed:
+                    continue
+        raise EngineError(
+            ErrorCode.CONFLICT, f"provider {shown(given.name)} is being changed by others; try again"
+        )
+
+    async def _configure(
+        self, given: ProviderConfig, tenant: str | None, old: ProviderEntry | None
+    ) -> Committed[Value]:
+        at = self._appender.at()
+        body = ProviderConfigured(
+            id=_provider_id(tenant, given.name) if old is None else old.id,
+            provider_type=given.provider_type,
+            name=given.name,
+            base_url=given.base_url,
+            api_key_id=given.api_key_id,
+            models=given.models,
+            created_at=at if old is None else old.created_at,
+            updated_at=at,
+            tenant=tenant,
+        )
+        value = _provider_value(configured(body, created=0, last=0))
+        record = await self._appender.append(
+            provider_subject(body.id),
+            body,
+            expected=0 if old is None else old.last,
+            effect=Effect.of(value),
+        )
         return self._appender.committed(value, record)
 
     def route(self, model: str) -> Route:
@@ -224,6 +236,14 @@ class Llm:
         self._costs.require_budget(payer, given.project_id)
         route = self.route(given.model)
         return await self._completions.run(given, payer, route)
+
+
+_PROVIDERS = uuid.UUID("0d4b5a0e-6f7c-5c46-9d0e-7a1f0c5e2b11")
+
+
+def _provider_id(tenant: str | None, name: str) -> str:
+    """Make the id of a new provider: of two that are made at once under one name, the log takes one."""
+    return str(uuid.uuid5(_PROVIDERS, f"{'' if tenant is None else tenant}\0{name}"))
 
 
 def _provider_value(entry: ProviderEntry) -> Value:

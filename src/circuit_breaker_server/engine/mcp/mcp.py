@@ -208,7 +208,4 @@ class Mcp:
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        self.servers.queries.entry(server_id)
-        async with self.sessions.lock(server_id):
-            await self.sessions.revoke_all(server_id)
-            return await self.servers.delete(server_id)
+        return await self.servers.delete(server_id, self.sessions.revoke_all)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import final
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ import msgspec
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.idempotency import Effect
+from circuit_breaker_server.engine.log_guards import ending
 from circuit_breaker_server.engine.mcp.capabilities import Listing, Offer
 from circuit_breaker_server.engine.mcp.health_finding import Finding
 from circuit_breaker_server.engine.mcp.health_scheduler import Checks, changed_offer
@@ -262,12 +263,20 @@ class Servers:
         value, record = await self._checks.test(server_id, tell)
         return self._appender.committed(value, record)
 
-    async def delete(self, server_id: str) -> Committed[Value]:
-        """Remove an MCP server; answers ``ApiResponse``. Its sessions are ended by the caller before.
+    async def delete(
+        self, server_id: str, revoke_sessions: Callable[[str], Awaitable[None]]
+    ) -> Committed[Value]:
+        """Remove an MCP server, once it has no sessions any more; answers ``ApiResponse``.
 
         :raises EngineError: ``NOT_FOUND``, ``CONFLICT``, ``UNAVAILABLE``.
         """
-        return await self._changes.decided(server_id, self._delete)
+
+        async def decide(_entry: ServerEntry) -> Committed[Value]:
+            await revoke_sessions(server_id)
+            # No await in between: it has no sessions in the state that this is decided on.
+            return await self._delete(self.queries.entry(server_id))
+
+        return await self._changes.decided(server_id, decide)
 
     async def _delete(self, entry: ServerEntry) -> Committed[Value]:
         server_id = entry.server.id
@@ -284,7 +293,11 @@ class Servers:
             "data": {"serverId": server_id},
         }
         record = await self._appender.append(
-            server_subject(server_id), body, expected=entry.last, effect=Effect.of(value)
+            server_subject(server_id),
+            body,
+            expected=entry.last,
+            effect=Effect.of(value),
+            guards=ending("mcp-server", server_id, decided_at=self._appender.decided_at()),
         )
         for id_ in entry.server.secret_ids:
             await self._secrets.remove(id_)

@@ -14,7 +14,7 @@ from circuit_breaker_server.engine.mcp.records import (
 )
 from circuit_breaker_server.engine.mcp.serializers import server_value, session_value
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
-from circuit_breaker_server.log.event_log import Record
+from circuit_breaker_server.log.event_log import Guards, Record
 
 __all__ = ["SessionChanges"]
 
@@ -44,10 +44,11 @@ class SessionChanges:
         record_id: str | None = None,
         is_effect: bool = False,
         effect: Effect | None = None,
+        guards: Guards | None = None,
     ) -> Record:
         """Append a change; ``is_effect`` where it is what the caller asked for, answered by the session.
 
-        :raises ExpectationFailed: another change came first.
+        :raises ExpectationFailed: another change came first, or a guard does not hold.
         :raises EngineError: ``UNAVAILABLE``.
         """
         active = self._state.active_sessions(server.id)
@@ -68,6 +69,7 @@ class SessionChanges:
             expected=0 if old is None else old.last,
             record_id=record_id,
             effect=effect,
+            guards=guards,
         )
 
     def committed(self, session_id: str, record: Record) -> Committed[Value]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import final
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -13,6 +12,7 @@ from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
+from circuit_breaker_server.engine.log_guards import naming
 from circuit_breaker_server.engine.mcp.oauth import TokenEndpoints, Tokens
 from circuit_breaker_server.engine.mcp.records import (
     Body,
@@ -86,8 +86,6 @@ class Sessions:
         )
         self._expiries = Due()
         self._watching: asyncio.Task[None] | None = None
-        # A lock is there as long as a command holds it or waits for it.
-        self._signing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Expire what expired while the server was down, and watch the clock from now on."""
@@ -126,13 +124,6 @@ class Sessions:
         ]
         return self._tokens.secret_ids(active)
 
-    def lock(self, server_id: str) -> asyncio.Lock:
-        """Return what is held while a session of an MCP server is made, and while it is deleted."""
-        lock = self._signing.get(server_id)
-        if lock is None:
-            lock = self._signing[server_id] = asyncio.Lock()
-        return lock
-
     def require_room(self, tenant: str) -> None:
         """Refuse a session that has no place, before a sign-in is used up for it.
 
@@ -158,35 +149,40 @@ class Sessions:
         :raises EngineError: ``NOT_FOUND``: the MCP server was deleted meanwhile; ``INVALID_INPUT``: the
             tenant has as many sessions as it may; ``UNAVAILABLE``.
         """
-        async with self.lock(server_id):
-            found = self._state.servers.get(server_id)
-            if found is None:
-                raise EngineError(ErrorCode.NOT_FOUND, "the MCP server was deleted", serverId=server_id)
-            server, at = found.server, self._appender.at()
-            if tokens.expires_in is not None:
-                token_expires_at = after(at, tokens.expires_in)
-            session = SessionImage(
-                id=self._appender.new_id(),
-                server_id=server_id,
-                user_id=user_id,
-                status="ACTIVE",
-                method=method,
-                token_expires_at=token_expires_at,
-                metadata=metadata,
-                created_at=at,
-                last_activity_at=at,
-                expires_at=at,
-                renewable=tokens.refresh_token is not None,
-                provider=provider,
-            )
-            session = prolonged(session, server, at, session_seconds=self._session_seconds)
-            with self._quota.place(server.tenant_id):
-                try:
-                    await self._tokens.keep(session.id, tokens)
-                    record = await self._changes.append(None, session, server, "CREATED", at, is_effect=True)
-                except EngineError:
-                    await self._tokens.forget(session.id)
-                    raise
+        found = self._state.servers.get(server_id)
+        if found is None:
+            raise _deleted(server_id)
+        guards = naming("mcp-server", [server_id], decided_at=self._appender.decided_at())
+        server, at = found.server, self._appender.at()
+        if tokens.expires_in is not None:
+            token_expires_at = after(at, tokens.expires_in)
+        session = SessionImage(
+            id=self._appender.new_id(),
+            server_id=server_id,
+            user_id=user_id,
+            status="ACTIVE",
+            method=method,
+            token_expires_at=token_expires_at,
+            metadata=metadata,
+            created_at=at,
+            last_activity_at=at,
+            expires_at=at,
+            renewable=tokens.refresh_token is not None,
+            provider=provider,
+        )
+        session = prolonged(session, server, at, session_seconds=self._session_seconds)
+        with self._quota.place(server.tenant_id):
+            try:
+                await self._tokens.keep(session.id, tokens)
+                record = await self._changes.append(
+                    None, session, server, "CREATED", at, is_effect=True, guards=guards
+                )
+            except EngineError:
+                await self._tokens.forget(session.id)
+                raise
+            except ExpectationFailed as error:
+                await self._tokens.forget(session.id)
+                raise _deleted(server_id) from error
         return self._changes.committed(session.id, record)
 
     async def refresh(self, session_id: str) -> Committed[Value]:
@@ -300,3 +296,7 @@ class Sessions:
             except EngineError as error:
                 _log.warning("sessions_not_expired", reason=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _deleted(server_id: str) -> EngineError:
+    return EngineError(ErrorCode.NOT_FOUND, "the MCP server was deleted", serverId=server_id)

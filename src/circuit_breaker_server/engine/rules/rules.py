@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Final, final
 
@@ -11,6 +10,7 @@ import msgspec
 from circuit_breaker_server.engine.command import Appender, Committed, Value
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
+from circuit_breaker_server.engine.log_guards import ending
 from circuit_breaker_server.engine.rules.conditions import (
     And,
     FieldContains,
@@ -40,13 +40,14 @@ __all__ = ["Rules"]
 MAX_DATA_BYTES: Final = 256 * 1024
 
 _CHANGED = "the rule was changed by another operation first; read it, and try again if it fits"
+_CHANGED_OR_NAMED = (
+    "the rule was changed, or a workflow came to name it, first; read it, and try again if it fits"
+)
 
 
 @final
 class Rules:
     """Stored rules: named by the conditions of activities, evaluated on demand.
-
-    :ivar standing: no rule is deleted while a caller holds this lock; a deletion holds it too.
 
     Example::
 
@@ -57,7 +58,6 @@ class Rules:
     def __init__(self, state: RuleState, appender: Appender) -> None:
         self._state = state
         self._appender = appender
-        self.standing = asyncio.Lock()
 
     # --- queries ---
 
@@ -159,22 +159,22 @@ class Rules:
         :raises EngineError: ``NOT_FOUND``; ``CONFLICT``: a workflow names it, or it was changed first;
             ``UNAVAILABLE``.
         """
-        async with self.standing:  # no workflow comes to name it between the look and the record
-            old = self._entry(rule_id)
-            workflow_id = self._state.workflow_naming(rule_id)
-            if workflow_id is not None:
-                raise EngineError(
-                    ErrorCode.CONFLICT,
-                    f"rule {shown(rule_id)} cannot be deleted: workflow {shown(workflow_id)} names it",
-                    workflowId=workflow_id,
-                )
-            record = await self._appender.append_own(
-                rule_subject(rule_id),
-                RuleDeleted(id=rule_id, at=self._appender.at()),
-                expected=old.last,
-                conflict=_CHANGED,
-                effect=Effect.of(True),
+        old = self._entry(rule_id)
+        workflow_id = self._state.workflow_naming(rule_id)
+        if workflow_id is not None:
+            raise EngineError(
+                ErrorCode.CONFLICT,
+                f"rule {shown(rule_id)} cannot be deleted: workflow {shown(workflow_id)} names it",
+                workflowId=workflow_id,
             )
+        record = await self._appender.append_own(
+            rule_subject(rule_id),
+            RuleDeleted(id=rule_id, at=self._appender.at()),
+            expected=old.last,
+            conflict=_CHANGED_OR_NAMED,
+            effect=Effect.of(True),
+            guards=ending("rule", rule_id, decided_at=self._appender.decided_at()),
+        )
         return self._appender.committed(True, record)
 
     def _entry(self, rule_id: str) -> RuleEntry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, final
@@ -45,13 +44,7 @@ def resource_value(
 
 
 class RuleBook(Protocol):
-    """The stored rules that conditions may name.
-
-    :ivar standing: no rule is deleted while this lock is held.
-    """
-
-    @property
-    def standing(self) -> asyncio.Lock: ...
+    """The stored rules that conditions may name."""
 
     def find(self, rule_id: str) -> Rule | None:
         """Return the condition of a rule as it is now, ``None`` if there is none of that id."""

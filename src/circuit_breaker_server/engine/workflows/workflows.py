@@ -6,8 +6,6 @@ only when the log hands the record back, in the log's order. Nothing is changed 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
@@ -15,7 +13,9 @@ from circuit_breaker_server.engine.command import ATTEMPTS, Appender, Committed,
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.json_values import encode
+from circuit_breaker_server.engine.log_guards import naming
 from circuit_breaker_server.engine.record_bodies import VersionedBody
+from circuit_breaker_server.engine.turns import Turns
 from circuit_breaker_server.engine.validation import encoded_object, json_object, refuse
 from circuit_breaker_server.engine.workflows.definition_validation import (
     add_state,
@@ -76,12 +76,13 @@ class Workflows(Queries):
     def __init__(self, state: FoldedState, appender: Appender, rules: RuleBook) -> None:
         super().__init__(state, rules)
         self._appender = appender
-        self._definitions = asyncio.Lock()
+        self._turns = Turns[str]()
 
     async def create_workflow(self, given: CreateWorkflow) -> Committed[Value]:
         """Make a workflow; answers ``WorkflowGQL``.
 
-        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``.
+        :raises EngineError: ``INVALID_INPUT``, ``RATE_LIMITED``, ``UNAVAILABLE``; ``CONFLICT``: a rule that
+            it names was deleted first.
         """
         self._appender.count_creation()
         workflow_id, at = self._appender.new_id(), self._appender.at()
@@ -93,16 +94,18 @@ class Workflows(Queries):
         )
         workflow = Workflow(definition, created=0, last=0)
         body = WorkflowCreated(workflow=definition)
-        # The lock of rules: no referenced rule is deleted between the look and the record.
-        async with self._rules.standing if workflow.rule_ids else contextlib.nullcontext():
-            check_rules_exist(workflow, self._rules.find)
-            record = await self._appender.append_own(
-                workflow_subject(workflow_id),
-                body,
-                expected=0,
-                conflict=_CHANGED,
-                effect=Effect(lambda _: workflow.value()),
-            )
+        check_rules_exist(workflow, self._rules.find)
+        guards = None
+        if workflow.rule_ids:
+            guards = naming("rule", workflow.rule_ids, decided_at=self._appender.decided_at())
+        record = await self._appender.append_own(
+            workflow_subject(workflow_id),
+            body,
+            expected=0,
+            conflict="a rule that the workflow names was deleted first",
+            effect=Effect(lambda _: workflow.value()),
+            guards=guards,
+        )
         return self._appender.committed(workflow.value(), record)
 
     async def create_resource(
@@ -289,7 +292,8 @@ class Workflows(Queries):
     ) -> Committed[Value]:
         """Decide on the workflow as it is, again if someone else changes it first."""
         record_id = self._appender.record_id()
-        async with self._definitions:  # one after another; the attempts are for other writers
+        # One after another, so that the attempts are for other writers: the expected offset is what counts.
+        async with self._turns.of(workflow_id):
             for _ in range(ATTEMPTS):
                 workflow = self._workflow(workflow_id)
                 state, body = decide(workflow)

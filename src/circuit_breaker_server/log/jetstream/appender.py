@@ -30,13 +30,14 @@ from circuit_breaker_server.log.event_log import (
     Record,
 )
 from circuit_breaker_server.log.jetstream.broker import Broker, Json, check_api
-from circuit_breaker_server.log.jetstream.envelope import headers_of, record_from_leader
+from circuit_breaker_server.log.jetstream.envelope import marked_at, record_from_leader
 from circuit_breaker_server.log.jetstream.errors import (
     DUPLICATE_IN_BATCH,
     WRONG_SEQUENCE,
     ApiError,
     BrokerUnavailable,
 )
+from circuit_breaker_server.log.jetstream.messages import Messages
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.jetstream.stream import Streams
 from circuit_breaker_server.log.jetstream.waiting_appends import Append, take_group
@@ -81,6 +82,7 @@ class Appender:
         self._broker = broker
         self._streams = streams
         self._recent = recent
+        self._messages = Messages(streams, recent)
         self._patience_seconds = patience_seconds
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Append] = deque()
@@ -115,6 +117,7 @@ class Appender:
         for record in records:
             append = pending.get(record.id)
             if append is not None:
+                self._messages.delivered(append, record)
                 self._settle(append, record)
 
     def fail(self, error: LogError) -> None:
@@ -185,7 +188,7 @@ class Appender:
 
     async def _send_group(self, group: Sequence[Append]) -> None:
         group = [append for append in group if not append.answer.done()]
-        if len(group) > 1 and self._streams.is_atomic:
+        if len(group) > 1:
             await self._send_batch(group)
         elif group:
             await asyncio.gather(*(self._send_single(append) for append in group))
@@ -242,11 +245,11 @@ class Appender:
                 return True
         return False
 
-    async def _publish_batch(self, group: Sequence[Append]) -> None:
-        batch_id, last = secrets.token_hex(16), len(group)
+    async def _publish_batch(self, group: Sequence[Append]) -> Json:
+        messages = [message for append in group for message in self._messages.of(append)]
+        batch_id, last = secrets.token_hex(16), len(messages)
         with self._broker.replies() as (reply, answers):
-            for number, append in enumerate(group, 1):
-                headers = self._headers(append)
+            for number, (subject, data, headers) in enumerate(messages, 1):
                 headers["Nats-Batch-Id"] = batch_id
                 headers["Nats-Batch-Sequence"] = str(number)
                 if number == last:
@@ -254,21 +257,12 @@ class Appender:
                     for each in group:
                         each.is_uncertain = True
                 await self._broker.publish(
-                    self._streams.prefix + append.record.subject,
-                    append.record.data,
-                    headers=headers,
-                    reply=reply if number == last else "",
+                    subject, data, headers=headers, reply=reply if number == last else ""
                 )
             answer = await self._broker.next_reply(
                 answers, timeout_seconds=_ANSWER_SECONDS, subject="a batch of appends"
             )
-        check_api(answer.data)
-
-    def _headers(self, append: Append) -> dict[str, str]:
-        expected = append.record.expected
-        if expected is not None and expected < self._recent.first_offset:
-            expected = 0  # trimmed: the server has forgotten the subject
-        return headers_of(append.record, expected=expected, deduplicated=append.deduplicated)
+        return check_api(answer.data)
 
     # --- one append alone ------------------------------------------------------------------------------
 
@@ -320,17 +314,15 @@ class Appender:
         if record.expected is None:
             return False
         expected, subject = record.expected, self._streams.prefix + record.subject
-        last = await self._from_leader({"last_by_subj": subject})
-        if last is None:
+        actual = await self._end_of(subject)
+        if actual == expected:
+            return await self._is_refused_by_guards(append)
+        if actual == 0:
             # Another node may have trimmed.
             self._recent.move_first((await self._streams.state(patience_seconds=1.0)).first_offset)
             if expected < self._recent.first_offset:
-                return False
-            actual = 0
+                return await self._is_refused_by_guards(append)
         else:
-            actual = int(last["seq"])
-            if actual == expected:
-                return False
             await self._recent.wait_for(actual)
             if append.answer.done():
                 return True
@@ -342,6 +334,25 @@ class Appender:
                     return True
         self._settle(append, ExpectationFailed(record.subject, expected=expected, actual=actual))
         return True
+
+    async def _is_refused_by_guards(self, append: Append) -> bool:
+        """Ask the leader for the marks that an append checks; refuse it if there is one too many."""
+        guards = append.record.guards
+        if guards is None:
+            return False
+        for name in guards.unmarked:
+            mark = await self._from_leader({"last_by_subj": self._messages.subject_of_mark(name)})
+            self._messages.learn(name, 0 if mark is None else int(mark["seq"]))
+            if mark is not None and (actual := marked_at(mark)) > guards.decided_at:
+                await self._recent.wait_for(actual)
+                self._settle(append, ExpectationFailed(name, expected=guards.decided_at, actual=actual))
+                return True
+        return False
+
+    async def _end_of(self, subject: str) -> int:
+        """Ask the leader for the offset of a subject's last message; 0 where there is none."""
+        last = await self._from_leader({"last_by_subj": subject})
+        return 0 if last is None else int(last["seq"])
 
     async def _settle_duplicate(self, append: Append, offset: int) -> None:
         """Answer the record whose id the server remembers; one that was trimmed is appended anew."""
@@ -370,13 +381,7 @@ class Appender:
     async def _publish_single(self, append: Append) -> None:
         was_uncertain, append.is_uncertain = append.is_uncertain, True
         try:
-            message = await self._broker.request(
-                self._streams.prefix + append.record.subject,
-                append.record.data,
-                headers=self._headers(append),
-                timeout_seconds=_ANSWER_SECONDS,
-            )
-            answer = check_api(message.data)
+            answer = await self._publish_alone(append)
         except ApiError as error:
             append.is_uncertain, append.problem = was_uncertain, str(error)
             raise
@@ -386,6 +391,13 @@ class Appender:
         if answer.get("duplicate"):
             append.is_uncertain = was_uncertain
             raise _Duplicate(int(answer["seq"]))
+
+    async def _publish_alone(self, append: Append) -> Json:
+        if append.record.guards is not None:
+            return await self._publish_batch([append])
+        ((subject, data, headers),) = self._messages.of(append)
+        message = await self._broker.request(subject, data, headers=headers, timeout_seconds=_ANSWER_SECONDS)
+        return check_api(message.data)
 
     def _refuse(self, append: Append, error: LogError | ApiError) -> None:
         append.problem = str(error)
@@ -406,7 +418,11 @@ class _Duplicate(Exception):
 
 
 def _is_passing(error: ApiError) -> bool:
-    return error.is_temporary or error.error_code == _DUPLICATE_IN_FLIGHT
+    return (
+        error.is_temporary
+        or error.error_code == _DUPLICATE_IN_FLIGHT
+        or error.error_code in _BATCH_REFUSED  # of what has guards: it cannot go without a batch
+    )
 
 
 def _retrieve(answer: asyncio.Future[Record]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from circuit_breaker_server.log.event_log import NewRecord, Record
+from circuit_breaker_server.log.event_log import Guards, NewRecord, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = [
@@ -22,6 +22,9 @@ __all__ = [
     "headers_of",
     "headers_of_copy",
     "headers_of_leader",
+    "mark_subject",
+    "marked_at",
+    "messages_of_guards",
     "record_from_delivery",
     "record_from_direct_get",
     "record_from_leader",
@@ -32,7 +35,11 @@ logger = get_logger("event_log")
 
 DEDUPLICATION_HEADER: Final = "Nats-Msg-Id"
 EXPECTED_HEADER: Final = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED_SUBJECT_HEADER: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 _ID_HEADER: Final = "Cb-Record-Id"
+# Of a message that only marks or checks a name: how many messages behind it its record is.
+_MARK_HEADER: Final = "Cb-Mark"
+_NOTHING: Final = "nothing"
 # Of a record that was copied from another log: when it was appended there.
 _TIME_HEADER: Final = "Cb-Time-Ms"
 
@@ -52,6 +59,40 @@ def headers_of(record: NewRecord, *, expected: int | None, deduplicated: bool = 
     if expected is not None:
         headers[EXPECTED_HEADER] = str(expected)
     return headers
+
+
+def mark_subject(name: str) -> str:
+    """Return the subject of the messages that mark a name."""
+    return f"mark.{name}"
+
+
+def messages_of_guards(
+    guards: Guards, prefix: str, *, expected: Callable[[str], int]
+) -> list[tuple[str, dict[str, str]]]:
+    """Return subject and headers of the messages that go before a record in its batch.
+
+    Each carries one check, one mark, or both. What is checked and marked is in one message: the broker takes
+    no expectation about a subject that the batch has written to before.
+
+    :param expected: tells where a name's messages end.
+    """
+    messages: list[tuple[str, dict[str, str]]] = []
+    pairs = guards.pairs()
+    for distance, (check, mark) in zip(range(len(pairs), 0, -1), pairs, strict=True):
+        subject = prefix + mark_subject(mark or _NOTHING)
+        headers = {_MARK_HEADER: str(distance)}
+        if check is not None:
+            headers[EXPECTED_HEADER] = str(expected(check))
+            if check != mark:
+                headers[_EXPECTED_SUBJECT_HEADER] = prefix + mark_subject(check)
+        messages.append((subject, headers))
+    return messages
+
+
+def marked_at(message: Mapping[str, Any]) -> int:
+    """Return the offset of the record that came with a mark, of which the stream's leader answered."""
+    headers, _ = headers_of_leader(message)
+    return int(message["seq"]) + int(headers.get(_MARK_HEADER, "0"))
 
 
 def headers_of_copy(record: Record) -> dict[str, str]:
@@ -104,6 +145,8 @@ def _record(
 ) -> Record | None:
     headers = headers or {}
     record_id = headers.get(_ID_HEADER)
+    if _MARK_HEADER in headers:
+        return None
     if record_id is None or not subject.startswith(prefix):
         # Every node and every read skips it alike: a hole.
         logger.error(

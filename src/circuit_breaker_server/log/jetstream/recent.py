@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar, final
 
 from circuit_breaker_server.log.event_log import Record
 
-__all__ = ["RecentRecords"]
+__all__ = ["Generations", "RecentRecords"]
 
 _REMEMBERED: Final = 65_536
 
@@ -18,7 +18,7 @@ K = TypeVar("K")
 
 
 @final
-class _Generations(Generic[K]):
+class Generations(Generic[K]):
     """Offsets by key. Between one and two times so many of the newest keys are kept."""
 
     __slots__ = ("_capacity", "_new", "_old")
@@ -65,8 +65,8 @@ class RecentRecords:
         self.last_record = last_offset if last_record is None else last_record
         self.first_offset = first_offset
         self.last_offset = last_offset
-        self._ids: _Generations[str] = _Generations(remembered)
-        self._subjects: _Generations[str] = _Generations(remembered)
+        self._ids: Generations[str] = Generations(remembered)
+        self._subjects: Generations[str] = Generations(remembered)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 

@@ -33,9 +33,8 @@ _FORMAT_KEY: Final = "circuit-breaker-format"
 _EPOCH_KEY: Final = "circuit-breaker-epoch"
 _DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
 _MIN_MESSAGE_BYTES: Final = MAX_DATA_BYTES + ENVELOPE_BYTES
-_ATOMIC_SINCE: Final = (2, 12)
 _JETSTREAM_SECONDS: Final = 2.0
-_OLDEST_SERVER: Final = (2, 11)  # batched direct gets
+_OLDEST_SERVER: Final = (2, 12)  # atomic batches
 _is_name = re.compile(r"[A-Za-z0-9_-]{1,200}").fullmatch
 _is_epoch = re.compile(r"[0-9a-f]{16}").fullmatch
 
@@ -80,7 +79,6 @@ class Streams:
     :ivar prefix: what stands before a record's subject in a message's.
     :ivar epoch: see the port.
     :ivar replicas: the number of servers that hold the log.
-    :ivar is_atomic: whether several records can be appended in one batch.
     """
 
     def __init__(self, broker: Broker, name: str) -> None:
@@ -96,7 +94,6 @@ class Streams:
         self.prefix = f"{name}."
         self.epoch = ""
         self.replicas = 1
-        self.is_atomic = False
 
     async def prepare(
         self, *, replicas: int, monitoring_url: str | None = None, makes_streams: bool = True
@@ -135,8 +132,11 @@ class Streams:
             )
         self.epoch = metadata[_EPOCH_KEY]
         self.replicas = info["config"]["num_replicas"]
-        # What the client's server can do is not what the leader's can: the stream's own setting tells.
-        self.is_atomic = bool(info["config"].get("allow_atomic"))
+        if not info["config"].get("allow_atomic"):
+            raise LogError(
+                f"{where}: it takes no atomic batches; set `allow_atomic` of the stream, on nats-server 2.12 "
+                "or later"
+            )
         if self.replicas == 1:
             await check_sync(monitoring_url, where=where)
         return _state(info)
@@ -241,7 +241,7 @@ class Streams:
     def _check_server(self) -> None:
         version = self._broker.server_version
         if version < _OLDEST_SERVER:
-            raise LogError(f"{self._broker.url}: nats-server {version[0]}.{version[1]} is too old, use 2.11")
+            raise LogError(f"{self._broker.url}: nats-server {version[0]}.{version[1]} is too old, use 2.12")
         largest = self._broker.max_payload_bytes
         if largest < _MIN_MESSAGE_BYTES:
             raise LogError(
@@ -278,13 +278,12 @@ class Streams:
             "discard": "new",
             "num_replicas": replicas,
             "allow_direct": True,
+            "allow_atomic": True,
             "duplicate_window": _DUPLICATE_WINDOW_NS,
             "metadata": metadata,
         }
         if first_offset > 1:
             config["first_seq"] = first_offset
-        if self._broker.server_version >= _ATOMIC_SINCE:
-            config["allow_atomic"] = True
         try:
             # A cluster that has just started has no leader yet; making the same stream twice makes one.
             return await self._broker.api_patiently(f"STREAM.CREATE.{name}", config, patience_seconds=10.0)

@@ -10,6 +10,7 @@ from circuit_breaker_server.log.event_log import LogWriteError, SnapshotEntry
 from circuit_breaker_server.log.jetstream import snapshots
 from tests.conformance.nats_server import NatsServer
 from tests.server.log.jetstream.log_stage import api, connected, everything, new, opened
+from tests.waiting import until
 
 
 def entry(key: str, data: bytes | None) -> SnapshotEntry:
@@ -85,6 +86,7 @@ async def test_a_node_notices_what_another_one_has_trimmed(server: NatsServer) -
         assert await two.last_removed() == records[1]
         assert await two.check(2) == records[1].check
         again = await two.append(new("a", expected=1))
+        await until(lambda: one.last_offset == again.offset)
         assert await everything(one) == [records[2], again]
 
 
