@@ -43,6 +43,41 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "what ends a thing checks that nothing names it",
+        f"{_SERVER}/engine/log_guards.py",
+        'unmarked=(f"named.{kind}.{id_}",)',
+        "unmarked=()",
+        "tests/server/engine/shared",
+    ),
+    Mutant(
+        "what names a thing checks that it has not ended",
+        f"{_SERVER}/engine/log_guards.py",
+        'unmarked=tuple(f"end.{kind}.{id_}" for id_ in names)',
+        "unmarked=()",
+        "tests/server/engine/shared",
+    ),
+    Mutant(
+        "a claim of two servers is decided by the log",
+        f"{_SERVER}/engine/log_guards.py",
+        "unmarked=(name,), marks=(name,)",
+        "unmarked=(), marks=(name,)",
+        "tests/server/engine/shared",
+    ),
+    Mutant(
+        "two providers of one name have one id",
+        f"{_SERVER}/engine/llm/llm.py",
+        "_provider_id(tenant, given.name) if",
+        "self._appender.new_id() if",
+        "tests/server/engine/shared",
+    ),
+    Mutant(
+        "a claim is looked for when it is decided",
+        f"{_SERVER}/engine/command.py",
+        "if self._is_claimed(claim.principal, claim.key):",
+        "if False:",
+        "tests/server/engine/shared",
+    ),
+    Mutant(
         "resuming behind the last event",
         f"{_SDK}/delivery/delivery.py",
         'extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None',
