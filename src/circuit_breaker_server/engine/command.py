@@ -17,6 +17,7 @@ from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.idempotency import CLAIM, Effect
 from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.log_guards import with_claim
+from circuit_breaker_server.engine.nodes.ownership import Identity
 from circuit_breaker_server.engine.record_bodies import VersionedBody, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
@@ -73,8 +74,7 @@ class Appender:
     :param is_claimed: tells of a principal and an idempotency key whether that has been used.
     :param now: the clock.
     :param creations: how often a principal may create; ``None``: without a bound.
-    :param node: the name of this node, as each record's origin keeps it; empty for the only one.
-    :param term: the number of the node's start.
+    :param me: which node this is, as each record's origin keeps it.
     """
 
     def __init__(
@@ -87,8 +87,7 @@ class Appender:
         is_claimed: Callable[[str, str], bool] = lambda _principal, _key: False,
         now: Callable[[], datetime] = _now,
         creations: CreationRates | None = None,
-        node: str = "",
-        term: int = 0,
+        me: Identity | None = None,
     ) -> None:
         self.now = now
         self._log = log
@@ -98,8 +97,7 @@ class Appender:
         self.decided_at = decided_at
         """Tells the offset of the state as it is now, for the guards of what is decided on it."""
         self._is_claimed = is_claimed
-        self._node = node
-        self._term = term
+        self._me = me or Identity()
         self._ids = RandomIds()
 
     @property
@@ -166,7 +164,7 @@ class Appender:
                 if self._is_claimed(claim.principal, claim.key):
                     raise claim.taken()
                 guards = with_claim(guards, claim.guard, decided_at=self.decided_at())
-        data = with_origin(encode_body(body), ORIGIN.get(), node=self._node, term=self._term)
+        data = with_origin(encode_body(body), ORIGIN.get(), node=self._me.name, term=self._me.term)
         id_ = record_id or self.record_id()
         new = NewRecord(subject=subject, id=id_, data=data, expected=expected, guards=guards)
         try:

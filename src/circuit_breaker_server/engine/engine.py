@@ -28,6 +28,9 @@ from circuit_breaker_server.engine.mcp.streams import (
     select_status_updates,
 )
 from circuit_breaker_server.engine.nats.nats import NatsResources
+from circuit_breaker_server.engine.nodes.nodes import Nodes
+from circuit_breaker_server.engine.nodes.ownership import Identity, Ownership
+from circuit_breaker_server.engine.nodes.state import NodeState
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
@@ -65,8 +68,8 @@ class Engine:
     :param redirects: where OAuth providers may send users back to, besides loopback; ``None``: to what is
         configured for the MCP server.
     :param limits: the shares of tenants and principals in what all of them use.
-    :param node: the name of this node in a cluster; empty for the only one.
-    :param term: the number of the node's start.
+    :param node: the name of this node in a cluster; empty for a server that is alone on its log.
+    :param address: where this node serves, for whoever asks the cluster.
     :param audit: called with each record that is appended, after it was applied to the state.
     :param may_begin: called before each command of a caller; what it raises refuses the command.
 
@@ -95,14 +98,16 @@ class Engine:
         redirects: Sequence[str] | None = None,
         limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
         node: str = "",
-        term: int = 0,
+        address: str = "",
         audit: Callable[[Record], None] | None = None,
         may_begin: Callable[[], None] | None = None,
     ) -> None:
+        nodes, me = NodeState(), Identity(node)
+        ownership = Ownership(nodes, me)
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
         mcp = McpState()
-        parts: list[Part] = [workflows, rules, llm, agents, costs, mcp]
+        parts: list[Part] = [nodes, workflows, rules, llm, agents, costs, mcp]
         tokens = frozenset(token for part in parts for token in part.tokens)
         self.idempotency = IdempotencyState(tokens, seconds=idempotency_seconds)
         """The answers to mutations with an idempotency key."""
@@ -111,6 +116,8 @@ class Engine:
         """The clock."""
         self.commands = CommandTasks(may_begin)
         """The commands that run for callers."""
+        self._address = address
+        self._has_started = False
         self._secrets = secrets
         self._audit = audit
         self._folding = Folding(log, parts, snapshot_every=snapshot_every, followers=(self._follow,))
@@ -122,9 +129,10 @@ class Engine:
             is_claimed=lambda principal, key: self.idempotency.find(principal, key, now=now()) is not None,
             now=now,
             creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
-            node=node,
-            term=term,
+            me=me,
         )
+        self.nodes = Nodes(nodes, appender, me)
+        """The nodes of the cluster, this one among them."""
         self.epoch = log.epoch
         """The epoch of the log."""
         self.rules = Rules(rules, appender)
@@ -133,7 +141,7 @@ class Engine:
         """Workflows, states, resources, activities."""
         self.nats = NatsResources(self.workflows)
         """Resources with their place in the log."""
-        self.costs = Costs(costs, appender, enforced=enforce_budgets)
+        self.costs = Costs(costs, appender, ownership=ownership, enforced=enforce_budgets)
         """Budgets, and what was spent."""
         self.llm = Llm(
             llm,
@@ -143,6 +151,7 @@ class Engine:
             timeout_seconds=provider_seconds,
             outbound=outbound,
             limits=limits,
+            ownership=ownership,
         )
         """Providers of language models, and completions."""
         self.agents = Agents(
@@ -154,6 +163,7 @@ class Engine:
             secrets=secrets,
             attempt_seconds=provider_seconds,
             limits=limits,
+            ownership=ownership,
         )
         """Agents, and their runs."""
         self.mcp = Mcp(
@@ -166,6 +176,7 @@ class Engine:
             outbound=outbound,
             redirects=redirects,
             limits=limits,
+            ownership=ownership,
         )
         """MCP servers, and the sessions of their users."""
 
@@ -178,11 +189,14 @@ class Engine:
         :raises RecordNotApplied: a record cannot be applied.
         """
         await self._folding.start()
-        await self._forget_orphaned_secrets()
+        await self.nodes.join(address=self._address)
+        if self.nodes.is_alone:
+            await self._forget_orphaned_secrets()
         await self.costs.start()
         await self.llm.start()
         await self.agents.start()
         await self.mcp.start()
+        self._has_started = True
 
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
@@ -194,6 +208,7 @@ class Engine:
         await self.commands.aclose()
         await self.mcp.aclose()
         await self.costs.aclose()
+        await self.nodes.leave()
         await self._folding.aclose()
 
     @property
@@ -218,10 +233,22 @@ class Engine:
         """
         if self._audit is not None:
             self._audit(record)
+        if record.subject.startswith("node."):
+            self._take_over()
         self.agents.follow(record)
         self.llm.follow(record)
         self.mcp.follow(record)
         self.costs.follow()
+
+    def _take_over(self) -> None:
+        """Begin with the work that belongs to this node since a node has come or gone; let go of the rest."""
+        if not self._has_started:
+            return
+        if not self.nodes.lives:
+            self.agents.let_go()
+            self.llm.let_go()
+        for domain in (self.costs, self.llm, self.agents, self.mcp):
+            domain.take_over()
 
     async def _forget_orphaned_secrets(self) -> None:
         """Remove the secrets that no record names: a crash came between them and their record."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Final
 
 from circuit_breaker_server.log.event_log import Guards
 
-__all__ = ["claim_name", "ending", "naming", "with_claim"]
+__all__ = ["RUN", "claim_name", "ended", "ending", "going_on", "naming", "with_claim"]
+
+RUN: Final = "run"
+"""The kind of the runs of agents."""
 
 
 def naming(kind: str, ids: Iterable[str], *, decided_at: int) -> Guards:
@@ -27,6 +31,16 @@ def naming(kind: str, ids: Iterable[str], *, decided_at: int) -> Guards:
 def ending(kind: str, id_: str, *, decided_at: int) -> Guards:
     """Return the guards of a record that ends a thing: nothing has come to name it meanwhile."""
     return Guards(decided_at=decided_at, unmarked=(f"named.{kind}.{id_}",), marks=(f"end.{kind}.{id_}",))
+
+
+def ended(kind: str, id_: str, *, decided_at: int) -> Guards:
+    """Return the guards of a record that ends what others go on with: they cannot from there on."""
+    return Guards(decided_at=decided_at, marks=(f"end.{kind}.{id_}",))
+
+
+def going_on(kind: str, id_: str, *, decided_at: int) -> Guards:
+    """Return the guards of a record that something writes elsewhere: it has not ended meanwhile."""
+    return Guards(decided_at=decided_at, unmarked=(f"end.{kind}.{id_}",))
 
 
 def claim_name(principal: str, key: str) -> str:

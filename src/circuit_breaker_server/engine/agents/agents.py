@@ -33,6 +33,8 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.events import Finite, Selection
 from circuit_breaker_server.engine.idempotency import Effect
 from circuit_breaker_server.engine.llm.llm import Llm
+from circuit_breaker_server.engine.log_guards import RUN, ended
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.validation import check_name, refuse
 from circuit_breaker_server.engine.workflows.workflows import Workflows
@@ -54,6 +56,7 @@ class Agents:
 
     :param attempt_seconds: how long one attempt of a run may take.
     :param limits: the shares of tenants and principals.
+    :param ownership: which runs are this node's.
 
     Example::
 
@@ -71,6 +74,7 @@ class Agents:
         secrets: Secrets,
         attempt_seconds: float,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -86,7 +90,12 @@ class Agents:
             secrets=secrets,
             attempt_seconds=attempt_seconds,
             limits=limits,
+            ownership=ownership,
         )
+        self.take_over = self._runs.take_over
+        """Ends the runs that have lost their node, and belong to this one now."""
+        self.let_go = self._runs.let_go
+        """Stops all runs, and records nothing."""
 
     async def start(self) -> None:
         """End the runs that were going on when the server stopped."""
@@ -312,7 +321,11 @@ class Agents:
             body = end_of_run(entry, at=self._appender.at(), status="CANCELLED")
             try:
                 record = await self._appender.append(
-                    entry.subject, body, expected=entry.last, effect=Effect.of(entry.ended(body).value())
+                    entry.subject,
+                    body,
+                    expected=entry.last,
+                    effect=Effect.of(entry.ended(body).value()),
+                    guards=ended(RUN, entry.id, decided_at=self._appender.decided_at()),
                 )
             except ExpectationFailed:
                 continue  # what the run was appending when it was stopped has come first

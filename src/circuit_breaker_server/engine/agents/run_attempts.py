@@ -29,6 +29,7 @@ from circuit_breaker_server.engine.fair_pool import FairPool
 from circuit_breaker_server.engine.llm.endpoints import Ask, Endpoint, Outcome, ProviderFailed
 from circuit_breaker_server.engine.llm.inputs import ChatMessage
 from circuit_breaker_server.engine.llm.routing import Route
+from circuit_breaker_server.engine.log_guards import RUN, going_on
 from circuit_breaker_server.engine.workflows.inputs import ExecuteActivity
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import ExpectationFailed
@@ -176,11 +177,13 @@ class AgentRun:
         by = f"agent:{self._execution.id}"
         for attempt in range(1, ATTEMPTS + 1):
             try:
+                # Not once the run was ended by others, as where this node was declared gone.
+                guards = going_on(RUN, self._execution.id, decided_at=self._appender.decided_at())
                 if activity is not None:
                     given = ExecuteActivity(resource_id=resource_id, activity_id=activity, data=data)
-                    await self._workflows.execute_activity(given, triggered_by=by)
+                    await self._workflows.execute_activity(given, triggered_by=by, guards=guards)
                 elif data:
-                    await self._workflows.add_data(resource_id, data)
+                    await self._workflows.add_data(resource_id, data, guards=guards)
             except EngineError as error:
                 if error.code is ErrorCode.UNAVAILABLE:
                     raise

@@ -19,6 +19,7 @@ from circuit_breaker_server.engine.agents.records import (
     decode_body,
     execution_subject,
 )
+from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.expiry_table import EndedKeys
 from circuit_breaker_server.engine.state_tables import Entry, Table, TablePart
@@ -48,6 +49,7 @@ class ExecutionEntry(Entry, frozen=True, kw_only=True, rename="camel"):
 
     :ivar check: of that record; ``events`` is how many events it has.
     :ivar last: the offset of the run's own last record so far; 0 before the first.
+    :ivar node: the node that runs it, since it joined in this ``term``; before the start, the one asked.
     """
 
     check: str
@@ -66,6 +68,8 @@ class ExecutionEntry(Entry, frozen=True, kw_only=True, rename="camel"):
     started_at: str
     completed_at: str | None = None
     retries: int = 0
+    node: str = ""
+    term: int = 0
 
     @property
     def subject(self) -> str:
@@ -100,8 +104,10 @@ class ExecutionEntry(Entry, frozen=True, kw_only=True, rename="camel"):
         }
 
 
-def triggered(body: AgentsTriggered, *, created: int, check: str) -> list[ExecutionEntry]:
-    """Return the runs that a trigger makes; ``created`` and ``check`` are of its record."""
+def triggered(
+    body: AgentsTriggered, *, created: int, check: str, node: str = "", term: int = 0
+) -> list[ExecutionEntry]:
+    """Return the runs that a trigger makes; the offset, the check and the node are of its record."""
     return [
         ExecutionEntry(
             created=created,
@@ -115,6 +121,8 @@ def triggered(body: AgentsTriggered, *, created: int, check: str) -> list[Execut
             state_id=body.state_id,
             input=run.input,
             started_at=body.at,
+            node=node,
+            term=term,
         )
         for run in body.runs
     ]
@@ -153,7 +161,9 @@ class AgentState(TablePart):
             case AgentsTriggered():
                 self._trigger(body, record)
             case ExecutionStarted():
-                self._change(body.execution_id, record, status="RUNNING")
+                # Whoever starts it owns it: perhaps not the node that was asked for it.
+                origin = origin_of(record)
+                self._change(body.execution_id, record, status="RUNNING", node=origin.node, term=origin.term)
             case ExecutionProgressed(notes=notes):
                 retries = sum(note.kind == "RETRY" for note in notes)
                 old = self._known(body.execution_id, record)
@@ -167,7 +177,10 @@ class AgentState(TablePart):
     def _trigger(self, body: AgentsTriggered, record: Record) -> None:
         for old_id in self._ended.take_old(body.at):
             self.executions.remove(old_id)
-        for entry in triggered(body, created=record.offset, check=record.check):
+        origin = origin_of(record)
+        for entry in triggered(
+            body, created=record.offset, check=record.check, node=origin.node, term=origin.term
+        ):
             self.executions.put(entry.id, entry)
 
     def _known(self, execution_id: str, record: Record) -> ExecutionEntry:

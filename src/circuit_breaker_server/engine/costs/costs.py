@@ -29,6 +29,7 @@ from circuit_breaker_server.engine.costs.state import CostState, SpendEntry
 from circuit_breaker_server.engine.costs.windows import PERIODS, next_midnight, used_since, window_start
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.idempotency import Effect
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.engine.turns import Turns
 from circuit_breaker_server.engine.validation import refuse
@@ -61,7 +62,10 @@ class Costs:
         await engine.costs.set_budget(given)
     """
 
-    def __init__(self, state: CostState, appender: Appender, *, enforced: bool = False) -> None:
+    def __init__(
+        self, state: CostState, appender: Appender, *, ownership: Ownership, enforced: bool = False
+    ) -> None:
+        self._ownership = ownership
         self._state = state
         self._enforced = enforced
         self._appender = appender
@@ -72,8 +76,7 @@ class Costs:
 
     async def start(self) -> None:
         """Charge what is due and end the windows that are over, now and from now on."""
-        for due in self._state.dues.values():
-            await self.charge(due.usage)
+        await self._charge_mine()
         await self.roll_windows()
         self._tasks = [
             asyncio.create_task(self._roll_at_midnights(), name="engine-budget-windows"),
@@ -91,6 +94,10 @@ class Costs:
         """Charge what the last record has made due, if anything."""
         if self._state.dues:
             self._due.set()
+
+    def take_over(self) -> None:
+        """Charge what belongs to this node now; the windows that are over end with the next look."""
+        self.follow()
 
     # --- queries ---
 
@@ -237,8 +244,9 @@ class Costs:
         :raises EngineError: ``UNAVAILABLE``.
         """
         for entry in self._state.accounts.values():
-            async with self._turns.of(entry.key):
-                await self._roll(entry.key)
+            if self._is_mine(entry.key):
+                async with self._turns.of(entry.key):
+                    await self._roll(entry.key)
 
     # -------------------------------------------------------------------------------------------------------
 
@@ -310,13 +318,20 @@ class Costs:
         except ExpectationFailed:
             return  # another command changed the account: the next change checks it again
 
+    async def _charge_mine(self) -> None:
+        for due in self._state.dues.values():
+            if self._is_mine(due.usage.account):
+                await self.charge(due.usage)
+
+    def _is_mine(self, key: AccountKey) -> bool:
+        return self._ownership.is_mine(f"account/{key.subject}")
+
     async def _charge_when_due(self) -> None:
         while True:
             await self._due.wait()
             self._due.clear()
             try:
-                for due in self._state.dues.values():
-                    await self.charge(due.usage)
+                await self._charge_mine()
             except EngineError as error:
                 _log.warning("usage_not_charged", reason=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)

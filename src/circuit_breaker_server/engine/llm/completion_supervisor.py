@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 from typing import Final, final
@@ -11,7 +12,7 @@ import msgspec
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.command import Appender, Committed, Value
-from circuit_breaker_server.engine.command_origin import ORIGIN
+from circuit_breaker_server.engine.command_origin import ORIGIN, origin_of
 from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.fair_pool import FairPool
@@ -27,11 +28,13 @@ from circuit_breaker_server.engine.llm.records import (
 )
 from circuit_breaker_server.engine.llm.routing import Route
 from circuit_breaker_server.engine.llm.state import CompletionEntry, LlmState
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["CompletionSupervisor"]
 
+_INTERRUPTED: Final = "interrupted: the server stopped"
 _PAUSE_SECONDS: Final = 0.5
 """Before the end of a completion is recorded again, where the log could not be written."""
 _MAX_OPEN: Final = 1_000
@@ -69,6 +72,7 @@ class CompletionSupervisor:
     A completion runs because its request is in the log, and outlives the caller that waits for it.
 
     :param limits: the shares of principals.
+    :param ownership: which completions are this node's.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class CompletionSupervisor:
         costs: Costs,
         endpoints: EndpointPool,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
+        self._ownership = ownership
         self._state = state
         self._appender = appender
         self._costs = costs
@@ -94,34 +100,64 @@ class CompletionSupervisor:
         self._completion_seconds = limits.completion_seconds
         self._requests: dict[str, _Request] = {}
         self._open: deque[str] = deque()
-        self._running: set[asyncio.Task[Committed[Value]]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._running: dict[str, asyncio.Task[Committed[Value]]] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
     async def start(self) -> None:
         """End the completions that were running when the server stopped."""
-        for entry in self._state.completions.values():
-            if entry.ended_at is None:
-                await self._append_interrupted(entry, "interrupted: the server stopped")
+        for entry in self._lost():
+            with contextlib.suppress(ExpectationFailed):  # another node was faster
+                await self._append_interrupted(entry, _INTERRUPTED)
+
+    def take_over(self) -> None:
+        """End the completions that have lost their node, and belong to this one now."""
+        for entry in [] if self._closing else self._lost():
+            self._end_later(entry.request_id, _INTERRUPTED)
+
+    def let_go(self) -> None:
+        """Stop all completions, and record nothing: this node was declared gone, they belong to others."""
+        for task in [*self._running.values(), *self._ending.values()]:
+            task.cancel()
+
+    def _lost(self) -> list[CompletionEntry]:
+        return [
+            entry
+            for entry in self._state.completions.values()
+            if entry.ended_at is None
+            and entry.request_id not in self._running
+            and entry.request_id not in self._ending
+            and self._is_mine(entry)
+        ]
+
+    def _is_mine(self, entry: CompletionEntry) -> bool:
+        work = f"completion/{entry.request_id}"
+        return self._ownership.is_mine_as_recorded(work, node=entry.node, term=entry.term)
 
     async def aclose(self) -> None:
         """Stop the completions that run, and start none. Idempotent."""
         self._closing = True
-        running = [*self._running, *self._ending]
+        running = [*self._running.values(), *self._ending.values()]
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
 
     def follow(self, record: Record) -> None:
-        """Start the completion that a record requests."""
+        """Start the completion that a record requests; stop one that somebody else has ended."""
         if self._closing or not record.subject.startswith("completion."):
             return
         body = decode_body(record)
+        if isinstance(body, CompletionFailed):
+            self._stop_if_ended_elsewhere(body.request_id, record)
         if not isinstance(body, CompletionRequested):
             return
-        request = self._requests.pop(record.id, None)
+        entry, request = self._state.completions.get(body.request_id), self._requests.pop(record.id, None)
+        if entry is None or not self._is_mine(entry):
+            return
         if request is None:
+            if not self._ownership.is_alone:
+                self._end_later(body.request_id, _INTERRUPTED)
             return
         run = CompletionRun(
             self._appender,
@@ -135,8 +171,13 @@ class CompletionSupervisor:
         )
         endpoint = self._endpoints.endpoint_of(request.route.provider)
         request.run = asyncio.get_running_loop().create_task(run.run(endpoint), context=request.context)
-        self._running.add(request.run)
+        self._running[body.request_id] = request.run
         request.run.add_done_callback(lambda task: self._ended(body.request_id, task))
+
+    def _stop_if_ended_elsewhere(self, request_id: str, record: Record) -> None:
+        origin, task = origin_of(record), self._running.get(request_id)
+        if task is not None and not self._ownership.is_me(node=origin.node, term=origin.term):
+            task.cancel()
 
     async def run(self, given: ChatCompletion, payer: str | None, route: Route) -> Committed[Value]:
         """Record the request of a completion, and wait for its end; answers ``LlmResponseGQL``.
@@ -174,7 +215,10 @@ class CompletionSupervisor:
                 del self._requests[record_id]
             raise
         if request.run is None:
-            raise EngineError(ErrorCode.UNAVAILABLE, "the server is stopping: the completion was not begun")
+            raise EngineError(
+                ErrorCode.UNAVAILABLE,
+                "the server is stopping, or was taken for gone: the completion was not begun",
+            )
         await asyncio.wait((request.run,))
         if request.run.cancelled():
             raise EngineError(ErrorCode.UNAVAILABLE, "the server stopped before the completion was whole")
@@ -188,17 +232,21 @@ class CompletionSupervisor:
             self._requests.pop(self._open.popleft(), None)
 
     def _ended(self, request_id: str, task: asyncio.Task[Committed[Value]]) -> None:
-        self._running.discard(task)
+        self._running.pop(request_id, None)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, EngineError):
             _log.error("completion_failed", exc_info=error)
         entry = self._state.completions.get(request_id)
-        if entry is not None and entry.ended_at is None and not self._closing:
+        if entry is not None and entry.ended_at is None and not self._closing and self._is_mine(entry):
             # The log could not be written, or a defect of ours: readers of the stream must not wait for ever.
-            reason = f"interrupted: {error}" if isinstance(error, EngineError) else "internal error"
-            ending = asyncio.get_running_loop().create_task(self._interrupt(request_id, reason))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self._end_later(
+                request_id, f"interrupted: {error}" if isinstance(error, EngineError) else "internal error"
+            )
+
+    def _end_later(self, request_id: str, reason: str) -> None:
+        ending = asyncio.get_running_loop().create_task(self._interrupt(request_id, reason))
+        self._ending[request_id] = ending
+        ending.add_done_callback(lambda _: self._ending.pop(request_id, None))
 
     async def _interrupt(self, request_id: str, reason: str) -> None:
         """Record that a completion has failed, as soon as the log can be written."""

@@ -34,6 +34,7 @@ from circuit_breaker_server.engine.llm.state import (
 )
 from circuit_breaker_server.engine.llm.streams import ends
 from circuit_breaker_server.engine.llm.validation import check_completion, check_provider
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.turns import Turns
@@ -72,6 +73,7 @@ class Llm:
         timeout_seconds: float,
         outbound: Outbound,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
         self._state = state
         self._appender = appender
@@ -80,8 +82,17 @@ class Llm:
         self.endpoints = EndpointPool(secrets, timeout_seconds=timeout_seconds, outbound=outbound)
         """The endpoints of providers, with their open connections."""
         self._completions = CompletionSupervisor(
-            state, appender, costs=costs, endpoints=self.endpoints, limits=limits
+            state,
+            appender,
+            costs=costs,
+            endpoints=self.endpoints,
+            limits=limits,
+            ownership=ownership,
         )
+        self.take_over = self._completions.take_over
+        """Ends the completions that have lost their node, and belong to this one now."""
+        self.let_go = self._completions.let_go
+        """Stops all completions, and records nothing."""
         self._turns = Turns[tuple[str | None, str]]()
         self._quota = TenantQuota(
             "providers",

@@ -8,6 +8,7 @@ from typing import final
 
 import msgspec
 
+from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.engine.costs.records import Usage
 from circuit_breaker_server.engine.expiry_table import KEPT, EndedKeys
 from circuit_breaker_server.engine.llm.inputs import ModelInput
@@ -100,6 +101,7 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
     :ivar last: the offset of its last record so far.
     :ivar ended_at: when it ended; ``None`` while it runs.
     :ivar asked_by: the id of the principal whose it is.
+    :ivar node: the node that was asked, since it joined in this ``term``: only it knows the messages.
     """
 
     check: str
@@ -109,6 +111,8 @@ class CompletionEntry(Entry, frozen=True, kw_only=True):
     streaming: bool
     ended_at: str | None = None
     asked_by: str = ""
+    node: str = ""
+    term: int = 0
 
 
 @final
@@ -141,6 +145,7 @@ class LlmState(TablePart):
             case CompletionRequested():
                 for old_id in self._ended.take_old(body.at):
                     self.completions.remove(old_id)
+                origin = origin_of(record)
                 entry = CompletionEntry(
                     created=record.offset,
                     check=record.check,
@@ -149,6 +154,8 @@ class LlmState(TablePart):
                     provider_id=body.provider_id,
                     streaming=body.streaming,
                     asked_by=body.asked_by,
+                    node=origin.node,
+                    term=origin.term,
                 )
                 self.completions.put(body.request_id, entry)
             case CompletionStarted() | PiecesAdded():

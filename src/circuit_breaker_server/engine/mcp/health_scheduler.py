@@ -31,6 +31,7 @@ from circuit_breaker_server.engine.mcp.records import (
 from circuit_breaker_server.engine.mcp.state import McpState, ServerEntry
 from circuit_breaker_server.engine.mcp.status_transitions import way
 from circuit_breaker_server.engine.mcp.tls import tls_context
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import ExpectationFailed, Record
 from circuit_breaker_server.logs import get_logger
@@ -50,6 +51,7 @@ class Checks:
 
     :param check: one check; ends in time whatever the peer does.
     :param limits: the share of each tenant in the checks that run at once, and the longest timeout.
+    :param ownership: which MCP servers this node checks on the interval.
 
     Example::
 
@@ -68,7 +70,9 @@ class Checks:
         interval_seconds: float,
         outbound: Outbound,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
+        self._ownership = ownership
         self._state = state
         self._appender = appender
         self._secrets = secrets
@@ -93,10 +97,20 @@ class Checks:
         )
 
     def start(self) -> None:
-        """Watch every enabled MCP server."""
-        for entry in self._state.servers.values():
-            if entry.server.enabled:
-                self.watch(entry.server.id)
+        """Watch every enabled MCP server that belongs to this node."""
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Watch those that belong to this node now, and no longer those that do not."""
+        for entry in [] if self._closing else self._state.servers.values():
+            server_id = entry.server.id
+            if not (entry.server.enabled and self._is_mine(server_id)):
+                self.unwatch(server_id)
+            elif server_id not in self._tasks:
+                self.watch(server_id)
+
+    def _is_mine(self, server_id: str) -> bool:
+        return self._ownership.is_mine(f"check/{server_id}")
 
     async def aclose(self) -> None:
         """Stop all checks, and start none. Idempotent."""
@@ -128,7 +142,7 @@ class Checks:
         """Watch an MCP server from the record on that enables it, until the one that does not."""
         match body:
             case ServerPut(id=server_id, server=server):
-                if server.enabled and not self._closing:
+                if server.enabled and not self._closing and self._is_mine(server_id):
                     self.watch(server_id)
                 else:
                     self.unwatch(server_id)
@@ -238,6 +252,8 @@ class Checks:
             entry = self._state.servers.get(server_id)
             if entry is None or version not in (None, entry.server.version):
                 return None
+            if version is not None and not self._is_mine(server_id):
+                return None
             at = self._appender.at()
             health = finding.health(at)
             old, new = entry.server.status, "ONLINE" if finding.succeeded else "ERROR"
@@ -246,12 +262,14 @@ class Checks:
             self._latest[server_id] = health
             if version is not None and not statuses and offer is None and _same(entry.health, health):
                 return None
+            is_own = version is not None
+            fence = self._ownership.fence(decided_at=self._appender.decided_at()) if is_own else None
             body = ServerChecked(
                 id=server_id, at=at, cause=cause, statuses=statuses, health=health, offer=offer
             )
             try:
                 return await self._appender.append(
-                    server_subject(server_id), body, expected=entry.last, effect=effect
+                    server_subject(server_id), body, expected=entry.last, effect=effect, guards=fence
                 )
             except ExpectationFailed:
                 continue

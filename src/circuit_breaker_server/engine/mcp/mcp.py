@@ -18,6 +18,7 @@ from circuit_breaker_server.engine.mcp.servers import Servers
 from circuit_breaker_server.engine.mcp.sessions import Sessions
 from circuit_breaker_server.engine.mcp.sign_in import SignIn
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.paging import Pagination, page_of
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.log.event_log import Record
@@ -59,11 +60,19 @@ class Mcp:
         outbound: Outbound,
         redirects: Collection[str] | None = None,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
         self._state = state
         self._providers = {each.id: each for each in (*BUILT_IN, *providers)}
         self._checks = Checks(
-            state, appender, secrets, check, interval_seconds=check_seconds, outbound=outbound, limits=limits
+            state,
+            appender,
+            secrets,
+            check,
+            interval_seconds=check_seconds,
+            outbound=outbound,
+            limits=limits,
+            ownership=ownership,
         )
         self.servers = Servers(
             state,
@@ -87,6 +96,7 @@ class Mcp:
             session_seconds=session_seconds,
             tokens=tokens,
             limits=limits,
+            ownership=ownership,
         )
         """Sessions of their users."""
         self.sign_in = SignIn(
@@ -118,6 +128,11 @@ class Mcp:
             body = decode_body(record)
             self._checks.follow(body)
             self.sessions.follow(body)
+
+    def take_over(self) -> None:
+        """Check and watch what belongs to this node now, and no longer what does not."""
+        self._checks.take_over()
+        self.sessions.take_over()
 
     def secret_ids(self) -> set[str]:
         """Return the ids of the secrets that MCP servers, sessions and sign-ins need."""

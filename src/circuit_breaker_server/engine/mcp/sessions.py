@@ -25,11 +25,12 @@ from circuit_breaker_server.engine.mcp.session_deadlines import Due, after, prol
 from circuit_breaker_server.engine.mcp.session_refresh import SessionRefresh
 from circuit_breaker_server.engine.mcp.session_tokens import SessionTokens
 from circuit_breaker_server.engine.mcp.state import McpState, SessionEntry
+from circuit_breaker_server.engine.nodes.ownership import Ownership
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.tenant_quota import TenantQuota
 from circuit_breaker_server.engine.timestamps import parse_timestamp
 from circuit_breaker_server.engine.validation import refuse
-from circuit_breaker_server.log.event_log import ExpectationFailed, Record
+from circuit_breaker_server.log.event_log import ExpectationFailed, Guards, Record
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Sessions"]
@@ -60,7 +61,9 @@ class Sessions:
         session_seconds: float,
         tokens: TokenEndpoints,
         limits: CallerLimits,
+        ownership: Ownership,
     ) -> None:
+        self._ownership = ownership
         self._state = state
         self._appender = appender
         self._session_seconds = session_seconds
@@ -89,10 +92,9 @@ class Sessions:
 
     async def start(self) -> None:
         """Expire what expired while the server was down, and watch the clock from now on."""
+        self.take_over()
         for entry in self._state.sessions.values():
-            if entry.session.status == "ACTIVE":
-                self._watch(entry)
-            else:
+            if entry.session.status != "ACTIVE":
                 await self._tokens.forget(entry.session.id)
         await self.expire()
         loop = asyncio.get_running_loop()
@@ -111,11 +113,22 @@ class Sessions:
         """Watch the clock for a session from the record on that makes or prolongs it."""
         if isinstance(body, SessionChanged):
             entry = self._state.sessions.get(body.session.id)
-            if entry is not None and entry.session.status == "ACTIVE":
+            if entry is not None and self._is_to_watch(entry):
                 self._watch(entry)
             else:
-                self._expiries.forget(body.session.id)
-                self._refresh.forget(body.session.id)
+                self._unwatch(body.session.id)
+
+    def take_over(self) -> None:
+        """Watch the clock for the sessions that belong to this node now, and no longer for the others."""
+        for entry in self._state.sessions.values():
+            if self._is_to_watch(entry):
+                self._watch(entry)
+            else:
+                self._unwatch(entry.session.id)
+
+    def _is_to_watch(self, entry: SessionEntry) -> bool:
+        session = entry.session
+        return session.status == "ACTIVE" and self._ownership.is_mine(f"session/{session.id}")
 
     def secret_ids(self) -> set[str]:
         """Return the ids of the secrets that active sessions need."""
@@ -235,23 +248,26 @@ class Sessions:
         now = self._appender.now()
         for session_id in self._expiries.take(now):
             entry = self._state.sessions.get(session_id)
-            if entry is None or entry.session.status != "ACTIVE":
+            if entry is None or not self._is_to_watch(entry):
                 continue
             expires_at = parse_timestamp(entry.session.expires_at)
             if expires_at > now:
                 continue  # it was refreshed: its later moment is noted too
             try:
-                await self._end(entry, "EXPIRED")
+                await self._end(entry, "EXPIRED", guards=self._fence())
             except EngineError:
                 self._expiries.add(expires_at, session_id)
                 raise
+
+    def _fence(self) -> Guards | None:
+        return self._ownership.fence(decided_at=self._appender.decided_at())
 
     # -------------------------------------------------------------------------------------------------------
 
     async def _active(self, session_id: str) -> SessionEntry:
         entry = self._state.sessions.get(session_id)
         if entry is not None and entry.session.expires_at <= self._appender.at():
-            await self.expire()
+            await self._end(entry, "EXPIRED")  # whoever's timer it is
             entry = self._state.sessions.get(session_id)
         if entry is None:
             raise EngineError(
@@ -261,7 +277,14 @@ class Sessions:
             refuse(f"sessionId: the session is {entry.session.status}; sign in again")
         return entry
 
-    async def _end(self, entry: SessionEntry, status: str, *, effect: Effect | None = None) -> Record | None:
+    async def _end(
+        self,
+        entry: SessionEntry,
+        status: str,
+        *,
+        effect: Effect | None = None,
+        guards: Guards | None = None,
+    ) -> Record | None:
         """End a session; ``None`` if someone else has changed it first."""
         session = msgspec.structs.replace(entry.session, status=status, renewable=False)
         record_id = None
@@ -276,6 +299,7 @@ class Sessions:
                 self._appender.at(),
                 record_id=record_id,
                 effect=effect,
+                guards=guards,
             )
         except ExpectationFailed:
             return None
@@ -287,6 +311,10 @@ class Sessions:
     def _watch(self, entry: SessionEntry) -> None:
         self._expiries.add(parse_timestamp(entry.session.expires_at), entry.session.id)
         self._refresh.watch(entry)
+
+    def _unwatch(self, session_id: str) -> None:
+        self._expiries.forget(session_id)
+        self._refresh.forget(session_id)
 
     async def _expire_in_time(self) -> None:
         while True:

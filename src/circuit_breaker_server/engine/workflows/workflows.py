@@ -46,7 +46,7 @@ from circuit_breaker_server.engine.workflows.records import (
 from circuit_breaker_server.engine.workflows.state import FoldedState
 from circuit_breaker_server.engine.workflows.streams import resource_subject, workflow_subject
 from circuit_breaker_server.engine.workflows.workflow import Workflow
-from circuit_breaker_server.log.event_log import ExpectationFailed
+from circuit_breaker_server.log.event_log import ExpectationFailed, Guards
 
 __all__ = ["MAX_DATA_BYTES", "Shape", "Workflows"]
 
@@ -154,12 +154,14 @@ class Workflows(Queries):
         triggered_by: str | None = None,
         new_state: str | None = None,
         shape: Shape = _as_it_is,
+        guards: Guards | None = None,
     ) -> Committed[Value]:
         """Move a resource along an activity; answers ``ResourceGQL``, in the requested shape.
 
         Decided on the resource as it is when this is called: if any other change of it comes first, this
         one is refused. ``triggered_by`` is part of the events and the history. An activity that does not
-        lead to ``new_state`` is refused; ``None`` leaves that to the workflow.
+        lead to ``new_state`` is refused; ``None`` leaves that to the workflow. ``guards`` say what else must
+        hold.
 
         :raises EngineError: ``NOT_FOUND``, ``ACTIVITY_NOT_ALLOWED``, ``INVALID_INPUT``, ``CONFLICT``,
             ``UNAVAILABLE``.
@@ -227,10 +229,13 @@ class Workflows(Queries):
             expected=old.last,
             conflict=_CHANGED,
             effect=Effect(answers),
+            guards=guards,
         )
         return self._appender.committed(answers(str(record.offset)), record)
 
-    async def add_data(self, resource_id: str, added: Mapping[str, object]) -> Committed[Value]:
+    async def add_data(
+        self, resource_id: str, added: Mapping[str, object], *, guards: Guards | None = None
+    ) -> Committed[Value]:
         """Merge data into a resource's, key by key, outside an activity; answers ``ResourceGQL``.
 
         :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``, ``CONFLICT``, ``UNAVAILABLE``.
@@ -254,6 +259,7 @@ class Workflows(Queries):
             ResourceChanged(resource=image),
             expected=old.last,
             conflict=_CHANGED,
+            guards=guards,
         )
         return self._appender.committed(resource_value(image, workflow, lambda: self._history(old)), record)
 

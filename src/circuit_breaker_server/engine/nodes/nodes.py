@@ -1,0 +1,126 @@
+"""Join the cluster, leave it, declare others gone: the records of nodes, each by compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from circuit_breaker_sdk._version import __version__
+from circuit_breaker_server.engine.command import ATTEMPTS, Appender
+from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.nodes.ownership import Identity, fence_name
+from circuit_breaker_server.engine.nodes.records import NodeGone, NodeJoined, NodeLeft, node_subject
+from circuit_breaker_server.engine.nodes.state import NodeEntry, NodeState
+from circuit_breaker_server.log.event_log import ExpectationFailed, Guards
+from circuit_breaker_server.logs import get_logger
+
+__all__ = ["Nodes"]
+
+_log = get_logger("nodes")
+
+
+@final
+class Nodes:
+    """The nodes of the cluster. A server that is alone on its log is none, and writes nothing of this.
+
+    Example::
+
+        await nodes.join(address="http://10.0.0.1:8000/graphql")
+        await nodes.declare_gone("b", term=3)
+        await nodes.leave()
+    """
+
+    def __init__(self, state: NodeState, appender: Appender, me: Identity) -> None:
+        self._state = state
+        self._appender = appender
+        self.me = me
+        """Which node this is."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this server is the only one on its log."""
+        return not self.me.name
+
+    @property
+    def lives(self) -> bool:
+        """Whether this node has joined, and was not declared gone since."""
+        return self.is_alone or self._state.is_live(self.me.name, self.me.term)
+
+    def all(self) -> Sequence[NodeEntry]:
+        """Return all nodes that ever joined, in the order of their first start."""
+        return self._state.nodes.values()
+
+    def others(self) -> dict[str, int]:
+        """Return the terms of the other nodes that live, by name."""
+        return {name: term for name, term in self._state.live.items() if name != self.me.name}
+
+    async def join(self, *, address: str) -> None:
+        """Begin a new term of this node: what it began in earlier ones belongs to whoever lives.
+
+        :raises EngineError: ``CONFLICT``: another server has the same name; ``UNAVAILABLE``.
+        """
+        if self.is_alone:
+            return
+        for _ in range(ATTEMPTS):
+            old = self._state.nodes.get(self.me.name)
+            term = 1 if old is None else old.term + 1
+            body = NodeJoined(
+                name=self.me.name,
+                term=term,
+                at=self._appender.at(),
+                address=address,
+                release=__version__,
+            )
+            # Before the record is there: what follows from it is decided for this term.
+            before, self.me.term = self.me.term, term
+            try:
+                await self._appender.append(
+                    node_subject(self.me.name), body, expected=0 if old is None else old.last
+                )
+            except ExpectationFailed:
+                self.me.term = before
+                continue
+            except EngineError:
+                self.me.term = before
+                raise
+            _log.info("joined", node=self.me.name, term=term, others=sorted(self.others()))
+            return
+        raise EngineError(
+            ErrorCode.CONFLICT, f"node {self.me.name}: another server joins under this name again and again"
+        )
+
+    async def leave(self) -> None:
+        """Say that this node stops; where the log cannot be written, the others will notice."""
+        if self.is_alone or not self.lives:
+            return
+        entry = self._state.nodes.get(self.me.name)
+        if entry is None:
+            return
+        body = NodeLeft(name=self.me.name, term=self.me.term, at=self._appender.at())
+        try:
+            await self._appender.append(node_subject(self.me.name), body, expected=entry.last)
+        except (EngineError, ExpectationFailed) as error:
+            _log.warning("not_left", node=self.me.name, reason=str(error))
+
+    async def declare_gone(self, name: str, *, term: int) -> bool:
+        """Declare that a node does not live any more; tell whether it was this that did it.
+
+        :raises EngineError: ``UNAVAILABLE``.
+        """
+        entry = self._state.nodes.get(name)
+        if entry is None or not self._state.is_live(name, term):
+            return False
+        body = NodeGone(name=name, term=term, at=self._appender.at(), by=self.me.name)
+        # What the node still writes as an owner is refused from here on.
+        decided_at = self._appender.decided_at()
+        guards = Guards(
+            decided_at=decided_at,
+            unmarked=(fence_name(self.me.name, self.me.term),),
+            marks=(fence_name(name, term),),
+        )
+        try:
+            await self._appender.append(node_subject(name), body, expected=entry.last, guards=guards)
+        except ExpectationFailed:
+            return False
+        _log.warning("node_gone", node=name, term=term, declared_by=self.me.name)
+        return True

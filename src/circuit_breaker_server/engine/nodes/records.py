@@ -1,0 +1,68 @@
+"""The records of nodes: that one has joined, has left, or was declared gone. Heartbeats are no records."""
+
+from __future__ import annotations
+
+from typing import final
+
+import msgspec
+
+from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
+from circuit_breaker_server.log.event_log import Record, subject
+
+__all__ = ["Body", "NodeGone", "NodeJoined", "NodeLeft", "decode_body", "node_subject"]
+
+
+def node_subject(name: str) -> str:
+    """Name the subject of a node's records."""
+    return subject("node", name)
+
+
+@final
+class NodeJoined(VersionedBody, frozen=True, kw_only=True, tag="node_joined"):
+    """A node has started. Its earlier terms are over.
+
+    :ivar term: the number of its start, 1 for the first.
+    :ivar address: where it serves, as it says itself.
+    :ivar release: the version of its program.
+    """
+
+    name: str
+    term: int
+    at: str
+    address: str
+    release: str
+
+
+@final
+class NodeLeft(VersionedBody, frozen=True, kw_only=True, tag="node_left"):
+    """A node has stopped, and said so."""
+
+    name: str
+    term: int
+    at: str
+
+
+@final
+class NodeGone(VersionedBody, frozen=True, kw_only=True, tag="node_gone"):
+    """A node was declared gone: it did not answer for too long.
+
+    :ivar by: the name of the node that has declared it.
+    """
+
+    name: str
+    term: int
+    at: str
+    by: str
+
+
+Body = NodeJoined | NodeLeft | NodeGone
+
+_DECODER: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
+
+
+def decode_body(record: Record) -> Body:
+    """Read a record's body, brought up to date.
+
+    :raises LogCorruptError: the body is of a newer version, of an unknown type, or no body at all.
+    """
+    return decode_as(_DECODER, record)
