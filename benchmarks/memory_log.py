@@ -61,6 +61,11 @@ class MemoryEventLog:
         return False
 
     @property
+    def heartbeats(self) -> None:
+        """See the port: one process has it alone."""
+        return
+
+    @property
     def outage(self) -> str | None:
         """See the port: it is always there."""
         return None
@@ -157,6 +162,10 @@ class MemoryEventLog:
         """See the port."""
         for record in self._records[after:upto]:
             yield record
+
+    async def reaches(self, offset: int) -> bool:
+        """See the port."""
+        return offset <= len(self._records)
 
     async def check(self, offset: int) -> str | None:
         """See the port."""

@@ -508,6 +508,14 @@ class EventLogSuite:
                 assert await log.check(record.offset) == record.check
             assert await log.check(4) is None
 
+    async def test_whether_the_log_reaches_an_offset_is_known_with_its_records(self, place: Place) -> None:
+        async with opened(place) as log:
+            assert await log.reaches(0)
+            assert not await log.reaches(1)
+            records = await fill(log, *"ab")
+            assert await log.reaches(records[-1].offset)
+            assert not await log.reaches(records[-1].offset + 1)
+
     async def test_the_check_of_the_last_record_removed_is_remembered(self, place: Place) -> None:
         async with opened(place) as log:
             records = await fill_and_trim(log, 5, before=4)

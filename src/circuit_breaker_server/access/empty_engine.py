@@ -46,6 +46,9 @@ class _NoLog:
         del after, subjects, limit
         return []
 
+    async def reaches(self, offset: int) -> bool:
+        return offset <= self.last_offset
+
     async def read_page(
         self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
     ) -> LogPage:

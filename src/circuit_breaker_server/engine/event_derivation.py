@@ -16,6 +16,11 @@ from circuit_breaker_server.log.event_log import LogCorruptError, Record
 
 __all__ = ["derive"]
 
+
+def _no_events(_record: Record) -> tuple[StreamEvent, ...]:
+    return ()
+
+
 _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "workflow": workflows.derive,
     "resource": workflows.derive,
@@ -28,7 +33,8 @@ _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "trigger": agents.derive,
     "execution": agents.derive,
     "mcp": mcp.derive,
-    ABOUT_LOG: lambda _record: (),
+    "node": _no_events,
+    ABOUT_LOG: _no_events,
 }
 """By the first token of the record's subject."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.channel import Position
-from circuit_breaker_server.log.event_log import EventLog, Record
+from circuit_breaker_server.log.event_log import EventLog, LogError, Record
 
 __all__ = ["Gap", "GapReason", "refuse_gap", "refuse_if_trimmed"]
+
+_PATIENCE_SECONDS: Final = 2.0
+"""How long a resume waits for a tail that is behind its cursor."""
 
 
 class GapReason(enum.StrEnum):
@@ -39,10 +43,11 @@ async def refuse_gap(log: EventLog, cursor: Cursor, end_cursor: Callable[[Record
 
     :param end_cursor: gives the cursor after the last event of a record.
     :raises Gap: it has not.
+    :raises LogError: whether it has cannot be told now.
     """
     if cursor.epoch != log.epoch:
         raise Gap(GapReason.EPOCH)
-    if cursor.offset > log.last_offset:
+    if cursor.offset > log.last_offset and not await _is_reached(log, cursor.offset):
         raise Gap(GapReason.FUTURE)
     check = await log.check(cursor.offset)
     if check is None:
@@ -51,6 +56,15 @@ async def refuse_gap(log: EventLog, cursor: Cursor, end_cursor: Callable[[Record
     if check != cursor.check:
         raise Gap(GapReason.REWRITTEN)
     await refuse_if_trimmed(log, end_cursor, (cursor.offset, cursor.index))
+
+
+async def _is_reached(log: EventLog, offset: int) -> bool:
+    """Tell whether the log has come to an offset that this server's tail has not: from another, perhaps."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await log.reaches(offset)
+    except TimeoutError as error:
+        raise LogError("this server is behind the log; try again") from error
 
 
 async def refuse_if_trimmed(log: EventLog, end_cursor: Callable[[Record], Cursor], after: Position) -> None:

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol, final
 
 import msgspec
 
+from circuit_breaker_server.log.heartbeats import Heartbeats
+
 __all__ = [
     "MAX_DATA_BYTES",
     "MAX_GUARDS",
@@ -326,6 +328,16 @@ class EventLog(Protocol):
         """
         ...
 
+    async def reaches(self, offset: int) -> bool:
+        """Tell whether the log has come to ``offset``; if so, the tails have seen it when this returns.
+
+        Where others write to the log too, the tails may be behind: this asks who knows, and waits for them.
+        The caller limits the time.
+
+        :raises LogError: it cannot be asked now.
+        """
+        ...
+
     async def check(self, offset: int) -> str | None:
         """Return the check of the record at ``offset``, ``None`` if it is not kept.
 
@@ -387,7 +399,12 @@ class EventLog(Protocol):
 
 
 class ServingLog(EventLog, Protocol):
-    """The event log of a running server: the port, and what the server's health needs to know of it."""
+    """The event log of a running server: the port, and what the server needs to know of it beside."""
+
+    @property
+    def heartbeats(self) -> Heartbeats | None:
+        """How the nodes that share the log hear of each other; ``None`` where one process has it alone."""
+        ...
 
     @property
     def append_failed(self) -> bool:

@@ -34,6 +34,7 @@ from circuit_breaker_server.log.event_log import (
     SnapshotEntry,
     validate,
 )
+from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.reader import Reader, Selector
 from circuit_breaker_server.log.writer import Writer
 from circuit_breaker_server.storage.private_files import make_private_directory
@@ -157,6 +158,11 @@ class SqliteEventLog:
     def append_failed(self) -> bool:
         """Whether the last group of appends could not be made durable, and nothing was written since."""
         return self._append_failed
+
+    @property
+    def heartbeats(self) -> Heartbeats | None:
+        """See the port: a directory has one process."""
+        return None
 
     @property
     def outage(self) -> str | None:
@@ -295,6 +301,10 @@ class SqliteEventLog:
             for record in records:
                 yield record
             limit = max(_SCAN_MIN, limit // 2) if size > _SCAN_BYTES else min(_SCAN_MAX, limit * 2)
+
+    async def reaches(self, offset: int) -> bool:
+        """See the port."""
+        return offset <= self._last_offset
 
     async def check(self, offset: int) -> str | None:
         """See the port."""

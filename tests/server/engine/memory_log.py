@@ -137,6 +137,9 @@ class MemoryLog:
         for record in self.records[after:upto]:
             yield record
 
+    async def reaches(self, offset: int) -> bool:
+        return offset <= len(self.records)
+
     async def check(self, offset: int) -> str | None:
         return "00000000" if offset == 0 else self.records[offset - 1].check
 

@@ -137,6 +137,10 @@ class ScriptedLog:
         self.bytes_read += sum(len(record.data) for record in page.records)
         return page
 
+    async def reaches(self, offset: int) -> bool:
+        await asyncio.sleep(0)
+        return offset <= self.last_offset
+
     async def check(self, offset: int) -> str | None:
         await asyncio.sleep(0)
         if self._removed is None and offset == 0:

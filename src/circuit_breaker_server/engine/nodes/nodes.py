@@ -46,6 +46,12 @@ class Nodes:
         """Whether this node has joined, and was not declared gone since."""
         return self.is_alone or self._state.is_live(self.me.name, self.me.term)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another server has joined under this node's name since."""
+        entry = self._state.nodes.get(self.me.name)
+        return entry is not None and entry.term > self.me.term
+
     def all(self) -> Sequence[NodeEntry]:
         """Return all nodes that ever joined, in the order of their first start."""
         return self._state.nodes.values()

@@ -25,11 +25,13 @@ from circuit_breaker_server.log.event_log import (
     SnapshotEntry,
     validate,
 )
+from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.jetstream.appender import Appender
 from circuit_breaker_server.log.jetstream.broker import Broker
 from circuit_breaker_server.log.jetstream.credentials import NO_CREDENTIALS, Credentials
 from circuit_breaker_server.log.jetstream.envelope import MAX_SUBJECT_BYTES
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
+from circuit_breaker_server.log.jetstream.heartbeats import NatsHeartbeats
 from circuit_breaker_server.log.jetstream.reads import Reader, stored_bytes
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.jetstream.sizes import BlockSizes
@@ -178,6 +180,11 @@ class JetStreamEventLog:
         return self._append_failed
 
     @property
+    def heartbeats(self) -> Heartbeats:
+        """See :class:`~circuit_breaker_server.log.event_log.ServingLog`."""
+        return NatsHeartbeats(self._broker, f"{self._streams.name}-nodes")
+
+    @property
     def outage(self) -> str | None:
         """See :class:`~circuit_breaker_server.log.event_log.ServingLog`."""
         if not self._broker.is_connected:
@@ -284,11 +291,14 @@ class JetStreamEventLog:
             await self._refresh_first_offset()
         return page
 
-    async def _refresh_first_offset(self) -> None:
+    async def _state(self) -> StreamState:
         try:
-            state = await self._streams.state(patience_seconds=_READ_PATIENCE_SECONDS)
+            return await self._streams.state(patience_seconds=_READ_PATIENCE_SECONDS)
         except (ApiError, BrokerUnavailable) as error:
             raise LogError(f"{self._streams.name}: cannot be read now: {error}") from error
+
+    async def _refresh_first_offset(self) -> None:
+        state = await self._state()
         self._recent.move_first(min(state.first_offset, self._recent.last_record + 1))
 
     async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
@@ -303,6 +313,15 @@ class JetStreamEventLog:
             for record in page.records:
                 yield record
             after = page.reached
+
+    async def reaches(self, offset: int) -> bool:
+        """See the port."""
+        if offset > self._recent.last_record:
+            state = await self._state()
+            if offset > state.last_offset:
+                return False
+            await self._recent.wait_for(offset)
+        return offset <= self._recent.last_record
 
     async def check(self, offset: int) -> str | None:
         """See the port."""

@@ -83,6 +83,10 @@ class View:
         for record in self.shared.records[after : self._seen if upto is None else upto]:
             yield record
 
+    async def reaches(self, offset: int) -> bool:
+        self.deliver(offset)
+        return offset <= self._seen
+
     async def check(self, offset: int) -> str | None:
         return await self.shared.check(offset)
 
