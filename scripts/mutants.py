@@ -43,6 +43,34 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "a run that others have ended writes nothing elsewhere",
+        f"{_SERVER}/engine/log_guards.py",
+        'return Guards(decided_at=decided_at, unmarked=(f"end.{kind}.{id_}",))',
+        "return Guards(decided_at=decided_at)",
+        "tests/server/engine/shared/test_nodes.py",
+    ),
+    Mutant(
+        "a node that was declared gone writes nothing as an owner",
+        f"{_SERVER}/engine/nodes/ownership.py",
+        "return Guards(decided_at=decided_at, unmarked=(name,))",
+        "return None",
+        "tests/server/engine/shared/test_nodes.py",
+    ),
+    Mutant(
+        "a run runs on the node that owns it only",
+        f"{_SERVER}/engine/agents/run_supervisor.py",
+        "if self._is_mine(entry):",
+        "if True:",
+        "tests/server/engine/shared/test_nodes.py",
+    ),
+    Mutant(
+        "an outage of the broker declares nobody gone",
+        f"{_SERVER}/engine/nodes/membership.py",
+        "silent = {} if was_cut_off else self._silent",
+        "silent = self._silent",
+        "tests/server/engine/shared/test_nodes.py",
+    ),
+    Mutant(
         "what ends a thing checks that nothing names it",
         f"{_SERVER}/engine/log_guards.py",
         'unmarked=(f"named.{kind}.{id_}",)',

@@ -80,6 +80,8 @@ class FakeProvider:
             case "hang":
                 await self.hold.wait()
                 return response
+            case "held":
+                await self.hold.wait()
             case "surrogate" | "emoji" | "null" | "list":
                 for chunk in _ODD[kind]:
                     await response.write(b"data: %b\n\n" % chunk)

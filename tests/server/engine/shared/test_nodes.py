@@ -193,7 +193,7 @@ async def test_a_run_that_lost_its_node_is_ended_once_and_the_node_that_wakes_ch
     async with serving_provider() as fake, cluster("a", "b", "c") as made:
         a, b = made.nodes["a"], made.nodes["b"]
         world = await prepared(made, a.engine)
-        await world.configure(await world.asking(fake.url, "gpt-hang"), autoActivity="submit")
+        await world.configure(await world.asking(fake.url, "gpt-held"), autoActivity="submit")
         made.deliver()
         (run,) = await world.trigger()
         await made.until(lambda: count(made, "agentExecutionStream", "PROGRESS") == 3)
@@ -222,7 +222,7 @@ async def test_a_run_writes_no_resource_once_it_was_ended_by_others() -> None:
     async with serving_provider() as fake, cluster("a", "b") as made:
         a, b = made.nodes["a"], made.nodes["b"]
         world = await prepared(made, a.engine)
-        await world.configure(await world.asking(fake.url, "gpt-hang"), autoActivity="submit")
+        await world.configure(await world.asking(fake.url, "gpt-held"), autoActivity="submit")
         made.deliver()
         (run,) = await world.trigger()
         await made.until(lambda: count(made, "agentExecutionStream", "PROGRESS") == 3)
@@ -269,14 +269,15 @@ async def test_a_session_expires_once_whoever_watches_the_clock() -> None:
                 str(server.value["id"]), "ada", "JWT", Tokens(access_token="t"), None
             )
         made.deliver()
-        made.now += timedelta(days=2)
         made.nodes["b"].is_paused = True
         await made.beat(GONE_AFTER + 1)
+        made.now += timedelta(days=2)
+        await made.nodes["b"].engine.mcp.sessions.expire()
+        assert count(made, "mcpSessionEvents", "EXPIRED") == 0, "it was declared gone, and does not know"
         await asyncio.gather(
             made.nodes["a"].engine.mcp.sessions.expire(), made.nodes["c"].engine.mcp.sessions.expire()
         )
         made.nodes["b"].is_paused = False
-        await made.nodes["b"].engine.mcp.sessions.expire()
         made.deliver()
         await made.beat()
         assert count(made, "mcpSessionEvents", "EXPIRED") == 12
