@@ -156,7 +156,5 @@ class Membership:
 
     def _count(self, number: int) -> None:
         """Count one heartbeat of its own that came back against all others that live."""
-        was_cut_off, self._came_back = self.is_cut_off, max(self._came_back, number)
-        living = self._nodes.others().items()
-        silent = {} if was_cut_off else self._silent
-        self._silent = {each: silent.get(each, 0) + 1 for each in living}
+        self._came_back = max(self._came_back, number)
+        self._silent = {each: self._silent.get(each, 0) + 1 for each in self._nodes.others().items()}
