@@ -18,6 +18,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
+from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
@@ -26,10 +27,12 @@ from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.performance import Performance
+from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
 from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
 from circuit_breaker_server.storage.private_files import exposed_files, make_private_directory
 from circuit_breaker_server.storage.secret_store import SecretStore
@@ -37,10 +40,14 @@ from circuit_breaker_server.tracing import Tracer
 
 __all__ = [
     "make_cursors",
+    "make_tracer",
     "observe",
+    "open_api_keys",
     "open_audit_log",
     "open_log",
     "open_policy",
+    "open_secrets",
+    "read_cluster_key",
     "start_engine",
     "start_gateway",
     "start_performance",
@@ -49,6 +56,27 @@ __all__ = [
 ]
 
 logger = logs.get_logger("server")
+
+
+def make_tracer(settings: ServerSettings) -> Tracer | None:
+    """Make what makes spans; ``None`` where the settings want none.
+
+    :raises ServerStartError: the extra ``otel`` is missing.
+    """
+    if not settings.traces:
+        return None
+    # Here, not above: it needs the extra otel.
+    from circuit_breaker_server.otel_tracing import OpenTelemetryTracer  # noqa: PLC0415 (see the line above)
+
+    return OpenTelemetryTracer()
+
+
+def read_cluster_key(settings: ServerSettings) -> ClusterKey | None:
+    """Read the key that the servers of a cluster share; ``None`` where the settings name no file.
+
+    :raises SecretStoreError: it cannot be used.
+    """
+    return None if settings.cluster.key_file is None else ClusterKey.read(settings.cluster.key_file)
 
 
 async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
@@ -105,6 +133,24 @@ def warn_of_exposed_files(data_dir: Path) -> None:
         )
 
 
+async def open_api_keys(parts: AsyncExitStack, settings: ServerSettings) -> ApiKeys | None:
+    """Open the API keys, and watch them; ``None`` where the settings want none."""
+    if not settings.api_keys:
+        return None
+    keys = await ApiKeys.open(settings.data_dir)
+    parts.push_async_callback(keys.aclose)
+    return keys
+
+
+async def open_secrets(settings: ServerSettings, cluster_key: ClusterKey | None) -> Secrets:
+    """Open the store of secrets.
+
+    :raises SecretStoreError: it cannot be used.
+    """
+    key = None if cluster_key is None else cluster_key.secret_key
+    return await SecretStore.open(settings.data_dir, cluster_key=key)
+
+
 async def open_policy(parts: AsyncExitStack, settings: ServerSettings) -> PolicySource | None:
     """Open the policy, and watch it; ``None`` where the settings name none."""
     if settings.policy_file is None:
@@ -133,7 +179,9 @@ async def open_audit_log(
     return log
 
 
-def make_cursors(settings: ServerSettings, log: EventLog, *, is_open: bool) -> Cursors:
+def make_cursors(
+    settings: ServerSettings, log: EventLog, cluster_key: ClusterKey | None, *, is_open: bool
+) -> Cursors:
     """Make the cursors of the log, which are sealed where callers are authenticated.
 
     :raises ServerStartError: their key cannot be read.
@@ -141,7 +189,7 @@ def make_cursors(settings: ServerSettings, log: EventLog, *, is_open: bool) -> C
     if is_open:
         return Cursors(log.epoch)
     try:
-        keys = CursorKeys.read(settings.data_dir)
+        keys = CursorKeys.read(settings.data_dir, cluster_key)
     except OSError as error:
         path = error.filename or settings.data_dir
         raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error
@@ -155,6 +203,7 @@ async def start_engine(
     settings: ServerSettings,
     log: EventLog,
     trail: AuditTrail | None,
+    secrets: Secrets,
     *,
     is_open: bool,
     on_failure: Callable[[RecordNotApplied], None],
@@ -169,7 +218,7 @@ async def start_engine(
     engine = Engine(
         log,
         snapshot_every=settings.snapshot_every,
-        secrets=await SecretStore.open(settings.data_dir),
+        secrets=secrets,
         provider_seconds=settings.provider_seconds,
         mcp_check_seconds=settings.mcp_check_seconds,
         mcp_session_seconds=settings.mcp_session_seconds,

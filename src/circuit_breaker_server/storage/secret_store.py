@@ -63,18 +63,26 @@ class SecretStore:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, data_dir: Path, environment: Mapping[str, str] = os.environ) -> Self:
+    async def open(
+        cls,
+        data_dir: Path,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        cluster_key: bytes | None = None,
+    ) -> Self:
         """Open the store of a data directory, making it if it is missing.
 
+        :param cluster_key: a key of Fernet that encrypts from now on; no key is made. Keys of the environment
+            and of the directory still decrypt.
         :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
         """
-        return await asyncio.to_thread(cls._open, data_dir, environment)
+        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_key)
 
     @classmethod
-    def _open(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
+    def _open(cls, data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None) -> Self:
         path = data_dir / "secrets.db"
         try:
-            fernet = _keys(data_dir, environment)
+            fernet = _keys(data_dir, environment, cluster_key)
         except OSError as error:
             raise SecretStoreError(f"{data_dir / KEY_FILE}: {error.strerror}") from error
         try:
@@ -195,16 +203,22 @@ def rotate_secret_key(data_dir: Path, environment: Mapping[str, str] = os.enviro
     return len(again)
 
 
-def _keys(data_dir: Path, environment: Mapping[str, str]) -> MultiFernet:
+def _keys(data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None = None) -> MultiFernet:
     """Return the keys: the first encrypts, all decrypt.
 
     :raises SecretStoreError: one is no key.
     :raises OSError: their file cannot be read or written.
     """
-    given = environment.get(KEY_VARIABLE)
-    text = given.encode() if given else key_file(data_dir / KEY_FILE, Fernet.generate_key)
+    given, own = environment.get(KEY_VARIABLE), data_dir / KEY_FILE
+    if given:
+        text = given.encode()
+    elif cluster_key is not None and not own.exists():
+        text = b""
+    else:
+        text = key_file(own, Fernet.generate_key)
+    keys = text.replace(b",", b" ").split()
     try:
-        return MultiFernet([Fernet(key) for key in text.replace(b",", b" ").split()])
+        return MultiFernet([Fernet(key) for key in ([cluster_key] if cluster_key else []) + keys])
     except ValueError as error:
         raise SecretStoreError(
             f"the key of {data_dir / 'secrets.db'} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe "
