@@ -45,6 +45,7 @@ from circuit_breaker_server.server_parts import (
     observe,
     open_api_keys,
     open_audit_log,
+    open_bucket,
     open_log,
     open_policy,
     open_secrets,
@@ -186,6 +187,7 @@ class Server:
         tls = _tls(settings)
         log = await open_log(parts, settings, self.instruments)
         log.on_end(self._stop_for_good)
+        bucket = await open_bucket(parts, settings, cluster_key)
         warn_of_exposed_files(settings.data_dir)
         keys = await open_api_keys(parts, settings)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
@@ -200,7 +202,7 @@ class Server:
             settings,
             log,
             trail,
-            await open_secrets(settings, cluster_key),
+            await open_secrets(settings, cluster_key, bucket),
             is_open=authenticator.is_open,
             on_failure=self._stop_for_good,
         )

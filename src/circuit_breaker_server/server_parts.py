@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
@@ -38,12 +39,16 @@ from circuit_breaker_server.storage.private_files import exposed_files, make_pri
 from circuit_breaker_server.storage.secret_store import SecretStore
 from circuit_breaker_server.tracing import Tracer
 
+if TYPE_CHECKING:  # it needs the extra cluster
+    from circuit_breaker_server.shared.bucket import Bucket
+
 __all__ = [
     "make_cursors",
     "make_tracer",
     "observe",
     "open_api_keys",
     "open_audit_log",
+    "open_bucket",
     "open_log",
     "open_policy",
     "open_secrets",
@@ -142,12 +147,38 @@ async def open_api_keys(parts: AsyncExitStack, settings: ServerSettings) -> ApiK
     return keys
 
 
-async def open_secrets(settings: ServerSettings, cluster_key: ClusterKey | None) -> Secrets:
-    """Open the store of secrets.
+async def open_bucket(
+    parts: AsyncExitStack, settings: ServerSettings, cluster_key: ClusterKey | None
+) -> Bucket | None:
+    """Open the bucket that all nodes share; ``None`` without brokers or without a cluster key.
+
+    It is opened after the log, which tells what is amiss with the brokers.
+
+    :raises LogError: it cannot be used; the text says why.
+    """
+    if cluster_key is None or not settings.cluster.urls:
+        return None
+    # Here, not above: it needs the extra cluster.
+    from circuit_breaker_server.shared.bucket import Bucket  # noqa: PLC0415 (see the line above)
+
+    bucket = await Bucket.open(settings.cluster, cluster_key)
+    parts.push_async_callback(bucket.aclose)
+    return bucket
+
+
+async def open_secrets(
+    settings: ServerSettings, cluster_key: ClusterKey | None, bucket: Bucket | None
+) -> Secrets:
+    """Open the store of secrets: the bucket, or the file of the data directory.
 
     :raises SecretStoreError: it cannot be used.
     """
     key = None if cluster_key is None else cluster_key.secret_key
+    if bucket is not None and key is not None:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.shared.moving import move_secrets  # noqa: PLC0415 (see the line above)
+
+        return await move_secrets(settings.data_dir, bucket, key)
     return await SecretStore.open(settings.data_dir, cluster_key=key)
 
 
