@@ -189,7 +189,7 @@ class Server:
         log.on_end(self._stop_for_good)
         bucket = await open_bucket(parts, settings, cluster_key)
         warn_of_exposed_files(settings.data_dir)
-        keys = await open_api_keys(parts, settings)
+        keys = await open_api_keys(parts, settings, bucket)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
         permissions = Permissions(await open_policy(parts, settings))
         rates = Rates(settings.rates)

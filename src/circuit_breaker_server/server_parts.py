@@ -138,11 +138,26 @@ def warn_of_exposed_files(data_dir: Path) -> None:
         )
 
 
-async def open_api_keys(parts: AsyncExitStack, settings: ServerSettings) -> ApiKeys | None:
-    """Open the API keys, and watch them; ``None`` where the settings want none."""
+async def open_api_keys(
+    parts: AsyncExitStack, settings: ServerSettings, bucket: Bucket | None
+) -> ApiKeys | None:
+    """Open the API keys, of the bucket or of the data directory, and watch them.
+
+    ``None`` where the settings want none.
+    """
     if not settings.api_keys:
         return None
-    keys = await ApiKeys.open(settings.data_dir)
+    if bucket is None:
+        keys = await ApiKeys.open(settings.data_dir)
+    else:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.security.shared_api_keys import (  # noqa: PLC0415 (see the line above)
+            move_api_keys,
+            open_shared_api_keys,
+        )
+
+        await move_api_keys(settings.data_dir, bucket)
+        keys = await open_shared_api_keys(bucket)
     parts.push_async_callback(keys.aclose)
     return keys
 

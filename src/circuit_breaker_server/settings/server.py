@@ -119,8 +119,8 @@ class ServerSettings:
         Without tokens and API keys there is no authentication: the server accepts every client.
     :ivar insecure: without tokens and API keys a server listens on loopback only, which no other machine
         reaches; this lets it listen elsewhere, and every client that reaches it may do everything.
-    :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
-        them.
+    :ivar api_keys: whether the API keys of the data directory are taken, or those of the cluster
+        (``cluster.key_file``), as ``circuit-breaker keys`` makes them.
     :ivar policy_file: the access policy (docs/security.md); ``None``: every authenticated caller may do
         everything. The server reads it again when it changes.
     :ivar enforce_budgets: whether an exhausted budget refuses completions (``BUDGET_EXHAUSTED``); ``None``:

@@ -77,7 +77,9 @@ class Bucket:
         )
         bucket = cls(broker, stream, Sealing(key.bucket_key))
         try:
-            await stream.prepare(replicas=settings.replicas, makes_bucket=makes_bucket)
+            await stream.prepare(
+                beside=settings.stream, replicas=settings.replicas, makes_bucket=makes_bucket
+            )
             await bucket._check_key()
             try:
                 await bucket._watch.start(timeout_seconds=settings.connect_seconds)

@@ -68,7 +68,7 @@ class BucketStream:
     Example::
 
         stream = BucketStream(broker, "events-shared", patience_seconds=12)
-        await stream.prepare(replicas=3)
+        await stream.prepare(beside="events", replicas=3)
         revision = await stream.put("secret.a", b"…")
     """
 
@@ -81,16 +81,19 @@ class BucketStream:
         self.where = f"{broker.url}, bucket {name}"
         self._patience_seconds = patience_seconds
 
-    async def prepare(self, *, replicas: int, makes_bucket: bool = True) -> None:
-        """Make the stream where there is none; ``replicas`` counts only then.
+    async def prepare(self, *, beside: str, replicas: int, makes_bucket: bool = True) -> None:
+        """Make the stream where there is none.
 
+        :param beside: the stream of the log. A bucket that is made now has as many replicas as it.
+        :param replicas: how many it has where there is no log as yet.
         :param makes_bucket: if false, none is made.
         :raises BucketError: the broker refuses or does not answer, or another program has made the bucket.
         """
         try:
-            info = await self._info_or_none()
+            info = await self._info_or_none(self.stream)
             if info is None and makes_bucket:
-                info = await self._create(replicas)
+                log = await self._info_or_none(beside)
+                info = await self._create(replicas if log is None else int(log["config"]["num_replicas"]))
         except ApiError as error:
             raise BucketError(f"{self.where}: {_advice(error)}") from error
         except BrokerUnavailable as error:
@@ -105,10 +108,10 @@ class BucketStream:
                 "cluster.stream"
             )
 
-    async def _info_or_none(self) -> Json | None:
+    async def _info_or_none(self, stream: str) -> Json | None:
         try:
             return await self.broker.api_patiently(
-                f"STREAM.INFO.{self.stream}", {}, patience_seconds=self._patience_seconds
+                f"STREAM.INFO.{stream}", {}, patience_seconds=self._patience_seconds
             )
         except ApiError as error:
             if error.code == NOT_FOUND:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,8 @@ from circuit_breaker_server.shared.secrets import BucketSecrets
 from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.secret_store import SecretStore
 from tests.conformance.nats_server import NatsServer
+from tests.server.shared.bucket_stage import on
 from tests.server.site import site
-
-
-@pytest.fixture(name="broker")
-def _broker(tmp_path: Path) -> Iterator[NatsServer]:
-    with NatsServer(tmp_path / "nats").running() as broker:
-        yield broker
-
-
-def on(broker: NatsServer, directory: Path, key: bytes = b"k" * 32) -> ClusterSettings:
-    path = directory / f"{key[:1].decode()}.key"
-    path.touch(0o600)
-    path.write_bytes(key)
-    return ClusterSettings(urls=(broker.url,), key_file=path)
 
 
 async def secrets_of(cluster: ClusterSettings) -> dict[str, str | None]:
