@@ -191,7 +191,7 @@ class Server:
         warn_of_exposed_files(settings.data_dir)
         keys = await open_api_keys(parts, settings, bucket)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
-        permissions = Permissions(await open_policy(parts, settings))
+        permissions = Permissions(await open_policy(parts, settings, bucket))
         rates = Rates(settings.rates)
         audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)

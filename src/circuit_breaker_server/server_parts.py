@@ -197,11 +197,21 @@ async def open_secrets(
     return await SecretStore.open(settings.data_dir, cluster_key=key)
 
 
-async def open_policy(parts: AsyncExitStack, settings: ServerSettings) -> PolicySource | None:
-    """Open the policy, and watch it; ``None`` where the settings name none."""
-    if settings.policy_file is None:
+async def open_policy(
+    parts: AsyncExitStack, settings: ServerSettings, bucket: Bucket | None
+) -> PolicySource | None:
+    """Open the policy, of the bucket or of a file, and watch it; ``None`` where the settings name none."""
+    if settings.policy_from == "bucket" and bucket is not None:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.security.shared_policy import (  # noqa: PLC0415 (see the line above)
+            open_shared_policy,
+        )
+
+        policy = await open_shared_policy(bucket)
+    elif settings.policy_file is not None:
+        policy = await PolicySource.open(settings.policy_file)
+    else:
         return None
-    policy = await PolicySource.open(settings.policy_file)
     parts.push_async_callback(policy.aclose)
     return policy
 

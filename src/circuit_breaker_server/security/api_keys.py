@@ -6,15 +6,15 @@ import hmac
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol, Self, final
+from typing import Final, Self, final
 
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.api_key_file import watched_key_file
 from circuit_breaker_server.security.api_key_records import ApiKey, ApiKeyFileError, ApiKeyRefused, hash_of
 from circuit_breaker_server.security.clock import Clock, WallClock
-from circuit_breaker_server.security.watched_file import FileRefused, Listeners
+from circuit_breaker_server.security.watched_file import FileRefused, Listeners, WatchedSource
 
-__all__ = ["KEY_EXPIRED", "KEY_INVALID", "KEY_REVOKED", "ApiKeys", "KeySource"]
+__all__ = ["KEY_EXPIRED", "KEY_INVALID", "KEY_REVOKED", "ApiKeys"]
 
 KEY_INVALID: Final = "key invalid"
 KEY_EXPIRED: Final = "key expired"
@@ -25,22 +25,6 @@ _LENGTH: Final = 60
 _NO_DIGEST: Final = "0" * 64
 
 logger = get_logger("api_keys")
-
-
-class KeySource(Protocol):
-    """Where the keys are kept; whoever makes it says what is called with them."""
-
-    async def start(self) -> None:
-        """Hand the keys on, and again whenever they have changed."""
-        ...
-
-    async def check_now(self) -> None:
-        """Look now; when this returns the keys are handed on."""
-        ...
-
-    async def aclose(self) -> None:
-        """Hand on nothing more. Idempotent."""
-        ...
 
 
 @final
@@ -61,7 +45,7 @@ class ApiKeys:
         self._clock = clock or WallClock()
         self._keys: dict[str, ApiKey] = {}
         self._listeners: Listeners[ApiKey] = Listeners()
-        self._source: KeySource | None = None
+        self._source: WatchedSource | None = None
 
     @classmethod
     async def open(
@@ -88,7 +72,7 @@ class ApiKeys:
     @classmethod
     async def open_from(
         cls,
-        source: Callable[[Callable[[dict[str, ApiKey]], object]], KeySource],
+        source: Callable[[Callable[[dict[str, ApiKey]], object]], WatchedSource],
         on_revoked: Callable[[ApiKey], object] | None = None,
         *,
         clock: Clock | None = None,

@@ -37,7 +37,8 @@ class Bucket:
     Reading is done from a local copy, which a watch keeps in step: a write of another node is in it a moment
     later. :meth:`find` asks the broker.
 
-    :ivar where: names the bucket in errors.
+    :ivar name: of the bucket.
+    :ivar where: names the bucket in errors, with its brokers.
 
     Example::
 
@@ -55,6 +56,7 @@ class Bucket:
         self._entries: dict[str, Entry] = {}
         self._watch = BucketWatch(stream, self)
         self._callbacks: dict[object, tuple[str, Callable[[], object]]] = {}
+        self.name = stream.name
         self.where = stream.where
 
     @classmethod

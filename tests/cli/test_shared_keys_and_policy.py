@@ -1,4 +1,4 @@
-"""``circuit-breaker keys`` on the bucket of a cluster."""
+"""``circuit-breaker keys`` and ``policy publish`` on the bucket of a cluster."""
 
 from __future__ import annotations
 
@@ -69,3 +69,19 @@ def test_what_is_amiss_is_one_line(tmp_path: Path, broker: NatsServer, key: Path
     status, said = complain("keys", "list", "--log", broker.url, "--set", f"cluster.key_file={key}")
     assert status == ExitCode.UNREACHABLE
     assert "was encrypted under another key" in said
+
+
+def test_a_policy_is_published_unless_it_is_not_valid(tmp_path: Path, broker: NatsServer, key: Path) -> None:
+    options = ("--log", broker.url, "--set", f"cluster.key_file={key}")
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[principals.user-7]\ntenant = "acme"\n')
+    (line,) = ask("policy", "publish", str(policy), *options)
+    assert line.startswith(f"published: {policy} (version ")
+    assert line.endswith("bucket events-shared")
+    policy.write_text("[principals.user-7]\n")
+    status, said = complain("policy", "publish", str(policy), *options)
+    assert (status, said) == complain("policy", "check", str(policy))
+    assert status == ExitCode.VERDICT
+    status, said = complain("policy", "publish", str(policy))
+    assert status == ExitCode.USAGE
+    assert "--log" in said
