@@ -33,7 +33,6 @@ from circuit_breaker_server.net.metrics_port import check_exporter, serve_metric
 from circuit_breaker_server.net.tls import TlsError, server_context
 from circuit_breaker_server.reloading import LiveParts, values_per_second
 from circuit_breaker_server.scheduling import Slices
-from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLogError
 from circuit_breaker_server.security.authentication import Authenticator, TokenKeyError
 from circuit_breaker_server.security.policy import Policy
@@ -42,10 +41,15 @@ from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.server_parts import (
     make_cursors,
+    make_tracer,
     observe,
+    open_api_keys,
     open_audit_log,
+    open_bucket,
     open_log,
     open_policy,
+    open_secrets,
+    read_cluster_key,
     start_engine,
     start_gateway,
     start_performance,
@@ -84,7 +88,7 @@ class Server:
         :raises ServerStartError: the settings want traces, and the extra ``otel`` is missing.
         """
         self.settings = settings
-        self._tracer = _tracer(settings) if tracer is None else tracer
+        self._tracer = make_tracer(settings) if tracer is None else tracer
         self._parts = AsyncExitStack()
         self._port: int | None = None
         self._metrics_port: int | None = None
@@ -179,25 +183,26 @@ class Server:
         settings = self.settings
         # Before anything is made: the keys may be unfit.
         Authenticator.open(settings.token_keys)
+        cluster_key = read_cluster_key(settings)
         tls = _tls(settings)
         log = await open_log(parts, settings, self.instruments)
         log.on_end(self._stop_for_good)
+        bucket = await open_bucket(parts, settings, cluster_key)
         warn_of_exposed_files(settings.data_dir)
-        keys = await ApiKeys.open(settings.data_dir) if settings.api_keys else None
-        if keys is not None:
-            parts.push_async_callback(keys.aclose)
+        keys = await open_api_keys(parts, settings, bucket)
         authenticator = Authenticator.open(settings.token_keys, keys=keys)
-        permissions = Permissions(await open_policy(parts, settings))
+        permissions = Permissions(await open_policy(parts, settings, bucket))
         rates = Rates(settings.rates)
         audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
-        cursors = make_cursors(settings, log, is_open=authenticator.is_open)
+        cursors = make_cursors(settings, log, cluster_key, is_open=authenticator.is_open)
         trail = None if audit_log is None else AuditTrail(audit_log, log)
         engine = await start_engine(
             parts,
             settings,
             log,
             trail,
+            await open_secrets(settings, cluster_key, bucket),
             is_open=authenticator.is_open,
             on_failure=self._stop_for_good,
         )
@@ -382,15 +387,6 @@ class Server:
     async def wait(self) -> None:
         """Wait until the server is closed."""
         await self._closed.wait()
-
-
-def _tracer(settings: ServerSettings) -> Tracer | None:
-    if not settings.traces:
-        return None
-    # Here, not above: it needs the extra otel.
-    from circuit_breaker_server.otel_tracing import OpenTelemetryTracer  # noqa: PLC0415 (see the line above)
-
-    return OpenTelemetryTracer()
 
 
 def _tls(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
@@ -18,6 +19,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.retention import Limits, Retention
+from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
@@ -26,21 +28,31 @@ from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.performance import Performance
+from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
 from circuit_breaker_server.security.policy import PolicySource
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
 from circuit_breaker_server.storage.private_files import exposed_files, make_private_directory
 from circuit_breaker_server.storage.secret_store import SecretStore
 from circuit_breaker_server.tracing import Tracer
 
+if TYPE_CHECKING:  # it needs the extra cluster
+    from circuit_breaker_server.shared.bucket import Bucket
+
 __all__ = [
     "make_cursors",
+    "make_tracer",
     "observe",
+    "open_api_keys",
     "open_audit_log",
+    "open_bucket",
     "open_log",
     "open_policy",
+    "open_secrets",
+    "read_cluster_key",
     "start_engine",
     "start_gateway",
     "start_performance",
@@ -49,6 +61,27 @@ __all__ = [
 ]
 
 logger = logs.get_logger("server")
+
+
+def make_tracer(settings: ServerSettings) -> Tracer | None:
+    """Make what makes spans; ``None`` where the settings want none.
+
+    :raises ServerStartError: the extra ``otel`` is missing.
+    """
+    if not settings.traces:
+        return None
+    # Here, not above: it needs the extra otel.
+    from circuit_breaker_server.otel_tracing import OpenTelemetryTracer  # noqa: PLC0415 (see the line above)
+
+    return OpenTelemetryTracer()
+
+
+def read_cluster_key(settings: ServerSettings) -> ClusterKey | None:
+    """Read the key that the servers of a cluster share; ``None`` where the settings name no file.
+
+    :raises SecretStoreError: it cannot be used.
+    """
+    return None if settings.cluster.key_file is None else ClusterKey.read(settings.cluster.key_file)
 
 
 async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
@@ -105,11 +138,80 @@ def warn_of_exposed_files(data_dir: Path) -> None:
         )
 
 
-async def open_policy(parts: AsyncExitStack, settings: ServerSettings) -> PolicySource | None:
-    """Open the policy, and watch it; ``None`` where the settings name none."""
-    if settings.policy_file is None:
+async def open_api_keys(
+    parts: AsyncExitStack, settings: ServerSettings, bucket: Bucket | None
+) -> ApiKeys | None:
+    """Open the API keys, of the bucket or of the data directory, and watch them.
+
+    ``None`` where the settings want none.
+    """
+    if not settings.api_keys:
         return None
-    policy = await PolicySource.open(settings.policy_file)
+    if bucket is None:
+        keys = await ApiKeys.open(settings.data_dir)
+    else:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.security.shared_api_keys import (  # noqa: PLC0415 (see the line above)
+            move_api_keys,
+            open_shared_api_keys,
+        )
+
+        await move_api_keys(settings.data_dir, bucket)
+        keys = await open_shared_api_keys(bucket)
+    parts.push_async_callback(keys.aclose)
+    return keys
+
+
+async def open_bucket(
+    parts: AsyncExitStack, settings: ServerSettings, cluster_key: ClusterKey | None
+) -> Bucket | None:
+    """Open the bucket that all nodes share; ``None`` without brokers or without a cluster key.
+
+    It is opened after the log, which tells what is amiss with the brokers.
+
+    :raises LogError: it cannot be used; the text says why.
+    """
+    if cluster_key is None or not settings.cluster.urls:
+        return None
+    # Here, not above: it needs the extra cluster.
+    from circuit_breaker_server.shared.bucket import Bucket  # noqa: PLC0415 (see the line above)
+
+    bucket = await Bucket.open(settings.cluster, cluster_key)
+    parts.push_async_callback(bucket.aclose)
+    return bucket
+
+
+async def open_secrets(
+    settings: ServerSettings, cluster_key: ClusterKey | None, bucket: Bucket | None
+) -> Secrets:
+    """Open the store of secrets: the bucket, or the file of the data directory.
+
+    :raises SecretStoreError: it cannot be used.
+    """
+    key = None if cluster_key is None else cluster_key.secret_key
+    if bucket is not None and key is not None:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.shared.moving import move_secrets  # noqa: PLC0415 (see the line above)
+
+        return await move_secrets(settings.data_dir, bucket, key)
+    return await SecretStore.open(settings.data_dir, cluster_key=key)
+
+
+async def open_policy(
+    parts: AsyncExitStack, settings: ServerSettings, bucket: Bucket | None
+) -> PolicySource | None:
+    """Open the policy, of the bucket or of a file, and watch it; ``None`` where the settings name none."""
+    if settings.policy_from == "bucket" and bucket is not None:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.security.shared_policy import (  # noqa: PLC0415 (see the line above)
+            open_shared_policy,
+        )
+
+        policy = await open_shared_policy(bucket)
+    elif settings.policy_file is not None:
+        policy = await PolicySource.open(settings.policy_file)
+    else:
+        return None
     parts.push_async_callback(policy.aclose)
     return policy
 
@@ -133,7 +235,9 @@ async def open_audit_log(
     return log
 
 
-def make_cursors(settings: ServerSettings, log: EventLog, *, is_open: bool) -> Cursors:
+def make_cursors(
+    settings: ServerSettings, log: EventLog, cluster_key: ClusterKey | None, *, is_open: bool
+) -> Cursors:
     """Make the cursors of the log, which are sealed where callers are authenticated.
 
     :raises ServerStartError: their key cannot be read.
@@ -141,7 +245,7 @@ def make_cursors(settings: ServerSettings, log: EventLog, *, is_open: bool) -> C
     if is_open:
         return Cursors(log.epoch)
     try:
-        keys = CursorKeys.read(settings.data_dir)
+        keys = CursorKeys.read(settings.data_dir, cluster_key)
     except OSError as error:
         path = error.filename or settings.data_dir
         raise ServerStartError(f"{path}: {error.strerror}; make it readable for this user") from error
@@ -155,6 +259,7 @@ async def start_engine(
     settings: ServerSettings,
     log: EventLog,
     trail: AuditTrail | None,
+    secrets: Secrets,
     *,
     is_open: bool,
     on_failure: Callable[[RecordNotApplied], None],
@@ -169,7 +274,7 @@ async def start_engine(
     engine = Engine(
         log,
         snapshot_every=settings.snapshot_every,
-        secrets=await SecretStore.open(settings.data_dir),
+        secrets=secrets,
         provider_seconds=settings.provider_seconds,
         mcp_check_seconds=settings.mcp_check_seconds,
         mcp_session_seconds=settings.mcp_session_seconds,

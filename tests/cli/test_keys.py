@@ -10,7 +10,9 @@ import pytest
 
 from circuit_breaker_sdk.cli.keys import duration
 from circuit_breaker_sdk.errors import UsageError
-from circuit_breaker_server.security.api_keys import ApiKey, ApiKeyFile, ApiKeyRefused, ApiKeys
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
+from circuit_breaker_server.security.api_key_records import ApiKey, ApiKeyRefused
+from circuit_breaker_server.security.api_keys import ApiKeys
 from tests.cli.process import complain, running
 
 POLICY = """

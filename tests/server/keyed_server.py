@@ -8,7 +8,7 @@ from pathlib import Path
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.security.api_keys import ApiKeyFile
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
 
 __all__ = ["serving"]
 

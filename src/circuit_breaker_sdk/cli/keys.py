@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error, print_marker
+from circuit_breaker_sdk.cli.server_place import (
+    ConfigOption,
+    DataOption,
+    LogOption,
+    ServerPlace,
+    SetOption,
+    opened_bucket,
+    server_place,
+)
 from circuit_breaker_sdk.errors import UsageError
 
 if TYPE_CHECKING:
-    from circuit_breaker_server.security.api_keys import ApiKey
+    from circuit_breaker_server.security.api_key_file import ApiKeyFile
+    from circuit_breaker_server.security.api_key_records import ApiKey
+    from circuit_breaker_server.security.shared_api_keys import BucketApiKeys
 
 __all__ = ["app"]
+
+T = TypeVar("T")
 
 app: typer.Typer = typer.Typer(
     help="API keys: make, list, revoke. A running server sees it within a second.",
@@ -58,19 +72,30 @@ def create(
         str | None,
         typer.Option(metavar="TIME", help="How long it is good for, as 90d; for ever if not given."),
     ] = None,
-    data: Data = _DATA,
+    data: DataOption = None,
+    log: LogOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Make a key. stdout has its text and nothing else; it is shown this once, and kept nowhere.
 
     circuit-breaker keys create --principal billing --expires-in 90d
 
     circuit-breaker keys create --principal ada --label laptop --data DIR
-    """
-    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
 
+    circuit-breaker keys create --principal ada --log nats://host:4222 --set cluster.key_file=cluster.key
+
+    Servers that share an event log and a cluster key share their API keys too.
+    """
     with _failures():
         seconds = None if expires_in is None else duration(expires_in)
-        made = ApiKeyFile(data).create(principal, label=label, expires_in_seconds=seconds)
+        made = asyncio.run(
+            _change(
+                server_place(data, log, config, set_),
+                lambda file: file.create(principal, label=label, expires_in_seconds=seconds),
+                lambda keys: keys.create(principal, label=label, expires_in_seconds=seconds),
+            )
+        )
     until = "for ever" if made.key.expires_at is None else f"until {_date(made.key.expires_at)}"
     print_marker("created", f"key {made.key.id} for {principal}, {until}; its text is not shown again")
     sys.stdout.write(made.text + "\n")
@@ -80,7 +105,10 @@ def create(
 def list_keys(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    data: Data = _DATA,
+    data: DataOption = None,
+    log: LogOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """List the keys, the oldest first, with those that have expired or were revoked; never their text.
 
@@ -88,10 +116,10 @@ def list_keys(
 
     circuit-breaker keys list --json --data DIR
     """
-    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
-
     with _failures():
-        keys = ApiKeyFile(data).list()
+        keys = asyncio.run(
+            _change(server_place(data, log, config, set_), lambda file: file.list(), lambda keys: keys.list())
+        )
     now = time.time()
     if as_json:
         _print_json(keys, now)
@@ -121,7 +149,10 @@ def revoke(
         str, typer.Argument(metavar="ID", help="The id of the key (keys list).", show_default=False)
     ],
     *,
-    data: Data = _DATA,
+    data: DataOption = None,
+    log: LogOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Revoke a key for good. What was opened with it ends within a second.
 
@@ -129,10 +160,14 @@ def revoke(
 
     circuit-breaker keys revoke ID --data DIR
     """
-    from circuit_breaker_server.security.api_keys import ApiKeyFile  # noqa: PLC0415 (the server is an extra)
-
     with _failures():
-        key = ApiKeyFile(data).revoke(id_)
+        key = asyncio.run(
+            _change(
+                server_place(data, log, config, set_),
+                lambda file: file.revoke(id_),
+                lambda keys: keys.revoke(id_),
+            )
+        )
     print_marker("revoked", f"key {key.id} of {key.principal}")
 
 
@@ -191,13 +226,33 @@ def _print_json(keys: tuple[ApiKey, ...], now: float) -> None:
         sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
 
 
+async def _change(
+    place: ServerPlace,
+    in_file: Callable[[ApiKeyFile], T],
+    in_bucket: Callable[[BucketApiKeys], Awaitable[T]],
+) -> T:
+    """Do something with the keys of a place, and return what comes of it."""
+    # Here, not above: the server is an extra, and so is what the bucket needs.
+    if not place.has_bucket:
+        from circuit_breaker_server.security.api_key_file import ApiKeyFile  # noqa: PLC0415 (see above)
+
+        return in_file(ApiKeyFile(place.data_dir))
+    from circuit_breaker_server.security.shared_api_keys import BucketApiKeys  # noqa: PLC0415 (see above)
+
+    async with opened_bucket(place) as bucket:
+        return await in_bucket(BucketApiKeys(bucket))
+
+
 @contextmanager
 def _failures() -> Iterator[None]:
     """Tell what went wrong in one line or as wrong usage, with its exit status."""
-    from circuit_breaker_server.security.api_keys import (  # noqa: PLC0415 (the server is an extra)
+    # Here, not above: the server is an extra.
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.security.api_key_records import (  # noqa: PLC0415 (as above)
         ApiKeyFileError,
         NoSuchKey,
     )
+    from circuit_breaker_server.storage.secret_store import SecretStoreError  # noqa: PLC0415 (as above)
 
     try:
         yield
@@ -206,7 +261,7 @@ def _failures() -> Iterator[None]:
     except NoSuchKey as error:
         print_error(f"{error}; `circuit-breaker keys list` shows the ids")
         raise typer.Exit(ExitCode.REFUSED) from error
-    except ApiKeyFileError as error:
+    except (ApiKeyFileError, LogError, SecretStoreError) as error:
         print_error(error)
         raise typer.Exit(ExitCode.UNREACHABLE) from error
 

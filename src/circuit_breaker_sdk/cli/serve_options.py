@@ -90,6 +90,13 @@ def serve(
             "commas between them. Needs the extra cluster; docs/cluster.md.",
         ),
     ] = None,
+    cluster_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The key that all servers of a cluster share: 32 random bytes, or 64 hexadecimal digits.",
+        ),
+    ] = None,
     keep_hours: Annotated[
         float | None,
         typer.Option(
@@ -277,6 +284,7 @@ def serve(
         "--port": ("network.port", port),
         "--data": ("storage.data_dir", data),
         "--log": ("cluster.urls", log and tuple(url.strip() for url in log.split(",") if url.strip())),
+        "--cluster-key-file": ("cluster.key_file", cluster_key_file),
         "--keep-hours": ("retention.keep_seconds", _times(keep_hours, _HOUR_SECONDS)),
         "--keep-mib": ("retention.keep_bytes", _times(keep_mib, _MIB)),
         "--keep-records": ("retention.keep_records", keep_records),

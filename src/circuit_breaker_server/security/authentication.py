@@ -18,7 +18,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.security.api_keys import KEY_PREFIX, ApiKeyRefused, ApiKeys
+from circuit_breaker_server.security.api_key_records import KEY_PREFIX, ApiKeyRefused
+from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.clock import Alarm, Clock, WallClock
 from circuit_breaker_server.security.signed_tokens import KeySet, TokenBroken, decode, read_set
 from circuit_breaker_server.security.signing_keys import KeyPair, KeyUnusable, read_public, read_secret

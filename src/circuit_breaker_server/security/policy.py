@@ -29,9 +29,24 @@ from typing import Final, Literal, Self, final
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.security.rights import EVERY_TENANT, EVERYTHING, NOTHING, Rights
 from circuit_breaker_server.security.scopes import Scope, ScopeError, parse_scope
-from circuit_breaker_server.security.watched_file import FileRefused, Listeners, WatchedFile, read_bounded
+from circuit_breaker_server.security.watched_file import (
+    FileRefused,
+    Listeners,
+    WatchedFile,
+    WatchedSource,
+    read_bounded,
+)
 
-__all__ = ["EVERYTHING", "NOTHING", "Policy", "PolicyError", "PolicySource", "Rights", "Standing"]
+__all__ = [
+    "EVERYTHING",
+    "NOTHING",
+    "Policy",
+    "PolicyError",
+    "PolicySource",
+    "Rights",
+    "Standing",
+    "read_policy_file",
+]
 
 Standing = Literal["named", "disabled", "anyone", "unknown"]
 
@@ -88,11 +103,7 @@ class Policy:
 
         :raises PolicyError: it cannot be read or used.
         """
-        try:
-            data = read_bounded(path, _MAX_BYTES)
-        except FileRefused as error:
-            raise PolicyError([str(error)]) from error
-        return cls.parse(data, path)
+        return cls.parse(read_policy_file(path), path)
 
     @classmethod
     def parse(cls, data: bytes, path: Path) -> Self:
@@ -153,9 +164,20 @@ class Policy:
         return f"<Policy {self.version} {len(self._principals)} principals>"
 
 
+def read_policy_file(path: Path) -> bytes:
+    """Read the file of a policy, as it is.
+
+    :raises PolicyError: it cannot be read, or is too large.
+    """
+    try:
+        return read_bounded(path, _MAX_BYTES)
+    except FileRefused as error:
+        raise PolicyError([str(error)]) from error
+
+
 @final
 class PolicySource:
-    """The policy of a file, as it is now.
+    """The policy of a file or of another source, as it is now.
 
     A file that has become absent or invalid keeps the policy in force; one error is logged for each such
     version.
@@ -167,14 +189,11 @@ class PolicySource:
         await source.aclose()
     """
 
-    def __init__(self, path: Path) -> None:
-        """Hold the path; :meth:`open` is the way in."""
-        self._path = path
+    def __init__(self, source: Callable[[Callable[[Policy], object]], WatchedSource]) -> None:
+        """Hold the source; :meth:`open` and :meth:`open_from` are the ways in."""
         self._policy: Policy | None = None
         self._listeners: Listeners[Policy] = Listeners()
-        self._file: WatchedFile[Policy] = WatchedFile(
-            path, parse=partial(Policy.parse, path=path), adopt=self._adopt, max_bytes=_MAX_BYTES
-        )
+        self._source = source(self._adopt)
 
     @classmethod
     async def open(cls, path: Path, on_change: Callable[[Policy], object] | None = None) -> Self:
@@ -183,9 +202,29 @@ class PolicySource:
         :param on_change: as :meth:`on_change`.
         :raises PolicyError: it cannot be read or used.
         """
-        source = cls(path)
+
+        def watched(adopt: Callable[[Policy], object]) -> WatchedSource:
+            return WatchedFile(
+                path, parse=partial(Policy.parse, path=path), adopt=adopt, max_bytes=_MAX_BYTES
+            )
+
+        return await cls.open_from(watched, on_change)
+
+    @classmethod
+    async def open_from(
+        cls,
+        source_of: Callable[[Callable[[Policy], object]], WatchedSource],
+        on_change: Callable[[Policy], object] | None = None,
+    ) -> Self:
+        """Read the policy of another source and watch it until :meth:`aclose`.
+
+        :param source_of: makes the source, given what it calls with each policy.
+        :param on_change: as :meth:`on_change`.
+        :raises PolicyError: it cannot be read or used.
+        """
+        source = cls(source_of)
         try:
-            await source._file.start()
+            await source._source.start()
         except PolicyError:
             raise
         except FileRefused as error:
@@ -209,12 +248,12 @@ class PolicySource:
         return self._listeners.add(callback)
 
     async def check_now(self) -> None:
-        """Look at the file now; when this returns it is in force and told, or refused."""
-        await self._file.check_now()
+        """Look at the source now; when this returns it is in force and told, or refused."""
+        await self._source.check_now()
 
     async def aclose(self) -> None:
         """Watch no more; the policy stays. Idempotent."""
-        await self._file.aclose()
+        await self._source.aclose()
 
     def _adopt(self, policy: Policy) -> None:
         before, self._policy = self._policy, policy

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["FileRefused", "Listeners", "WatchedFile", "read_bounded"]
+__all__ = ["FileRefused", "Listeners", "WatchedFile", "WatchedSource", "read_bounded"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,22 @@ class Listeners(Generic[T]):
                 callback(value)
             except Exception as error:  # the next one may be a stream that has to end
                 logger.error("listener_failed", error=type(error).__name__, exc_info=True)
+
+
+class WatchedSource(Protocol):
+    """Something that is read whenever it has changed; whoever makes it says what is called with it."""
+
+    async def start(self) -> None:
+        """Hand on what is there, and again whenever it has changed."""
+        ...
+
+    async def check_now(self) -> None:
+        """Look now; when this returns what is there is handed on, or refused."""
+        ...
+
+    async def aclose(self) -> None:
+        """Hand on nothing more. Idempotent."""
+        ...
 
 
 @final

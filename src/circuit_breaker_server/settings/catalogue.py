@@ -92,6 +92,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "insecure": "insecure",
         "api_keys": "api_keys",
         "policy_file": "policy_file",
+        "policy_from": "policy_from",
         "enforce_budgets": "enforce_budgets",
         "allowed_outbound": "allowed_outbound",
         "allowed_redirects": "allowed_redirects",

@@ -38,6 +38,9 @@ class ClusterSettings:
         of the system. Where it is set, or a URL begins with ``tls://``, a broker without TLS is refused.
     :ivar tls_cert_file: the server's own certificate (PEM) for brokers that ask for one.
     :ivar tls_key_file: its private key (PEM, without a password).
+    :ivar key_file: the file with the key that all servers of the cluster share: 32 random bytes, or 64
+        hexadecimal digits, which only its owner may read. Keys of cursors and secrets come from it, and none
+        is made in the data directory. With brokers, secrets and API keys are then in a bucket on them.
 
     Example::
 
@@ -58,6 +61,7 @@ class ClusterSettings:
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
+    key_file: Path | None = None
 
     def __post_init__(self) -> None:
         for url in self.urls:

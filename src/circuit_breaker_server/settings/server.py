@@ -23,6 +23,7 @@ from circuit_breaker_server.settings.tokens import TokenSettings
 __all__ = ["ServerSettings"]
 
 _LOG_FORMATS: Final = ("key=value", "json")
+_POLICY_SOURCES: Final = ("file", "bucket")
 _NOT_POSITIVE: Final = frozenset(
     {"port", "metrics_port", "insecure", "traces", "api_keys", "audit", "enforce_budgets"}
 )
@@ -119,10 +120,13 @@ class ServerSettings:
         Without tokens and API keys there is no authentication: the server accepts every client.
     :ivar insecure: without tokens and API keys a server listens on loopback only, which no other machine
         reaches; this lets it listen elsewhere, and every client that reaches it may do everything.
-    :ivar api_keys: whether the API keys of the data directory are taken, as ``circuit-breaker keys`` makes
-        them.
+    :ivar api_keys: whether the API keys of the data directory are taken, or those of the cluster
+        (``cluster.key_file``), as ``circuit-breaker keys`` makes them.
     :ivar policy_file: the access policy (docs/security.md); ``None``: every authenticated caller may do
         everything. The server reads it again when it changes.
+    :ivar policy_from: ``file``: the access policy is that of ``policy_file``. ``bucket``: it is that of the
+        cluster, as ``circuit-breaker policy publish`` puts it there; this needs ``cluster.urls`` and
+        ``cluster.key_file``.
     :ivar enforce_budgets: whether an exhausted budget refuses completions (``BUDGET_EXHAUSTED``); ``None``:
         where callers are known.
     :ivar audit: whether what callers do is written to the audit log; ``None``: where callers are known.
@@ -217,6 +221,7 @@ class ServerSettings:
     insecure: bool = False
     api_keys: bool = False
     policy_file: Path | None = None
+    policy_from: str = "file"
     enforce_budgets: bool | None = None
     audit: bool | None = None
     audit_key_file: Path | None = None
@@ -255,6 +260,7 @@ class ServerSettings:
                 "policy_file says who may do what: set token_keys or api_keys "
                 "(--token-key-file, --api-keys) as well"
             )
+        self._check_policy_from()
         lists: tuple[tuple[str, Iterable[str], Callable[[str], object]], ...] = (
             ("allowed_origins", self.allowed_origins, origin_parts),
             ("allowed_hosts", self.allowed_hosts, host_name),
@@ -276,6 +282,24 @@ class ServerSettings:
             raise ValueError(f"log_level must be one of logging's level names, not {self.log_level!r}")
         if self.log_format not in _LOG_FORMATS:
             raise ValueError(f"log_format must be one of {', '.join(_LOG_FORMATS)}, not {self.log_format!r}")
+
+    def _check_policy_from(self) -> None:
+        if self.policy_from not in _POLICY_SOURCES:
+            raise ValueError(f"policy_from must be file or bucket, not {self.policy_from!r}")
+        if self.policy_from == "file":
+            return
+        if self.policy_file is not None:
+            raise ValueError("policy_from is bucket, and policy_file names a file: set one of them")
+        if not self.cluster.urls or self.cluster.key_file is None:
+            raise ValueError(
+                "policy_from is bucket: set cluster.urls and cluster.key_file (--log, --cluster-key-file) "
+                "as well"
+            )
+        if self.token_keys is None and not self.api_keys:
+            raise ValueError(
+                "policy_from says where it stands who may do what: set token_keys or api_keys "
+                "(--token-key-file, --api-keys) as well"
+            )
 
     @property
     def is_open(self) -> bool:

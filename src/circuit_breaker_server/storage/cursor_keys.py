@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple, final
 
 import msgspec
 
+from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.private_files import replace_private_file
 from circuit_breaker_server.storage.secret_store import key_file
 
@@ -24,7 +26,7 @@ _KEY_BYTES: Final = 32
 class PreviousKey(msgspec.Struct, frozen=True):
     """A key of before.
 
-    :ivar until: cursors that it has sealed are good until then; seconds since 1970.
+    :ivar until: cursors that it has sealed are good until then; seconds since 1970, or infinity.
     """
 
     key: bytes
@@ -47,17 +49,24 @@ class CursorKeys(NamedTuple):
     previous: tuple[PreviousKey, ...] = ()
 
     @classmethod
-    def read(cls, data_dir: Path) -> CursorKeys:
+    def read(cls, data_dir: Path, cluster_key: ClusterKey | None = None) -> CursorKeys:
         """Read the keys; the present one is made if it is missing.
 
+        :param cluster_key: the present key comes from it, and none is made; where the directory has one, its
+            cursors stay good.
         :raises OSError: a file cannot be read or written.
         :raises ValueError: a file does not hold keys; the text names it.
         """
         path = data_dir / CURSOR_KEY_FILE
+        previous = _previous(data_dir / PREVIOUS_CURSOR_KEYS_FILE)
+        if cluster_key is not None and not path.exists():
+            return cls(cluster_key.cursor_key, previous)
         present = key_file(path, lambda: os.urandom(_KEY_BYTES))
         if len(present) != _KEY_BYTES:
             raise ValueError(f"{path}: is no key, which has {_KEY_BYTES} bytes; restore it from a backup")
-        return cls(present, _previous(data_dir / PREVIOUS_CURSOR_KEYS_FILE))
+        if cluster_key is not None:
+            return cls(cluster_key.cursor_key, (PreviousKey(present, math.inf), *previous))
+        return cls(present, previous)
 
     def __repr__(self) -> str:
         return f"CursorKeys(previous={self.previous!r})"

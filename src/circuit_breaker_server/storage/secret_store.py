@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self, final
-from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from circuit_breaker_server.storage.private_files import replace_private_file
+from circuit_breaker_server.storage.provider_keys import provider_key
 
 __all__ = [
     "KEY_FILE",
     "KEY_VARIABLE",
     "SecretStore",
     "SecretStoreError",
-    "api_key_variable",
     "key_file",
     "rotate_secret_key",
 ]
@@ -32,9 +30,6 @@ KEY_VARIABLE: Final = "CIRCUIT_BREAKER_SECRET_KEY"
 KEY_FILE: Final = "secrets.key"
 
 _OTHER_KEY: Final = "{} was written with another key: give the server the key it was written with"
-_API_KEY: Final = "CIRCUIT_BREAKER_API_KEY_"
-_KEY_URLS: Final = "CIRCUIT_BREAKER_KEY_URLS_"
-_KEY_TENANTS: Final = "CIRCUIT_BREAKER_KEY_TENANTS_"
 
 
 class SecretStoreError(Exception):
@@ -63,18 +58,26 @@ class SecretStore:
         self._writing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, data_dir: Path, environment: Mapping[str, str] = os.environ) -> Self:
+    async def open(
+        cls,
+        data_dir: Path,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        cluster_key: bytes | None = None,
+    ) -> Self:
         """Open the store of a data directory, making it if it is missing.
 
+        :param cluster_key: a key of Fernet that encrypts from now on; no key is made. Keys of the environment
+            and of the directory still decrypt.
         :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
         """
-        return await asyncio.to_thread(cls._open, data_dir, environment)
+        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_key)
 
     @classmethod
-    def _open(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
+    def _open(cls, data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None) -> Self:
         path = data_dir / "secrets.db"
         try:
-            fernet = _keys(data_dir, environment)
+            fernet = _keys(data_dir, environment, cluster_key)
         except OSError as error:
             raise SecretStoreError(f"{data_dir / KEY_FILE}: {error.strerror}") from error
         try:
@@ -100,26 +103,15 @@ class SecretStore:
         tenant: str | None,
         environment: Mapping[str, str] = os.environ,
     ) -> str | None:
-        """Return a provider's key, which the operator has put into the environment.
+        """Return a provider's key of the environment.
 
-        Three variables say all of it. ``CIRCUIT_BREAKER_API_KEY_<ID>`` is the key. The addresses that it may
-        be sent to are the origins of the URLs in ``CIRCUIT_BREAKER_KEY_URLS_<ID>``, separated by commas; any,
-        where it is not set. The tenants whose providers may have it are named in
-        ``CIRCUIT_BREAKER_KEY_TENANTS_<ID>``, and only with URLs: a tenant's provider has an address of the
-        tenant's choice.
-
-        :param base_url: where the key is to be sent.
-        :param tenant: whose the provider is; ``None`` for the operator's own.
-        :return: ``None`` where there is no such key, and where this tenant may not send it there.
+        See :func:`~circuit_breaker_server.storage.provider_keys.provider_key`.
         """
-        urls = _words(environment.get(_variable(_KEY_URLS, id), ""))
-        tenants = _words(environment.get(_variable(_KEY_TENANTS, id), ""))
-        where = _origin(base_url)
-        if urls and (where is None or where not in map(_origin, urls)):
-            return None
-        if tenant is not None and not (urls and tenant in tenants):
-            return None
-        return environment.get(api_key_variable(id)) or None
+        return provider_key(id, base_url=base_url, tenant=tenant, environment=environment)
+
+    async def find(self, id: str) -> str | None:  # noqa: A002 (as above)
+        """Return a secret as :meth:`get` does: nobody else writes into this store."""
+        return self.get(id)
 
     def ids(self) -> list[str]:
         """Return the ids of all secrets that are kept."""
@@ -195,44 +187,27 @@ def rotate_secret_key(data_dir: Path, environment: Mapping[str, str] = os.enviro
     return len(again)
 
 
-def _keys(data_dir: Path, environment: Mapping[str, str]) -> MultiFernet:
+def _keys(data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None = None) -> MultiFernet:
     """Return the keys: the first encrypts, all decrypt.
 
     :raises SecretStoreError: one is no key.
     :raises OSError: their file cannot be read or written.
     """
-    given = environment.get(KEY_VARIABLE)
-    text = given.encode() if given else key_file(data_dir / KEY_FILE, Fernet.generate_key)
+    given, own = environment.get(KEY_VARIABLE), data_dir / KEY_FILE
+    if given:
+        text = given.encode()
+    elif cluster_key is not None and not own.exists():
+        text = b""
+    else:
+        text = key_file(own, Fernet.generate_key)
+    keys = text.replace(b",", b" ").split()
     try:
-        return MultiFernet([Fernet(key) for key in text.replace(b",", b" ").split()])
+        return MultiFernet([Fernet(key) for key in ([cluster_key] if cluster_key else []) + keys])
     except ValueError as error:
         raise SecretStoreError(
             f"the key of {data_dir / 'secrets.db'} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe "
             "base64 (several with commas: the first encrypts, all decrypt)"
         ) from error
-
-
-def api_key_variable(id: str) -> str:  # noqa: A002 (as above)
-    """Name the environment variable of a provider's key."""
-    return _variable(_API_KEY, id)
-
-
-def _variable(prefix: str, id_: str) -> str:
-    return prefix + re.sub(r"[^A-Z0-9]", "_", id_.upper())
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in (part.strip() for part in text.split(",")) if word]
-
-
-def _origin(url: str) -> tuple[str, str, int | None] | None:
-    """Return scheme, host and port of a URL; ``None`` for what is none, which equals no address."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None
-    return parts.scheme, parts.hostname or "", port
 
 
 def key_file(path: Path, make: Callable[[], bytes]) -> bytes:

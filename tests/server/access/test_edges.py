@@ -16,7 +16,7 @@ from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.config import DocumentLimits
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollRequest
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
-from circuit_breaker_server.security.api_keys import ApiKeyFile
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
 from tests.policy_file import policy_of
 from tests.server.access.office import MINE, UNKNOWN, Office, open_office
 from tests.server.operations import (

@@ -16,14 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker_server import logs
-from circuit_breaker_server.security.api_keys import (
-    ApiKey,
-    ApiKeyFile,
-    ApiKeyFileError,
-    ApiKeyRefused,
-    ApiKeys,
-    NoSuchKey,
-)
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
+from circuit_breaker_server.security.api_key_records import ApiKey, ApiKeyFileError, ApiKeyRefused, NoSuchKey
+from circuit_breaker_server.security.api_keys import ApiKeys
 from tests.server.tokens import NOW, SetClock
 
 DAY = 86_400
@@ -99,7 +94,7 @@ async def test_what_is_no_key_or_not_quite_is_refused_as_invalid(tmp_path: Path)
 
 @given(st.text(max_size=70) | st.from_regex(r"cbk_[a-z2-7]{12}_[A-Za-z0-9_-]{43}", fullmatch=True))
 def test_no_text_but_a_key_is_taken(text: str) -> None:
-    assert reason_for(ApiKeys(Path("nowhere")), text) == "key invalid"
+    assert reason_for(ApiKeys(), text) == "key invalid"
 
 
 async def test_without_a_file_there_are_no_keys_until_one_is_made(tmp_path: Path) -> None:
@@ -243,7 +238,7 @@ def test_a_key_without_sense_is_not_made(
 def test_writers_at_the_same_time_lose_no_key(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from circuit_breaker_server.security.api_keys import ApiKeyFile\n"
+        "from circuit_breaker_server.security.api_key_file import ApiKeyFile\n"
         "for n in range(10): ApiKeyFile(Path(sys.argv[1])).create('user')"
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]

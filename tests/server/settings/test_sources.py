@@ -35,6 +35,7 @@ TEXTS: Final[dict[str, Any]] = {
     "network.trusted_proxies": ["10.0.0.0/8", "10.0.0.1"],
     "security.allowed_outbound": ["10.0.0.0/8"],
     "security.allowed_redirects": ["https://app.example.com/back"],
+    "security.policy_from": "bucket",
     "security.token.algorithm": "ES256",
     "cluster.urls": ["nats://a:4222", "tls://b:4222"],
     "cluster.replicas": 3,
@@ -52,6 +53,11 @@ NEEDS: Final[dict[str, dict[str, Any]]] = {
     "cluster.tls_cert_file": {"cluster.tls_key_file": "/k"},
     "cluster.tls_key_file": {"cluster.tls_cert_file": "/c"},
     "security.policy_file": {"security.api_keys": True},
+    "security.policy_from": {
+        "security.api_keys": True,
+        "cluster.urls": ["nats://a:4222"],
+        "cluster.key_file": "/k",
+    },
     **{name: {"security.token.key_file": "/k"} for name in CATALOGUE if name.startswith("security.token.")},
 }
 """What has to be set beside a setting, for the settings to be good together."""
@@ -171,6 +177,7 @@ def test_what_is_printed_can_be_read_again_and_shows_no_secret(tmp_path: Path) -
     ]
     given += [
         "cluster.password_file=/p",
+        "cluster.key_file=/k",
         "network.tls_cert=/c",
         "network.tls_key=/k",
         f"security.token.key_file={secret}",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
-from circuit_breaker_server.security.api_keys import ApiKeyFile
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
 from circuit_breaker_server.storage.private_files import exposed_files
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from circuit_breaker_sdk import Client
 from circuit_breaker_server.config import ServerSettings
-from circuit_breaker_server.security.api_keys import ApiKeyFile
+from circuit_breaker_server.security.api_key_file import ApiKeyFile
 from tests.system.attack.attempt import Attack, Breach, Scale, must
 from tests.system.attack.fuzz import (
     FuzzResult,
