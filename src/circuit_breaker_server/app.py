@@ -27,10 +27,12 @@ from circuit_breaker_server.graphql.idempotent_execution import Once
 from circuit_breaker_server.graphql.schema import load_schema
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.log_parts import open_log, start_retention
 from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.listener import listen
 from circuit_breaker_server.net.metrics_port import check_exporter, serve_metrics
 from circuit_breaker_server.net.tls import TlsError, server_context
+from circuit_breaker_server.node_parts import node_name, start_membership
 from circuit_breaker_server.reloading import LiveParts, values_per_second
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.audit import AuditLogError
@@ -46,14 +48,12 @@ from circuit_breaker_server.server_parts import (
     open_api_keys,
     open_audit_log,
     open_bucket,
-    open_log,
     open_policy,
     open_secrets,
     read_cluster_key,
     start_engine,
     start_gateway,
     start_performance,
-    start_retention,
     warn_of_exposed_files,
 )
 from circuit_breaker_server.settings.live import Changes, changes
@@ -94,6 +94,7 @@ class Server:
         self._metrics_port: int | None = None
         self._engine: Engine | None = None
         self._started = False
+        self._has_started = False
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._draining = Draining()
@@ -160,6 +161,7 @@ class Server:
             check_exporter()
         async with AsyncExitStack() as parts:
             listener = parts.enter_context(listen(self.settings))
+            self._port = listener.getsockname()[1]
             try:
                 await self._start_parts(parts, listener)
             except RecordNotApplied as error:
@@ -176,7 +178,7 @@ class Server:
             if self.failure is not None:
                 raise ServerStartError(self.failure)
             self._parts = parts.pop_all()
-        self._port = listener.getsockname()[1]
+        self._has_started = True
         logger.info("started", url=self.url, data_dir=str(self.settings.data_dir))
 
     async def _start_parts(self, parts: AsyncExitStack, listener: socket.socket) -> None:
@@ -196,7 +198,7 @@ class Server:
         audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
         cursors = make_cursors(settings, log, cluster_key, is_open=authenticator.is_open)
-        trail = None if audit_log is None else AuditTrail(audit_log, log)
+        trail = None if audit_log is None else AuditTrail(audit_log, log, node=node_name(settings))
         engine = await start_engine(
             parts,
             settings,
@@ -205,8 +207,10 @@ class Server:
             await open_secrets(settings, cluster_key, bucket),
             is_open=authenticator.is_open,
             on_failure=self._stop_for_good,
+            address=self.settings.cluster.address or self.url,
         )
         self._engine = engine
+        membership = await start_membership(parts, log, engine, on_end=self._stop_for_good)
         nothing = engine_of_nothing(log.epoch)
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = await start_gateway(
@@ -219,7 +223,7 @@ class Server:
             instruments=self.instruments,
             tracer=self._tracer,
         )
-        start_retention(parts, settings, log, engine, trail=trail, gateway=gateway)
+        start_retention(parts, settings, log, engine, trail=trail, gateway=gateway, membership=membership)
         slices, budgets = Slices(), Budgets(values_per_second(settings))
         parts.callback(slices.close)
 
@@ -285,6 +289,7 @@ class Server:
             self._draining,
             data_dir=settings.data_dir,
             min_free_disk_bytes=settings.min_free_disk_bytes,
+            membership=membership,
         )
         endpoints = self._endpoints = Endpoints(services, once, health)
 
@@ -321,16 +326,13 @@ class Server:
         observe(
             self.instruments, settings, health=health, gateway=gateway, endpoints=endpoints, audit=audit_log
         )
-        if settings.metrics_port is not None:
-            self._metrics_port = await serve_metrics(
-                parts, settings, self.instruments, refresh=health.reasons
-            )
+        self._metrics_port = await serve_metrics(parts, settings, self.instruments, refresh=health.reasons)
 
     def _stop_for_good(self, failure: LogError) -> None:
         """Close the server: its state no longer follows the log."""
         self.failure = self.failure or str(failure)
         # A server that is starting has nothing to close yet: its start fails.
-        if self._closing is None and self._port is not None:
+        if self._closing is None and self._has_started:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     def reload(self, settings: ServerSettings) -> Changes:

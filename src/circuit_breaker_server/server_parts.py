@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +18,13 @@ from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.mcp.providers import custom
-from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.log.directory_lock import DirectoryLock
-from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
-from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.node_parts import node_name, require_shared_keys
 from circuit_breaker_server.performance import Performance
 from circuit_breaker_server.security.api_keys import ApiKeys
 from circuit_breaker_server.security.audit import AuditLog, AuditPaths, Rotation
@@ -35,7 +33,7 @@ from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
-from circuit_breaker_server.storage.private_files import exposed_files, make_private_directory
+from circuit_breaker_server.storage.private_files import exposed_files
 from circuit_breaker_server.storage.secret_store import SecretStore
 from circuit_breaker_server.tracing import Tracer
 
@@ -49,14 +47,12 @@ __all__ = [
     "open_api_keys",
     "open_audit_log",
     "open_bucket",
-    "open_log",
     "open_policy",
     "open_secrets",
     "read_cluster_key",
     "start_engine",
     "start_gateway",
     "start_performance",
-    "start_retention",
     "warn_of_exposed_files",
 ]
 
@@ -82,48 +78,6 @@ def read_cluster_key(settings: ServerSettings) -> ClusterKey | None:
     :raises SecretStoreError: it cannot be used.
     """
     return None if settings.cluster.key_file is None else ClusterKey.read(settings.cluster.key_file)
-
-
-async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
-    """Open the event log: on NATS JetStream where the settings name brokers, else in the data directory.
-
-    :raises LogError: it cannot be used; the text says why.
-    :raises ServerStartError: the settings name brokers, and the extra ``cluster`` is missing.
-    """
-    cluster = settings.cluster
-    if not cluster.urls:
-        in_file = await SqliteEventLog.open(settings.data_dir, instruments=instruments)
-        parts.push_async_callback(in_file.aclose)
-        return in_file
-    try:
-        # Here, not above: it needs the extra cluster.
-        from circuit_breaker_server.log.jetstream import (  # noqa: PLC0415 (see the line above)
-            JetStreamEventLog,
-            read_credentials,
-        )
-    except ModuleNotFoundError as error:
-        raise ServerStartError(
-            f"the event log on NATS needs the package {error.name}: "
-            "pip install 'circuit-breaker-sdk[server,cluster]'"
-        ) from error
-    try:
-        make_private_directory(settings.data_dir)
-    except OSError as error:
-        raise LogError(f"{settings.data_dir}: cannot be made a data directory ({error.strerror})") from error
-    # The directory still holds the keys, the secrets and the audit log, which have one writer.
-    parts.callback(DirectoryLock(settings.data_dir).release)
-    log = await JetStreamEventLog.open(
-        ",".join(cluster.urls),
-        name=cluster.stream,
-        replicas=cluster.replicas,
-        write_patience_seconds=cluster.write_patience_seconds,
-        open_seconds=cluster.connect_seconds,
-        monitoring_url=cluster.monitoring_url,
-        credentials=read_credentials(cluster),
-        instruments=instruments,
-    )
-    parts.push_async_callback(log.aclose)
-    return log
 
 
 def warn_of_exposed_files(data_dir: Path) -> None:
@@ -263,10 +217,13 @@ async def start_engine(
     *,
     is_open: bool,
     on_failure: Callable[[RecordNotApplied], None],
+    address: str,
 ) -> Engine:
     """Start the engine, once the audit log has the lines of all records that it missed.
 
     :param on_failure: called if a record cannot be applied to the state.
+    :param address: where this server serves, for whoever asks the cluster.
+    :raises ServerStartError: other nodes use the log, and this one does not share their keys.
     """
     enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
     if trail is not None:
@@ -286,10 +243,13 @@ async def start_engine(
         limits=settings.caller_limits,
         audit=None if trail is None else trail.follow,
         may_begin=None if trail is None else trail.check,
+        node=node_name(settings),
+        address=address,
     )
     engine.on_failure(on_failure)
     parts.push_async_callback(engine.aclose)
     await engine.start()
+    require_shared_keys(engine, settings)
     return engine
 
 
@@ -367,34 +327,3 @@ def _size_bytes(data_dir: Path) -> int:
         with contextlib.suppress(OSError):
             size += (data_dir / name).stat().st_size
     return size
-
-
-def start_retention(
-    parts: AsyncExitStack,
-    settings: ServerSettings,
-    log: EventLog,
-    engine: Engine,
-    *,
-    trail: AuditTrail | None,
-    gateway: Gateway,
-) -> None:
-    """Start the removal of records that the settings do not keep."""
-    limits = Limits(
-        seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
-    )
-    retention = Retention(
-        log, limits, _durable(engine, trail), gateway.advance, every_seconds=settings.trim_every_seconds
-    )
-    parts.push_async_callback(retention.aclose)
-    retention.start()
-
-
-def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaitable[None]]:
-    """Return what makes records expendable: the state and the audit log no longer need them."""
-
-    async def make_durable(offset: int) -> None:
-        await engine.make_durable(offset)
-        if trail is not None:
-            await trail.make_durable()
-
-    return make_durable

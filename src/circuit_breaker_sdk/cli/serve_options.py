@@ -97,6 +97,14 @@ def serve(
             help="The key that all servers of a cluster share: 32 random bytes, or 64 hexadecimal digits.",
         ),
     ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The name of this server among those that share the event log on NATS.",
+            show_default="main",
+        ),
+    ] = None,
     keep_hours: Annotated[
         float | None,
         typer.Option(
@@ -284,6 +292,7 @@ def serve(
         "--port": ("network.port", port),
         "--data": ("storage.data_dir", data),
         "--log": ("cluster.urls", log and tuple(url.strip() for url in log.split(",") if url.strip())),
+        "--node": ("cluster.node", node),
         "--cluster-key-file": ("cluster.key_file", cluster_key_file),
         "--keep-hours": ("retention.keep_seconds", _times(keep_hours, _HOUR_SECONDS)),
         "--keep-mib": ("retention.keep_bytes", _times(keep_mib, _MIB)),

@@ -37,9 +37,11 @@ class AuditTrail:
         engine = Engine(event_log, audit=trail.follow)
     """
 
-    def __init__(self, audit: AuditLog, log: EventLog) -> None:
+    def __init__(self, audit: AuditLog, log: EventLog, *, node: str = "") -> None:
+        """``node`` is the name of this node: it writes the lines of its own records, and others theirs."""
         self._audit = audit
         self._log = log
+        self._node = node
 
     async def catch_up(self) -> None:
         """Write the lines that a crash has kept from being written. Call it before the engine starts.
@@ -81,7 +83,7 @@ class AuditTrail:
         position = position_of(self._log, record.offset)
         if b'"action":"' in record.data:
             origin = origin_of(record)
-            if origin.action:
+            if origin.action and origin.node == self._node:
                 self._audit.append(
                     AuditEvent(
                         action="mutate",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol, final
 
 from circuit_breaker_server.admission.draining import Draining
+from circuit_breaker_server.engine.nodes.membership import Membership
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Following", "Health", "HealthLog"]
@@ -72,14 +73,17 @@ class Health:
         *,
         data_dir: Path,
         min_free_disk_bytes: int,
+        membership: Membership | None = None,
         free_bytes: Callable[[Path], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to count the seconds that the server runs.
 
+        :param membership: of this server among those that share the log, if any do.
         :param free_bytes: returns how much room the disk of a directory has.
         """
         self.log = log
+        self._membership = membership
         self._follower = follower
         self._draining = draining
         self._data_dir = data_dir
@@ -101,6 +105,11 @@ class Health:
         """The number of records that are in the log and were not offered to subscribers."""
         return max(0, self.log.last_offset - self._follower.last_offset)
 
+    @property
+    def nodes(self) -> list[dict[str, object]] | None:
+        """What is known of the nodes that share the log; ``None`` where this server has it alone."""
+        return None if self._membership is None else self._membership.describe()
+
     async def reasons(self) -> list[str]:
         """Return why the server is not ready for clients, in words; nothing where it is."""
         await self._look()
@@ -115,6 +124,8 @@ class Health:
             found.append(outage)
         elif self.log.append_failed:
             found.append("the event log cannot be written: the last append failed")
+        if self._membership is not None and (problem := self._membership.problem) is not None:
+            found.append(problem)
         found += self._of_disk
         if lag := self.tail_lag_records:
             found.append(f"subscribers are {lag} records behind the event log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import final
+from typing import Final, final
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.agents import Agents
@@ -44,6 +44,8 @@ from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["STREAMS", "Engine"]
+
+_KEEPING: Final = "snapshots and trimming"
 
 
 def _now() -> datetime:
@@ -103,7 +105,7 @@ class Engine:
         may_begin: Callable[[], None] | None = None,
     ) -> None:
         nodes, me = NodeState(), Identity(node)
-        ownership = Ownership(nodes, me)
+        ownership = self._ownership = Ownership(nodes, me)
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
         mcp = McpState()
@@ -116,11 +118,16 @@ class Engine:
         """The clock."""
         self.commands = CommandTasks(may_begin)
         """The commands that run for callers."""
-        self._address = address
         self._has_started = False
         self._secrets = secrets
         self._audit = audit
-        self._folding = Folding(log, parts, snapshot_every=snapshot_every, followers=(self._follow,))
+        self._folding = Folding(
+            log,
+            parts,
+            snapshot_every=snapshot_every,
+            may_save=lambda: ownership.is_mine(_KEEPING),
+            followers=(self._follow,),
+        )
         appender = Appender(
             log,
             is_running=lambda: self._folding.running,
@@ -131,7 +138,7 @@ class Engine:
             creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             me=me,
         )
-        self.nodes = Nodes(nodes, appender, me)
+        self.nodes = Nodes(nodes, appender, me, address=address)
         """The nodes of the cluster, this one among them."""
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -189,7 +196,7 @@ class Engine:
         :raises RecordNotApplied: a record cannot be applied.
         """
         await self._folding.start()
-        await self.nodes.join(address=self._address)
+        await self.nodes.join()
         if self.nodes.is_alone:
             await self._forget_orphaned_secrets()
         await self.costs.start()
@@ -208,8 +215,14 @@ class Engine:
         await self.commands.aclose()
         await self.mcp.aclose()
         await self.costs.aclose()
+        save = self.keeps_the_log
         await self.nodes.leave()
-        await self._folding.aclose()
+        await self._folding.aclose(save=save)
+
+    @property
+    def keeps_the_log(self) -> bool:
+        """Whether this node saves the state and trims the log; one of them does."""
+        return self._ownership.is_mine(_KEEPING)
 
     @property
     def failure(self) -> RecordNotApplied | None:

@@ -59,6 +59,8 @@ class Retention:
     :param make_durable: saves the state if what is saved does not cover this offset.
     :param before_trim: called when something is about to go; moves on the cursors of clients that wait for
         events, so that they do not stand before what is trimmed.
+    :param may_trim_before: tells below which offset no other node needs the records; 0 where another node
+        trims; ``None`` for no limit.
     :param every_seconds: between two looks; the first one is so long after the start.
     :param now: seconds since 1970, by the system's clock.
     :param monotonic: seconds of a clock that is never set.
@@ -77,6 +79,7 @@ class Retention:
         make_durable: Callable[[int], Awaitable[None]],
         before_trim: Callable[[], None],
         *,
+        may_trim_before: Callable[[], int | None] = lambda: None,
         every_seconds: float = 60.0,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -85,6 +88,7 @@ class Retention:
         self._limits = limits
         self._make_durable = make_durable
         self._before_trim = before_trim
+        self._may_trim_before = may_trim_before
         self._every_seconds = every_seconds
         self._clock = _AgeClock(now, monotonic)
         self._sizes = _Sizes(log)
@@ -120,6 +124,9 @@ class Retention:
         """
         end, self._seen = self._seen, self._log.last_offset
         before = min(await self._first_kept(), end + 1)
+        limit = self._may_trim_before()
+        if limit is not None:
+            before = min(before, limit)
         if before <= self._log.first_offset:
             return 0
         await self._make_durable(before - 1)

@@ -139,6 +139,7 @@ class State:
 class Folding:
     """Folds a log into a state, and saves the state so that the next start is short.
 
+    :param may_save: tells whether the state is saved when that is due, or another node does it.
     :param followers: called with each record that was appended since the start, after it was applied; one
         that raises stops the engine as a record that cannot be applied does.
     :ivar failure: why the state stopped following the log for good; ``None`` while it follows.
@@ -162,6 +163,7 @@ class Folding:
         parts: Sequence[Part],
         *,
         snapshot_every: int,
+        may_save: Callable[[], bool] = lambda: True,
         followers: Sequence[Callable[[Record], None]] = (),
     ) -> None:
         self.state = State(parts)
@@ -169,6 +171,7 @@ class Folding:
         self.on_failure: Callable[[RecordNotApplied], object] | None = None
         self._followers = tuple(followers)
         self.snapshot_every = snapshot_every
+        self._may_save = may_save
         self.saved = 0
         self._log = log
         self._tried = 0
@@ -207,8 +210,8 @@ class Folding:
         self._saver = asyncio.create_task(self._save_when_due(), name="engine-snapshots")
         self._notice_due()
 
-    async def aclose(self) -> None:
-        """Stop following and save the state. Idempotent; the log stays open."""
+    async def aclose(self, *, save: bool = True) -> None:
+        """Stop following, and save the state if asked to. Idempotent; the log stays open."""
         if self._saver is None or self._closing:
             return
         self._closing = True
@@ -216,7 +219,7 @@ class Folding:
         await self._saver
         if self._end_tail is not None:
             self._end_tail()
-        if self.failure is None:
+        if self.failure is None and save:
             await self._save()
 
     def has_applied(self, offset: int) -> bool:
@@ -253,6 +256,8 @@ class Folding:
             self.on_failure(failure)
 
     def _notice_due(self) -> None:
+        if not self._may_save():
+            return
         records = self.state.applied - self._tried
         if records >= self.snapshot_every or (
             records >= _MANY_CHANGES and self.state.count_changes() >= _MANY_CHANGES

@@ -49,12 +49,14 @@ async def serve_metrics(
     instruments: Instruments,
     *,
     refresh: Callable[[], Awaitable[object]],
-) -> int:
-    """Serve the metrics until ``parts`` are closed; return the port.
+) -> int | None:
+    """Serve the metrics until ``parts`` are closed; return the port, ``None`` where the settings name none.
 
     :param refresh: called before each reading.
     :raises ServerStartError: the port cannot be used, or the extra ``prometheus`` is not installed.
     """
+    if settings.metrics_port is None:
+        return None
     check_exporter()
     from circuit_breaker_server.prometheus_exporter import CONTENT_TYPE, exposition  # noqa: PLC0415 (as above)
 

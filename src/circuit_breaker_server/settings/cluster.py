@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -12,6 +13,7 @@ __all__ = ["ClusterSettings"]
 
 _SCHEMES: Final = ("nats", "tls")
 _REPLICAS: Final = (1, 3)
+_NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @final
@@ -23,6 +25,11 @@ class ClusterSettings:
         find the others of its cluster. Empty: the event log is in SQLite, in the data directory.
     :ivar stream: the name of the stream with the records; the one with the snapshots has ``-state`` behind
         it. Streams that are missing are made.
+    :ivar node: the name of this server among those that share the log: letters, digits, ``-`` and ``_``.
+        Each has a name of its own: a server that starts under the name of another takes its place, and the
+        other one stops.
+    :ivar address: where other servers and operators reach this one, as it is shown to them; ``None``: the
+        URL that it listens on.
     :ivar replicas: the number of brokers that keep each record, 1 or 3, of streams that are made now.
     :ivar write_patience_seconds: how long a mutation waits while no broker takes its record; then it is
         refused as ``UNAVAILABLE``. An election among three brokers was measured at 4.3 to 7.8 s.
@@ -49,6 +56,8 @@ class ClusterSettings:
 
     urls: tuple[str, ...] = ()
     stream: str = "events"
+    node: str = "main"
+    address: str | None = None
     replicas: int = 1
     write_patience_seconds: float = 12.0
     connect_seconds: float = 10.0
@@ -68,6 +77,8 @@ class ClusterSettings:
             _check_url("urls", url, _SCHEMES)
         if self.monitoring_url is not None:
             _check_url("monitoring_url", self.monitoring_url, ("http", "https"))
+        if not _NODE.fullmatch(self.node):
+            raise ValueError(f"node must be 1 to 64 letters, digits, - and _, not {self.node!r}")
         if self.replicas not in _REPLICAS:
             raise ValueError(f"replicas must be 1 or 3, not {self.replicas}")
         for name in ("write_patience_seconds", "connect_seconds"):

@@ -39,6 +39,7 @@ TEXTS: Final[dict[str, Any]] = {
     "security.token.algorithm": "ES256",
     "cluster.urls": ["nats://a:4222", "tls://b:4222"],
     "cluster.replicas": 3,
+    "cluster.node": "a",
     "cluster.monitoring_url": "http://127.0.0.1:8222",
     "log.level": "info",
     "log.format": "json",

@@ -66,6 +66,8 @@ class HealthRoutes:
             pass
         else:
             told |= self._counts()
+            if (nodes := self._health.nodes) is not None:
+                told["nodes"] = nodes
         return _answer(200, told)
 
 

@@ -60,7 +60,7 @@ class Membership:
 
     Example::
 
-        membership = Membership(nodes, heartbeats, applied=lambda: log.last_offset, address=url)
+        membership = Membership(nodes, heartbeats, applied=lambda: log.last_offset, …)
         await membership.start()
         await membership.aclose()
     """
@@ -71,14 +71,12 @@ class Membership:
         heartbeats: Heartbeats,
         *,
         applied: Callable[[], int],
-        address: str,
         on_replaced: Callable[[NodeReplaced], object],
         every_seconds: float = 1.0,
     ) -> None:
         self._nodes = nodes
         self._heartbeats = heartbeats
         self._applied = applied
-        self._address = address
         self._on_replaced = on_replaced
         self._every_seconds = every_seconds
         self._number = 0
@@ -95,6 +93,42 @@ class Membership:
     def latest(self, name: str) -> Beat | None:
         """Return the last heartbeat of a node, ``None`` if it was never heard."""
         return self._latest.get(name)
+
+    def slowest(self) -> int:
+        """Return the lowest offset that a node that lives has told of; 0 where one has not been heard yet."""
+        beats = [self._latest.get(name) for name in self._nodes.others()]
+        return min([self._applied(), *(0 if beat is None else beat.applied for beat in beats)])
+
+    @property
+    def problem(self) -> str | None:
+        """Why this node is not fit to serve, in words; ``None`` where it is."""
+        if not self._nodes.lives:
+            return f"node {self._nodes.me.name} was declared gone, and joins again"
+        if self.is_cut_off:
+            return f"node {self._nodes.me.name} does not hear its own heartbeats: the broker is away"
+        return None
+
+    def describe(self) -> list[dict[str, object]]:
+        """Return what is known of each node: name, term, address, release, status, offset behind."""
+        applied = self._applied()
+        return [
+            {
+                "name": each.name,
+                "term": each.term,
+                "status": each.status,
+                "address": each.address,
+                "release": each.release,
+                "joinedAt": each.joined_at,
+                "recordsBehind": self._behind(each.name, applied) if each.status == "live" else None,
+            }
+            for each in self._nodes.all()
+        ]
+
+    def _behind(self, name: str, applied: int) -> int | None:
+        if name == self._nodes.me.name:
+            return 0
+        beat = self._latest.get(name)
+        return None if beat is None else max(0, applied - beat.applied)
 
     async def start(self) -> None:
         """Begin to send and to listen."""
@@ -143,7 +177,7 @@ class Membership:
                 f"another server has joined as node {self._nodes.me.name}: give each server a name of its own"
             )
         _log.warning("rejoining", node=self._nodes.me.name, term=self._nodes.me.term)
-        await self._nodes.join(address=self._address)
+        await self._nodes.join()
 
     def _heard(self, data: bytes) -> None:
         with contextlib.suppress(msgspec.DecodeError):

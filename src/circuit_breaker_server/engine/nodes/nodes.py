@@ -23,16 +23,19 @@ _log = get_logger("nodes")
 class Nodes:
     """The nodes of the cluster. A server that is alone on its log is none, and writes nothing of this.
 
+    :param address: where this node serves, for whoever asks the cluster.
+
     Example::
 
-        await nodes.join(address="http://10.0.0.1:8000/graphql")
+        await nodes.join()
         await nodes.declare_gone("b", term=3)
         await nodes.leave()
     """
 
-    def __init__(self, state: NodeState, appender: Appender, me: Identity) -> None:
+    def __init__(self, state: NodeState, appender: Appender, me: Identity, *, address: str) -> None:
         self._state = state
         self._appender = appender
+        self._address = address
         self.me = me
         """Which node this is."""
 
@@ -60,7 +63,7 @@ class Nodes:
         """Return the terms of the other nodes that live, by name."""
         return {name: term for name, term in self._state.live.items() if name != self.me.name}
 
-    async def join(self, *, address: str) -> None:
+    async def join(self) -> None:
         """Begin a new term of this node: what it began in earlier ones belongs to whoever lives.
 
         :raises EngineError: ``CONFLICT``: another server has the same name; ``UNAVAILABLE``.
@@ -74,7 +77,7 @@ class Nodes:
                 name=self.me.name,
                 term=term,
                 at=self._appender.at(),
-                address=address,
+                address=self._address,
                 release=__version__,
             )
             # Before the record is there: what follows from it is decided for this term.

@@ -49,7 +49,12 @@ class Node:
         self.name = name
         self.view = View(cluster.log, _pause)
         self.engine = Engine(
-            self.view, now=lambda: cluster.now, secrets=cluster.secrets, node=name, provider_seconds=5.0
+            self.view,
+            now=lambda: cluster.now,
+            secrets=cluster.secrets,
+            node=name,
+            address=f"http://{name}",
+            provider_seconds=5.0,
         )
         self.is_paused = False
         self.replaced: list[NodeReplaced] = []
@@ -57,7 +62,6 @@ class Node:
             self.engine.nodes,
             cluster.bus,
             applied=lambda: self.view.last_offset,
-            address=f"http://{name}",
             on_replaced=self.replaced.append,
         )
 

@@ -1,0 +1,106 @@
+"""Open the event log as the settings say, and keep it within its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+from circuit_breaker_server.access.mutation_audit import AuditTrail
+from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.nodes.membership import Membership
+from circuit_breaker_server.engine.retention import Limits, Retention
+from circuit_breaker_server.gateway.gateway import Gateway
+from circuit_breaker_server.instruments import Instruments
+from circuit_breaker_server.log.directory_lock import DirectoryLock
+from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
+from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.settings.server import ServerSettings
+from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.private_files import make_private_directory
+
+__all__ = ["open_log", "start_retention"]
+
+
+async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
+    """Open the event log: on NATS JetStream where the settings name brokers, else in the data directory.
+
+    :raises LogError: it cannot be used; the text says why.
+    :raises ServerStartError: the settings name brokers, and the extra ``cluster`` is missing.
+    """
+    cluster = settings.cluster
+    if not cluster.urls:
+        in_file = await SqliteEventLog.open(settings.data_dir, instruments=instruments)
+        parts.push_async_callback(in_file.aclose)
+        return in_file
+    try:
+        # Here, not above: it needs the extra cluster.
+        from circuit_breaker_server.log.jetstream import (  # noqa: PLC0415 (see the line above)
+            JetStreamEventLog,
+            read_credentials,
+        )
+    except ModuleNotFoundError as error:
+        raise ServerStartError(
+            f"the event log on NATS needs the package {error.name}: "
+            "pip install 'circuit-breaker-sdk[server,cluster]'"
+        ) from error
+    try:
+        make_private_directory(settings.data_dir)
+    except OSError as error:
+        raise LogError(f"{settings.data_dir}: cannot be made a data directory ({error.strerror})") from error
+    # The directory still holds the keys, the secrets and the audit log, which have one writer.
+    parts.callback(DirectoryLock(settings.data_dir).release)
+    log = await JetStreamEventLog.open(
+        ",".join(cluster.urls),
+        name=cluster.stream,
+        replicas=cluster.replicas,
+        write_patience_seconds=cluster.write_patience_seconds,
+        open_seconds=cluster.connect_seconds,
+        monitoring_url=cluster.monitoring_url,
+        credentials=read_credentials(cluster),
+        instruments=instruments,
+    )
+    parts.push_async_callback(log.aclose)
+    return log
+
+
+def start_retention(
+    parts: AsyncExitStack,
+    settings: ServerSettings,
+    log: EventLog,
+    engine: Engine,
+    *,
+    trail: AuditTrail | None,
+    gateway: Gateway,
+    membership: Membership | None,
+) -> None:
+    """Start the removal of records that the settings do not keep."""
+    limits = Limits(
+        seconds=settings.keep_seconds, size_bytes=settings.keep_bytes, records=settings.keep_records
+    )
+
+    def may_trim_before() -> int | None:
+        if membership is None:
+            return None
+        return membership.slowest() + 1 if engine.keeps_the_log else 0
+
+    retention = Retention(
+        log,
+        limits,
+        _durable(engine, trail),
+        gateway.advance,
+        may_trim_before=may_trim_before,
+        every_seconds=settings.trim_every_seconds,
+    )
+    parts.push_async_callback(retention.aclose)
+    retention.start()
+
+
+def _durable(engine: Engine, trail: AuditTrail | None) -> Callable[[int], Awaitable[None]]:
+    """Return what makes records expendable: the state and the audit log no longer need them."""
+
+    async def make_durable(offset: int) -> None:
+        await engine.make_durable(offset)
+        if trail is not None:
+            await trail.make_durable()
+
+    return make_durable
