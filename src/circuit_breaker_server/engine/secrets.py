@@ -16,6 +16,10 @@ class Secrets(Protocol):
         """Return a secret, ``None`` if there is none of that id."""
         ...
 
+    async def find(self, id: str) -> str | None:  # noqa: A002 (as above)
+        """Return a secret that another server may have put a moment ago; ``None`` if there is none."""
+        ...
+
     def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002 (as above)
         """Return the operator's key of that id, ``None`` unless this tenant may send it to this address."""
         ...
@@ -39,6 +43,9 @@ class _NoSecrets:
         return None
 
     def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002, ARG002 (as above)
+        return None
+
+    async def find(self, id: str) -> str | None:  # noqa: A002, ARG002 (as above)
         return None
 
     def ids(self) -> list[str]:

@@ -14,6 +14,9 @@ class MemorySecrets:
     def get(self, id: str) -> str | None:  # noqa: A002 (the port's own)
         return self.values.get(id)
 
+    async def find(self, id: str) -> str | None:  # noqa: A002 (as above)
+        return self.values.get(id)
+
     def api_key(self, id: str, *, base_url: str, tenant: str | None) -> str | None:  # noqa: A002 (as above)
         return self.values.get(id)
 

@@ -166,7 +166,7 @@ class RunSupervisor:
         try:
             config = find_config(self._state, entry.config_id)
             self._costs.require_budget(ORIGIN.get().principal or None, None)
-            endpoint, route = self._endpoint(agent)
+            endpoint, route = await self._endpoint(agent)
         except EngineError as error:
             await self._end(entry.id, error=str(error))
             return
@@ -218,7 +218,7 @@ class RunSupervisor:
             guards=ended(RUN, entry.id, decided_at=self._appender.decided_at()),
         )
 
-    def _endpoint(self, agent: Agent) -> tuple[Endpoint, Route | None]:
+    async def _endpoint(self, agent: Agent) -> tuple[Endpoint, Route | None]:
         """Return where an agent is asked, and its provider where one is configured.
 
         :raises EngineError: ``NOT_FOUND``: no provider serves the model.
@@ -226,7 +226,7 @@ class RunSupervisor:
         if agent.provider_type == ECHO.provider_type:
             return Echo(), Route(ECHO, "built-in")
         if agent.base_url is not None:
-            key = self._secrets.get(agent.secret_id) if agent.has_key else None
+            key = await self._secrets.find(agent.secret_id) if agent.has_key else None
             return self._llm.endpoints.endpoint(agent.base_url, key), None
         route = self._llm.route(agent.model)
         return self._llm.endpoints.endpoint_of(route.provider), route

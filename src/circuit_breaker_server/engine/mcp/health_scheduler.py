@@ -209,16 +209,16 @@ class Checks:
         config = server.config
         headers: dict[str, str] = {}
         if config.headers_id is not None:
-            kept = self._secrets.get(config.headers_id)
+            kept = await self._secrets.find(config.headers_id)
             headers = {} if kept is None else msgspec.json.decode(kept, type=dict[str, str])
         if isinstance(server.auth, Jwt) and server.auth.private_key_id is not None:
-            key = self._secrets.get(server.auth.private_key_id)
+            key = await self._secrets.find(server.auth.private_key_id)
             if key is not None:
                 token = sign(server.auth, key, now_seconds=int(self._appender.now().timestamp()))
                 headers.setdefault("Authorization", f"Bearer {token}")
         tls, ssl = None, config.ssl
         if ssl is not None:
-            key = None if ssl.client_key_id is None else self._secrets.get(ssl.client_key_id)
+            key = None if ssl.client_key_id is None else await self._secrets.find(ssl.client_key_id)
             tls = await asyncio.to_thread(
                 tls_context,
                 verify=ssl.verify,

@@ -138,13 +138,13 @@ class SessionRefresh:
             refuse(f"sessionId: the provider {shown(auth.provider.id)} is no longer configured")
         if session.provider not in (None, provider.id):
             refuse("sessionId: users of this MCP server sign in at another provider now; sign in again")
-        token = self._tokens.refresh_token(session.id)
+        token = await self._tokens.refresh_token(session.id)
         if token is None:
             refuse("sessionId: the provider gave no refresh token; sign in again")
         return await self._endpoints.refresh(
             auth,
             endpoint=provider.token_endpoint,
-            client_secret=client_secret_of(auth, self._secrets),
+            client_secret=await client_secret_of(auth, self._secrets),
             refresh_token=token,
         )
 

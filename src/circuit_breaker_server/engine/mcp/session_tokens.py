@@ -24,9 +24,9 @@ class SessionTokens:
         """Return the ids of the secrets that sessions may have."""
         return {make(id_) for id_ in session_ids for make in (_access_id, _refresh_id)}
 
-    def refresh_token(self, session_id: str) -> str | None:
+    async def refresh_token(self, session_id: str) -> str | None:
         """Return the refresh token of a session, ``None`` if it has none."""
-        return self._secrets.get(_refresh_id(session_id))
+        return await self._secrets.find(_refresh_id(session_id))
 
     async def keep(self, session_id: str, tokens: Tokens) -> None:
         """Keep the tokens of a session in the place of those before.
@@ -45,12 +45,12 @@ class SessionTokens:
         await self._secrets.remove(_refresh_id(session_id))
 
 
-def client_secret_of(auth: OAuth, secrets: Secrets) -> str:
+async def client_secret_of(auth: OAuth, secrets: Secrets) -> str:
     """Return the client's secret.
 
     :raises EngineError: ``UNAVAILABLE``: the store has lost it.
     """
-    found = secrets.get(auth.client_secret_id)
+    found = await secrets.find(auth.client_secret_id)
     if found is None:
         raise EngineError(
             ErrorCode.UNAVAILABLE, "the client's secret is not in the store of secrets; configure it again"

@@ -177,7 +177,7 @@ class SignIn:
             refuse(f"code: must not be empty, and has at most {_MAX_CODE} characters")
         key = _key(given.state)
         entry = self._state.sign_ins.get(key)
-        verifier = self._secrets.get(_verifier_id(key))
+        verifier = await self._secrets.find(_verifier_id(key))
         at = self._appender.at()
         if (
             entry is None
@@ -193,7 +193,7 @@ class SignIn:
         proof = given.code_verifier
         if proof is not None and not hmac.compare_digest(proof.encode(), verifier.encode()):
             raise EngineError(ErrorCode.AUTHENTICATION_FAILED, "codeVerifier: is not this sign-in's")
-        client_secret = client_secret_of(auth, self._secrets)
+        client_secret = await client_secret_of(auth, self._secrets)
         self._sessions.require_room(server.tenant_id)
         await self._appender.append_own(
             sign_in_subject(key),
