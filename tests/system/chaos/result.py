@@ -39,6 +39,7 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar recovery_ms: from a fault to the next event of each subscriber that it hit.
     :ivar detail: what else the experiment measured, with its bounds.
     :ivar failures: why it did not pass.
+    :ivar left_out: why it was not run at all.
     """
 
     experiment: str
@@ -52,6 +53,7 @@ class Result(msgspec.Struct, kw_only=True):
     seed: int = 0
     detail: dict[str, object] = msgspec.field(default_factory=dict)
     failures: list[str] = msgspec.field(default_factory=list)
+    left_out: str | None = None
 
     def require(self, condition: object, otherwise: str) -> None:
         """Note a failure unless the condition holds."""
