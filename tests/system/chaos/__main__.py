@@ -32,7 +32,7 @@ from tests.system.chaos.herd import herd
 from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
 from tests.system.chaos.other_logs import other_logs
-from tests.system.chaos.result import Result
+from tests.system.chaos.result import LeftOut, Result
 from tests.system.chaos.slow_reader import slow_reader
 from tests.system.chaos.token_rotation import token_rotation
 from tests.system.chaos.world import HOLDS
@@ -120,8 +120,6 @@ def _judge_holds(result: Result, directory: Path) -> None:
 
 
 def _row(number: int, result: Result, seconds: float) -> str:
-    if result.left_out is not None:
-        return f"{number:>2}  {result.experiment:<18} left out: {result.left_out}"
     recovery = result.recovery_ms
     times = "" if recovery.p50 is None else f"{recovery.p50:g} / {recovery.p99:g}"
     verdict = "passed" if result.passed else "FAILED"
@@ -157,11 +155,13 @@ def main() -> int:
     for number, (name, experiment) in enumerate(experiments.items(), start=1):
         if arguments.only and name not in arguments.only:
             continue
-        if arguments.log == "jetstream" and name in LEFT_OUT:
-            result, seconds = Result(experiment=name, left_out=LEFT_OUT[name]), 0.0
-        else:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))
+        if arguments.log == "jetstream" and (reason := LEFT_OUT.get(name)) is not None:
+            out = LeftOut(experiment=name, left_out=reason)
+            line = f"{number:>2}  {name:<18} left out: {reason}"
+            sys.stdout.write((msgspec.json.encode(out).decode() if arguments.json else line) + "\n")
+            continue
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))
         failures += [f"{name}: {failure} (seed {result.seed})" for failure in result.failures]
         line = msgspec.json.encode(result).decode() if arguments.json else _row(number, result, seconds)
         sys.stdout.write(line + "\n")

@@ -60,7 +60,7 @@ async def server_cut_off(directory: Path, seed: int, *, long: bool) -> Result:
             world.random.shuffle(ways)
             for name, cut_off in ways:
                 await asyncio.sleep(_CALM_SECONDS)
-                stage.publisher.waits.clear()
+                stage.publisher.take_longest_wait()
                 seconds = world.random.uniform(_SHORTEST_SECONDS, _LONGEST_SECONDS)
                 stage.fault()
                 cut_off(brokers)
@@ -68,7 +68,7 @@ async def server_cut_off(directory: Path, seed: int, *, long: bool) -> Result:
                 restore(brokers)
                 if not await stage.goes_on(f"{seconds:.1f} s of: {name}"):
                     break
-                wait = stage.publisher.longest_wait_seconds
+                wait = stage.publisher.take_longest_wait()
                 longest[name] = max(longest.get(name, 0.0), round(wait, 2))
                 late = max(late, wait - seconds)
     result.detail |= {"rounds": len(ways), "longest_wait_seconds": longest, "after_the_end": round(late, 2)}

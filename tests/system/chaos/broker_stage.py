@@ -17,6 +17,7 @@ __all__ = ["GOES_ON_SECONDS", "BrokerStage", "broker_stage"]
 GOES_ON_SECONDS: Final = 30.0
 """How long mutations may take to be answered again before an experiment is given up."""
 _SUBSCRIBERS: Final = 5
+_LANES: Final = 8
 _PER_SECOND: Final = 200.0
 _MORE: Final = 40
 
@@ -79,13 +80,18 @@ class BrokerStage:
 
 @contextlib.asynccontextmanager
 async def broker_stage(
-    world: World, result: Result, *, is_unbroken: bool = True, per_second: float = _PER_SECOND
+    world: World,
+    result: Result,
+    *,
+    is_unbroken: bool = True,
+    lanes: int = _LANES,
+    per_second: float = _PER_SECOND,
 ) -> AsyncIterator[BrokerStage]:
     """Let mutations and subscriptions flow until the block ends; then judge.
 
     ``is_unbroken``: no subscriber may lose its connection, as none does while the server lives.
     """
-    async with KeyedPublisher(world, per_second=per_second) as publisher:
+    async with KeyedPublisher(world, lanes=lanes, per_second=per_second) as publisher:
         stage = BrokerStage(world, result, publisher)
         try:
             for subscriber in stage.audience:

@@ -55,7 +55,7 @@ class KeyedPublisher(Publisher):
     Each is sent until it is answered; in a lane the next number waits for that.
 
     :ivar ids: of the resource that the answer names, by number.
-    :ivar waits: seconds from a mutation's first sending to its answer, by number.
+    :ivar longest_wait_seconds: the longest from a mutation's first sending to its answer.
     :ivar open_refusals: how many refusals said that the mutation may have happened.
     :ivar sent_again: how many sendings were not the first of their key.
     :ivar wrong: answers that no sending should get.
@@ -65,7 +65,8 @@ class KeyedPublisher(Publisher):
     def __init__(self, world: World, *, lanes: int = 8, per_second: float | None = None) -> None:
         super().__init__(world, lanes=lanes, per_second=per_second)
         self.ids: dict[int, str] = {}
-        self.waits: dict[int, float] = {}
+        self.longest_wait_seconds = 0.0
+        self._longest_since = 0.0
         self.open_refusals = 0
         self.sent_again = 0
         self.wrong: list[str] = []
@@ -81,10 +82,10 @@ class KeyedPublisher(Publisher):
         if self._http is not None:
             await self._http.close()
 
-    @property
-    def longest_wait_seconds(self) -> float:
-        """The longest that a mutation waited for its answer, however often it was sent."""
-        return max(self.waits.values(), default=0.0)
+    def take_longest_wait(self) -> float:
+        """Return the longest wait that has ended since this was asked last, in seconds."""
+        longest, self._longest_since = self._longest_since, 0.0
+        return longest
 
     async def send_again(self, numbers: Iterable[int]) -> int:
         """Send mutations that were answered once more, under their keys; count them."""
@@ -98,7 +99,9 @@ class KeyedPublisher(Publisher):
         for number in numbers:
             began = self.published_at[number] = time.monotonic()
             if await self._until_answered(number):
-                self.waits[number] = time.monotonic() - began
+                wait = time.monotonic() - began
+                self._longest_since = max(self._longest_since, wait)
+                self.longest_wait_seconds = max(self.longest_wait_seconds, wait)
                 self.acknowledged.add(number)
             else:
                 self.unknown.add(number)

@@ -1,4 +1,4 @@
-"""Keys that come again when the brokers have long forgotten the ids of their records."""
+"""Keys that come again behind the brokers' memory of ids, or before their records are stored."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from circuit_breaker_sdk.testing import Direction
 from tests.system.chaos.broker_cut_off import restore, silence
 from tests.system.chaos.broker_stage import BrokerStage, broker_stage
 from tests.system.chaos.result import Result
-from tests.system.chaos.world import World, until
+from tests.system.chaos.world import Refused, World, until
 
 _WINDOW_SECONDS: Final = 1.0
 _LATER_SECONDS: Final = 3.0
 """When a refused mutation is sent again: behind the window."""
+_AT_ONCE_SECONDS: Final = 0.05
 _PATIENCE_SECONDS: Final = 1.0
-_OPEN: Final = 8
+_LANES: Final = 32
+_PER_SECOND: Final = 600.0
 _AGAIN: Final = 400
 _CALM_SECONDS: Final = 0.5
+_OPEN_SECONDS: Final = 5.0
+_OTHER_RECORDS: Final = 1
+"""In the stream beside those that are published: the workflow's."""
 
 
 async def late_keys(directory: Path, seed: int, *, long: bool) -> Result:
-    """Let records be stored whose acknowledgements are lost; send their keys again behind the window.
+    """Leave it open whether mutations have happened; send their keys again behind the window.
 
     The stream remembers ids for 1 s. Mutations give up after 1 s, and are sent again 3 s later: also after
     the server was killed, and so has nothing but its log.
@@ -30,44 +35,89 @@ async def late_keys(directory: Path, seed: int, *, long: bool) -> Result:
     rounds = 10 if long else 1
     result = Result(experiment="keys after the window", seed=seed)
     again = stored = 0
+    ways = (_lose_acknowledgements, _lose_acknowledgements, _kill_the_server_too, _lose_the_quorum)
     async with World(
         directory, seed=seed, is_proxied=True, cluster={"write_patience_seconds": _PATIENCE_SECONDS}
     ) as world:
         await world.brokers.set_duplicate_window(_WINDOW_SECONDS)
-        async with broker_stage(world, result, is_unbroken=False) as stage:
-            stage.publisher.delay_seconds = _LATER_SECONDS
-            for _ in range(rounds):
-                for is_killed in (False, True):
-                    await asyncio.sleep(_CALM_SECONDS)
-                    stored += await _lose_acknowledgements(stage, is_server_killed=is_killed)
-                    await stage.goes_on("acknowledgements were lost")
-                    await asyncio.sleep(_WINDOW_SECONDS)
-                    known = sorted(stage.publisher.acknowledged)
-                    chosen = world.random.sample(known, min(len(known), _AGAIN))
-                    again += await stage.publisher.send_again(chosen)
-                if result.failures:
+        async with broker_stage(
+            world, result, is_unbroken=False, per_second=_PER_SECOND, lanes=_LANES
+        ) as stage:
+            for way in ways * rounds:
+                await asyncio.sleep(_CALM_SECONDS)
+                stage.publisher.delay_seconds = _LATER_SECONDS
+                stage.fault()
+                stored += await way(stage)
+                went_on = await stage.goes_on(f"it was left open by: {way.__name__.strip('_')}")
+                await asyncio.sleep(_WINDOW_SECONDS)
+                known = sorted(stage.publisher.acknowledged)
+                chosen = world.random.sample(known, min(len(known), _AGAIN))
+                again += await stage.publisher.send_again(chosen)
+                if not went_on:
                     break
-        stage.result.require(stage.publisher.open_refusals, "no mutation was left open")
     result.detail |= {"answered_and_sent_again": again, "stored_without_acknowledgement": stored}
+    result.require(stage.publisher.open_refusals, "no mutation was left open")
     result.require(stored, "nothing was stored whose acknowledgement was lost")
     return result
 
 
-async def _lose_acknowledgements(stage: BrokerStage, *, is_server_killed: bool) -> int:
-    """Keep the brokers' answers from the server until mutations were left open; count what was stored."""
-    world, publisher = stage.world, stage.publisher
-    refused = publisher.open_refusals
-    before = await world.brokers.messages()
-    answered = len(publisher.acknowledged)
-    stage.fault()
-    silence(world.brokers, Direction.TO_CLIENT)
-    await until(lambda: publisher.open_refusals >= refused + _OPEN, 10)
-    if is_server_killed:
-        await world.server.kill()
-    stored = await world.brokers.messages() - before - (len(publisher.acknowledged) - answered)
-    for proxy in world.brokers.proxies:
-        proxy.cut()  # what was held back never arrives
-    restore(world.brokers)
-    if is_server_killed:
-        await world.server.start()
+async def _lose_acknowledgements(stage: BrokerStage) -> int:
+    """Keep the brokers' answers from the server until mutations are left open."""
+    stored = await _silent_until_left_open(stage)
+    _let_through(stage)
     return stored
+
+
+async def _kill_the_server_too(stage: BrokerStage) -> int:
+    """Do the same, and kill the server, which forgets what it has left open."""
+    stored = await _silent_until_left_open(stage)
+    await stage.world.server.kill()
+    _let_through(stage)
+    await _start(stage.world)
+    return stored
+
+
+async def _lose_the_quorum(stage: BrokerStage) -> int:
+    """Let the leader hold what it cannot store yet, and kill the server; the keys come again at once.
+
+    When the other brokers are back, the leader may store what a server sent that is gone, while the next one
+    starts.
+    """
+    brokers, server = stage.world.brokers, stage.world.server
+    stage.publisher.delay_seconds = _AT_ONCE_SECONDS
+    leader = await brokers.leader()
+    others = [name for name in brokers.names if name != leader]
+    brokers.kill(others)
+    await _until_left_open(stage)
+    await server.kill()
+    await asyncio.gather(brokers.start(others), _start(stage.world))
+    return 0
+
+
+async def _silent_until_left_open(stage: BrokerStage) -> int:
+    """Count the records that are stored, and of which the server has not heard."""
+    silence(stage.world.brokers, Direction.TO_CLIENT)
+    await _until_left_open(stage)
+    return await stage.world.brokers.messages() - _OTHER_RECORDS - len(stage.publisher.acknowledged)
+
+
+async def _until_left_open(stage: BrokerStage) -> None:
+    before = stage.publisher.open_refusals
+    await until(lambda: stage.publisher.open_refusals > before, _OPEN_SECONDS)
+
+
+def _let_through(stage: BrokerStage) -> None:
+    for proxy in stage.world.brokers.proxies:
+        proxy.cut()  # what was held back never arrives
+    restore(stage.world.brokers)
+
+
+async def _start(world: World) -> None:
+    """Start the server, as a supervisor does: again, while the brokers let it not."""
+    while True:
+        try:
+            await world.server.start()
+        except Refused:
+            await asyncio.sleep(_AT_ONCE_SECONDS)
+        else:
+            return

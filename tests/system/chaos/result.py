@@ -8,7 +8,7 @@ from typing import final
 
 import msgspec
 
-__all__ = ["Result", "percentiles"]
+__all__ = ["LeftOut", "Result", "percentiles"]
 
 
 class Milliseconds(msgspec.Struct, frozen=True):
@@ -28,6 +28,14 @@ def percentiles(seconds: Sequence[float]) -> Milliseconds:
 
 
 @final
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The line of an experiment that was not run, and why not."""
+
+    experiment: str
+    left_out: str
+
+
+@final
 class Result(msgspec.Struct, kw_only=True):
     """One line of ``make chaos``.
 
@@ -39,7 +47,6 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar recovery_ms: from a fault to the next event of each subscriber that it hit.
     :ivar detail: what else the experiment measured, with its bounds.
     :ivar failures: why it did not pass.
-    :ivar left_out: why it was not run at all.
     """
 
     experiment: str
@@ -53,7 +60,6 @@ class Result(msgspec.Struct, kw_only=True):
     seed: int = 0
     detail: dict[str, object] = msgspec.field(default_factory=dict)
     failures: list[str] = msgspec.field(default_factory=list)
-    left_out: str | None = None
 
     def require(self, condition: object, otherwise: str) -> None:
         """Note a failure unless the condition holds."""
