@@ -15,6 +15,7 @@ from aiohttp import web
 from tests.system.chaos.__main__ import LEFT_OUT, ON_BROKERS, experiments_on
 from tests.system.chaos.crash_points import POINTS
 from tests.system.chaos.keyed_publishing import KeyedPublisher, judge_keys
+from tests.system.chaos.keyed_sending import KeyedSender
 from tests.system.chaos.publishing import BATCH
 from tests.system.chaos.result import Result
 from tests.system.chaos.world import World
@@ -31,7 +32,8 @@ def world_of(url: str = "") -> World:
 
 
 def publisher_of(answers: dict[int, str]) -> KeyedPublisher:
-    publisher = KeyedPublisher(world_of())
+    world = world_of()
+    publisher = KeyedPublisher(world, KeyedSender(world))
     publisher.ids |= answers
     publisher.acknowledged |= answers.keys()
     return publisher
@@ -57,7 +59,7 @@ def test_each_key_has_one_event_and_that_is_its_answers(
 
 def test_a_wrong_answer_is_a_failure() -> None:
     result, publisher = Result(experiment=""), publisher_of({0: "a"})
-    publisher.wrong.append("key 0: CONFLICT: no")
+    publisher.sender.wrong.append("key 0: CONFLICT: no")
     judge_keys(result, publisher, [("a", 0)])
     assert result.failures == ["1 wrong answers: ['key 0: CONFLICT: no']"]
 
@@ -88,20 +90,22 @@ async def test_a_mutation_is_sent_under_its_key_until_it_is_answered() -> None:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with KeyedPublisher(
-            world_of(f"http://127.0.0.1:{runner.addresses[0][1]}"), lanes=2
-        ) as publisher:
-            publisher.delay_seconds = 0.0
+        world = world_of(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        async with KeyedSender(world) as sender:
+            sender.delay_seconds = 0.0
+            publisher = KeyedPublisher(world, sender, lanes=2)
             await publisher.publish(BATCH)
             assert publisher.acknowledged == set(range(BATCH))
             assert publisher.take_longest_wait() == publisher.longest_wait_seconds > 0
             assert publisher.take_longest_wait() == 0
-            assert publisher.ids == {n: f"chaos-{n}/0" for n in range(BATCH)}
-            assert publisher.open_refusals == BATCH
-            assert publisher.sent_again == 2 * BATCH
-            assert not publisher.wrong
+            assert publisher.ids == {n: f"resource-{n}/0" for n in range(BATCH)}
+            assert sender.open_refusals == BATCH
+            assert sender.sent_again == 2 * BATCH
+            assert not sender.wrong
             await publisher.send_again([3])
-            assert publisher.wrong == ["key 3 was answered with chaos-3/0, then with chaos-3/1"]
+            assert sender.sent_again == 2 * BATCH + 1
+            (wrong,) = sender.wrong
+            assert wrong.startswith("resource-3 was answered with")
     finally:
         await runner.cleanup()
 

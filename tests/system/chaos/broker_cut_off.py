@@ -17,6 +17,7 @@ __all__ = ["restore", "server_cut_off", "silence"]
 
 _CALM_SECONDS: Final = 1.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.5, 6.0
+_SETTLED_SECONDS: Final = 0.3
 _BACK_SECONDS: Final = 8.0
 
 
@@ -64,7 +65,12 @@ async def server_cut_off(directory: Path, seed: int, *, long: bool) -> Result:
                 seconds = world.random.uniform(_SHORTEST_SECONDS, _LONGEST_SECONDS)
                 stage.fault()
                 cut_off(brokers)
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(_SETTLED_SECONDS)
+                answered = len(stage.publisher.acknowledged)
+                await asyncio.sleep(seconds - _SETTLED_SECONDS)
+                # Nobody goes round the proxies.
+                went_round = len(stage.publisher.acknowledged) - answered
+                result.require(not went_round, f"{name}: {went_round} mutations were answered all the same")
                 restore(brokers)
                 if not await stage.goes_on(f"{seconds:.1f} s of: {name}"):
                     break

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final, final
 
 from tests.system.chaos.keyed_publishing import KeyedPublisher, judge_keys
+from tests.system.chaos.keyed_sending import KeyedSender
 from tests.system.chaos.result import Result, percentiles
 from tests.system.chaos.subscribing import Subscriber, judge, require_replay, until_all_have
 from tests.system.chaos.world import World, until
@@ -57,6 +58,7 @@ class BrokerStage:
     async def judge(self, start: str, *, is_unbroken: bool = True) -> None:
         """Require the zeros, one event for each key, and subscriptions that stayed up."""
         result, publisher, audience = self.result, self.publisher, self.audience
+        sender = publisher.sender
         await until_all_have(audience, publisher, 30)
         judge(result, publisher, audience)
         await require_replay(result, start, audience)
@@ -65,9 +67,9 @@ class BrokerStage:
         reconnects = sum(s.client.metrics.reconnection_attempts for s in audience)
         result.detail |= {
             "longest_wait_seconds": round(publisher.longest_wait_seconds, 2),
-            "refused": len(publisher.refusals),
-            "may_have_happened": publisher.open_refusals,
-            "sent_again": publisher.sent_again,
+            "refused": len(sender.refusals),
+            "may_have_happened": sender.open_refusals,
+            "sent_again": sender.sent_again,
             "reconnects": reconnects,
         }
         result.require_zeros()
@@ -91,7 +93,8 @@ async def broker_stage(
 
     ``is_unbroken``: no subscriber may lose its connection, as none does while the server lives.
     """
-    async with KeyedPublisher(world, lanes=lanes, per_second=per_second) as publisher:
+    async with KeyedSender(world) as sender:
+        publisher = KeyedPublisher(world, sender, lanes=lanes, per_second=per_second)
         stage = BrokerStage(world, result, publisher)
         try:
             for subscriber in stage.audience:

@@ -103,17 +103,24 @@ class Brokers:
         """Tell where the stream begins."""
         return int((await self._info())["state"]["first_seq"])
 
-    async def messages(self) -> int:
-        """Count the messages in the stream."""
-        return int((await self._info())["state"]["messages"])
+    async def records_by_subject(self, subjects: str) -> dict[str, int]:
+        """Count the records in the stream, by their subjects in the log."""
+        found: dict[str, int] = {}
+        while True:
+            query = {"subjects_filter": f"{NAME}.{subjects}", "offset": len(found)}
+            info = await self._info(query)
+            page = info["state"].get("subjects") or {}
+            found |= {name.removeprefix(f"{NAME}."): int(count) for name, count in page.items()}
+            if not page or len(found) >= int(info.get("total", 0)):
+                return found
 
-    async def _info(self) -> dict[str, Any]:
+    async def _info(self, query: dict[str, object] | None = None) -> dict[str, Any]:
         async with asyncio.timeout(_LEADER_SECONDS), self._connected() as client:
             while True:
                 try:
                     # Without a leader nobody answers; the time to its election is measured by this, too.
                     async with asyncio.timeout(_ANSWER_SECONDS):
-                        return await api(client, f"STREAM.INFO.{NAME}")
+                        return await api(client, f"STREAM.INFO.{NAME}", query)
                 except (nats.errors.Error, AssertionError, TimeoutError):
                     await asyncio.sleep(_LOOK_SECONDS)
 
