@@ -29,7 +29,7 @@ _JETSTREAM = """
 jetstream {{
     store_dir: "{directory}/store"
     # Where it is not "always", the server acknowledges before the disk has the message.
-    sync_interval: {sync_interval}
+    sync_interval: "{sync_interval}"
 }}
 """
 _CLUSTER = """
@@ -37,6 +37,8 @@ cluster {{
     name: "test"
     listen: "127.0.0.1:{port}"
     routes: [{routes}]
+    # Where it is true, a client hears of no other server than those it was told to connect to.
+    no_advertise: {no_advertise}
 }}
 """
 _UP_SECONDS = 30.0
@@ -60,7 +62,7 @@ def free_ports(count: int) -> list[int]:
 
 @final
 class NatsServer:
-    """One server. ``more`` is added to its configuration.
+    """One server. ``more`` is added to its configuration; ``advertises``: clients hear of the whole cluster.
 
     Example::
 
@@ -78,6 +80,7 @@ class NatsServer:
         jetstream: bool = True,
         syncs: bool = True,
         max_payload: int = 8 * 1024 * 1024,
+        advertises: bool = True,
         more: str = "",
     ) -> None:
         """Write the configuration; :meth:`start` starts the server."""
@@ -97,7 +100,11 @@ class NatsServer:
                 jetstream=_JETSTREAM.format(directory=directory, sync_interval="always" if syncs else "2m")
                 if jetstream
                 else "",
-                cluster=_CLUSTER.format(port=route_port, routes=listed) if routes else "",
+                cluster=_CLUSTER.format(
+                    port=route_port, routes=listed, no_advertise="false" if advertises else "true"
+                )
+                if routes
+                else "",
                 more=more,
             )
         )
@@ -159,11 +166,18 @@ class NatsServer:
 class NatsCluster:
     """Three servers with routes to each other."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, syncs: bool = True, advertises: bool = True) -> None:
         """Write the configurations; :meth:`running` starts the servers."""
         routes = free_ports(3)
         self.servers = [
-            NatsServer(directory / f"n{i}", name=f"n{i}", route_port=routes[i], routes=routes)
+            NatsServer(
+                directory / f"n{i}",
+                name=f"n{i}",
+                route_port=routes[i],
+                routes=routes,
+                syncs=syncs,
+                advertises=advertises,
+            )
             for i in range(3)
         ]
 

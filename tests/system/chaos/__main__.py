@@ -17,6 +17,8 @@ import uvloop
 
 from benchmarks.loop_holds import held_in, histogram_in
 from tests.system.chaos.blocked_websocket import blocked_websocket
+from tests.system.chaos.broker_cut_off import server_cut_off
+from tests.system.chaos.broker_deaths import all_brokers_restarted, follower_killed, leader_killed
 from tests.system.chaos.changing_network import changing_network
 from tests.system.chaos.cores import leave_the_server_alone
 from tests.system.chaos.crash_boundaries import crash_boundaries
@@ -24,16 +26,18 @@ from tests.system.chaos.cursor_dialects import cursor_dialects
 from tests.system.chaos.cut_race import cut_race
 from tests.system.chaos.cut_storm import cut_storm, cut_storm_over_polls, cut_storm_over_sse
 from tests.system.chaos.disk import disk
+from tests.system.chaos.event_logs import LOGS, Log, choose_log
 from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
+from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
 from tests.system.chaos.other_logs import other_logs
-from tests.system.chaos.result import Result
+from tests.system.chaos.result import LeftOut, Result
 from tests.system.chaos.slow_reader import slow_reader
 from tests.system.chaos.token_rotation import token_rotation
 from tests.system.chaos.world import HOLDS
 
-__all__ = ["EXPERIMENTS"]
+__all__ = ["EXPERIMENTS", "LEFT_OUT", "experiments_on"]
 
 
 class Experiment(Protocol):
@@ -46,7 +50,7 @@ _P99_MS: Final = 10.0
 _LONGEST_MS: Final = 25.0
 """How long a server may hold its event loop."""
 
-EXPERIMENTS: Mapping[str, Experiment] = {
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "cut storm": cut_storm,
     "cut storm, sse": cut_storm_over_sse,
     "cut storm, poll": cut_storm_over_polls,
@@ -63,6 +67,30 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "herd": herd,
     "lifecycle": lifecycle,
 }
+
+ON_BROKERS: Final[Mapping[str, Experiment]] = {
+    "broker leader killed": leader_killed,
+    "broker follower killed": follower_killed,
+    "all brokers restarted": all_brokers_restarted,
+    "server cut off from the brokers": server_cut_off,
+    "keys after the window": late_keys,
+}
+"""Those that are about the brokers of an event log on JetStream."""
+
+_OF_SQLITE: Final = "about the SQLite file"
+_WITHOUT_LOG: Final = "its servers do not have the event log that is chosen here"
+
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "cursor dialects": _WITHOUT_LOG,
+    "disk": _OF_SQLITE,
+    "lifecycle": _WITHOUT_LOG,
+}
+"""Those that mean nothing with an event log on JetStream, and why."""
+
+
+def experiments_on(log: Log) -> Mapping[str, Experiment]:
+    """Return the experiments with an event log, in their order; some of them may be left out."""
+    return EXPERIMENTS if log == "sqlite" else {**EXPERIMENTS, **ON_BROKERS}
 
 
 async def _run(name: str, experiment: Experiment, seed: int, *, long: bool) -> tuple[Result, float]:
@@ -107,19 +135,30 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="the long form, about an hour")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--only", action="append", help="an experiment's name; may be given again")
+    parser.add_argument("--log", choices=LOGS, default="sqlite", help="where the servers have their events")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))  # noqa: S311 (chance)
     arguments = parser.parse_args()
-    unknown = set(arguments.only or ()) - set(EXPERIMENTS)
+    experiments = experiments_on(arguments.log)
+    unknown = set(arguments.only or ()) - set(experiments)
     if unknown:
-        parser.error(f"no experiment is called {sorted(unknown)[0]!r}: choose of {', '.join(EXPERIMENTS)}")
+        parser.error(
+            f"with --log {arguments.log} no experiment is called {sorted(unknown)[0]!r}: "
+            f"choose of {', '.join(experiments)}"
+        )
+    choose_log(arguments.log)
     leave_the_server_alone()
     if not arguments.json:
         sys.stdout.write(
             " #  experiment            events  lost   dup  reord  gaps   recovery p50/p99 ms       s\n"
         )
     failures: list[str] = []
-    for number, (name, experiment) in enumerate(EXPERIMENTS.items(), start=1):
+    for number, (name, experiment) in enumerate(experiments.items(), start=1):
         if arguments.only and name not in arguments.only:
+            continue
+        if arguments.log == "jetstream" and (reason := LEFT_OUT.get(name)) is not None:
+            out = LeftOut(experiment=name, left_out=reason)
+            line = f"{number:>2}  {name:<18} left out: {reason}"
+            sys.stdout.write((msgspec.json.encode(out).decode() if arguments.json else line) + "\n")
             continue
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result, seconds = runner.run(_run(name, experiment, arguments.seed, long=arguments.long))

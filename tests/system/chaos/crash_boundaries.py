@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from tests.system.chaos.crash_points import POINTS
+from tests.system.chaos.event_logs import log_of_this_run
 from tests.system.chaos.publishing import BATCH, Publisher
 from tests.system.chaos.result import Result, percentiles
 from tests.system.chaos.subscribing import IMPATIENT, Subscriber, judge, require_replay, until_all_have
@@ -30,7 +31,7 @@ async def crash_boundaries(directory: Path, seed: int, *, long: bool) -> Result:
             await subscriber.start()
         start = audience[0].subscription.cursor if audience[0].subscription is not None else None
         publishing = asyncio.create_task(publisher.publish())
-        points = [point for point in POINTS for _ in range(rounds)]
+        points = [point for point in POINTS[log_of_this_run()] for _ in range(rounds)]
         world.random.shuffle(points)
         try:
             for point in points:
@@ -65,7 +66,7 @@ async def crash_boundaries(directory: Path, seed: int, *, long: bool) -> Result:
         appeared = publisher.unknown & set(audience[0].seen)
         result.detail = {
             "crashes": crashes,
-            "points": len(POINTS),
+            "points": len(POINTS[log_of_this_run()]),
             "unknown": len(publisher.unknown),
             "unknown_and_in_the_log": len(appeared),
         }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sqlite3
+import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import final
 
@@ -195,7 +193,8 @@ async def other_logs(directory: Path, seed: int, *, long: bool) -> Result:
         ("trimmed", _TRIMMED, (_trim,)),
         ("replaced", RING, (_wipe, _restore)),
     ):
-        async with World(directory / name, seed=seed, settings=settings) as world:
+        # One broker: what it keeps can be copied as a whole.
+        async with World(directory / name, seed=seed, settings=settings, brokers=1) as world:
             course = _Course(result, world, Publisher(world, lanes=2, per_second=_PER_SECOND))
             await course.start()
             try:
@@ -230,7 +229,7 @@ async def _trim(course: _Course) -> None:
         await course.settle_present()
     course.publisher.per_second = _PER_SECOND
     oldest = max(follower.offset for follower in long_away)
-    gone = await until(lambda: _first_offset(course.world) > oldest + 1, 10)
+    gone = await _is_trimmed(course.world, oldest + 1, 10)
     course.result.require(gone, "nothing was trimmed")
     for follower in long_away:
         follower.expected["trimmed"] += 1
@@ -241,11 +240,14 @@ async def _trim(course: _Course) -> None:
     await course.settle("trimmed")
 
 
-def _first_offset(world: World) -> int:
-    path = world.server.data_dir / "events.db"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        (first,) = database.execute("SELECT min(offset) FROM records").fetchone()
-        return int(first or 0)
+async def _is_trimmed(world: World, offset: int, seconds: float) -> bool:
+    """Wait until the log begins behind an offset; ``False`` if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while await world.log.first_offset() <= offset:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.05)
+    return True
 
 
 async def _wipe(course: _Course) -> None:
@@ -257,7 +259,7 @@ async def _wipe(course: _Course) -> None:
         follower.leave()
     await server.kill()
     course.lost_with |= course.publisher.acknowledged | course.publisher.unknown
-    shutil.rmtree(server.data_dir)
+    await course.world.log.wipe()
     for follower in course.followers:
         follower.expected["epoch"] += 1
     await server.start()
@@ -281,8 +283,7 @@ async def _restore(course: _Course) -> None:
     for follower in away:
         follower.leave()
     await server.kill()
-    copy = server.data_dir.with_name("copy")
-    shutil.copytree(server.data_dir, copy)
+    await course.world.log.copy()
     copied = set(course.publisher.acknowledged)
     await server.start()
     count = chance.randrange(10, _EVENTS)
@@ -291,8 +292,7 @@ async def _restore(course: _Course) -> None:
     for follower in late:
         follower.leave()
     await server.kill()
-    shutil.rmtree(server.data_dir)
-    copy.rename(server.data_dir)
+    await course.world.log.put_back()
     course.lost_with |= (course.publisher.acknowledged - copied) | course.publisher.unknown
     for follower in early:
         follower.expected["future"] += 1

@@ -8,7 +8,7 @@ from typing import final
 
 import msgspec
 
-__all__ = ["Result", "percentiles"]
+__all__ = ["LeftOut", "Result", "percentiles"]
 
 
 class Milliseconds(msgspec.Struct, frozen=True):
@@ -25,6 +25,14 @@ def percentiles(seconds: Sequence[float]) -> Milliseconds:
     ordered = sorted(seconds)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return Milliseconds(round(statistics.median(ordered) * 1000, 1), round(p99 * 1000, 1))
+
+
+@final
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The line of an experiment that was not run, and why not."""
+
+    experiment: str
+    left_out: str
 
 
 @final

@@ -15,7 +15,13 @@ import uvloop
 
 from benchmarks.loop_holds import Holds, histogram_in
 from circuit_breaker_sdk.cli.runtime import settle_memory
-from circuit_breaker_server import Server, ServerSettings, ServerStartError, TokenSettings
+from circuit_breaker_server import (
+    ClusterSettings,
+    Server,
+    ServerSettings,
+    ServerStartError,
+    TokenSettings,
+)
 from tests.system.chaos.crash_points import install
 
 __all__ = ["Orders"]
@@ -25,6 +31,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is told, as JSON in its first argument.
 
     :ivar settings: of the server, beyond port and directory; ``token_key`` asks for tokens without leeway.
+    :ivar urls: the brokers that hold the event log; none: it is in the directory.
+    :ivar cluster: settings of the group ``cluster``, beyond the brokers.
     :ivar core: the core to run on.
     :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
     :ivar holds_file: where to count how long the loop is held while it serves; ``None`` runs uvloop.
@@ -34,6 +42,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     data_dir: str
     settings: dict[str, float | int | str] = {}
+    urls: tuple[str, ...] = ()
+    cluster: dict[str, float | int] = {}
     core: int | None = None
     max_file_bytes: int | None = None
     holds_file: str | None = None
@@ -44,6 +54,9 @@ async def _serve(orders: Orders, holds: Holds) -> None:
     given: dict[str, Any] = dict(orders.settings)  # numbers, by their names
     if (key := given.pop("token_key", None)) is not None:
         given["token_keys"] = TokenSettings(key=key.encode(), leeway_seconds=0)
+    if orders.urls:
+        more: dict[str, Any] = dict(orders.cluster)
+        given["cluster"] = ClusterSettings(urls=orders.urls, **more)
     settings = ServerSettings(port=orders.port, data_dir=Path(orders.data_dir), **given)
     server = Server(settings)
     try:
@@ -52,7 +65,7 @@ async def _serve(orders: Orders, holds: Holds) -> None:
         sys.stdout.write(f"refused: {error}\n")
         return
     if orders.crash is not None:
-        install(*orders.crash)
+        install("jetstream" if orders.urls else "sqlite", *orders.crash)
     sys.stdout.write(f"ready: {server.port}\n")
     sys.stdout.flush()
     if orders.holds_file is not None:

@@ -19,7 +19,9 @@ import msgspec
 from circuit_breaker_sdk import Client, TransportError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from tests.ports import free_port
+from tests.system.chaos.brokers import Brokers
 from tests.system.chaos.cores import SERVER_CORE
+from tests.system.chaos.event_logs import JetStreamLog, SqliteLog, log_of_this_run
 from tests.system.chaos.server_process import Orders
 
 __all__ = ["HOLDS", "RING", "Refused", "ServerProcess", "World", "until"]
@@ -54,6 +56,8 @@ class ServerProcess:
 
     :ivar up: set while it serves.
     :ivar starts: when it was ready, each time, by ``time.monotonic``.
+    :ivar urls: the brokers that hold its event log; none: it is in the directory.
+    :ivar cluster: settings of the group ``cluster``, beyond the brokers.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class ServerProcess:
         self.settings = dict(settings)
         self.up = asyncio.Event()
         self.starts: list[float] = []
+        self.urls: tuple[str, ...] = ()
+        self.cluster: dict[str, float | int] = {}
         self.max_file_bytes: int | None = None
         self.crash: tuple[str, int] | None = None
         self._core = core
@@ -88,6 +94,8 @@ class ServerProcess:
             port=self.port,
             data_dir=str(self.data_dir),
             settings=self.settings,
+            urls=self.urls,
+            cluster=self.cluster,
             core=self._core,
             max_file_bytes=self.max_file_bytes,
             holds_file=self._holds,
@@ -156,7 +164,10 @@ class ServerProcess:
 
 @final
 class World:
-    """A server with one workflow, and what an experiment needs around it."""
+    """A server with one workflow, and what an experiment needs around it.
+
+    :ivar log: where its events are: in the data directory, or on brokers that are this world's own.
+    """
 
     def __init__(
         self,
@@ -166,19 +177,46 @@ class World:
         settings: Mapping[str, float | int | str] = RING,
         token: str | None = None,
         measures_holds: bool = True,
+        brokers: int = 3,
+        is_proxied: bool = False,
+        cluster: Mapping[str, float | int] | None = None,
     ) -> None:
-        """``measures_holds``: on asyncio's own loop, which can be measured, rather than on uvloop."""
+        """``measures_holds``: on asyncio's own loop, which can be measured, rather than on uvloop.
+
+        The rest is for a log on JetStream: how many ``brokers`` there are, whether the server reaches them
+        by way of proxies, and settings of its group ``cluster``.
+        """
         self.random = random.Random(seed)  # noqa: S311 (chance, not secrets)
+        self.log: SqliteLog | JetStreamLog
+        if log_of_this_run() == "jetstream":
+            self.log = JetStreamLog(directory, brokers=brokers, is_proxied=is_proxied)
+        else:
+            self.log = SqliteLog(directory)
         self.server = ServerProcess(
-            directory, settings=settings, core=SERVER_CORE, measures_holds=measures_holds
+            self.log.data_dir, settings=settings, core=SERVER_CORE, measures_holds=measures_holds
         )
+        self.server.cluster = {"replicas": brokers, **(cluster or {})}
         self.direct = Client(self.server.url, token=token)
         self.workflow = ""
 
     async def __aenter__(self) -> Self:
-        await self.server.start()
-        await self.make_workflow()
+        try:
+            await self.log.start()
+            self.server.urls = self.log.urls
+            await self.server.start()
+            await self.make_workflow()
+        except BaseException:
+            await self.server.kill()
+            await self.log.aclose()
+            raise
         return self
+
+    @property
+    def brokers(self) -> Brokers:
+        """The brokers of a log on JetStream."""
+        if isinstance(self.log, SqliteLog):
+            raise TypeError("an event log on SQLite has no brokers")
+        return self.log.brokers
 
     async def make_workflow(self) -> None:
         """Make the workflow that everything is published in."""
@@ -202,3 +240,4 @@ class World:
             pass
         finally:
             await self.server.kill()
+            await self.log.aclose()
