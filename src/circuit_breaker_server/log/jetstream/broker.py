@@ -20,7 +20,7 @@ from circuit_breaker_server.log.jetstream.credentials import NO_CREDENTIALS, Cre
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["Broker", "Json", "check_api", "status_of"]
+__all__ = ["Broker", "Json", "check_api", "status_of", "try_seconds"]
 
 logger = get_logger("event_log")
 
@@ -32,10 +32,19 @@ _NO_RESPONDERS: Final = "503"
 # Of answers that were received and not looked at yet; what is beyond it is lost and asked for again.
 _PENDING_BYTES: Final = 256 * 1024 * 1024
 _RETRY_SECONDS: Final = 0.1
-_FIRST_TRY_SECONDS: Final = 0.7
+# A request without a leader is dropped, not answered: this comes on top of the time that an election takes.
+_SHORT_TRY_SECONDS: Final = 0.5
+# An election is over by then: where answers still do not come, asking again makes them no faster.
+_SHORT_TRIES: Final = 20
+_LONG_TRY_SECONDS: Final = 5.0
 
 Json: TypeAlias = "dict[str, Any]"
 """An object of JetStream's API."""
+
+
+def try_seconds(tries: int) -> float:
+    """Return how long an answer is waited for, at the first try, the second one, and so on."""
+    return _SHORT_TRY_SECONDS if tries <= _SHORT_TRIES else _LONG_TRY_SECONDS
 
 
 def status_of(message: Msg) -> str | None:
@@ -262,11 +271,11 @@ class Broker:
         :raises BrokerUnavailable: it does not answer in all this time.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        # Short at first: a request without a leader is dropped, not answered, and an election is soon over.
-        timeout_seconds = _FIRST_TRY_SECONDS
+        tries = 0
         while True:
+            tries += 1
             try:
-                return await self.api(name, body, timeout_seconds=timeout_seconds)
+                return await self.api(name, body, timeout_seconds=try_seconds(tries))
             except (ApiError, BrokerUnavailable) as error:
                 left = deadline - asyncio.get_running_loop().time()
                 if isinstance(error, ApiError) and not error.is_temporary:
@@ -276,7 +285,6 @@ class Broker:
                         raise
                     raise BrokerUnavailable(str(error), was_sent=True) from error
             await self.pause(left)
-            timeout_seconds = min(timeout_seconds * 1.2, 5.0)
 
     async def pause(self, longest_seconds: float) -> None:
         """Wait a moment before a request is repeated: for the connection where there is none."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
@@ -30,6 +29,12 @@ from circuit_breaker_server.log.event_log import (
 from circuit_breaker_server.log.jetstream.broker import Broker, check_api
 from circuit_breaker_server.log.jetstream.envelope import EXPECTED_HEADER, headers_of_leader
 from circuit_breaker_server.log.jetstream.errors import WRONG_SEQUENCE, ApiError, BrokerUnavailable
+from circuit_breaker_server.log.jetstream.snapshot_images import (
+    Entries,
+    check_sum,
+    encode_entries,
+    fold_into,
+)
 from circuit_breaker_server.log.jetstream.stream import Streams
 
 __all__ = ["CHUNK_BYTES", "Snapshots"]
@@ -45,8 +50,6 @@ _PART: Final = "Cb-Part"
 _OFFSET: Final = "Cb-Offset"
 _SUM: Final = "Cb-Sum"
 
-_Entries = list[tuple[str, bytes | None]]
-_decoder = msgspec.msgpack.Decoder(_Entries)
 _encode = msgspec.msgpack.Encoder().encode
 _record_decoder = msgspec.msgpack.Decoder(Record)
 
@@ -111,15 +114,15 @@ class Snapshots:
             self._refuse_backwards(offset)
             if offset == self.offset and not changed and self._last_image:
                 return
+            delta = ((entry.key, entry.data) for entry in changed)
             try:
                 if self._is_rebase_due():
-                    entries = _folded(await self._images())
+                    entries = await _folded(await self._images())
                     self._refuse_backwards(offset)
-                    _fold(entries, [(entry.key, entry.data) for entry in changed])
-                    await self._write(offset, list(entries.items()), follows="")
+                    await fold_into(entries, await encode_entries(delta))
+                    await self._write(offset, entries.items(), follows="")
                     await self._remove_old_bases()
                 else:
-                    delta: _Entries = [(entry.key, entry.data) for entry in changed]
                     await self._write(offset, delta, follows=self._last_image)
             except (ApiError, BrokerUnavailable) as error:
                 raise LogWriteError(
@@ -132,7 +135,7 @@ class Snapshots:
         :raises LogError: it cannot be read.
         """
         async with self._writing:
-            entries = _folded(await self._images())
+            entries = await _folded(await self._images())
             complete = {key: data for key, data in entries.items() if data is not None}
             return Snapshot(offset=self.offset, entries=complete)
 
@@ -180,15 +183,16 @@ class Snapshots:
             or self._delta_bytes > max(self._base_bytes, _SMALLEST_REBASE_BYTES)
         )
 
-    async def _write(self, offset: int, entries: _Entries, *, follows: str) -> None:
-        image, body = secrets.token_hex(8), _encode(entries)
-        chunks = [body[i : i + CHUNK_BYTES] for i in range(0, len(body), CHUNK_BYTES)]
-        last, start = self._last_sequence, 0
-        for part, chunk in enumerate(chunks):
+    async def _write(self, offset: int, entries: Entries, *, follows: str) -> None:
+        image, body = secrets.token_hex(8), await encode_entries(entries)
+        count = -(-len(body) // CHUNK_BYTES)
+        last, start, total = self._last_sequence, 0, await check_sum(body)
+        for part in range(count):
             headers = {_IMAGE: image, _FOLLOWS: follows, _PART: str(part), EXPECTED_HEADER: str(last)}
-            if part == len(chunks) - 1:
-                headers |= {_OFFSET: str(offset), _SUM: str(zlib.crc32(body))}
-            last = await self._write_chunk(image, chunk, headers)
+            if part == count - 1:
+                headers |= {_OFFSET: str(offset), _SUM: str(total)}
+            chunk = body[part * CHUNK_BYTES : (part + 1) * CHUNK_BYTES]
+            last = await self._write_chunk(image, bytes(chunk), headers)
             start = start or last
         self._last_sequence, self._last_image, self.offset = last, image, offset
         self._count(len(body), follows=follows, start=start)
@@ -263,7 +267,7 @@ class Snapshots:
                 chunks.append(data)
                 if _OFFSET in headers:
                     body = b"".join(parts.pop(image_id))
-                    self._check_sum(body, headers, last)
+                    await self._check_sum(body, headers, last)
                     image = _Image(image_id, headers[_FOLLOWS], int(headers[_OFFSET]), starts[image_id], body)
                     order.append(image)
         chain = _newest_chain(order)
@@ -276,8 +280,8 @@ class Snapshots:
         self._deltas = max(0, len(chain) - 1)
         return chain
 
-    def _check_sum(self, body: bytes, headers: Mapping[str, str], sequence: int) -> None:
-        if zlib.crc32(body) != int(headers[_SUM]):
+    async def _check_sum(self, body: bytes, headers: Mapping[str, str], sequence: int) -> None:
+        if await check_sum(body) != int(headers[_SUM]):
             raise LogCorruptError(
                 f"{self._streams.state_name}: the snapshot that ends with message {sequence} is damaged"
             )
@@ -301,16 +305,8 @@ def _newest_chain(order: Sequence[_Image]) -> list[_Image]:
     return chain
 
 
-def _folded(chain: Sequence[_Image]) -> dict[str, bytes | None]:
+async def _folded(chain: Sequence[_Image]) -> dict[str, bytes | None]:
     entries: dict[str, bytes | None] = {}
     for image in chain:
-        _fold(entries, _decoder.decode(image.body))
+        await fold_into(entries, image.body)
     return entries
-
-
-def _fold(entries: dict[str, bytes | None], changed: _Entries) -> None:
-    for key, data in changed:
-        if data is None:
-            entries.pop(key, None)
-        else:
-            entries[key] = data

@@ -19,7 +19,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Record
-from circuit_breaker_server.log.jetstream.broker import Broker, status_of
+from circuit_breaker_server.log.jetstream.broker import Broker, status_of, try_seconds
 from circuit_breaker_server.log.jetstream.envelope import record_from_delivery
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.log.jetstream.stream import Streams
@@ -97,15 +97,19 @@ class Tail:
             self._consumer.lose("the connection was lost")
 
     async def _follow(self) -> None:
+        tries = 0
         while True:
-            consumer = _Consumer(self._broker, self._streams, after=self._last, deliver=self._delivered)
+            tries += 1
+            consumer = _Consumer(
+                self._broker, self._streams, after=self._last, deliver=self._delivered, tries=tries
+            )
             try:
                 if (loss := await self._loss()) is not None:
                     logger.critical("log_lost_records", reason=str(loss))
                     self._fail(loss)
                     return
                 await consumer.open()
-                self._consumer = consumer
+                self._consumer, tries = consumer, 0
                 self.is_following = True
                 reason = await consumer.wait_until_lost()
                 logger.info("tail_begins_again", stream=self._streams.name, reason=reason)
@@ -162,11 +166,13 @@ class _Consumer:
         *,
         after: int,
         deliver: Callable[[Sequence[Record], int], None],
+        tries: int,
     ) -> None:
         self._broker = broker
         self._streams = streams
         self._last = after
         self._deliver = deliver
+        self._tries = tries
         self._name = f"tail-{secrets.token_hex(8)}"
         self._inbox = broker.new_inbox()
         self._loop = asyncio.get_running_loop()
@@ -195,7 +201,7 @@ class _Consumer:
         await self._broker.api(
             f"CONSUMER.CREATE.{stream}.{name}",
             {"stream_name": stream, "config": config},
-            timeout_seconds=1.5,
+            timeout_seconds=try_seconds(self._tries),
         )
         await self._pull()
 
