@@ -18,6 +18,7 @@ from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.health import Health
+from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
@@ -282,6 +283,7 @@ class Server:
             draining=self._draining,
             instruments=self.instruments,
             tracer=self._tracer,
+            positions=None if membership is None else Positions(log, gateway, cursors),
         )
         health = Health(
             log,

@@ -13,6 +13,7 @@ import msgspec
 
 from circuit_breaker_sdk.transports.websocket import MessageSink, WebSocket
 from circuit_breaker_server.config import RateSettings, ServerSettings
+from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Execute, Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
@@ -68,6 +69,7 @@ async def staged(
     rates: Rates | None = None,
     closing_seconds: float = 1.0,
     subprotocol: str = SUBPROTOCOL,
+    positions: Positions | None = None,
     **settings: float,
 ) -> AsyncIterator[Stage]:
     log = log or ScriptedLog()
@@ -83,6 +85,7 @@ async def staged(
         settings=ServerSettings(data_dir=Path("unused"), **settings),  # type: ignore[arg-type]  # the test's numbers
         authenticator=authenticator or Authenticator(),
         rates=Rates(RateSettings()) if rates is None else rates,
+        positions=positions,
     )
     sessions = Sessions(
         services, PrincipalConnections(allowed=services.settings.max_connections_per_principal)
@@ -139,12 +142,16 @@ class Client:
         variables: Mapping[str, object] | None = None,
         *,
         after: object = None,
+        position: str | None = None,
     ) -> None:
         payload: dict[str, object] = {"query": query}
         if variables is not None:
             payload["variables"] = variables
-        if after is not None:
-            payload["extensions"] = {"resume": {"after": after}}
+        resume: dict[str, object] = {} if after is None else {"after": after}
+        if position is not None:
+            resume["position"] = [position]
+        if resume:
+            payload["extensions"] = {"resume": resume}
         self.send({"id": operation_id, "type": "subscribe", "payload": payload})
 
     async def live(self, operation_id: str) -> str:

@@ -30,6 +30,7 @@ from circuit_breaker_sdk.protocol.messages import (
     Subscribe,
 )
 from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
+from circuit_breaker_sdk.protocol.positions import Positions
 from circuit_breaker_sdk.protocol.resume import acknowledged_epoch, live_signal
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
 from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
@@ -62,6 +63,7 @@ class Connection:
         "_flushing",
         "_holding",
         "_on_closed",
+        "_positions",
         "_protocol",
         "_pulse",
         "_redaction",
@@ -78,8 +80,10 @@ class Connection:
         on_closed: Callable[[Connection, TransportError], None],
         batching: MessageBatching | None = None,
         redaction: Redaction = NOTHING_TO_REDACT,
+        positions: Positions | None = None,
     ) -> None:
         """Prepare; ``opening.open_connection`` is the way in."""
+        self._positions = positions or Positions()
         self._redaction = redaction
         self._batching = batching or MessageBatching()
         self._url = redacted(url)
@@ -180,6 +184,8 @@ class Connection:
         if not self.is_usable:
             raise self._failure or ConnectionFailed("the connection is closed", url=self._url)
         self._routes.add(message.id, route)
+        if self._positions.named and self.resume_negotiated:
+            message = _naming(message, self._positions.named)
         try:
             self._protocol.send_subscribe(message)
         except BaseException:
@@ -396,3 +402,17 @@ class Connection:
             self._failure = broken_error(self._url, close.code, reason)
             log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=reason)
             socket.close(close.code, close.reason)
+
+
+def _naming(message: Subscribe, positions: tuple[str, ...]) -> Subscribe:
+    """Return a request that its server answers once it has seen what this client has."""
+    extensions = message.extensions or {}
+    resume = extensions.get("resume")
+    named = {**(resume if isinstance(resume, dict) else {}), "position": list(positions)}
+    return Subscribe(
+        message.id,
+        message.query,
+        message.variables,
+        message.operation_name,
+        {**extensions, "resume": named},
+    )

@@ -64,6 +64,7 @@ class HttpEndpoints:
                 ssl=settings.ssl,
                 timeouts=settings.timeouts,
                 limits=settings.limits,
+                positions=settings.positions,
                 proxy=settings.credentials.proxies.of(url),
                 max_connections=self._max_connections,
             )

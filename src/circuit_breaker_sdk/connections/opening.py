@@ -62,7 +62,7 @@ async def _open(
 
     started = time.perf_counter()
     redaction = settings.credentials.redaction
-    connection = Connection(settings.url, on_closed, settings.batching, redaction)
+    connection = Connection(settings.url, on_closed, settings.batching, redaction, settings.positions)
     try:
         socket = await connect(
             settings.url,

@@ -286,6 +286,7 @@ class Executor:
                 ssl=self._settings.ssl,
                 timeouts=self._settings.timeouts,
                 limits=self._settings.limits,
+                positions=self._settings.positions,
                 proxy=self._settings.credentials.proxies.of(url),
             )
         return transport

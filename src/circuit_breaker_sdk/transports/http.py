@@ -23,6 +23,7 @@ from circuit_breaker_sdk.errors import (
     UsageError,
 )
 from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_sdk.protocol.positions import HEADER, Positions
 from circuit_breaker_sdk.transports.address_resolution import STAGGER_SECONDS, HttpResolver
 from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
 from circuit_breaker_sdk.transports.headers import checked_headers
@@ -52,6 +53,10 @@ _RESPONSE: Final = msgspec.json.Decoder(_Response)
 _ERROR: Final = msgspec.json.Decoder(GraphQLError)
 
 
+def _naming(headers: Mapping[str, str], positions: tuple[str, ...]) -> Mapping[str, str]:
+    return {**headers, HEADER: ", ".join(positions)} if positions else headers
+
+
 @final
 class HttpTransport:
     """Sends operations to one URL over kept-alive connections; opened by the first request.
@@ -61,6 +66,7 @@ class HttpTransport:
     :param ssl: for ``https``; ``None`` trusts what the system trusts.
     :param proxy: leads to the server; ``None`` connects directly.
     :param max_connections: at once; 0 sets no limit.
+    :param positions: named to the server, and taken from its answers.
 
     Example::
 
@@ -79,9 +85,11 @@ class HttpTransport:
         limits: MessageLimits | None = None,
         proxy: Proxy | None = None,
         max_connections: int = 100,
+        positions: Positions | None = None,
     ) -> None:
         self._url = http_url(url)
         self._max_connections = max_connections
+        self._positions = positions or Positions()
         self._place = redacted(self._url)
         self._headers = headers
         self._ssl = ssl
@@ -142,8 +150,7 @@ class HttpTransport:
         try:
             async with limit:
                 self._under_way.add(limit)
-                given = {**await self._headers(), **extra_headers}
-                headers = checked_headers(given)
+                headers = checked_headers({**await self._headers(), **extra_headers})
                 self._check_open()  # again: a token may take its time
                 may_be_sent = True
                 return await self._send(body, headers, judge)
@@ -198,13 +205,15 @@ class HttpTransport:
             "the connection was lost before the whole answer came; whether the operation was "
             "executed is not known"
         ):
+            named = self._positions.named
             async with self._open_session().post(
                 URL(self._url, encoded=True),
                 data=body,
                 allow_redirects=False,
-                **proxy_arguments(self._proxy, headers, secure=self._is_secure),
+                **proxy_arguments(self._proxy, _naming(headers, named), secure=self._is_secure),
             ) as response:
                 self._has_answered = True
+                self._positions.answered(named, response.headers.get(HEADER))
                 return judge(response, await self._read(response))
 
     @contextlib.contextmanager
@@ -257,7 +266,8 @@ class HttpTransport:
         :raises: as :meth:`execute`.
         """
         self._check_open()
-        given = {**checked_headers({**await self._headers(), **headers}), "Accept": accept}
+        checked = checked_headers({**await self._headers(), **headers})
+        given = {**_naming(checked, self._positions.named), "Accept": accept}
         self._check_open()  # again: a token may take its time
         url = self._url + ("&" if "?" in self._url else "?") * bool(query) + query
         try:

@@ -9,6 +9,7 @@ from typing import Protocol, final
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.admission.draining import Draining
+from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.instruments import Instruments
@@ -57,4 +58,5 @@ class Services:
     draining: Draining = field(default_factory=Draining)
     instruments: Instruments = field(default_factory=Instruments)
     tracer: Tracer | None = None
+    positions: Positions | None = None
     rates: Rates = field(default_factory=lambda: Rates(RateSettings()))

@@ -20,6 +20,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     media_type,
     remote_host,
 )
+from circuit_breaker_server.endpoints.positions import BEHIND, HEADER, MAX_NAMED
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS
 from circuit_breaker_server.scheduling import Gate
@@ -54,9 +55,24 @@ class Admission:
                 caller = self.caller_of(request)
             except Unauthenticated as refused:
                 return self.unauthenticated(request, str(refused))
-            return await self.refusal(request, caller, asked) or await answer(request, caller)
+            refusal = await self.refusal(request, caller, asked) or await self._refusal_behind(
+                request, caller
+            )
+            return refusal or await answer(request, caller)
 
         return guarded
+
+    async def _refusal_behind(self, request: Request, caller: Caller) -> ASGIApp | None:
+        """Wait for what the caller has seen at another node; return the refusal where that takes too long."""
+        positions, named = self._services.positions, request.headers.get(HEADER)
+        if positions is None or named is None:
+            return None
+        texts = [each.strip() for each in named.split(",", MAX_NAMED)[:MAX_NAMED]]
+        if await positions.reach(texts, caller.id or caller.address):
+            return None
+        error = GraphQLError(message=BEHIND, extensions={"code": "UNAVAILABLE"})
+        headers = {"Retry-After": str(RETRY_SECONDS), **NOT_STORED}
+        return error_answer(503, media_type(request), [error], **headers)
 
     async def enter(self, request: Request) -> None:
         """Wait for a turn of the event loop that has time for another request."""

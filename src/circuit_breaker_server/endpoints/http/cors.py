@@ -19,10 +19,10 @@ _PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS))
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
-    "Resume-Version, X-GraphQL-Event-Stream-Token",
+    "Log-Position, Resume-Version, X-GraphQL-Event-Stream-Token",
     "Access-Control-Max-Age": "600",
 }
-_EXPOSED: Final = b"Idempotency-Replayed, Retry-After, WWW-Authenticate"
+_EXPOSED: Final = b"Idempotency-Replayed, Log-Position, Retry-After, WWW-Authenticate"
 
 
 @final

@@ -52,6 +52,7 @@ from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
+from circuit_breaker_server.endpoints.positions import HEADER
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.graphql.errors import DocumentInvalid
@@ -113,6 +114,7 @@ class HttpRoutes:
     ) -> None:
         self._documents = services.documents
         self._admission = admission
+        self._positions = services.positions
         self._max_body_bytes = services.settings.max_body_bytes
         self._operations = operations
         self._polls = polls
@@ -205,7 +207,10 @@ class HttpRoutes:
         except Exception:
             logger.exception("execute_failed")
             return error_answer(500, kind, [internal_error()])
-        return _answer_of(done, kind)
+        answer = _answer_of(done, kind)
+        if self._positions is not None:
+            answer.headers[HEADER] = self._positions.own
+        return answer
 
     async def _poll(self, request: Request, caller: Caller) -> ASGIApp:
         if (refused := self._admission.draining_refusal()) is not None:

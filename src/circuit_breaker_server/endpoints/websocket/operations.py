@@ -15,6 +15,7 @@ from circuit_breaker_sdk.protocol.transport_ws import ServerProtocol
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.admission.draining import DRAINING
+from circuit_breaker_server.endpoints.positions import BEHIND, named_in
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.subscription_errors import internal_error
@@ -94,8 +95,8 @@ class Operations:
         if self._is_too_often(event.id, begins):
             return
         document: Document | None = None
-        # What was asked for first is begun first: behind a document that waits for its turn others wait, too.
-        if not self._reading:
+        # What was asked for first is begun first: behind one that waits for its turn others wait, too.
+        if not self._reading and not self._is_behind(event):
             try:
                 document = self._services.documents.get_now(event.query, event.variables, key=self._key)
             except DocumentInvalid as error:
@@ -167,6 +168,11 @@ class Operations:
         document: Document | None = None
         try:
             async with self._in_order:
+                positions = self._services.positions
+                if positions and not await positions.reach(named_in(event.extensions), self._key):
+                    # An error would end the subscription for good; after this close the client comes again.
+                    self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, BEHIND)
+                    return
                 document = await self._services.documents.read(event.query, event.variables, key=self._key)
             is_subscription = self._kind_of(event, document, begins)
         except DocumentInvalid as error:
@@ -184,6 +190,11 @@ class Operations:
         if document is not None and is_subscription:
             self._start_subscription(event, document)
         self._on_done()
+
+    def _is_behind(self, event: Subscribe) -> bool:
+        """Tell whether this server has not come to what the client has seen at another one."""
+        positions = self._services.positions
+        return positions is not None and positions.are_ahead(named_in(event.extensions))
 
     def _is_too_often(self, operation_id: str, asked: Asked) -> bool:
         """Take one from the peer's rate; refuse the operation and tell ``True`` where nothing is left."""
