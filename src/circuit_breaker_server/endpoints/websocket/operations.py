@@ -168,13 +168,12 @@ class Operations:
         document: Document | None = None
         try:
             async with self._in_order:
-                positions = self._services.positions
-                if positions and not await positions.reach(named_in(event.extensions), self._key):
-                    # An error would end the subscription for good; after this close the client comes again.
-                    self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, BEHIND)
-                    return
-                document = await self._services.documents.read(event.query, event.variables, key=self._key)
-            is_subscription = self._kind_of(event, document, begins)
+                if await self._has_come_to(event):
+                    document = await self._services.documents.read(
+                        event.query, event.variables, key=self._key
+                    )
+            if document is not None:
+                is_subscription = self._kind_of(event, document, begins)
         except DocumentInvalid as error:
             self._refuse(event.id, error.errors, "invalid")
         except Exception:
@@ -195,6 +194,15 @@ class Operations:
         """Tell whether this server has not come to what the client has seen at another one."""
         positions = self._services.positions
         return positions is not None and positions.are_ahead(named_in(event.extensions))
+
+    async def _has_come_to(self, event: Subscribe) -> bool:
+        """Wait until this server is where the client has been; close the connection if it takes too long."""
+        positions = self._services.positions
+        if positions is None or await positions.reach(named_in(event.extensions), self._key):
+            return True
+        # An error would end the subscription for good; after this close the client comes again.
+        self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, BEHIND)
+        return False
 
     def _is_too_often(self, operation_id: str, asked: Asked) -> bool:
         """Take one from the peer's rate; refuse the operation and tell ``True`` where nothing is left."""
