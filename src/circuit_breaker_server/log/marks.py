@@ -14,7 +14,7 @@ _GENERATION: Final = 65_536
 
 @final
 class Marks:
-    """Remember where names were last marked: twice 65,536 of them at most.
+    """Remember where the newest names were last marked: 65,536 of them, and up to as many more.
 
     :param began_at: the log's last offset when its writer started: older decisions are refused.
 

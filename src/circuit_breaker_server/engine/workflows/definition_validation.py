@@ -41,6 +41,7 @@ MAX_CONDITION = 1_000
 MAX_CONDITIONS = 50
 MAX_STATES = 1_000
 MAX_ACTIVITIES = 5_000
+MAX_NAMED_RULES = 400
 MAX_WORKFLOW_BYTES = 1024 * 1024
 MAX_STATE_BYTES = 64 * 1024
 """A state with its activities is written into every record of a resource in it."""
@@ -90,7 +91,12 @@ def define_workflow(
 
 
 def check_rules_exist(workflow: Workflow, find: Callable[[str], rules.Rule | None]) -> None:
-    """Refuse a workflow whose activities name rules that are not there."""
+    """Refuse a workflow whose activities name rules that are not there, or too many."""
+    if len(workflow.rule_ids) > MAX_NAMED_RULES:
+        refuse(
+            f"activities: their conditions name {len(workflow.rule_ids)} rules; a workflow names "
+            f"{MAX_NAMED_RULES} at most"
+        )
     for i, activity in enumerate(workflow.definition.activities):
         for j, condition in enumerate(workflow.conditions_of(activity)):
             if isinstance(condition, rules.RuleNamed) and find(condition.id) is None:

@@ -14,6 +14,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.rules.inputs import EvaluationInput, RuleInput
+from circuit_breaker_server.engine.workflows.definition_validation import MAX_NAMED_RULES
 from circuit_breaker_server.engine.workflows.inputs import CreateWorkflow
 from circuit_breaker_server.log.event_log import LogCorruptError, NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
@@ -343,6 +344,22 @@ async def test_a_workflow_that_names_a_rule_that_is_not_there_is_refused(prefix:
             await create_workflow(engine.workflows, submitted_by(f"rule:{id_}", prefix + "nothing"))
         assert raised.value.code is ErrorCode.INVALID_INPUT
         assert raised.value.message == "activities[0].conditions[1]: there is no rule 'nothing'"
+
+
+async def test_a_workflow_names_so_many_rules_at_most() -> None:
+    async with running_engine(MemoryLog()) as engine:
+        named = [f"rule:{await create(engine)}" for _ in range(MAX_NAMED_RULES + 1)]
+
+        def naming(count: int) -> CreateWorkflow:
+            activities = [
+                activity(f"a{i}", ["draft"], "review", *named[i : min(i + 40, count)])
+                for i in range(0, count, 40)
+            ]
+            return workflow_input(review(activities=activities))
+
+        await engine.workflows.create_workflow(naming(MAX_NAMED_RULES))
+        with pytest.raises(EngineError, match="name 401 rules; a workflow names 400 at most"):
+            await engine.workflows.create_workflow(naming(MAX_NAMED_RULES + 1))
 
 
 async def test_only_activities_name_rules() -> None:
