@@ -23,7 +23,7 @@ from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.log.event_log import EventLog
+from circuit_breaker_server.log.event_log import EventLog, ServingLog
 from circuit_breaker_server.node_parts import node_name, require_shared_keys
 from circuit_breaker_server.performance import Performance
 from circuit_breaker_server.security.api_keys import ApiKeys
@@ -211,7 +211,7 @@ def make_cursors(
 async def start_engine(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: EventLog,
+    log: ServingLog,
     trail: AuditTrail | None,
     secrets: Secrets,
     *,
@@ -245,6 +245,7 @@ async def start_engine(
         may_begin=None if trail is None else trail.check,
         node=node_name(settings),
         address=address,
+        is_log_away=lambda: log.outage is not None,
     )
     engine.on_failure(on_failure)
     parts.push_async_callback(engine.aclose)

@@ -72,6 +72,7 @@ class Engine:
     :param limits: the shares of tenants and principals in what all of them use.
     :param node: the name of this node in a cluster; empty for a server that is alone on its log.
     :param address: where this node serves, for whoever asks the cluster.
+    :param is_log_away: tells whether the log cannot be written now.
     :param audit: called with each record that is appended, after it was applied to the state.
     :param may_begin: called before each command of a caller; what it raises refuses the command.
 
@@ -101,6 +102,7 @@ class Engine:
         limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
         node: str = "",
         address: str = "",
+        is_log_away: Callable[[], bool] = lambda: False,
         audit: Callable[[Record], None] | None = None,
         may_begin: Callable[[], None] | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class Engine:
         """The clock."""
         self.commands = CommandTasks(may_begin)
         """The commands that run for callers."""
+        self._is_log_away = is_log_away
         self._has_started = False
         self._secrets = secrets
         self._audit = audit
@@ -138,7 +141,7 @@ class Engine:
             creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             me=me,
         )
-        self.nodes = Nodes(nodes, appender, me, address=address)
+        self.nodes = Nodes(nodes, appender, me, address=address, is_log_away=is_log_away)
         """The nodes of the cluster, this one among them."""
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -208,6 +211,7 @@ class Engine:
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
 
+        A log that cannot be written now is not waited for: the next start then reads more records.
         A state that cannot be saved is logged: the next start then reads more records.
         """
         await self.agents.aclose()
@@ -215,7 +219,7 @@ class Engine:
         await self.commands.aclose()
         await self.mcp.aclose()
         await self.costs.aclose()
-        save = self.keeps_the_log
+        save = self.keeps_the_log and not self._is_log_away()
         await self.nodes.leave()
         await self._folding.aclose(save=save)
 

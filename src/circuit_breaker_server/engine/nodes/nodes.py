@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from circuit_breaker_sdk._version import __version__
@@ -24,6 +24,7 @@ class Nodes:
     """The nodes of the cluster. A server that is alone on its log is none, and writes nothing of this.
 
     :param address: where this node serves, for whoever asks the cluster.
+    :param is_log_away: tells whether the log cannot be written now: a node that stops does not wait for it.
 
     Example::
 
@@ -32,10 +33,19 @@ class Nodes:
         await nodes.leave()
     """
 
-    def __init__(self, state: NodeState, appender: Appender, me: Identity, *, address: str) -> None:
+    def __init__(
+        self,
+        state: NodeState,
+        appender: Appender,
+        me: Identity,
+        *,
+        address: str,
+        is_log_away: Callable[[], bool],
+    ) -> None:
         self._state = state
         self._appender = appender
         self._address = address
+        self._is_log_away = is_log_away
         self.me = me
         """Which node this is."""
 
@@ -100,7 +110,7 @@ class Nodes:
 
     async def leave(self) -> None:
         """Say that this node stops; where the log cannot be written, the others will notice."""
-        if self.is_alone or not self.lives:
+        if self.is_alone or not self.lives or self._is_log_away():
             return
         entry = self._state.nodes.get(self.me.name)
         if entry is None:

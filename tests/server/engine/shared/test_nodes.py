@@ -15,7 +15,7 @@ from circuit_breaker_server.engine.mcp.oauth import Tokens
 from circuit_breaker_server.engine.nodes.membership import GONE_AFTER, NodeReplaced
 from circuit_breaker_server.engine.nodes.ownership import Identity, Ownership
 from circuit_breaker_server.engine.nodes.state import NodeState
-from tests.server.engine.agents.test_agents import World
+from tests.server.engine.agents.worlds import World
 from tests.server.engine.llm.endpoint import serving_provider
 from tests.server.engine.llm.inputs import ask, provider
 from tests.server.engine.mcp.worlds import server_input
