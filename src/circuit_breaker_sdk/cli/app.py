@@ -10,7 +10,7 @@ from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli import keys, policy, runtime, tokens
 from circuit_breaker_sdk.cli.audit import audit_app
 from circuit_breaker_sdk.cli.backups import backup, restore
-from circuit_breaker_sdk.cli.client_commands import doctor, query, schema, watch
+from circuit_breaker_sdk.cli.client_commands import doctor, nodes, query, schema, watch
 from circuit_breaker_sdk.cli.exit_codes import help_end
 from circuit_breaker_sdk.cli.log import log_app
 from circuit_breaker_sdk.cli.serve_options import serve
@@ -40,6 +40,7 @@ app.command(epilog=help_end("command-line.md"))(watch)
 app.command(epilog=help_end("command-line.md"))(query)
 app.command(epilog=help_end("command-line.md"))(schema)
 app.command(epilog=help_end("operations.md"))(doctor)
+app.command(epilog=help_end("cluster.md"))(nodes)
 
 
 def run() -> None:
