@@ -22,9 +22,10 @@ $(VENV)/.run-ready: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[all]'
 	@touch $@
 
-$(VENV)/.cluster-ready: $(VENV)/.run-ready
+$(VENV)/.cluster-ready: $(BIN)/python pyproject.toml constraints.txt
+	@echo "setting up $(VENV) for a cluster (once) …" >&2
 	@$(PIP) install -c constraints.txt -e '.[all,cluster]'
-	@touch $@
+	@touch $@ $(VENV)/.run-ready
 
 $(VENV)/.dev-ready: $(BIN)/python pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with the development tools (once) …" >&2
