@@ -8,7 +8,7 @@ ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all check generate coverage-api success bench load hot-path chaos attack availability interop mutants build clean
+.PHONY: help setup demo cluster serve test test-all check generate coverage-api success bench load hot-path chaos attack availability interop mutants build clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,15 @@ $(VENV)/.run-ready: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[all]'
 	@touch $@
 
+$(VENV)/.cluster-ready: $(BIN)/python pyproject.toml constraints.txt
+	@echo "setting up $(VENV) for a cluster (once) …" >&2
+	@$(PIP) install -c constraints.txt -e '.[all,cluster]'
+	@touch $@ $(VENV)/.run-ready
+
 $(VENV)/.dev-ready: $(BIN)/python pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with the development tools (once) …" >&2
 	@$(PIP) install -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.run-ready
+	@touch $@ $(VENV)/.run-ready $(VENV)/.cluster-ready
 
 $(VENV)/.bench-ready: $(VENV)/.dev-ready
 	@$(PIP) install -c constraints.txt -e '.[dev,bench]'
@@ -35,6 +40,9 @@ setup: $(VENV)/.dev-ready  ## make .venv with everything that development needs
 
 demo: $(VENV)/.run-ready  ## live events of real workflow runs, in a table (ARGS="--seconds 8 --json")
 	@$(BIN)/circuit-breaker demo $(ARGS)
+
+cluster: $(VENV)/.cluster-ready  ## three nodes on three brokers, killed in turn, and no event lost (ARGS="--seconds 30 --json")
+	@$(BIN)/circuit-breaker cluster $(ARGS)
 
 serve: $(VENV)/.run-ready  ## run a server (ARGS="--port 4000 --data ./circuit-breaker-data")
 	@$(BIN)/circuit-breaker serve $(ARGS)

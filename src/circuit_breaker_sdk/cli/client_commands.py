@@ -12,7 +12,7 @@ from circuit_breaker_sdk.cli import runtime
 from circuit_breaker_sdk.cli.client_options import DEFAULT_URL, Token, Url
 from circuit_breaker_sdk.errors import UsageError
 
-__all__ = ["STREAM_NAMES", "doctor", "query", "schema", "watch"]
+__all__ = ["STREAM_NAMES", "doctor", "nodes", "query", "schema", "watch"]
 
 STREAM_NAMES = (
     "resource-updates",
@@ -244,4 +244,30 @@ def schema(
 
     raise typer.Exit(
         runtime.run(lambda stop: print_server_schema(stop, url=url, token=token, as_json=as_json))
+    )
+
+
+def nodes(
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="The server, as --url.", show_default=False),
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the nodes as one JSON array.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """List the servers ("nodes") that share one event log, as the one that is asked sees them.
+
+    circuit-breaker nodes
+
+    circuit-breaker nodes https://example.com/graphql --token "$TOKEN" --json
+
+    A node is live, has left in order, or is gone: it was not heard of for ten seconds. BEHIND is the number
+    of records that it has yet to read. Each start of a node is a new term.
+    """
+    from circuit_breaker_sdk.cli import nodes as command  # noqa: PLC0415 (aiohttp is slow to load)
+
+    raise typer.Exit(
+        runtime.run(lambda stop: command.nodes(stop, address or url, token=token, as_json=as_json))
     )

@@ -34,9 +34,9 @@ class ExitCode(enum.IntEnum):
 
 
 _EXIT_CODES_HELP = (
-    "Exit status: 0 done; 1 the demo found an event lost, duplicated or reordered, or an operation "
-    "without events, a policy is not valid, the audit log is not as it was written, or `doctor` found "
-    "something wrong; 2 wrong usage; "
+    "Exit status: 0 done; 1 `demo` or `cluster` found an event lost, duplicated or reordered, or an "
+    "operation without events, a policy is not valid, the audit log is not as it was written, or `doctor` "
+    "found something wrong; 2 wrong usage; "
     "3 no connection, or the server could not start, or its files cannot be used; 4 not authenticated; "
     "5 the operation was refused; 6 the stream broke after it was live; 7 no event within --wait; "
     "8 the server stopped, or did not start, because a record of its event log could not be applied; "

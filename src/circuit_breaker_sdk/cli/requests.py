@@ -15,7 +15,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode, exit_code_of
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, one_line, print_error, until_stopped
 from circuit_breaker_sdk.errors import AuthenticationFailed, CircuitBreakerError
 
-__all__ = ["Table", "failed", "print_found", "print_text", "request"]
+__all__ = ["Table", "failed", "print_found", "print_text", "request", "table_text"]
 
 _WIDEST: Final = 48
 
@@ -95,13 +95,16 @@ def _print_table(table: Table) -> None:
     if not sys.stdout.isatty():
         _print_json(table.value)
         return
+    print_text(table_text(table))
+
+
+def table_text(table: Table) -> str:
+    """Write a table as lines of text, the columns below each other."""
     lines = [list(table.heads), *([_cell(each) for each in row] for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.heads))]
-    print_text(
-        "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
 
 

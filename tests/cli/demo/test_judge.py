@@ -148,3 +148,18 @@ def test_a_settled_judge_holds_nothing_of_the_mutations_it_saw() -> None:
     assert not stream.owed
     assert not stream.waiting
     assert not judge._in_flight
+
+
+def test_what_is_on_its_way_is_not_lost_for_certain_until_a_later_event_has_overtaken_it() -> None:
+    judge = Judge(["s"])
+    first = judge.sent(at=1.0)
+    judge.answered(first, {"s": ["a"]}, at=2.0)
+    second = judge.sent(at=3.0)
+    judge.answered(second, {"s": ["b"]}, at=4.0)
+    assert judge.certain() == _clean()
+    judge.received("s", "b", at=5.0)
+    assert judge.certain() == Verdict(lost=1, duplicated=0, reordered=0)
+    judge.received("s", "a", at=6.0)
+    assert judge.certain() == Verdict(lost=0, duplicated=0, reordered=1)
+    judge.received("s", "b", at=7.0)
+    assert judge.certain() == Verdict(lost=0, duplicated=1, reordered=1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
-from circuit_breaker_sdk import Client, Subscription
+from circuit_breaker_sdk import Client, Subscription, SubscriptionState
 from circuit_breaker_sdk.cli.demo.ledger import KINDS, Ledger
 from circuit_breaker_sdk.errors import CircuitBreakerError
 
@@ -20,7 +21,7 @@ class Stage:
     """Stage of the demo's parts.
 
     :ivar stop: once it is set no new mutation is sent; those under way are waited for.
-    :ivar failed: the first error of any subscription.
+    :ivar failed: the first error that ended a subscription, or came of a handler.
     """
 
     def __init__(
@@ -51,10 +52,15 @@ class Stage:
         stack = until or self._subscriptions
         for client, builder in ((KINDS[kind], own), ("subscriptions", consolidated)):
             subscription = await stack.enter_async_context(builder)
-            subscription.on_error(self.fail)
+            subscription.on_error(partial(self._note, subscription))
             subscription.on_data(self.ledger.handler(f"{client}.{kind}", scope, value_of, words_of))
             found.append(subscription)
         return found
+
+    def _note(self, subscription: Subscription[T], error: CircuitBreakerError) -> None:
+        """End the demo with an error, unless it is a lost connection that is tried again."""
+        if subscription.state is not SubscriptionState.RECONNECTING:
+            self.fail(error)
 
     def at_end(self, clean_up: Callable[[], Awaitable[None]]) -> None:
         """Have something done when the demo ends, however it ends."""
@@ -80,6 +86,6 @@ class Course(Protocol):
         """Make what it needs, and subscribe."""
         ...
 
-    async def lead(self) -> None:
+    def lead(self) -> Coroutine[object, object, None]:
         """Send mutations until the stage says stop; raise the first error."""
         ...

@@ -160,6 +160,23 @@ class Judge:
             reordered=self._reordered,
         )
 
+    def certain(self) -> Verdict:
+        """Judge what cannot be mended any more: lost is what later events have overtaken.
+
+        What is merely on its way is neither lost nor doubled here. An event that was overtaken and comes
+        after all is reordered.
+        """
+        return Verdict(
+            lost=sum(
+                each.answered_at < stream.latest_sent_at
+                for stream in self._streams.values()
+                for tickets in stream.owed.values()
+                for each in tickets
+            ),
+            duplicated=self._duplicated,
+            reordered=self._reordered,
+        )
+
     def _explain(self, stream: _Stream) -> None:
         """Work off the arrivals whose mutation is known; stop at one whose answer may still come."""
         while stream.waiting:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar, final
 
 from circuit_breaker_sdk.cli.demo.judge import Judge, Ticket
 from circuit_breaker_sdk.cli.demo.tally import Mutations, Tally
 
-__all__ = ["KINDS", "OPERATIONS", "Ledger", "Owed"]
+__all__ = ["KINDS", "OPERATIONS", "Ledger", "Owed", "operations_of"]
 
 KINDS: Final[Mapping[str, str]] = {
     "resourceUpdates": "workflows",
@@ -28,10 +28,14 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """The kinds of streams, and the domain client of each."""
 
-OPERATIONS: Final = (
-    *(f"{domain}.{kind}" for kind, domain in KINDS.items()),
-    *(f"subscriptions.{kind}" for kind in KINDS),
-)
+
+def operations_of(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Name the operations that stream these kinds: of the domain clients, then of the consolidated one."""
+    names = tuple(kinds)
+    return (*(f"{KINDS[kind]}.{kind}" for kind in names), *(f"subscriptions.{kind}" for kind in names))
+
+
+OPERATIONS: Final = operations_of(KINDS)
 
 Owed: TypeAlias = Mapping[tuple[str, str], Sequence[Hashable]]
 """Events owed for a mutation: by kind of stream and scope (a workflow, a request, …), in order."""
@@ -46,13 +50,15 @@ class Ledger:
     :ivar tallies: by operation, in the order of :data:`OPERATIONS`.
     :ivar judge: told of every mutation and every event.
     :ivar on_first_event: called with the first event of any operation.
+    :ivar on_event: called with the operation of each event.
     """
 
-    def __init__(self) -> None:
-        self.tallies: dict[str, Tally] = {name: Tally(operation=name) for name in OPERATIONS}
+    def __init__(self, operations: Sequence[str] = OPERATIONS) -> None:
+        self.tallies: dict[str, Tally] = {name: Tally(operation=name) for name in operations}
         self.mutations: Mutations = Mutations()
         self.judge: Judge = Judge()
         self.on_first_event: Callable[[], None] | None = None
+        self.on_event: Callable[[str], None] | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -99,6 +105,8 @@ class Ledger:
             at = time.perf_counter()  # first of all: this is where the latency ends
             tally.count(words_of(event))
             self.judge.received(stream, value_of(event), at=at)
+            if self.on_event is not None:
+                self.on_event(operation)
             self._after_change()
 
         return on_event

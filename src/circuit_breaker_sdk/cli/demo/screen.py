@@ -11,7 +11,7 @@ from rich.live import Live
 
 from circuit_breaker_sdk.cli.demo.judge import Verdict
 from circuit_breaker_sdk.cli.demo.ledger import Ledger
-from circuit_breaker_sdk.cli.demo.table import RateMeter, Row, demo_view
+from circuit_breaker_sdk.cli.demo.table import RateMeter, Row, View, demo_view
 from circuit_breaker_sdk.cli.runtime import print_marker
 
 __all__ = ["Screen"]
@@ -28,10 +28,20 @@ class Screen:
     :param started_at: when the command began, by the loop's clock.
     :param stdout_is_free: whether stdout may hold the table; where it is kept for the result, the table
         goes to stderr.
+    :param view: draws the picture.
     """
 
-    def __init__(self, ledger: Ledger, *, title: str, started_at: float, stdout_is_free: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        title: str,
+        started_at: float,
+        stdout_is_free: bool,
+        view: View = demo_view,
+    ) -> None:
         self._ledger = ledger
+        self._view = view
         self._title = title
         self._started_at = started_at
         self._stdout_is_free = stdout_is_free
@@ -48,6 +58,11 @@ class Screen:
         if self._live is not None:
             self._live.start()
         self._tick()
+
+    def tell(self, name: str, text: str) -> None:
+        """Write a line about the course of events, where there is no picture that shows it."""
+        if self._live is None:
+            print_marker(name, text)
 
     def first_event(self) -> None:
         """Show at once that the first event is there, and how long that took."""
@@ -86,10 +101,10 @@ class Screen:
             Row(tally, meter.read(tally.events), tally.recent_latency())
             for meter, tally in zip(self._meters, self._ledger.tallies.values(), strict=True)
         ]
-        return demo_view(rows, title=self._title, mutations=self._ledger.mutations, verdict=None)
+        return self._view(rows, title=self._title, mutations=self._ledger.mutations, verdict=None)
 
     def _whole(self, verdict: Verdict) -> RenderableType:
         """Draw the whole run: rates and latencies over all of it."""
         seconds = max(self._loop.time() - self._started_at, 0.001)
         rows = [Row(t, t.events / seconds, t.latency()) for t in self._ledger.tallies.values()]
-        return demo_view(rows, title=self._title, mutations=self._ledger.mutations, verdict=verdict)
+        return self._view(rows, title=self._title, mutations=self._ledger.mutations, verdict=verdict)

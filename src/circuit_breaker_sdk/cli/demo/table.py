@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,7 +15,7 @@ from rich.text import Text
 from circuit_breaker_sdk.cli.demo.judge import Verdict
 from circuit_breaker_sdk.cli.demo.tally import Latency, Mutations, Tally
 
-__all__ = ["RateMeter", "Row", "demo_view", "verdict_text"]
+__all__ = ["RateMeter", "Row", "View", "demo_view", "events_table", "mutations_text", "verdict_text"]
 
 _RATE_WINDOW_SECONDS = 3.0
 
@@ -32,6 +32,16 @@ class Row:
     tally: Tally
     rate: float
     latency: Latency | None
+
+
+class View(Protocol):
+    """Draws a demo."""
+
+    def __call__(
+        self, rows: Sequence[Row], *, title: str, mutations: Mutations, verdict: Verdict | None
+    ) -> RenderableType:
+        """Draw it; ``verdict`` is ``None`` while it runs."""
+        ...
 
 
 @final
@@ -62,26 +72,42 @@ def demo_view(
 
     :param verdict: what the judge found, ``None`` while runs are in flight.
     """
+    table = events_table(rows, title=title)
+    counts = mutations_text(mutations)
+    if verdict is None:
+        return Group(table, counts)
+    return Group(
+        table, counts, Text(verdict_text(verdict), style="green" if verdict.is_clean else "bold red")
+    )
+
+
+def events_table(rows: Sequence[Row], *, title: str, nodes: Mapping[str, str] | None = None) -> Table:
+    """Draw a line for each operation.
+
+    :param nodes: by operation, the node that its last event came from: a column more.
+    """
     table = Table(title=title, title_justify="left", expand=True)
     table.add_column("operation", no_wrap=True)
     table.add_column("events", justify="right", no_wrap=True)
     table.add_column("events/s", justify="right", no_wrap=True)
     table.add_column("p50 ms", justify="right", no_wrap=True)
     table.add_column("p99 ms", justify="right", no_wrap=True)
+    if nodes is not None:
+        table.add_column("node", no_wrap=True)
     table.add_column("last event", ratio=1, no_wrap=True, overflow="ellipsis")
     for row in rows:
         p50, p99 = (f"{row.latency.p50_ms:.2f}", f"{row.latency.p99_ms:.2f}") if row.latency else ("-", "-")
         # Text, not markup: an event's words may hold square brackets.
         last = Text(row.tally.last_event)
-        table.add_row(row.tally.operation, f"{row.tally.events:,}", f"{row.rate:,.0f}", p50, p99, last)
-    counts = Text(
-        f"{mutations.accepted:,} mutations accepted, {mutations.refused:,} refused as the rules say"
-    )
-    if verdict is None:
-        return Group(table, counts)
-    return Group(
-        table, counts, Text(verdict_text(verdict), style="green" if verdict.is_clean else "bold red")
-    )
+        node = () if nodes is None else (nodes.get(row.tally.operation, "-"),)
+        cells = (row.tally.operation, f"{row.tally.events:,}", f"{row.rate:,.0f}", p50, p99)
+        table.add_row(*cells, *node, last)
+    return table
+
+
+def mutations_text(mutations: Mutations) -> Text:
+    """Say how many mutations there were."""
+    return Text(f"{mutations.accepted:,} mutations accepted, {mutations.refused:,} refused as the rules say")
 
 
 def verdict_text(verdict: Verdict) -> str:

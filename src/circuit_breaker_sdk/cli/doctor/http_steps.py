@@ -19,7 +19,7 @@ from circuit_breaker_sdk.cli.doctor.patient import Patient
 from circuit_breaker_sdk.transports.proxied_http import ProxiedConnector, proxy_arguments
 from circuit_breaker_sdk.transports.proxies import ProxyError
 
-__all__ = ["HTTP_STEPS", "NO_GRAPHQL", "http_findings", "token_finding"]
+__all__ = ["HTTP_STEPS", "NO_GRAPHQL", "http_findings", "session_of", "token_finding"]
 
 HTTP_STEPS: Final = ("http", "clock", "server-sent events", "long polling")
 
@@ -57,7 +57,7 @@ def token_finding(patient: Patient) -> Finding | None:
 
 async def http_findings(patient: Patient) -> AsyncIterator[Finding]:
     """Ask over HTTP what every GraphQL server can answer; see whether it also answers in the other ways."""
-    async with _session(patient) as session:
+    async with session_of(patient) as session:
         try:
             answer = await _post(patient, session, patient.http, "application/json")
         except _FAILURES as error:
@@ -171,7 +171,8 @@ async def _post(
 _FAILURES: Final = (aiohttp.ClientError, OSError, ProxyError)
 
 
-def _session(patient: Patient) -> aiohttp.ClientSession:
+def session_of(patient: Patient) -> aiohttp.ClientSession:
+    """Open a session that goes to the patient as the client would: by its proxy, trusting its authorities."""
     context: Any = patient.context or True
     connector = (
         aiohttp.TCPConnector(ssl=context)
