@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -97,6 +98,15 @@ def serve(
             help="The key that all servers of a cluster share: 32 random bytes, or 64 hexadecimal digits.",
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Run N processes on the port, over a broker of their own in the data directory (or over "
+            "that of --log). Needs the extra cluster.",
+        ),
+    ] = 1,
     node: Annotated[
         str | None,
         typer.Option(
@@ -323,9 +333,14 @@ def serve(
         "--log-format": ("log.format", log_format and log_format.value),
     }
     read = command.settings_reader(config, set_ or (), options)
-    raise typer.Exit(
-        command.print_settings(read) if print_config else runtime.run(lambda stop: command.serve(stop, read))
-    )
+    if print_config:
+        raise typer.Exit(command.print_settings(read))
+    if workers > 1:
+        from circuit_breaker_sdk.cli.workers import serve_workers  # noqa: PLC0415 (as above)
+
+        given = sys.argv[sys.argv.index("serve") + 1 :]
+        raise typer.Exit(runtime.run(lambda stop: serve_workers(stop, read, given, workers)))
+    raise typer.Exit(runtime.run(lambda stop: command.serve(stop, read)))
 
 
 def _times(value: float | None, factor: int) -> float | None:

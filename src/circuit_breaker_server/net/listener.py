@@ -29,6 +29,8 @@ def listen(settings: ServerSettings) -> socket.socket:
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            _share_port(listener)
         if settings.send_buffer_bytes is not None:
             # Inherited by the sockets that are accepted.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
@@ -45,6 +47,13 @@ def listen(settings: ServerSettings) -> socket.socket:
         listener.close()
         raise ServerStartError(f"cannot listen on {where}: {_advice(error)}") from error
     return listener
+
+
+def _share_port(listener: socket.socket) -> None:
+    option = getattr(socket, "SO_REUSEPORT", None)
+    if option is None:
+        raise ServerStartError("reuse_port: this system does not let several processes share a port")
+    listener.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
 def _advice(error: OSError) -> str:

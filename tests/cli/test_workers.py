@@ -1,0 +1,116 @@
+"""``circuit-breaker serve --workers``: one port, several processes, none of which is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from circuit_breaker_sdk import Client, OfflineQueue
+from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_server.log.sqlite import SqliteEventLog
+from tests.cli.process import READY, complain, running
+
+_COUNT = 120
+
+
+def children(pid: int) -> dict[int, str]:
+    """Return the processes that a process has started, with their command lines."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {
+        int(child): Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for child in listed
+    }
+
+
+async def use(url: str, kill: list[int]) -> tuple[list[str], list[str]]:
+    """Make resources while workers are killed; return what was made, and what a subscriber has heard of."""
+    heard: list[str] = []
+    async with Client(url, offline_queue=OfflineQueue()) as client:
+        workflow = await client.workflows.create_workflow(
+            name="w",
+            initial_state="a",
+            states=[StateInput(id="a", name="A")],
+            activities=[ActivityInput(id="go", from_states=["a"], to_state="a")],
+        )
+        updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow.id).subscribe()
+        made: list[str] = []
+        for number in range(_COUNT):
+            if kill and number % 40 == 20:
+                os.kill(kill.pop(), signal.SIGKILL)
+            made.append((await client.workflows.create_resource(workflow_id=workflow.id)).id)
+        async with asyncio.timeout(30):
+            async for update in updates:
+                heard.append(update.id)
+                if len(heard) == _COUNT:
+                    break
+    return made, heard
+
+
+def test_workers_share_a_port_and_their_deaths_are_missed_by_nobody(tmp_path: Path) -> None:
+    options = ("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path / "data"))
+    with running(*options) as server:
+        url = server.wait_for(READY.pattern)
+        started = children(server.process.pid)
+        assert sum("--node main-" in args for args in started.values()) == 2
+        assert sum("nats-server" in args for args in started.values()) == 1
+        workers = [pid for pid, args in started.items() if "--node main-" in args]
+        made, heard = asyncio.run(use(url, workers))
+        assert heard == made
+        server.signal(signal.SIGTERM)
+        assert server.end() == 0
+        assert all(not Path(f"/proc/{pid}").exists() for pid in started)
+    with running(*options) as server:
+        assert asyncio.run(use(server.wait_for(READY.pattern), [])) is not None
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with running("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path / "data")) as server:
+        server.wait_for(READY.pattern)
+        started = children(server.process.pid)
+        server.signal(signal.SIGKILL)
+        server.end()  # the end of their output: they have ended as well
+        assert len(started) == 3
+
+
+def test_a_directory_with_the_log_of_one_process_is_refused(tmp_path: Path) -> None:
+    async def made() -> None:
+        await (await SqliteEventLog.open(tmp_path)).aclose()
+
+    asyncio.run(made())
+    status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path))
+    assert status == ExitCode.USAGE
+    assert "holds the event log of one process" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--log", "nats://127.0.0.1:1"), "--workers with --log needs --cluster-key-file"),
+        (("--host", "0.0.0.0"), "insecure"),  # noqa: S104 (refused)
+        (("--set", "network.nothing=1"), "network.nothing"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path), *options)
+    assert status == ExitCode.USAGE
+    assert said in line
+
+
+def test_workers_that_cannot_start_are_the_end(tmp_path: Path) -> None:
+    key = tmp_path / "cluster.key"
+    key.write_text("00" * 32)
+    key.chmod(0o600)
+    options = ("--log", "nats://127.0.0.1:1", "--cluster-key-file", str(key))
+    status, line = complain(
+        *("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path / "data")),
+        *(*options, "--set", "cluster.connect_seconds=0.3"),
+    )
+    assert status == ExitCode.UNREACHABLE
+    assert "cannot connect to NATS" in line
