@@ -92,7 +92,14 @@ class JetStreamEventLog:
         )
         self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
         self._sizes = BlockSizes(after=recent.last_offset)
-        self._tail = Tail(broker, streams, after=recent.last_offset, deliver=self._deliver, fail=self._fail)
+        self._tail = Tail(
+            broker,
+            streams,
+            after=recent.last_offset,
+            deliver=self._deliver,
+            fail=self._fail,
+            reader=self._reader,
+        )
         self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._trimming = asyncio.Lock()

@@ -2,7 +2,7 @@
 
 A consumer is cheap and can vanish at any moment: with its server, by an administrator, or with messages
 that were dropped on the way. Whenever its numbers have a gap, or it is not heard of, it is replaced by a
-new one that starts behind the last record that was delivered.
+new one that starts behind the last record that was delivered. While none can be made, records are read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from circuit_breaker_server.log.event_log import LogCorruptError, LogError, Reco
 from circuit_breaker_server.log.jetstream.broker import Broker, status_of, try_seconds
 from circuit_breaker_server.log.jetstream.envelope import record_from_delivery
 from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
+from circuit_breaker_server.log.jetstream.reads import Reader
 from circuit_breaker_server.log.jetstream.stream import Streams
 from circuit_breaker_server.logs import get_logger
 
@@ -36,6 +37,8 @@ _PULL_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 1
 _SILENCE_SECONDS: Final = 3.0
 _INACTIVE_SECONDS: Final = 30
+_READ_ON_SECONDS: Final = 1.0
+_READ_ON_PAUSE_SECONDS: Final = 0.02
 _MAX_SHORT_ANSWERS: Final = 12
 _SHORT_ANSWER_SECONDS: Final = 1.0
 _HEARTBEAT, _PULL_ENDED, _MAYBE_LOST = "100", ("404", "408"), "409"
@@ -62,14 +65,16 @@ class Tail:
         after: int,
         deliver: Callable[[Sequence[Record], int], None],
         fail: Callable[[LogError], None],
+        reader: Reader,
     ) -> None:
         """Name the last offset that is known.
 
         ``deliver`` is called with the records behind it, and with the offset up to which they are all.
         ``fail`` is called, and the tail ends, where records are missing for good: trimmed before they were
-        delivered, or gone with the stream.
+        delivered, or gone with the stream. ``reader`` reads what is there while no consumer can be made.
         """
         self._fail = fail
+        self._reader = reader
         self._broker = broker
         self._streams = streams
         self._last = after
@@ -116,8 +121,10 @@ class Tail:
             except (ApiError, BrokerUnavailable) as error:
                 logger.info("tail_cannot_begin", stream=self._streams.name, reason=str(error))
                 await self._pause()
-            finally:
+                self.is_following = await self._read_on()
+            else:
                 self.is_following = False
+            finally:
                 self._consumer = None
                 await consumer.aclose()
 
@@ -126,6 +133,34 @@ class Tail:
             await asyncio.sleep(_SHORT_ANSWER_SECONDS)
         else:
             await self._broker.pause(_SILENCE_SECONDS)
+
+    async def _read_on(self) -> bool:
+        """Read what is there, for a while, without a consumer; tell whether that was possible.
+
+        To make one takes the leader of all brokers; to read takes that of the stream, which may be another
+        one. Appends wait for the tail: so they need not wait for an election that is not about them.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _READ_ON_SECONDS
+        with contextlib.suppress(ApiError, BrokerUnavailable, LogError, TimeoutError):
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                while loop.time() < until:
+                    state = await self._streams.state(patience_seconds=0.0)
+                    if state.epoch != self._streams.epoch:
+                        return False  # the next look for losses says what that means
+                    while self._last < state.last_offset:
+                        page = await self._reader.page(
+                            (">",),
+                            after=self._last,
+                            upto=state.last_offset,
+                            limit=_PULL_MESSAGES,
+                            max_bytes=_PULL_BYTES,
+                        )
+                        self._delivered(page.records, page.reached)
+                    self.is_following = True
+                    await asyncio.sleep(_READ_ON_PAUSE_SECONDS)
+                return True
+        return False
 
     async def _loss(self) -> LogError | None:
         """Return why the stream does not continue what was delivered, if it does not."""

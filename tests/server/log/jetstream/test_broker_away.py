@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from circuit_breaker_sdk.testing import Direction
 from circuit_breaker_server.log.event_log import AppendOutcomeUnknown, LogWriteError, Record
 from circuit_breaker_server.log.jetstream import tail
+from circuit_breaker_server.log.jetstream.errors import BrokerUnavailable
 from tests.conformance.nats_server import NatsServer
 from tests.server.log.jetstream.log_stage import (
     Watch,
@@ -21,6 +22,7 @@ from tests.server.log.jetstream.log_stage import (
     opened_through_proxy,
     until_disconnected,
 )
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("expected", [None, 0])
@@ -178,3 +180,35 @@ async def test_a_replica_that_lags_is_asked_again(
         kept = iter([0])
         assert await log.check(4) == records[3].check
         assert await log.read(after=0, subjects=("nobody",)) == []
+
+
+async def test_while_no_consumer_can_be_made_records_are_read_and_appends_go_on(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the leader of all brokers was lost, and that of the stream was not."""
+    opens = tail._Consumer.open
+    may_open = asyncio.Event()
+    refused = 0
+
+    async def refusing(consumer: tail._Consumer) -> None:
+        nonlocal refused
+        if not may_open.is_set():
+            refused += 1
+            raise BrokerUnavailable("no leader of all brokers", was_sent=True)
+        await opens(consumer)
+
+    async with opened(server.url) as one, opened(server.url) as log, connected(server.url) as client:
+        seen = Watch(log)
+        await log.append(new("a"))
+        monkeypatch.setattr(tail._Consumer, "open", refusing)
+        for name in (await api(client, "CONSUMER.NAMES.events"))["consumers"]:
+            await api(client, f"CONSUMER.DELETE.events.{name}")
+        for number in range(20):
+            await log.append(new(f"b{number}", expected=0))
+        await one.append(new("c"))
+        await until(lambda: len(seen.records) == 22)
+        assert refused
+        assert log.outage is None
+        may_open.set()
+        await log.append(new("d"))
+        assert seen.records == await everything(log)
