@@ -73,11 +73,14 @@ class Appender:
         *,
         patience_seconds: float,
         observe_group: Callable[[float], None] | None = None,
+        stored: Callable[[int], None] = lambda _offset: None,
     ) -> None:
         """Append by way of a connection; an append that is not settled in so many seconds fails.
 
-        ``observe_group`` is called with the number of records of each group that is sent.
+        ``observe_group`` is called with the number of records of each group that is sent, ``stored`` with
+        the offset of each acknowledgement.
         """
+        self._stored = stored
         self._observe_group = observe_group
         self._broker = broker
         self._streams = streams
@@ -262,7 +265,12 @@ class Appender:
             answer = await self._broker.next_reply(
                 answers, timeout_seconds=_ANSWER_SECONDS, subject="a batch of appends"
             )
-        return check_api(answer.data)
+        return self._acknowledged(check_api(answer.data))
+
+    def _acknowledged(self, answer: Json) -> Json:
+        if "seq" in answer:
+            self._stored(int(answer["seq"]))
+        return answer
 
     # --- one append alone ------------------------------------------------------------------------------
 
@@ -397,7 +405,7 @@ class Appender:
             return await self._publish_batch([append])
         ((subject, data, headers),) = self._messages.of(append)
         message = await self._broker.request(subject, data, headers=headers, timeout_seconds=_ANSWER_SECONDS)
-        return check_api(message.data)
+        return self._acknowledged(check_api(message.data))
 
     def _refuse(self, append: Append, error: LogError | ApiError) -> None:
         append.problem = str(error)

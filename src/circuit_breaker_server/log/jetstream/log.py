@@ -83,13 +83,6 @@ class JetStreamEventLog:
         self._snapshots = snapshots
         self._write_patience_seconds = write_patience_seconds
         self._instruments = instruments or Instruments()
-        self._appender = Appender(
-            broker,
-            streams,
-            recent,
-            patience_seconds=write_patience_seconds,
-            observe_group=self._instruments.group_records.observe,
-        )
         self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
         self._sizes = BlockSizes(after=recent.last_offset)
         self._tail = Tail(
@@ -99,6 +92,14 @@ class JetStreamEventLog:
             deliver=self._deliver,
             fail=self._fail,
             reader=self._reader,
+        )
+        self._appender = Appender(
+            broker,
+            streams,
+            recent,
+            patience_seconds=write_patience_seconds,
+            observe_group=self._instruments.group_records.observe,
+            stored=self._tail.expect,
         )
         self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)

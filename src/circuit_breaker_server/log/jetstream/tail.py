@@ -36,6 +36,9 @@ _PULL_BYTES: Final = 32 * 1024 * 1024
 _PULL_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 1
 _SILENCE_SECONDS: Final = 3.0
+# With a record that was acknowledged and did not come, silence tells sooner that the consumer is gone.
+_OVERDUE_SECONDS: Final = 0.7
+_LOOK_SECONDS: Final = 0.25
 _INACTIVE_SECONDS: Final = 30
 _READ_ON_SECONDS: Final = 1.0
 _READ_ON_PAUSE_SECONDS: Final = 0.02
@@ -95,6 +98,11 @@ class Tail:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def expect(self, offset: int) -> None:
+        """Note that the stream has stored a record: it is to be delivered soon."""
+        if self._consumer is not None:
+            self._consumer.expect(offset)
 
     def _reconnected(self) -> None:
         # The server at the other end, maybe another one, knows nothing of the pulls under way.
@@ -213,6 +221,8 @@ class _Consumer:
         self._loop = asyncio.get_running_loop()
         self._lost: asyncio.Future[str] = self._loop.create_future()
         self._heard = self._loop.time()
+        self._expected = 0
+        self._expected_at = 0.0
         self._delivered = 0
         self._pulls: deque[_Pull] = deque()
         self._pulls_made = 0
@@ -243,12 +253,21 @@ class _Consumer:
     async def wait_until_lost(self) -> str:
         """Wait for the end of the consumer; return the reason."""
         while True:
-            left = self._heard + _SILENCE_SECONDS - self._loop.time()
+            until = self._heard + _SILENCE_SECONDS
+            if self._last < self._expected:
+                until = min(until, max(self._heard, self._expected_at) + _OVERDUE_SECONDS)
+            left = until - self._loop.time()
             if left <= 0:
                 return "nothing was heard of the consumer"
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, _LOOK_SECONDS)):
                     return await asyncio.shield(self._lost)
+
+    def expect(self, offset: int) -> None:
+        """Note that the stream has a record, so that silence about it means something."""
+        if self._expected <= self._last:
+            self._expected_at = self._loop.time()
+        self._expected = max(self._expected, offset)
 
     def lose(self, reason: str) -> None:
         """End the consumer."""
