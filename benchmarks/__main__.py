@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.brokers import brokers
 from benchmarks.concurrency import concurrent, limited
 from benchmarks.event_streams import event_streams
 from benchmarks.latency import latency
@@ -37,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "memory": memory,
     "appends": appends,
     "mutations": mutating,
+    "brokers": brokers,
     "scaling": scaling,
     "security": securing,
     "observability": observing,

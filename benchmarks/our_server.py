@@ -68,7 +68,7 @@ async def _commands(data_dir: Path, settings: dict[str, Any]) -> AsyncIterator[C
     # The product has no such setting.
     log = MemoryEventLog if settings.pop("log_in_memory", False) else SqliteEventLog
     traced = settings.pop("traced", False)
-    with patch("circuit_breaker_server.server_parts.SqliteEventLog", log):
+    with patch("circuit_breaker_server.log_parts.SqliteEventLog", log):
         tracer = OpenTelemetryTracer(TracerProvider()) if traced else None
         server = Server(ServerSettings(data_dir=data_dir, port=0, **settings), tracer=tracer)
         await server.start()
