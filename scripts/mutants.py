@@ -108,8 +108,8 @@ MUTANTS = [
     Mutant(
         "resuming behind the last event",
         f"{_SDK}/delivery/delivery.py",
-        'extensions: dict[str, object] | None = {"resume": {"after": after}} if after is not None else None',
-        "extensions: dict[str, object] | None = None",
+        'resume = {"after": after} if after is not None else self.begin',
+        "resume = self.begin",
         "tests/integration/test_reconnect.py",
     ),
     Mutant(
@@ -122,12 +122,12 @@ MUTANTS = [
     Mutant(
         "nobody is told before the commit",
         f"{_SERVER}/log/writer.py",
-        "                self._connection.execute(_INSERT, pack(rows))\n",
-        """                if not self._connection.in_transaction:
-                    self._connection.execute("BEGIN")
-                self._connection.execute(_INSERT, pack(rows))
-                if new[-1].offset % 3 == 0:
-                    self._connection.execute("COMMIT")
+        "            self._connection.execute(_INSERTS[count], values)\n",
+        """            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN")
+            self._connection.execute(_INSERTS[count], values)
+            if new[-1].offset % 3 == 0:
+                self._connection.execute("COMMIT")
 """,
         "crash boundaries",
     ),
@@ -386,8 +386,8 @@ MUTANTS = [
     Mutant(
         "readers of the log share the event loop",
         f"{_SERVER}/gateway/catch_up.py",
-        "        if not gate.enter_now():\n",
-        "        if False:\n",
+        "    if not gate.enter_now():\n",
+        "    if False:\n",
         "tests/server/gateway/test_catch_up_turns.py",
     ),
     Mutant(
@@ -520,8 +520,8 @@ MUTANTS = [
     Mutant(
         "operations begin in the order in which they were asked for",
         f"{_SERVER}/endpoints/websocket/operations.py",
-        "        if not self._reading:\n",
-        "        if True:\n",
+        "        if not self._reading and not self._is_behind(event):\n",
+        "        if not self._is_behind(event):\n",
         "tests/server/endpoints/websocket/test_session.py",
     ),
     Mutant(
@@ -533,16 +533,16 @@ MUTANTS = [
     ),
     Mutant(
         "a key goes to the tenants that the operator names",
-        f"{_SERVER}/storage/secret_store.py",
-        "        if tenant is not None and not (urls and tenant in tenants):\n",
-        "        if tenant is not None and not urls:\n",
+        f"{_SERVER}/storage/provider_keys.py",
+        "    if tenant is not None and not (urls and tenant in tenants):\n",
+        "    if tenant is not None and not urls:\n",
         "tests/server/access/test_provider_ownership.py",
     ),
     Mutant(
         "a key goes to the addresses that the operator names",
-        f"{_SERVER}/storage/secret_store.py",
-        "        if urls and (where is None or where not in map(_origin, urls)):\n",
-        "        if urls and where is None:\n",
+        f"{_SERVER}/storage/provider_keys.py",
+        "    if urls and (where is None or where not in map(_origin, urls)):\n",
+        "    if urls and where is None:\n",
         "tests/server/access/test_provider_ownership.py",
     ),
     Mutant(
@@ -757,8 +757,8 @@ MUTANTS = [
     Mutant(
         "of two that begin with one cursor key the second is refused",
         f"{_SDK}/recovery/cursor_store.py",
-        "if key in self._claimed or (other is not None and not other.state.is_end):",
-        "if other is not None and not other.state.is_end:",
+        "if key in self._claimed or (other is not None and not other.delivery.state.is_end):",
+        "if other is not None and not other.delivery.state.is_end:",
         "tests/test_closing.py",
     ),
     Mutant(
@@ -785,8 +785,8 @@ MUTANTS = [
     Mutant(
         "subscriptions are polled for where no WebSocket gets through",
         f"{_SDK}/recovery/recovery.py",
-        '        do_for_each(self._lost, self._degrade_one, "polling")\n',
-        "",
+        '        self._is_degraded = True\n        do_for_each(self._lost, self._degrade_one, "falling back")\n',
+        "        self._is_degraded = True\n",
         "tests/integration/test_degradation.py",
     ),
     Mutant(
@@ -819,7 +819,7 @@ MUTANTS = [
     ),
     Mutant(
         "retention trims no record whose audit line is not on the disk",
-        f"{_SERVER}/server_parts.py",
+        f"{_SERVER}/log_parts.py",
         "            await trail.make_durable()\n",
         "            pass\n",
         "tests/server/access/test_audit_trail.py",
