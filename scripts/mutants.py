@@ -785,7 +785,9 @@ MUTANTS = [
     Mutant(
         "subscriptions are polled for where no WebSocket gets through",
         f"{_SDK}/recovery/recovery.py",
-        '        self._is_degraded = True\n        do_for_each(self._lost, self._degrade_one, "falling back")\n',
+        """        self._is_degraded = True
+        do_for_each(self._lost, self._degrade_one, "falling back")
+""",
         "        self._is_degraded = True\n",
         "tests/integration/test_degradation.py",
     ),
