@@ -51,11 +51,16 @@ class Brokers:
         return [each.name for each in self._servers]
 
     @property
+    def own_urls(self) -> tuple[str, ...]:
+        """Where the brokers are, whether or not there are proxies."""
+        return tuple(each.url for each in self._servers)
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Where the server connects: to the brokers, or to the proxies before them."""
         if self.proxies:
             return tuple(f"nats://127.0.0.1:{each.port}" for each in self.proxies)
-        return tuple(each.url for each in self._servers)
+        return self.own_urls
 
     async def start(self, names: Iterable[str] | None = None) -> None:
         """Start some, or all, and wait until they and their streams are ready."""

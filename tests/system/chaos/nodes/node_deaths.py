@@ -1,0 +1,102 @@
+"""Nodes that are killed: under load, and in the moment in which work was begun at them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.system.chaos.nodes.node_stage import NodeStage, node_stage
+from tests.system.chaos.nodes.node_world import NodeWorld
+from tests.system.chaos.result import Result
+from tests.system.chaos.world import ServerProcess
+
+__all__ = ["node_killed", "node_killed_as_work_begins"]
+
+_GOAL_MS: Final = 1500.0
+_CALM_SECONDS: Final = 1.0
+_AWAY_SECONDS: Final = 14.0
+"""Long enough to be declared gone."""
+_AT_ONCE: Final = 4
+_LONGEST_MOMENT_SECONDS: Final = 0.05
+
+
+async def node_killed(directory: Path, seed: int, *, long: bool) -> Result:
+    """Kill a node (SIGKILL) and start it again, 3 (20) times; every fifth time once it is declared gone.
+
+    A subscriber of the node gets an event that was published after the kill at another node, soon.
+    """
+    result = Result(experiment="node killed", seed=seed)
+    kills, hit = 20 if long else 3, 0
+    async with NodeWorld(directory, seed=seed) as world, node_stage(world, result) as stage:
+        for number in range(kills):
+            await asyncio.sleep(_CALM_SECONDS)
+            victim = _one_with_subscribers(stage)
+            began = time.monotonic()
+            await victim.kill()
+            hit += stage.fault(victim, at=began)
+            went = await stage.goes_on("a node was killed")
+            if long and number % 5 == 4:
+                await asyncio.sleep(_AWAY_SECONDS)
+            await world.start(victim)
+            if not went:
+                break
+    p99 = result.recovery_ms.p99
+    result.detail |= {"kills": kills, "subscribers hit": hit, "goal p99, ms": _GOAL_MS}
+    result.require(hit, "no subscriber was at a node that was killed")
+    result.require(
+        p99 is not None and p99 <= _GOAL_MS,
+        f"p99 from a kill to the next event is {p99} ms, over {_GOAL_MS:g}",
+    )
+    return result
+
+
+def _one_with_subscribers(stage: NodeStage) -> ServerProcess:
+    """Choose a node by chance among those that have subscribers."""
+    found = {id(node): node for s in stage.audience if (node := stage.world.at(s.url)) is not None}
+    return stage.world.random.choice(list(found.values()))
+
+
+async def node_killed_as_work_begins(directory: Path, seed: int, *, long: bool) -> Result:
+    """Kill a node as runs and completions are begun at it, 6 (60) times.
+
+    Every other time as soon as the first start of a run is answered, else at any moment within 50 ms of the
+    sending. All are sent again, to any node.
+    """
+    result = Result(experiment="node killed as work begins", seed=seed)
+    kills = 60 if long else 6
+    answered = 0
+    async with NodeWorld(directory, seed=seed) as world, node_stage(world, result) as stage:
+        for number in range(kills):
+            await asyncio.sleep(_CALM_SECONDS / 2)
+            victim = world.random.choice(world.nodes)
+            seconds = None if number % 2 else world.random.uniform(0.0, _LONGEST_MOMENT_SECONDS)
+            answered += await _kill_at_start(stage, victim, seconds, number)
+            stage.fault(victim)
+            went = await stage.goes_on("a node was killed")
+            await world.start(victim)
+            if not went:
+                break
+    result.detail |= {"kills": kills, "starts of runs": kills * _AT_ONCE, "answered before": answered}
+    return result
+
+
+async def _kill_at_start(stage: NodeStage, victim: ServerProcess, seconds: float | None, round_: int) -> int:
+    """Begin work at a node and kill it, after so long or at the first answer; count the answers it gave."""
+    work = stage.work
+    made = await asyncio.gather(*(work.resource() for _ in range(_AT_ONCE)))
+    resources = [(number, id_) for number, id_ in made if id_ is not None]
+    starts = [asyncio.create_task(work.trigger_at(victim.url, number, id_)) for number, id_ in resources]
+    asked = [number + 1_000_000 * (round_ + 1) for number, _ in resources]
+    asks = [asyncio.create_task(work.complete_at(victim.url, number)) for number in asked]
+    if seconds is None:
+        await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+    else:
+        await asyncio.sleep(seconds)
+    await victim.kill()
+    answers = await asyncio.gather(*starts)
+    await asyncio.gather(*asks)
+    await asyncio.gather(*(work.trigger(number, id_) for number, id_ in resources))
+    await asyncio.gather(*(work.complete(number) for number in asked))
+    return sum(answers)
