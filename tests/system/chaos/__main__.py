@@ -31,7 +31,10 @@ from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
 from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
+from tests.system.chaos.nodes.node_changes import clocks_apart, node_added, rolling_restart
 from tests.system.chaos.nodes.node_deaths import node_killed, node_killed_as_work_begins
+from tests.system.chaos.nodes.node_latency import across_nodes
+from tests.system.chaos.nodes.node_silence import brokers_away, node_cut_off, node_paused
 from tests.system.chaos.nodes.node_world import choose_nodes
 from tests.system.chaos.other_logs import other_logs
 from tests.system.chaos.result import LeftOut, Result
@@ -82,6 +85,13 @@ ON_BROKERS: Final[Mapping[str, Experiment]] = {
 ON_NODES: Final[Mapping[str, Experiment]] = {
     "node killed": node_killed,
     "node killed as work begins": node_killed_as_work_begins,
+    "node paused": node_paused,
+    "node cut off from the brokers": node_cut_off,
+    "rolling restart": rolling_restart,
+    "node added": node_added,
+    "clocks apart": clocks_apart,
+    "brokers away": brokers_away,
+    "across nodes": across_nodes,
 }
 """Those with several servers on one log on JetStream, instead of all others."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +32,7 @@ async def node_killed(directory: Path, seed: int, *, long: bool) -> Result:
         for number in range(kills):
             await asyncio.sleep(_CALM_SECONDS)
             victim = _one_with_subscribers(stage)
-            began = time.monotonic()
-            await victim.kill()
-            hit += stage.fault(victim, at=began)
+            hit += await stage.kill(victim)
             went = await stage.goes_on("a node was killed")
             if long and number % 5 == 4:
                 await asyncio.sleep(_AWAY_SECONDS)
@@ -73,7 +70,6 @@ async def node_killed_as_work_begins(directory: Path, seed: int, *, long: bool) 
             victim = world.random.choice(world.nodes)
             seconds = None if number % 2 else world.random.uniform(0.0, _LONGEST_MOMENT_SECONDS)
             answered += await _kill_at_start(stage, victim, seconds, number)
-            stage.fault(victim)
             went = await stage.goes_on("a node was killed")
             await world.start(victim)
             if not went:
@@ -94,7 +90,7 @@ async def _kill_at_start(stage: NodeStage, victim: ServerProcess, seconds: float
         await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
     else:
         await asyncio.sleep(seconds)
-    await victim.kill()
+    await stage.kill(victim)
     answers = await asyncio.gather(*starts)
     await asyncio.gather(*asks)
     await asyncio.gather(*(work.trigger(number, id_) for number, id_ in resources))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final, final
 
 from circuit_breaker_server.engine.agents import records as of_agents
@@ -33,6 +34,7 @@ class Ends:
     :ivar triggers: records that begin runs, by the resource.
     :ivar gone: names of the nodes that were declared gone, each time.
     :ivar joined: names of the nodes that joined, each time.
+    :ivar clocks: by how many seconds the clock of each node was ahead of the brokers' when it joined.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,7 @@ class Ends:
         self.triggers: Counter[str] = Counter()
         self.gone: list[str] = []
         self.joined: list[str] = []
+        self.clocks: dict[str, float] = {}
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Ends:
@@ -56,7 +59,7 @@ class Ends:
                 case "completion":
                     ends._count_completion(of_llm.decode_body(record))
                 case "node":
-                    ends._count_node(of_nodes.decode_body(record))
+                    ends._count_node(of_nodes.decode_body(record), record.time_ms)
         return ends
 
     @property
@@ -90,12 +93,13 @@ class Ends:
                 self.ended[body.request_id] += 1
                 self.interrupted += body.error.startswith("interrupted")
 
-    def _count_node(self, body: of_nodes.Body) -> None:
+    def _count_node(self, body: of_nodes.Body, time_ms: int) -> None:
         match body:
             case of_nodes.NodeGone():
                 self.gone.append(body.name)
             case of_nodes.NodeJoined():
                 self.joined.append(body.name)
+                self.clocks[body.name] = datetime.fromisoformat(body.at).timestamp() - time_ms / 1000
 
     def _follows(self, id_: str) -> None:
         if self.ended[id_]:

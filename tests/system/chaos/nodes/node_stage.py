@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -41,6 +42,7 @@ class NodeStage:
     :ivar events: ids and numbers, as one subscriber got them.
     :ivar recoveries: seconds from each fault to the next event of each subscriber that it hit.
     :ivar ends: what the log said at the end.
+    :ivar start: the cursor from which on all is judged.
     """
 
     def __init__(self, world: NodeWorld, result: Result, publisher: KeyedPublisher, work: NodeWork) -> None:
@@ -52,7 +54,8 @@ class NodeStage:
         self.events: list[tuple[str, int]] = []
         self.recoveries: list[float] = []
         self.ends = Ends()
-        self._hit: dict[int, float] = {}
+        self.start = ""
+        self._hit: dict[int, tuple[float, float]] = {}
         for number, subscriber in enumerate(self.audience):
             subscriber.on_event = partial(self._on_event, number)
 
@@ -63,25 +66,34 @@ class NodeStage:
     def fault(self, hit: Iterable[int] | None = None) -> None:
         """Note that something is done now that hits these subscribers, or all."""
         numbers = range(len(self.audience)) if hit is None else hit
-        self._hit.update(dict.fromkeys(numbers, time.monotonic()))
+        now = time.monotonic()
+        self._hit.update(dict.fromkeys(numbers, (now, now)))
 
     async def kill(self, node: ServerProcess) -> int:
-        """Kill a node; count the subscribers that it served. Their next event counts from its end."""
+        """Kill a node; count the subscribers that it served. The time to their next event is measured."""
         hit = self.subscribers_at(node)
         began = time.monotonic()
         await node.kill()
-        # What was published from here on cannot have come from it; the time counts from the signal.
-        self._hit.update(dict.fromkeys(hit, began))
+        self._hit.update(dict.fromkeys(hit, (began, time.monotonic())))
         return len(hit)
 
     def _on_event(self, subscriber: int, id_: str, number: int) -> None:
         if not subscriber:
             self.events.append((id_, number))
-        hit = self._hit.get(subscriber)
+        began, ended = self._hit.get(subscriber, (0.0, math.inf))
         # What was published before may have been in its socket already.
-        if hit is not None and self.publisher.published_at[number] > hit:
+        if self.publisher.published_at[number] > ended:
             del self._hit[subscriber]
-            self.recoveries.append(time.monotonic() - hit)
+            self.recoveries.append(time.monotonic() - began)
+
+    async def listen_at(self, node: ServerProcess) -> None:
+        """Let one more subscriber begin at a node; what came before is replayed to it."""
+        number = len(self.audience)
+        added = Subscriber(self.world, first=self.world.nodes.index(node), heartbeat=_HEARTBEAT)
+        added.on_event = partial(self._on_event, number)
+        self.audience.append(added)
+        await added.start(after=self.start)
+        self.fault([number])
 
     async def goes_on(self, what: str, seconds: float = GOES_ON_SECONDS) -> bool:
         """Wait until mutations are answered, and all whom a fault has hit have got an event since."""
@@ -92,12 +104,12 @@ class NodeStage:
         )
         return went
 
-    async def judge(self, start: str) -> None:
+    async def judge(self) -> None:
         """Require the zeros, one event for each key, one end for all that was begun."""
         result, publisher, audience = self.result, self.publisher, self.audience
         await until_all_have(audience, publisher, 30)
         judge(result, publisher, audience)
-        await require_replay(result, start, audience)
+        await require_replay(result, self.start, audience)
         judge_keys(result, publisher, self.events)
         self.ends = await until_ended(self.world.brokers.own_urls, _ENDS_SECONDS)
         self.ends.judge(result)
@@ -141,8 +153,8 @@ async def node_stage(
             await work.prepare()
             await asyncio.gather(*(subscriber.start() for subscriber in stage.audience))
             first = stage.audience[0].subscription
-            start = (first.cursor if first is not None else None) or ""
-            result.require(start, "no cursor was given at the start")
+            stage.start = (first.cursor if first is not None else None) or ""
+            result.require(stage.start, "no cursor was given at the start")
             flowing = [asyncio.create_task(publisher.publish()), asyncio.create_task(work.run())]
             try:
                 yield stage
@@ -152,7 +164,7 @@ async def node_stage(
                 await asyncio.wait(flowing)
             for each in flowing:
                 await each
-            await stage.judge(start)
+            await stage.judge()
             wrong = completing.wrong
             result.require(not wrong, f"{len(wrong)} wrong answers to completions: {wrong[:3]}")
             for name, node in world.names.items():
