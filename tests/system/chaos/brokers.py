@@ -145,6 +145,12 @@ class Brokers:
 
     # --- what the brokers keep -------------------------------------------------------------------------
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that run."""
+        running = [each._process for each in self._servers]
+        return [each.pid for each in running if each is not None]
+
     def _stores(self) -> list[Path]:
         return [self._directory / name / "store" for name in self.names]
 

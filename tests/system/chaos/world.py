@@ -221,6 +221,13 @@ class ServerProcess:
         return None if self._process is None else self._process.returncode
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        return self._process.pid
+
+    @property
     def resident_bytes(self) -> int:
         """Resident memory, as the system counts it."""
         if self._process is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Final, final
@@ -13,6 +14,7 @@ import msgspec
 from tests.system.chaos.keyed_publishing import CREATE
 from tests.system.chaos.nodes.node_records import read_log
 from tests.system.chaos.nodes.node_world import NodeWorld
+from tests.system.chaos.nodes.processor import BusyCores
 from tests.system.chaos.result import Result, percentiles
 from tests.system.chaos.subscribing import Subscriber
 from tests.system.chaos.world import until
@@ -91,8 +93,10 @@ async def across_nodes(directory: Path, seed: int, *, long: bool) -> Result:
             subscriber.on_event = lambda _, n, times=times: times.setdefault(n, time.time())
             await subscriber.start()
         steady = _Steady(world)
+        busy = BusyCores([os.getpid(), *(node.pid for node in world.nodes), *world.brokers.pids])
         began = time.monotonic()
         await steady.send(seconds)
+        result.detail["busy cores"] = busy.since()
         took = time.monotonic() - began
         await until(lambda: all(steady.answered <= times.keys() for times in arrived), 10)
         for subscriber in audience:
