@@ -127,9 +127,10 @@ def test_the_clock_of_a_process_is_set_ahead() -> None:
     code = (
         "import time; before = time.time(); "
         "from tests.system.chaos.shifted_clock import shift; shift(600); "
-        "from datetime import UTC, datetime; import datetime as module; "
+        "from datetime import UTC, datetime; import datetime as kept; "
         "clocks = [time.time(), time.time_ns() / 1e9, datetime.now(UTC).timestamp()]; "
-        "print([round((each - before) / 100) for each in clocks], isinstance(module.datetime.now(UTC), datetime))"
+        "print([round((each - before) / 100) for each in clocks], "
+        "isinstance(kept.datetime.now(UTC), datetime))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30

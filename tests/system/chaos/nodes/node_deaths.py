@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.system.chaos.nodes.node_stage import NodeStage, node_stage
 from tests.system.chaos.nodes.node_world import NodeWorld
+from tests.system.chaos.nodes.work_at_node import AT_ONCE, WorkAtNode
 from tests.system.chaos.result import Result
 from tests.system.chaos.world import ServerProcess
 
@@ -17,8 +18,6 @@ _GOAL_MS: Final = 1500.0
 _CALM_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 14.0
 """Long enough to be declared gone."""
-_AT_ONCE: Final = 4
-_LONGEST_MOMENT_SECONDS: Final = 0.05
 
 
 async def node_killed(directory: Path, seed: int, *, long: bool) -> Result:
@@ -68,31 +67,13 @@ async def node_killed_as_work_begins(directory: Path, seed: int, *, long: bool) 
         for number in range(kills):
             await asyncio.sleep(_CALM_SECONDS / 2)
             victim = world.random.choice(world.nodes)
-            seconds = None if number % 2 else world.random.uniform(0.0, _LONGEST_MOMENT_SECONDS)
-            answered += await _kill_at_start(stage, victim, seconds, number)
+            begun = await WorkAtNode.begun(stage, victim)
+            await (begun.until_answered() if number % 2 else begun.any_moment())
+            await stage.kill(victim)
+            answered += await begun.settle()
             went = await stage.goes_on("a node was killed")
             await world.start(victim)
             if not went:
                 break
-    result.detail |= {"kills": kills, "starts of runs": kills * _AT_ONCE, "answered before": answered}
+    result.detail |= {"kills": kills, "starts of runs": kills * AT_ONCE, "answered before": answered}
     return result
-
-
-async def _kill_at_start(stage: NodeStage, victim: ServerProcess, seconds: float | None, round_: int) -> int:
-    """Begin work at a node and kill it, after so long or at the first answer; count the answers it gave."""
-    work = stage.work
-    made = await asyncio.gather(*(work.resource() for _ in range(_AT_ONCE)))
-    resources = [(number, id_) for number, id_ in made if id_ is not None]
-    starts = [asyncio.create_task(work.trigger_at(victim.url, number, id_)) for number, id_ in resources]
-    asked = [number + 1_000_000 * (round_ + 1) for number, _ in resources]
-    asks = [asyncio.create_task(work.complete_at(victim.url, number)) for number in asked]
-    if seconds is None:
-        await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
-    else:
-        await asyncio.sleep(seconds)
-    await stage.kill(victim)
-    answers = await asyncio.gather(*starts)
-    await asyncio.gather(*asks)
-    await asyncio.gather(*(work.trigger(number, id_) for number, id_ in resources))
-    await asyncio.gather(*(work.complete(number) for number in asked))
-    return sum(answers)

@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.system.chaos.nodes.node_stage import NodeStage, node_stage
 from tests.system.chaos.nodes.node_world import NodeWorld
+from tests.system.chaos.nodes.work_at_node import WorkAtNode
 from tests.system.chaos.result import Result, percentiles
 
 __all__ = ["brokers_away", "node_cut_off", "node_paused"]
@@ -25,17 +26,22 @@ async def node_paused(directory: Path, seed: int, *, long: bool) -> Result:
     rounds, seconds = (6, _LONG_PAUSE_SECONDS) if long else (1, _PAUSE_SECONDS)
     result = Result(experiment="node paused", seed=seed)
     async with NodeWorld(directory, seed=seed) as world, node_stage(world, result) as stage:
-        for _ in range(rounds):
+        for number in range(rounds):
             await asyncio.sleep(_CALM_SECONDS)
             victim = world.random.choice(world.nodes)
-            stage.fault(stage.subscribers_at(victim))
+            begun = await WorkAtNode.begun(stage, victim)
+            await (begun.any_moment() if number % 2 else begun.until_answered())
             began = time.monotonic()
+            hit = stage.subscribers_at(victim)
             victim.pause()
+            stage.fault(hit)
+            settling = asyncio.create_task(begun.settle())
             try:
                 await stage.goes_on("a node was paused", seconds)
                 await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
             finally:
                 victim.wake()
+            await settling
             if not await stage.goes_on("a node woke"):
                 break
     _require_gone_and_back(stage, rounds)
@@ -58,21 +64,25 @@ async def node_cut_off(directory: Path, seed: int, *, long: bool) -> Result:
         hit = 0
         for number in range(rounds):
             await asyncio.sleep(_CALM_SECONDS)
-            at_it = stage.subscribers_at(victim)
-            hit += len(at_it)
-            stage.fault(at_it)
+            begun = await WorkAtNode.begun(stage, victim)
+            await (begun.any_moment() if number % 2 else begun.until_answered())
             began = time.monotonic()
+            settling = asyncio.create_task(begun.settle())
             for proxy in world.proxies:
                 if number % 2:
                     proxy.stall()
                 else:
                     proxy.refuses = True
                     proxy.cut()
+            at_it = stage.subscribers_at(victim)
+            hit += len(at_it)
+            stage.fault(at_it)
             await asyncio.sleep(_PAUSE_SECONDS)
             while_cut_off = len(stage.recoveries)
             for proxy in world.proxies:
                 proxy.refuses = False
                 proxy.flow()
+            await settling
             went = await stage.goes_on("a node was cut off", _BACK_SECONDS)
             result.detail["recovered while it was cut off"] = while_cut_off
             result.detail["until all went on, s"] = round(time.monotonic() - began, 1)

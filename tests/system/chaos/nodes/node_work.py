@@ -95,6 +95,10 @@ class NodeWork:
         """End :meth:`run` after what is under way."""
         self._stop = True
 
+    def number(self) -> int:
+        """Return a number that was not used before."""
+        return next(self._numbers)
+
     async def resource(self) -> tuple[int, str | None]:
         """Make a resource that an agent may run for; return its number and its id."""
         number = next(self._numbers)
