@@ -28,7 +28,8 @@ class BusyCores:
         everything, own, clock = self._look()
         seconds = clock - self._clock
         ours = (own - self._own) / seconds
-        return {"own": round(ours, 2), "others": round((everything - self._all) / seconds - ours, 2)}
+        others = (everything - self._all) / seconds - ours
+        return {"own": round(ours, 2), "others": max(0.0, round(others, 2))}
 
     def _look(self) -> tuple[float, float, float]:
         ticks = os.sysconf("SC_CLK_TCK")
