@@ -19,6 +19,9 @@ _AGAIN: Final = frozenset({"UNAVAILABLE", "TIMEOUT"})
 _REQUEST_SECONDS: Final = 40.0
 _PATIENCE_SECONDS: Final = 90.0
 _PAUSE_SECONDS: Final = 0.05
+_LEAKED: Final = "is used by transport"
+"""What uvloop says where it believes that a descriptor is in use which was closed with its socket (its issue
+653). It happens to aiohttp where a server dies as it is connected to; nothing was sent then."""
 _ENDED: Final = b""
 """What stands for an answer where there will be none."""
 
@@ -47,6 +50,7 @@ class KeyedSender:
     :ivar open_refusals: how many refusals said that the mutation may have happened.
     :ivar sent_again: how many sendings were not the first of their key.
     :ivar wrong: answers that no sending should get.
+    :ivar leaked: how often a new connection was refused by uvloop, see :data:`_LEAKED`.
     :ivar delay_seconds: how long a mutation waits until it is sent again.
     """
 
@@ -63,6 +67,7 @@ class KeyedSender:
         self.open_refusals = 0
         self.sent_again = 0
         self.wrong: list[str] = []
+        self.leaked = 0
         self.delay_seconds = _PAUSE_SECONDS
         self._world = world
         self._request_seconds = request_seconds
@@ -114,6 +119,11 @@ class KeyedSender:
                 self._positions.answered(named, response.headers.get(HEADER))
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
             self._world.server.failed(url)
+            return None
+        except RuntimeError as broken:
+            if _LEAKED not in str(broken):
+                raise
+            self.leaked += 1
             return None
         if not answer.errors:
             return bytes(answer.data)

@@ -112,9 +112,9 @@ async def brokers_away(directory: Path, seed: int, *, long: bool) -> Result:
     async with NodeWorld(directory, seed=seed) as world, node_stage(world, result) as stage:
         for _ in range(rounds):
             await asyncio.sleep(_CALM_SECONDS)
-            stage.fault()
             await world.brokers.stop()
             await asyncio.sleep(_AWAY_SECONDS)
+            stage.fault()
             began = time.monotonic()
             await world.brokers.start()
             if not await stage.goes_on("all brokers were away"):

@@ -120,6 +120,7 @@ class NodeStage:
             "longest_wait_seconds": round(publisher.longest_wait_seconds, 2),
             "refused": dict(Counter(map(str, sender.refusals))),
             "sent_again": sender.sent_again,
+            "leaked": sender.leaked,
             "runs and completions": len(self.ends.begun),
             "interrupted": self.ends.interrupted,
             "declared gone": len(self.ends.gone),
