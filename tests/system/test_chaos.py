@@ -28,7 +28,8 @@ def world_of(url: str = "") -> World:
         async def wait(self) -> bool:
             return True
 
-    return cast("World", SimpleNamespace(workflow="w", server=SimpleNamespace(url=url, up=Up())))
+    server = SimpleNamespace(url=url, up=Up(), failed=lambda _: None)
+    return cast("World", SimpleNamespace(workflow="w", server=server))
 
 
 def publisher_of(answers: dict[int, str]) -> KeyedPublisher:

@@ -31,6 +31,11 @@ from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
 from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
+from tests.system.chaos.nodes.node_changes import clocks_apart, node_added, rolling_restart
+from tests.system.chaos.nodes.node_deaths import node_killed, node_killed_as_work_begins
+from tests.system.chaos.nodes.node_latency import across_nodes
+from tests.system.chaos.nodes.node_silence import brokers_away, node_cut_off, node_paused
+from tests.system.chaos.nodes.node_world import choose_nodes
 from tests.system.chaos.other_logs import other_logs
 from tests.system.chaos.result import LeftOut, Result
 from tests.system.chaos.slow_reader import slow_reader
@@ -77,6 +82,19 @@ ON_BROKERS: Final[Mapping[str, Experiment]] = {
 }
 """Those that are about the brokers of an event log on JetStream."""
 
+ON_NODES: Final[Mapping[str, Experiment]] = {
+    "node killed": node_killed,
+    "node killed as work begins": node_killed_as_work_begins,
+    "node paused": node_paused,
+    "node cut off from the brokers": node_cut_off,
+    "rolling restart": rolling_restart,
+    "node added": node_added,
+    "clocks apart": clocks_apart,
+    "brokers away": brokers_away,
+    "across nodes": across_nodes,
+}
+"""Those with several servers on one log on JetStream, instead of all others."""
+
 _OF_SQLITE: Final = "about the SQLite file"
 _WITHOUT_LOG: Final = "its servers do not have the event log that is chosen here"
 
@@ -88,8 +106,10 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 """Those that mean nothing with an event log on JetStream, and why."""
 
 
-def experiments_on(log: Log) -> Mapping[str, Experiment]:
+def experiments_on(log: Log, *, nodes: int = 1) -> Mapping[str, Experiment]:
     """Return the experiments with an event log, in their order; some of them may be left out."""
+    if nodes > 1:
+        return ON_NODES
     return EXPERIMENTS if log == "sqlite" else {**EXPERIMENTS, **ON_BROKERS}
 
 
@@ -136,9 +156,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--only", action="append", help="an experiment's name; may be given again")
     parser.add_argument("--log", choices=LOGS, default="sqlite", help="where the servers have their events")
+    parser.add_argument(
+        "--nodes", type=int, default=1, help="so many servers share the log: experiments of their own"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))  # noqa: S311 (chance)
     arguments = parser.parse_args()
-    experiments = experiments_on(arguments.log)
+    if arguments.nodes > 1 and arguments.log != "jetstream":
+        parser.error("several nodes share a log on brokers: add --log jetstream")
+    experiments = experiments_on(arguments.log, nodes=arguments.nodes)
     unknown = set(arguments.only or ()) - set(experiments)
     if unknown:
         parser.error(
@@ -146,7 +171,9 @@ def main() -> int:
             f"choose of {', '.join(experiments)}"
         )
     choose_log(arguments.log)
-    leave_the_server_alone()
+    choose_nodes(arguments.nodes)
+    if arguments.nodes == 1:
+        leave_the_server_alone()
     if not arguments.json:
         sys.stdout.write(
             " #  experiment            events  lost   dup  reord  gaps   recovery p50/p99 ms       s\n"

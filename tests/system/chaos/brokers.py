@@ -51,11 +51,16 @@ class Brokers:
         return [each.name for each in self._servers]
 
     @property
+    def own_urls(self) -> tuple[str, ...]:
+        """Where the brokers are, whether or not there are proxies."""
+        return tuple(each.url for each in self._servers)
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Where the server connects: to the brokers, or to the proxies before them."""
         if self.proxies:
             return tuple(f"nats://127.0.0.1:{each.port}" for each in self.proxies)
-        return tuple(each.url for each in self._servers)
+        return self.own_urls
 
     async def start(self, names: Iterable[str] | None = None) -> None:
         """Start some, or all, and wait until they and their streams are ready."""
@@ -139,6 +144,12 @@ class Brokers:
         return [each for each in self._servers if each.name in chosen]
 
     # --- what the brokers keep -------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that run."""
+        running = [each._process for each in self._servers]
+        return [each.pid for each in running if each is not None]
 
     def _stores(self) -> list[Path]:
         return [self._directory / name / "store" for name in self.names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from tests.system.chaos.publishing import Publisher
 from tests.system.chaos.result import Result, percentiles
@@ -32,7 +33,11 @@ async def cut_storm_over_polls(directory: Path, seed: int, *, long: bool) -> Res
 
 
 async def _storm(
-    name: str, directory: Path, seed: int, size: tuple[int, int, int], **settings: object
+    name: str,
+    directory: Path,
+    seed: int,
+    size: tuple[int, int, int],
+    **settings: Any,  # of the client
 ) -> Result:
     """Run the storm; ``size``: events, subscribers, kills of the server."""
     events, subscribers, kills = size

@@ -13,7 +13,7 @@ import msgspec
 from tests.system.chaos.keyed_sending import KeyedSender
 from tests.system.chaos.publishing import Publisher
 from tests.system.chaos.result import Result
-from tests.system.chaos.world import World
+from tests.system.chaos.world import Place
 
 __all__ = ["CREATE", "Created", "KeyedPublisher", "judge_keys"]
 
@@ -41,7 +41,7 @@ class KeyedPublisher(Publisher):
     """
 
     def __init__(
-        self, world: World, sender: KeyedSender, *, lanes: int = 8, per_second: float | None = None
+        self, world: Place, sender: KeyedSender, *, lanes: int = 8, per_second: float | None = None
     ) -> None:
         super().__init__(world, lanes=lanes, per_second=per_second)
         self.sender = sender

@@ -9,7 +9,8 @@ from typing import Final, Self, final
 import aiohttp
 import msgspec
 
-from tests.system.chaos.world import World
+from circuit_breaker_sdk.protocol.positions import HEADER, Positions
+from tests.system.chaos.world import Place
 
 __all__ = ["KeyedSender"]
 
@@ -18,6 +19,11 @@ _AGAIN: Final = frozenset({"UNAVAILABLE", "TIMEOUT"})
 _REQUEST_SECONDS: Final = 40.0
 _PATIENCE_SECONDS: Final = 90.0
 _PAUSE_SECONDS: Final = 0.05
+_LEAKED: Final = "is used by transport"
+"""What uvloop says where it believes that a descriptor is in use which was closed with its socket (its issue
+653). It happens to aiohttp where a server dies as it is connected to; nothing was sent then."""
+_ENDED: Final = b""
+"""What stands for an answer where there will be none."""
 
 
 class _Extensions(msgspec.Struct, frozen=True):
@@ -44,21 +50,33 @@ class KeyedSender:
     :ivar open_refusals: how many refusals said that the mutation may have happened.
     :ivar sent_again: how many sendings were not the first of their key.
     :ivar wrong: answers that no sending should get.
+    :ivar leaked: how often a new connection was refused by uvloop, see :data:`_LEAKED`.
     :ivar delay_seconds: how long a mutation waits until it is sent again.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(
+        self,
+        world: Place,
+        *,
+        request_seconds: float = _REQUEST_SECONDS,
+        ends_with: frozenset[str] = frozenset(),
+    ) -> None:
+        """``ends_with``: codes that say that there will be no answer, as is right."""
         self.answers: dict[str, bytes] = {}
         self.refusals: list[str | None] = []
         self.open_refusals = 0
         self.sent_again = 0
         self.wrong: list[str] = []
+        self.leaked = 0
         self.delay_seconds = _PAUSE_SECONDS
         self._world = world
+        self._request_seconds = request_seconds
+        self._ends_with = ends_with
+        self._positions = Positions()
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        limit = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+        limit = aiohttp.ClientTimeout(total=self._request_seconds)
         self._http = aiohttp.ClientSession(timeout=limit, connector=aiohttp.TCPConnector(limit=0))
         return self
 
@@ -71,7 +89,9 @@ class KeyedSender:
         self.sent_again += key in self.answers
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            answer = await self._send(key, document, variables)
+            answer = await self.send_once(self._world.server.url, key, document, variables)
+            if answer == _ENDED:
+                return None
             if answer is not None:
                 first = self.answers.setdefault(key, answer)
                 if first != answer:
@@ -84,21 +104,34 @@ class KeyedSender:
             await asyncio.sleep(self.delay_seconds)
             await self._world.server.up.wait()
 
-    async def _send(self, key: str, document: str, variables: dict[str, object]) -> bytes | None:
+    async def send_once(
+        self, url: str, key: str, document: str, variables: dict[str, object]
+    ) -> bytes | None:
         """Send once; return the data of the answer, ``None`` where it has to be sent again."""
         if self._http is None:
             raise RuntimeError("not started")
         body, headers = {"query": document, "variables": variables}, {"Idempotency-Key": key}
+        if named := self._positions.named:
+            headers[HEADER] = ", ".join(named)
         try:
-            async with self._http.post(self._world.server.url, json=body, headers=headers) as response:
+            async with self._http.post(url, json=body, headers=headers) as response:
                 answer = msgspec.json.decode(await response.read(), type=_Answer)
+                self._positions.answered(named, response.headers.get(HEADER))
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            self._world.server.failed(url)
+            return None
+        except RuntimeError as broken:
+            if _LEAKED not in str(broken):
+                raise
+            self.leaked += 1
             return None
         if not answer.errors:
             return bytes(answer.data)
         error = answer.errors[0]
         self.refusals.append(error.extensions.code)
         self.open_refusals += error.extensions.may_have_happened
+        if error.extensions.code in self._ends_with:
+            return _ENDED
         if error.extensions.code not in _AGAIN:
             self.wrong.append(f"{key}: {error.extensions.code}: {error.message}")
         return None

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from circuit_breaker_sdk import OperationError, TransportError
-from tests.system.chaos.world import World
+from tests.system.chaos.world import Place
 
 __all__ = ["BATCH", "Publisher"]
 
@@ -30,7 +30,7 @@ class Publisher:
     """
 
     def __init__(
-        self, world: World, *, lanes: int = 8, per_second: float | None = None, size: int = 0
+        self, world: Place, *, lanes: int = 8, per_second: float | None = None, size: int = 0
     ) -> None:
         """``per_second``: at most so many events; ``size``: bytes that each carries besides its number."""
         self.world = world

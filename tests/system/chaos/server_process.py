@@ -24,7 +24,7 @@ from circuit_breaker_server import (
 )
 from tests.system.chaos.crash_points import install
 
-__all__ = ["Orders"]
+__all__ = ["Orders", "main"]
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +36,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     :ivar core: the core to run on.
     :ivar max_file_bytes: no file may grow beyond it, as on a disk that is full.
     :ivar holds_file: where to count how long the loop is held while it serves; ``None`` runs uvloop.
+    :ivar drains: on SIGTERM it drains before it stops, as ``serve`` does.
     :ivar crash: a point in the code and how often it is passed before the process kills itself there.
     """
 
@@ -43,11 +44,12 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     settings: dict[str, float | int | str] = {}
     urls: tuple[str, ...] = ()
-    cluster: dict[str, float | int] = {}
+    cluster: dict[str, float | int | str] = {}
     core: int | None = None
     max_file_bytes: int | None = None
     holds_file: str | None = None
     crash: tuple[str, int] | None = None
+    drains: bool = False
 
 
 async def _serve(orders: Orders, holds: Holds) -> None:
@@ -56,6 +58,8 @@ async def _serve(orders: Orders, holds: Holds) -> None:
         given["token_keys"] = TokenSettings(key=key.encode(), leeway_seconds=0)
     if orders.urls:
         more: dict[str, Any] = dict(orders.cluster)
+        if (file := more.pop("key_file", None)) is not None:
+            more["key_file"] = Path(file)
         given["cluster"] = ClusterSettings(urls=orders.urls, **more)
     settings = ServerSettings(port=orders.port, data_dir=Path(orders.data_dir), **given)
     server = Server(settings)
@@ -75,6 +79,8 @@ async def _serve(orders: Orders, holds: Holds) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     await asyncio.wait((serving,))
     holds.counts = None
+    if orders.drains:
+        await server.drain()
     await server.aclose()
 
 

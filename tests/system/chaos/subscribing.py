@@ -23,7 +23,7 @@ from circuit_breaker_sdk import (
 from circuit_breaker_sdk.testing import FaultProxy
 from tests.system.chaos.publishing import BATCH, Publisher
 from tests.system.chaos.result import Result
-from tests.system.chaos.world import World, until
+from tests.system.chaos.world import Place, until
 
 __all__ = ["IMPATIENT", "Subscriber", "count_behind", "judge", "require_replay", "until_all_have"]
 
@@ -61,7 +61,9 @@ class _RunEvent(msgspec.Struct, rename="camel"):
 
 @final
 class Subscriber:
-    """One client behind a proxy of its own, with one subscription whose handler writes down the numbers.
+    """One client with one subscription whose handler writes down the numbers.
+
+    It has a proxy of its own before the server; where there are several servers, none.
 
     :ivar seen: the numbers, in the order of their arrival; packed, since a long run has a hundred million.
     :ivar recoveries: seconds from each fault to the next event.
@@ -69,9 +71,11 @@ class Subscriber:
     :ivar on_event: called with the id and the number of each event.
     """
 
-    def __init__(self, world: World, **settings: Any) -> None:  # of the client
+    def __init__(self, world: Place, *, first: int = 0, **settings: Any) -> None:  # of the client
+        """``first``: where the world has several URLs, the one to begin with."""
         self.world = world
         self.proxy = FaultProxy("127.0.0.1", world.server.port)
+        self._first = first
         self.seen = array("q")
         self.recoveries: list[float] = []
         self.latencies: list[float] = []
@@ -100,8 +104,7 @@ class Subscriber:
         **subscribe: Any,  # arguments of Client.subscribe
     ) -> None:
         """Connect and subscribe, to all workflows or the world's; from its return on nothing is missed."""
-        await self.proxy.start()
-        self._client = Client(f"ws://127.0.0.1:{self.proxy.port}/graphql", **self._settings)
+        self._client = Client(await self._urls(), **self._settings)
         self.subscription = await self._client.subscribe(
             _DOCUMENT, {} if everything else {"w": self.world.workflow}, type=_Event, **subscribe
         )
@@ -109,10 +112,21 @@ class Subscriber:
 
     async def start_on_agent(self, agent_id: str) -> None:
         """Connect and follow the runs of an agent that says numbers; from its return on nothing is missed."""
-        await self.proxy.start()
-        self._client = Client(f"ws://127.0.0.1:{self.proxy.port}/graphql", **self._settings)
+        self._client = Client(await self._urls(), **self._settings)
         runs = await self._client.subscribe(_RUNS, {"a": agent_id}, type=_RunEvent)
         self.subscription = runs.on_data(self._on_run_event)
+
+    async def _urls(self) -> str | list[str]:
+        if urls := self.world.urls:
+            first = self._first % len(urls)
+            return [*urls[first:], *urls[:first]]
+        await self.proxy.start()
+        return f"ws://127.0.0.1:{self.proxy.port}/graphql"
+
+    @property
+    def url(self) -> str:
+        """Where its subscription is now."""
+        return self.client._parts.first.url
 
     def _on_run_event(self, event: _RunEvent) -> None:
         if event.event_type == "PROGRESS" and event.data is not None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, Protocol, Self, final
 
 import msgspec
 
@@ -24,7 +24,7 @@ from tests.system.chaos.cores import SERVER_CORE
 from tests.system.chaos.event_logs import JetStreamLog, SqliteLog, log_of_this_run
 from tests.system.chaos.server_process import Orders
 
-__all__ = ["HOLDS", "RING", "Refused", "ServerProcess", "World", "until"]
+__all__ = ["HOLDS", "RING", "Place", "Refused", "ServerProcess", "Serving", "World", "made_workflow", "until"]
 
 RING: dict[str, float | int | str] = {"ring_size": 64}
 """Rings so small that the log's path is taken too."""
@@ -34,6 +34,53 @@ HOLDS: Final = "event-loop.holds"
 
 _ROOT = Path(__file__).parents[3]
 _START_SECONDS = 30.0
+
+
+class Serving(Protocol):
+    """A server, or several that share a log, as publishers and subscribers meet them."""
+
+    @property
+    def url(self) -> str:
+        """Where to send what is sent next."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """Where a proxy before it connects to."""
+        ...
+
+    @property
+    def up(self) -> asyncio.Event:
+        """Set while it is worth sending anything."""
+        ...
+
+    def failed(self, url: str) -> None:
+        """Note that nothing came back from there."""
+        ...
+
+
+class Place(Protocol):
+    """What publishers and subscribers need of a world."""
+
+    @property
+    def server(self) -> Serving:
+        """Who serves."""
+        ...
+
+    @property
+    def direct(self) -> Client:
+        """A client beside all proxies."""
+        ...
+
+    @property
+    def workflow(self) -> str:
+        """The workflow that everything is published in."""
+        ...
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where subscribers connect; empty: to a proxy of their own, before the server."""
+        ...
 
 
 class Refused(Exception):
@@ -58,6 +105,8 @@ class ServerProcess:
     :ivar starts: when it was ready, each time, by ``time.monotonic``.
     :ivar urls: the brokers that hold its event log; none: it is in the directory.
     :ivar cluster: settings of the group ``cluster``, beyond the brokers.
+    :ivar drains: whether it drains when it is stopped.
+    :ivar clock_ahead: by how many seconds its clock is ahead of the machine's.
     """
 
     def __init__(
@@ -74,7 +123,9 @@ class ServerProcess:
         self.up = asyncio.Event()
         self.starts: list[float] = []
         self.urls: tuple[str, ...] = ()
-        self.cluster: dict[str, float | int] = {}
+        self.cluster: dict[str, float | int | str] = {}
+        self.drains = False
+        self.clock_ahead = 0
         self.max_file_bytes: int | None = None
         self.crash: tuple[str, int] | None = None
         self._core = core
@@ -100,11 +151,14 @@ class ServerProcess:
             max_file_bytes=self.max_file_bytes,
             holds_file=self._holds,
             crash=self.crash,
+            drains=self.drains,
         )
+        program = ("server_process",) if not self.clock_ahead else ("shifted_clock", str(self.clock_ahead))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.system.chaos.server_process",
+            f"tests.system.chaos.{program[0]}",
+            *program[1:],
             msgspec.json.encode(orders).decode(),
             cwd=_ROOT,
             stdout=asyncio.subprocess.PIPE,
@@ -140,6 +194,19 @@ class ServerProcess:
             self._process.send_signal(number)
             await self._process.wait()
 
+    def pause(self) -> None:
+        """Send SIGSTOP: it stands still, and its connections stay open."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Send SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def failed(self, url: str) -> None:
+        """Do nothing: there is no other."""
+
     def lift_limit(self) -> bool:
         """Let the files of the running process grow again; ``False`` where the system cannot do that."""
         if self._process is None or not hasattr(resource, "prlimit"):
@@ -154,12 +221,30 @@ class ServerProcess:
         return None if self._process is None else self._process.returncode
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        return self._process.pid
+
+    @property
     def resident_bytes(self) -> int:
         """Resident memory, as the system counts it."""
         if self._process is None:
             return 0
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def made_workflow(client: Client) -> str:
+    """Make the workflow that everything is published in."""
+    made = await client.workflows.create_workflow(
+        name="chaos",
+        initial_state="new",
+        states=[StateInput(id="new", name="New"), StateInput(id="old", name="Old")],
+        activities=[ActivityInput(id="age", from_states=["new"], to_state="old")],
+    )
+    return made.id
 
 
 @final
@@ -198,6 +283,7 @@ class World:
         self.server.cluster = {"replicas": brokers, **(cluster or {})}
         self.direct = Client(self.server.url, token=token)
         self.workflow = ""
+        self.urls: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         try:
@@ -220,13 +306,7 @@ class World:
 
     async def make_workflow(self) -> None:
         """Make the workflow that everything is published in."""
-        made = await self.direct.workflows.create_workflow(
-            name="chaos",
-            initial_state="new",
-            states=[StateInput(id="new", name="New"), StateInput(id="old", name="Old")],
-            activities=[ActivityInput(id="age", from_states=["new"], to_state="old")],
-        )
-        self.workflow = made.id
+        self.workflow = await made_workflow(self.direct)
 
     async def __aexit__(
         self,

@@ -1,0 +1,1 @@
+"""Experiments with several servers ("nodes") that share one event log."""
