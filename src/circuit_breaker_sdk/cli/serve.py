@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from circuit_breaker_sdk._version import __version__
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import (
     Stop,
@@ -21,6 +22,7 @@ from circuit_breaker_sdk.cli.runtime import (
 )
 from circuit_breaker_server import RecordNotAppliedError, Server, ServerSettings, ServerStartError
 from circuit_breaker_server.admission.connection_limits import is_loopback
+from circuit_breaker_server.canary import Canary
 from circuit_breaker_server.logs import process_lines
 from circuit_breaker_server.settings.live import Change
 from circuit_breaker_server.settings.sources import (
@@ -33,7 +35,7 @@ from circuit_breaker_server.settings.sources import (
     from_file,
 )
 
-__all__ = ["print_settings", "serve", "settings_reader"]
+__all__ = ["follow", "print_settings", "serve", "settings_reader"]
 
 
 def settings_reader(
@@ -93,6 +95,36 @@ async def serve(stop: Stop, read: Callable[[], Configuration]) -> int:
         return ExitCode.USAGE
     with process_lines():
         return await _serve(stop, read, settings)
+
+
+async def follow(stop: Stop, read: Callable[[], Configuration]) -> int:
+    """Follow the log of a cluster as its canary, until the event is set or a record cannot be read."""
+    try:
+        settings = read().settings
+    except SettingsError as error:
+        print_error(error)
+        return ExitCode.USAGE
+    with process_lines():
+        try:
+            canary = await Canary.start(settings)
+        except RecordNotAppliedError as error:
+            print_error(error)
+            return ExitCode.FAIL_STOP
+        except ServerStartError as error:
+            print_error(error)
+            return ExitCode.UNREACHABLE
+        try:
+            sys.stdout.write(
+                f"canary: release {__version__} follows the log from offset {canary.offset} on\n"
+            )
+            sys.stdout.flush()
+            await until_stopped(stop, canary.wait())
+        finally:
+            await canary.aclose()
+    if canary.failure is not None:
+        print_error(f"stopped: {canary.failure}")
+        return ExitCode.FAIL_STOP
+    return ExitCode.OK
 
 
 async def _serve(stop: Stop, read: Callable[[], Configuration], settings: ServerSettings) -> int:

@@ -107,6 +107,14 @@ def serve(
             "that of --log). Needs the extra cluster.",
         ),
     ] = 1,
+    canary: Annotated[
+        bool,
+        typer.Option(
+            "--canary",
+            help="Follow the log of --log with this release, and serve nothing: what it cannot read stops "
+            "it, with exit status 8, and not the cluster.",
+        ),
+    ] = False,
     node: Annotated[
         str | None,
         typer.Option(
@@ -335,6 +343,8 @@ def serve(
     read = command.settings_reader(config, set_ or (), options)
     if print_config:
         raise typer.Exit(command.print_settings(read))
+    if canary:
+        raise typer.Exit(runtime.run(lambda stop: command.follow(stop, read)))
     if workers > 1:
         from circuit_breaker_sdk.cli.workers import serve_workers  # noqa: PLC0415 (as above)
 

@@ -121,7 +121,7 @@ class Engine:
         self.commands = CommandTasks(may_begin)
         """The commands that run for callers."""
         self._is_log_away = is_log_away
-        self._has_started = False
+        self._has_joined = self._has_started = False
         self._secrets = secrets
         self._audit = audit
         self._folding = Folding(
@@ -199,6 +199,7 @@ class Engine:
         :raises RecordNotApplied: a record cannot be applied.
         """
         await self._folding.start()
+        self._has_joined = True
         await self.nodes.join()
         if self.nodes.is_alone:
             await self._forget_orphaned_secrets()
@@ -207,6 +208,16 @@ class Engine:
         await self.agents.start()
         await self.mcp.start()
         self._has_started = True
+
+    async def follow_only(self) -> None:
+        """Fold the log and follow it, in place of :meth:`start`: join nothing, begin nothing, write nothing.
+
+        For an engine that has the name of a node: one that is alone would save its state at the end.
+
+        :raises LogCorruptError: the snapshot cannot be read.
+        :raises RecordNotApplied: a record cannot be applied.
+        """
+        await self._folding.start()
 
     async def aclose(self) -> None:
         """Stop what runs, refuse further commands, save the state. Idempotent; the log stays open.
@@ -250,6 +261,8 @@ class Engine:
         """
         if self._audit is not None:
             self._audit(record)
+        if not self._has_joined:
+            return
         if record.subject.startswith("node."):
             self._take_over()
         self.agents.follow(record)
