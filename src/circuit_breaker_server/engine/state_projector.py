@@ -276,7 +276,7 @@ class Folding:
         """Save what changed; a failure is logged and tried again with the next changes."""
         try:
             await self.save()
-        except LogError as error:
+        except (LogError, ValueError) as error:  # ValueError: another node has saved a newer one
             _log.warning("snapshot_not_saved", offset=self._tried, reason=str(error))
 
     async def save(self) -> None:

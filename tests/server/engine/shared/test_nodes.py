@@ -294,3 +294,17 @@ async def test_what_is_due_is_charged_once_by_whoever_owns_the_account() -> None
             made.deliver()
             await asyncio.sleep(0)
         assert count(made, "costUpdates", "COST_INCURRED") == 9
+
+
+async def test_a_node_stops_in_order_where_another_one_has_saved_a_newer_snapshot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(offset: int, _: object) -> None:
+        raise ValueError(f"the snapshot is at 4711: it does not go back to {offset}")
+
+    async with cluster("a", "b") as made:
+        await create_workflow(made.nodes["a"].engine.workflows)
+        made.deliver()
+        (keeper,) = [node for node in made.nodes.values() if node.engine.keeps_the_log]
+        monkeypatch.setattr(keeper.view, "save_snapshot", refuse)
+        await keeper.engine.aclose()
