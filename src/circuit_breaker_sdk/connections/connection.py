@@ -72,6 +72,7 @@ class Connection:
         "_url",
         "refusal",
         "resume_epoch",
+        "was_silent",
     )
 
     def __init__(
@@ -98,6 +99,8 @@ class Connection:
         self._pulse: Pulse | KeepAliveWatch | None = None
         self._holding: dict[Route, None] = {}
         self._apart = 0
+        self.was_silent = False
+        """Whether it was given up because its peer was silent: it may be so for whoever connects again."""
         self.refusal: tuple[int, str] | None = None
         """Close code and reason, where the server closed with a code that may be about one operation."""
         self.resume_epoch: str | None = None
@@ -227,7 +230,8 @@ class Connection:
             self._socket.rest_reading()
 
     def drop(self, error: TransportError) -> None:
-        """Give the connection up as lost, for this reason; its peer may hear nothing of it."""
+        """Give the connection up as lost, as its peer is silent; it may hear nothing of it."""
+        self.was_silent = True
         if self._socket is not None and self.is_usable:
             self._failure = error
             self._socket.abort()

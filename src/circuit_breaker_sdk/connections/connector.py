@@ -349,6 +349,8 @@ class Supervisor:
         self._closing.discard(connection)
         if self._connection is connection:
             self._drop(error)
+            if connection.was_silent:
+                self._endpoints.move_on()
 
     def _drop(self, error: TransportError | None) -> None:
         self._connection = None
