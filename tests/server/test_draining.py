@@ -64,7 +64,7 @@ async def opened(port: int, count: int) -> Sequence[Socket]:
 async def test_many_connections_are_closed_in_no_more_than_the_time(tmp_path: Path) -> None:
     closed: dict[int, float] = {}
     async with site(tmp_path) as running:
-        sockets = await opened(running.server.port, 60)
+        sockets = await opened(running.server.port, 150)
 
         async def watch(number: int, socket: Socket) -> None:
             assert await socket.close_code() == 1012
@@ -73,10 +73,10 @@ async def test_many_connections_are_closed_in_no_more_than_the_time(tmp_path: Pa
 
         watching = [asyncio.create_task(watch(*each)) for each in enumerate(sockets)]
         began = time.monotonic()
-        await running.server.drain(0.3)
+        await running.server.drain(2.0)
         await asyncio.gather(*watching)
-    assert max(closed.values()) - min(closed.values()) > 0.2
-    assert max(closed.values()) - began < 2
+    assert max(closed.values()) - min(closed.values()) > 0.5
+    assert max(closed.values()) - began < 10
     assert list(closed) != sorted(closed), "the clients come back in no order"
 
 

@@ -99,7 +99,7 @@ class Connection:
         self._pulse: Pulse | KeepAliveWatch | None = None
         self._holding: dict[Route, None] = {}
         self._apart = 0
-        self.was_silent = False
+        self.was_silent: bool = False
         """Whether it was given up because its peer was silent: it may be so for whoever connects again."""
         self.refusal: tuple[int, str] | None = None
         """Close code and reason, where the server closed with a code that may be about one operation."""
