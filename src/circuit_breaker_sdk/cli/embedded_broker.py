@@ -87,9 +87,9 @@ class EmbeddedBroker:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         port, monitoring_port = free_ports(2)
         token = secrets.token_hex(32)
-        self.url = f"nats://127.0.0.1:{port}"
-        self.monitoring_url = f"http://127.0.0.1:{monitoring_port}"
-        self.token_file = directory / "token"
+        self.url: str = f"nats://127.0.0.1:{port}"
+        self.monitoring_url: str = f"http://127.0.0.1:{monitoring_port}"
+        self.token_file: Path = directory / "token"
         _write_private(self.token_file, token)
         configuration = directory / "nats.conf"
         text = _CONFIGURATION.format(

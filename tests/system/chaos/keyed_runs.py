@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Final, final
 
 import msgspec
@@ -86,10 +87,13 @@ class KeyedRuns:
 
     async def judge(self, result: Result) -> None:
         """Require that each run was started once."""
-        prefix = f"trigger.{self._workflow}"
-        counts = await self._world.brokers.records_by_subject(f"{prefix}.>")
-        several = [subject for subject, count in counts.items() if count > 1]
-        missing = [id_ for id_ in self.started.values() if f"{prefix}.{id_}" not in counts]
+        prefix = f"trigger.{self._workflow}."
+        counts: Counter[str] = Counter()
+        for subject, count in (await self._world.brokers.records_by_subject(f"{prefix}>")).items():
+            # Each start is a subject of its own: its resource, and an id.
+            counts[subject.removeprefix(prefix).partition("%2F")[0]] += count
+        several = [id_ for id_, count in counts.items() if count > 1]
+        missing = [id_ for id_ in self.started.values() if not counts[id_]]
         result.require(not several, f"{len(several)} runs were started twice: {several[:3]}")
         result.require(
             not missing, f"{len(missing)} starts were answered and are not in the log: {missing[:3]}"

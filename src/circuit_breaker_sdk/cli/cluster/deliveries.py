@@ -32,10 +32,10 @@ class Deliveries:
         *,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.node = ""
+        self.node: str = ""
         self.by_node: Counter[str] = Counter()
         self.last_node: dict[str, str] = {}
-        self.longest_pause_seconds = 0.0
+        self.longest_pause_seconds: float = 0.0
         self._names = {_port(url): node.name for node, url in zip(nodes, urls, strict=True)}
         self._now = now
         self._last_at: float | None = None

@@ -82,7 +82,7 @@ class Member:
     ) -> None:
         self.kind = kind
         self.name = name
-        self.state = State.KILLED
+        self.state: State = State.KILLED
         self.kills = self.ends = 0
         self._command = command
         self._ready_url = ready_url
