@@ -79,6 +79,18 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert len(started) == 3
 
 
+def test_no_worker_is_started_again_while_all_are_stopped(tmp_path: Path) -> None:
+    with running("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path / "data")) as server:
+        server.wait_for(READY.pattern)
+        started = children(server.process.pid)
+        killed = next(pid for pid, args in started.items() if "--node main-1" in args)
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for("worker 1: ended with status -9")
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+        assert server.out.count("worker 1: ready") == 1
+
+
 def test_a_directory_with_the_log_of_one_process_is_refused(tmp_path: Path) -> None:
     async def made() -> None:
         await (await SqliteEventLog.open(tmp_path)).aclose()

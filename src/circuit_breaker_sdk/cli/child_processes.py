@@ -1,4 +1,4 @@
-"""What a process that this one has started does when this one is killed."""
+"""The end of child processes when their parent is killed."""
 
 from __future__ import annotations
 

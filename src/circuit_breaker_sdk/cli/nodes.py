@@ -53,7 +53,7 @@ class _Health(msgspec.Struct, frozen=True):
 
 
 class _NoHealthError(Exception):
-    """What answers tells no health of this server."""
+    """The peer answers, and not as a health endpoint of this server."""
 
 
 async def nodes(stop: asyncio.Event, url: str, *, token: str | None, as_json: bool) -> int:

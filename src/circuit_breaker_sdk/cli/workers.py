@@ -27,7 +27,7 @@ _BROKER_SECONDS: Final = 10.0
 
 
 class _CannotStart(Exception):
-    """What keeps the workers from starting."""
+    """The workers cannot be started; the text says why."""
 
 
 async def serve_workers(
@@ -82,7 +82,6 @@ class _Workers:
         self._ready: set[str] = set()
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._one_is_ready = asyncio.Event()
-        self._is_stopping = False
 
     async def run(self, stop: Stop) -> int:
         """Start all, keep them alive, stop them."""
@@ -175,8 +174,6 @@ class _Workers:
             else:
                 self._ready.add(name)
             status = await process.wait()
-            if self._is_stopping:
-                return
             if name not in self._ready:
                 if not self._failed.done():
                     self._failed.set_result(status if status > 0 else ExitCode.UNREACHABLE)
@@ -201,23 +198,25 @@ class _Workers:
 
     async def _stop(self, stop: Stop, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Stop the workers, then the broker; at once where the signal has come twice."""
-        self._is_stopping = True
-        number = signal.SIGTERM if stop.is_termination else signal.SIGINT
-        workers = [process for name, process in self._processes.items() if name != "broker"]
-        _send(workers, number)
+        # First who would start them again.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        broker = self._processes.pop("broker", None)
+        workers = list(self._processes.values())
+        _send(workers, signal.SIGTERM if stop.is_termination else signal.SIGINT)
         ended = asyncio.gather(*(process.wait() for process in workers))
         again = asyncio.ensure_future(stop.again.wait())
         await asyncio.wait((ended, again), return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         _send(workers, signal.SIGKILL)
         await ended
-        _send([self._processes[name] for name in ("broker",) if name in self._processes], signal.SIGTERM)
-        for task in tasks:
-            if not self._processes or any(p.returncode is None for p in self._processes.values()):
-                await asyncio.wait((task,), timeout=_BROKER_SECONDS)
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        _send(list(self._processes.values()), signal.SIGKILL)
+        if broker is not None:
+            _send([broker], signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BROKER_SECONDS):
+                    await broker.wait()
+            _send([broker], signal.SIGKILL)
 
 
 def _send(processes: Sequence[asyncio.subprocess.Process], number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""What answers have shown of a server's log, so that another server of the same cluster shows no less."""
+"""The positions in a server's log that answers have shown: another server of the cluster shows no less."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Positions:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """What a request names; empty where no server has said where it is."""
+        """The positions that a request names; empty where no server has said where it is."""
         return tuple(self._seen)
 
     def answered(self, named: tuple[str, ...], position: str | None) -> None:

@@ -107,7 +107,7 @@ class Health:
 
     @property
     def nodes(self) -> list[dict[str, object]] | None:
-        """What is known of the nodes that share the log; ``None`` where this server has it alone."""
+        """The nodes that share the log; ``None`` where this server has it alone."""
         return None if self._membership is None else self._membership.describe()
 
     async def reasons(self) -> list[str]:

@@ -72,7 +72,7 @@ def matches(pattern: str, name: str) -> bool:
 
 @final
 class Guards(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What else must still hold when a record is appended: rules about more than its own subject.
+    """Further conditions of an append: rules about more than its own subject.
 
     A mark is a name and the place in the log where it was last marked. Deleting a rule and naming it in a
     workflow exclude each other in this way: each marks what the other one checks.

@@ -1,4 +1,4 @@
-"""What all nodes of a cluster share: small encrypted entries in a key-value bucket, with a local copy."""
+"""The bucket of a cluster: small encrypted entries that all nodes share, with a local copy."""
 
 from __future__ import annotations
 

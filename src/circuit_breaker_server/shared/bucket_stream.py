@@ -35,7 +35,7 @@ _REMOVED: Final = {"KV-Operation": "DEL", "Nats-TTL": f"{_MARKER_SECONDS}s"}
 
 @final
 class BucketState(msgspec.Struct, frozen=True):
-    """What the leader says of the stream.
+    """The state of the stream, as its leader tells it.
 
     :ivar created: when it was made; another time is another stream.
     :ivar last_revision: of the newest entry that there ever was.

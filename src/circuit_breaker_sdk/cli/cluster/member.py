@@ -23,14 +23,14 @@ _OK: Final = 200
 
 
 class Kind(enum.StrEnum):
-    """What a process is for."""
+    """The role of a process."""
 
     NODE = "node"
     BROKER = "broker"
 
 
 class State(enum.StrEnum):
-    """What a process does now."""
+    """The state of a process."""
 
     KILLED = "killed"
     STARTING = "starting"

@@ -105,7 +105,7 @@ async def cluster_in(directory: Path) -> AsyncIterator[Cluster]:
 
 @final
 class _Plan:
-    """What the processes of one cluster have in common."""
+    """The directory, environment and HTTP session that all processes of a cluster share."""
 
     def __init__(self, directory: Path, http: aiohttp.ClientSession) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""Who lives: heartbeats each second, and a record once a node has missed ten of them.
+"""The membership of nodes: heartbeats each second, and a record once a node has missed ten of them.
 
 A node is declared gone when an observer has seen eleven of its own heartbeats come back, and none of that
 node's in between: ten seconds at least. No clock is looked at. Where the observer's own heartbeats do not

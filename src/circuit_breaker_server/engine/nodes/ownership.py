@@ -1,4 +1,4 @@
-"""Who owns work that goes on by itself: runs, completions, timers.
+"""The owners of work that goes on by itself: runs, completions, timers.
 
 All nodes fold the same records, so all compute the same owner. That decides who begins work and who takes it
 over; that two nodes never both write its records, the expected offsets and the guards of appends see to.
