@@ -26,11 +26,13 @@ class View:
     returns; other records come when the schedule says so.
 
     :ivar pause: awaited before an append is decided, and after it: others get in between.
+    :ivar appended: how many records this engine has written.
     """
 
     def __init__(self, shared: MemoryLog, pause: Callable[[], Awaitable[None]]) -> None:
         self.shared = shared
         self.pause = pause
+        self.appended = 0
         self._seen = 0
         self._tails: list[Callable[[Sequence[Record]], None]] = []
 
@@ -63,6 +65,7 @@ class View:
             await self.pause()
             self.deliver(error.actual)
             raise
+        self.appended += 1
         await self.pause()
         self.deliver(stored.offset)
         return stored
