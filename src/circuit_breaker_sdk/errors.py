@@ -153,6 +153,8 @@ class ConnectionFailed(TransportError, ConnectionError):
     :ivar url: where to, without credentials.
     :ivar close_code: the WebSocket close code, when there was one.
     :ivar not_sent: whether it is certain that nothing was sent: there was no connection.
+    :ivar retry_after: seconds after which the server asks its client to come back, from the reason of its
+        close; ``None`` where it asks for nothing.
     """
 
     retryable: ClassVar[bool] = True
@@ -164,10 +166,12 @@ class ConnectionFailed(TransportError, ConnectionError):
         url: str | None = None,
         close_code: int | None = None,
         not_sent: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         self.message = message
         self.url = url
         self.not_sent = not_sent
+        self.retry_after = retry_after
         self.close_code = close_code
         super().__init__(message)
 

@@ -111,6 +111,14 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
     assert under_test.failed(RateLimitExceeded(7.0)) == 7.0
 
 
+def test_a_server_that_asks_to_come_back_later_is_obeyed_up_to_the_greatest_delay() -> None:
+    policy = ErrorRecoveryPolicy(max_delay=5.0)
+    for asked, delay in ((0.5, 0.5), (99.0, 5.0)):
+        error = ConnectionFailed("the server goes away", close_code=1012, retry_after=asked)
+        assert backoff(Clock(), policy).failed(error) == delay
+        assert backoff(Clock(), policy).failed(error, goes_elsewhere=True) == 0.0
+
+
 def test_a_policy_that_cannot_be_is_refused() -> None:
     for wrong in ({"max_retries": -1}, {"base_delay": 0.0}, {"max_delay": -1.0}, {"backoff_multiplier": 0.5}):
         with pytest.raises(UsageError, match=next(iter(wrong))):

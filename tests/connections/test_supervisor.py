@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise, product
@@ -303,6 +304,35 @@ async def test_after_a_loss_whoever_asks_waits_until_it_stands_and_every_change_
     assert waits[0].retry_in_seconds == 0.0
     assert all(isinstance(change.reason, ConnectionFailed) for change in waits)
     assert all(later.before is earlier.now for earlier, later in pairwise(changes))
+
+
+@pytest.mark.parametrize(("paths", "waited"), [(["/a", "/b"], 0.0), (["/a"], 0.3)])
+async def test_a_server_that_stops_is_left_for_the_next_one_and_one_alone_says_when_to_come_back(
+    paths: list[str], waited: float
+) -> None:
+    opened: list[str] = []
+    changes: list[ConnectionStateChange] = []
+
+    async def script(peer: Peer) -> None:
+        head = await peer.read_head()
+        opened.append(head.split(" ")[1])
+        peer.send(handshake_answer(head))
+        await read_message(peer)
+        peer.send_frame(1, b'{"type":"connection_ack"}')
+        if len(opened) == 1:
+            peer.send_frame(CLOSE, struct.pack("!H", 1012) + b"the server is shutting down; retry-after=0.3")
+        await stay(peer)
+
+    async with serve(script) as port:
+        owner = Supervisor(settings(port), urls=[settings(port, path=path).url for path in paths])
+        first = await owner.connection()
+        await until(lambda: not first.is_usable)
+        owner.on_state(changes.append)
+        await owner.connection()
+        await owner.aclose()
+    assert opened == ["/a", paths[-1]]
+    waits = [change.retry_in_seconds for change in changes if change.now is ConnectionState.RECONNECTING]
+    assert waits == [waited]
 
 
 async def test_nothing_is_tried_any_more_once_nobody_waits_for_it() -> None:

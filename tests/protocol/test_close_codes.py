@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from circuit_breaker_sdk.protocol.close_codes import (
     MAX_REASON_BYTES,
     CloseCode,
+    asked_to_return,
+    asking_to_return,
     close_reason,
     is_retryable,
     is_sendable,
@@ -71,3 +73,25 @@ def test_any_reason_is_valid_utf_8_within_the_limit(text: str) -> None:
     encoded = close_reason(text)
     assert len(encoded) <= MAX_REASON_BYTES
     assert text.encode("utf-8", "replace").decode().startswith(encoded.decode())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 3.7, 86_400.0])
+def test_a_reason_that_asks_to_come_back_is_read_as_it_was_written(seconds: float) -> None:
+    reason = asking_to_return("the server is shutting down", seconds)
+    assert close_reason(reason).decode() == reason
+    assert asked_to_return(reason) == seconds
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["", "bye", "retry-after=", "retry-after=-1", "retry-after=x", "retry-after=1e9", "retry-after=9999999",
+     "noretry-after=1", "retry-after=1.2.3", "Retry-After: 5"],
+)  # fmt: skip
+def test_a_reason_that_asks_for_nothing_that_can_be_read_asks_for_nothing(reason: str) -> None:
+    assert asked_to_return(reason) is None
+
+
+@given(st.text(max_size=200))
+def test_any_reason_can_be_read(reason: str) -> None:
+    asked = asked_to_return(reason)
+    assert asked is None or 0 <= asked < 1_000_000

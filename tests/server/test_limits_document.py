@@ -41,6 +41,8 @@ NO_BOUNDS: Final = frozenset(
         "slow_append_seconds",
         "slow_operation_seconds",
         "slow_loop_seconds",
+        # when clients are asked to come back
+        "retry_after_seconds",
         # how many brokers keep a record
         "cluster.replicas",
         # how long a timer sleeps before it looks at the clock again

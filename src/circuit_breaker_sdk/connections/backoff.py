@@ -10,13 +10,12 @@ from typing import final
 
 from circuit_breaker_sdk.config import ErrorRecoveryPolicy
 from circuit_breaker_sdk.errors import ConnectionFailed, RateLimitExceeded, TransportError
-from circuit_breaker_sdk.protocol.close_codes import CloseCode
+from circuit_breaker_sdk.protocol.close_codes import GOES_AWAY
 
 __all__ = ["Backoff"]
 
 _STABLE_SECONDS = 5.0
 _CLEAN_SECONDS = 1.0
-_GOES_AWAY = frozenset((CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART))
 _AT_ONCE, _AT_ONCE_SECONDS = 3, 10.0
 
 
@@ -29,6 +28,8 @@ class Backoff:
     1012). One that is made and lost at once, over and over, is no success. At most 3 attempts in 10 s
     are made without a delay, whatever happens. No delay is longer than the row has lasted (or the base delay,
     if that is more), so a server that was away for a second is found again a second later at the latest.
+    Only what the server itself asks for is longer: ``Retry-After`` of HTTP 429, and ``retry-after=SECONDS``
+    in the reason of a close, up to ``max_delay``.
 
     Example::
 
@@ -67,8 +68,12 @@ class Backoff:
         lived = self._connected_at is not None and self._clock() - self._connected_at >= _STABLE_SECONDS
         return self._was_proven or lived
 
-    def failed(self, error: TransportError) -> float | None:
-        """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up."""
+    def failed(self, error: TransportError, *, goes_elsewhere: bool = False) -> float | None:
+        """Note what was lost or could not be made; return the seconds to wait, ``None`` to give up.
+
+        :param goes_elsewhere: whether another server is tried next, so that it does not matter when this one
+            asks its clients to come back.
+        """
         policy, now = self._policy, self._clock()
         if self.is_proven or self._was_closed_well(error):
             self._failures = 0
@@ -81,13 +86,15 @@ class Backoff:
         delay = self._delay(now)
         if isinstance(error, RateLimitExceeded) and error.retry_after is not None:
             delay = max(delay, error.retry_after)
+        elif isinstance(error, ConnectionFailed) and error.retry_after is not None and not goes_elsewhere:
+            delay = max(delay, min(error.retry_after, policy.max_delay))
         return delay
 
     def _was_closed_well(self, error: TransportError) -> bool:
         """Tell whether a server that worked has said that it goes away: it is expected back."""
         if self._connected_at is None or self._clock() - self._connected_at < _CLEAN_SECONDS:
             return False
-        return isinstance(error, ConnectionFailed) and error.close_code in _GOES_AWAY
+        return isinstance(error, ConnectionFailed) and error.close_code in GOES_AWAY
 
     def _delay(self, now: float) -> float:
         policy, growths = self._policy, self._failures - 2

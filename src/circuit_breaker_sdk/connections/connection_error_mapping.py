@@ -8,7 +8,7 @@ from circuit_breaker_sdk.errors import (
     ProtocolError,
     TransportError,
 )
-from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_retryable
+from circuit_breaker_sdk.protocol.close_codes import CloseCode, asked_to_return, is_retryable
 
 __all__ = ["REFUSES_AN_OPERATION", "broken_error", "close_error"]
 
@@ -31,7 +31,10 @@ def close_error(url: str, code: int, reason: str) -> TransportError:
         )
     if is_retryable(code):
         return ConnectionFailed(
-            f"the connection was closed: {reason or 'no reason given'}", url=url, close_code=code
+            f"the connection was closed: {reason or 'no reason given'}",
+            url=url,
+            close_code=code,
+            retry_after=asked_to_return(reason),
         )
     advice = ""
     if code == CloseCode.MESSAGE_TOO_BIG:

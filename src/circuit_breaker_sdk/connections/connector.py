@@ -35,6 +35,7 @@ from circuit_breaker_sdk.errors import (
 )
 from circuit_breaker_sdk.loop_affinity import LoopAffinity
 from circuit_breaker_sdk.observability import ConnectionCounters, log
+from circuit_breaker_sdk.protocol.close_codes import GOES_AWAY
 from circuit_breaker_sdk.urls import redacted
 
 __all__ = ["Supervisor"]
@@ -305,7 +306,7 @@ class Supervisor:
         if isinstance(loss, AuthenticationFailed) and self._tokens.can_refresh:
             # What the server refuses is the token, and another one is on its way; but never in a hot loop.
             loss = ConnectionFailed(loss.message)
-        return self._backoff.failed(loss)
+        return self._backoff.failed(loss, goes_elsewhere=len(self._endpoints) > 1)
 
     async def _replace(self) -> None:
         old = self._connection
@@ -349,7 +350,7 @@ class Supervisor:
         self._closing.discard(connection)
         if self._connection is connection:
             self._drop(error)
-            if connection.was_silent:
+            if connection.was_silent or _goes_away(error):
                 self._endpoints.move_on()
 
     def _drop(self, error: TransportError | None) -> None:
@@ -385,6 +386,10 @@ class Supervisor:
                 listener(change)
             except CALLBACK_ERRORS as error:
                 log(logging.ERROR, "a listener of the connection's state raised", error=error)
+
+
+def _goes_away(error: TransportError) -> bool:
+    return isinstance(error, ConnectionFailed) and error.close_code in GOES_AWAY
 
 
 def _wake(waiters: Iterable[asyncio.Future[None]], opening: asyncio.Task[Connection]) -> None:

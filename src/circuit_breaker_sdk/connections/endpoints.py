@@ -53,6 +53,9 @@ class Endpoints:
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._all)
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     @property
     def current(self) -> Endpoint:
         """The one that served last; at first the first."""
@@ -68,7 +71,7 @@ class Endpoints:
         return min(endpoint.breaker.wait_seconds() for endpoint in self._all)
 
     def move_on(self) -> None:
-        """Try the next one first: the one that served last is silent, and to connect to it takes its time."""
+        """Try the next one first: the one that served last is silent, or has said that it stops."""
         self._first = (self._first + 1) % len(self._all)
 
     def serves(self, endpoint: Endpoint) -> None:

@@ -7,9 +7,19 @@ The registered codes are those of RFC 6455, section 7.4; the 44xx and 45xx ones 
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final
 
-__all__ = ["MAX_REASON_BYTES", "CloseCode", "close_reason", "is_retryable", "is_sendable"]
+__all__ = [
+    "GOES_AWAY",
+    "MAX_REASON_BYTES",
+    "CloseCode",
+    "asked_to_return",
+    "asking_to_return",
+    "close_reason",
+    "is_retryable",
+    "is_sendable",
+]
 
 MAX_REASON_BYTES: Final = 123
 """A close frame carries at most 125 bytes (RFC 6455, section 5.5); two of them are the code."""
@@ -57,6 +67,11 @@ _RETRYABLE: Final = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014})
 # because only a caller that holds a fresh token may try again.
 _FATAL: Final = frozenset({3000, 3003, 4004, 4005, 4400, 4401, 4403, 4406, 4409, 4429})
 
+GOES_AWAY: Final = frozenset({CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART})
+"""A server says that it stops: it, or another one, is expected to serve soon."""
+
+_RETRY_AFTER: Final = re.compile(r"\bretry-after=([0-9]{1,6}(?:\.[0-9]{1,3})?)(?![\w.])")
+
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
 
 
@@ -72,6 +87,17 @@ def is_retryable(code: int) -> bool:
 def is_sendable(code: int) -> bool:
     """Tell whether a close frame may carry this code (RFC 6455, section 7.4)."""
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in _NEVER_SENT)
+
+
+def asking_to_return(text: str, seconds: float) -> str:
+    """Return a close reason that asks the client to come back after some seconds, and not before."""
+    return f"{text}; retry-after={seconds:.1f}"
+
+
+def asked_to_return(reason: str) -> float | None:
+    """Return the seconds after which a close reason asks to come back, ``None`` where it asks for nothing."""
+    found = _RETRY_AFTER.search(reason)
+    return None if found is None else float(found[1])
 
 
 def close_reason(text: str) -> bytes:

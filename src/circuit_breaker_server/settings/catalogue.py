@@ -82,6 +82,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
             "advance_seconds",
             "close_seconds",
             "drain_seconds",
+            "retry_after_seconds",
             "shutdown_seconds",
             "idempotency_seconds",
             "provider_seconds",

@@ -95,6 +95,9 @@ class ServerSettings:
     :ivar close_seconds: the closing handshake; after it the socket is aborted.
     :ivar shutdown_seconds: requests and sockets under way when the server stops.
     :ivar drain_seconds: over which a draining server spreads the closing of its connections, at most.
+    :ivar retry_after_seconds: over which clients are asked to come back when the server stops: each WebSocket
+        is told a part of it, drawn at random, as ``retry-after=SECONDS`` in the reason of its close. ``None``
+        tells them nothing, and they come back at once.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
     :ivar keep_seconds: records of the log older than this go, by the server's clock; ``None`` keeps them.
@@ -211,6 +214,7 @@ class ServerSettings:
     close_seconds: float = 2.0
     shutdown_seconds: float = 5.0
     drain_seconds: float = 5.0
+    retry_after_seconds: float | None = None
     advance_seconds: float = 30.0
     begin_seconds: float = 60.0
     keep_seconds: float | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import final
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_sdk.protocol.close_codes import CloseCode
+from circuit_breaker_sdk.protocol.close_codes import CloseCode, asking_to_return
 from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
@@ -239,7 +240,11 @@ class Session:
 
     def shut_down(self) -> None:
         """Close with 1012, after what was written so far; no ``complete`` is sent."""
-        self._protocol.send_close(CloseCode.SERVICE_RESTART, "the server is shutting down")
+        reason, seconds = "the server is shutting down", self._services.settings.retry_after_seconds
+        if seconds is not None:
+            # Each is told another moment, so that they do not all come at once.
+            reason = asking_to_return(reason, random.uniform(0, seconds))  # noqa: S311 (no secret)
+        self._protocol.send_close(CloseCode.SERVICE_RESTART, reason)
         self._send()
 
     def refuse_subprotocol(self) -> None:

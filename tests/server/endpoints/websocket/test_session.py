@@ -10,6 +10,7 @@ from typing import Any, Final
 import graphql
 import pytest
 
+from circuit_breaker_sdk.protocol.close_codes import asked_to_return
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server import logs
 from circuit_breaker_server.config import RateSettings
@@ -504,6 +505,22 @@ async def test_shutting_down_writes_what_is_due_then_closes_with_1012_and_comple
         assert await client.close_code() == 1012
         await client.leave()
         await closing
+
+
+async def test_clients_are_asked_to_come_back_at_different_moments_where_the_settings_say_so() -> None:
+    asked = []
+    async with staged(retry_after_seconds=100.0) as stage:
+        clients = [await stage.open() for _ in range(5)]
+        closing = asyncio.create_task(stage.sessions.aclose())
+        for client in clients:
+            code, reason = await client.closed()
+            assert code == 1012
+            assert reason.startswith("the server is shutting down; retry-after=")
+            asked.append(asked_to_return(reason))
+            await client.leave()
+        await closing
+    assert all(seconds is not None and 0 <= seconds <= 100 for seconds in asked)
+    assert len(set(asked)) > 1
 
 
 async def test_shutting_down_waits_no_longer_than_it_may_for_a_peer_that_is_silent() -> None:
