@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from typing import Final, TypeAlias, final
+from typing import Final, Protocol, TypeAlias, final
 
 from circuit_breaker_server.log.event_log import NewRecord, Record
 
-__all__ = ["AppendQueue", "WaitingAppend"]
+__all__ = ["Answer", "AppendQueue", "WaitingAppend"]
 
 _MAX_GROUP_BYTES: Final = 16 * 1024 * 1024
 
-WaitingAppend: TypeAlias = "tuple[NewRecord, asyncio.Future[Record]]"
-"""A record, and the future of its append."""
+
+class Answer(Protocol):
+    """What is given the outcome of an append: a future, or as one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits for the outcome any more."""
+        ...
+
+    def set_result(self, result: Record, /) -> None:
+        """Take the record that was appended."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the reason why it was not."""
+        ...
+
+
+WaitingAppend: TypeAlias = "tuple[NewRecord, Answer]"
+"""A record, and what is given the outcome of its append."""
 
 
 @final
@@ -34,7 +50,7 @@ class AppendQueue:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def put(self, record: NewRecord, answer: asyncio.Future[Record]) -> None:
+    def put(self, record: NewRecord, answer: Answer) -> None:
         """Append a record behind the others."""
         self._waiting.append((record, answer))
 

@@ -12,41 +12,35 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar, final
 
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.log.append_queue import AppendQueue, WaitingAppend
+from circuit_breaker_server.log.append_queue import Answer, AppendQueue, WaitingAppend
 from circuit_breaker_server.log.database import connect, open_database, open_error
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
     LogClosedError,
     LogError,
-    LogPage,
     LogWriteError,
     NewRecord,
     Record,
-    Snapshot,
     SnapshotEntry,
     validate,
 )
+from circuit_breaker_server.log.file_log import FileLog
 from circuit_breaker_server.log.heartbeats import Heartbeats
-from circuit_breaker_server.log.reader import Reader, Selector
+from circuit_breaker_server.log.reader import Reader
 from circuit_breaker_server.log.writer import Writer
 from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["SqliteEventLog"]
 
 _MAX_IN_FLIGHT = 1024
-# A read by wildcard walks over all records: in windows of this many offsets, so that other reads get through.
-_WINDOW_OFFSETS = 50_000
-_SCAN_MIN, _SCAN_MAX = 64, 4096
-_SCAN_BYTES = 4 * 1024 * 1024
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -85,7 +79,7 @@ class _Files:
 
 
 @final
-class SqliteEventLog:
+class SqliteEventLog(FileLog):
     """An :class:`~circuit_breaker_server.log.event_log.EventLog` in ``events.db`` of a directory.
 
     Durable means: in SQLite's write-ahead file, synced (``synchronous=FULL``). At most 1,024 appends are in
@@ -103,16 +97,15 @@ class SqliteEventLog:
         self, files: _Files, writing: ThreadPoolExecutor, *, instruments: Instruments | None = None
     ) -> None:
         """Serve from open files; use :meth:`open`."""
-        self._loop = asyncio.get_running_loop()
+        super().__init__(files.reader, last_offset=files.writer.last_offset)
         self._files = files
         self._writer = files.writer
-        self._reader = files.reader
         self._writing = writing
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="event-log-reader")
-        self._last_offset = files.writer.last_offset
-        self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._waiting = AppendQueue()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._group_is_due = False
         self._append_failed = False
         self._instruments = instruments or Instruments()
@@ -150,11 +143,6 @@ class SqliteEventLog:
         return self._writer.first_offset
 
     @property
-    def last_offset(self) -> int:
-        """See the port."""
-        return self._last_offset
-
-    @property
     def append_failed(self) -> bool:
         """Whether the last group of appends could not be made durable, and nothing was written since."""
         return self._append_failed
@@ -185,11 +173,20 @@ class SqliteEventLog:
         """See the port."""
         validate(record)
         self._refuse_if_closed()
-        await self._slots.acquire()
-        answer: asyncio.Future[Record] = self._loop.create_future()
+        async with self._slots:
+            answer: asyncio.Future[Record] = self._loop.create_future()
+            self.begin_append(record, answer)
+            return await answer
+
+    def begin_append(self, record: NewRecord, answer: Answer) -> None:
+        """Append one record as :meth:`append` does, without waiting: ``answer`` is given the outcome.
+
+        The record is one that :func:`validate` has passed, and the caller bounds how many it begins.
+        """
+        self._in_flight += 1
+        self._idle.clear()
         self._waiting.put(record, answer)
         self._schedule_group()
-        return await answer
 
     def _schedule_group(self) -> None:
         if not self._group_is_due:
@@ -223,8 +220,9 @@ class SqliteEventLog:
     ) -> None:
         counts = self._instruments
         counts.appended(seconds, len(group))
-        for _ in group:
-            self._slots.release()
+        self._in_flight -= len(group)
+        if not self._in_flight:
+            self._idle.set()
         if self._waiting:
             self._schedule_group()
         self._append_failed = isinstance(outcomes, Exception)
@@ -244,98 +242,9 @@ class SqliteEventLog:
         for (_, answer), outcome in zip(group, outcomes, strict=True):
             _settle(answer, outcome)
 
-    def _call_tails(self, records: Sequence[Record]) -> None:
-        for tail in tuple(self._tails):
-            try:
-                tail(records)
-            except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends
-                self._loop.call_exception_handler(
-                    {"message": "a tail of the event log raised", "exception": error}
-                )
-
-    async def read(
-        self,
-        *,
-        after: int,
-        subjects: Sequence[str] = (">",),
-        limit: int = 1000,
-    ) -> list[Record]:
-        """See the port."""
-        self._refuse_if_closed()
-        selector = Selector(subjects)
-        last, found = self._last_offset, list[Record]()
-        while after < last and len(found) < limit:
-            (records, after), _ = await self._batch(selector, after=after, limit=limit - len(found))
-            found += records
-        return found
-
-    async def read_page(
-        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
-    ) -> LogPage:
-        """See the port."""
-        self._refuse_if_closed()
-        if after >= self._last_offset:
-            return LogPage((), after)
-        page, _ = await self._batch(Selector(subjects), after=after, limit=limit, max_bytes=max_bytes)
-        return page
-
-    async def _batch(
-        self, selector: Selector, *, after: int, limit: int, max_bytes: int | None = None
-    ) -> tuple[LogPage, int]:
-        last = self._last_offset
-        direct = selector.takes_all or selector.is_indexed
-        upto = last if direct else min(last, max(after, self.first_offset - 1) + _WINDOW_OFFSETS)
-        return await self._read(
-            self._reader.batch, selector, after=after, upto=upto, limit=limit, max_bytes=max_bytes
-        )
-
-    async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
-        """See the port."""
-        self._refuse_if_closed()
-        last = self._last_offset if upto is None else min(upto, self._last_offset)
-        everything, limit = Selector((">",)), _SCAN_MIN
-        while after < last:
-            (records, after), size = await self._read(
-                self._reader.batch, everything, after=after, upto=last, limit=limit
-            )
-            for record in records:
-                yield record
-            limit = max(_SCAN_MIN, limit // 2) if size > _SCAN_BYTES else min(_SCAN_MAX, limit * 2)
-
     async def reaches(self, offset: int) -> bool:
         """See the port."""
         return offset <= self._last_offset
-
-    async def check(self, offset: int) -> str | None:
-        """See the port."""
-        self._refuse_if_closed()
-        if offset > self._last_offset:
-            return None
-        return await self._read(self._reader.check, offset)
-
-    async def last_removed(self) -> Record | None:
-        """See the port."""
-        return await self._read(self._reader.last_removed)
-
-    async def size_bytes(self, *, after: int, upto: int) -> int:
-        """See the port. It goes in windows, so that other reads get through."""
-        upto, size = min(upto, self._last_offset), 0
-        after = max(after, self.first_offset - 1)
-        while after < upto:
-            end = min(upto, after + _WINDOW_OFFSETS)
-            size += await self._read(self._reader.size_bytes, after=after, upto=end)
-            after = end
-        return size
-
-    def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
-        """See the port."""
-        self._tails.append(callback)
-
-        def end() -> None:
-            with contextlib.suppress(ValueError):
-                self._tails.remove(callback)
-
-        return end
 
     async def trim(self, before: int) -> int:
         """See the port. It goes in steps: cancelled half-way, the records of the steps done are gone."""
@@ -352,10 +261,6 @@ class SqliteEventLog:
         await self._write(self._writer.save_snapshot, offset, changed)
         self._instruments.slow.snapshot(time.perf_counter() - began, entries=len(changed), offset=offset)
 
-    async def load_snapshot(self) -> Snapshot:
-        """See the port."""
-        return await self._read(self._reader.snapshot)
-
     async def aclose(self) -> None:
         """See the port."""
         if self._closing is None:
@@ -363,12 +268,12 @@ class SqliteEventLog:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        # Slots are given in order: with all of them here, every append before this has been answered.
+        # Slots are given in order: with all of them here, every append before this has begun.
         for _ in range(_MAX_IN_FLIGHT):
             await self._slots.acquire()
-        await self._loop.run_in_executor(self._reading, self._reader.close)
+        await self._idle.wait()
+        await self._close_reader()
         await self._loop.run_in_executor(self._writing, self._files.close)
-        self._reading.shutdown()
         self._writing.shutdown()
 
     def _refuse_if_closed(self) -> None:
@@ -379,12 +284,8 @@ class SqliteEventLog:
         self._refuse_if_closed()
         return await self._loop.run_in_executor(self._writing, partial(function, *args, **kwargs))
 
-    async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._refuse_if_closed()
-        return await self._loop.run_in_executor(self._reading, partial(function, *args, **kwargs))
 
-
-def _settle(answer: asyncio.Future[Record], outcome: Record | BaseException) -> None:
+def _settle(answer: Answer, outcome: Record | BaseException) -> None:
     if answer.done():  # its caller was cancelled
         return
     if isinstance(outcome, BaseException):

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.log import append_queue
+from circuit_breaker_server.log import file_log as file_log_module
 from circuit_breaker_server.log import sqlite as sqlite_module
 from circuit_breaker_server.log.database import open_database, subject_key
 from circuit_breaker_server.log.event_log import (
@@ -304,9 +305,9 @@ async def test_reading_in_small_steps_finds_the_same(tmp_path: Path, monkeypatch
         names = [f"resource.w{i % 3}.r{i % 7}" for i in range(100)]
         records = [await log.append(new(name)) for name in names]
         for window in (1, 3, 1000):
-            monkeypatch.setattr(sqlite_module, "_WINDOW_OFFSETS", window)
-            monkeypatch.setattr(sqlite_module, "_SCAN_MIN", window)
-            monkeypatch.setattr(sqlite_module, "_SCAN_MAX", 2 * window)
+            monkeypatch.setattr(file_log_module, "_WINDOW_OFFSETS", window)
+            monkeypatch.setattr(file_log_module, "_SCAN_MIN", window)
+            monkeypatch.setattr(file_log_module, "_SCAN_MAX", 2 * window)
             wanted = [record for record in records if record.subject.startswith("resource.w1.")]
             assert await log.read(after=0, subjects=("resource.w1.*",)) == wanted
             assert (
@@ -319,7 +320,7 @@ async def test_reading_in_small_steps_finds_the_same(tmp_path: Path, monkeypatch
 async def test_a_scan_takes_fewer_records_at_a_time_when_they_are_big(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_module, "_SCAN_BYTES", 10_000)
+    monkeypatch.setattr(file_log_module, "_SCAN_BYTES", 10_000)
     async with opened(tmp_path) as log:
         await asyncio.gather(*(log.append(new(data=b"x" * 100)) for _ in range(1000)))
         await asyncio.gather(*(log.append(new(data=b"x" * 5000)) for _ in range(500)))

@@ -1,0 +1,150 @@
+"""What the logs over an SQLite file share: reads on a thread of their own, and the tails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from circuit_breaker_server.log.event_log import LogPage, Record, Snapshot
+from circuit_breaker_server.log.reader import Reader, Selector
+
+__all__ = ["FileLog"]
+
+# A read by wildcard walks over all records: in windows of this many offsets, so that other reads get through.
+_WINDOW_OFFSETS = 50_000
+_SCAN_MIN, _SCAN_MAX = 64, 4096
+_SCAN_BYTES = 4 * 1024 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FileLog(ABC):
+    """The half of an event log that reads. The other half decides how records get into the file."""
+
+    def __init__(self, reader: Reader, *, last_offset: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="event-log-reader")
+        self._last_offset = last_offset
+        self._tails: list[Callable[[Sequence[Record]], None]] = []
+
+    @property
+    @abstractmethod
+    def first_offset(self) -> int:
+        """See the port."""
+
+    @property
+    def last_offset(self) -> int:
+        """See the port."""
+        return self._last_offset
+
+    @abstractmethod
+    def _refuse_if_closed(self) -> None:
+        """Raise :class:`LogClosedError` if the log is closed."""
+
+    async def read(
+        self,
+        *,
+        after: int,
+        subjects: Sequence[str] = (">",),
+        limit: int = 1000,
+    ) -> list[Record]:
+        """See the port."""
+        self._refuse_if_closed()
+        selector = Selector(subjects)
+        last, found = self._last_offset, list[Record]()
+        while after < last and len(found) < limit:
+            (records, after), _ = await self._batch(selector, after=after, limit=limit - len(found))
+            found += records
+        return found
+
+    async def read_page(
+        self, *, after: int, subjects: Sequence[str] = (">",), limit: int, max_bytes: int
+    ) -> LogPage:
+        """See the port."""
+        self._refuse_if_closed()
+        if after >= self._last_offset:
+            return LogPage((), after)
+        page, _ = await self._batch(Selector(subjects), after=after, limit=limit, max_bytes=max_bytes)
+        return page
+
+    async def _batch(
+        self, selector: Selector, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> tuple[LogPage, int]:
+        last = self._last_offset
+        direct = selector.takes_all or selector.is_indexed
+        upto = last if direct else min(last, max(after, self.first_offset - 1) + _WINDOW_OFFSETS)
+        return await self._read(
+            self._reader.batch, selector, after=after, upto=upto, limit=limit, max_bytes=max_bytes
+        )
+
+    async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+        """See the port."""
+        self._refuse_if_closed()
+        last = self._last_offset if upto is None else min(upto, self._last_offset)
+        everything, limit = Selector((">",)), _SCAN_MIN
+        while after < last:
+            (records, after), size = await self._read(
+                self._reader.batch, everything, after=after, upto=last, limit=limit
+            )
+            for record in records:
+                yield record
+            limit = max(_SCAN_MIN, limit // 2) if size > _SCAN_BYTES else min(_SCAN_MAX, limit * 2)
+
+    async def check(self, offset: int) -> str | None:
+        """See the port."""
+        self._refuse_if_closed()
+        if offset > self._last_offset:
+            return None
+        return await self._read(self._reader.check, offset)
+
+    async def last_removed(self) -> Record | None:
+        """See the port."""
+        return await self._read(self._reader.last_removed)
+
+    async def size_bytes(self, *, after: int, upto: int) -> int:
+        """See the port. It goes in windows, so that other reads get through."""
+        upto, size = min(upto, self._last_offset), 0
+        after = max(after, self.first_offset - 1)
+        while after < upto:
+            end = min(upto, after + _WINDOW_OFFSETS)
+            size += await self._read(self._reader.size_bytes, after=after, upto=end)
+            after = end
+        return size
+
+    async def load_snapshot(self) -> Snapshot:
+        """See the port."""
+        return await self._read(self._reader.snapshot)
+
+    def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
+        """See the port."""
+        self._tails.append(callback)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                self._tails.remove(callback)
+
+        return end
+
+    def _call_tails(self, records: Sequence[Record]) -> None:
+        for tail in tuple(self._tails):
+            try:
+                tail(records)
+            except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends
+                self._loop.call_exception_handler(
+                    {"message": "a tail of the event log raised", "exception": error}
+                )
+
+    async def _close_reader(self) -> None:
+        await self._loop.run_in_executor(self._reading, self._reader.close)
+        self._reading.shutdown()
+
+    async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._refuse_if_closed()
+        return await self._loop.run_in_executor(self._reading, partial(function, *args, **kwargs))
