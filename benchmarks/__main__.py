@@ -24,6 +24,7 @@ from benchmarks.scaling import scaling
 from benchmarks.securing import securing
 from benchmarks.sending import channels, fan_out
 from benchmarks.table import markdown, summary, text
+from benchmarks.workers import workers
 
 __all__ = ["BENCHMARKS"]
 
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "memory": memory,
     "appends": appends,
     "mutations": mutating,
+    "workers": workers,
     "brokers": brokers,
     "scaling": scaling,
     "security": securing,

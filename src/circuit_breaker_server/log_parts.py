@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.engine.engine import Engine
@@ -13,6 +15,7 @@ from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
+from circuit_breaker_server.log.shared_file.worker_log import WorkerLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
@@ -24,10 +27,24 @@ __all__ = ["open_log", "start_retention"]
 async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments: Instruments) -> ServingLog:
     """Open the event log: on NATS JetStream where the settings name brokers, else in the data directory.
 
+    A worker's is written by another process.
+
     :raises LogError: it cannot be used; the text says why.
     :raises ServerStartError: the settings name brokers, and the extra ``cluster`` is missing.
     """
     cluster = settings.cluster
+    if cluster.log_socket is not None:
+        _lock(parts, settings.own_dir)
+        try:
+            connected = socket.socket(fileno=cluster.log_socket)
+        except OSError as error:
+            raise ServerStartError(
+                f"cluster.log_socket: {cluster.log_socket} is no open socket ({error.strerror}); "
+                "`serve --workers` sets it, nobody else"
+            ) from error
+        shared = await WorkerLog.open(settings.data_dir, connected, instruments=instruments)
+        parts.push_async_callback(shared.aclose)
+        return shared
     if not cluster.urls:
         in_file = await SqliteEventLog.open(settings.data_dir, instruments=instruments)
         parts.push_async_callback(in_file.aclose)
@@ -43,12 +60,8 @@ async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments:
             f"the event log on NATS needs the package {error.name}: "
             "pip install 'circuit-breaker-sdk[server,cluster]'"
         ) from error
-    try:
-        make_private_directory(settings.data_dir)
-    except OSError as error:
-        raise LogError(f"{settings.data_dir}: cannot be made a data directory ({error.strerror})") from error
     # The directory still holds the keys, the secrets and the audit log, which have one writer.
-    parts.callback(DirectoryLock(settings.data_dir).release)
+    _lock(parts, settings.data_dir)
     log = await JetStreamEventLog.open(
         ",".join(cluster.urls),
         name=cluster.stream,
@@ -61,6 +74,14 @@ async def open_log(parts: AsyncExitStack, settings: ServerSettings, instruments:
     )
     parts.push_async_callback(log.aclose)
     return log
+
+
+def _lock(parts: AsyncExitStack, directory: Path) -> None:
+    try:
+        make_private_directory(directory)
+    except OSError as error:
+        raise LogError(f"{directory}: cannot be made a data directory ({error.strerror})") from error
+    parts.callback(DirectoryLock(directory).release)
 
 
 def start_retention(

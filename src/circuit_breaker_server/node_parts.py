@@ -16,7 +16,7 @@ __all__ = ["node_name", "require_shared_keys", "start_membership"]
 
 def node_name(settings: ServerSettings) -> str:
     """Return the name of this node; empty for a server that has its log alone."""
-    return settings.cluster.node if settings.cluster.urls else ""
+    return settings.cluster.node if settings.cluster.is_shared else ""
 
 
 def require_shared_keys(engine: Engine, settings: ServerSettings) -> None:
@@ -25,7 +25,7 @@ def require_shared_keys(engine: Engine, settings: ServerSettings) -> None:
     :raises ServerStartError: other nodes live, and there is no cluster key.
     """
     others = sorted(engine.nodes.others())
-    if others and settings.cluster.key_file is None:
+    if others and settings.cluster.urls and settings.cluster.key_file is None:
         raise ServerStartError(
             f"node {engine.nodes.me.name} shares the event log with {', '.join(others)}, and has no cluster "
             "key: it could not read their cursors and secrets. Give all of them the same "

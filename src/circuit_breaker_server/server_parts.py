@@ -148,7 +148,8 @@ async def open_secrets(
         from circuit_breaker_server.shared.moving import move_secrets  # noqa: PLC0415 (see the line above)
 
         return await move_secrets(settings.data_dir, bucket, key)
-    return await SecretStore.open(settings.data_dir, cluster_key=key)
+    is_shared = settings.cluster.log_socket is not None
+    return await SecretStore.open(settings.data_dir, cluster_key=key, is_shared=is_shared)
 
 
 async def open_policy(
@@ -176,7 +177,10 @@ async def open_audit_log(
     """Open the audit log; ``None`` where the settings want none."""
     if not (settings.audit or (settings.audit is None and not is_open)):
         return None
-    paths = AuditPaths.of(settings.data_dir, key=settings.audit_key_file, anchor=settings.audit_anchor_file)
+    anchor = settings.audit_anchor_file
+    if anchor is not None and settings.cluster.log_socket is not None:
+        anchor = anchor.with_name(f"{anchor.name}.{settings.cluster.node}")
+    paths = AuditPaths.of(settings.own_dir, key=settings.audit_key_file, anchor=anchor)
     rotation = Rotation(
         max_bytes=settings.audit_rotate_bytes,
         max_seconds=settings.audit_rotate_seconds,

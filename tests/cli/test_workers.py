@@ -12,7 +12,6 @@ import pytest
 from circuit_breaker_sdk import Client, OfflineQueue
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.events import ActivityInput, StateInput
-from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.cli.process import READY, complain, running
 
 _COUNT = 120
@@ -57,7 +56,6 @@ def test_workers_share_a_port_and_their_deaths_are_missed_by_nobody(tmp_path: Pa
         url = server.wait_for(READY.pattern)
         started = children(server.process.pid)
         assert sum("--node main-" in args for args in started.values()) == 2
-        assert sum("nats-server" in args for args in started.values()) == 1
         workers = [pid for pid, args in started.items() if "--node main-" in args]
         made, heard = asyncio.run(use(url, workers))
         assert heard == made
@@ -76,7 +74,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         started = children(server.process.pid)
         server.signal(signal.SIGKILL)
         server.end()  # the end of their output: they have ended as well
-        assert len(started) == 3
+        assert len(started) == 2
 
 
 def test_no_worker_is_started_again_while_all_are_stopped(tmp_path: Path) -> None:
@@ -91,14 +89,31 @@ def test_no_worker_is_started_again_while_all_are_stopped(tmp_path: Path) -> Non
         assert server.out.count("worker 1: ready") == 1
 
 
-def test_a_directory_with_the_log_of_one_process_is_refused(tmp_path: Path) -> None:
-    async def made() -> None:
-        await (await SqliteEventLog.open(tmp_path)).aclose()
+def test_workers_and_one_process_serve_the_same_directory_in_turn(tmp_path: Path) -> None:
+    made: list[str] = []
+    for options in ((), ("--workers", "2"), ()):
+        with running("serve", *options, "--port", "0", "--data", str(tmp_path)) as server:
+            url = server.wait_for(READY.pattern)
+            made += asyncio.run(use(url, []))[0]
+            assert asyncio.run(workflow_names(url)) == ["w"] * (len(made) // _COUNT)
+            server.signal(signal.SIGTERM)
+            assert server.end() == 0
 
-    asyncio.run(made())
-    status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path))
-    assert status == ExitCode.USAGE
-    assert "holds the event log of one process" in line
+
+async def workflow_names(url: str) -> list[str]:
+    async with Client(url) as client:
+        answer = await client.execute("{ workflows { name } }")
+        return [each["name"] for each in answer["workflows"]]
+
+
+def test_a_directory_that_another_process_serves_is_refused(tmp_path: Path) -> None:
+    with running("serve", "--port", "0", "--data", str(tmp_path)) as server:
+        server.wait_for(READY.pattern)
+        status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path))
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+    assert status == ExitCode.UNREACHABLE
+    assert str(tmp_path) in line
 
 
 @pytest.mark.parametrize(

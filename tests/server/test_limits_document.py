@@ -41,6 +41,8 @@ NO_BOUNDS: Final = frozenset(
         "slow_append_seconds",
         "slow_operation_seconds",
         "slow_loop_seconds",
+        # a number of the system
+        "cluster.log_socket",
         # when clients are asked to come back
         "retry_after_seconds",
         # how many brokers keep a record

@@ -103,8 +103,8 @@ def serve(
         typer.Option(
             min=1,
             metavar="N",
-            help="Run N processes on the port, over a broker of their own in the data directory (or over "
-            "that of --log). Needs the extra cluster.",
+            help="Run N processes on the port, over the one SQLite log of the data directory (or over the "
+            "brokers of --log).",
         ),
     ] = 1,
     canary: Annotated[

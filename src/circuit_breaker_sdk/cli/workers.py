@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, final
 
 from circuit_breaker_sdk.cli.child_processes import end_with_parent
-from circuit_breaker_sdk.cli.embedded_broker import BrokerMissingError, EmbeddedBroker
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import Stop, print_error, print_marker
-from circuit_breaker_server import ServerSettings
+from circuit_breaker_server import ServerSettings, logs
+from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.log.shared_file.log_server import LogServer
+from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.settings.sources import Configuration, SettingsError
 
 __all__ = ["serve_workers"]
 
 _AGAIN_SECONDS: Final = 1.0
 """Before a process that has ended is started again."""
-_BROKER_SECONDS: Final = 10.0
 
 
 class _CannotStart(Exception):
@@ -43,9 +42,12 @@ async def serve_workers(
         settings = read().settings
         with _held_port(settings) as port:
             return await _Workers(settings, arguments, count, port.getsockname()[1]).run(stop)
-    except (SettingsError, _CannotStart, BrokerMissingError) as error:
+    except (SettingsError, _CannotStart) as error:
         print_error(error)
         return ExitCode.USAGE
+    except LogError as error:
+        print_error(error)
+        return ExitCode.UNREACHABLE
     except OSError as error:
         print_error(f"{error.filename or settings.host}: {error.strerror}")
         return ExitCode.UNREACHABLE
@@ -70,14 +72,14 @@ def _held_port(settings: ServerSettings) -> socket.socket:
 
 @final
 class _Workers:
-    """The processes: a broker where the settings name none, and the workers."""
+    """The workers. Their event log is written by this process, unless the settings name brokers."""
 
     def __init__(self, settings: ServerSettings, arguments: Sequence[str], count: int, port: int) -> None:
         self._settings = settings
         self._arguments = arguments
         self._count = count
         self._port = port
-        self._broker: EmbeddedBroker | None = None
+        self._log_server: LogServer | None = None
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready: set[str] = set()
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -85,17 +87,25 @@ class _Workers:
 
     async def run(self, stop: Stop) -> int:
         """Start all, keep them alive, stop them."""
-        data = self._settings.data_dir
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shared = self._shared_options()
+        settings = self._settings
+        async with contextlib.AsyncExitStack() as parts:
+            if settings.cluster.urls:
+                if settings.cluster.key_file is None:
+                    raise _CannotStart("--workers with --log needs --cluster-key-file; docs/cluster.md")
+            else:
+                logs.configure(settings.log_level, settings.log_format)
+                log = await SqliteEventLog.open(settings.data_dir)
+                parts.push_async_callback(log.aclose)
+                self._log_server = LogServer(log)
+                parts.push_async_callback(self._log_server.aclose)
+            return await self._run(stop)
+
+    async def _run(self, stop: Stop) -> int:
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
-            if self._broker is not None:
-                tasks.append(loop.create_task(self._keep("broker", self._broker.command)))
-                await self._until_answers(int(self._broker.url.rpartition(":")[2]))
             for number in range(1, self._count + 1):
-                tasks.append(loop.create_task(self._keep(f"worker {number}", self._command(number, shared))))
+                tasks.append(loop.create_task(self._keep(number)))
                 # The others only when one has come up: what keeps one from it keeps all, and is said once.
                 if number == 1 and await self._is_over(stop, self._one_is_ready):
                     break
@@ -116,63 +126,27 @@ class _Workers:
             wait.cancel()
         return stop.is_set() or self._failed.done()
 
-    def _shared_options(self) -> list[str]:
-        """Return what all workers are told: the log, its key, the port."""
-        cluster, data = self._settings.cluster, self._settings.data_dir
-        options = ["--port", str(self._port), "--set", "network.reuse_port=true", "--workers", "1"]
-        if cluster.urls:
-            if cluster.key_file is None:
-                raise _CannotStart("--workers with --log needs --cluster-key-file; docs/cluster.md")
-            return options
-        if (data / "events.db").exists():
-            raise _CannotStart(
-                f"{data} holds the event log of one process; serve it without --workers, or name another "
-                "directory"
-            )
-        self._broker = EmbeddedBroker(data / "broker")
-        key = cluster.key_file or _made_key(data / "cluster.key")
-        return [
-            *options,
-            *("--log", self._broker.url, "--cluster-key-file", str(key)),
-            *("--set", f"cluster.token_file={self._broker.token_file}"),
-            *("--set", f"cluster.monitoring_url={self._broker.monitoring_url}"),
-        ]
+    def _command(self, number: int, log_socket: socket.socket | None) -> list[str]:
+        settings = self._settings
+        own = ["--port", str(self._port), "--set", "network.reuse_port=true", "--workers", "1"]
+        own += ["--node", f"{settings.cluster.node}-{number}"]
+        if log_socket is None:
+            own += ["--data", str(settings.data_dir / "workers" / f"{settings.cluster.node}-{number}")]
+        else:
+            own += ["--set", f"cluster.log_socket={log_socket.fileno()}"]
+        if settings.metrics_port:
+            own += ["--metrics-port", str(settings.metrics_port + number - 1)]
+        return [sys.executable, "-m", "circuit_breaker_sdk.cli", "serve", *self._arguments, *own]
 
-    def _command(self, number: int, shared: Sequence[str]) -> list[str]:
-        own = ["--node", f"{self._settings.cluster.node}-{number}"]
-        own += ["--data", str(self._settings.data_dir / f"worker-{number}")]
-        if self._settings.metrics_port:
-            own += ["--metrics-port", str(self._settings.metrics_port + number - 1)]
-        return [sys.executable, "-m", "circuit_breaker_sdk.cli", "serve", *self._arguments, *shared, *own]
-
-    async def _until_answers(self, port: int) -> None:
-        async with asyncio.timeout(_BROKER_SECONDS):
-            while not self._failed.done():
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    return
-                await asyncio.sleep(0.05)
-
-    async def _keep(self, name: str, command: Sequence[str]) -> None:
-        """Run a process, and again whenever it ends; one that never was ready is the end of all."""
+    async def _keep(self, number: int) -> None:
+        """Run a worker, and again whenever it ends; one that never was ready is the end of all."""
+        name = f"worker {number}"
         while True:
-            is_worker = name != "broker"
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if is_worker else asyncio.subprocess.DEVNULL,
-                stderr=None if is_worker else asyncio.subprocess.DEVNULL,
-                # In a group of its own: Ctrl-C at the terminal is for this program, which passes it on.
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
+            process = await self._start(number)
             self._processes[name] = process
-            if process.stdout is not None:
-                async for line in process.stdout:
-                    self._told(name, line.decode(errors="replace").rstrip())
-            else:
-                self._ready.add(name)
+            assert process.stdout is not None  # noqa: S101 (it is a pipe)
+            async for line in process.stdout:
+                self._told(name, line.decode(errors="replace").rstrip())
             status = await process.wait()
             if name not in self._ready:
                 if not self._failed.done():
@@ -180,6 +154,25 @@ class _Workers:
                 return
             print_marker(name, f"ended with status {status}; it is started again")
             await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _start(self, number: int) -> asyncio.subprocess.Process:
+        theirs: socket.socket | None = None
+        if self._log_server is not None:
+            ours, theirs = socket.socketpair()
+            await self._log_server.serve(ours)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._command(number, theirs),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=() if theirs is None else (theirs.fileno(),),
+                # In a group of its own: Ctrl-C at the terminal is for this program, which passes it on.
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        finally:
+            if theirs is not None:
+                theirs.close()
 
     def _told(self, name: str, line: str) -> None:
         if not line.startswith("ready: "):
@@ -189,7 +182,7 @@ class _Workers:
         self._ready.add(name)
         self._one_is_ready.set()
         sys.stdout.write(f"{name}: ready\n")
-        if is_first and sum(each != "broker" for each in self._ready) == self._count:
+        if is_first and len(self._ready) == self._count:
             where = line.partition(" (")[0]
             sys.stdout.write(
                 f"{where} ({self._count} workers; data in {self._settings.data_dir}; stop with Ctrl-C)\n"
@@ -197,12 +190,11 @@ class _Workers:
         sys.stdout.flush()
 
     async def _stop(self, stop: Stop, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Stop the workers, then the broker; at once where the signal has come twice."""
+        """Stop the workers; at once where the signal has come twice."""
         # First who would start them again.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        broker = self._processes.pop("broker", None)
         workers = list(self._processes.values())
         _send(workers, signal.SIGTERM if stop.is_termination else signal.SIGINT)
         ended = asyncio.gather(*(process.wait() for process in workers))
@@ -211,12 +203,6 @@ class _Workers:
         again.cancel()
         _send(workers, signal.SIGKILL)
         await ended
-        if broker is not None:
-            _send([broker], signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BROKER_SECONDS):
-                    await broker.wait()
-            _send([broker], signal.SIGKILL)
 
 
 def _send(processes: Sequence[asyncio.subprocess.Process], number: signal.Signals) -> None:
@@ -224,11 +210,3 @@ def _send(processes: Sequence[asyncio.subprocess.Process], number: signal.Signal
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
-
-
-def _made_key(path: Path) -> Path:
-    """Make the key that the workers share, where there is none."""
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
-    return path

@@ -160,6 +160,14 @@ class Reader:
             ).fetchone()
         return None if row is None else str(row[0])
 
+    def first_offset(self) -> int:
+        """Return the offset of the first kept record, or where it will be."""
+        with self._read_errors():
+            (first,) = self._connection.execute(
+                "SELECT coalesce((SELECT min(offset) FROM records), (SELECT trimmed_offset + 1 FROM log))"
+            ).fetchone()
+        return int(first)
+
     def last_removed(self) -> Record | None:
         """Return the last record that a trim removed."""
         with self._read_errors():

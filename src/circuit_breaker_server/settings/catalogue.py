@@ -142,7 +142,7 @@ _NOT_LIVE: Final = frozenset({"rates.frames_per_second"})
 GROUPS: Final[Mapping[str, str]] = {
     "network": "Where the server listens, and who may address it.",
     "storage": "The event log and what is kept in memory of it.",
-    "cluster": "The event log on NATS JetStream, in place of the data directory.",
+    "cluster": "An event log that several servers share: on NATS JetStream, in place of the data directory.",
     "retention": "Which events of the log are kept.",
     "limits": "Bounds of connections, messages and requests.",
     "limits.document": "Bounds of one GraphQL operation.",

@@ -1,4 +1,4 @@
-"""Settings of the event log on NATS JetStream: where the brokers are, and how the server signs in there."""
+"""Settings of a server that shares its event log: the brokers that keep it, or the process that writes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
-    """The event log on NATS JetStream. Secrets stand in files of their own, and are never shown.
+    """The event log that several servers share. Secrets stand in files of their own, and are never shown.
 
     :ivar urls: the brokers, as ``nats://broker:4222`` or ``tls://broker:4222``; one of them is enough to
         find the others of its cluster. Empty: the event log is in SQLite, in the data directory.
@@ -48,6 +48,8 @@ class ClusterSettings:
     :ivar key_file: the file with the key that all servers of the cluster share: 32 random bytes, or 64
         hexadecimal digits, which only its owner may read. Keys of cursors and secrets come from it, and none
         is made in the data directory. With brokers, secrets and API keys are then in a bucket on them.
+    :ivar log_socket: the number of an open socket to the process that writes the SQLite log of the data
+        directory; ``serve --workers`` sets it.
 
     Example::
 
@@ -71,6 +73,7 @@ class ClusterSettings:
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     key_file: Path | None = None
+    log_socket: int | None = None
 
     def __post_init__(self) -> None:
         for url in self.urls:
@@ -84,6 +87,8 @@ class ClusterSettings:
         for name in ("write_patience_seconds", "connect_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        if self.urls and self.log_socket is not None:
+            raise ValueError("urls and log_socket are two event logs: set one")
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file go together: set both or none")
         ways = ("user", "token_file", "nkey_file", "credentials_file")
@@ -91,6 +96,11 @@ class ClusterSettings:
             raise ValueError(f"{given[1]} and {given[0]} are two ways to sign in: set one")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file go together: set both or none")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the server is one of several on its event log."""
+        return bool(self.urls) or self.log_socket is not None
 
     @property
     def requires_tls(self) -> bool:

@@ -309,6 +309,13 @@ class ServerSettings:
             )
 
     @property
+    def own_dir(self) -> Path:
+        """The directory of what only this process writes: the audit log. A worker has one of its own."""
+        if self.cluster.log_socket is None:
+            return self.data_dir
+        return self.data_dir / "workers" / self.cluster.node
+
+    @property
     def is_open(self) -> bool:
         """Whether the server has no authentication: neither token keys nor API keys."""
         return self.token_keys is None and not self.api_keys

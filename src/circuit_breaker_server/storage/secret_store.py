@@ -50,11 +50,14 @@ class SecretStore:
         await store.put("mcp-client-1", "…")
     """
 
-    def __init__(self, path: Path, fernet: MultiFernet, values: dict[str, str]) -> None:
+    def __init__(
+        self, path: Path, fernet: MultiFernet, values: dict[str, str], *, is_shared: bool = False
+    ) -> None:
         """Hold what was read; :meth:`open` is the way in."""
         self._path = path
         self._fernet = fernet
         self._values = values
+        self._is_shared = is_shared
         self._writing = asyncio.Lock()
 
     @classmethod
@@ -64,17 +67,25 @@ class SecretStore:
         environment: Mapping[str, str] = os.environ,
         *,
         cluster_key: bytes | None = None,
+        is_shared: bool = False,
     ) -> Self:
         """Open the store of a data directory, making it if it is missing.
 
+        :param is_shared: whether other processes write into it too.
         :param cluster_key: a key of Fernet that encrypts from now on; no key is made. Keys of the environment
             and of the directory still decrypt.
         :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
         """
-        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_key)
+        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_key, is_shared)
 
     @classmethod
-    def _open(cls, data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None) -> Self:
+    def _open(
+        cls,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        cluster_key: bytes | None,
+        is_shared: bool,
+    ) -> Self:
         path = data_dir / "secrets.db"
         try:
             fernet = _keys(data_dir, environment, cluster_key)
@@ -89,7 +100,7 @@ class SecretStore:
             values = {id_: fernet.decrypt(value).decode() for id_, value in rows}
         except InvalidToken as error:
             raise SecretStoreError(_OTHER_KEY.format(path)) from error
-        return cls(path, fernet, values)
+        return cls(path, fernet, values, is_shared=is_shared)
 
     def get(self, id: str) -> str | None:  # noqa: A002 (what records call it)
         """Return a secret, ``None`` if there is none of that id."""
@@ -110,8 +121,22 @@ class SecretStore:
         return provider_key(id, base_url=base_url, tenant=tenant, environment=environment)
 
     async def find(self, id: str) -> str | None:  # noqa: A002 (as above)
-        """Return a secret as :meth:`get` does: nobody else writes into this store."""
-        return self.get(id)
+        """Return a secret, also one that another process has just put.
+
+        :raises SecretStoreError: the store cannot be read.
+        """
+        return await asyncio.to_thread(self._read, id) if self._is_shared else self.get(id)
+
+    def _read(self, id_: str) -> str | None:
+        try:
+            with _database(self._path) as database:
+                row = database.execute("SELECT value FROM secrets WHERE id = ?", (id_,)).fetchone()
+        except sqlite3.Error as error:
+            raise SecretStoreError(f"{self._path}: {error}") from error
+        try:
+            return None if row is None else self._fernet.decrypt(row[0]).decode()
+        except InvalidToken as error:
+            raise SecretStoreError(_OTHER_KEY.format(self._path)) from error
 
     def ids(self) -> list[str]:
         """Return the ids of all secrets that are kept."""
@@ -140,7 +165,7 @@ class SecretStore:
         :raises SecretStoreError: it could not be written.
         """
         async with self._writing:
-            if self._values.pop(id, None) is not None:
+            if self._values.pop(id, None) is not None or self._is_shared:
                 await asyncio.to_thread(self._delete, id)
 
     def _delete(self, id_: str) -> None:
