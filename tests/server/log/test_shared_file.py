@@ -105,7 +105,7 @@ async def test_an_id_that_is_in_the_log_is_answered_with_its_record(tmp_path: Pa
         stored = await a.append(record)
         await b.append(new("other"))
         assert await b.append(record) == stored
-        assert await asyncio.gather(a.append(record), b.append(record)) == [stored, stored]
+        assert list(await asyncio.gather(a.append(record), b.append(record))) == [stored, stored]
         assert stage.log.last_offset == 2
 
 
@@ -172,10 +172,9 @@ async def test_a_disk_that_refuses_is_told_and_a_write_that_works_again_too(
             with pytest.raises(LogWriteError, match="the disk is full") as raised:
                 await worker.append(new())
             assert not isinstance(raised.value, AppendOutcomeUnknown)
-            assert worker.append_failed
-            assert not await worker.try_write()
-        assert await worker.try_write()
-        assert not worker.append_failed
+            before = worker.append_failed, await worker.try_write(), worker.append_failed
+        assert before == (True, False, True)
+        assert (await worker.try_write(), worker.append_failed) == (True, False)
         assert (await worker.append(new())).offset == 1
 
 
