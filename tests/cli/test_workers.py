@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from circuit_breaker_sdk import Client, OfflineQueue
+from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from tests.cli.process import READY, complain, running
@@ -104,6 +106,20 @@ async def workflow_names(url: str) -> list[str]:
     async with Client(url) as client:
         answer = await client.execute("{ workflows { name } }")
         return [each["name"] for each in answer["workflows"]]
+
+
+def test_the_audit_logs_of_workers_have_one_line_for_each_record(tmp_path: Path) -> None:
+    audited = ("--set", "audit.enabled=true", "--port", "0", "--data", str(tmp_path))
+    for options in (("--workers", "2"), ()):
+        with running("serve", *options, *audited) as server:
+            asyncio.run(use(server.wait_for(READY.pattern), []))
+            server.signal(signal.SIGTERM)
+            assert server.end() == 0
+    chains = CliRunner().invoke(app, ["audit", "verify", "--data", str(tmp_path), "--log", str(tmp_path)])
+    assert chains.exit_code == 0
+    said = chains.stdout.splitlines()
+    assert sum("chain whole" in line for line in said) == 3
+    assert said[-1] == f"{2 * (_COUNT + 1)} records of the event log have one line each"
 
 
 def test_a_directory_that_another_process_serves_is_refused(tmp_path: Path) -> None:

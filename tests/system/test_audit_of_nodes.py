@@ -10,8 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from circuit_breaker_sdk import Client, OfflineQueue
+from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
@@ -100,6 +102,11 @@ async def _positions(broker: NatsServer) -> Counter[str]:
     return Counter(f"{log.epoch}.{record.offset}" for record in records if origin_of(record).action)
 
 
+def verified(*arguments: str) -> tuple[int, list[str]]:
+    ended = CliRunner().invoke(app, ["audit", "verify", *arguments])
+    return ended.exit_code, ended.stdout.splitlines()
+
+
 @pytest.mark.timeout(120)
 def test_each_record_has_one_line_in_the_chain_of_its_node(tmp_path: Path) -> None:
     with NatsServer(tmp_path / "nats").running() as broker, contextlib.ExitStack() as stack:
@@ -117,7 +124,18 @@ def test_each_record_has_one_line_in_the_chain_of_its_node(tmp_path: Path) -> No
             key = paths.key.read_bytes()
             assert verify(paths.log, key, paths.anchor).whole
             found = [line for line in read(paths.log, key, paths.anchor) if isinstance(line, AuditLine)]
-            own = Counter(str(line.record.record) for line in found if line.record.action == "mutate")
+            # A mutation that was refused has a line too, for no record.
+            own = Counter(
+                each for line in found if line.record.action == "mutate" if (each := line.record.record)
+            )
             assert own, f"node {name} was asked for nothing"
             lines += own
         assert lines == records
+        chains = [argument for name in _NODES for argument in ("--data", str(nodes.data(name)))]
+        status, said = verified(*chains, "--log", broker.url)
+        assert status == 0
+        assert said[-1] == f"{len(records)} records of the event log have one line each"
+        # A node that never comes back: what it has not written is missing, and is told.
+        status, said = verified(*chains[:4], "--log", broker.url)
+        assert status == 1
+        assert "of node c without a line, and no audit log that was given is its own" in said[-2]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import enum
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
+from circuit_breaker_sdk.cli.log import Assignments, Config, log_place
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, one_line, print_error
 
 if TYPE_CHECKING:
+    from circuit_breaker_server.log.copying import LogPlace
     from circuit_breaker_server.security.audit import AuditLine, AuditPaths
 
 __all__ = ["audit_app"]
@@ -65,16 +69,44 @@ def _moment(text: str) -> datetime:
 
 
 @audit_app.command(epilog=help_end("security.md"))
-def verify(*, data: _Data = _DATA, audit_key_file: _KeyFile = None, anchor: _Anchor = None) -> None:
+def verify(
+    *,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="The server's data directory, with those of its workers; may be repeated, for nodes.",
+        ),
+    ] = None,
+    audit_key_file: _KeyFile = None,
+    anchor: _Anchor = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Compare with the event log: its data directory, or nats://host:4222. Each record of a "
+            "caller has to have one line.",
+        ),
+    ] = None,
+    config: Config = None,
+    set_: Assignments = None,
+) -> None:
     """Tell whether every line is as it was written, in its place, and none is missing.
-
-    circuit-breaker audit verify
 
     circuit-breaker audit verify --data DIR --audit-key-file audit.key
 
+    circuit-breaker audit verify --data n1 --data n2 --data n3 --log nats://127.0.0.1:4222
+
     A server may be writing meanwhile. What is wrong is told in one line each, and the status is 1.
     """
-    raise typer.Exit(_run(lambda: _verify(_paths(data, audit_key_file, anchor))))
+    chains = _chains(data or [_DATA])
+    if anchor is not None and len(chains) > 1:
+        raise typer.BadParameter("--anchor is the anchor of one audit log, and there are several")
+    named = {str(each): _paths(each, audit_key_file, anchor) for each in chains}
+    place = None
+    if log is not None and (place := log_place("--log", log, config, set_ or ())) is None:
+        raise typer.Exit(ExitCode.USAGE)
+    raise typer.Exit(_run(lambda: _verify(named, place)))
 
 
 @audit_app.command(epilog=help_end("security.md"))
@@ -139,19 +171,60 @@ def _run(command: Callable[[], ExitCode]) -> ExitCode:
         return ExitCode.INTERRUPTED
 
 
-def _verify(paths: AuditPaths) -> ExitCode:
+def _chains(directories: Sequence[Path]) -> list[Path]:
+    """Return the directories that have an audit log of their own: those given, and those of their workers."""
+    workers = [worker for each in directories for worker in sorted((each / "workers").glob("*"))]
+    found = [worker for worker in workers if (worker / "audit").is_dir()]
+    # Workers alone may have one; without any, what is missing is told of the directory that was given.
+    return [each for each in directories if (each / "audit").is_dir() or not found] + found
+
+
+def _verify(named: Mapping[str, AuditPaths], place: LogPlace | None) -> ExitCode:
     from circuit_breaker_server.security.audit import read_key, verify  # noqa: PLC0415 (as above)
 
-    result = verify(paths.log, read_key(paths.key), paths.anchor)
-    for finding in result.findings:
+    status = ExitCode.OK
+    for name, paths in named.items():
+        prefix = f"{name}: " if len(named) > 1 else ""
+        result = verify(paths.log, read_key(paths.key), paths.anchor)
+        for finding in result.findings:
+            sys.stdout.write(f"{prefix}{one_line(finding)}\n")
+        if not result.whole:
+            status = ExitCode.VERDICT
+            continue
+        times = f", {result.first_at} to {result.last_at}" if result.records else ""
+        sys.stdout.write(
+            f"{prefix}{result.records} records, chain whole, "
+            f"head {result.head.seq} {result.head.mac}{times}\n"
+        )
+    if place is None:
+        return status
+    return max(status, asyncio.run(_compare(named, place)))
+
+
+async def _compare(named: Mapping[str, AuditPaths], place: LogPlace) -> ExitCode:
+    from circuit_breaker_server.access.audit_comparison import AuditComparison  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.copying import read_log  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.security.audit import AuditLine, read, read_key  # noqa: PLC0415 (as above)
+
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        # The log's end first: lines that are written meanwhile are for records behind it.
+        async with read_log(place) as log:
+            comparison = AuditComparison(log.epoch)
+            for name, paths in named.items():
+                for each in read(paths.log, read_key(paths.key), paths.anchor):
+                    if isinstance(each, AuditLine):
+                        comparison.add(name, each.record)
+            await comparison.run(log.records, first_offset=log.first_offset, now_ms=now_ms)
+    except LogError as error:
+        print_error(error)
+        return ExitCode.UNREACHABLE
+    found = list(comparison.findings())
+    for finding in found:
         sys.stdout.write(f"{one_line(finding)}\n")
-    if not result.whole:
-        return ExitCode.VERDICT
-    times = f", {result.first_at} to {result.last_at}" if result.records else ""
-    sys.stdout.write(
-        f"{result.records} records, chain whole, head {result.head.seq} {result.head.mac}{times}\n"
-    )
-    return ExitCode.OK
+    sys.stdout.write(f"{comparison.records} records of the event log have one line each\n")
+    return ExitCode.VERDICT if found else ExitCode.OK
 
 
 def _export(

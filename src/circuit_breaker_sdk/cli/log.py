@@ -17,7 +17,7 @@ from circuit_breaker_sdk.cli.runtime import one_line, print_error
 if TYPE_CHECKING:
     from circuit_breaker_server.log.copying import LogPlace
 
-__all__ = ["log_app"]
+__all__ = ["Assignments", "Config", "log_app", "log_place"]
 
 log_app: typer.Typer = typer.Typer(
     help="Repair or copy the event log of a server that is stopped.",
@@ -32,11 +32,11 @@ def options() -> None:
     """Take no options; with it, one command is still a command of a group."""
 
 
-_Config = Annotated[
+Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The server's settings (TOML), of which the group cluster counts."),
 ]
-_Set = Annotated[
+Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting, as cluster.stream=events; may be repeated."),
 ]
@@ -58,8 +58,8 @@ def skip(
         str | None,
         typer.Option(metavar="URL", help="The log is on NATS JetStream, as nats://host:4222, not in DIR."),
     ] = None,
-    config: _Config = None,
-    set_: _Set = None,
+    config: Config = None,
+    set_: Assignments = None,
 ) -> None:
     """Let the server start without applying one record to its state.
 
@@ -72,7 +72,7 @@ def skip(
     `skipped`. Use it only when no release of the server can apply the record: the change that the record
     holds is missing from the state afterwards.
     """
-    place = _place("--log", str(data) if log is None else log, config, set_ or ())
+    place = log_place("--log", str(data) if log is None else log, config, set_ or ())
     raise typer.Exit(ExitCode.USAGE if place is None else asyncio.run(_skip(place, offset, reason)))
 
 
@@ -86,8 +86,8 @@ def copy(
         str, typer.Argument(metavar="TO", help="Likewise; there must be no log.", show_default=False)
     ],
     *,
-    config: _Config = None,
-    set_: _Set = None,
+    config: Config = None,
+    set_: Assignments = None,
 ) -> None:
     """Copy an event log, from a data directory to NATS JetStream or back.
 
@@ -113,7 +113,7 @@ def _copy(source: str, target: str, config: Path | None, assignments: Sequence[s
     places = [
         place
         for name, text in (("FROM", source), ("TO", target))
-        if (place := _place(name, text, config, assignments)) is not None
+        if (place := log_place(name, text, config, assignments)) is not None
     ]
     if len(places) < 2:
         return ExitCode.USAGE
@@ -137,8 +137,11 @@ def _is_url(text: str) -> bool:
     return "://" in text
 
 
-def _place(name: str, text: str, config: Path | None, assignments: Sequence[str]) -> LogPlace | None:
-    """Return the place of a log; after one line on stderr ``None``, if the settings have a mistake."""
+def log_place(name: str, text: str, config: Path | None, assignments: Sequence[str]) -> LogPlace | None:
+    """Return the place of a log: a data directory, or the URLs of brokers.
+
+    ``None``, after one line on stderr, if the settings have a mistake.
+    """
     # Here, not above: the server is an extra that `watch` does without.
     from circuit_breaker_sdk.cli.serve import settings_reader  # noqa: PLC0415 (see the line above)
     from circuit_breaker_server.log.copying import LogPlace  # noqa: PLC0415 (as above)

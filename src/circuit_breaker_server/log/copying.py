@@ -9,17 +9,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import Final, NamedTuple, Protocol, final
 
 import msgspec
 
 from circuit_breaker_server.log.contents import LogContents, contents_of
 from circuit_breaker_server.log.event_log import EventLog, LogError, Record, Snapshot
+from circuit_breaker_server.log.reader import Reader, Selector, open_reader
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.log.sqlite_copy import SqliteCopy
 from circuit_breaker_server.settings.cluster import ClusterSettings
 
-__all__ = ["Copied", "CopyTarget", "LogPlace", "copy_log", "copy_records", "opened_log"]
+__all__ = [
+    "Copied",
+    "CopyTarget",
+    "LogPlace",
+    "LogRecords",
+    "copy_log",
+    "copy_records",
+    "opened_log",
+    "read_log",
+]
 
 _GROUP: Final = 1000
 _GROUP_BYTES: Final = 8 * 1024 * 1024
@@ -61,6 +71,15 @@ class LogPlace(msgspec.Struct, frozen=True):
         if self.directory is not None:
             return str(self.directory)
         return f"{','.join(self.cluster.urls)}, stream {self.cluster.stream}"
+
+
+@final
+class LogRecords(NamedTuple):
+    """A log that is read from its first kept record to the last one that it had when that began."""
+
+    epoch: str
+    first_offset: int
+    records: AsyncIterator[Record]
 
 
 @final
@@ -113,6 +132,40 @@ async def copy_records(log: EventLog, target: CopyTarget, *, where: str) -> Copi
 
 
 @contextlib.asynccontextmanager
+async def read_log(place: LogPlace) -> AsyncIterator[LogRecords]:
+    """Read the log of a place for the block, also while a server uses it.
+
+    :raises LogError: there is none, it cannot be read, or the brokers cannot be used.
+    """
+    if place.directory is None:
+        async with opened_log(place) as log:
+            yield LogRecords(log.epoch, log.first_offset, log.scan(after=0, upto=log.last_offset))
+        return
+    path = _database(place.directory)
+    reader = open_reader(path)
+    try:
+        epoch, first, last = reader.bounds()
+        yield LogRecords(epoch, first, _records(reader, last))
+    finally:
+        reader.close()
+
+
+async def _records(reader: Reader, last: int) -> AsyncIterator[Record]:
+    everything, after = Selector((">",)), 0
+    while after < last:
+        (found, after), _ = reader.batch(everything, after=after, upto=last, limit=_GROUP)
+        for record in found:
+            yield record
+
+
+def _database(directory: Path) -> Path:
+    path = directory / "events.db"
+    if not path.exists():
+        raise LogError(f"{directory}: has no event log; name a server's data directory")
+    return path
+
+
+@contextlib.asynccontextmanager
 async def opened_log(place: LogPlace) -> AsyncIterator[EventLog]:
     """Open the log of a place for the block; none is made.
 
@@ -120,8 +173,7 @@ async def opened_log(place: LogPlace) -> AsyncIterator[EventLog]:
     """
     log: EventLog
     if place.directory is not None:
-        if not (place.directory / "events.db").exists():
-            raise LogError(f"{place.directory}: has no event log; name a server's data directory")
+        _database(place.directory)
         log = await SqliteEventLog.open(place.directory)
     else:
         # Here, not above: it needs the extra cluster.

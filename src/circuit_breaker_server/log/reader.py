@@ -11,11 +11,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import final
 
-from circuit_breaker_server.log.database import is_corruption, reason, subject_key
+from circuit_breaker_server.log.database import connect, is_corruption, open_error, reason, subject_key
 from circuit_breaker_server.log.event_log import LogCorruptError, LogError, LogPage, Record, Snapshot
 from circuit_breaker_server.log.packing import Damaged, decode_entries, decode_records
 
-__all__ = ["Reader", "Selector"]
+__all__ = ["Reader", "Selector", "open_reader"]
 
 _ENTRIES_STEP = 5000
 
@@ -160,13 +160,14 @@ class Reader:
             ).fetchone()
         return None if row is None else str(row[0])
 
-    def first_offset(self) -> int:
-        """Return the offset of the first kept record, or where it will be."""
+    def bounds(self) -> tuple[str, int, int]:
+        """Return the log's epoch, and the offsets of its first kept record, or where it will be, and last."""
         with self._read_errors():
-            (first,) = self._connection.execute(
-                "SELECT coalesce((SELECT min(offset) FROM records), (SELECT trimmed_offset + 1 FROM log))"
+            epoch, trimmed, first, last = self._connection.execute(
+                "SELECT epoch, trimmed_offset, (SELECT min(offset) FROM records), "
+                "(SELECT max(offset) FROM records) FROM log"
             ).fetchone()
-        return int(first)
+        return epoch, first or trimmed + 1, max(trimmed, last or 0)
 
     def last_removed(self) -> Record | None:
         """Return the last record that a trim removed."""
@@ -212,3 +213,20 @@ class Reader:
             raise kind(f"{self._path}: cannot be read: {reason(error)}") from error
         except Damaged as error:
             raise LogCorruptError(f"{self._path}: holds what no log has written: {error}") from error
+
+
+def open_reader(path: Path, *, busy_timeout_seconds: float = 5.0) -> Reader:
+    """Open a file that another process may be writing.
+
+    :raises LogCorruptError: it is no log.
+    :raises LogError: it cannot be opened.
+    """
+    try:
+        connection = connect(path, busy_timeout_seconds=busy_timeout_seconds)
+        try:
+            return Reader(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise open_error(path, error) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, cast, final
 
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.log.database import connect, open_error
 from circuit_breaker_server.log.event_log import (
     AppendOutcomeUnknown,
     LogClosedError,
@@ -26,7 +24,7 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.log.file_log import FileLog
 from circuit_breaker_server.log.heartbeats import Heartbeats
-from circuit_breaker_server.log.reader import Reader
+from circuit_breaker_server.log.reader import Reader, open_reader
 from circuit_breaker_server.log.shared_file.messages import (
     Answer,
     Append,
@@ -104,7 +102,7 @@ class WorkerLog(FileLog):
         await loop.create_unix_connection(lambda: connection, sock=connected)
         try:
             beginning = await connection.beginning
-            reader = await asyncio.to_thread(_open_reader, directory / "events.db")
+            reader = await asyncio.to_thread(open_reader, directory / "events.db")
         except BaseException:
             connection.close()
             raise
@@ -351,17 +349,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _open_reader(path: Path) -> Reader:
-    try:
-        connection = connect(path, busy_timeout_seconds=5.0)
-        try:
-            return Reader(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.Error as error:
-        raise open_error(path, error) from error
-
-
 def _with_first_offset(reader: Reader, function: Callable[[], T]) -> tuple[T, int]:
-    return function(), reader.first_offset()
+    found = function()
+    _, first, _ = reader.bounds()
+    return found, first
