@@ -21,6 +21,7 @@ from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
@@ -168,6 +169,7 @@ class Server:
             except RecordNotApplied as error:
                 raise RecordNotAppliedError(str(error)) from error
             except (
+                EngineError,
                 LogError,
                 SecretStoreError,
                 TokenKeyError,
