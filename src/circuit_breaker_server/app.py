@@ -295,7 +295,7 @@ class Server:
             min_free_disk_bytes=settings.min_free_disk_bytes,
             membership=membership,
         )
-        endpoints = self._endpoints = Endpoints(services, once, health)
+        endpoints = self._endpoints = Endpoints(services, once, health, engine=engine)
 
         def review(policy: Policy) -> None:
             audit.changed(policy.version)
