@@ -10,7 +10,7 @@ import pytest
 from circuit_breaker_server.engine.nodes import state
 from circuit_breaker_server.engine.record_versions import DOWNCASTERS, UPCASTERS, VERSION, CannotStepDown
 
-__all__ = ["ADDED", "NEW", "NEW_KIND", "OLD", "put_steps"]
+__all__ = ["ADDED", "NEW", "NEW_KIND", "OLD", "down", "put_steps", "up"]
 
 NEW = VERSION
 OLD = VERSION - 1
@@ -20,11 +20,13 @@ NEW_KIND = "state_created"
 """The kind of record that OLD lacks."""
 
 
-def _up(body: dict[str, object]) -> dict[str, object]:
+def up(body: dict[str, object]) -> dict[str, object]:
+    """Make the body of NEW of one of OLD."""
     return {**body, ADDED: None} if body["type"] == "resource_created" else body
 
 
-def _down(body: dict[str, object]) -> dict[str, object]:
+def down(body: dict[str, object]) -> dict[str, object]:
+    """Make the body of OLD of one of NEW."""
     if body["type"] == NEW_KIND:
         raise CannotStepDown(f"there is no {NEW_KIND} in it")
     if body["type"] != "resource_created":
@@ -35,5 +37,5 @@ def _down(body: dict[str, object]) -> dict[str, object]:
 def put_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the program write and read OLD as well, and logs begin in it."""
     monkeypatch.setattr(state, "FIRST_FORMAT", OLD)
-    monkeypatch.setitem(UPCASTERS, OLD, _up)
-    monkeypatch.setitem(DOWNCASTERS, NEW, _down)
+    monkeypatch.setitem(UPCASTERS, OLD, up)
+    monkeypatch.setitem(DOWNCASTERS, NEW, down)

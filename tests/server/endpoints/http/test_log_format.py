@@ -19,8 +19,10 @@ from tests.server.tokens import SECRET, token
 PATH = "/nodes/format"
 
 
-async def post(running: Site, body: bytes = b"{}", **headers: str) -> tuple[int, dict[str, object]]:
-    given = {"Content-Type": "application/json", **headers}
+async def post(
+    running: Site, headers: dict[str, str] | None = None, *, body: bytes = b"{}"
+) -> tuple[int, dict[str, object]]:
+    given = {"Content-Type": "application/json", **(headers or {})}
     async with running.http.post(running.root + PATH, data=body, headers=given) as answer:
         return answer.status, await answer.json()
 
@@ -32,10 +34,10 @@ async def test_a_server_that_is_alone_writes_the_newest_format_already(tmp_path:
 
 async def test_what_is_no_such_request_is_refused(tmp_path: Path) -> None:
     async with site(tmp_path) as running:
-        assert (await post(running, **{"Content-Type": "text/plain"}))[0] == 415
-        assert (await post(running, b"[]"))[0] == 400
-        assert (await post(running, b"{" + b" " * 2000 + b"}"))[0] == 413
-        assert (await post(running, Origin="https://elsewhere.example"))[0] == 403
+        assert (await post(running, {"Content-Type": "text/plain"}))[0] == 415
+        assert (await post(running, body=b"[]"))[0] == 400
+        assert (await post(running, body=b"{" + b" " * 2000 + b"}"))[0] == 413
+        assert (await post(running, {"Origin": "https://elsewhere.example"}))[0] == 403
         async with running.http.get(running.root + PATH) as answer:
             assert (answer.status, answer.headers["Allow"]) == (405, "POST")
 
@@ -76,9 +78,9 @@ async def test_only_administrators_of_everything_raise_it_and_a_refusal_is_in_th
     async with Server(settings) as server, aiohttp.ClientSession() as http:
         running = Site(server, http)
         assert (await post(running))[0] == 401
-        status, told = await post(running, Authorization=f"Bearer {token(sub='ada')}")
+        status, told = await post(running, {"Authorization": f"Bearer {token(sub='ada')}"})
         assert (status, "in every tenant" in str(told)) == (403, True)
-        assert await post(running, Authorization=f"Bearer {token(sub='boss')}") == (
+        assert await post(running, {"Authorization": f"Bearer {token(sub='boss')}"}) == (
             200,
             {"format": VERSION, "wasRaised": False},
         )
