@@ -258,3 +258,24 @@ async def check_old_program(nodes: Nodes) -> None:
         late.close()
     for name, command in nodes.running.items():
         assert command.process.poll() is None, name
+
+
+async def test_an_old_node_that_was_paused_while_the_format_was_raised_stops_alone(tmp_path: Path) -> None:
+    with running_nodes(tmp_path) as nodes:
+        await nodes.start("n1", PROGRAM)
+        await nodes.start("n2", NEXT_PROGRAM)
+        url = nodes.urls[1]
+        paused = nodes.running["n1"]
+        paused.signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(60):
+                while "n1" in await reads(url):  # until it is declared gone
+                    continue
+            status, _, err = await run(url, "--raise-format")
+        finally:
+            paused.signal(signal.SIGCONT)
+        assert (status, err) == (0, [f"raised: the log's format is {NEXT}"])
+        assert await asyncio.to_thread(paused.end) == 8
+        assert "stopped: " in paused.err[-1]
+        assert f"written in format {NEXT}, and this program reads up to {VERSION}" in paused.err[-1]
+        assert await reads(url) == {"n2": NEXT}
