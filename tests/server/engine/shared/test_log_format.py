@@ -16,6 +16,7 @@ from circuit_breaker_server.engine.record_versions import DOWNCASTERS
 from circuit_breaker_server.engine.skipped_records import CannotSkip, skip
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.engine.workflows.inputs import CreateResource
+from circuit_breaker_server.log.event_log import LogCorruptError, Snapshot
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.shared.nodes import Cluster, Node, cluster
 from tests.server.engine.version_steps import ADDED, NEW, OLD, put_steps
@@ -250,6 +251,20 @@ async def test_a_server_that_is_alone_raises_the_format_by_itself() -> None:
     assert changes(log) == 1
     with pytest.raises(RecordNotApplied, match=f"format {NEW}, and this program reads up to {OLD}: start"):
         await alone(log, reads=OLD)
+
+
+async def test_a_saved_state_of_a_newer_format_is_named_before_what_else_is_unknown_in_it() -> None:
+    log = MemoryLog()
+    await (await alone(log, reads=OLD)).aclose()
+    await (await alone(log)).aclose()
+    entries = {"unknown/x": b"{}", **log.snapshot.entries}
+    log.snapshot = Snapshot(offset=log.snapshot.offset, entries=entries)
+    with pytest.raises(RecordNotApplied, match=f"written in format {NEW}"):
+        await alone(log, reads=OLD)
+    with pytest.raises(
+        LogCorruptError, match="snapshot entry unknown/x is of a kind that this program does not"
+    ):
+        await alone(log)
 
 
 async def test_the_first_node_of_a_new_log_begins_in_the_newest_format() -> None:
