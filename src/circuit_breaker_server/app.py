@@ -21,6 +21,7 @@ from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
+from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.graphql.documents import Document, Documents
 from circuit_breaker_server.graphql.execute import execute
@@ -168,6 +169,7 @@ class Server:
             except RecordNotApplied as error:
                 raise RecordNotAppliedError(str(error)) from error
             except (
+                EngineError,
                 LogError,
                 SecretStoreError,
                 TokenKeyError,
@@ -293,7 +295,7 @@ class Server:
             min_free_disk_bytes=settings.min_free_disk_bytes,
             membership=membership,
         )
-        endpoints = self._endpoints = Endpoints(services, once, health)
+        endpoints = self._endpoints = Endpoints(services, once, health, engine=engine)
 
         def review(policy: Policy) -> None:
             audit.changed(policy.version)

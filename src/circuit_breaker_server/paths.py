@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "FORMAT_PATH",
     "HEALTH_PATH",
     "HEALTH_PATHS",
     "LIVE_PATH",
@@ -20,6 +21,9 @@ READY_PATH: Final = "/health/ready"
 
 HEALTH_PATHS: Final = (HEALTH_PATH, LIVE_PATH, READY_PATH)
 """The paths of the server's health, which are answered also while it drains."""
+
+FORMAT_PATH: Final = "/nodes/format"
+"""The path at which an administrator raises the format of the event log."""
 
 OPERATION_PATHS: Final = ("/graphql", "/graphql/", "/ws", "/")
 """The paths of operations: WebSocket upgrades and HTTP ``POST``."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+PROGRAM = "circuit_breaker_sdk.cli"
 READY = re.compile(r"ready: (https?://\S+/graphql)")
 TIMEOUT_SECONDS = 30
 
@@ -21,10 +22,15 @@ class Command:
     """``circuit-breaker …`` running; its output is collected line by line while it runs."""
 
     def __init__(
-        self, *arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        program: str = PROGRAM,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
+        """``program`` is the module that is run."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "circuit_breaker_sdk.cli", *arguments],
+            [sys.executable, "-m", program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_server.engine.record_versions import VERSION
 from tests.cli.process import READY, complain, running
 from tests.conformance.nats_server import NatsServer, free_ports
 
-HEADS = ["NAME", "TERM", "STATUS", "ADDRESS", "BEHIND", "RELEASE", "JOINED"]
+HEADS = ["NAME", "TERM", "STATUS", "ADDRESS", "BEHIND", "READS", "RELEASE", "JOINED"]
 
 
 def ask(*arguments: str) -> tuple[int, list[str], list[str]]:
@@ -35,6 +36,8 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 (its name there)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
             pass
@@ -58,13 +61,18 @@ def test_the_nodes_of_a_cluster_are_a_table_or_json(tmp_path: Path) -> None:
             status, out, err = ask(url)
             assert (status, err) == (0, [])
             assert out[0].split() == HEADS
-            (row,) = (line.split() for line in out[1:])
-            assert row[:5] == ["ada", "1", "live", url, "0"]
-            status, out, _ = ask("--url", url.replace("http", "ws"), "--json")
+            row, format_ = (line.split() for line in out[1:])
+            assert row[:6] == ["ada", "1", "live", url, "0", str(VERSION)]
+            assert format_ == ["format:", str(VERSION)]
+            status, out, err = ask("--url", url.replace("http", "ws"), "--json")
             (node,) = json.loads("".join(out))
-            assert status == 0
+            assert (status, err) == (0, [f"format: {VERSION}"])
             assert (node["name"], node["term"], node["recordsBehind"]) == ("ada", 1, 0)
+            assert node["reads"] == VERSION
             assert node["joinedAt"]
+            status, out, err = ask(url, "--raise-format")
+            assert (status, err) == (0, [f"unchanged: the log's format is {VERSION}"])
+            assert out[0].split() == HEADS
 
 
 def test_a_server_that_has_its_log_alone_is_one_line(tmp_path: Path) -> None:
@@ -124,4 +132,37 @@ def test_texts_of_a_server_cannot_steer_the_terminal() -> None:
     with answering(200, json.dumps({"status": "ready", "nodes": [node]}).encode()) as (url, _):
         status, out, err = ask(url)
         assert (status, err) == (0, [])
-        assert out[1].split() == ["a", "[2J", "2", "gone", "-", "-", "-", "-"]
+        assert out[1].split() == ["a", "[2J", "2", "gone", "-", "-", "-", "-", "-"]
+
+
+def test_a_format_that_all_nodes_read_and_do_not_write_yet_is_told_with_what_to_do() -> None:
+    def health(*reads: int) -> bytes:
+        nodes = [{"name": "n", "term": 1, "status": "live", "reads": each} for each in reads]
+        left = {"name": "c", "term": 1, "status": "left", "reads": 2}
+        return json.dumps({"status": "ready", "nodes": [*nodes, left], "logFormat": 2}).encode()
+
+    advice = "2, and all nodes that live read 3: raise it with --raise-format"
+    with answering(200, health(3, 4)) as (url, _):
+        assert ask(url)[1][-1] == f"format: {advice}"
+        assert ask(url, "--json")[2] == [f"format: {advice}"]
+    with answering(200, health(3, 2)) as (url, _):
+        assert ask(url)[1][-1] == "format: 2"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "says"),
+    [
+        (401, b'{"errors":[{"message":"no token"}]}', ExitCode.UNAUTHENTICATED, "no token"),
+        (403, b'{"errors":[{"message":"no rights"}]}', ExitCode.REFUSED, "no rights"),
+        (409, b'{"errors":[{"message":"a (reads 1)"}]}', ExitCode.REFUSED, "a (reads 1)"),
+        (503, b'{"errors":[{"message":"the log is away"}]}', ExitCode.UNREACHABLE, "the log is away"),
+        (404, b"Not Found", ExitCode.UNREACHABLE, "this is no Circuit Breaker server, or an older one"),
+        (400, b'{"errors":[]}', ExitCode.UNREACHABLE, "is answered with status 400"),
+    ],
+)
+def test_a_format_that_is_not_raised_is_one_line(status: int, body: bytes, code: int, says: str) -> None:
+    with answering(status, body) as (url, asked):
+        found, line = complain("nodes", url, "--raise-format")
+        assert found == code
+        assert says in line
+        assert asked == ["/nodes/format"]

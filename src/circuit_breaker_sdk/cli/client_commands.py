@@ -254,6 +254,13 @@ def nodes(
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the nodes as one JSON array.")] = False,
+    raise_format: Annotated[
+        bool,
+        typer.Option(
+            "--raise-format",
+            help="First let the nodes write records in the newest version that they read. No way back.",
+        ),
+    ] = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
@@ -263,11 +270,19 @@ def nodes(
 
     circuit-breaker nodes https://example.com/graphql --token "$TOKEN" --json
 
+    circuit-breaker nodes https://example.com/graphql --token "$TOKEN" --raise-format
+
     A node is live, has left in order, or is gone: it was not heard of for ten seconds. BEHIND is the number
-    of records that it has yet to read. Each start of a node is a new term.
+    of records that it has yet to read. Each start of a node is a new term. READS is the newest version of
+    records that it reads, and the last line the version that all of them write. After an upgrade of all nodes
+    --raise-format, as an administrator, lets them write the newer one; older programs cannot start then.
     """
     from circuit_breaker_sdk.cli import nodes as command  # noqa: PLC0415 (aiohttp is slow to load)
 
     raise typer.Exit(
-        runtime.run(lambda stop: command.nodes(stop, address or url, token=token, as_json=as_json))
+        runtime.run(
+            lambda stop: command.nodes(
+                stop, address or url, token=token, as_json=as_json, raise_format=raise_format
+            )
+        )
     )

@@ -12,12 +12,14 @@ from circuit_breaker_server.endpoints.event_stream.stream_registry import EventS
 from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.http.admission import Admission
 from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
+from circuit_breaker_server.endpoints.http.node_routes import NodeRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.http.routes import HttpRoutes
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.principal_connections import PrincipalConnections
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.endpoints.websocket.session_registry import Sessions
+from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.graphql.idempotent_execution import Once
 
 __all__ = ["Endpoints"]
@@ -43,7 +45,10 @@ class Endpoints:
         await endpoints.aclose()
     """
 
-    def __init__(self, services: Services, once: Once, health: Health) -> None:
+    def __init__(
+        self, services: Services, once: Once, health: Health, *, engine: Engine | None = None
+    ) -> None:
+        """``engine`` is the one whose log's format administrators raise; ``None``: they cannot."""
         settings = services.settings
         self.principals = PrincipalConnections(allowed=settings.max_connections_per_principal)
         self.sessions = Sessions(services, self.principals)
@@ -65,7 +70,15 @@ class Endpoints:
         self._gateway = services.gateway
         self._log = health.log
         health_routes = HealthRoutes(health, admission, self._counts)
-        self.routes = HttpRoutes(services, admission, operations, self.polls, streams, health=health_routes)
+        self.routes = HttpRoutes(
+            services,
+            admission,
+            operations,
+            self.polls,
+            streams,
+            health=health_routes,
+            nodes=None if engine is None else NodeRoutes(engine),
+        )
 
     @property
     def connections(self) -> dict[str, int]:

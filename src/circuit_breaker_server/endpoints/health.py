@@ -110,6 +110,11 @@ class Health:
         """The nodes that share the log; ``None`` where this server has it alone."""
         return None if self._membership is None else self._membership.describe()
 
+    @property
+    def log_format(self) -> int | None:
+        """The version in which the nodes write records; ``None`` as :attr:`nodes`."""
+        return None if self._membership is None else self._membership.log_format
+
     async def reasons(self) -> list[str]:
         """Return why the server is not ready for clients, in words; nothing where it is."""
         await self._look()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Generic, TypeVar, final
+from typing import Generic, Protocol, TypeVar, final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from circuit_breaker_server.engine.ids import RandomIds
 from circuit_breaker_server.engine.log_guards import with_claim
 from circuit_breaker_server.engine.nodes.ownership import Identity
 from circuit_breaker_server.engine.record_bodies import VersionedBody, encode_body
+from circuit_breaker_server.engine.record_versions import VERSION
 from circuit_breaker_server.engine.timestamps import timestamp
 from circuit_breaker_server.log.event_log import (
     AppendOutcomeUnknown,
@@ -32,7 +33,7 @@ from circuit_breaker_server.log.event_log import (
 )
 from circuit_breaker_server.tracing import step
 
-__all__ = ["ATTEMPTS", "Appender", "Committed", "Value"]
+__all__ = ["ATTEMPTS", "Appender", "Committed", "LogFormat", "Value"]
 
 ATTEMPTS = 16
 """The most attempts of a command whose subject only the server's own writers can change meanwhile."""
@@ -63,6 +64,18 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class LogFormat(Protocol):
+    """The part of the state that has the log's format. No call: it is read for each record."""
+
+    format: int
+
+
+@final
+class _Newest:
+    def __init__(self) -> None:
+        self.format = VERSION
+
+
 @final
 class Appender:
     """The one way into the log for all domains.
@@ -75,6 +88,7 @@ class Appender:
     :param now: the clock.
     :param creations: how often a principal may create; ``None``: without a bound.
     :param me: which node this is, as each record's origin keeps it.
+    :param log_format: has the version in which records are written now.
     """
 
     def __init__(
@@ -88,6 +102,7 @@ class Appender:
         now: Callable[[], datetime] = _now,
         creations: CreationRates | None = None,
         me: Identity | None = None,
+        log_format: LogFormat | None = None,
     ) -> None:
         self.now = now
         self._log = log
@@ -98,6 +113,7 @@ class Appender:
         """Tells the offset of the state as it is now, for the guards of what is decided on it."""
         self._is_claimed = is_claimed
         self._me = me or Identity()
+        self._log_format = log_format or _Newest()
         self._ids = RandomIds()
 
     @property
@@ -153,7 +169,8 @@ class Appender:
 
         :raises ExpectationFailed: someone else wrote to the subject first, or a guard does not hold.
         :raises EngineError: ``UNAVAILABLE``: the log cannot be written, or the server is stopping;
-            ``CONFLICT``: another attempt of the claim's mutation is in the log.
+            ``CONFLICT``: another attempt of the claim's mutation is in the log; ``INVALID_INPUT``: the log's
+            format cannot hold the body.
         """
         if not self._is_running():
             raise EngineError(ErrorCode.UNAVAILABLE, "the server is not running: nothing was changed")
@@ -164,7 +181,8 @@ class Appender:
                 if self._is_claimed(claim.principal, claim.key):
                     raise claim.taken()
                 guards = with_claim(guards, claim.guard, decided_at=self.decided_at())
-        data = with_origin(encode_body(body), ORIGIN.get(), node=self._me.name, term=self._me.term)
+        encoded = encode_body(body, self._log_format.format)
+        data = with_origin(encoded, ORIGIN.get(), node=self._me.name, term=self._me.term)
         id_ = record_id or self.record_id()
         new = NewRecord(subject=subject, id=id_, data=data, expected=expected, guards=guards)
         try:

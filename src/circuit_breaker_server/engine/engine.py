@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, final
+from typing import final
 
 from circuit_breaker_server.caller_limits import CallerLimits
 from circuit_breaker_server.engine.agents.agents import Agents
@@ -15,6 +15,7 @@ from circuit_breaker_server.engine.costs.costs import Costs
 from circuit_breaker_server.engine.costs.state import CostState
 from circuit_breaker_server.engine.costs.streams import select_cost_updates
 from circuit_breaker_server.engine.creation_rates import CreationRates
+from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.idempotency import IdempotencyState
 from circuit_breaker_server.engine.llm.llm import Llm
@@ -31,6 +32,7 @@ from circuit_breaker_server.engine.nats.nats import NatsResources
 from circuit_breaker_server.engine.nodes.nodes import Nodes
 from circuit_breaker_server.engine.nodes.ownership import Identity, Ownership
 from circuit_breaker_server.engine.nodes.state import NodeState
+from circuit_breaker_server.engine.record_versions import VERSION
 from circuit_breaker_server.engine.rules.rules import Rules
 from circuit_breaker_server.engine.rules.state import RuleState
 from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
@@ -44,8 +46,6 @@ from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.outbound import Outbound
 
 __all__ = ["STREAMS", "Engine"]
-
-_KEEPING: Final = "snapshots and trimming"
 
 
 def _now() -> datetime:
@@ -72,6 +72,8 @@ class Engine:
     :param limits: the shares of tenants and principals in what all of them use.
     :param node: the name of this node in a cluster; empty for a server that is alone on its log.
     :param address: where this node serves, for whoever asks the cluster.
+    :param reads: the newest version of records that this node reads; tests of clusters with different
+        programs give an older one.
     :param is_log_away: tells whether the log cannot be written now.
     :param audit: called with each record that is appended, after it was applied to the state.
     :param may_begin: called before each command of a caller; what it raises refuses the command.
@@ -102,11 +104,12 @@ class Engine:
         limits: CallerLimits = CallerLimits(),  # noqa: B008 (a frozen value)
         node: str = "",
         address: str = "",
+        reads: int = VERSION,
         is_log_away: Callable[[], bool] = lambda: False,
         audit: Callable[[Record], None] | None = None,
         may_begin: Callable[[], None] | None = None,
     ) -> None:
-        nodes, me = NodeState(), Identity(node)
+        nodes, me = NodeState(reads), Identity(node)
         ownership = self._ownership = Ownership(nodes, me)
         workflows, rules, costs = FoldedState(), RuleState(), CostState()
         llm, agents = LlmState(costs.owe), AgentState(costs.owe)
@@ -128,7 +131,8 @@ class Engine:
             log,
             parts,
             snapshot_every=snapshot_every,
-            may_save=lambda: ownership.is_mine(_KEEPING),
+            reads=reads,
+            may_save=lambda: ownership.keeps_the_log,
             followers=(self._follow,),
         )
         appender = Appender(
@@ -140,8 +144,9 @@ class Engine:
             now=now,
             creations=CreationRates(per_second=limits.creations_per_second, burst=limits.creations_at_once),
             me=me,
+            log_format=nodes,
         )
-        self.nodes = Nodes(nodes, appender, me, address=address, is_log_away=is_log_away)
+        self.nodes = Nodes(nodes, appender, me, address=address, reads=reads, is_log_away=is_log_away)
         """The nodes of the cluster, this one among them."""
         self.epoch = log.epoch
         """The epoch of the log."""
@@ -196,11 +201,18 @@ class Engine:
         Another reader of the log that uses this state has to register its tail afterwards.
 
         :raises LogCorruptError: the snapshot cannot be read.
-        :raises RecordNotApplied: a record cannot be applied.
+        :raises RecordNotApplied: a record cannot be applied, or the log is of a newer format.
+        :raises EngineError: ``CONFLICT``: the log's format is too old for this program, or another server
+            takes the node's name again and again; ``UNAVAILABLE``.
         """
         await self._folding.start()
         self._has_joined = True
-        await self.nodes.join()
+        try:
+            await self.nodes.join()
+        except EngineError:
+            if self.failure is not None:
+                raise self.failure from None
+            raise
         if self.nodes.is_alone:
             await self._forget_orphaned_secrets()
         await self.costs.start()
@@ -237,7 +249,7 @@ class Engine:
     @property
     def keeps_the_log(self) -> bool:
         """Whether this node saves the state and trims the log; one of them does."""
-        return self._ownership.is_mine(_KEEPING)
+        return self._ownership.keeps_the_log
 
     @property
     def failure(self) -> RecordNotApplied | None:

@@ -34,6 +34,7 @@ _BY_TOKEN: Mapping[str, Callable[[Record], tuple[StreamEvent, ...]]] = {
     "execution": agents.derive,
     "mcp": mcp.derive,
     "node": _no_events,
+    "format": _no_events,
     ABOUT_LOG: _no_events,
 }
 """By the first token of the record's subject."""

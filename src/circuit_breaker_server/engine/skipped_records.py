@@ -14,9 +14,19 @@ import msgspec
 
 from circuit_breaker_server.engine.command_origin import Origin, with_origin
 from circuit_breaker_server.engine.ids import RandomIds
+from circuit_breaker_server.engine.nodes.records import FORMAT_SUBJECT
+from circuit_breaker_server.engine.nodes.state import NodeState
 from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as, encode_body
 from circuit_breaker_server.engine.timestamps import timestamp
-from circuit_breaker_server.log.event_log import EventLog, LogError, NewRecord, Record, matches, subject
+from circuit_breaker_server.log.event_log import (
+    EventLog,
+    LogError,
+    NewRecord,
+    Record,
+    Snapshot,
+    matches,
+    subject,
+)
 
 __all__ = ["ABOUT_LOG", "CannotSkip", "Skipped", "is_skipped", "load_skipped", "skip"]
 
@@ -84,7 +94,10 @@ async def skip(log: EventLog, offset: int, *, reason: str, operator: str) -> Rec
     record = found[0]
     if record.subject.partition(".")[0] == ABOUT_LOG:
         raise CannotSkip(f"record {offset} is itself about the log; it is never applied to the state")
-    if (await log.load_snapshot()).offset >= offset:
+    if record.subject == FORMAT_SUBJECT:
+        raise CannotSkip(f"record {offset} changes the log's format: start a release that reads it")
+    snapshot = await log.load_snapshot()
+    if snapshot.offset >= offset:
         raise CannotSkip(f"record {offset} is applied already: the saved state covers it")
     if offset in await load_skipped(log):
         raise CannotSkip(f"record {offset} is skipped already")
@@ -96,5 +109,18 @@ async def skip(log: EventLog, offset: int, *, reason: str, operator: str) -> Rec
         at=timestamp(datetime.now(UTC)),
     )
     origin = Origin(principal=operator, action=f"log skip {offset}")
-    data = with_origin(encode_body(body), origin, node="", term=0)
+    data = with_origin(encode_body(body, await _format_of(log, snapshot)), origin, node="", term=0)
     return await log.append(NewRecord(subject=_SUBJECT, id=RandomIds().hex(), data=data))
+
+
+async def _format_of(log: EventLog, snapshot: Snapshot) -> int:
+    """Return the version in which records are written.
+
+    :raises NewerRecord: this program does not read it.
+    """
+    nodes = NodeState()
+    entries = {key: data for key, data in snapshot.entries.items() if key.partition("/")[0] in nodes.prefixes}
+    nodes.restore(Snapshot(offset=snapshot.offset, entries=entries))
+    for record in await log.read(after=snapshot.offset, subjects=(FORMAT_SUBJECT,), limit=1_000):
+        nodes.apply(record)
+    return nodes.format

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from circuit_breaker_server.engine.command_origin import origin_of
+from circuit_breaker_server.engine.record_bodies import NewerRecord, require_readable
+from circuit_breaker_server.engine.record_versions import VERSION
 from circuit_breaker_server.engine.skipped_records import ABOUT_LOG, Skipped, load_skipped
 from circuit_breaker_server.engine.state_tables import Part
 from circuit_breaker_server.log.event_log import (
@@ -50,6 +52,12 @@ def _not_applied(record: Record, error: BaseException) -> RecordNotApplied:
         release = origin_of(record).release or "unknown"
     except LogCorruptError:
         release = "unknown"
+    if isinstance(error, NewerRecord):
+        return RecordNotApplied(
+            record.offset,
+            f"{error}. It was written by release {release} (record {record.offset}). Nothing is lost, and "
+            "the nodes that read it go on; docs/cluster.md",
+        )
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return RecordNotApplied(
         record.offset,
@@ -63,12 +71,14 @@ def _not_applied(record: Record, error: BaseException) -> RecordNotApplied:
 class State:
     """The state of all domains: each part folds the records of its subjects.
 
+    :param reads: the newest version of records that is read.
     :ivar applied: the offset of the last record applied.
     :ivar skipped: by offset: records that are not applied because an operator said so.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], *, reads: int = VERSION) -> None:
         self.applied = 0
+        self._reads = reads
         self.skipped: Mapping[int, Skipped] = {}
         self._by_token: dict[str, list[Part]] = {}
         self._by_prefix: dict[str, Part] = {}
@@ -94,6 +104,8 @@ class State:
                 f"record {record.offset} ({record.subject}) is of a kind that this program does not know; "
                 "run the program that wrote it"
             )
+        if self._reads < VERSION:
+            require_readable(record, self._reads)
         for part in parts:
             part.apply(record)
         self.applied = record.offset
@@ -119,11 +131,14 @@ class State:
 
         :raises LogCorruptError: an entry is of a newer version, or cannot be read.
         """
-        by_part: dict[Part, dict[str, bytes]] = {}
+        by_part: dict[Part | None, dict[str, bytes]] = {}
         for key, data in snapshot.entries.items():
-            by_part.setdefault(self._part_of(key), {})[key] = data
+            by_part.setdefault(self._by_prefix.get(key.partition("/")[0]), {})[key] = data
+        # In this order: the nodes' part refuses a newer format, which explains whatever else is unknown.
         for part in self._parts:
             part.restore(Snapshot(offset=snapshot.offset, entries=by_part.get(part, {})))
+        for key in by_part.get(None, ()):
+            self._part_of(key)
         self.applied = snapshot.offset
 
     def _part_of(self, key: str) -> Part:
@@ -139,6 +154,7 @@ class State:
 class Folding:
     """Folds a log into a state, and saves the state so that the next start is short.
 
+    :param reads: the newest version of records that is read.
     :param may_save: tells whether the state is saved when that is due, or another node does it.
     :param followers: called with each record that was appended since the start, after it was applied; one
         that raises stops the engine as a record that cannot be applied does.
@@ -163,10 +179,11 @@ class Folding:
         parts: Sequence[Part],
         *,
         snapshot_every: int,
+        reads: int = VERSION,
         may_save: Callable[[], bool] = lambda: True,
         followers: Sequence[Callable[[Record], None]] = (),
     ) -> None:
-        self.state = State(parts)
+        self.state = State(parts, reads=reads)
         self.failure: RecordNotApplied | None = None
         self.on_failure: Callable[[RecordNotApplied], object] | None = None
         self._followers = tuple(followers)
@@ -192,10 +209,17 @@ class Folding:
         """Fold the log's snapshot and the records after it, then follow the log.
 
         :raises LogCorruptError: the snapshot, or a record that has to be skipped, cannot be read.
-        :raises RecordNotApplied: a record cannot be applied.
+        :raises RecordNotApplied: a record cannot be applied, or the log is of a newer format.
         """
         self.state.skipped = await load_skipped(self._log)
-        self.state.restore(await self._log.load_snapshot())
+        snapshot = await self._log.load_snapshot()
+        try:
+            self.state.restore(snapshot)
+        except NewerRecord as error:
+            raise RecordNotApplied(
+                snapshot.offset,
+                f"{error}. Nothing is lost, and the nodes that read it go on; docs/cluster.md",
+            ) from error
         self._tried = self.saved = self.state.applied
         upto = -1
         while upto < self._log.last_offset:  # others may append while this reads

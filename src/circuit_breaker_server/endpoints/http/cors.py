@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.admission.origins import Origins
 from circuit_breaker_server.endpoints.http.answers import JSON, error_answer
-from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS, STREAM_PATHS
+from circuit_breaker_server.paths import FORMAT_PATH, OPERATION_PATHS, POLL_PATHS, STREAM_PATHS
 
 __all__ = ["CrossOrigin"]
 
-_PATHS: Final = frozenset((*OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS))
+_PATHS: Final = frozenset((FORMAT_PATH, *OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS))
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "

@@ -68,6 +68,7 @@ class HealthRoutes:
             told |= self._counts()
             if (nodes := self._health.nodes) is not None:
                 told["nodes"] = nodes
+                told["logFormat"] = self._health.log_format
         return _answer(200, told)
 
 

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from circuit_breaker_server.endpoints.http.answers import REFUSAL
 from circuit_breaker_server.paths import (
+    FORMAT_PATH,
     HEALTH_PATH,
     LIVE_PATH,
     OPERATION_PATHS,
@@ -20,7 +21,9 @@ from circuit_breaker_server.refusals import Refusal, Refusals, reason_of_status
 __all__ = ["RefusalLog"]
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-_PATHS: Final = frozenset((HEALTH_PATH, LIVE_PATH, READY_PATH, *OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS))
+_PATHS: Final = frozenset(
+    (FORMAT_PATH, HEALTH_PATH, LIVE_PATH, READY_PATH, *OPERATION_PATHS, *POLL_PATHS, *STREAM_PATHS)
+)
 
 
 @final

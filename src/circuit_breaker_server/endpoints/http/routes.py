@@ -49,6 +49,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
     read_url,
 )
 from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
+from circuit_breaker_server.endpoints.http.node_routes import NodeRoutes
 from circuit_breaker_server.endpoints.http.operations import Operations
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
@@ -58,7 +59,7 @@ from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.graphql.idempotent_execution import Done
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.paths import OPERATION_PATHS, POLL_PATHS
+from circuit_breaker_server.paths import FORMAT_PATH, OPERATION_PATHS, POLL_PATHS
 
 __all__ = ["HttpRoutes"]
 
@@ -111,6 +112,7 @@ class HttpRoutes:
         streams: EventStreamRoutes,
         *,
         health: HealthRoutes,
+        nodes: NodeRoutes | None = None,
     ) -> None:
         self._documents = services.documents
         self._admission = admission
@@ -123,6 +125,8 @@ class HttpRoutes:
         poll = admission.guarded(self._poll, "polls")
         self._query_by_get = admission.guarded(self._get_query, "operations")
         self._posts = {**dict.fromkeys(OPERATION_PATHS, post), **dict.fromkeys(POLL_PATHS, poll)}
+        if nodes is not None:
+            self._posts[FORMAT_PATH] = admission.guarded(nodes.raise_format, "operations")
         self._pages = Starlette(
             routes=[
                 Route("/", self._page, methods=["GET"]),

@@ -108,8 +108,13 @@ class Membership:
             return f"node {self._nodes.me.name} does not hear its own heartbeats: the broker is away"
         return None
 
+    @property
+    def log_format(self) -> int:
+        """The version in which the nodes write records."""
+        return self._nodes.format
+
     def describe(self) -> list[dict[str, object]]:
-        """Return what is known of each node: name, term, address, release, status, offset behind."""
+        """Return what is known of each node: name, term, address, release, status, what it reads."""
         applied = self._applied()
         return [
             {
@@ -118,6 +123,7 @@ class Membership:
                 "status": each.status,
                 "address": each.address,
                 "release": each.release,
+                "reads": each.reads,
                 "joinedAt": each.joined_at,
                 "recordsBehind": self._behind(each.name, applied) if each.status == "live" else None,
             }

@@ -1,29 +1,44 @@
-"""Join the cluster, leave it, declare others gone: the records of nodes, each by compare-and-set."""
+"""Join the cluster, leave it, declare others gone, raise the format: records, each by compare-and-set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Final, final
 
 from circuit_breaker_sdk._version import __version__
 from circuit_breaker_server.engine.command import ATTEMPTS, Appender
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.nodes.ownership import Identity, fence_name
-from circuit_breaker_server.engine.nodes.records import NodeGone, NodeJoined, NodeLeft, node_subject
+from circuit_breaker_server.engine.nodes.records import (
+    FORMAT_SUBJECT,
+    FormatChanged,
+    NodeGone,
+    NodeJoined,
+    NodeLeft,
+    node_subject,
+)
 from circuit_breaker_server.engine.nodes.state import NodeEntry, NodeState
+from circuit_breaker_server.engine.record_bodies import RAISE_COMMAND
+from circuit_breaker_server.engine.record_versions import DOWNCASTERS, VERSION
 from circuit_breaker_server.log.event_log import ExpectationFailed, Guards
 from circuit_breaker_server.logs import get_logger
 
 __all__ = ["Nodes"]
+
+# A node that joins marks the one and checks the other; a change of the format does the reverse. So no node
+# joins unseen while the format is raised above what it reads.
+_JOINS: Final = "format.joins"
+_CHANGES: Final = "format.changes"
 
 _log = get_logger("nodes")
 
 
 @final
 class Nodes:
-    """The nodes of the cluster. A server that is alone on its log is none, and writes nothing of this.
+    """The nodes of the cluster. A server that is alone on its log is none, and writes nothing but the format.
 
     :param address: where this node serves, for whoever asks the cluster.
+    :param reads: the newest version of records that this node reads.
     :param is_log_away: tells whether the log cannot be written now: a node that stops does not wait for it.
 
     Example::
@@ -40,12 +55,15 @@ class Nodes:
         me: Identity,
         *,
         address: str,
+        reads: int = VERSION,
         is_log_away: Callable[[], bool],
     ) -> None:
         self._state = state
         self._appender = appender
         self._address = address
         self._is_log_away = is_log_away
+        self.reads = reads
+        """The newest version of records that this node reads."""
         self.me = me
         """Which node this is."""
 
@@ -73,14 +91,25 @@ class Nodes:
         """Return the terms of the other nodes that live, by name."""
         return {name: term for name, term in self._state.live.items() if name != self.me.name}
 
+    @property
+    def format(self) -> int:
+        """The log's format: the version in which all nodes write records."""
+        return self._state.format
+
     async def join(self) -> None:
         """Begin a new term of this node: what it began in earlier ones belongs to whoever lives.
 
-        :raises EngineError: ``CONFLICT``: another server has the same name; ``UNAVAILABLE``.
+        A server that is alone on its log raises its format instead. So does the first node of a new log.
+
+        :raises EngineError: ``CONFLICT``: another server has the same name, or this program does not write
+            the log's format; ``UNAVAILABLE``.
         """
+        if self.is_alone or (not self._state.nodes and self._appender.decided_at() == 0):
+            await self.raise_format()
         if self.is_alone:
             return
         for _ in range(ATTEMPTS):
+            self._require_writable()
             old = self._state.nodes.get(self.me.name)
             term = 1 if old is None else old.term + 1
             body = NodeJoined(
@@ -89,12 +118,14 @@ class Nodes:
                 at=self._appender.at(),
                 address=self._address,
                 release=__version__,
+                reads=self.reads,
             )
+            guards = Guards(decided_at=self._appender.decided_at(), unmarked=(_CHANGES,), marks=(_JOINS,))
             # Before the record is there: what follows from it is decided for this term.
             before, self.me.term = self.me.term, term
             try:
                 await self._appender.append(
-                    node_subject(self.me.name), body, expected=0 if old is None else old.last
+                    node_subject(self.me.name), body, expected=0 if old is None else old.last, guards=guards
                 )
             except ExpectationFailed:
                 self.me.term = before
@@ -102,11 +133,65 @@ class Nodes:
             except EngineError:
                 self.me.term = before
                 raise
-            _log.info("joined", node=self.me.name, term=term, others=sorted(self.others()))
+            _log.info(
+                "joined",
+                node=self.me.name,
+                term=term,
+                others=sorted(self.others()),
+                reads=self.reads,
+                format=self.format,
+            )
             return
         raise EngineError(
             ErrorCode.CONFLICT, f"node {self.me.name}: another server joins under this name again and again"
         )
+
+    def _require_writable(self) -> None:
+        """Refuse to join where this program has no step down to the log's format.
+
+        :raises EngineError: ``CONFLICT``.
+        """
+        if any(step not in DOWNCASTERS for step in range(self.format + 1, self.reads + 1)):
+            raise EngineError(
+                ErrorCode.CONFLICT,
+                f"node {self.me.name}: the event log is written in format {self.format}, and this program "
+                f"cannot write it beside older nodes: upgrade all nodes to a release in between first, then "
+                f"run `{RAISE_COMMAND}`; docs/cluster.md",
+            )
+
+    async def raise_format(self) -> bool:
+        """Let all nodes write records in the newest version that this node reads; tell whether that is new.
+
+        There is no way back: an older program does not start on this log any more.
+
+        :raises EngineError: ``CONFLICT``: a node that lives does not read it; ``facts`` have their names, or
+            nodes join again and again; ``UNAVAILABLE``.
+        """
+        for _ in range(ATTEMPTS):
+            if self.format == self.reads:
+                return False
+            unable = {name: reads for name, reads in self._state.readers().items() if reads < self.reads}
+            if unable:
+                each = ", ".join(f"{name} (reads {reads})" for name, reads in sorted(unable.items()))
+                raise EngineError(
+                    ErrorCode.CONFLICT,
+                    f"the log's format stays {self.format}: not every node reads {self.reads}: {each}; "
+                    "upgrade or stop them first",
+                    nodes=sorted(unable),
+                )
+            body = FormatChanged(format=self.reads, at=self._appender.at(), by=self.me.name)
+            guards = Guards(
+                decided_at=self._appender.decided_at(), unmarked=(_JOINS, _CHANGES), marks=(_CHANGES,)
+            )
+            try:
+                await self._appender.append(
+                    FORMAT_SUBJECT, body, expected=self._state.format_changed_at, guards=guards
+                )
+            except ExpectationFailed:
+                continue
+            _log.info("format_raised", format=self.format, node=self.me.name)
+            return True
+        raise EngineError(ErrorCode.CONFLICT, "the log's format was not raised: nodes join again and again")
 
     async def leave(self) -> None:
         """Say that this node stops; where the log cannot be written, the others will notice."""

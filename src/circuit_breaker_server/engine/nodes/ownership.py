@@ -7,12 +7,15 @@ over; that two nodes never both write its records, the expected offsets and the 
 from __future__ import annotations
 
 import hashlib
-from typing import final
+from collections.abc import Iterable
+from typing import Final, final
 
 from circuit_breaker_server.engine.nodes.state import NodeState
 from circuit_breaker_server.log.event_log import Guards, subject
 
 __all__ = ["Identity", "Ownership", "fence_name"]
+
+_KEEPING: Final = "snapshots and trimming"
 
 
 @final
@@ -54,6 +57,17 @@ class Ownership:
         """Tell whether this node owns work that belongs to no node by itself, as timers do."""
         return self.is_alone or (self._chosen(work) == self.me.name and self._lives())
 
+    @property
+    def keeps_the_log(self) -> bool:
+        """Whether this node saves the state and trims the log; at most one of them does.
+
+        A node that reads more than the log's format could save what an older one cannot load: it leaves that
+        to the older nodes. Where there is none, nothing is saved until the format is raised.
+        """
+        if self.is_alone:
+            return True
+        return _choose(self._state.keepers, _KEEPING) == self.me.name and self._lives()
+
     def is_mine_as_recorded(self, work: str, *, node: str, term: int) -> bool:
         """Tell whether this node owns work that a node has begun: its own as long as it lives."""
         if self.is_alone:
@@ -78,7 +92,11 @@ class Ownership:
 
     def _chosen(self, work: str) -> str | None:
         """Choose among the living by rendezvous hashing: few change their owner when a node comes or goes."""
-        return max(self._state.live, key=lambda name: _weight(name, work), default=None)
+        return _choose(self._state.live, work)
+
+
+def _choose(names: Iterable[str], work: str) -> str | None:
+    return max(names, key=lambda name: _weight(name, work), default=None)
 
 
 def fence_name(node: str, term: int) -> str:

@@ -1,15 +1,31 @@
-"""The records of nodes: that one has joined, has left, or was declared gone. Heartbeats are no records."""
+"""The records of nodes: one has joined, has left, was declared gone, or the log's format has changed.
+
+Heartbeats are no records.
+"""
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import msgspec
 
 from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
+from circuit_breaker_server.engine.record_versions import FIRST_FORMAT
 from circuit_breaker_server.log.event_log import Record, subject
 
-__all__ = ["Body", "NodeGone", "NodeJoined", "NodeLeft", "decode_body", "node_subject"]
+__all__ = [
+    "FORMAT_SUBJECT",
+    "Body",
+    "FormatChanged",
+    "NodeGone",
+    "NodeJoined",
+    "NodeLeft",
+    "decode_body",
+    "node_subject",
+]
+
+FORMAT_SUBJECT: Final = subject("format", "log")
+"""The subject of the records that change the log's format."""
 
 
 def node_subject(name: str) -> str:
@@ -24,6 +40,7 @@ class NodeJoined(VersionedBody, frozen=True, kw_only=True, tag="node_joined"):
     :ivar term: the number of its start, 1 for the first.
     :ivar address: where it serves, as it says itself.
     :ivar release: the version of its program.
+    :ivar reads: the newest version of records that it reads.
     """
 
     name: str
@@ -31,6 +48,7 @@ class NodeJoined(VersionedBody, frozen=True, kw_only=True, tag="node_joined"):
     at: str
     address: str
     release: str
+    reads: int = FIRST_FORMAT
 
 
 @final
@@ -55,7 +73,20 @@ class NodeGone(VersionedBody, frozen=True, kw_only=True, tag="node_gone"):
     by: str
 
 
-Body = NodeJoined | NodeLeft | NodeGone
+@final
+class FormatChanged(VersionedBody, frozen=True, kw_only=True, tag="format_changed"):
+    """From here on records are written in another version. This one is of the version before it.
+
+    :ivar format: the version.
+    :ivar by: the name of the node that has written it; empty for a server that is alone on its log.
+    """
+
+    format: int
+    at: str
+    by: str
+
+
+Body = NodeJoined | NodeLeft | NodeGone | FormatChanged
 
 _DECODER: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 

@@ -10,6 +10,7 @@ from typing import final
 
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.nodes.membership import Membership, NodeReplaced
+from circuit_breaker_server.engine.record_versions import VERSION
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.memory_secrets import MemorySecrets
 from tests.server.engine.shared.shared_log import View
@@ -45,7 +46,7 @@ class Node:
     :ivar replaced: set where another server has taken its name.
     """
 
-    def __init__(self, name: str, cluster: Cluster) -> None:
+    def __init__(self, name: str, cluster: Cluster, *, reads: int = VERSION) -> None:
         self.name = name
         self.view = View(cluster.log, _pause)
         self.engine = Engine(
@@ -54,6 +55,7 @@ class Node:
             secrets=cluster.secrets,
             node=name,
             address=f"http://{name}",
+            reads=reads,
             provider_seconds=5.0,
         )
         self.is_paused = False
@@ -83,8 +85,9 @@ class Cluster:
         self.now = datetime.fromtimestamp(0, UTC)
         self.nodes: dict[str, Node] = {}
 
-    async def start(self, name: str) -> Node:
-        node = self.nodes[name] = Node(name, self)
+    async def start(self, name: str, *, reads: int = VERSION) -> Node:
+        """Start a node; one whose program is older reads an older version of records."""
+        node = self.nodes[name] = Node(name, self, reads=reads)
         await node.start()
         self.deliver()
         return node

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from circuit_breaker_server.engine.command_origin import Origin, with_origin
-from circuit_breaker_server.engine.record_bodies import UPCASTERS, VERSION, encode_body
+from circuit_breaker_server.engine.record_bodies import encode_body
+from circuit_breaker_server.engine.record_versions import UPCASTERS, VERSION
 from circuit_breaker_server.engine.workflows.records import (
     HISTORY_TAIL,
     HISTORY_TAIL_BYTES,
