@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -37,12 +37,11 @@ class OpenTelemetryTracer:
         self._tracer = trace.get_tracer("circuit_breaker_server", tracer_provider=provider)
 
     @contextmanager
-    def operation(self, kind: str, name: str, traceparent: str | None) -> Iterator[str | None]:
-        """Begin the span of a query or mutation."""
-        carrier = {} if traceparent is None else {"traceparent": traceparent}
+    def operation(self, kind: str, name: str, context: Mapping[str, str]) -> Iterator[str | None]:
+        """Begin the span of an operation, of a subscription that of its start."""
         with self._tracer.start_as_current_span(
             f"{kind} {name}".rstrip(),
-            context=_PROPAGATOR.extract(carrier),
+            context=_PROPAGATOR.extract(context),
             kind=trace.SpanKind.SERVER,
             attributes={"graphql.operation.type": kind, "graphql.operation.name": name},
         ) as span:

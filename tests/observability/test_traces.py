@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 from circuit_breaker_sdk import BufferLimits, Client
@@ -21,19 +17,8 @@ from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.otel_tracing import OpenTelemetryTracer as ServerTracer
 from circuit_breaker_server.tracing import sampled
 from tests.integration.workflows import create_review_workflow, number_of
+from tests.observability.spans import Traces, create, trace_id
 from tests.waiting import until
-
-
-class Traces:
-    """Spans of one process, in memory."""
-
-    def __init__(self, **arguments: Any) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(**arguments)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
 
 @pytest.fixture
@@ -41,16 +26,6 @@ def traces() -> Iterator[Traces]:
     found = Traces()
     yield found
     found.provider.shutdown()
-
-
-def trace_id(span: ReadableSpan) -> int:
-    assert span.context is not None
-    return int(span.context.trace_id)
-
-
-async def create(client: Client, workflow: str, *numbers: int) -> None:
-    for n in numbers:
-        await client.workflows.create_resource(workflow_id=workflow, data={"n": n})
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -129,6 +104,7 @@ async def test_an_iteration_is_told_the_trace_of_each_event(tmp_path: Path, trac
         assert {span.name for span in traces.exporter.get_finished_spans()} == {
             "mutation CreateWorkflow",
             "mutation CreateResource",
+            "subscription resourceUpdates",
         }
 
 

@@ -122,8 +122,8 @@ class PollConnection:
             request["operationName"] = message.operation_name
         resume = (message.extensions or {}).get("resume")
         after = resume.get("after") if isinstance(resume, Mapping) else None
-        if resume and after is None:
-            request["extensions"] = {"resume": resume}  # until the server has said where that is
+        if message.extensions:
+            request["extensions"] = message.extensions  # until the server has said where it begins
         self._operations[message.id] = _Polled(request, route, after if isinstance(after, str) else None)
         self._kick()
 
@@ -232,7 +232,7 @@ class PollConnection:
         """Send one request, and read its answer."""
         operations = [
             polled.request
-            if polled.after is None
+            if polled.after is None or not polled.is_live
             else {**polled.request, "extensions": {"resume": {"after": polled.after}}}
             for polled in asked.values()
         ]

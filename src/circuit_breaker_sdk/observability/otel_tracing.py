@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
 try:
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as _error:
     raise ImportError(
@@ -19,13 +20,19 @@ __all__ = ["OpenTelemetryTracer"]
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
+def _carrier(context: Context | None = None) -> dict[str, str]:
+    """Return the trace context to send; ``None``: of the current span."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, context)
+    return carrier
+
+
 @final
 class OpenTelemetryTracer:
-    """Makes the spans of a client: its queries and mutations, and calls of handlers.
+    """Makes the spans of a client: queries and mutations, starts of subscriptions, and calls of handlers.
 
     A handler's span belongs to the trace of the mutation that caused the event, and is linked to it; events
-    of mutations that were not sampled have none. The server gives them to clients with a tracer over
-    WebSockets.
+    of mutations that were not sampled have none. The server gives them to clients with a tracer.
 
     :param provider: ``None`` takes the global one.
 
@@ -38,16 +45,30 @@ class OpenTelemetryTracer:
         self._tracer = trace.get_tracer("circuit_breaker_sdk", tracer_provider=provider)
 
     @contextmanager
-    def request(self, name: str, *, is_mutation: bool) -> Iterator[str | None]:
+    def request(self, name: str, *, is_mutation: bool) -> Iterator[Mapping[str, str]]:
         """Begin the span of a query or mutation; the server takes it for the parent of its own."""
         kind = "mutation" if is_mutation else "query"
         attributes = {"graphql.operation.type": kind, "graphql.operation.name": name}
         with self._tracer.start_as_current_span(
             f"{kind} {name}".rstrip(), kind=trace.SpanKind.CLIENT, attributes=attributes
         ):
-            carrier: dict[str, str] = {}
-            _PROPAGATOR.inject(carrier)
-            yield carrier.get("traceparent")
+            yield _carrier()
+
+    @contextmanager
+    def subscribing(self, label: str) -> Iterator[Mapping[str, str]]:
+        """Begin the span of a subscription's start; the server takes it for the parent of its own."""
+        attributes = {"graphql.operation.type": "subscription", "graphql.operation.name": label}
+        span = self._tracer.start_span(
+            f"subscription {label}", kind=trace.SpanKind.CLIENT, attributes=attributes
+        )
+        try:
+            yield _carrier(trace.set_span_in_context(span))
+        except Exception as error:
+            span.record_exception(error)
+            span.set_status(trace.StatusCode.ERROR, str(error))
+            raise
+        finally:
+            span.end()
 
     @contextmanager
     def handling(self, label: str, subscription_id: str, traceparent: str) -> Iterator[None]:

@@ -202,6 +202,22 @@ class SubscriptionManager:
     async def _subscribe(
         self, operation: Operation[T], into: Callable[[Delivery[T]], S], after: str | None
     ) -> S:
+        if self._tracer is None:
+            return await self._begin(operation, into, after, {})
+        with self._tracer.subscribing(operation.label) as context:
+            return await self._begin(operation, into, after, context)
+
+    async def _begin(
+        self,
+        operation: Operation[T],
+        into: Callable[[Delivery[T]], S],
+        after: str | None,
+        trace: Mapping[str, str],
+    ) -> S:
+        """Start an operation.
+
+        :param trace: the context of its caller, which goes with the first request only.
+        """
         self._check_open()
         refuse_incremental(operation.document)
         variables = encode_variables(operation.variables)
@@ -215,6 +231,8 @@ class SubscriptionManager:
             raise UsageError("ResumeByExtension works over WebSockets only, and none is used here")
         after = after if link.resume_negotiated else None
         extensions = operation.extensions(link, after=after)
+        if trace:
+            extensions = {**(extensions or {}), **trace}
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )

@@ -30,7 +30,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     error_answer,
 )
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
-from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_cursor
+from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_cursor, header_context
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
@@ -167,7 +167,8 @@ class SharedStreamRoutes:
         if not is_subscription:
             shared.run(operation_id, partial(self._execute, document, asked, request, caller))
         elif shared.release_id(operation_id):  # else it was stopped meanwhile
-            subscribe(stream, operation_id, plan, extensions=asked.extensions)
+            extensions = {**(asked.extensions or {}), **header_context(request)}
+            subscribe(stream, operation_id, plan, extensions=extensions)
         return accepted
 
     async def _execute(
