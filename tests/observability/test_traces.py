@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
+import msgspec
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from circuit_breaker_sdk import BufferLimits, Client
+from circuit_breaker_sdk import BufferLimits, Client, ErrorRecoveryPolicy
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
@@ -28,9 +30,12 @@ def traces() -> Iterator[Traces]:
     found.provider.shutdown()
 
 
-@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("transport", "is_async"),
+    [("websocket", False), ("websocket", True), ("sse", False), ("sse", True), ("poll", False)],
+)
 async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
-    tmp_path: Path, traces: Traces, is_async: bool
+    tmp_path: Path, traces: Traces, transport: str, is_async: bool
 ) -> None:
     seen: list[object] = []
     inside: list[int] = []
@@ -49,7 +54,10 @@ async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
         Server(settings, tracer=ServerTracer(traces.provider)) as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
         Client(
-            f"http://127.0.0.1:{proxy.port}/graphql", tracer=OpenTelemetryTracer(traces.provider)
+            f"http://127.0.0.1:{proxy.port}/graphql",
+            tracer=OpenTelemetryTracer(traces.provider),
+            transports=(transport,),
+            recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05),
         ) as client,
         Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as writer,
     ):
@@ -81,11 +89,14 @@ async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
     assert sorted(inside) == sorted(by_trace)
 
 
-async def test_an_iteration_is_told_the_trace_of_each_event(tmp_path: Path, traces: Traces) -> None:
+@pytest.mark.parametrize("transport", ["websocket", "sse", "poll"])
+async def test_an_iteration_is_told_the_trace_of_each_event(
+    tmp_path: Path, traces: Traces, transport: str
+) -> None:
     async with (
         Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
-        Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as client,
-        Client(server.url) as plain,
+        Client(server.url, tracer=OpenTelemetryTracer(traces.provider), transports=(transport,)) as client,
+        Client(server.url, transports=(transport,)) as plain,
     ):
         workflow = (await create_review_workflow(client)).id
         updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
@@ -124,6 +135,31 @@ async def test_events_that_were_kept_before_anybody_asked_have_their_traces(
                 assert updates.traceparent is not None
                 found.add(updates.traceparent)
             assert len(found) == 10
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_an_event_stream_has_traces_only_for_a_client_that_asks(
+    tmp_path: Path, traces: Traces, asks: bool
+) -> None:
+    """One operation on a stream of its own, whose cursors are also the ids of its events."""
+    headers = {"Accept": "text/event-stream", "Resume-Version": "1"}
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as writer,
+        aiohttp.ClientSession(headers={**headers, "Resume-Traces": "1"} if asks else headers) as http,
+    ):
+        workflow = (await create_review_workflow(writer)).id
+        document = "subscription { resourceUpdates { id } }"
+        url = server.url.replace("ws", "http", 1)
+        async with http.post(url, json={"query": document}) as stream:
+            assert b"id: " in await stream.content.readline()
+            await create(writer, workflow, 1)
+            while not (line := await stream.content.readline()).startswith(b"data: {"):
+                pass
+        event = msgspec.json.decode(line.removeprefix(b"data: "))
+        (request,) = traces.named("mutation CreateResource")
+        told = event["extensions"].get("traceparent", "")
+        assert (f"-{trace_id(request):032x}-" in told) is asks
 
 
 async def test_what_is_not_sampled_leaves_no_trace(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 __all__ = [
+    "TRACES_HEADER",
     "acknowledged_epoch",
     "answer_behind",
     "live_signal",
@@ -15,6 +16,8 @@ __all__ = [
 ]
 
 _VERSION: Final = 1
+TRACES_HEADER: Final = "Resume-Traces"
+"""The header with which a client asks for traces where its events come over HTTP; its value is ``1``."""
 
 
 def offering_resume(init_payload: Mapping[str, object], *, traces: bool = False) -> dict[str, object]:

@@ -217,7 +217,9 @@ class Gateway:
         """
         if traces and resume:
             found = self._note_traces()
-            feed: Feed = TracedFeed(self, peer, frame=frame, caller=caller, traces=found)
+            feed: Feed = TracedFeed(
+                self, peer, frame=frame, caller=caller, traces=found, is_lasting=is_lasting
+            )
         else:
             feed = Feed(self, peer, frame=frame, resume=resume, caller=caller, is_lasting=is_lasting)
         self._feeds[feed] = None

@@ -8,6 +8,7 @@ from typing import Final, final
 from graphql import OperationType
 from starlette.requests import Request
 
+from circuit_breaker_sdk.protocol.resume import TRACES_HEADER
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
 from circuit_breaker_server.endpoints.services import Execute
@@ -17,11 +18,16 @@ from circuit_breaker_server.graphql.idempotent_execution import Done, Once
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.tracing import Tracer, operation_span, trace_context, trace_context_of
 
-__all__ = ["Operations", "asks_for_cursor", "header_context"]
+__all__ = ["Operations", "asks_for_cursor", "asks_for_traces", "header_context"]
 
 KEY: Final = "Idempotency-Key"
 RESUME: Final = "Resume-Version"
 """A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
+
+
+def asks_for_traces(request: Request) -> bool:
+    """Tell whether a client wants the traces of the mutations that caused its events."""
+    return request.headers.get(TRACES_HEADER) == "1"
 
 
 def asks_for_cursor(request: Request) -> bool:
