@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace import StatusCode
 
 from circuit_breaker_sdk import BufferLimits, Client, ErrorRecoveryPolicy
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
@@ -178,6 +179,26 @@ async def test_what_is_not_sampled_leaves_no_trace(tmp_path: Path) -> None:
     assert b"traceparent" not in (tmp_path / "events.db").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("traceparent", "spans"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", 1),
+        ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", 1),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", 0),
+        ("00-00000000000000000000000000000000-b7ad6b7169203331-01", 0),
+        ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", 0),
+        ("what a foreign server writes", 0),
+        ("", 0),
+    ],
+)
+def test_only_a_trace_that_is_one_and_is_sampled_has_the_span_of_a_handler(
+    traces: Traces, traceparent: str, spans: int
+) -> None:
+    with OpenTelemetryTracer(traces.provider).handling("ticks", "1", traceparent):
+        pass
+    assert len(traces.named("handle ticks")) == spans
+
+
 async def test_a_handler_that_fails_is_named_and_its_span_says_so(tmp_path: Path, traces: Traces) -> None:
     errors: list[str] = []
 
@@ -196,6 +217,10 @@ async def test_a_handler_that_fails_is_named_and_its_span_says_so(tmp_path: Path
     assert "fail" in errors[0]
     (span,) = traces.named("handle resourceUpdates")
     assert [event.name for event in span.events] == ["exception"]
+    assert (span.status.status_code, span.status.description) == (
+        StatusCode.ERROR,
+        "ValueError: not this one",
+    )
 
 
 @pytest.mark.parametrize(
