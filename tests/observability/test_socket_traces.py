@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
@@ -14,12 +15,15 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from circuit_breaker_sdk import Client, GapError, SubscriptionError
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
+from circuit_breaker_sdk.streams import ResumeByExtension
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.otel_tracing import OpenTelemetryTracer as ServerTracer
 from circuit_breaker_server.tracing import trace_context, trace_context_of
+from tests.connections.raw_server import acknowledge, read_message, stay
 from tests.integration.workflows import create_review_workflow, number_of
 from tests.observability.spans import Traces, trace_id
 from tests.server.operations import CREATE_RESOURCE
+from tests.transports.peers import Peer, serve
 from tests.waiting import PATIENCE_SECONDS, until
 
 TRACE: Final = 0x0AF7651916CD43DD8448EB211C80319C
@@ -237,3 +241,23 @@ def test_what_is_no_trace_context_is_left_out(
 ) -> None:
     assert trace_context_of(extensions) == context
     assert trace_context((extensions or {}).get("traceparent"), None).keys() <= {"traceparent"}
+
+
+async def test_a_server_with_cursors_of_its_own_is_told_the_trace_beside_them(traces: Traces) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def server(peer: Peer) -> None:
+        await acknowledge(peer, None)
+        asked.append(msgspec.convert(await read_message(peer), dict[str, Any]))
+        await stay(peer)
+
+    async with (
+        serve(server) as port,
+        Client(f"ws://127.0.0.1:{port}/graphql", tracer=OpenTelemetryTracer(traces.provider)) as client,
+    ):
+        _ticks = await client.subscribe("subscription { tick }", type=int, resume=ResumeByExtension())
+        await until(lambda: asked)
+    (span,) = traces.exporter.get_finished_spans()
+    extensions = asked[0]["payload"]["extensions"]
+    assert extensions["delivery-guarantee"] == "cursor"
+    assert f"-{trace_id(span):032x}-" in extensions["traceparent"]

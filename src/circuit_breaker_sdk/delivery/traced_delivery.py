@@ -37,6 +37,7 @@ class TracedDelivery(Delivery[T]):
     def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
         # As its base, with a look at each event's trace: a call for it would cost more than the rest.
         taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
+        base: Delivery[T] = self  # it declares what is set here
         for envelope in run:
             response: Response[T] = envelope.payload
             data, extensions = response.data, response.extensions
@@ -45,8 +46,8 @@ class TracedDelivery(Delivery[T]):
             value, resume = data.value, extensions.resume
             if value is None or resume is None or resume.prev != cursor:
                 break
-            self._last_cursor = self.received = cursor = resume.cursor
-            self.events_received += 1
+            self._last_cursor = base.received = cursor = resume.cursor
+            base.events_received += 1
             taken += 1
             call = (
                 handler

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, final
 
+import msgspec
+
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import (
     BreakerState,
@@ -231,13 +233,13 @@ class SubscriptionManager:
             raise UsageError("ResumeByExtension works over WebSockets only, and none is used here")
         after = after if link.resume_negotiated else None
         extensions = operation.extensions(link, after=after)
-        if trace:
-            extensions = {**(extensions or {}), **trace}
         request = Subscribe(
             self._fresh_id(), operation.document, variables, operation.operation_name, extensions
         )
         if seam is not None and not link.resume_negotiated:
             request = seam.resumed(request)
+        if trace:
+            request = msgspec.structs.replace(request, extensions={**(request.extensions or {}), **trace})
         new_delivery: type[Delivery[T]] = Delivery if self._tracer is None else TracedDelivery
         delivery = new_delivery(
             label=operation.label,
