@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NoOpTracerProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
 from benchmarks.event import DOCUMENT
@@ -28,6 +29,8 @@ __all__ = ["observing"]
 _SOCKETS = 100
 _SCRAPE_SECONDS = 1.0
 _METRICS, _TRACES = "metrics on", "traces at 1 %"
+_OWN = "traces at 1 %, without the SDK"
+"""What the client itself adds: the rest is what the SDK of OpenTelemetry takes for a span."""
 _MEASURED = "metrics on, and measure_latency()"
 _METRICS_MEAN = "scraped once a second by prometheus-client"
 _TRACES_MEAN = "one event in a hundred comes from a mutation that is traced; spans end in the SDK"
@@ -63,11 +66,15 @@ def _client(scale: Scale) -> Row:
             received_by(partial(Client, tracer=OpenTelemetryTracer(TracerProvider()))), events
         ),
     }
+    measures[_OWN] = lambda: rate_of(
+        received_by(partial(Client, tracer=OpenTelemetryTracer(NoOpTracerProvider()))), events
+    )
     measures[_MEASURED] = lambda: rate_of(received_by(Client, around=_measured), events)
     with on_core(MEASURED_CORE):
         rounds = Rounds(measures, scale.runs)
     row = _row(rounds, "client, plain handler", "typed events/s")
-    row.detail[f"{_MEASURED}, of off"] = round(rounds.ratio(_MEASURED, "off"), 3)
+    for name in (_OWN, _MEASURED):
+        row.detail[f"{name}, of off"] = round(rounds.ratio(name, "off"), 3)
     return row
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import final
 
 from circuit_breaker_server.start_errors import ServerStartError
 
 try:
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as _error:
     raise ServerStartError(
@@ -37,12 +39,11 @@ class OpenTelemetryTracer:
         self._tracer = trace.get_tracer("circuit_breaker_server", tracer_provider=provider)
 
     @contextmanager
-    def operation(self, kind: str, name: str, traceparent: str | None) -> Iterator[str | None]:
-        """Begin the span of a query or mutation."""
-        carrier = {} if traceparent is None else {"traceparent": traceparent}
+    def operation(self, kind: str, name: str, context: Mapping[str, str]) -> Iterator[str | None]:
+        """Begin the span of an operation, of a subscription that of its start."""
         with self._tracer.start_as_current_span(
             f"{kind} {name}".rstrip(),
-            context=_PROPAGATOR.extract(carrier),
+            context=_PROPAGATOR.extract(context),
             kind=trace.SpanKind.SERVER,
             attributes={"graphql.operation.type": kind, "graphql.operation.name": name},
         ) as span:
@@ -59,25 +60,37 @@ class OpenTelemetryTracer:
         with self._tracer.start_as_current_span(name):
             yield
 
-    @contextmanager
-    def project(self, traceparents: list[str]) -> Iterator[None]:
+    def project(self, traceparents: list[str]) -> AbstractContextManager[None]:
         """Begin a span for each record."""
-        yield from self._each("project", traceparents)
+        return _Spans(self._tracer, "project", traceparents, trace.SpanKind.INTERNAL)
 
-    @contextmanager
-    def deliver(self, traceparents: list[str]) -> Iterator[None]:
+    def deliver(self, traceparents: list[str]) -> AbstractContextManager[None]:
         """Begin a span for each record."""
-        yield from self._each("deliver", traceparents, kind=trace.SpanKind.PRODUCER)
+        return _Spans(self._tracer, "deliver", traceparents, trace.SpanKind.PRODUCER)
 
-    def _each(
-        self, name: str, traceparents: list[str], *, kind: trace.SpanKind = trace.SpanKind.INTERNAL
-    ) -> Iterator[None]:
-        spans = [
-            self._tracer.start_span(name, context=_PROPAGATOR.extract({"traceparent": each}), kind=kind)
-            for each in traceparents
-        ]
-        try:
-            yield
-        finally:
-            for span in spans:
-                span.end()
+
+@final
+class _Spans:
+    """Spans of one name, of which none is the current one."""
+
+    def __init__(
+        self, tracer: trace.Tracer, name: str, traceparents: list[str], kind: trace.SpanKind
+    ) -> None:
+        self._spans = [tracer.start_span(name, _parent(each), kind) for each in traceparents]
+
+    def __enter__(self) -> None:
+        """Do nothing: they have begun."""
+
+    def __exit__(self, *_error: object) -> None:
+        for span in self._spans:
+            span.end()
+
+
+@lru_cache(maxsize=256)
+def _parent(traceparent: str) -> Context:
+    """Return the context in which the span of a kept trace is the current one; each is asked for twice."""
+    _version, trace_id, span_id, flags = traceparent.split("-")
+    parent = trace.SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16))
+    )
+    return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())

@@ -29,13 +29,14 @@ class Rig:
         max_client_bytes: int = 1 << 30,
         root_field: str | None = "tick",
         bridges_gaps: bool = False,
+        kind: type[Delivery[int]] = Delivery,
     ) -> None:
         self.bridges_gaps = bridges_gaps
         connection = Connection("ws://localhost/graphql", lambda _connection, _error: None)
         connection.resume_epoch = "e" if resume else None
         self.tasks: set[asyncio.Task[None]] = set()
         self.ends = 0
-        self.delivery: Delivery[int] = Delivery(
+        self.delivery: Delivery[int] = kind(
             label="ticks",
             decoder=EventDecoder(int, root_field, with_resume=resume),
             limits=limits or BufferLimits(),

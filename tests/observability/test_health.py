@@ -20,7 +20,7 @@ from circuit_breaker_sdk.observability import HealthLimits, Verdict
 from circuit_breaker_sdk.subscriptions.health_check import look
 from circuit_breaker_sdk.testing import Direction
 from tests.hot_path.paths import _subscribed
-from tests.integration.workflows import number_of
+from tests.integration.workflows import create_review_workflow, number_of
 from tests.observability.worlds import LIMITS, world
 from tests.waiting import until
 
@@ -233,6 +233,49 @@ async def test_times_since_an_event_are_exact_to_the_time_between_two_looks(tmp_
         assert second.seconds_since_event - first > 0.15
         # Whatever else the connection brings: this is about the subscription.
         assert second.seconds_since_event > 0.15
+
+
+async def test_a_slow_consumer_is_behind_the_server_and_no_more_once_it_has_read(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        builder = w.client.workflows.subscribe_resource_updates(workflow_id=w.workflow)
+        unread = await builder.buffer(BufferLimits(max_events=2)).subscribe()
+
+        def behind() -> int | None:
+            return w.health().worst[0].records_behind
+
+        assert behind() is None  # the server was not asked before
+        await until(lambda: behind() == 0)
+        await w.publish(1, 2)
+        await until(lambda: unread.stats().buffered_events == 2)
+        await until(lambda: behind() == 0)
+        await w.publish(3, 4, 5, 6)
+        await until(lambda: behind() == 4)
+        assert (unread.state, w.health().worst[0].is_paused) == ("paused", True)
+        for n in range(1, 7):
+            assert number_of(await anext(unread)) == n
+        await until(lambda: behind() == 0)
+        w.proxy.refuses = True
+        w.proxy.cut()
+        await until(lambda: behind() is None)
+        w.proxy.refuses = False
+        await until(lambda: behind() == 0)
+
+
+async def test_what_matches_nothing_does_not_put_a_live_subscription_behind(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        other = (await create_review_workflow(w.direct)).id
+        _kept = await w.client.workflows.subscribe_resource_updates(workflow_id=other).subscribe()
+        await w.publish(1, 2, 3)
+        await until(lambda: w.health().worst[0].records_behind == 0)
+
+
+@pytest.mark.parametrize("kind", ["sse", "poll"])
+async def test_how_far_behind_is_not_known_without_a_websocket(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, transports=(kind,)) as w:
+        _kept = await w.client.subscriptions.resource_updates().subscribe()
+        for _ in range(3):
+            assert w.health().worst[0].records_behind is None
+            await asyncio.sleep(0)
 
 
 async def test_nothing_secret_is_told() -> None:

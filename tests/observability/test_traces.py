@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import aiohttp
+import msgspec
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace import StatusCode
 
-from circuit_breaker_sdk import BufferLimits, Client
+from circuit_breaker_sdk import BufferLimits, Client, ErrorRecoveryPolicy
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
@@ -21,19 +20,8 @@ from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.otel_tracing import OpenTelemetryTracer as ServerTracer
 from circuit_breaker_server.tracing import sampled
 from tests.integration.workflows import create_review_workflow, number_of
+from tests.observability.spans import Traces, create, trace_id
 from tests.waiting import until
-
-
-class Traces:
-    """Spans of one process, in memory."""
-
-    def __init__(self, **arguments: Any) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(**arguments)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
 
 @pytest.fixture
@@ -43,19 +31,12 @@ def traces() -> Iterator[Traces]:
     found.provider.shutdown()
 
 
-def trace_id(span: ReadableSpan) -> int:
-    assert span.context is not None
-    return int(span.context.trace_id)
-
-
-async def create(client: Client, workflow: str, *numbers: int) -> None:
-    for n in numbers:
-        await client.workflows.create_resource(workflow_id=workflow, data={"n": n})
-
-
-@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("transport", "is_async"),
+    [("websocket", False), ("websocket", True), ("sse", False), ("sse", True), ("poll", False)],
+)
 async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
-    tmp_path: Path, traces: Traces, is_async: bool
+    tmp_path: Path, traces: Traces, transport: str, is_async: bool
 ) -> None:
     seen: list[object] = []
     inside: list[int] = []
@@ -74,7 +55,10 @@ async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
         Server(settings, tracer=ServerTracer(traces.provider)) as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
         Client(
-            f"http://127.0.0.1:{proxy.port}/graphql", tracer=OpenTelemetryTracer(traces.provider)
+            f"http://127.0.0.1:{proxy.port}/graphql",
+            tracer=OpenTelemetryTracer(traces.provider),
+            transports=(transport,),
+            recovery=ErrorRecoveryPolicy(base_delay=0.01, max_delay=0.05),
         ) as client,
         Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as writer,
     ):
@@ -106,11 +90,14 @@ async def test_a_handler_runs_in_the_trace_of_the_mutation_also_across_a_resume(
     assert sorted(inside) == sorted(by_trace)
 
 
-async def test_an_iteration_is_told_the_trace_of_each_event(tmp_path: Path, traces: Traces) -> None:
+@pytest.mark.parametrize("transport", ["websocket", "sse", "poll"])
+async def test_an_iteration_is_told_the_trace_of_each_event(
+    tmp_path: Path, traces: Traces, transport: str
+) -> None:
     async with (
         Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
-        Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as client,
-        Client(server.url) as plain,
+        Client(server.url, tracer=OpenTelemetryTracer(traces.provider), transports=(transport,)) as client,
+        Client(server.url, transports=(transport,)) as plain,
     ):
         workflow = (await create_review_workflow(client)).id
         updates = await client.workflows.subscribe_resource_updates(workflow_id=workflow).subscribe()
@@ -129,6 +116,7 @@ async def test_an_iteration_is_told_the_trace_of_each_event(tmp_path: Path, trac
         assert {span.name for span in traces.exporter.get_finished_spans()} == {
             "mutation CreateWorkflow",
             "mutation CreateResource",
+            "subscription resourceUpdates",
         }
 
 
@@ -150,6 +138,31 @@ async def test_events_that_were_kept_before_anybody_asked_have_their_traces(
             assert len(found) == 10
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_an_event_stream_has_traces_only_for_a_client_that_asks(
+    tmp_path: Path, traces: Traces, asks: bool
+) -> None:
+    """One operation on a stream of its own, whose cursors are also the ids of its events."""
+    headers = {"Accept": "text/event-stream", "Resume-Version": "1"}
+    async with (
+        Server(ServerSettings(port=0, data_dir=tmp_path)) as server,
+        Client(server.url, tracer=OpenTelemetryTracer(traces.provider)) as writer,
+        aiohttp.ClientSession(headers={**headers, "Resume-Traces": "1"} if asks else headers) as http,
+    ):
+        workflow = (await create_review_workflow(writer)).id
+        document = "subscription { resourceUpdates { id } }"
+        url = server.url.replace("ws", "http", 1)
+        async with http.post(url, json={"query": document}) as stream:
+            assert b"id: " in await stream.content.readline()
+            await create(writer, workflow, 1)
+            while not (line := await stream.content.readline()).startswith(b"data: {"):
+                pass
+        event = msgspec.json.decode(line.removeprefix(b"data: "))
+        (request,) = traces.named("mutation CreateResource")
+        told = event["extensions"].get("traceparent", "")
+        assert (f"-{trace_id(request):032x}-" in told) is asks
+
+
 async def test_what_is_not_sampled_leaves_no_trace(tmp_path: Path) -> None:
     off = Traces(sampler=ParentBased(ALWAYS_OFF))
     seen: list[object] = []
@@ -164,6 +177,26 @@ async def test_what_is_not_sampled_leaves_no_trace(tmp_path: Path) -> None:
         await until(lambda: seen == [1])
     assert off.exporter.get_finished_spans() == ()
     assert b"traceparent" not in (tmp_path / "events.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "spans"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", 1),
+        ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", 1),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", 0),
+        ("00-00000000000000000000000000000000-b7ad6b7169203331-01", 0),
+        ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", 0),
+        ("what a foreign server writes", 0),
+        ("", 0),
+    ],
+)
+def test_only_a_trace_that_is_one_and_is_sampled_has_the_span_of_a_handler(
+    traces: Traces, traceparent: str, spans: int
+) -> None:
+    with OpenTelemetryTracer(traces.provider).handling("ticks", "1", traceparent):
+        pass
+    assert len(traces.named("handle ticks")) == spans
 
 
 async def test_a_handler_that_fails_is_named_and_its_span_says_so(tmp_path: Path, traces: Traces) -> None:
@@ -184,6 +217,10 @@ async def test_a_handler_that_fails_is_named_and_its_span_says_so(tmp_path: Path
     assert "fail" in errors[0]
     (span,) = traces.named("handle resourceUpdates")
     assert [event.name for event in span.events] == ["exception"]
+    assert (span.status.status_code, span.status.description) == (
+        StatusCode.ERROR,
+        "ValueError: not this one",
+    )
 
 
 @pytest.mark.parametrize(

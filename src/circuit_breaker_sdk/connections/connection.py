@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, final
 
 from circuit_breaker_sdk.config import MessageBatching
@@ -31,7 +31,13 @@ from circuit_breaker_sdk.protocol.messages import (
 )
 from circuit_breaker_sdk.protocol.next_prefix import PrefixRoutes
 from circuit_breaker_sdk.protocol.positions import Positions
-from circuit_breaker_sdk.protocol.resume import acknowledged_epoch, live_signal
+from circuit_breaker_sdk.protocol.resume import (
+    acknowledged_epoch,
+    answer_behind,
+    live_signal,
+    question_behind,
+    tells_behind,
+)
 from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ClientState
 from circuit_breaker_sdk.transports.heartbeat import KeepAliveWatch, Pulse
 from circuit_breaker_sdk.urls import redacted
@@ -62,6 +68,7 @@ class Connection:
         "_failure",
         "_flushing",
         "_holding",
+        "_on_behind",
         "_on_closed",
         "_positions",
         "_protocol",
@@ -72,6 +79,7 @@ class Connection:
         "_url",
         "refusal",
         "resume_epoch",
+        "tells_behind",
         "was_silent",
     )
 
@@ -105,6 +113,9 @@ class Connection:
         """Close code and reason, where the server closed with a code that may be about one operation."""
         self.resume_epoch: str | None = None
         """The epoch of the server's log; ``None`` where resume was not negotiated (docs/resume.md, 1)."""
+        self.tells_behind: bool = False
+        """Whether the server answers :meth:`ask_behind` (docs/resume.md, 12)."""
+        self._on_behind: Callable[[Mapping[str, int]], None] | None = None
 
     async def begin(self, socket: WebSocket, init_payload: dict[str, object], *, seconds: float) -> None:
         """Initialise on a socket that was upgraded; return once the server has acknowledged.
@@ -142,6 +153,19 @@ class Connection:
         """Send a ping."""
         self._protocol.send_ping()
         self._flush()
+
+    def ask_behind(self, cursors: Mapping[str, str], on_answer: Callable[[Mapping[str, int]], None]) -> None:
+        """Ask how many records of the server's log subscriptions are behind; one question at a time.
+
+        Nothing happens while another one is not answered, nor at a server that does not tell it.
+
+        :param cursors: the cursor of each by operation id; it may be of one that is stopped.
+        :param on_answer: called with the number of records by operation id.
+        """
+        if self.tells_behind and self._on_behind is None and self.is_usable:
+            self._on_behind = on_answer
+            self._protocol.send_ping(question_behind(cursors))
+            self._flush_soon()
 
     @property
     def resume_negotiated(self) -> bool:
@@ -366,6 +390,10 @@ class Connection:
     def _position(self, payload: dict[str, object] | None) -> None:
         signal = live_signal(payload) if self.resume_negotiated else None
         if signal is None:
+            on_behind, told = self._on_behind, answer_behind(payload)
+            if told is not None and on_behind is not None:
+                self._on_behind = None
+                on_behind(told)
             return
         id_, cursor = signal
         route = self._routes.get(id_)
@@ -379,6 +407,7 @@ class Connection:
 
     def _acknowledge(self, payload: dict[str, object] | None) -> None:
         self.resume_epoch = acknowledged_epoch(payload)
+        self.tells_behind = tells_behind(payload)
         if not self._acknowledged.done():
             self._acknowledged.set_result(None)
 

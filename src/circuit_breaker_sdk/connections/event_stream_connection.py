@@ -194,7 +194,7 @@ class EventStreamConnection:
             await self._begin_on(reader, operation)
 
     async def _begin_on(self, reader: EventStreamReader, operation: EventStreamOperation) -> None:
-        extensions: dict[str, object] = {"operationId": operation.id}
+        extensions: dict[str, object] = {**operation.extensions, "operationId": operation.id}
         if operation.resume:
             extensions["resume"] = operation.resume
         operation.reader = reader  # before it is sent: the first event may come before the answer
@@ -217,8 +217,11 @@ class EventStreamConnection:
 
     async def _read_own(self, operation: EventStreamOperation) -> None:
         request, after = operation.request, operation.resume.get("after")
+        extensions = operation.extensions
         if operation.resume and after is None:
-            request = {**request, "extensions": {"resume": operation.resume}}
+            extensions = {**extensions, "resume": operation.resume}
+        if extensions:
+            request = {**request, "extensions": extensions}
         reader = await self._requests.open_own(_encode(request), after=after)
         if isinstance(reader, bytes):
             if self._is_running(operation):

@@ -44,6 +44,7 @@ class EventStreamOperation:
 
     :ivar request: the members of its GraphQL request.
     :ivar resume: where it begins: ``after`` a cursor, or as ``extensions.resume`` says it.
+    :ivar extensions: the other ``extensions``, as the trace of the caller.
     :ivar reader: the stream that it is on; ``None`` before.
     :ivar is_live: the server has said that nothing is missed from there on, or gives no cursors.
     :ivar task: begins it, and reads a stream of its own.
@@ -54,7 +55,17 @@ class EventStreamOperation:
         operation.next(b'{"data":{"tick":1}}', event_id=None)
     """
 
-    __slots__ = ("_last_errors", "id", "is_live", "reader", "request", "resume", "route", "task")
+    __slots__ = (
+        "_last_errors",
+        "extensions",
+        "id",
+        "is_live",
+        "reader",
+        "request",
+        "resume",
+        "route",
+        "task",
+    )
 
     def __init__(self, message: Subscribe, route: Route) -> None:
         self.id: str = message.id
@@ -64,7 +75,8 @@ class EventStreamOperation:
             self.request["variables"] = message.variables
         if message.operation_name is not None:
             self.request["operationName"] = message.operation_name
-        resume = (message.extensions or {}).get("resume")
+        self.extensions: dict[str, object] = dict(message.extensions or {})
+        resume = self.extensions.pop("resume", None)
         self.resume: dict[str, object] = dict(resume) if isinstance(resume, Mapping) else {}
         self.reader: EventStreamReader | None = None
         self.is_live: bool = False

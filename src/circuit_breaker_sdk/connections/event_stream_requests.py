@@ -11,6 +11,7 @@ from circuit_breaker_sdk.connections.event_stream_operation import has_only_erro
 from circuit_breaker_sdk.connections.event_stream_reader import RESUME, EventStreamReader
 from circuit_breaker_sdk.connections.http_endpoints import HttpEndpoints
 from circuit_breaker_sdk.errors import ConnectionFailed, HandshakeFailed
+from circuit_breaker_sdk.protocol.resume import TRACES_HEADER
 
 if TYPE_CHECKING:
     from circuit_breaker_sdk.transports.http_stream import HttpStream
@@ -22,6 +23,7 @@ _EVENTS: Final = "text/event-stream"
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain"
 _WITH_CURSORS: Final = {RESUME: "1"}
+_WITH_TRACES: Final = {RESUME: "1", TRACES_HEADER: "1"}
 _NO_SHARED_STREAMS: Final = frozenset((400, 404, 405, 406, 415, 501))
 _NO_SUCH_STREAM: Final = frozenset((404, 409))
 
@@ -38,6 +40,7 @@ class EventStreamRequests:
 
     def __init__(self, settings: ConnectionSettings, urls: Sequence[str]) -> None:
         self._settings = settings
+        self._asking = _WITH_CURSORS if settings.tracer is None else _WITH_TRACES
         # Any number at once: one for each operation where the server shares no stream.
         self._endpoints = HttpEndpoints(settings, urls, max_connections=0)
 
@@ -57,7 +60,7 @@ class EventStreamRequests:
         token = (await reserved.read_whole()).decode(errors="replace")
         if reserved.status != 201 or not token.isprintable():
             return None
-        headers = {**_WITH_CURSORS, _TOKEN: token}
+        headers = {**self._asking, _TOKEN: token}
         answer = await self._open(url, "GET", None, headers, statuses=(200, *_NO_SUCH_STREAM))
         self._check_is_there(answer)
         return self._reader(answer, url, token=token)
@@ -67,7 +70,7 @@ class EventStreamRequests:
 
         :raises TransportError: the server does not answer with server-sent events.
         """
-        headers = dict(_WITH_CURSORS)
+        headers = dict(self._asking)
         if after is not None:
             headers["Last-Event-ID"] = str(after)
         answer, url = await self._open_any("POST", body, headers, statuses=(200, 400))

@@ -31,6 +31,7 @@ from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.error_payload import read_error_payload
 from circuit_breaker_sdk.protocol.lenient_json import json_defect, read_leniently
 from circuit_breaker_sdk.protocol.messages import MAX_CURSOR_CHARACTERS, Subscribe
+from circuit_breaker_sdk.protocol.resume import TRACES_HEADER
 from circuit_breaker_sdk.urls import http_url
 
 __all__ = ["PollConnection"]
@@ -122,8 +123,8 @@ class PollConnection:
             request["operationName"] = message.operation_name
         resume = (message.extensions or {}).get("resume")
         after = resume.get("after") if isinstance(resume, Mapping) else None
-        if resume and after is None:
-            request["extensions"] = {"resume": resume}  # until the server has said where that is
+        if message.extensions:
+            request["extensions"] = message.extensions  # until the server has said where it begins
         self._operations[message.id] = _Polled(request, route, after if isinstance(after, str) else None)
         self._kick()
 
@@ -232,7 +233,7 @@ class PollConnection:
         """Send one request, and read its answer."""
         operations = [
             polled.request
-            if polled.after is None
+            if polled.after is None or not polled.is_live
             else {**polled.request, "extensions": {"resume": {"after": polled.after}}}
             for polled in asked.values()
         ]
@@ -240,10 +241,12 @@ class PollConnection:
         if all(polled.is_live for polled in asked.values()):
             # One request is always soon there for what comes meanwhile.
             wait = _WAIT_SECONDS if len(self._requests) < _MAX_REQUESTS else _SHORT_WAIT_SECONDS
+        headers = {} if self._settings.tracer is None else {TRACES_HEADER: "1"}
         body = _ENCODER.encode({"operations": operations, "waitMs": int(wait * 1000)})
 
         async def post(url: str) -> list[_Result]:
-            answer = await self._endpoints.transport(url).post(body, seconds=wait + _SLACK_SECONDS)
+            transport = self._endpoints.transport(url)
+            answer = await transport.post(body, seconds=wait + _SLACK_SECONDS, extra_headers=headers)
             self.received_at = time.perf_counter()
             return self._read(answer, len(asked))
 

@@ -79,15 +79,17 @@ class Look:
     :ivar event_at: when the last of them came, to the time between two looks.
     :ivar taken: how many its consumer had taken.
     :ivar waiting_since: since when events wait and none is taken; ``None`` where none waits.
+    :ivar behind: how many records the server has said that it is behind; ``None`` before it has.
     """
 
-    __slots__ = ("event_at", "events", "taken", "waiting_since")
+    __slots__ = ("behind", "event_at", "events", "taken", "waiting_since")
 
     def __init__(self) -> None:
         self.events: int = 0
         self.event_at: float | None = None
         self.taken: int = 0
         self.waiting_since: float | None = None
+        self.behind: int | None = None
 
 
 class Owner(Protocol):

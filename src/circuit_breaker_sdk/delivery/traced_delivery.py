@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, final
 
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
 from circuit_breaker_sdk.connections import Envelope
 from circuit_breaker_sdk.delivery.decoding import Response, traceparent_of
 from circuit_breaker_sdk.delivery.delivery import Delivery
@@ -33,32 +34,34 @@ class TracedDelivery(Delivery[T]):
             if consumer.inline is traced:
                 consumer.inline = handler
 
-    def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
-        """Hand over the first messages of a run: those that are not traced together, others one by one."""
-        if self.consumer.inline is None:
-            return super().receive_run(run, messages, around)
-        taken = 0
-        while taken < len(run):
-            end = taken + _before_traced(run[taken:])
-            if end > taken:
-                handed = super().receive_run(run[taken:end], messages[taken:end], around)
-                taken += handed
-                if taken < end:
-                    return taken
-            # A handler may have ended it, or let it go over to another link.
-            elif self.state.is_end or self.link is None or run[taken].id != self.id:
-                return taken
-            elif self.receive(run[taken].payload, max(len(messages[taken]) - around, 1)):
-                taken += 1
+    def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
+        # As its base, with a look at each event's trace: a call for it would cost more than the rest.
+        taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
+        base: Delivery[T] = self  # it declares what is set here
+        for envelope in run:
+            response: Response[T] = envelope.payload
+            data, extensions = response.data, response.extensions
+            if envelope.id != id_ or data is None or extensions is None or response.errors:
+                break
+            value, resume = data.value, extensions.resume
+            if value is None or resume is None or resume.prev != cursor:
+                break
+            self._last_cursor = base.received = cursor = resume.cursor
+            base.events_received += 1
+            taken += 1
+            call = (
+                handler
+                if extensions.traceparent is None
+                else consumer.traced_by(handler, traceparent_of(extensions))
+            )
+            try:
+                result = call(value)
+            except CALLBACK_ERRORS as error:
+                consumer.handlers.report(call, error)
             else:
-                return taken
+                if result is not None and consumer.handlers.take_awaitable(call, result, cursor):
+                    break
+            consumer.last_handled = cursor
+            if consumer.inline is not handler or not self._is_live or consumer.predicates:
+                break
         return taken
-
-
-def _before_traced(run: Sequence[Envelope]) -> int:
-    """Return how many events of a run come before one that is traced."""
-    for number, envelope in enumerate(run):
-        extensions = envelope.payload.extensions
-        if extensions is not None and extensions.traceparent is not None:
-            return number
-    return len(run)

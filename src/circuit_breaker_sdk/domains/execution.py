@@ -66,7 +66,6 @@ _NULL = b"null"
 _RESPONSE = msgspec.json.Decoder(_Response)
 _ENCODER = msgspec.json.Encoder()
 _KEY_HEADER = "Idempotency-Key"
-_TRACE_HEADER = "traceparent"  # W3C Trace Context
 _NOT_YET = frozenset({"TIMEOUT", "UNAVAILABLE"})
 
 
@@ -175,8 +174,7 @@ class Executor:
             answer = await self._queue_or_send(document, sent, operation_name, {})
         else:
             name, mutates = operation_name or "", is_mutation(document, operation_name)
-            with self._settings.tracer.request(name, is_mutation=mutates) as traceparent:
-                headers = {} if traceparent is None else {_TRACE_HEADER: traceparent}
+            with self._settings.tracer.request(name, is_mutation=mutates) as headers:
                 answer = await self._queue_or_send(document, sent, operation_name, headers)
         response = _read(answer)
         if not response.errors and bytes(response.data) != _NULL:

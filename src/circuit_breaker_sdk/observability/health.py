@@ -147,6 +147,10 @@ class SubscriptionStatus(msgspec.Struct, frozen=True, kw_only=True):
     :ivar seconds_since_life: since the last event, or the server's word that it is live and has missed none.
     :ivar is_paused: its buffer was full: the stream is stopped.
     :ivar waiting_seconds: for how long events have waited without one being taken; 0 where none waits.
+    :ivar records_behind: how many records the server's log had behind the last one that has come here, when
+        the server was asked, which each call does for the next one. Of a stream that is stopped, records
+        count that are none of its events. ``None``: not known: it was not asked before, does not tell it, or
+        there is no WebSocket.
 
     Example::
 
@@ -165,6 +169,7 @@ class SubscriptionStatus(msgspec.Struct, frozen=True, kw_only=True):
     buffered_bytes: int
     is_paused: bool
     waiting_seconds: float
+    records_behind: int | None = None
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -15,8 +15,18 @@ __all__ = ["Traced", "Tracer", "traced_call"]
 class Tracer(Protocol):
     """Makes spans; :mod:`circuit_breaker_sdk.observability.otel_tracing` has one for OpenTelemetry."""
 
-    def request(self, name: str, *, is_mutation: bool) -> AbstractContextManager[str | None]:
-        """Begin the span of a query or mutation; return the ``traceparent`` to send with it, if any."""
+    def request(self, name: str, *, is_mutation: bool) -> AbstractContextManager[Mapping[str, str]]:
+        """Begin the span of a query or mutation; return the trace context to send with it.
+
+        That is ``traceparent``, and ``tracestate`` where there is one (W3C Trace Context), or nothing.
+        """
+        ...
+
+    def subscribing(self, label: str) -> AbstractContextManager[Mapping[str, str]]:
+        """Begin the span of a subscription's start; return the trace context as :meth:`request` does.
+
+        It is not to be the current one: what goes on behind the start is not part of it.
+        """
         ...
 
     def handling(self, label: str, subscription_id: str, traceparent: str) -> AbstractContextManager[object]:

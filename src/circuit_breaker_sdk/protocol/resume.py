@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["acknowledged_epoch", "live_signal", "offering_resume"]
+__all__ = [
+    "TRACES_HEADER",
+    "acknowledged_epoch",
+    "answer_behind",
+    "live_signal",
+    "offering_resume",
+    "question_behind",
+    "tells_behind",
+]
 
 _VERSION: Final = 1
+TRACES_HEADER: Final = "Resume-Traces"
+"""The header with which a client asks for traces where its events come over HTTP; its value is ``1``."""
 
 
 def offering_resume(init_payload: Mapping[str, object], *, traces: bool = False) -> dict[str, object]:
@@ -28,6 +38,29 @@ def acknowledged_epoch(payload: Mapping[str, object] | None) -> str | None:
         return None
     epoch = resume.get("epoch")
     return epoch if isinstance(epoch, str) else ""
+
+
+def tells_behind(payload: Mapping[str, object] | None) -> bool:
+    """Tell whether a ``connection_ack`` says that the server answers :func:`question_behind`."""
+    resume = (payload or {}).get("resume")
+    return isinstance(resume, dict) and resume.get("version") == _VERSION and resume.get("behind") is True
+
+
+def question_behind(cursors: Mapping[str, str]) -> dict[str, object]:
+    """Return the payload of a ``ping`` that asks how many records subscriptions are behind.
+
+    :param cursors: the cursor of each by operation id.
+    """
+    return {"resume": {"behind": dict(cursors)}}
+
+
+def answer_behind(payload: Mapping[str, object] | None) -> dict[str, int] | None:
+    """Return the number of records by operation id from a ``ping``; ``None`` for any other."""
+    resume = (payload or {}).get("resume")
+    told = resume.get("behind") if isinstance(resume, dict) else None
+    if not isinstance(told, dict):
+        return None
+    return {id_: count for id_, count in told.items() if type(count) is int and count >= 0}
 
 
 def live_signal(payload: Mapping[str, object] | None) -> tuple[str, str] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from circuit_breaker_sdk.config import TransportKind
 from circuit_breaker_sdk.connections import (
@@ -37,6 +38,8 @@ __all__ = ["look"]
 
 _LIVE = SubscriptionState.LIVE
 _PAUSED = SubscriptionState.PAUSED
+_MAX_ASKED: Final = 64
+"""The most subscriptions that one look asks about: the server answers for no more."""
 
 
 class _Backlog(NamedTuple):
@@ -107,6 +110,8 @@ class _Survey:
 def look(manager: SubscriptionManager, limits: HealthLimits, *, worst: int) -> Health:
     """Look at everything once: the cost grows with the number of subscriptions, and with nothing else.
 
+    The server is asked how far those that are told of are behind: the next look tells it.
+
     :param worst: how many subscriptions, and holders of memory, are told of each.
     """
     survey = _Survey(perf_counter())
@@ -131,6 +136,9 @@ def look(manager: SubscriptionManager, limits: HealthLimits, *, worst: int) -> H
         max_buffered_bytes=memory.max_buffered_bytes,
     )
     verdict, reasons = judge(findings, limits)
+    chosen = _choose(members, survey, worst)
+    told = tuple(_subscription(each, survey.now) for each in chosen)
+    _ask_behind(each.delivery for each in chosen[:_MAX_ASKED])
     latency = manager.latency
     return Health(
         verdict=verdict,
@@ -143,7 +151,7 @@ def look(manager: SubscriptionManager, limits: HealthLimits, *, worst: int) -> H
             reconnecting=survey.by_state[SubscriptionState.RECONNECTING],
             paused=survey.by_state[_PAUSED],
         ),
-        worst=_worst(members, survey, worst),
+        worst=told,
         longest_wait_seconds=max((each.waiting_seconds for each in survey.backlogs), default=0.0),
         memory=memory,
         latency=None if latency is None else latency.summary(),
@@ -228,8 +236,8 @@ def _memory(manager: SubscriptionManager, backlogs: Sequence[_Backlog], worst: i
     )
 
 
-def _worst(members: Sequence[Member], survey: _Survey, worst: int) -> tuple[SubscriptionStatus, ...]:
-    """Tell of those with the most buffered events; where fewer have any, of the oldest others too."""
+def _choose(members: Sequence[Member], survey: _Survey, worst: int) -> list[_Backlog]:
+    """Choose those with the most buffered events; where fewer have any, the oldest others too."""
     chosen = heapq.nlargest(worst, survey.backlogs, key=lambda each: each[:2])
     told = {each.delivery for each in chosen}
     for member in members:
@@ -238,12 +246,38 @@ def _worst(members: Sequence[Member], survey: _Survey, worst: int) -> tuple[Subs
                 break
             if delivery not in told:
                 chosen.append(_Backlog(0, 0, delivery, 0.0))
-    return tuple(_subscription(each, survey.now) for each in chosen)
+    return chosen
+
+
+def _telling(delivery: Delivery[Any]) -> Connection | None:
+    """Return the connection that a subscription is on, or was when it was stopped, if its server tells."""
+    link = delivery.last_link
+    return link if isinstance(link, Connection) and link.tells_behind and link.is_usable else None
+
+
+def _ask_behind(deliveries: Iterable[Delivery[Any]]) -> None:
+    """Ask the servers how many records subscriptions are behind, in one message for each connection."""
+    asked: dict[Connection, dict[str, Delivery[Any]]] = {}
+    for delivery in deliveries:
+        connection = _telling(delivery)
+        if connection is not None and delivery.received is not None:
+            asked.setdefault(connection, {})[delivery.id] = delivery
+    for connection, by_id in asked.items():
+        cursors = {id_: each.received for id_, each in by_id.items() if each.received is not None}
+        connection.ask_behind(cursors, partial(_note_behind, by_id))
+
+
+def _note_behind(asked: Mapping[str, Delivery[Any]], told: Mapping[str, int]) -> None:
+    for id_, count in told.items():
+        delivery = asked.get(id_)
+        if delivery is not None and delivery.look is not None:
+            delivery.look.behind = count
 
 
 def _subscription(backlog: _Backlog, now: float) -> SubscriptionStatus:
     delivery = backlog.delivery
-    event_at = None if delivery.look is None else delivery.look.event_at
+    seen = delivery.look
+    event_at = None if seen is None else seen.event_at
     signs = [at for at in (event_at, delivery.signal_at) if at is not None]
     return SubscriptionStatus(
         label=delivery.label,
@@ -257,4 +291,5 @@ def _subscription(backlog: _Backlog, now: float) -> SubscriptionStatus:
         buffered_bytes=backlog.size_bytes,
         is_paused=delivery.is_stopped,
         waiting_seconds=backlog.waiting_seconds,
+        records_behind=None if _telling(delivery) is None or seen is None else seen.behind,
     )

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, final
 
+import msgspec
+
 from circuit_breaker_sdk.config import BufferLimits, ErrorRecoveryPolicy, Timeouts
 from circuit_breaker_sdk.connections import (
     BreakerState,
@@ -202,6 +204,22 @@ class SubscriptionManager:
     async def _subscribe(
         self, operation: Operation[T], into: Callable[[Delivery[T]], S], after: str | None
     ) -> S:
+        if self._tracer is None:
+            return await self._begin(operation, into, after, {})
+        with self._tracer.subscribing(operation.label) as context:
+            return await self._begin(operation, into, after, context)
+
+    async def _begin(
+        self,
+        operation: Operation[T],
+        into: Callable[[Delivery[T]], S],
+        after: str | None,
+        trace: Mapping[str, str],
+    ) -> S:
+        """Start an operation.
+
+        :param trace: the context of its caller, which goes with the first request only.
+        """
         self._check_open()
         refuse_incremental(operation.document)
         variables = encode_variables(operation.variables)
@@ -220,6 +238,8 @@ class SubscriptionManager:
         )
         if seam is not None and not link.resume_negotiated:
             request = seam.resumed(request)
+        if trace:
+            request = msgspec.structs.replace(request, extensions={**(request.extensions or {}), **trace})
         new_delivery: type[Delivery[T]] = Delivery if self._tracer is None else TracedDelivery
         delivery = new_delivery(
             label=operation.label,

@@ -127,13 +127,17 @@ class HttpTransport:
             what="executing over HTTP",
         )
 
-    async def post(self, body: bytes, *, seconds: float) -> bytes:
+    async def post(
+        self, body: bytes, *, seconds: float, extra_headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """Send one request; return the body of an answer with status 200, whatever it holds.
 
         :param seconds: for the whole answer.
         :raises: as :meth:`execute`.
         """
-        return await self._request(body, {}, self._only_200, seconds=seconds, what="an answer over HTTP")
+        return await self._request(
+            body, extra_headers or {}, self._only_200, seconds=seconds, what="an answer over HTTP"
+        )
 
     async def _request(
         self,

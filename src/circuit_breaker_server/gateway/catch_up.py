@@ -244,7 +244,7 @@ def _some(feed: LaggingFeed, page: Page, offsets: list[int]) -> Iterable[Found |
     return events if feed.traces is None else _noting(events, offsets)
 
 
-def _traced(feed: LaggingFeed, payloads: list[bytes], offsets: list[int]) -> list[bytes]:
+def _traced(feed: LaggingFeed, payloads: list[bytes], offsets: list[int]) -> Sequence[bytes]:
     """Return the payloads with their traces, for a peer that asked for them."""
     return payloads if feed.traces is None else feed.traces.added(payloads, offsets)
 

@@ -39,7 +39,7 @@ from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.scheduling import Gate
 from circuit_breaker_server.security.rights import Rights
-from circuit_breaker_server.tracing import Tracer
+from circuit_breaker_server.tracing import Tracer, start_span
 
 __all__ = ["Gateway"]
 
@@ -217,7 +217,9 @@ class Gateway:
         """
         if traces and resume:
             found = self._note_traces()
-            feed: Feed = TracedFeed(self, peer, frame=frame, caller=caller, traces=found)
+            feed: Feed = TracedFeed(
+                self, peer, frame=frame, caller=caller, traces=found, is_lasting=is_lasting
+            )
         else:
             feed = Feed(self, peer, frame=frame, resume=resume, caller=caller, is_lasting=is_lasting)
         self._feeds[feed] = None
@@ -264,34 +266,35 @@ class Gateway:
             out to be unusable only in the log ends the operation through ``Peer.fail``. A finite stream whose
         beginning was trimmed is refused with ``NOT_FOUND``, rather than told in part.
         """
-        after = asked_after(extensions)
-        caller, action = feed.caller, "subscribe" if after is None else "resume"
-        what = caller.audit.named(plan.field, plan.arguments)
-        try:
-            subscriber = self._join(
-                feed,
-                operation_id,
-                plan,
-                prefix=prefix,
-                asked=read_start(self.reader, extensions),
-                patience=patience,
-                bucket=bucket,
-            )
-        except Refused as refused:
-            code = (refused.errors[0].extensions or {}).get("code")
-            self.instruments.operations["subscription", "refused"] += 1
-            note_refusal(feed, plan, refused)
-            caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
-            raise
-        try:
-            caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
-            note_begin(feed, subscriber, is_resumed=after is not None)
-            feed.add(subscriber)
-            self.instruments.operations["subscription", "ok"] += 1
-        except BaseException:
-            feed.unsubscribe(operation_id)
-            self._fan_out.leave(subscriber)
-            raise
+        with start_span(self._tracer, plan.field, extensions, is_lasting=feed.is_lasting):
+            after = asked_after(extensions)
+            caller, action = feed.caller, "subscribe" if after is None else "resume"
+            what = caller.audit.named(plan.field, plan.arguments)
+            try:
+                subscriber = self._join(
+                    feed,
+                    operation_id,
+                    plan,
+                    prefix=prefix,
+                    asked=read_start(self.reader, extensions),
+                    patience=patience,
+                    bucket=bucket,
+                )
+            except Refused as refused:
+                code = (refused.errors[0].extensions or {}).get("code")
+                self.instruments.operations["subscription", "refused"] += 1
+                note_refusal(feed, plan, refused)
+                caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
+                raise
+            try:
+                caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
+                note_begin(feed, subscriber, is_resumed=after is not None)
+                feed.add(subscriber)
+                self.instruments.operations["subscription", "ok"] += 1
+            except BaseException:
+                feed.unsubscribe(operation_id)
+                self._fan_out.leave(subscriber)
+                raise
 
     def _join(
         self,

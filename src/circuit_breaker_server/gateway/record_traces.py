@@ -14,6 +14,7 @@ from circuit_breaker_server.tracing import Tracer, sampled
 __all__ = ["RecordTraces"]
 
 _REMEMBERED: Final = 10_000
+_MEMBER: Final = b'"traceparent"'
 
 
 @final
@@ -37,6 +38,8 @@ class RecordTraces:
         """Remember the traces of records, and return them."""
         found = []
         for record in records:
+            if _MEMBER not in record.data:
+                continue  # most have none: to read each would cost a part of telling it
             try:
                 traceparent = sampled(origin_of(record).traceparent)
             except LogCorruptError:
@@ -48,9 +51,11 @@ class RecordTraces:
             del self._traces[next(iter(self._traces))]
         return found
 
-    def added(self, payloads: Sequence[bytes], offsets: Iterable[int]) -> list[bytes]:
+    def added(self, payloads: Sequence[bytes], offsets: Sequence[int]) -> Sequence[bytes]:
         """Return payloads with the resume extension, each with its record's trace beside that."""
         traces = self._traces
+        if traces.keys().isdisjoint(offsets):
+            return payloads
         return [
             # Behind `"resume":{…}` in `"extensions":{…}` of the payload.
             payload if (trace := traces.get(offset)) is None else _with_trace(payload, trace)

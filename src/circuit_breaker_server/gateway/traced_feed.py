@@ -22,8 +22,19 @@ class TracedFeed(Feed):
 
     __slots__ = ("_traces", "traces")
 
-    def __init__(self, hub: Hub, peer: Peer, *, frame: Frame, caller: Caller, traces: RecordTraces) -> None:
-        super().__init__(hub, peer, frame=_of_its_own(frame), resume=True, caller=caller)
+    def __init__(
+        self,
+        hub: Hub,
+        peer: Peer,
+        *,
+        frame: Frame,
+        caller: Caller,
+        traces: RecordTraces,
+        is_lasting: bool = True,
+    ) -> None:
+        super().__init__(
+            hub, peer, frame=_of_its_own(frame), resume=True, caller=caller, is_lasting=is_lasting
+        )
         self.traces = self._traces = traces
 
     def _find_run(self, channel: Channel, seq: int, memo: Memo) -> Run:

@@ -57,6 +57,7 @@ class EventStream:
         "_taken_at",
         "_ticking",
         "_token_end",
+        "_traces",
         "_unsent",
         "_wrote",
     )
@@ -69,11 +70,13 @@ class EventStream:
         *,
         on_end: Callable[[EventStream], None],
         ends_with_last: bool = True,
+        traces: bool = False,
     ) -> None:
         """Prepare a stream; :meth:`begin` opens it.
 
         :param on_end: called once, when it is over; also when its client had left before it began.
         :param ends_with_last: whether it is finished when an operation has ended (distinct connections).
+        :param traces: whether its client, which knows resume, wants the traces of mutations.
         """
         self._services = services
         self._caller = caller
@@ -81,6 +84,7 @@ class EventStream:
         self._frames = frames
         self._on_end = on_end
         self._ends_with_last = ends_with_last
+        self._traces = traces
         self._answer: StreamedAnswer | None = None
         self._feed: Feed | None = None
         self._token_end: Alarm | None = None
@@ -132,7 +136,11 @@ class EventStream:
         caller.audit.note(caller, "connect", _NAME, "allowed")
         lines.info("opened", remote=answer.remote, principal=caller.id)
         self._feed = services.gateway.attach(
-            self, frame=self._frames.frame, resume=self._frames.with_cursors, caller=caller
+            self,
+            frame=self._frames.frame,
+            resume=self._frames.with_cursors,
+            caller=caller,
+            traces=self._traces,
         )
         self._token_end = services.authenticator.at_end(caller.principal, self._on_token_end)
         self._opened_at = self._taken_at = asyncio.get_running_loop().time()

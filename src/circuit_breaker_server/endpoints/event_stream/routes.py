@@ -40,7 +40,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     client_left,
 )
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest, names_query
-from circuit_breaker_server.endpoints.http.operations import Operations
+from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_traces
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
@@ -169,7 +169,10 @@ class EventStreamRoutes:
             plan = self._plans.get(document, variables=asked.variables, operation_name=asked.operation_name)
         except Refused as error:
             return _failed(error.errors)
-        stream = self._streams.admit(caller, DistinctFrames(resume=knows_resume(request, asked)))
+        resume = knows_resume(request, asked)
+        stream = self._streams.admit(
+            caller, DistinctFrames(resume=resume), traces=resume and asks_for_traces(request)
+        )
         if stream is None:
             return too_many(caller)
         return OpeningStream(

@@ -30,7 +30,12 @@ from circuit_breaker_server.endpoints.http.answers import (
     error_answer,
 )
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
-from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_cursor
+from circuit_breaker_server.endpoints.http.operations import (
+    Operations,
+    asks_for_cursor,
+    asks_for_traces,
+    header_context,
+)
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.gateway.subscription_errors import internal_error
 from circuit_breaker_server.gateway.subscription_plan import Plans, Refused
@@ -105,7 +110,7 @@ class SharedStreamRoutes:
         refused = await self._admission.refusal(request, shared.caller, "connects", by_address=True)
         if refused is not None:
             return refused
-        stream = self._streams.admit(shared, resume=asks_for_cursor(request))
+        stream = self._streams.admit(shared, resume=asks_for_cursor(request), traces=asks_for_traces(request))
         if stream is None:
             return too_many(shared.caller)
         return OpeningStream(stream, begin=partial(shared.begun, stream))
@@ -167,7 +172,8 @@ class SharedStreamRoutes:
         if not is_subscription:
             shared.run(operation_id, partial(self._execute, document, asked, request, caller))
         elif shared.release_id(operation_id):  # else it was stopped meanwhile
-            subscribe(stream, operation_id, plan, extensions=asked.extensions)
+            extensions = {**(asked.extensions or {}), **header_context(request)}
+            subscribe(stream, operation_id, plan, extensions=extensions)
         return accepted
 
     async def _execute(

@@ -152,11 +152,15 @@ class SharedStreams:
             return None
         return shared
 
-    def admit(self, shared: SharedStream, *, resume: bool) -> EventStream | None:
+    def admit(self, shared: SharedStream, *, resume: bool, traces: bool = False) -> EventStream | None:
         """Make the connection of a reserved stream, to be begun or aborted; ``None``: there are too many."""
         frames = SharedFrames(resume=resume)
         shared.stream = self._streams.admit(
-            shared.caller, frames, ends_with_last=False, on_end=lambda _: self._end(shared)
+            shared.caller,
+            frames,
+            ends_with_last=False,
+            on_end=lambda _: self._end(shared),
+            traces=resume and traces,
         )
         return shared.stream
 

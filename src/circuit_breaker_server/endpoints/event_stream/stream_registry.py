@@ -52,12 +52,18 @@ class EventStreams:
         *,
         ends_with_last: bool = True,
         on_end: Callable[[EventStream], None] = _nothing,
+        traces: bool = False,
     ) -> EventStream | None:
         """Make a stream, to be begun or aborted; ``None``: there are too many, or the server stops."""
         if self._is_stopped:
             return None
         stream = EventStream(
-            self._services, caller, frames, on_end=self._ended, ends_with_last=ends_with_last
+            self._services,
+            caller,
+            frames,
+            on_end=self._ended,
+            ends_with_last=ends_with_last,
+            traces=traces,
         )
 
         def failed(error: Exception) -> None:

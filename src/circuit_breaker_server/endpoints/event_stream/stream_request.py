@@ -28,7 +28,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
     read_body,
     read_url,
 )
-from circuit_breaker_server.endpoints.http.operations import asks_for_cursor
+from circuit_breaker_server.endpoints.http.operations import asks_for_cursor, header_context
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.gateway.subscription_errors import internal_error
@@ -84,9 +84,10 @@ def knows_resume(request: Request, asked: GraphQLRequest) -> bool:
 
 
 def where_to_begin(request: Request, asked: GraphQLRequest) -> Mapping[str, object] | None:
-    """Return the extensions of a request; the header wins, which a browser sends when it comes again."""
+    """Return the extensions of a request; its headers win: a browser sends one when it comes again."""
+    extensions = {**(asked.extensions or {}), **header_context(request)}
     after = request.headers.get("Last-Event-ID")
-    return {"resume": {"after": after}} if after else asked.extensions
+    return {**extensions, "resume": {"after": after}} if after else extensions or None
 
 
 def subscribe(

@@ -19,7 +19,7 @@ _PATHS: Final = frozenset((FORMAT_PATH, *OPERATION_PATHS, *POLL_PATHS, *STREAM_P
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
-    "Log-Position, Resume-Version, X-GraphQL-Event-Stream-Token",
+    "Log-Position, Resume-Traces, Resume-Version, traceparent, tracestate, X-GraphQL-Event-Stream-Token",
     "Access-Control-Max-Age": "600",
 }
 _EXPOSED: Final = b"Idempotency-Replayed, Log-Position, Retry-After, WWW-Authenticate"

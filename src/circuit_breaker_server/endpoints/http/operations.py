@@ -8,6 +8,7 @@ from typing import Final, final
 from graphql import OperationType
 from starlette.requests import Request
 
+from circuit_breaker_sdk.protocol.resume import TRACES_HEADER
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
 from circuit_breaker_server.endpoints.services import Execute
@@ -15,19 +16,28 @@ from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.graphql.documents import Document
 from circuit_breaker_server.graphql.idempotent_execution import Done, Once
 from circuit_breaker_server.instruments import Instruments
-from circuit_breaker_server.tracing import CALLERS_TRACE, TRACER, Tracer, sampled
+from circuit_breaker_server.tracing import Tracer, operation_span, trace_context, trace_context_of
 
-__all__ = ["Operations", "asks_for_cursor"]
+__all__ = ["Operations", "asks_for_cursor", "asks_for_traces", "header_context"]
 
 KEY: Final = "Idempotency-Key"
-_TRACE: Final = "traceparent"
 RESUME: Final = "Resume-Version"
 """A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
+
+
+def asks_for_traces(request: Request) -> bool:
+    """Tell whether a client wants the traces of the mutations that caused its events."""
+    return request.headers.get(TRACES_HEADER) == "1"
 
 
 def asks_for_cursor(request: Request) -> bool:
     """Tell whether a client knows the resume protocol."""
     return request.headers.get(RESUME) == str(RESUME_VERSION)
+
+
+def header_context(request: Request) -> dict[str, str]:
+    """Return the trace context of a request's headers (W3C Trace Context)."""
+    return trace_context(request.headers.get("traceparent"), request.headers.get("tracestate"))
 
 
 @final
@@ -56,17 +66,13 @@ class Operations:
     ) -> Done:
         """Execute an operation; whatever an ``Idempotency-Key`` says counts for mutations only.
 
-        The trace of its ``traceparent`` is kept with the record of a mutation.
+        The trace of its ``traceparent``, a header or in its ``extensions``, is kept with the record of a
+        mutation.
         """
-        trace = sampled(request.headers.get(_TRACE))
-        if self._tracer is None:
-            # The context is that of the request alone.
-            CALLERS_TRACE.set(trace)
-            return await self._execute_once(document, asked, request, caller)
         kind = document.operation(asked.operation_name).operation.value
-        TRACER.set(self._tracer)
-        with self._tracer.operation(kind, asked.operation_name or "", trace) as trace:
-            CALLERS_TRACE.set(trace)
+        context = header_context(request) or trace_context_of(asked.extensions)
+        # The context of this task is that of the request alone.
+        with operation_span(self._tracer, kind, asked.operation_name or "", context):
             return await self._execute_once(document, asked, request, caller)
 
     async def _execute_once(

@@ -50,7 +50,7 @@ from circuit_breaker_server.endpoints.http.graphql_request import (
 )
 from circuit_breaker_server.endpoints.http.health_routes import HealthRoutes
 from circuit_breaker_server.endpoints.http.node_routes import NodeRoutes
-from circuit_breaker_server.endpoints.http.operations import Operations
+from circuit_breaker_server.endpoints.http.operations import Operations, asks_for_traces
 from circuit_breaker_server.endpoints.long_poll.poll_request import PollInvalid, read_poll
 from circuit_breaker_server.endpoints.long_poll.polls import Polls
 from circuit_breaker_server.endpoints.positions import HEADER
@@ -221,7 +221,9 @@ class HttpRoutes:
             return refused
         try:
             asked = await read_json(request, read_poll, max_bytes=self._max_body_bytes)
-            answer = await self._polls.answer(asked, gone=_disconnected(request), caller=caller)
+            answer = await self._polls.answer(
+                asked, gone=_disconnected(request), caller=caller, traces=asks_for_traces(request)
+            )
         except BadRequest as error:
             return error_answer(error.status, JSON, [GraphQLError(message=str(error))], **NOT_STORED)
         except PollInvalid as error:

@@ -97,7 +97,9 @@ class PolledOperation:
         gateway: Gateway,
         documents: Documents,
         patience: Patience,
+        traces: bool = False,
     ) -> None:
+        """``traces`` tells whether its events shall have the traces of their mutations."""
         self._poll = poll
         self._gateway = gateway
         self._documents = documents
@@ -115,7 +117,7 @@ class PolledOperation:
         self.settled = False
         self.place: Position = (0, 0)
         self.feed = self._gateway.attach(
-            self, frame=_framed, resume=True, caller=poll.caller, is_lasting=False
+            self, frame=_framed, resume=True, caller=poll.caller, is_lasting=False, traces=traces
         )
         try:
             if isinstance(asked, PollOperation):

@@ -65,18 +65,26 @@ class Polls:
         """The number of polls that are being answered."""
         return len(self._open)
 
-    async def answer(self, request: PollRequest, *, gone: Awaitable[None], caller: Caller = OPEN) -> bytes:
+    async def answer(
+        self,
+        request: PollRequest,
+        *,
+        gone: Awaitable[None],
+        caller: Caller = OPEN,
+        traces: bool = False,
+    ) -> bytes:
         """Answer one poll; ``gone`` ends when its client disconnects, which ends the wait.
 
         It waits no longer than the token of ``caller`` lasts, and answers with the events up to then.
 
+        :param traces: whether the events shall have the traces of their mutations.
         :raises PollInvalid: the request is not valid.
         """
         leaving = asyncio.ensure_future(gone)
         poll: _Poll | None = None
         token_end: Alarm | None = None
         try:
-            poll = _Poll(self, request.asked(max_operations=self._max_operations), caller)
+            poll = _Poll(self, request.asked(max_operations=self._max_operations), caller, traces=traces)
             self._open.add(poll)
             leaving.add_done_callback(poll.stop)
             token_end = self._authenticator.at_end(caller.principal, poll.stop)
@@ -118,7 +126,12 @@ class _Poll:
     """One request: its operations, and the bytes they may take together."""
 
     def __init__(
-        self, polls: Polls, asked: Sequence[PollOperation | UnreadableOperation], caller: Caller
+        self,
+        polls: Polls,
+        asked: Sequence[PollOperation | UnreadableOperation],
+        caller: Caller,
+        *,
+        traces: bool,
     ) -> None:
         self.polls = polls
         self.caller = caller
@@ -129,7 +142,12 @@ class _Poll:
         self._changed = asyncio.Event()
         self._operations = [
             PolledOperation(
-                self, each, gateway=polls.gateway, documents=polls.documents, patience=polls.patience
+                self,
+                each,
+                gateway=polls.gateway,
+                documents=polls.documents,
+                patience=polls.patience,
+                traces=traces,
             )
             for each in asked
         ]

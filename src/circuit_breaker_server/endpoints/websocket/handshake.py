@@ -54,9 +54,17 @@ def asks_for_traces(payload: Mapping[str, object] | None) -> bool:
     return isinstance(asked, dict) and asked.get("traceparent") is True
 
 
-def ack_payload(epoch: str, *, resume: bool) -> dict[str, object] | None:
-    """Return the payload of ``connection_ack``; ``None`` for a client that has not negotiated resume."""
-    return {"resume": {"version": RESUME_VERSION, "epoch": epoch}} if resume else None
+def ack_payload(epoch: str, *, resume: bool, tells_behind: bool = False) -> dict[str, object] | None:
+    """Return the payload of ``connection_ack``; ``None`` for a client that has not negotiated resume.
+
+    :param tells_behind: whether the client may ask how many records its subscriptions are behind.
+    """
+    if not resume:
+        return None
+    agreed: dict[str, object] = {"version": RESUME_VERSION, "epoch": epoch}
+    if tells_behind:
+        agreed["behind"] = True
+    return {"resume": agreed}
 
 
 def _host(remote: str) -> str:

@@ -25,6 +25,7 @@ from circuit_breaker_server.graphql.errors import DocumentInvalid
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.refusals import Refusal
 from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, too_often
+from circuit_breaker_server.tracing import operation_span, trace_context_of
 
 __all__ = ["Operations"]
 
@@ -251,13 +252,17 @@ class Operations:
 
     async def _execute(self, event: Subscribe, document: Document) -> None:
         try:
-            payload = await self._services.execute(
-                document,
-                event.variables,
-                event.operation_name,
-                self._caller,
-                with_cursor=self._feed.resume,
-            )
+            kind = document.operation(event.operation_name).operation.value
+            context = trace_context_of(event.extensions)
+            # The context of this task is that of the operation alone.
+            with operation_span(self._services.tracer, kind, event.operation_name or "", context):
+                payload = await self._services.execute(
+                    document,
+                    event.variables,
+                    event.operation_name,
+                    self._caller,
+                    with_cursor=self._feed.resume,
+                )
             if self._is_mine(event.id):
                 self._protocol.send_next(event.id, payload)
                 self._protocol.send_complete(event.id)

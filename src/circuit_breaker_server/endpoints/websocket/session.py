@@ -14,6 +14,7 @@ from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,
     ConnectionInit,
+    Ping,
     Pong,
     Subscribe,
     UnreadableSubscribe,
@@ -35,6 +36,7 @@ from circuit_breaker_server.endpoints.websocket.handshake import (
 )
 from circuit_breaker_server.endpoints.websocket.operations import Operations
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.records_behind import asked_places, may_be_told, records_behind
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
 from circuit_breaker_server.refusals import Refusal, reason_of_close
@@ -155,7 +157,9 @@ class Session:
                     self._on_init(event)
                 elif isinstance(event, Pong):
                     self._keep_alive.pong()
-                # A ping is answered already.
+                elif event.payload:
+                    # A ping is answered already; what it asks is not.
+                    self._tell_behind(event)
         except Exception:
             logger.exception("session_failed", remote=self._socket.remote)
             self.drop()
@@ -211,6 +215,14 @@ class Session:
         for operation_id, cursor in cursors:
             self._protocol.send_ping({"resume": {"id": operation_id, "cursor": cursor}})
         self._send_soon()
+
+    def _tell_behind(self, ping: Ping) -> None:
+        """Answer a ping that asks how many records subscriptions are behind, to a peer that reads."""
+        asked, feed, gateway = asked_places(ping.payload), self._feed, self._services.gateway
+        if asked is None or feed is None or not feed.resume or not self._writable:
+            return
+        if may_be_told(self._caller, gateway.reader.cursors):
+            self._protocol.send_ping({"resume": {"behind": records_behind(gateway, feed, asked)}})
 
     def caught_up(self, operation_id: str) -> None:
         """Say nothing: the live signal has told where the operation stands."""
@@ -305,7 +317,8 @@ class Session:
             on_done=self._on_operation_done,
         )
         self._feed.set_writable(self._writable)
-        self._protocol.send_ack(ack_payload(services.epoch, resume=resume))
+        tells_behind = may_be_told(self._caller, services.gateway.reader.cursors)
+        self._protocol.send_ack(ack_payload(services.epoch, resume=resume, tells_behind=tells_behind))
         self._keep_alive.start()
         self._token_end = services.authenticator.at_end(self._caller.principal, self._on_token_end)
         lines.info("acknowledged", remote=self._socket.remote, principal=self._caller.id, resume=resume)

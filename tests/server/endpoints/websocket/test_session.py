@@ -59,7 +59,7 @@ async def test_resume_is_acknowledged_only_to_those_who_ask_for_a_version_we_spe
             client = await stage.open(init=False)
             client.send({"type": "connection_init", "payload": payload})
             ack = await client.receive()
-            expected = {"resume": {"version": 1, "epoch": stage.log.epoch}}
+            expected = {"resume": {"version": 1, "epoch": stage.log.epoch, "behind": True}}
             assert ack == {"type": "connection_ack", **({"payload": expected} if told else {})}
 
 
