@@ -213,7 +213,7 @@ class Server:
             address=self.settings.cluster.address or self.url,
         )
         self._engine = engine
-        membership = await start_membership(parts, log, engine, on_end=self._stop_for_good)
+        membership = await start_membership(parts, log, engine, trail=trail, on_end=self._stop_for_good)
         nothing = engine_of_nothing(log.epoch)
         # After the engine: its state must know a record before a subscriber hears of it.
         gateway = await start_gateway(

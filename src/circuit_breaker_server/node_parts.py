@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.nodes.membership import Membership, NodeReplaced
 from circuit_breaker_server.log.event_log import LogError, ServingLog
@@ -38,10 +39,12 @@ async def start_membership(
     log: ServingLog,
     engine: Engine,
     *,
+    trail: AuditTrail | None,
     on_end: Callable[[LogError], object],
 ) -> Membership | None:
     """Begin to send heartbeats and to listen to those of others; ``None`` where the log has one server.
 
+    :param trail: its lines about records have to be on the disk before anybody removes the records.
     :param on_end: called if this server has to stop, as another one has taken its name.
     """
     if log.heartbeats is None:
@@ -50,10 +53,13 @@ async def start_membership(
     def stop(replaced: NodeReplaced) -> None:
         on_end(LogError(str(replaced)))
 
+    def applied() -> int:
+        return log.last_offset if trail is None else min(log.last_offset, trail.durable_offset)
+
     membership = Membership(
         engine.nodes,
         log.heartbeats,
-        applied=lambda: log.last_offset,
+        applied=applied,
         on_replaced=stop,
     )
     await membership.start()

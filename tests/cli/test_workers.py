@@ -115,11 +115,15 @@ def test_the_audit_logs_of_workers_have_one_line_for_each_record(tmp_path: Path)
             asyncio.run(use(server.wait_for(READY.pattern), []))
             server.signal(signal.SIGTERM)
             assert server.end() == 0
-    chains = CliRunner().invoke(app, ["audit", "verify", "--data", str(tmp_path), "--log", str(tmp_path)])
-    assert chains.exit_code == 0
-    said = chains.stdout.splitlines()
-    assert sum("chain whole" in line for line in said) == 3
-    assert said[-1] == f"{2 * (_COUNT + 1)} records of the event log have one line each"
+    backup, again = str(tmp_path.parent / "backup"), str(tmp_path.parent / "again")
+    for command in (("backup", backup, "--data", str(tmp_path)), ("restore", backup, "--data", again)):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    for place in (str(tmp_path), again):
+        chains = CliRunner().invoke(app, ["audit", "verify", "--data", place, "--log", place])
+        assert chains.exit_code == 0, chains.stdout
+        said = chains.stdout.splitlines()
+        assert sum("chain whole" in line for line in said) == 3
+        assert said[-1] == f"{2 * (_COUNT + 1)} records of the event log have one line each"
 
 
 def test_a_directory_that_another_process_serves_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ class AuditTrail:
         if not await asyncio.to_thread(self._audit.flush):
             raise LogError("the audit log cannot be written, and lines about records are not on the disk")
 
+    @property
+    def durable_offset(self) -> int:
+        """The offset of the event log up to which no line is missing on the disk."""
+        epoch, _, offset = (self._audit.durable_position or "").rpartition(".")
+        return int(offset) if epoch == self._log.epoch else 0
+
     def follow(self, record: Record) -> None:
         """Write the line of a record, if it has one."""
         position = position_of(self._log, record.offset)

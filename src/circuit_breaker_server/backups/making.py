@@ -21,6 +21,7 @@ from circuit_breaker_server.backups.checking import check_backup, read_log
 from circuit_breaker_server.backups.manifest import (
     ANCHOR_FILE,
     AUDIT_DIRECTORY,
+    AUDIT_KEY_FILE,
     EVENTS_FILE,
     KEY_FILES,
     SECRETS_FILE,
@@ -81,7 +82,9 @@ def _copy(data_dir: Path, target: Path, anchor: Path) -> None:
         if (data_dir / name).exists():
             _copy_file(data_dir / name, target / name)
     for _ in range(_ATTEMPTS):
-        written = _copy_audit(data_dir, target, anchor)
+        written = _copy_audit(data_dir, target, anchor, target / ANCHOR_FILE)
+        for worker in sorted((data_dir / "workers").glob("*/")):
+            written = _copy_worker(worker, target / "workers" / worker.name, written)
         _copy_database(data_dir / SECRETS_FILE, target / f"{SECRETS_FILE}.before")
         _copy_database(data_dir / EVENTS_FILE, target / EVENTS_FILE)
         _copy_database(data_dir / SECRETS_FILE, target / SECRETS_FILE)
@@ -94,7 +97,16 @@ def _copy(data_dir: Path, target: Path, anchor: Path) -> None:
     )
 
 
-def _copy_audit(data_dir: Path, target: Path, anchor: Path) -> int | None:
+def _copy_worker(directory: Path, target: Path, written: int | None) -> int | None:
+    """Copy the audit log of a worker with its key; return the higher offset."""
+    if (directory / AUDIT_KEY_FILE).exists():
+        _copy_file(directory / AUDIT_KEY_FILE, target / AUDIT_KEY_FILE)
+    paths, copies = AuditPaths.of(directory), AuditPaths.of(target)
+    its = _copy_audit(directory, target, paths.anchor, copies.anchor)
+    return written if its is None else max(its, written or 0)
+
+
+def _copy_audit(data_dir: Path, target: Path, anchor: Path, anchor_copy: Path) -> int | None:
     """Copy the anchor, then the lines, which go on behind it; return the offset of the last record with one.
 
     ``None``: there is no audit log.
@@ -105,7 +117,7 @@ def _copy_audit(data_dir: Path, target: Path, anchor: Path) -> int | None:
     shutil.rmtree(target / AUDIT_DIRECTORY, ignore_errors=True)
     make_private_directory(target / AUDIT_DIRECTORY)
     if anchor.exists():
-        _copy_file(anchor, target / ANCHOR_FILE)
+        _copy_file(anchor, anchor_copy)
     offset = 0
     # The present file last: a line that is in none of the others when they are copied is in it.
     for path in sorted(source.glob("*.jsonl"), key=lambda each: (each.name == "audit.jsonl", each.name)):
@@ -154,6 +166,7 @@ def _join_secrets(path: Path, before: Path) -> None:
 
 
 def _copy_file(source: Path, target: Path) -> None:
+    make_private_directory(target.parent)
     make_private_file(target)
     shutil.copyfile(source, target)
 

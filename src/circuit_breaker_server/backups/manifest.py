@@ -15,6 +15,7 @@ from circuit_breaker_server.log.contents import LogContents
 __all__ = [
     "ANCHOR_FILE",
     "AUDIT_DIRECTORY",
+    "AUDIT_KEY_FILE",
     "EVENTS_FILE",
     "KEY_FILES",
     "MANIFEST_FILE",
@@ -30,7 +31,14 @@ __all__ = [
 MANIFEST_FILE: Final = "backup.json"
 EVENTS_FILE: Final = "events.db"
 SECRETS_FILE: Final = "secrets.db"
-KEY_FILES: Final = ("cursors.key", "cursors.previous.json", "secrets.key", "audit.key", "api_keys.json")
+AUDIT_KEY_FILE: Final = "audit.key"
+KEY_FILES: Final = (
+    "cursors.key",
+    "cursors.previous.json",
+    "secrets.key",
+    AUDIT_KEY_FILE,
+    "api_keys.json",
+)
 AUDIT_DIRECTORY: Final = "audit"
 ANCHOR_FILE: Final = "audit-anchor"
 """In a backup; beside a data directory it has the directory's name before it."""

@@ -137,6 +137,29 @@ async def test_a_record_without_a_line_is_not_looked_at_again(tmp_path: Path) ->
     await log.aclose()
 
 
+async def test_others_are_told_of_records_only_when_their_lines_are_on_the_disk(tmp_path: Path) -> None:
+    log = await SqliteEventLog.open(tmp_path)
+    audit = await AuditLog.open(AuditPaths.of(tmp_path), first_position=position_of(log, 0), flush_seconds=60)
+    trail = AuditTrail(audit, log)
+    engine = Engine(log, now=clock(), audit=trail.follow)
+    await engine.start()
+    ORIGIN.set(Origin())
+    await create_workflow(engine.workflows)
+    assert trail.durable_offset == 1, "it has no line"
+    ORIGIN.set(ADA)
+    await create_workflow(engine.workflows)
+    ORIGIN.set(Origin())
+    await create_workflow(engine.workflows)
+    assert trail.durable_offset == 1
+    assert audit.flush(sync=False)
+    assert trail.durable_offset == 1
+    await trail.make_durable()
+    assert trail.durable_offset == 3
+    await engine.aclose()
+    await audit.aclose()
+    await log.aclose()
+
+
 async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> None:
     paths = AuditPaths.of(tmp_path)
     audit = await AuditLog.open(paths, first_position="0123456789abcdef.99")

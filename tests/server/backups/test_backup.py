@@ -127,8 +127,8 @@ async def test_records_that_go_while_it_copies_do_not_go_without_their_audit_lin
     lines = (first_copy / "audit.jsonl").read_bytes().splitlines(keepends=True)
     copy_audit, copied = making._copy_audit, []
 
-    def late(source: Path, to: Path, anchor: Path) -> int | None:
-        offset = copy_audit(source, to, anchor)
+    def late(source: Path, to: Path, anchor: Path, anchor_copy: Path) -> int | None:
+        offset = copy_audit(source, to, anchor, anchor_copy)
         copied.append(offset)
         # As if it had been copied before the last lines were written.
         return 3 if len(copied) == 1 else offset

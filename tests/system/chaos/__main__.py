@@ -31,11 +31,13 @@ from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
 from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
+from tests.system.chaos.nodes.mixed_faults import mixed_faults
 from tests.system.chaos.nodes.node_changes import clocks_apart, node_added, rolling_restart
 from tests.system.chaos.nodes.node_deaths import node_killed, node_killed_as_work_begins
 from tests.system.chaos.nodes.node_latency import across_nodes
 from tests.system.chaos.nodes.node_silence import brokers_away, node_cut_off, node_paused
 from tests.system.chaos.nodes.node_world import choose_nodes
+from tests.system.chaos.nodes.own_writes import own_writes
 from tests.system.chaos.other_logs import other_logs
 from tests.system.chaos.result import LeftOut, Result
 from tests.system.chaos.slow_reader import slow_reader
@@ -92,6 +94,8 @@ ON_NODES: Final[Mapping[str, Experiment]] = {
     "clocks apart": clocks_apart,
     "brokers away": brokers_away,
     "across nodes": across_nodes,
+    "own writes": own_writes,
+    "mixed faults": mixed_faults,
 }
 """Those with several servers on one log on JetStream, instead of all others."""
 

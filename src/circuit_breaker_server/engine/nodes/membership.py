@@ -38,7 +38,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A heartbeat.
 
     :ivar number: counts the heartbeats of the node's process.
-    :ivar applied: the offset of the node's state.
+    :ivar applied: the offset up to which the node needs the log no more.
     """
 
     name: str
@@ -55,7 +55,7 @@ _decode: Final = msgspec.json.Decoder(Beat).decode
 class Membership:
     """Sends heartbeats, listens to those of others, and declares gone who is silent.
 
-    :param applied: the offset of the state, for others to see.
+    :param applied: the offset up to which this node has applied the log, and written its audit lines.
     :param on_replaced: called once where another server has taken the name: this one has to stop.
 
     Example::

@@ -200,6 +200,11 @@ class AuditLog:
         self._lines.position = record
 
     @property
+    def durable_position(self) -> str | None:
+        """The :attr:`position` up to which all lines are on the disk, and stay there after a power cut."""
+        return self._lines.durable_position
+
+    @property
     def lost(self) -> int:
         """The number of events lost since the log was opened, because the disk failed for too long."""
         return self._lines.lost

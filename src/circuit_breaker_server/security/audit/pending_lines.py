@@ -95,6 +95,17 @@ class PendingLines:
         self._closed = False
         self.position = position
         """The last record of the event log whose line is here, as ``epoch.offset``; ``None``: none yet."""
+        self._taken_position = self._durable_position = position
+
+    @property
+    def durable_position(self) -> str | None:
+        """The position up to which no line about a record is missing on the disk."""
+        with self._lock:
+            return self._durable_position if self._owes_lines else self.position
+
+    @property
+    def _owes_lines(self) -> bool:
+        return bool(self._effect_bytes or self._taken_effect_bytes)
 
     @property
     def lost(self) -> int:
@@ -130,6 +141,8 @@ class PendingLines:
             if self._summaries.due:
                 self._add_summaries()
             if event.record is not None:
+                if not self._owes_lines:
+                    self._durable_position = self.position
                 before = self._held_bytes
                 self._add(members)
                 self._effect_bytes += self._held_bytes - before
@@ -166,6 +179,7 @@ class PendingLines:
             if self._summaries.due:
                 self._add_summaries()
             lines, self._pending = self._pending, []
+            self._taken_position = self.position
             self._taken_effect_bytes += self._effect_bytes
             self._effect_bytes = 0
             taken = TakenLines(b"".join(lines), Anchor(self._seq, self._mac.decode())) if lines else None
@@ -178,6 +192,7 @@ class PendingLines:
         with self._lock:
             self._held_bytes -= size_bytes
             self._taken_effect_bytes = 0
+            self._durable_position = self._taken_position
 
     def close(self) -> bool:
         """Add the line ``stop``, after which nothing is appended; ``False``: that was done before."""
