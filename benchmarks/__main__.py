@@ -23,6 +23,7 @@ from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
 from benchmarks.securing import securing
 from benchmarks.sending import channels, fan_out
+from benchmarks.standing import standing
 from benchmarks.table import markdown, summary, text
 from benchmarks.workers import workers
 
@@ -42,6 +43,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "workers": workers,
     "brokers": brokers,
     "scaling": scaling,
+    "standing": standing,
     "security": securing,
     "observability": observing,
     "big-log": big_log,

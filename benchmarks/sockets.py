@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, final
 
-__all__ = ["Sockets"]
+__all__ = ["Sockets", "frame"]
 
 _MARK = b'"next"'
 _SSE_MARK = b"event: next"
 _READ_BYTES = 1 << 18
 
 
-def _frame(text: str) -> bytes:
-    """Mask with zeros: legal, and nothing to compute."""
+def frame(text: str) -> bytes:
+    """Make a text frame of a client; it is masked with zeros: legal, and nothing to compute."""
     data = text.encode()
     if len(data) < 126:
         head = bytes((0x81, 0x80 | len(data)))
@@ -78,7 +78,7 @@ class Sockets:
             init["payload"] = {"resume": {"version": 1, "traceparent": self._traces}}
         if self._token is not None:
             init["payload"] = {**(init.get("payload") or {}), "Authorization": f"Bearer {self._token}"}  # type: ignore[dict-item]  # of our making
-        opened.sendall(_frame(json.dumps(init)))
+        opened.sendall(frame(json.dumps(init)))
         _read_until(opened, b"connection_ack")
 
     def subscribe(
@@ -93,7 +93,7 @@ class Sockets:
                 _request_events(opened, payload)
                 continue
             message = {"id": f"{number:08x}", "type": "subscribe", "payload": payload}
-            opened.sendall(_frame(json.dumps(message)))
+            opened.sendall(frame(json.dumps(message)))
             if self._resume:
                 _read_until(opened, b'"cursor"')
         if not self._resume and not self._sse:
@@ -111,7 +111,7 @@ class Sockets:
                     "type": "subscribe",
                     "payload": payload,
                 }
-                opened.sendall(_frame(json.dumps(message)))
+                opened.sendall(frame(json.dumps(message)))
             if self._resume:
                 _read_count(opened, b'"cursor"', count)
         if not self._resume:
@@ -139,6 +139,11 @@ class Sockets:
                 # A mark may be cut in two; one that is whole is not counted again: it is longer.
                 ends[number] = data[-keep:]
         return time.perf_counter() - started
+
+    @property
+    def opened(self) -> list[socket.socket]:
+        """All of them."""
+        return self._sockets
 
     def __enter__(self) -> Self:
         return self
