@@ -26,6 +26,7 @@ from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.net.acceptor import Acceptor, Handshakes
 from circuit_breaker_server.net.http_protocol import guarded_protocol
+from circuit_breaker_server.net.listener import BACKLOG
 from circuit_breaker_server.net.request_limits import RequestLimits
 from circuit_breaker_server.net.websocket_upgrade import (
     Accept,
@@ -123,12 +124,13 @@ class Serving:
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Begin to accept from a socket that listens; its maker closes it."""
+        """Begin to listen and to accept on a socket that is bound; its maker closes it."""
         self._listener = listener
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         # It accepts nothing by itself.
         await self._server.startup(sockets=[])
+        listener.listen(BACKLOG)
         self._acceptor.start(listener)
         self._ticking = asyncio.get_running_loop().create_task(self._server.main_loop())
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 
-__all__ = ["listen"]
+__all__ = ["BACKLOG", "listen"]
+
+BACKLOG: Final = 2048
+"""Connections that wait to be accepted."""
 
 
 def listen(settings: ServerSettings) -> socket.socket:
     """Bind the address of the settings and listen on it.
+
+    A port that several processes share is only bound: connections that came now would wait until this one
+    accepts, and another one accepts already. Whoever begins to accept listens (again) with :data:`BACKLOG`.
 
     :raises ServerStartError: the address or the port cannot be used; the text says what to do.
     """
@@ -41,7 +48,8 @@ def listen(settings: ServerSettings) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_TCP, user_timeout, int(settings.stall_seconds * 1000))
         listener.bind(address)
         # Here already, so that a second server on the port fails now and not after it opened its log.
-        listener.listen(2048)
+        if not settings.reuse_port:
+            listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

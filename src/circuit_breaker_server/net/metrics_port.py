@@ -64,7 +64,9 @@ async def serve_metrics(
         await refresh()
         return Response(exposition(instruments), headers={"Content-Type": CONTENT_TYPE})
 
-    listener = parts.enter_context(listen(replace(settings, host=_HOST, port=settings.metrics_port or 0)))
+    listener = parts.enter_context(
+        listen(replace(settings, host=_HOST, port=settings.metrics_port or 0, reuse_port=False))
+    )
     config = uvicorn.Config(
         Starlette(routes=[Route("/metrics", metrics, methods=["GET"])]),
         http=guarded_protocol(

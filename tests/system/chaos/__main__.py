@@ -42,6 +42,7 @@ from tests.system.chaos.other_logs import other_logs
 from tests.system.chaos.result import LeftOut, Result
 from tests.system.chaos.slow_reader import slow_reader
 from tests.system.chaos.token_rotation import token_rotation
+from tests.system.chaos.worker_deaths import worker_killed
 from tests.system.chaos.world import HOLDS
 
 __all__ = ["EXPERIMENTS", "LEFT_OUT", "experiments_on"]
@@ -73,6 +74,7 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "disk": disk,
     "herd": herd,
     "lifecycle": lifecycle,
+    "worker killed": worker_killed,
 }
 
 ON_BROKERS: Final[Mapping[str, Experiment]] = {
@@ -106,6 +108,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "cursor dialects": _WITHOUT_LOG,
     "disk": _OF_SQLITE,
     "lifecycle": _WITHOUT_LOG,
+    "worker killed": _OF_SQLITE,
 }
 """Those that mean nothing with an event log on JetStream, and why."""
 

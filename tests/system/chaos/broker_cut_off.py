@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from circuit_breaker_sdk.testing import Direction
-from tests.system.chaos.broker_stage import broker_stage
 from tests.system.chaos.brokers import Brokers
+from tests.system.chaos.keyed_stage import keyed_stage
 from tests.system.chaos.result import Result
 from tests.system.chaos.world import World
 
@@ -56,7 +56,7 @@ async def server_cut_off(directory: Path, seed: int, *, long: bool) -> Result:
     late = 0.0
     async with World(directory, seed=seed, is_proxied=True) as world:
         brokers = world.brokers
-        async with broker_stage(world, result) as stage:
+        async with keyed_stage(world, result) as stage:
             ways = [*_WAYS.items()] * rounds
             world.random.shuffle(ways)
             for name, cut_off in ways:

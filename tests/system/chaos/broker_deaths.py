@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.system.chaos.broker_stage import broker_stage
+from tests.system.chaos.keyed_stage import keyed_stage
 from tests.system.chaos.result import Result
 from tests.system.chaos.world import World
 
@@ -36,7 +36,7 @@ async def _one_killed(name: str, directory: Path, seed: int, kills: int, *, is_l
     waits: list[float] = []
     async with World(directory, seed=seed) as world:
         brokers = world.brokers
-        async with broker_stage(world, result) as stage:
+        async with keyed_stage(world, result) as stage:
             for _ in range(kills):
                 await asyncio.sleep(_CALM_SECONDS)
                 leader = await brokers.leader()
@@ -75,7 +75,7 @@ async def all_brokers_restarted(directory: Path, seed: int, *, long: bool) -> Re
     one_by_one = at_once = 0.0
     async with World(directory, seed=seed) as world:
         brokers = world.brokers
-        async with broker_stage(world, result) as stage:
+        async with keyed_stage(world, result) as stage:
             for _ in range(rounds):
                 for name in world.random.sample(brokers.names, len(brokers.names)):
                     await asyncio.sleep(_CALM_SECONDS)

@@ -8,8 +8,8 @@ from typing import Final
 
 from circuit_breaker_sdk.testing import Direction
 from tests.system.chaos.broker_cut_off import restore, silence
-from tests.system.chaos.broker_stage import BrokerStage, broker_stage
 from tests.system.chaos.keyed_runs import KeyedRuns
+from tests.system.chaos.keyed_stage import KeyedStage, keyed_stage
 from tests.system.chaos.result import Result
 from tests.system.chaos.world import Refused, World, until
 
@@ -43,7 +43,7 @@ async def late_keys(directory: Path, seed: int, *, long: bool) -> Result:
         await world.brokers.set_duplicate_window(_WINDOW_SECONDS)
         for proxy in world.brokers.proxies:
             proxy.delay_seconds = _DELAY_SECONDS
-        async with broker_stage(
+        async with keyed_stage(
             world, result, is_unbroken=False, per_second=_PER_SECOND, lanes=_LANES
         ) as stage:
             sender, runs = stage.publisher.sender, KeyedRuns(world, stage.publisher.sender)
@@ -80,14 +80,14 @@ async def late_keys(directory: Path, seed: int, *, long: bool) -> Result:
     return result
 
 
-async def _lose_acknowledgements(stage: BrokerStage) -> int:
+async def _lose_acknowledgements(stage: KeyedStage[World]) -> int:
     """Keep the brokers' answers from the server until mutations are left open."""
     stored = await _silent_until_left_open(stage)
     _let_through(stage)
     return stored
 
 
-async def _kill_the_server_too(stage: BrokerStage) -> int:
+async def _kill_the_server_too(stage: KeyedStage[World]) -> int:
     """Do the same, and kill the server, which forgets what it has left open."""
     stored = await _silent_until_left_open(stage)
     await stage.world.server.kill()
@@ -96,7 +96,7 @@ async def _kill_the_server_too(stage: BrokerStage) -> int:
     return stored
 
 
-async def _lose_the_quorum(stage: BrokerStage) -> int:
+async def _lose_the_quorum(stage: KeyedStage[World]) -> int:
     """Let the leader hold what it cannot store yet, and kill the server; the keys come again at once.
 
     When the other brokers are back, the leader may store what a server sent that is gone, while the next one
@@ -113,7 +113,7 @@ async def _lose_the_quorum(stage: BrokerStage) -> int:
     return 0
 
 
-async def _silent_until_left_open(stage: BrokerStage) -> int:
+async def _silent_until_left_open(stage: KeyedStage[World]) -> int:
     """Count the records that are stored, and of which the server has not heard."""
     silence(stage.world.brokers, Direction.TO_CLIENT)
     await _until_left_open(stage)
@@ -122,13 +122,13 @@ async def _silent_until_left_open(stage: BrokerStage) -> int:
     return len(in_log) - len(stage.publisher.acknowledged)
 
 
-async def _until_left_open(stage: BrokerStage) -> None:
+async def _until_left_open(stage: KeyedStage[World]) -> None:
     sender = stage.publisher.sender
     before = sender.open_refusals
     await until(lambda: sender.open_refusals > before, _OPEN_SECONDS)
 
 
-def _let_through(stage: BrokerStage) -> None:
+def _let_through(stage: KeyedStage[World]) -> None:
     for proxy in stage.world.brokers.proxies:
         proxy.cut()  # what was held back never arrives
     restore(stage.world.brokers)

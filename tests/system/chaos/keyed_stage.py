@@ -1,22 +1,24 @@
-"""What every experiment with brokers has: mutations under keys, subscribers that must stay up, a judge."""
+"""Mutations under keys, subscribers and a judge, for experiments with what is behind or beside a server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final, final
+from typing import Final, Generic, TypeVar, final
 
 from tests.system.chaos.keyed_publishing import KeyedPublisher, judge_keys
 from tests.system.chaos.keyed_sending import KeyedSender
 from tests.system.chaos.result import Result, percentiles
 from tests.system.chaos.subscribing import Subscriber, judge, require_replay, until_all_have
-from tests.system.chaos.world import World, until
+from tests.system.chaos.world import Place, until
 
-__all__ = ["GOES_ON_SECONDS", "BrokerStage", "broker_stage"]
+__all__ = ["GOES_ON_SECONDS", "KeyedStage", "keyed_stage"]
 
 GOES_ON_SECONDS: Final = 30.0
 """How long mutations may take to be answered again before an experiment is given up."""
+W = TypeVar("W", bound=Place)
+
 _SUBSCRIBERS: Final = 5
 _LANES: Final = 8
 _PER_SECOND: Final = 200.0
@@ -24,13 +26,13 @@ _MORE: Final = 40
 
 
 @final
-class BrokerStage:
-    """Mutations and subscriptions that flow while something is done to the brokers.
+class KeyedStage(Generic[W]):
+    """Mutations and subscriptions that flow while something is done to brokers or workers.
 
     :ivar events: ids and numbers, as one subscriber got them.
     """
 
-    def __init__(self, world: World, result: Result, publisher: KeyedPublisher) -> None:
+    def __init__(self, world: W, result: Result, publisher: KeyedPublisher) -> None:
         self.world = world
         self.result = result
         self.publisher = publisher
@@ -81,21 +83,21 @@ class BrokerStage:
 
 
 @contextlib.asynccontextmanager
-async def broker_stage(
-    world: World,
+async def keyed_stage(
+    world: W,
     result: Result,
     *,
     is_unbroken: bool = True,
     lanes: int = _LANES,
     per_second: float = _PER_SECOND,
-) -> AsyncIterator[BrokerStage]:
+) -> AsyncIterator[KeyedStage[W]]:
     """Let mutations and subscriptions flow until the block ends; then judge.
 
     ``is_unbroken``: no subscriber may lose its connection, as none does while the server lives.
     """
     async with KeyedSender(world) as sender:
         publisher = KeyedPublisher(world, sender, lanes=lanes, per_second=per_second)
-        stage = BrokerStage(world, result, publisher)
+        stage = KeyedStage(world, result, publisher)
         try:
             for subscriber in stage.audience:
                 await subscriber.start()
