@@ -58,11 +58,17 @@ class _Workers:
             start_new_session=True,
         )
         self._reading = asyncio.create_task(self._count(self._process.stdout))
-        if not await until(lambda: self.ready == _WORKERS, _START_SECONDS):
-            raise RuntimeError("the workers did not start")
+        await self.all_ready(kills=0)
+
+    async def all_ready(self, *, kills: int) -> None:
+        """Wait until all are ready after so many were killed."""
+        if not await until(lambda: self.ready == _WORKERS + kills, _START_SECONDS):
+            raise RuntimeError(f"workers are missing: {self.ready} of {_WORKERS + kills} have become ready")
 
     async def _count(self, lines: asyncio.StreamReader | None) -> None:
-        async for line in lines or ():  # type: ignore[union-attr]  # it has a pipe
+        if lines is None:
+            raise RuntimeError("a process with a pipe has none")
+        async for line in lines:
             self.ready += line.startswith(b"worker") and line.endswith(b": ready\n")
 
     def pids(self) -> list[int]:
@@ -120,7 +126,7 @@ async def worker_killed(directory: Path, seed: int, *, long: bool) -> Result:
             for number in range(kills):
                 await asyncio.sleep(0.1)
                 if number % 3:
-                    await until(lambda n=number: world.server.ready == _WORKERS + n, _START_SECONDS)
+                    await world.server.all_ready(kills=number)
                     await asyncio.sleep(_CALM_SECONDS)
                 os.kill(world.random.choice(world.server.pids()), signal.SIGKILL)
                 stage.fault()  # to all: which of them it served only the system knows
