@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
+from circuit_breaker_sdk.cli.cluster.free_ports import free_ports
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "free_ports"]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port of this address on which nothing listens at the moment."""
-    with socket.socket() as found:
-        found.bind((host, 0))
-        port: int = found.getsockname()[1]
-        return port
+    (port,) = free_ports(1, host)
+    return port

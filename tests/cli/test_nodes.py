@@ -14,7 +14,8 @@ import pytest
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_server.engine.record_versions import VERSION
 from tests.cli.process import READY, complain, running
-from tests.conformance.nats_server import NatsServer, free_ports
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_ports
 
 HEADS = ["NAME", "TERM", "STATUS", "ADDRESS", "BEHIND", "READS", "RELEASE", "JOINED"]
 

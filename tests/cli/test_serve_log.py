@@ -14,7 +14,8 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from tests.cli.process import READY, complain, running
-from tests.conformance.nats_server import NatsServer, free_ports
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_ports
 from tests.server.engine.ghost_record import ghost
 from tests.server.log.jetstream.log_stage import api, connected
 

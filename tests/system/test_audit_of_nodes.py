@@ -20,7 +20,8 @@ from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from circuit_breaker_server.security.audit import AuditLine, AuditPaths
 from circuit_breaker_server.security.audit.verification import read, verify
 from tests.cli.process import READY, Command
-from tests.conformance.nats_server import NatsServer, free_ports
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_ports
 
 _NODES = "abc"
 _KILLS = 5

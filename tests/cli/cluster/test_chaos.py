@@ -20,7 +20,7 @@ from circuit_breaker_sdk.cli.cluster.processes import Cluster
 from circuit_breaker_sdk.cli.demo.demo_part import Stage
 from circuit_breaker_sdk.cli.demo.ledger import Ledger
 from circuit_breaker_sdk.cli.demo.performance import side_by_side
-from tests.conformance.nats_server import free_ports
+from tests.ports import free_ports
 
 NEVER = 1_000.0
 

@@ -1,14 +1,13 @@
-"""The NATS server of the extra ``cluster``, and ports for it."""
+"""The NATS server of the extra ``cluster``."""
 
 from __future__ import annotations
 
-import socket
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from circuit_breaker_sdk.errors import CircuitBreakerError
 
-__all__ = ["BrokerMissingError", "broker_binary", "free_ports"]
+__all__ = ["BrokerMissingError", "broker_binary"]
 
 
 class BrokerMissingError(CircuitBreakerError):
@@ -34,15 +33,3 @@ def broker_binary() -> Path:
         if file.name in ("nats-server", "nats-server.exe"):
             return Path(str(file.locate())).resolve()
     raise BrokerMissingError
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports of the loopback that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

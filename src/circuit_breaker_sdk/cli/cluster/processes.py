@@ -13,7 +13,8 @@ from typing import Final, final
 
 import aiohttp
 
-from circuit_breaker_sdk.cli.cluster.broker_binary import BrokerMissingError, broker_binary, free_ports
+from circuit_breaker_sdk.cli.cluster.broker_binary import BrokerMissingError, broker_binary
+from circuit_breaker_sdk.cli.cluster.free_ports import free_ports
 from circuit_breaker_sdk.cli.cluster.member import Kind, Member
 from circuit_breaker_sdk.cli.demo.performance import side_by_side
 from circuit_breaker_sdk.errors import CircuitBreakerError

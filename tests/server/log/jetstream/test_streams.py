@@ -9,7 +9,8 @@ import pytest
 
 from circuit_breaker_server.log.event_log import MAX_DATA_BYTES, LogCorruptError, LogError
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
-from tests.conformance.nats_server import NatsServer, free_ports
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_ports
 from tests.server.log.jetstream.log_stage import api, connected, new, opened
 
 PERMISSIONS = """

@@ -1,4 +1,4 @@
-"""What the log itself says at the end: runs and completions have one end each, and who was declared gone."""
+"""What the log says at the end: runs, completions and sessions have one end each; who was declared gone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, final
 
 from circuit_breaker_server.engine.agents import records as of_agents
 from circuit_breaker_server.engine.llm import records as of_llm
+from circuit_breaker_server.engine.mcp import records as of_mcp
 from circuit_breaker_server.engine.nodes import records as of_nodes
 from circuit_breaker_server.log.event_log import Record
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
@@ -30,6 +31,7 @@ class Ends:
     :ivar started: how often each run says that it has started.
     :ivar ended: how often each has ended.
     :ivar behind: records of runs and completions that came after their end.
+    :ivar sessions: how many sessions were begun; each is ended by a timer, once.
     :ivar interrupted: how many have ended because they had lost their node.
     :ivar triggers: records that begin runs, by the resource.
     :ivar gone: names of the nodes that were declared gone, each time.
@@ -42,6 +44,7 @@ class Ends:
         self.started: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.behind: list[str] = []
+        self.sessions = 0
         self.interrupted = 0
         self.triggers: Counter[str] = Counter()
         self.gone: list[str] = []
@@ -58,6 +61,8 @@ class Ends:
                     ends._count_run(of_agents.decode_body(record))
                 case "completion":
                     ends._count_completion(of_llm.decode_body(record))
+                case "mcp":
+                    ends._count_session(of_mcp.decode_body(record))
                 case "node":
                     ends._count_node(of_nodes.decode_body(record), record.time_ms)
         return ends
@@ -93,6 +98,16 @@ class Ends:
                 self.ended[body.request_id] += 1
                 self.interrupted += body.error.startswith("interrupted")
 
+    def _count_session(self, body: of_mcp.Body) -> None:
+        match body:
+            case of_mcp.SessionChanged(change="CREATED"):
+                self.sessions += 1
+                self.begun[body.session.id] += 1
+            case of_mcp.SessionChanged(change="EXPIRED"):
+                self.ended[body.session.id] += 1
+            case of_mcp.SessionChanged():
+                self._follows(body.session.id)
+
     def _count_node(self, body: of_nodes.Body, time_ms: int) -> None:
         match body:
             case of_nodes.NodeGone():
@@ -120,7 +135,7 @@ class Ends:
             (self.behind, "have records behind their end"),
             (strange, "have an end and were never begun"),
         ):
-            result.require(not ids, f"{len(ids)} runs or completions {what}: {ids[:_SHOWN]}")
+            result.require(not ids, f"{len(ids)} runs, completions or sessions {what}: {ids[:_SHOWN]}")
 
 
 async def read_log(urls: Iterable[str]) -> list[Record]:

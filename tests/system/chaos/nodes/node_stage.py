@@ -113,7 +113,8 @@ class NodeStage:
         judge_keys(result, publisher, self.events)
         self.ends = await until_ended(self.world.brokers.own_urls, _ENDS_SECONDS)
         self.ends.judge(result)
-        result.require(self.ends.begun, "no run and no completion was begun")
+        result.require(len(self.ends.begun) > self.ends.sessions, "no run and no completion was begun")
+        result.require(self.ends.sessions, "no session was begun")
         result.recovery_ms = percentiles(self.recoveries)
         sender = publisher.sender
         result.detail |= {
@@ -121,7 +122,8 @@ class NodeStage:
             "refused": dict(Counter(map(str, sender.refusals))),
             "sent_again": sender.sent_again,
             "leaked": sender.leaked,
-            "runs and completions": len(self.ends.begun),
+            "runs and completions": len(self.ends.begun) - self.ends.sessions,
+            "sessions that a timer has ended": self.ends.sessions,
             "interrupted": self.ends.interrupted,
             "declared gone": len(self.ends.gone),
             "joined": len(self.ends.joined),

@@ -1,12 +1,15 @@
-"""Work that belongs to nodes: runs of an agent and completions, begun at any of them under keys."""
+"""Work that belongs to nodes: runs of an agent, completions, sessions that expire; begun at any of them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Final, final
 
 import msgspec
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 from circuit_breaker_sdk.events import (
     ActivityInput,
@@ -30,6 +33,8 @@ _TRIGGER: Final = (
 _COMPLETE: Final = (
     "mutation Complete($input: LlmChatCompletionInput!) { llmChatCompletion(input: $input) { id } }"
 )
+_SERVER: Final = "mutation Make($input: CreateMcpServerInput!) { createMcpServer(input: $input) { id } }"
+_SIGN_IN: Final = "mutation In($input: AuthenticateMcpJwtInput!) { authenticateMcpJwt(input: $input) { id } }"
 _STATE: Final = "counted"
 _WORDS: Final = " ".join(map(str, range(4000)))
 """What the agent says, a word at a time: long enough that its node dies in the middle."""
@@ -37,7 +42,7 @@ _WORDS: Final = " ".join(map(str, range(4000)))
 
 @final
 class NodeWork:
-    """Begins runs and completions at any node, again and again, until each is answered.
+    """Begins runs, completions and sessions at any node, again and again, until each is answered.
 
     :ivar runs: how many starts of runs were answered.
     :ivar completions: how many completions were sent.
@@ -55,10 +60,12 @@ class NodeWork:
         self._pause_seconds = 1 / per_second
         self._numbers = itertools.count()
         self._workflow = ""
+        self._server = ""
+        self._key = RSAKey.generate_key(2048)
         self._stop = False
 
     async def prepare(self) -> None:
-        """Make a workflow of its own, and the agent."""
+        """Make a workflow of its own, the agent, and the MCP server that users sign in at."""
         direct = self._world.direct
         workflow = await direct.workflows.create_workflow(
             name="work",
@@ -80,11 +87,26 @@ class NodeWork:
             state_id=_STATE, agent_id=agent.id, input_mapping={}, output_mapping={}, enabled=True
         )
 
+        public = self._key.as_pem(private=False).decode()
+        made = await direct.execute(
+            _SERVER,
+            {
+                "input": {
+                    "name": "tools",
+                    "type": "LOCAL",
+                    "tenantId": "work",
+                    "config": {"endpoint": "http://127.0.0.1:9/mcp"},
+                    "auth": {"jwt": {"issuer": "us", "publicKey": public}},
+                }
+            },
+        )
+        self._server = made["createMcpServer"]["id"]
+
     async def run(self) -> None:
-        """Begin a run and a completion every so often until :meth:`stop`; return when all are answered."""
+        """Begin one of each every so often until :meth:`stop`; return when all are answered."""
         under_way: set[asyncio.Task[None]] = set()
         while not self._stop:
-            for begin in (self._begin_run(), self._complete()):
+            for begin in (self._begin_run(), self._complete(), self._sign_in()):
                 task = asyncio.create_task(begin)
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
@@ -133,6 +155,12 @@ class NodeWork:
         number, resource = await self.resource()
         if resource is not None:
             await self.trigger(number, resource)
+
+    async def _sign_in(self) -> None:
+        claims = {"iss": "us", "sub": "ada", "exp": int(time.time()) + 86_400}
+        token = jwt.encode({"alg": "RS256"}, claims, self._key, algorithms=["RS256"])
+        given: dict[str, object] = {"serverId": self._server, "userId": "ada", "token": token}
+        await self._sender.until_answered(f"session-{next(self._numbers)}", _SIGN_IN, {"input": given})
 
     async def _complete(self) -> None:
         self.completions += 1

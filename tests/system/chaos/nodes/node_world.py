@@ -22,6 +22,9 @@ __all__ = ["NodeWorld", "Nodes", "choose_nodes"]
 _AVOID_SECONDS: Final = 2.0
 """How long a sender stays away from a node that has not answered."""
 
+_SESSION_SECONDS: Final = 5.0
+"""How long a session lasts before the timer of one node ends it."""
+
 _CHOSEN: ContextVar[int] = ContextVar("number of nodes of the chaos experiments", default=3)
 
 
@@ -108,7 +111,8 @@ class NodeWorld:
         return {str(node.cluster["node"]): node for node in self.nodes}
 
     def _made(self, number: int) -> ServerProcess:
-        node = ServerProcess(self.directory / f"node-{number}", settings=RING, measures_holds=False)
+        settings = {**RING, "mcp_session_seconds": _SESSION_SECONDS}
+        node = ServerProcess(self.directory / f"node-{number}", settings=settings, measures_holds=False)
         node.drains = True
         node.cluster = {"replicas": 3, "node": f"n{number}", "key_file": str(self._key_file)}
         self.nodes.append(node)
