@@ -14,7 +14,7 @@ from circuit_breaker_server.engine.retention import Limits, Retention
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.directory_lock import DirectoryLock
-from circuit_breaker_server.log.event_log import EventLog, LogError, ServingLog
+from circuit_breaker_server.log.event_log import LogError, ServingLog
 from circuit_breaker_server.log.shared_file.worker_log import WorkerLog
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.settings.server import ServerSettings
@@ -87,7 +87,7 @@ def _lock(parts: AsyncExitStack, directory: Path) -> None:
 def start_retention(
     parts: AsyncExitStack,
     settings: ServerSettings,
-    log: EventLog,
+    log: ServingLog,
     engine: Engine,
     *,
     trail: AuditTrail | None,
@@ -111,6 +111,7 @@ def start_retention(
         gateway.advance,
         may_trim_before=may_trim_before,
         every_seconds=settings.trim_every_seconds,
+        now=lambda: log.now().timestamp(),
     )
     parts.push_async_callback(retention.aclose)
     retention.start()

@@ -234,6 +234,7 @@ async def start_engine(
         await trail.catch_up()
     engine = Engine(
         log,
+        now=log.now,
         snapshot_every=settings.snapshot_every,
         secrets=secrets,
         provider_seconds=settings.provider_seconds,

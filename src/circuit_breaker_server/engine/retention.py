@@ -62,7 +62,7 @@ class Retention:
     :param may_trim_before: tells below which offset no other node needs the records; 0 where another node
         trims; ``None`` for no limit.
     :param every_seconds: between two looks; the first one is so long after the start.
-    :param now: seconds since 1970, by the system's clock.
+    :param now: seconds since 1970, by the clock that dates the records.
     :param monotonic: seconds of a clock that is never set.
 
     Example::

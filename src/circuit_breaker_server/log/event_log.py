@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple, Protocol, final
@@ -404,6 +405,10 @@ class ServingLog(EventLog, Protocol):
     @property
     def heartbeats(self) -> Heartbeats | None:
         """How the nodes that share the log hear of each other; ``None`` where one process has it alone."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the present moment by the clock that dates the records, in UTC."""
         ...
 
     @property

@@ -7,6 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -38,6 +39,10 @@ class FileLog(ABC):
     @abstractmethod
     def first_offset(self) -> int:
         """See the port."""
+
+    def now(self) -> datetime:
+        """See the port: records are dated by this machine's clock."""
+        return datetime.now(UTC)
 
     @property
     def last_offset(self) -> int:

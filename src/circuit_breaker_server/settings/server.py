@@ -100,7 +100,7 @@ class ServerSettings:
         tells them nothing, and they come back at once.
     :ivar advance_seconds: how often the cursor of a subscription that received nothing is moved on.
     :ivar begin_seconds: how long a subscriber waits for a completion or an agent's run that has not begun.
-    :ivar keep_seconds: records of the log older than this go, by the server's clock; ``None`` keeps them.
+    :ivar keep_seconds: records older than this go, by the clock that dates them; ``None`` keeps them.
     :ivar keep_bytes: where the log's records take more than this, the oldest go; ``None`` keeps them. What
         counts is the records as they are encoded, their bodies mostly; indexes (some 200 bytes a record) and
         the state come on top. The file does not shrink: the room is used again.

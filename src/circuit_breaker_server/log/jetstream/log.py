@@ -11,6 +11,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from typing import Final, final
 
 from circuit_breaker_server.instruments import Instruments
@@ -38,6 +39,7 @@ from circuit_breaker_server.log.jetstream.sizes import BlockSizes
 from circuit_breaker_server.log.jetstream.snapshots import Snapshots
 from circuit_breaker_server.log.jetstream.stream import Streams, StreamState
 from circuit_breaker_server.log.jetstream.tail import Tail
+from circuit_breaker_server.log.log_clock import LogClock
 
 __all__ = ["JetStreamEventLog"]
 
@@ -101,6 +103,7 @@ class JetStreamEventLog:
             observe_group=self._instruments.group_records.observe,
             stored=self._tail.expect,
         )
+        self._clock = LogClock()
         self._tails: list[Callable[[Sequence[Record]], None]] = []
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._trimming = asyncio.Lock()
@@ -187,6 +190,10 @@ class JetStreamEventLog:
         """See :class:`~circuit_breaker_server.log.event_log.ServingLog`."""
         return self._append_failed
 
+    def now(self) -> datetime:
+        """See :class:`~circuit_breaker_server.log.event_log.ServingLog`: the brokers' clock counts."""
+        return self._clock()
+
     @property
     def heartbeats(self) -> Heartbeats:
         """See :class:`~circuit_breaker_server.log.event_log.ServingLog`."""
@@ -257,6 +264,8 @@ class JetStreamEventLog:
     def _deliver(self, records: Sequence[Record], last_offset: int) -> None:
         self._recent.add(records, last_offset)
         self._sizes.add(records)
+        if records:
+            self._clock.follow(records)
         for tail in tuple(self._tails) if records else ():
             try:
                 tail(records)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
+
+import aiohttp
 
 from tests.system.chaos.nodes.node_stage import node_stage
 from tests.system.chaos.nodes.node_world import NodeWorld
@@ -16,6 +19,8 @@ __all__ = ["clocks_apart", "node_added", "rolling_restart"]
 _CALM_SECONDS: Final = 1.0
 _FLOW_SECONDS: Final = 5.0
 _AHEAD_SECONDS: Final = 600
+_LATE_SECONDS: Final = 5.0
+"""By how much a node that has just started may be wrong about the brokers' clock."""
 
 
 async def rolling_restart(directory: Path, seed: int, *, long: bool) -> Result:
@@ -72,6 +77,7 @@ async def clocks_apart(directory: Path, seed: int, *, long: bool) -> Result:
         NodeWorld(directory, seed=seed, clocks_ahead=apart) as world,
         node_stage(world, result) as stage,
     ):
+        own = [round(await _clock_ahead(node.url)) for node in world.nodes]
         await asyncio.sleep(_FLOW_SECONDS)
         for node in world.nodes * rounds:
             await stage.kill(node)
@@ -84,7 +90,18 @@ async def clocks_apart(directory: Path, seed: int, *, long: bool) -> Result:
     clocks = stage.ends.clocks
     far = [name for name in world.names if name not in clocks]
     result.require(not far, f"nodes whose clock is not in the log: {far}")
-    result.detail |= {"ahead, s": {name: round(ahead) for name, ahead in sorted(clocks.items())}}
-    spread = max(clocks.values(), default=0.0) - min(clocks.values(), default=0.0)
-    result.require(spread > _AHEAD_SECONDS, f"the clocks of the nodes are only {spread:.0f} s apart")
+    result.detail |= {
+        "own clocks ahead, s": own,
+        "ahead in the log, s": {name: round(ahead, 1) for name, ahead in sorted(clocks.items())},
+    }
+    spread = max(own) - min(own)
+    result.require(spread > _AHEAD_SECONDS, f"the clocks of the nodes are only {spread} s apart")
+    wrong = {name: ahead for name, ahead in clocks.items() if abs(ahead) > _LATE_SECONDS}
+    result.require(not wrong, f"nodes that do not go by the brokers' clock: {wrong}")
     return result
+
+
+async def _clock_ahead(url: str) -> float:
+    """Return by how many seconds a node's own clock is ahead, which dates its answers."""
+    async with aiohttp.ClientSession() as http, http.get(url.replace("/graphql", "/health/live")) as answer:
+        return parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
