@@ -184,12 +184,13 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
     """Write some events of a page in one write; return whether there may be more to write of it."""
     bucket, channel = subscriber.bucket, subscriber.channel
     allowed = None if bucket is None else bucket.count
-    encode, resume = channel.projection.encode, feed.resume
+    encode, resume = page.encoder.encode, feed.resume
     payloads: list[bytes] = []
     size = 0
     prev = subscriber.cursor.encode()
     refused: Found | None = None
     offsets: list[int] = []
+    # As few calls for each event as there can be.
     for found in _some(feed, page, offsets):
         if found is None:
             continue
@@ -197,8 +198,8 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
             refused = found
             break
         last = found
-        _, cursor, value = found
-        head = encode(value)
+        position, cursor, events, record, body, item = found
+        head = encode(events, record, body, item, position[1])
         if resume:
             place = cursor.encode()
             payload = with_resume(head, place, prev)
@@ -210,17 +211,18 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
         if size > MAX_WRITE_BYTES:
             break
     subscriber.denied += page.take_denied()
+    feed.hub.instruments.catch_up_fallbacks += page.encoder.take_fallbacks()
     if payloads:
         if bucket is not None:
             bucket.take(len(payloads))
-        subscriber.position, subscriber.cursor, _ = last
+        subscriber.position, subscriber.cursor, events, record, body, item = last
         prefix = subscriber.prefix
         frames = prefix.join(feed.frame(len(prefix), _traced(feed, payloads, offsets)))
         feed.hub.instruments.events_delivered += len(payloads)
         subscriber.delivered += len(payloads)
         feed.hub.instruments.event_bytes += len(frames)
         feed.peer.write(frames)
-        if channel.ends_with(value):
+        if channel.selection.finite is not None and channel.ends_with(events.value(record, body, item)):
             feed.complete(subscriber)
         if subscriber.ended:
             return False
@@ -278,5 +280,5 @@ def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
 
 def _end_before(refused: Found, sent: Position) -> Position:
     """Return the place after the last event that was sent: after its record, if no more of it follows."""
-    (offset, _), _, _ = refused
+    offset, _ = refused[0]
     return sent if offset == sent[0] else (sent[0], END_OF_RECORD)

@@ -6,7 +6,9 @@ import contextlib
 import functools
 import re
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
 from typing import final
@@ -25,20 +27,10 @@ _BATCH = """
     )
 """
 # The sizes are looked at first: of a body that does not fit, no more is read than its length.
-_BOUNDED_BATCH = """
-    WITH asked AS (SELECT ? AS max_bytes),
-    sized AS (
-        SELECT offset, length(body) AS size FROM records
+_SIZES = """
+    SELECT group_concat(size) FROM (
+        SELECT length(body) AS size FROM records
         WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
-    ),
-    summed AS (
-        SELECT offset, sum(size) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - size AS before FROM sized
-    )
-    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
-        SELECT body FROM records
-        WHERE offset > ? AND offset <= (
-            SELECT max(offset) FROM summed WHERE before < (SELECT max_bytes FROM asked)
-        ) {condition} ORDER BY offset
     )
 """
 _ENTRIES = """
@@ -71,7 +63,7 @@ class Selector:
         self.parameters: tuple[object, ...] = () if self.takes_all else (*keyed, *map(_glob, wild))
         condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
         self.query = _BATCH.format(condition=condition)
-        self.bounded_query = _BOUNDED_BATCH.format(condition=condition)
+        self.sizes_query = _SIZES.format(condition=condition)
         self.one_by_one = _SINGLE.format(condition=condition)
 
     def keep(self, records: list[Record]) -> list[Record]:
@@ -98,6 +90,12 @@ def _glob(pattern: str) -> str:
     return f"{escaped[:-1]}*" if escaped.endswith(">") else escaped
 
 
+def _fitting(sizes: str | None, max_bytes: int) -> int:
+    """Return how many of the bodies it takes to reach ``max_bytes``, or how many there are."""
+    sums = list(accumulate(map(int, sizes.split(",")))) if sizes else []
+    return min(len(sums), bisect_left(sums, max_bytes) + 1)
+
+
 @final
 class Reader:
     """Own a connection that only reads. Every method runs on the reader thread, one at a time."""
@@ -118,12 +116,17 @@ class Reader:
         than those of the bodies.
         """
         with self._read_errors():
-            parameters = (after, upto, *selector.parameters, limit)
             if max_bytes is None:
+                count = limit
+                parameters = (after, upto, *selector.parameters, count)
                 row = self._connection.execute(selector.query, parameters).fetchone()
             else:
-                bounded = (max_bytes, *parameters, after, *selector.parameters)
-                row = self._connection.execute(selector.bounded_query, bounded).fetchone()
+                with self._transaction():  # of both steps: a trim between them would move the bound
+                    parameters = (after, upto, *selector.parameters, limit)
+                    (sizes,) = self._connection.execute(selector.sizes_query, parameters).fetchone()
+                    count = _fitting(sizes, max_bytes)
+                    parameters = (after, upto, *selector.parameters, count)
+                    row = self._connection.execute(selector.query, parameters).fetchone()
             try:
                 found = decode_records(*row)
             except Damaged:
