@@ -12,7 +12,7 @@ from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.gateway.record_encoder import RecordEncoder
 from circuit_breaker_server.gateway.subscription_plan import Plan, PlanKey
 
-__all__ = ["END_OF_RECORD", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
+__all__ = ["END_OF_RECORD", "RESUMED", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
 
 Position: TypeAlias = tuple[int, int]
 """Offset of a record, index of the event in it: the place just after that event."""
@@ -24,9 +24,13 @@ END_OF_RECORD: Final = 2**31
 """An index after every event of a record."""
 
 
+RESUMED: Final = b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}'
+"""A payload with the resume extension: its head, its cursor and the one before."""
+
+
 def with_resume(head: bytes, cursor: bytes, prev: bytes) -> bytes:
     """Close a payload with the resume extension; cursors need no escaping, they are ASCII of our making."""
-    return b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}' % (head, cursor, prev)
+    return RESUMED % (head, cursor, prev)
 
 
 @final

@@ -106,7 +106,8 @@ class Page:
                         self._denied += 1
                         continue
                 self.has_events = True
-                yield position, text(offset, index, record.check), events, record, body, item
+                # `Record.check`, without its call.
+                yield position, text(offset, index, record.id[-8:]), events, record, body, item
             yield None
         self.is_read = True
 

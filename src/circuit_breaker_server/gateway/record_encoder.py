@@ -107,7 +107,11 @@ class RecordEncoder:
         try:
             return events.encode(record, body, item)
         except UnfitValue:
-            return self._encode_value(record, record, self._derive(record)[index].value)
+            return self.encode_derived(record, index)
+
+    def encode_derived(self, record: Record, index: int) -> bytes:
+        """Encode the event of a record at an index as a live event is encoded."""
+        return self._encode_value(record, record, self._derive(record)[index].value)
 
     def take_fallbacks(self) -> int:
         """Return :attr:`fallbacks` and count from 0 again."""

@@ -56,6 +56,10 @@ class Selector:
         self.is_indexed = not wild
         """Whether SQLite finds the records by subject; otherwise it walks over all offsets."""
         self._keeps = None if self.takes_all or not wild else _one_of(tuple(patterns))
+        # GLOB took too much of a lone pattern of `*` only where a subject has more dots than the pattern.
+        self._dots = (
+            patterns[0].count(".") if len(wild) == len(patterns) == 1 and _has_stars(wild[0]) else None
+        )
         # GLOB's * crosses dots: it selects somewhat more than wanted, `keep` is exact. (A Python function in
         # the query would need the interpreter's lock for every row.)
         terms = ["subject_key = ? AND subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
@@ -68,8 +72,15 @@ class Selector:
 
     def keep(self, records: list[Record]) -> list[Record]:
         """Drop what the query selected too much."""
-        keeps = self._keeps
+        keeps, dots = self._keeps, self._dots
+        if dots is not None:
+            return [r for r in records if r.subject.count(".") == dots]
         return records if keeps is None else [r for r in records if keeps(r.subject)]
+
+
+def _has_stars(pattern: str) -> bool:
+    """Tell whether ``*`` is the only wildcard of a pattern, and stands for whole tokens."""
+    return ">" not in pattern and all(part == "*" or "*" not in part for part in pattern.split("."))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -156,12 +156,8 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
     return _EVENTS[type(body)](record, body)
 
 
-def read_body(record: Record) -> _View:
-    """Read a record's body as far as its events need it.
-
-    :raises LogCorruptError: it is of a newer version, of an unknown type, or no body at all.
-    """
-    return decode_as(_VIEWS, record)
+read_body: Callable[[Record], _View] = partial(decode_as, _VIEWS)
+"""Read a record's body as far as its events need it; raises ``LogCorruptError``."""
 
 
 def _of_workflow_created(_record: Record, _body: _WorkflowCreatedView) -> tuple[StreamEvent, ...]:
