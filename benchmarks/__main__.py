@@ -19,6 +19,7 @@ from benchmarks.memory import memory
 from benchmarks.mutating import mutating
 from benchmarks.observing import observing
 from benchmarks.receiving import receiving
+from benchmarks.replay import replay
 from benchmarks.row import Row, Scale
 from benchmarks.scaling import scaling
 from benchmarks.securing import securing
@@ -46,6 +47,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "standing": standing,
     "security": securing,
     "observability": observing,
+    "replay": replay,
     "big-log": big_log,
 }
 

@@ -337,8 +337,8 @@ MUTANTS = [
     Mutant(
         "events that are read from the log cost tokens",
         f"{_SERVER}/gateway/catch_up.py",
-        "            bucket.take(len(payloads))\n",
-        "            pass\n",
+        "        subscriber.bucket.take(len(payloads))\n",
+        "        pass\n",
         "tests/server/gateway/test_pacing.py",
     ),
     Mutant(

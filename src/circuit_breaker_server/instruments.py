@@ -75,6 +75,13 @@ _ROWS: Final[tuple[_Row, ...]] = (
     ("events.written.bytes", "counter", "bytes of events written, in their frames", None, ()),
     ("ring.misses", "counter", "subscribers that fell behind the ring of their channel", None, ()),
     ("catch_up.reads", "counter", "pages read from the log for subscribers behind the ring", None, ()),
+    (
+        "catch_up.fallbacks",
+        "counter",
+        "events read from the log that the compiled encoder could not take from their records",
+        None,
+        (),
+    ),
     ("log.append.seconds", "histogram", "the commit of a group of appends, synced", None, _SECONDS),
     ("log.group.records", "histogram", "appends committed together", None, _RECORDS),
     ("log.append.failures", "counter", "groups of appends that could not be committed", None, ()),
@@ -153,6 +160,7 @@ class Instruments:
         "_observed",
         "append_failures",
         "append_seconds",
+        "catch_up_fallbacks",
         "catch_up_reads",
         "event_bytes",
         "events_delivered",
@@ -169,6 +177,7 @@ class Instruments:
         self.event_bytes = 0
         self.ring_misses = 0
         self.catch_up_reads = 0
+        self.catch_up_fallbacks = 0
         self.append_failures = 0
         self.append_seconds = Histogram(_SECONDS)
         self.group_records = Histogram(_RECORDS)
@@ -232,6 +241,7 @@ class Instruments:
             "operations": self.operations,
             "ring.misses": self.ring_misses,
             "catch_up.reads": self.catch_up_reads,
+            "catch_up.fallbacks": self.catch_up_fallbacks,
             "log.append.seconds": self.append_seconds,
             "log.group.records": self.group_records,
             "log.append.failures": self.append_failures,

@@ -16,7 +16,7 @@ from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
-from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.event_derivation import EVENT_BODIES, derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
@@ -286,6 +286,7 @@ async def start_gateway(
         skipped=engine.skipped,
         instruments=instruments,
         tracer=tracer,
+        bodies=EVENT_BODIES,
     )
     parts.push_async_callback(gateway.aclose)
     await gateway.start()

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import Caller
-from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position, with_resume
+from circuit_breaker_server.gateway.channel import END_OF_RECORD, RESUMED, Channel, Position
 from circuit_breaker_server.gateway.event_reader import (
     MAX_PAGE_BYTES,
     MIN_PAGE_BYTES,
@@ -23,6 +23,7 @@ from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.resume_gaps import Gap
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
+from circuit_breaker_server.graphql.selection_compiler import UnfitValue
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
@@ -184,12 +185,13 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
     """Write some events of a page in one write; return whether there may be more to write of it."""
     bucket, channel = subscriber.bucket, subscriber.channel
     allowed = None if bucket is None else bucket.count
-    encode, resume = channel.projection.encode, feed.resume
+    resume = feed.resume
     payloads: list[bytes] = []
     size = 0
     prev = subscriber.cursor.encode()
     refused: Found | None = None
     offsets: list[int] = []
+    # As few calls for each event as there can be.
     for found in _some(feed, page, offsets):
         if found is None:
             continue
@@ -197,11 +199,14 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
             refused = found
             break
         last = found
-        _, cursor, value = found
-        head = encode(value)
+        position, cursor, events, record, body, item = found
+        try:
+            head = events.encode(record, body, item)
+        except UnfitValue:
+            head = page.encoder.encode_derived(record, position[1])
         if resume:
             place = cursor.encode()
-            payload = with_resume(head, place, prev)
+            payload = RESUMED % (head, place, prev)
             prev = place
         else:
             payload = head + b"}"
@@ -210,17 +215,11 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
         if size > MAX_WRITE_BYTES:
             break
     subscriber.denied += page.take_denied()
+    feed.hub.instruments.catch_up_fallbacks += page.encoder.take_fallbacks()
     if payloads:
-        if bucket is not None:
-            bucket.take(len(payloads))
-        subscriber.position, subscriber.cursor, _ = last
-        prefix = subscriber.prefix
-        frames = prefix.join(feed.frame(len(prefix), _traced(feed, payloads, offsets)))
-        feed.hub.instruments.events_delivered += len(payloads)
-        subscriber.delivered += len(payloads)
-        feed.hub.instruments.event_bytes += len(frames)
-        feed.peer.write(frames)
-        if channel.ends_with(value):
+        subscriber.position, subscriber.cursor, events, record, body, item = last
+        _write(feed, subscriber, payloads, offsets)
+        if channel.selection.finite is not None and channel.ends_with(events.value(record, body, item)):
             feed.complete(subscriber)
         if subscriber.ended:
             return False
@@ -230,12 +229,29 @@ def _write_some(feed: LaggingFeed, subscriber: Lagging, page: Page) -> bool:
         return False
     if not page.is_read:
         return True
+    _end_page(feed, subscriber, page)
+    return False
+
+
+def _write(feed: LaggingFeed, subscriber: Lagging, payloads: list[bytes], offsets: list[int]) -> None:
+    """Write payloads, framed, count them and take their tokens."""
+    if subscriber.bucket is not None:
+        subscriber.bucket.take(len(payloads))
+    prefix, counts = subscriber.prefix, feed.hub.instruments
+    frames = prefix.join(feed.frame(len(prefix), _traced(feed, payloads, offsets)))
+    counts.events_delivered += len(payloads)
+    subscriber.delivered += len(payloads)
+    counts.event_bytes += len(frames)
+    feed.peer.write(frames)
+
+
+def _end_page(feed: LaggingFeed, subscriber: Lagging, page: Page) -> None:
+    """Go on behind a page that was sent whole, in the ring if it has all that follows."""
     subscriber.position = page.reached
     feed.page_bytes = min(feed.page_bytes * 2, MAX_PAGE_BYTES)
     # Where little matches, more is read at once than may be sent.
     subscriber.stride = 1 if page.has_events else min(subscriber.stride * 8, _MAX_STRIDE)
     _rejoin(feed, subscriber)
-    return False
 
 
 def _some(feed: LaggingFeed, page: Page, offsets: list[int]) -> Iterable[Found | None]:
@@ -278,5 +294,5 @@ def _rejoin(feed: LaggingFeed, subscriber: Lagging) -> bool:
 
 def _end_before(refused: Found, sent: Position) -> Position:
     """Return the place after the last event that was sent: after its record, if no more of it follows."""
-    (offset, _), _, _ = refused
+    offset, _ = refused[0]
     return sent if offset == sent[0] else (sent[0], END_OF_RECORD)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
 from circuit_breaker_server.access.streams import View
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.gateway.projection import Projection
+from circuit_breaker_server.gateway.record_encoder import RecordEncoder
 from circuit_breaker_server.gateway.subscription_plan import Plan, PlanKey
 
-__all__ = ["END_OF_RECORD", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
+__all__ = ["END_OF_RECORD", "RESUMED", "Channel", "ChannelKey", "Entry", "Position", "with_resume"]
 
 Position: TypeAlias = tuple[int, int]
 """Offset of a record, index of the event in it: the place just after that event."""
@@ -23,9 +24,13 @@ END_OF_RECORD: Final = 2**31
 """An index after every event of a record."""
 
 
+RESUMED: Final = b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}'
+"""A payload with the resume extension: its head, its cursor and the one before."""
+
+
 def with_resume(head: bytes, cursor: bytes, prev: bytes) -> bytes:
     """Close a payload with the resume extension; cursors need no escaping, they are ASCII of our making."""
-    return b'%b,"extensions":{"resume":{"cursor":"%b","prev":"%b"}}}' % (head, cursor, prev)
+    return RESUMED % (head, cursor, prev)
 
 
 @final
@@ -86,6 +91,7 @@ class Channel:
 
     :ivar plan: what its subscribers ask for.
     :ivar view: what of it they may see.
+    :ivar encoder: encodes what is read again from the log; ``None`` until something is.
     :ivar denied: how many events they might not.
     :ivar base: every matching event after this place is in the ring.
     :ivar last_cursor: of the newest event, at first of the place where the channel began.
@@ -104,6 +110,7 @@ class Channel:
         "base",
         "denied",
         "dirty",
+        "encoder",
         "end_seq",
         "first_seq",
         "key",
@@ -132,6 +139,8 @@ class Channel:
         self.stream = plan.field
         self.selection = selection
         self.projection = plan.projection(view.withheld)
+        # Made when a member is read for: most never are.
+        self.encoder: RecordEncoder | None = None
         self.denied = 0
         self.base = base
         self.last_cursor = base_cursor
@@ -161,7 +170,7 @@ class Channel:
         self.denied += 1
         return False
 
-    def ends_with(self, value: dict[str, object]) -> bool:
+    def ends_with(self, value: Mapping[str, object]) -> bool:
         """Tell whether the stream ends with this event."""
         finite = self.selection.finite
         return finite is not None and finite.ends(value)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
+from circuit_breaker_server.engine.event_fields import EventBodies
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.skipped_records import Skipped, is_skipped
 from circuit_breaker_server.gateway.channel import END_OF_RECORD, Channel, Position
+from circuit_breaker_server.gateway.record_encoder import NO_EVENTS, Events, RecordEncoder
 from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.resume_gaps import Gap, GapReason, refuse_gap, refuse_if_trimmed
 from circuit_breaker_server.log.event_log import EventLog, Record
@@ -37,26 +39,27 @@ class LoggedEvent(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int
 
 
-Found: TypeAlias = tuple[Position, str, dict[str, object]]
-"""Of an event that was read again: its place in the log, the text of its cursor, its value."""
+Found: TypeAlias = tuple[Position, str, Events, Record, Any, Any]
+"""Of an event that was read again: its place in the log, the text of its cursor, and what encodes it from its
+record, the record's body and the item."""
 
 
 @final
 class Page:
-    """A stretch of the log that was read for a channel. Its events are derived one by one, as they are taken.
+    """A stretch of the log that was read for a channel. Its events are found one by one, as they are taken.
 
     :ivar has_events: whether an event was found yet.
     :ivar is_read: whether all of them were taken.
     :ivar reached: the position up to which the events are complete then.
     """
 
-    __slots__ = ("_denied", "_events", "has_events", "is_read", "reached")
+    __slots__ = ("_denied", "_events", "encoder", "has_events", "is_read", "reached")
 
     def __init__(
         self,
         channel: Channel,
         records: Sequence[Record],
-        derive: Callable[[Record], Sequence[StreamEvent]],
+        encoder: RecordEncoder,
         cursors: Cursors,
         *,
         after: Position,
@@ -66,8 +69,9 @@ class Page:
         self.has_events = False
         self.is_read = False
         self.reached = reached
+        self.encoder = encoder
         self._denied = 0
-        self._events = self._matching(channel, records, derive, cursors, after)
+        self._events = self._matching(channel, records, encoder, cursors, after)
 
     def __iter__(self) -> Iterator[Found | None]:
         """Go on where the last iteration was left; ``None`` after each record: reading one takes its time."""
@@ -77,24 +81,33 @@ class Page:
         self,
         channel: Channel,
         records: Sequence[Record],
-        derive: Callable[[Record], Sequence[StreamEvent]],
+        encoder: RecordEncoder,
         cursors: Cursors,
         after: Position,
     ) -> Iterator[Found | None]:
         # As few calls for each event as there can be.
-        stream, matches, text = channel.stream, channel.selection.matches, cursors.text
-        permits = channel.view.permits
+        matches, permits, text = channel.selection.matches, channel.view.permits, cursors.text
+        takes_all = matches is None and permits is None
+        read, by_body = encoder.read, encoder.by_body
         for record in records:
-            for index, event in enumerate(derive(record)):
-                if event.stream == stream:
-                    position = (record.offset, index)
-                    value = event.value
-                    if position > after and (matches is None or matches(value)):
-                        if permits is None or permits(value):
-                            self.has_events = True
-                            yield position, text(record.offset, index, record.check), value
-                        else:
-                            self._denied += 1
+            body = read(record)
+            events = by_body.get(type(body), NO_EVENTS)
+            offset = record.offset
+            only = events.only
+            for index, item in events.items(body) if only is None else only:
+                position = (offset, index)
+                if position <= after:
+                    continue
+                if not takes_all:
+                    value = events.value(record, body, item)
+                    if matches is not None and not matches(value):
+                        continue
+                    if permits is not None and not permits(value):
+                        self._denied += 1
+                        continue
+                self.has_events = True
+                # `Record.check`, without its call.
+                yield position, text(offset, index, record.id[-8:]), events, record, body, item
             yield None
         self.is_read = True
 
@@ -112,6 +125,7 @@ class LogReader:
     :ivar derive: from a record to its events, a pure function.
     :ivar traces: remembers the traces of what is read; ``None``: no peer has asked for them.
     :ivar page_records: how many records are read at once.
+    :param bodies: the sources of events in records; ``None``: all that is read again is derived.
     :param skipped: by offset: records that are not applied to the state, whose events are not sent either.
 
     Example::
@@ -127,8 +141,10 @@ class LogReader:
         page_records: int = 512,
         cursors: Cursors | None = None,
         skipped: Mapping[int, Skipped] = MappingProxyType({}),
+        bodies: EventBodies | None = None,
     ) -> None:
         self.log = log
+        self._bodies = bodies
         self.cursors = cursors or Cursors(log.epoch)
         self._derive = derive
         self._page_records = page_records
@@ -210,4 +226,13 @@ class LogReader:
         if self.traces is not None:
             self.traces.note(records)
         reached = max((upto, END_OF_RECORD), after)
-        return Page(channel, records, self._derive, self.cursors, after=after, reached=reached)
+        encoder = channel.encoder
+        if encoder is None:
+            encoder = channel.encoder = RecordEncoder(
+                channel.projection,
+                channel.stream,
+                self._derive,
+                self._bodies,
+                subjects=channel.selection.subjects,
+            )
+        return Page(channel, records, encoder, self.cursors, after=after, reached=reached)

@@ -12,6 +12,7 @@ from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.event_fields import EventBodies
 from circuit_breaker_server.engine.events import Finite, StreamEvent
 from circuit_breaker_server.engine.skipped_records import Skipped
 from circuit_breaker_server.gateway.channel import Position
@@ -84,6 +85,7 @@ class Gateway:
         skipped: Mapping[int, Skipped] = MappingProxyType({}),
         instruments: Instruments | None = None,
         tracer: Tracer | None = None,
+        bodies: EventBodies | None = None,
     ) -> None:
         """Hold the parts; :meth:`start` follows the log.
 
@@ -92,8 +94,11 @@ class Gateway:
         :param select_nothing: as ``select``, if the arguments name an object that the caller may not see.
         :param tracer: makes spans for records whose mutations are traced; ``None``: nothing does.
         :param skipped: by offset: records that an operator had skipped.
+        :param bodies: the sources of events in records; ``None``: all that is read again is derived.
         """
-        self.reader = LogReader(log, derive, page_records=page_records, cursors=cursors, skipped=skipped)
+        self.reader = LogReader(
+            log, derive, page_records=page_records, cursors=cursors, skipped=skipped, bodies=bodies
+        )
         self.instruments = instruments or Instruments()
         self.pacing = pacing
         self.catch_up_gate = Gate(seconds=_CATCH_UP_SECONDS, at_once=1)

@@ -6,11 +6,12 @@ left to graphql-core.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import cast, final
 
 import msgspec
-from graphql import ExecutionResult, Executor
+from graphql import ExecutionResult, Executor, GraphQLObjectType, get_nullable_type
 from graphql.execution.execute import execute_subscription_event
 
 from circuit_breaker_sdk.errors import GraphQLError as WireError
@@ -18,8 +19,10 @@ from circuit_breaker_server.engine.events import whole
 from circuit_breaker_server.graphql.errors import to_wire
 from circuit_breaker_server.graphql.selection_compiler import (
     Complete,
+    SelectedField,
     UnfitSelection,
     UnfitValue,
+    compile_fields,
     compile_selection,
     root_fields,
 )
@@ -36,6 +39,7 @@ class Projection:
     ``encode`` returns the payload without its closing brace, so that ``extensions`` may follow:
     ``{"data":{"resourceUpdates":{…}}``.
 
+    :ivar head: the payload up to the event.
     :ivar compiled: false where the selection needs graphql-core for every event.
     :ivar fallbacks: how many events graphql-core encoded instead.
 
@@ -55,21 +59,31 @@ class Projection:
         ((key, details),) = roots.items()
         self._executor = executor
         self._name = details[0].node.name.value
-        self._head = b'{"data":{' + _ENCODER.encode(key) + b":"
+        self.head = b'{"data":{' + _ENCODER.encode(key) + b":"
+        self._details = list(details)
         self._complete: Complete | None
         self.fallbacks = 0
         root = executor.schema.get_root_type(executor.operation.operation)
         field = None if root is None else root.fields.get(self._name)
         if field is None:
             raise ValueError(f"{self._name} is not a field of the schema")
+        self._output = field.type
         try:
-            self._complete = compile_selection(executor, field.type, list(details)).complete
+            self._complete = compile_selection(executor, field.type, self._details).complete
         except UnfitSelection:
             self._complete = None
 
     @property
     def compiled(self) -> bool:
         return self._complete is not None
+
+    @functools.cached_property
+    def fields(self) -> Sequence[SelectedField] | None:
+        """What is selected of the event, field by field; ``None`` where it is not compiled or no object."""
+        output = get_nullable_type(self._output)
+        if self._complete is None or not isinstance(output, GraphQLObjectType):
+            return None
+        return compile_fields(self._executor, output, self._details)
 
     def take_fallbacks(self) -> int:
         """Return :attr:`fallbacks` and count from 0 again, for the next channel of the same plan."""
@@ -80,7 +94,7 @@ class Projection:
         """Return the payload of one event, without its closing brace."""
         if self._complete is not None:
             try:
-                return self._head + _ENCODER.encode(self._complete(value)) + b"}"
+                return self.head + _ENCODER.encode(self._complete(value)) + b"}"
             except UnfitValue:
                 # graphql-core words the error and propagates the null.
                 pass

@@ -30,7 +30,16 @@ from graphql.execution.collect_fields import CollectedFields, FieldDetails, coll
 from circuit_breaker_server.engine.events import made
 from circuit_breaker_server.graphql.schema import REDACTION, Redaction, give
 
-__all__ = ["Complete", "Completion", "UnfitSelection", "UnfitValue", "compile_selection", "root_fields"]
+__all__ = [
+    "Complete",
+    "Completion",
+    "SelectedField",
+    "UnfitSelection",
+    "UnfitValue",
+    "compile_fields",
+    "compile_selection",
+    "root_fields",
+]
 
 Complete: TypeAlias = Callable[[object], object]
 """From a value, not null, to what is encoded of it; raises :class:`UnfitValue`."""
@@ -58,7 +67,7 @@ class Completion(NamedTuple):
     complete: Complete
 
 
-class _Field(msgspec.Struct, frozen=True):
+class SelectedField(msgspec.Struct, frozen=True):
     """One selected field: where its value comes from and how it is completed.
 
     :ivar name: the value's key; ``None`` for ``__typename`` and withheld fields: the answer is ``constant``.
@@ -71,6 +80,11 @@ class _Field(msgspec.Struct, frozen=True):
     exact: type | None
     complete: Complete
     constant: str | None = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is a leaf of any type, which goes out as it is unless it is null."""
+        return self.name is not None and self.exact is None and self.complete is _as_it_is
 
 
 def root_fields(executor: Executor[None]) -> Mapping[str, Sequence[FieldDetails]]:
@@ -174,16 +188,26 @@ def _abstract(by_name: Mapping[str, Complete]) -> Complete:
 
 
 def _object(executor: Executor[None], type_: GraphQLObjectType, details: list[FieldDetails]) -> Complete:
+    fields = compile_fields(executor, type_, details)
+    return _leaves(fields) if all(_is_leaf(field) for field in fields) else _branches(fields)
+
+
+def compile_fields(
+    executor: Executor[None], type_: GraphQLObjectType, details: list[FieldDetails]
+) -> tuple[SelectedField, ...]:
+    """Compile what is selected of an object's type, field by field, as :func:`compile_selection` does.
+
+    :raises UnfitSelection: it cannot be compiled.
+    """
     if type_.is_type_of is not None:
         raise UnfitSelection
     collected: CollectedFields = executor.collect_subfields(type_, details)
     if collected.new_defer_usages:
         raise UnfitSelection
-    fields = tuple(_field(executor, type_, key, group) for key, group in collected.grouped_field_set.items())
-    return _leaves(fields) if all(_is_leaf(field) for field in fields) else _branches(fields)
+    return tuple(_field(executor, type_, key, group) for key, group in collected.grouped_field_set.items())
 
 
-def _leaves(fields: Sequence[_Field]) -> Complete:
+def _leaves(fields: Sequence[SelectedField]) -> Complete:
     """Check an object of which only leaves are selected: msgspec looks at all of them in one call."""
     leaves = _struct(tuple((field.key, field.exact or object, field.nullable) for field in fields))
     # As JSON they may be null, which their type does not tell.
@@ -206,7 +230,7 @@ def _leaves(fields: Sequence[_Field]) -> Complete:
     return complete
 
 
-def _branches(fields: Sequence[_Field]) -> Complete:
+def _branches(fields: Sequence[SelectedField]) -> Complete:
     def complete(value: object) -> object:
         if not isinstance(value, dict):
             value = made(value)
@@ -234,7 +258,7 @@ def _branches(fields: Sequence[_Field]) -> Complete:
     return complete
 
 
-def _is_leaf(field: _Field) -> bool:
+def _is_leaf(field: SelectedField) -> bool:
     """Tell whether a field goes out as it is, under its own name, if its type fits."""
     return field.key == field.name and (field.exact is not None or field.complete is _as_it_is)
 
@@ -254,19 +278,19 @@ def _struct(fields: tuple[tuple[str, type, bool], ...]) -> type[msgspec.Struct]:
 
 def _field(
     executor: Executor[None], parent: GraphQLObjectType, key: str, group: list[FieldDetails]
-) -> _Field:
+) -> SelectedField:
     node = group[0].node
     name = node.name.value
     if name == "__typename":
-        return _Field(key, None, False, None, _as_it_is, parent.name)
+        return SelectedField(key, None, False, None, _as_it_is, parent.name)
     definition = parent.fields.get(name)
     redaction = None if definition is None else definition.extensions.get(REDACTION)
     if isinstance(redaction, Redaction) and redaction.withholds(executor.context_value):
-        return _Field(key, None, True, None, _as_it_is, redaction.instead)
+        return SelectedField(key, None, True, None, _as_it_is, redaction.instead)
     if isinstance(redaction, Redaction) and definition is not None and not definition.args:
         nullable, exact, complete = compile_selection(executor, definition.type, group)
-        return _Field(key, name, nullable, exact, complete)
+        return SelectedField(key, name, nullable, exact, complete)
     if definition is None or definition.resolve is not None or definition.args or node.arguments:
         raise UnfitSelection
     nullable, exact, complete = compile_selection(executor, definition.type, group)
-    return _Field(key, name, nullable, exact, complete)
+    return SelectedField(key, name, nullable, exact, complete)

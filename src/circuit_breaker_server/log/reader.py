@@ -6,7 +6,9 @@ import contextlib
 import functools
 import re
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
 from typing import final
@@ -25,20 +27,10 @@ _BATCH = """
     )
 """
 # The sizes are looked at first: of a body that does not fit, no more is read than its length.
-_BOUNDED_BATCH = """
-    WITH asked AS (SELECT ? AS max_bytes),
-    sized AS (
-        SELECT offset, length(body) AS size FROM records
+_SIZES = """
+    SELECT group_concat(size) FROM (
+        SELECT length(body) AS size FROM records
         WHERE offset > ? AND offset <= ? {condition} ORDER BY offset LIMIT ?
-    ),
-    summed AS (
-        SELECT offset, sum(size) OVER (ORDER BY offset ROWS UNBOUNDED PRECEDING) - size AS before FROM sized
-    )
-    SELECT count(*), CAST(group_concat(body, '') AS BLOB) FROM (
-        SELECT body FROM records
-        WHERE offset > ? AND offset <= (
-            SELECT max(offset) FROM summed WHERE before < (SELECT max_bytes FROM asked)
-        ) {condition} ORDER BY offset
     )
 """
 _ENTRIES = """
@@ -64,6 +56,10 @@ class Selector:
         self.is_indexed = not wild
         """Whether SQLite finds the records by subject; otherwise it walks over all offsets."""
         self._keeps = None if self.takes_all or not wild else _one_of(tuple(patterns))
+        # GLOB took too much of a lone pattern of `*` only where a subject has more dots than the pattern.
+        self._dots = (
+            patterns[0].count(".") if len(wild) == len(patterns) == 1 and _has_stars(wild[0]) else None
+        )
         # GLOB's * crosses dots: it selects somewhat more than wanted, `keep` is exact. (A Python function in
         # the query would need the interpreter's lock for every row.)
         terms = ["subject_key = ? AND subject = ?"] * len(exact) + ["subject GLOB ?"] * len(wild)
@@ -71,13 +67,20 @@ class Selector:
         self.parameters: tuple[object, ...] = () if self.takes_all else (*keyed, *map(_glob, wild))
         condition = "" if self.takes_all else f"AND ({' OR '.join(terms) or 'FALSE'})"
         self.query = _BATCH.format(condition=condition)
-        self.bounded_query = _BOUNDED_BATCH.format(condition=condition)
+        self.sizes_query = _SIZES.format(condition=condition)
         self.one_by_one = _SINGLE.format(condition=condition)
 
     def keep(self, records: list[Record]) -> list[Record]:
         """Drop what the query selected too much."""
-        keeps = self._keeps
+        keeps, dots = self._keeps, self._dots
+        if dots is not None:
+            return [r for r in records if r.subject.count(".") == dots]
         return records if keeps is None else [r for r in records if keeps(r.subject)]
+
+
+def _has_stars(pattern: str) -> bool:
+    """Tell whether ``*`` is the only wildcard of a pattern, and stands for whole tokens."""
+    return ">" not in pattern and all(part == "*" or "*" not in part for part in pattern.split("."))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -96,6 +99,12 @@ def _expression(pattern: str) -> str:
 def _glob(pattern: str) -> str:
     escaped = pattern.replace("[", "[[]").replace("?", "[?]")
     return f"{escaped[:-1]}*" if escaped.endswith(">") else escaped
+
+
+def _fitting(sizes: str | None, max_bytes: int) -> int:
+    """Return how many of the bodies it takes to reach ``max_bytes``, or how many there are."""
+    sums = list(accumulate(map(int, sizes.split(",")))) if sizes else []
+    return min(len(sums), bisect_left(sums, max_bytes) + 1)
 
 
 @final
@@ -118,12 +127,17 @@ class Reader:
         than those of the bodies.
         """
         with self._read_errors():
-            parameters = (after, upto, *selector.parameters, limit)
             if max_bytes is None:
+                count = limit
+                parameters = (after, upto, *selector.parameters, count)
                 row = self._connection.execute(selector.query, parameters).fetchone()
             else:
-                bounded = (max_bytes, *parameters, after, *selector.parameters)
-                row = self._connection.execute(selector.bounded_query, bounded).fetchone()
+                with self._transaction():  # of both steps: a trim between them would move the bound
+                    parameters = (after, upto, *selector.parameters, limit)
+                    (sizes,) = self._connection.execute(selector.sizes_query, parameters).fetchone()
+                    count = _fitting(sizes, max_bytes)
+                    parameters = (after, upto, *selector.parameters, count)
+                    row = self._connection.execute(selector.query, parameters).fetchone()
             try:
                 found = decode_records(*row)
             except Damaged:

@@ -28,9 +28,10 @@ _patterns = st.builds(
     patterns=st.lists(_patterns, max_size=3),
     after=st.integers(0, 12),
     limit=st.integers(1, 5),
+    max_bytes=st.none() | st.integers(1, 200),
 )
 def test_a_batch_is_what_matches_up_to_where_it_reached(
-    names: list[str], patterns: list[str], after: int, limit: int
+    names: list[str], patterns: list[str], after: int, limit: int, max_bytes: int | None
 ) -> None:
     records = [
         Record(offset=i, subject=name, id=f"{i:032x}", time_ms=0, data=b"") for i, name in enumerate(names, 1)
@@ -41,11 +42,14 @@ def test_a_batch_is_what_matches_up_to_where_it_reached(
         )
         rows = [(r.offset, subject_key(r.subject), r.subject, r.id, encode_record(r)) for r in records]
         connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-        (found, reached), _ = Reader(connection, Path("events.db")).batch(
-            Selector(patterns), after=after, upto=11, limit=limit
+        (found, reached), size = Reader(connection, Path("events.db")).batch(
+            Selector(patterns), after=after, upto=11, limit=limit, max_bytes=max_bytes
         )
     assert after < reached <= max(after, 11) or found == []
     assert len(found) <= limit
+    if max_bytes is not None and found:
+        # Without the last record, the bytes have not reached the bound.
+        assert size - len(encode_record(found[-1])) < max_bytes
     assert found == [
         record
         for record in records

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from circuit_breaker_server.engine.costs.records import (
     AccountKey,
@@ -13,10 +14,11 @@ from circuit_breaker_server.engine.costs.records import (
     WindowRolled,
     decode_body,
 )
+from circuit_breaker_server.engine.event_fields import EventFields, FieldSource, Make, always
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.log.event_log import Record
 
-__all__ = ["derive", "select_cost_updates"]
+__all__ = ["EVENT_FIELDS", "derive", "select_cost_updates"]
 
 COST_UPDATES = "costUpdates"
 
@@ -79,3 +81,82 @@ def select_cost_updates(arguments: Mapping[str, object]) -> Selection:
     if user is None:
         return Selection(subjects)
     return Selection(subjects, lambda value: value["userId"] == user)
+
+
+_NULL = always(None)
+_ZERO = always(0.0)
+
+
+def _types(first: str) -> Callable[[Body], tuple[str, ...]]:
+    """Return what lists the types of a body's events, in their order."""
+
+    def types(body: Body) -> tuple[str, ...]:
+        if isinstance(body, UsageCharged) and not body.usage.cost:
+            return ()
+        warning = ("BUDGET_WARNING",) if body.warns else ()
+        return (first, *warning, "BUDGET_EXHAUSTED") if body.exhausts else (first, *warning)
+
+    return types
+
+
+def _fields(
+    user: FieldSource,
+    project: FieldSource,
+    delta: FieldSource = _ZERO,
+    *,
+    provider: FieldSource = _NULL,
+    model: FieldSource = _NULL,
+    tokens: FieldSource = _NULL,
+) -> dict[str, FieldSource]:
+    return {
+        "eventType": lambda _record, _body, event_type: event_type,
+        "userId": user,
+        "projectId": project,
+        "costDelta": delta,
+        "totalCost": "account.used",
+        "budget": lambda _record, body, _item: body.account.status_value(body.key),
+        "timestamp": "at",
+        "provider": provider,
+        "model": model,
+        "tokenUsage": tokens,
+    }
+
+
+def _in_first(make: Callable[[Any], object], otherwise: object = None) -> Make:
+    """Return the source of a field that only tells of the change itself, not of the budget after it."""
+
+    def value(_record: Record, body: Any, event_type: str) -> object:
+        return otherwise if event_type in ("BUDGET_WARNING", "BUDGET_EXHAUSTED") else make(body)
+
+    return value
+
+
+_RESET = EventFields(
+    _fields(
+        lambda _record, body, _item: _owner(body.key)[0], lambda _record, body, _item: _owner(body.key)[1]
+    ),
+    items=_types("BUDGET_RESET"),
+)
+
+EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
+    COST_UPDATES: {
+        UsageCharged: EventFields(
+            _fields(
+                "usage.user",
+                "usage.project",
+                _in_first(lambda body: body.usage.cost, 0.0),
+                provider=_in_first(lambda body: body.usage.provider),
+                model=_in_first(lambda body: body.usage.model),
+                tokens=_in_first(lambda body: body.usage.tokens_value()),
+            ),
+            items=_types("COST_INCURRED"),
+        ),
+        CreditApplied: EventFields(
+            _fields("user", "project", _in_first(lambda body: -body.amount, 0.0)),
+            items=_types("CREDIT_APPLIED"),
+        ),
+        BudgetSet: _RESET,
+        WindowRolled: _RESET,
+    },
+}
+"""The sources of the fields of events, by stream and type of body."""

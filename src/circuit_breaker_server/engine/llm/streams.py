@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from circuit_breaker_server.engine.event_fields import EventFields, FieldSource, always
 from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.llm.records import (
     CompletionEnded,
@@ -14,7 +16,7 @@ from circuit_breaker_server.engine.llm.records import (
 )
 from circuit_breaker_server.log.event_log import Record
 
-__all__ = ["LLM_STREAM", "derive", "ends"]
+__all__ = ["EVENT_FIELDS", "LLM_STREAM", "derive", "ends"]
 
 LLM_STREAM = "llmStream"
 
@@ -30,10 +32,10 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
                 _event(
                     body.request_id,
                     body.at,
-                    "FUNCTION_CALL" if is_call else "CONTENT_DELTA",
-                    delta=text,
+                    _piece_type(piece),
+                    delta=piece[0],
                 )
-                for text, is_call in pieces
+                for piece in pieces
             )
         case CompletionEnded(streaming=True, usage=usage):
             return (_event(body.request_id, body.at, "STREAM_END", usage=usage.tokens_value()),)
@@ -41,6 +43,10 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
             return (_event(body.request_id, body.at, "STREAM_ERROR", error=error),)
         case _:
             return ()
+
+
+def _piece_type(piece: tuple[str, bool]) -> str:
+    return "FUNCTION_CALL" if piece[1] else "CONTENT_DELTA"
 
 
 def ends(value: Mapping[str, object]) -> bool:
@@ -68,3 +74,56 @@ def _event(
         "error": error,
     }
     return StreamEvent(LLM_STREAM, value)
+
+
+_NULL = always(None)
+
+
+def _fields(
+    event_type: FieldSource,
+    *,
+    delta: FieldSource = _NULL,
+    is_complete: bool = False,
+    usage: FieldSource = _NULL,
+    error: FieldSource = _NULL,
+) -> dict[str, FieldSource]:
+    return {
+        "eventType": event_type,
+        "requestId": "request_id",
+        "delta": delta,
+        "token": always(None),
+        "isComplete": always(is_complete),
+        "timestamp": "at",
+        "usage": usage,
+        "error": error,
+    }
+
+
+def _if_streaming(body: CompletionEnded | CompletionFailed) -> tuple[Any, ...]:
+    return (body,) if body.streaming else ()
+
+
+EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
+    LLM_STREAM: {
+        CompletionStarted: EventFields(_fields(always("STREAM_START"))),
+        PiecesAdded: EventFields(
+            _fields(
+                lambda _record, _body, piece: _piece_type(piece),
+                delta=lambda _record, _body, piece: piece[0],
+            ),
+            items=lambda body: body.pieces,
+        ),
+        CompletionEnded: EventFields(
+            _fields(
+                always("STREAM_END"),
+                is_complete=True,
+                usage=lambda _record, body, _item: body.usage.tokens_value(),
+            ),
+            items=_if_streaming,
+        ),
+        CompletionFailed: EventFields(
+            _fields(always("STREAM_ERROR"), is_complete=True, error="error"), items=_if_streaming
+        ),
+    },
+}
+"""The sources of the fields of events, by stream and type of body."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from circuit_breaker_server.engine.event_fields import EventFields, FieldSource
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.engine.mcp.records import (
     CapabilitiesRegistered,
@@ -19,7 +20,13 @@ from circuit_breaker_server.engine.mcp.serializers import server_value, session_
 from circuit_breaker_server.engine.validation import refuse
 from circuit_breaker_server.log.event_log import Record, subject
 
-__all__ = ["derive", "select_capability_updates", "select_session_events", "select_status_updates"]
+__all__ = [
+    "EVENT_FIELDS",
+    "derive",
+    "select_capability_updates",
+    "select_session_events",
+    "select_status_updates",
+]
 
 STATUS_UPDATES = "mcpServerStatusUpdates"
 SESSION_EVENTS = "mcpSessionEvents"
@@ -48,9 +55,7 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
 def _status_events(
     body: ServerPut | ServerChecked | ServerDeleted, error: str | None = None
 ) -> tuple[StreamEvent, ...]:
-    data: dict[str, object] = {"cause": body.cause}
-    if error is not None:
-        data["error"] = error
+    data = _cause(body, error)
     return tuple(
         StreamEvent(
             STATUS_UPDATES,
@@ -66,13 +71,25 @@ def _status_events(
     )
 
 
+def _cause(body: ServerPut | ServerChecked | ServerDeleted, error: str | None = None) -> dict[str, object]:
+    return {"cause": body.cause} if error is None else {"cause": body.cause, "error": error}
+
+
+def _session(body: SessionChanged) -> dict[str, object]:
+    return session_value(body.session, server_value(body.server, active=body.active))
+
+
+def _session_error(body: SessionChanged) -> dict[str, object] | None:
+    return None if body.error is None else {"error": body.error}
+
+
 def _session_event(body: SessionChanged) -> dict[str, object]:
     return {
         "sessionId": body.session.id,
         "type": body.change,
-        "session": session_value(body.session, server_value(body.server, active=body.active)),
+        "session": _session(body),
         "timestamp": body.at,
-        "data": None if body.error is None else {"error": body.error},
+        "data": _session_error(body),
     }
 
 
@@ -105,3 +122,65 @@ def _checked(value: object) -> str:
     if not str(value):
         refuse("an id must not be empty")
     return str(value)
+
+
+def _steps(body: ServerPut | ServerChecked | ServerDeleted) -> Sequence[tuple[str, str]]:
+    return list(itertools.pairwise(body.statuses))
+
+
+def _status_fields(data: FieldSource) -> dict[str, FieldSource]:
+    return {
+        "serverId": "id",
+        "oldStatus": lambda _record, _body, step: step[0],
+        "newStatus": lambda _record, _body, step: step[1],
+        "timestamp": "at",
+        "data": data,
+    }
+
+
+def _of_offer(name: str) -> FieldSource:
+    return lambda _record, body, _item: body.offer.value(body.id)[name]
+
+
+_CAPABILITIES: dict[str, FieldSource] = {
+    "serverId": "id",
+    "tools": _of_offer("tools"),
+    "resources": _of_offer("resources"),
+    "prompts": _of_offer("prompts"),
+    "features": _of_offer("features"),
+    "protocolVersion": _of_offer("protocolVersion"),
+    "lastUpdated": "offer.at",
+}
+_STATUS = EventFields(_status_fields(lambda _record, body, _item: _cause(body)), items=_steps)
+
+EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
+    STATUS_UPDATES: {
+        ServerPut: _STATUS,
+        ServerDeleted: _STATUS,
+        ServerChecked: EventFields(
+            _status_fields(lambda _record, body, _item: _cause(body, body.health.error)), items=_steps
+        ),
+    },
+    CAPABILITY_UPDATES: {
+        ServerChecked: EventFields(
+            _CAPABILITIES,
+            items=lambda body: () if body.offer is None else (body,),
+            first=lambda body: len(_steps(body)),
+        ),
+        CapabilitiesRegistered: EventFields(
+            _CAPABILITIES, items=lambda body: (body,) if body.changes else ()
+        ),
+    },
+    SESSION_EVENTS: {
+        SessionChanged: EventFields(
+            {
+                "sessionId": "session.id",
+                "type": "change",
+                "session": lambda _record, body, _item: _session(body),
+                "timestamp": "at",
+                "data": lambda _record, body, _item: _session_error(body),
+            }
+        ),
+    },
+}
+"""The sources of the fields of events, by stream and type of body."""

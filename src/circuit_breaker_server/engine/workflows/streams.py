@@ -5,23 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
+from circuit_breaker_server.engine.event_fields import EventFields, FieldSource, always, offset
 from circuit_breaker_server.engine.events import Selection, StreamEvent
-from circuit_breaker_server.engine.nats.serializers import NATS_RESOURCE_STREAM, nats_event
+from circuit_breaker_server.engine.nats.serializers import (
+    NATS_RESOURCE_STREAM,
+    activity_records,
+    nats_event,
+    nats_value,
+)
 from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
+    "EVENT_FIELDS",
     "RESOURCE_UPDATES",
     "WORKFLOW_EVENTS",
     "Directory",
     "derive",
+    "read_body",
     "resource_subject",
     "select_resource_updates",
     "select_workflow_events",
@@ -148,6 +156,10 @@ def derive(record: Record) -> tuple[StreamEvent, ...]:
     return _EVENTS[type(body)](record, body)
 
 
+read_body: Callable[[Record], _View] = partial(decode_as, _VIEWS)
+"""Read a record's body as far as its events need it; raises ``LogCorruptError``."""
+
+
 def _of_workflow_created(_record: Record, _body: _WorkflowCreatedView) -> tuple[StreamEvent, ...]:
     return ()
 
@@ -266,6 +278,156 @@ def _resource_event_value(
         "triggeredBy": triggered_by,
         "natsSequence": str(record.offset),
     }
+
+
+# --- records to the fields of events ---------------------------------------------------------------
+
+
+def _moved(body: _ActivityExecutedView) -> bool:
+    return body.from_state != body.to_state
+
+
+def _resource_fields(history: FieldSource) -> dict[str, FieldSource]:
+    return {
+        "id": "resource.id",
+        "workflowId": "resource.workflow_id",
+        "state": "resource.state",
+        "stateDefinition": "resource.state_definition",
+        "data": "resource.data",
+        "metadata": "resource.metadata",
+        "createdAt": "resource.created_at",
+        "updatedAt": "resource.updated_at",
+        "history": history,
+    }
+
+
+def _event_fields(
+    event_type: FieldSource, data: FieldSource, triggered_by: FieldSource
+) -> dict[str, FieldSource]:
+    return {
+        "eventType": event_type,
+        "workflowId": "resource.workflow_id",
+        "resourceId": "resource.id",
+        "timestamp": "resource.updated_at",
+        "data": data,
+        "triggeredBy": triggered_by,
+        "natsSequence": offset,
+    }
+
+
+def _state_fields(change: str) -> dict[str, FieldSource]:
+    return {
+        "eventType": always("WORKFLOW_UPDATED"),
+        "workflowId": "workflow_id",
+        "resourceId": always(None),
+        "timestamp": "state.updated_at",
+        "data": lambda _record, body, _item: {"stateId": body.state.id, "change": change},
+        "triggeredBy": always(None),
+        "natsSequence": offset,
+    }
+
+
+def _history_of_activity(record: Record, body: _ActivityExecutedView, _item: object) -> object:
+    return body.resource.entries(record.offset)
+
+
+def _created(_record: Record, body: _ResourceCreatedView, _item: object) -> dict[str, object]:
+    return {"state": body.resource.state}
+
+
+def _executed(_record: Record, body: _ActivityExecutedView, _item: object) -> dict[str, object]:
+    return {"fromState": body.from_state, "toState": body.to_state, "activityId": body.activity_id}
+
+
+def _nats_fields(
+    event_type: FieldSource,
+    history: Callable[[Record, Any], object],
+    entries: Callable[[Record, Any], Sequence[dict[str, object]]],
+    *,
+    activity: FieldSource,
+    previous_state: FieldSource,
+    triggered_by: Callable[[Any], str | None],
+) -> dict[str, FieldSource]:
+    def resource(record: Record, body: Any, _item: object) -> dict[str, object]:
+        value = body.resource.value(history(record, body))
+        return nats_value(
+            value,
+            lambda: activity_records(entries(record, body)),
+            offset=record.offset,
+            subject=record.subject,
+        )
+
+    def metadata(_record: Record, body: Any, _item: object) -> object:
+        by = triggered_by(body)
+        return None if by is None else {"triggeredBy": by}
+
+    return {
+        "eventType": event_type,
+        "resource": resource,
+        "subject": lambda record, _body, _item: record.subject,
+        "sequence": offset,
+        "timestamp": "resource.updated_at",
+        "activity": activity,
+        "previousState": previous_state,
+        "metadata": metadata,
+    }
+
+
+EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
+    RESOURCE_UPDATES: {
+        _ResourceCreatedView: EventFields(_resource_fields("resource.history")),
+        _ResourceChangedView: EventFields(_resource_fields("resource.history")),
+        _ActivityExecutedView: EventFields(_resource_fields(_history_of_activity)),
+    },
+    WORKFLOW_EVENTS: {
+        _StateCreatedView: EventFields(_state_fields("STATE_CREATED")),
+        _StateUpdatedView: EventFields(_state_fields("STATE_UPDATED")),
+        _ResourceCreatedView: EventFields(
+            _event_fields(always("RESOURCE_CREATED"), _created, "triggered_by"), first=1
+        ),
+        _ActivityExecutedView: EventFields(
+            _event_fields(lambda _record, _body, item: item, _executed, "triggered_by"),
+            items=lambda body: ("ACTIVITY_EXECUTED", "RESOURCE_STATE_CHANGED")[: 1 + _moved(body)],
+            first=1,
+        ),
+    },
+    NATS_RESOURCE_STREAM: {
+        _ResourceCreatedView: EventFields(
+            _nats_fields(
+                always("CREATED"),
+                lambda _record, _body: None,
+                lambda _record, _body: (),
+                activity=always(None),
+                previous_state=always(None),
+                triggered_by=lambda body: body.triggered_by,
+            ),
+            first=2,
+        ),
+        _ResourceChangedView: EventFields(
+            _nats_fields(
+                always("DATA_UPDATED"),
+                lambda _record, _body: None,
+                lambda _record, body: body.resource.entries(),
+                activity=always(None),
+                previous_state=always(None),
+                triggered_by=lambda _body: None,
+            ),
+            first=1,
+        ),
+        _ActivityExecutedView: EventFields(
+            _nats_fields(
+                lambda _record, body, _item: "STATE_CHANGED" if _moved(body) else "DATA_UPDATED",
+                lambda record, body: partial(body.resource.entries, record.offset),
+                lambda record, body: body.resource.entries(record.offset),
+                activity="activity_id",
+                previous_state="from_state",
+                triggered_by=lambda body: body.triggered_by,
+            ),
+            first=lambda body: 2 + _moved(body),
+        ),
+    },
+}
+"""The sources of the fields of events, by stream and type of body."""
 
 
 # --- arguments to records --------------------------------------------------------------------------
