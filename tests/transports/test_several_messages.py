@@ -117,10 +117,10 @@ async def test_a_broken_frame_between_the_messages_of_a_read_closes_behind_those
 
 
 async def test_a_small_read_behind_a_large_one_is_not_judged_by_it() -> None:
-    # The large read ends within a frame; the rest of it, and a binary one, come alone.
-    first = frame(TEXT, EVENT[1], masked=False) * 20
+    # The large read ends within a frame. Its rest comes with a binary one, as long as what the large read had
+    # from the header of its last whole message on.
+    event, begun = frame(TEXT, EVENT[1], masked=False), 100
     cut = frame(TEXT, b"y" * 400, masked=False)
-    last = frame(BINARY, b"x" * 400, masked=False)
-    data = first + cut + last
-    sizes = [len(first) + 100, len(cut) - 100, len(last)]
+    last = frame(BINARY, b"x" * (len(event) + begun - 4), masked=False)
+    data, sizes = event * 20 + cut + last, [20 * len(event) + begun, len(cut) - begun + len(last)]
     assert await _outcome(data, sizes) == ([EVENT[1]] * 20 + [b"y" * 400], 1003)
