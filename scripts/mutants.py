@@ -225,8 +225,8 @@ MUTANTS = [
     Mutant(
         "no call too many for each event received",
         f"{_SDK}/delivery/delivery.py",
-        "        self.events_received += 1\n        if not self._is_live:\n",
-        "        self.events_received += 1 if len(self.id) else 0\n        if not self._is_live:\n",
+        "        self._events += 1\n        if not self._is_live:\n",
+        "        self._events += 1 if len(self.id) else 0\n        if not self._is_live:\n",
         "tests/hot_path",
     ),
     Mutant(

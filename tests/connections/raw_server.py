@@ -131,10 +131,16 @@ class RecordingRoute:
             return False
         return True
 
-    def receive(self, payload: object, size_bytes: int) -> bool:
+    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
         raise AssertionError("nothing is decoded for it")
 
-    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
+    def receive_mixed(
+        self,
+        run: Sequence[object],
+        messages: Sequence[bytes],
+        around: int,
+        route_of: Callable[[str], object],
+    ) -> int:
         raise AssertionError("nothing is decoded for it")
 
     def deliver_checked(self, payload: bytes) -> None:

@@ -235,6 +235,43 @@ async def test_events_of_several_subscriptions_of_one_type_are_decoded_in_one_go
         assert [sub.subscription.stats().received for sub in subs] == [6, 6, 0, 6]
 
 
+@pytest.mark.parametrize("places", [(0,), (0, 1, 3)])
+async def test_a_handler_in_a_run_finds_the_events_so_far_counted(places: tuple[int, ...]) -> None:
+    async with _world(["buffer"] * 4) as (connection, subs):
+        found: dict[int, list[tuple[int, str | None, int]]] = {place: [] for place in places}
+
+        def note(place: int) -> Callable[[Tick], None]:
+            def on_data(event: Tick) -> None:
+                subscription = subs[place].subscription
+                found[place].append((event.n, subscription.cursor, subscription.stats().received))
+
+            return on_data
+
+        for place in places:
+            subs[place].subscription.on_data(note(place))
+            connection.on_message(_message(subs, (place, "event")))
+        messages = [_message(subs, (place, "event")) for _ in range(8) for place in places]
+        assert connection._receive_run(messages) == len(messages)
+        for place in places:
+            # Handled is what came before: the handler has not returned yet.
+            assert found[place] == [(n, f"c{n - 1}", n) for n in range(1, 10)]
+            assert subs[place].subscription.stats().received == 9
+
+
+async def test_a_run_of_several_subscriptions_goes_to_handlers_filters_and_buffers_in_one_go() -> None:
+    async with _world(["handler", "buffer", "handler", "filter"]) as (connection, subs):
+        for place in (0, 1, 3):
+            connection.on_message(_message(subs, (place, "event")))
+        messages = [_message(subs, (place, "event")) for _ in range(5) for place in (0, 1, 3)]
+        assert connection._receive_run(messages) == len(messages)
+        assert [sub.subscription.stats().received for sub in subs] == [6, 6, 0, 6]
+        around = connection._routes.prefix_length + 1
+        held = subs[1].subscription._delivery.consumer.buffer
+        assert [response.size_bytes for response in held.items or ()][1:] == [
+            len(data) - around for data in messages[1::3]
+        ]
+
+
 async def test_where_types_are_mixed_the_next_reads_are_not_tried_in_vain() -> None:
     async with _world(["handler"] * 4) as (connection, subs):
         for place in (0, 2):

@@ -48,17 +48,30 @@ class Route(Protocol):
         """
         ...
 
-    def receive(self, payload: Any, size_bytes: int) -> bool:
-        """Take the payload of a message that ``decode_next`` has decoded, as :meth:`deliver`."""
-        ...
-
     def receive_run(self, run: Sequence[Envelope], messages: Sequence[bytes], around: int) -> int:
         """Take the payloads of the first messages of a run, as many as are this route's and as they should.
 
-        Return how many: the next one is not of this route, or for :meth:`receive`.
+        Return how many: the next one is not of this route, or not as it should be: for :meth:`receive_mixed`.
 
         :param messages: as they came.
         :param around: bytes of a message that are not its payload.
+        """
+        ...
+
+    def receive_mixed(
+        self,
+        run: Sequence[Envelope],
+        messages: Sequence[bytes],
+        around: int,
+        route_of: Callable[[str], Any | None],
+    ) -> int:
+        """Hand the payloads of the first messages of a run to their routes; return how many.
+
+        The next one is of no route, or of one with another ``decode_next``, or does not fit as it is.
+
+        :param messages: as they came.
+        :param around: bytes of a message that are not its payload.
+        :param route_of: returns the route of an operation. Any: all that decode alike are of one class.
         """
         ...
 

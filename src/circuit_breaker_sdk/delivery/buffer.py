@@ -98,15 +98,16 @@ class EventBuffer(Generic[T]):
     :ivar size_bytes: encoded size of what is held; a decoded event keeps its text alive, so this bounds
         memory well.
     :ivar items: what is held, oldest first; ``None`` or empty for nothing. To be read only.
+    :ivar budget: the bytes that it shares with the client's other buffers.
     :ivar dropped: events that were dropped: under ``drop_oldest``, or by ``unsubscribe``.
     """
 
-    __slots__ = ("_budget", "_max_bytes", "_max_events", "_policy", "dropped", "items", "size_bytes")
+    __slots__ = ("_max_bytes", "_max_events", "_policy", "budget", "dropped", "items", "size_bytes")
 
     def __init__(self, limits: BufferLimits, budget: BufferBudget) -> None:
         # A deque takes 600 bytes, and the events of most subscriptions never wait.
         self.items: deque[Response[T]] | None = None
-        self._budget = budget
+        self.budget = budget
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
         self._policy = limits.overflow
@@ -133,7 +134,7 @@ class EventBuffer(Generic[T]):
             self.items = deque()
         response.size_bytes = size_bytes
         self.size_bytes += size_bytes
-        self._budget.used += size_bytes
+        self.budget.used += size_bytes
         self.items.append(response)
         return True
 
@@ -141,7 +142,7 @@ class EventBuffer(Generic[T]):
         """Append an event if it simply fits, as most do; ``False``: :meth:`put` is to decide."""
         items = self.items
         held = self.size_bytes + size_bytes
-        budget = self._budget
+        budget = self.budget
         used = budget.used + size_bytes
         if (
             items is None
@@ -158,7 +159,7 @@ class EventBuffer(Generic[T]):
 
     def has_room(self, events: int, size_bytes: int) -> bool:
         """Tell whether so many events of so much in all would simply fit."""
-        items, budget = self.items, self._budget
+        items, budget = self.items, self.budget
         return (
             (0 if items is None else len(items)) + events <= self._max_events
             and self.size_bytes + size_bytes <= self._max_bytes
@@ -173,14 +174,14 @@ class EventBuffer(Generic[T]):
             self.items = deque()
         self.items.extend(responses)
         self.size_bytes += size_bytes
-        self._budget.used += size_bytes
+        self.budget.used += size_bytes
 
     def fits_by_itself(self, size_bytes: int) -> bool:
         """Tell whether one more event fits this buffer's own bounds."""
         return len(self) < self._max_events and self.size_bytes + size_bytes <= self._max_bytes
 
     def _make_room(self, size_bytes: int) -> bool:
-        if size_bytes > self._max_bytes or not self._budget.fits_alone(size_bytes):
+        if size_bytes > self._max_bytes or not self.budget.fits_alone(size_bytes):
             return False  # no room that ours make is enough: they stay
         while not self.has_room(1, size_bytes):
             self.take()
@@ -197,7 +198,7 @@ class EventBuffer(Generic[T]):
         response = self.items.popleft()
         size_bytes = response.size_bytes
         self.size_bytes -= size_bytes
-        budget = self._budget
+        budget = self.budget
         if budget.is_watched:
             budget.give_back(size_bytes)
         else:
@@ -223,20 +224,20 @@ class EventBuffer(Generic[T]):
         """Whether a flow that was stopped may go on: no bound is used by more than half."""
         own = len(self) * 2 <= self._max_events and self.size_bytes * 2 <= self._max_bytes
         # What its reserve holds does not wait for its neighbours.
-        return own and (self.size_bytes * 2 <= self._budget.reserve_bytes or self._budget.is_low)
+        return own and (self.size_bytes * 2 <= self.budget.reserve_bytes or self.budget.is_low)
 
     def refused_by_others(self) -> None:
         """Note that an event did not fit because of what the client's other buffers hold."""
-        if self._budget.on_full is not None:
-            self._budget.on_full()
+        if self.budget.on_full is not None:
+            self.budget.on_full()
 
     def fits_client(self, size_bytes: int) -> bool:
         """Tell whether the client's bound is at least so much, were nothing else held."""
-        return self._budget.fits_alone(size_bytes)
+        return self.budget.fits_alone(size_bytes)
 
     def when_client_is_low(self, call: Callable[[], None]) -> None:
         """Call once, as soon as all buffers of the client together are low."""
-        self._budget.when_low(call)
+        self.budget.when_low(call)
 
     def is_half_full(self) -> bool:
         """Tell whether a consumer that waits for a batch had better take what is there."""
@@ -247,4 +248,4 @@ class EventBuffer(Generic[T]):
         self.dropped += len(self)
         self.items = None
         held, self.size_bytes = self.size_bytes, 0
-        self._budget.give_back(held)
+        self.budget.give_back(held)

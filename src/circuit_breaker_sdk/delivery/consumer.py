@@ -41,6 +41,8 @@ class Consumer(Generic[T]):
     :ivar inline: the handler that is called inside the read callback; ``None``: events are buffered.
     :ivar predicates: filters; an event for which one is false is kept back.
     :ivar wake_at: a consumer waits for so many buffered events; ``NEVER``: none waits.
+    :ivar taken: what came beside the event that was taken last, while the consumer is not done with it.
+    :ivar done: what came beside the last event that it is done with; its cursor is read when it is asked for.
     :ivar is_handing_over: what is buffered goes to a handler in the next turn of the loop.
     :ivar on_ready: for a consumer of many: called when an event is buffered, a handler attached, the end has
         come.
@@ -53,13 +55,12 @@ class Consumer(Generic[T]):
     """
 
     __slots__ = (
-        "_done",
         "_drained",
         "_ended",
         "_next_inline",
-        "_taken",
         "_waiter",
         "buffer",
+        "done",
         "filtered",
         "handlers",
         "inline",
@@ -74,6 +75,7 @@ class Consumer(Generic[T]):
         "predicates",
         "save_cursor",
         "stream",
+        "taken",
         "tracer",
         "wake_at",
     )
@@ -104,9 +106,8 @@ class Consumer(Generic[T]):
         self._next_inline: Callable[[T], object] | None = None
         self.is_handing_over: bool = False
         self.predicates: tuple[Callable[[T], object], ...] = ()
-        # Their cursors are read when they are asked for: most of them never are.
-        self._taken: Extensions | None = None
-        self._done: Extensions | None = None
+        self.taken: Extensions | None = None
+        self.done: Extensions | None = None
         self.wake_at: int = NEVER
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -117,14 +118,14 @@ class Consumer(Generic[T]):
         """The cursor behind the last event that the consumer is done with."""
         if self.on_asked is not None:
             self.on_asked()
-        done, self._done = self._done, None
+        done, self.done = self.done, None
         if done is not None:
             self.last_handled = _cursor_of(done) or self.last_handled
         return self.last_handled
 
     @handled.setter
     def handled(self, cursor: str | None) -> None:
-        self.last_handled, self._done = cursor, None
+        self.last_handled, self.done = cursor, None
 
     @property
     def ended(self) -> asyncio.Future[None]:
@@ -224,7 +225,7 @@ class Consumer(Generic[T]):
     def take(self) -> Response[T]:
         """Take the oldest buffered event; it counts as handled once :meth:`mark_handled` is called."""
         response = self.buffer.take()
-        self._taken = response.extensions
+        self.taken = response.extensions
         if self.on_taken is not None:
             self.on_taken()
         return response
@@ -241,7 +242,7 @@ class Consumer(Generic[T]):
 
     def done_with(self, extensions: Extensions | None) -> None:
         """Note that the consumer is done with an event that it took as pending, and all before it."""
-        self._done = extensions or self._done
+        self.done = extensions or self.done
 
     def check_nothing_pending(self) -> None:
         """Refuse to hand out events in another way: the cursor would go past those that are pending.
@@ -261,7 +262,7 @@ class Consumer(Generic[T]):
         """
         while not self.stream.state.is_end and (
             self.buffer
-            or self._taken is not None
+            or self.taken is not None
             or self.pending
             or self.is_handing_over
             or self.handlers.is_busy
@@ -278,7 +279,7 @@ class Consumer(Generic[T]):
     @property
     def traceparent(self) -> str | None:
         """The trace of the mutation that caused the event that was taken last; ``None``: it has none."""
-        return traceparent_of(self._taken)
+        return traceparent_of(self.taken)
 
     def traced(self, handler: Callable[[T], object]) -> Callable[[T], object]:
         """Return a handler of the event that was taken last, with a span around it if that was traced."""
@@ -302,7 +303,7 @@ class Consumer(Generic[T]):
         :raises IndexError: none is buffered.
         """
         response = self.buffer.take()
-        self._done, self._taken = self._taken or self._done, response.extensions
+        self.done, self.taken = self.taken or self.done, response.extensions
         if self.on_taken is not None:
             self.on_taken()
         data = response.data
@@ -310,8 +311,8 @@ class Consumer(Generic[T]):
 
     def mark_handled(self) -> None:
         """Note that the consumer is done with what it took."""
-        if self._taken is not None:
-            self._done, self._taken = self._taken, None
+        if self.taken is not None:
+            self.done, self.taken = self.taken, None
             if self._drained is not None:
                 self.notice_drained()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, final
@@ -66,6 +67,7 @@ PROOF_EVENTS: Final = 2
 """So many events prove a connection: the first may be a replay that the next loss repeats for ever."""
 
 _LIVE = SubscriptionState.LIVE
+_payload_of = operator.attrgetter("payload")
 
 _ENOUGH_EVENTS: Final = 256
 """Where so many wait, the consumer goes first: what waits longer leaves the processor's cache."""
@@ -146,7 +148,9 @@ class Delivery(Generic[T]):
         "_blocks",
         "_decode",
         "_decoder",
+        "_events",
         "_events_before",
+        "_handled_in_run",
         "_has_cursors",
         "_is_confirmed",
         "_is_live",
@@ -169,7 +173,6 @@ class Delivery(Generic[T]):
         "continuity",
         "decode_next",
         "error",
-        "events_received",
         "fallbacks",
         "gaps",
         "has_begun",
@@ -221,7 +224,8 @@ class Delivery(Generic[T]):
         self.seam: Seam | None = None
         self.fallbacks: Fallbacks = NO_FALLBACKS
         self.continuity = Continuity.OK if link.resume_negotiated else Continuity.UNKNOWN
-        self.events_received: int = 0
+        # Those of the run whose handlers are being called are counted apart: small numbers make no objects.
+        self._events = self._handled_in_run = 0
         self.pauses: int = 0
         self.gaps: int = 0
         self.request: Subscribe = request
@@ -261,24 +265,27 @@ class Delivery(Generic[T]):
             response = self._decode(payload)
         except Exception:  # noqa: BLE001 (whatever it was, the full codec looks at the message again)
             return False
-        return self.receive(response, len(payload))
+        return self.receive(response, payload)
 
-    def receive(self, response: Response[T], size_bytes: int) -> bool:  # noqa: PLR0911, PLR0912 (one call less per event)
-        """Hand one execution result over: the hot path."""
+    def receive(self, response: Response[T], text: bytes, around: int = 0) -> bool:  # noqa: PLR0911, PLR0912 (one call less per event)
+        """Hand one execution result over: the hot path.
+
+        :param text: it came in this.
+        :param around: bytes of that which are not its own.
+        """
         data = response.data
         value = None if data is None else data.value
         if value is None and not response.errors and (data is None or not self._none_allowed):
             return False
-        self.events_received += 1
+        self._events += 1
         if not self._is_live:
             self.go_live()
         if self._reads_cursors:
             extensions = response.extensions
-            resume = None if extensions is None else extensions.resume
             # `_follow`, without the call, where the event comes behind the last one: as it should.
-            if resume is not None and resume.prev == self._last_cursor:
+            if extensions and (resume := extensions.resume) and resume.prev == self._last_cursor:
                 self._last_cursor = self.received = resume.cursor
-            elif not self._follow(resume):
+            elif not self._follow(None if extensions is None else extensions.resume):
                 return True
         if response.errors:
             self._report_operation_errors(response, is_whole=value is None)
@@ -289,6 +296,7 @@ class Delivery(Generic[T]):
             return True
         handler = consumer.inline
         if handler is None:
+            size_bytes = max(len(text) - around, 1) if around else len(text)
             if consumer.buffer.add(response, size_bytes):
                 if consumer.wake_at is not NEVER or consumer.on_ready is not None or self._blocks:
                     self._noticed()
@@ -322,18 +330,42 @@ class Delivery(Generic[T]):
             return 0
         return self._buffer_run(run, sizes, around)
 
-    def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
-        taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
+    def receive_mixed(
+        self,
+        run: Sequence[Envelope],
+        messages: Sequence[bytes],
+        around: int,
+        route_of: Callable[[str], Delivery[Any] | None],
+    ) -> int:
+        """Hand the first messages of a run to their deliveries, which decode alike; return how many."""
+        taken, decode = 0, self.decode_next
         for envelope in run:
-            response: Response[T] = envelope.payload
-            data, extensions = response.data, response.extensions
-            if envelope.id != id_ or data is None or extensions is None or response.errors:
+            delivery = route_of(envelope.id)
+            if delivery is None or delivery.decode_next is not decode:
                 break
-            value, resume = data.value, extensions.resume
-            if value is None or resume is None or resume.prev != cursor:
-                break
-            self._last_cursor = self.received = cursor = resume.cursor
-            self.events_received += 1
+            # As in `receive`, without the call, where nothing has to be looked at more closely.
+            response: Response[Any] = envelope.payload
+            consumer, data, extensions = delivery.consumer, response.data, response.extensions
+            handler = consumer.inline
+            if (
+                handler is None
+                or data is None
+                or extensions is None
+                or extensions.traceparent is not None
+                or response.errors
+                or consumer.predicates
+                or not delivery._is_live  # noqa: SLF001 (one of its own kind)
+                or (value := data.value) is None
+                or (resume := extensions.resume) is None
+                or resume.prev != delivery._last_cursor  # noqa: SLF001 (one of its own kind)
+                or not delivery._reads_cursors  # noqa: SLF001 (one of its own kind)
+            ):
+                if not delivery.receive(response, messages[taken], around):
+                    break
+                taken += 1
+                continue
+            delivery._last_cursor = delivery.received = cursor = resume.cursor  # noqa: SLF001 (one of its own kind)
+            delivery._events += 1  # noqa: SLF001 (one of its own kind)
             taken += 1
             try:
                 result = handler(value)
@@ -341,15 +373,40 @@ class Delivery(Generic[T]):
                 consumer.handlers.report(handler, error)
             else:
                 if result is not None and consumer.handlers.take_awaitable(handler, result, cursor):
-                    break
+                    continue
             consumer.last_handled = cursor
-            if consumer.inline is not handler or not self._is_live or consumer.predicates:
-                break
+        return taken
+
+    def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
+        taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
+        try:
+            for envelope in run:
+                response: Response[T] = envelope.payload
+                data, extensions = response.data, response.extensions
+                if envelope.id != id_ or data is None or extensions is None or response.errors:
+                    break
+                value, resume = data.value, extensions.resume
+                if value is None or resume is None or resume.prev != cursor:
+                    break
+                self._last_cursor = self.received = cursor = resume.cursor
+                self._handled_in_run = taken = taken + 1
+                try:
+                    result = handler(value)
+                except CALLBACK_ERRORS as error:
+                    consumer.handlers.report(handler, error)
+                else:
+                    if result is not None and consumer.handlers.take_awaitable(handler, result, cursor):
+                        break
+                consumer.last_handled = cursor
+                if consumer.inline is not handler or not self._is_live or consumer.predicates:
+                    break
+        finally:
+            self._events += taken
+            self._handled_in_run = 0
         return taken
 
     def _buffer_run(self, run: Sequence[Envelope], sizes: Sequence[int], around: int) -> int:
-        fit: list[Response[T]] = []
-        size_bytes, id_, cursor = 0, self.id, self._last_cursor
+        count, id_, cursor = 0, self.id, self._last_cursor
         for envelope, whole in zip(run, sizes):  # noqa: B905 (as many of each)
             response: Response[T] = envelope.payload
             data, extensions = response.data, response.extensions
@@ -359,18 +416,18 @@ class Delivery(Generic[T]):
             if data.value is None or resume is None or resume.prev != cursor:
                 break
             cursor = resume.cursor
-            response.size_bytes = size = whole - around
-            size_bytes += size
-            fit.append(response)
-        if fit:
+            response.size_bytes = whole - around
+            count += 1
+        if count:
             self._last_cursor = self.received = cursor
-            self.events_received += len(fit)
-            self.consumer.buffer.extend(fit, size_bytes)
+            self._events += count
+            buffer = self.consumer.buffer
+            buffer.extend(map(_payload_of, run[:count]), sum(sizes[:count]) - count * around)
             if self.consumer.wake_at is not NEVER:
                 self._noticed()
-            elif len(self.consumer.buffer) >= _ENOUGH_EVENTS:
+            elif len(buffer) >= _ENOUGH_EVENTS:
                 self._link.let_consumers_run()
-        return len(fit)
+        return count
 
     def deliver_checked(self, payload: bytes) -> None:
         """Decode one execution result that the full codec has cut out; what does not fit ends us.
@@ -382,7 +439,7 @@ class Delivery(Generic[T]):
         if self.deliver(payload):
             return
         failed = self._decoder.without_data(payload)
-        if failed is None or not self.receive(failed, len(payload)):
+        if failed is None or not self.receive(failed, payload):
             detail = self._decoder.explain(payload)
             self.fail(DecodeError(self.id, type_name=self._decoder.type_name, detail=detail))
 
@@ -562,6 +619,11 @@ class Delivery(Generic[T]):
             link.hold(self)
 
     @property
+    def events_received(self) -> int:
+        """The number of events that have come, those that filters keep back among them."""
+        return self._events + self._handled_in_run
+
+    @property
     def is_stopped(self) -> bool:
         """Whether its buffer is full, and it waits for its consumer."""
         return self._is_stopped
@@ -720,7 +782,7 @@ class Delivery(Generic[T]):
             self.fail(BufferOverflowError(self.id, events=len(held), size_bytes=held.size_bytes))
             return
         # The event comes again: it is as if it had not arrived.
-        self.events_received -= 1
+        self._events -= 1
         self._paused_at = time.perf_counter()
         self.received = self._last_cursor = resume.prev
         self.pauses += 1
@@ -793,7 +855,7 @@ class Delivery(Generic[T]):
                 self.continuity = self._unproven
             return True
         if self._last_cursor is not None and resume.prev != self._last_cursor:
-            self.events_received -= 1  # it is not delivered
+            self._events -= 1  # it is not delivered
             self._link.complete(self.id, self)
             self._miss(GapError(self.id, "prev"))
             return False

@@ -21,15 +21,15 @@ class TracedDelivery(Delivery[T]):
 
     __slots__ = ()
 
-    def receive(self, response: Response[T], size_bytes: int) -> bool:
+    def receive(self, response: Response[T], text: bytes, around: int = 0) -> bool:
         """Hand one execution result over."""
         consumer, traceparent = self.consumer, traceparent_of(response.extensions)
         handler = consumer.inline
         if traceparent is None or handler is None:
-            return super().receive(response, size_bytes)
+            return super().receive(response, text, around)
         traced = consumer.inline = consumer.traced_by(handler, traceparent)
         try:
-            return super().receive(response, size_bytes)
+            return super().receive(response, text, around)
         finally:
             if consumer.inline is traced:
                 consumer.inline = handler
@@ -38,30 +38,33 @@ class TracedDelivery(Delivery[T]):
         # As its base, with a look at each event's trace: a call for it would cost more than the rest.
         taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
         base: Delivery[T] = self  # it declares what is set here
-        for envelope in run:
-            response: Response[T] = envelope.payload
-            data, extensions = response.data, response.extensions
-            if envelope.id != id_ or data is None or extensions is None or response.errors:
-                break
-            value, resume = data.value, extensions.resume
-            if value is None or resume is None or resume.prev != cursor:
-                break
-            self._last_cursor = base.received = cursor = resume.cursor
-            base.events_received += 1
-            taken += 1
-            call = (
-                handler
-                if extensions.traceparent is None
-                else consumer.traced_by(handler, traceparent_of(extensions))
-            )
-            try:
-                result = call(value)
-            except CALLBACK_ERRORS as error:
-                consumer.handlers.report(call, error)
-            else:
-                if result is not None and consumer.handlers.take_awaitable(call, result, cursor):
+        try:
+            for envelope in run:
+                response: Response[T] = envelope.payload
+                data, extensions = response.data, response.extensions
+                if envelope.id != id_ or data is None or extensions is None or response.errors:
                     break
-            consumer.last_handled = cursor
-            if consumer.inline is not handler or not self._is_live or consumer.predicates:
-                break
+                value, resume = data.value, extensions.resume
+                if value is None or resume is None or resume.prev != cursor:
+                    break
+                self._last_cursor = base.received = cursor = resume.cursor
+                self._handled_in_run = taken = taken + 1
+                call = (
+                    handler
+                    if extensions.traceparent is None
+                    else consumer.traced_by(handler, traceparent_of(extensions))
+                )
+                try:
+                    result = call(value)
+                except CALLBACK_ERRORS as error:
+                    consumer.handlers.report(call, error)
+                else:
+                    if result is not None and consumer.handlers.take_awaitable(call, result, cursor):
+                        break
+                consumer.last_handled = cursor
+                if consumer.inline is not handler or not self._is_live or consumer.predicates:
+                    break
+        finally:
+            self._events += taken
+            self._handled_in_run = 0
         return taken

@@ -9,14 +9,22 @@ from typing import Final, final
 
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, is_sendable
 
-__all__ = ["FrameError", "MessageAssembler", "masked_text_frame", "parse_close", "text_frame_header"]
+__all__ = [
+    "FIN_AND_TEXT",
+    "FrameError",
+    "MessageAssembler",
+    "masked_text_frame",
+    "parse_close",
+    "text_frame_header",
+]
 
 _CONTINUATION: Final = 0x0
 _TEXT: Final = 0x1
 _BINARY: Final = 0x2
 
-_FIN_AND_TEXT: Final = 0x81
-_SMALL_HEADERS: Final = tuple(bytes((_FIN_AND_TEXT, length)) for length in range(126))
+FIN_AND_TEXT: Final = 0x81
+"""The first byte of a whole text message, without reserved bits."""
+_SMALL_HEADERS: Final = tuple(bytes((FIN_AND_TEXT, length)) for length in range(126))
 _MAX_CONTROL_BYTES: Final = 125
 
 

@@ -74,10 +74,16 @@ class _Position:
     def deliver(self, payload: bytes) -> bool:  # noqa: ARG002 (an event before the signal is not for us)
         return True
 
-    def receive(self, payload: object, size_bytes: int) -> bool:
+    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
         raise NotImplementedError("nothing is decoded for it")
 
-    def receive_run(self, run: Sequence[object], messages: Sequence[bytes], around: int) -> int:
+    def receive_mixed(
+        self,
+        run: Sequence[object],
+        messages: Sequence[bytes],
+        around: int,
+        route_of: Callable[[str], object],
+    ) -> int:
         raise NotImplementedError("nothing is decoded for it")
 
     def deliver_checked(self, payload: bytes) -> None:

@@ -60,6 +60,9 @@ _NOTHING: Final = memoryview(b"")
 # processor's cache when their turn comes.
 _MOST_AT_ONCE_BYTES: Final = 64 * 1024
 _MUCH_BYTES: Final = 32 * 1024
+# What may well be several messages.
+_SEVERAL_BYTES: Final = 4 * 1024
+_NO_HEADER: Final = b"\0"
 # What a server reads of one peer in a row.
 _MOST_AT_ONCE_OF_A_PEER_BYTES: Final = 16 * 1024
 _READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
@@ -68,14 +71,20 @@ _READ_BUFFER_BYTES: Final = {"client": 16 * 1024, "server": 2 * 1024}
 class FrameListener(WSListener):
     """A listener that also hears what picows does without asking it.
 
+    :ivar backwards: what one read of a client has brought, its last byte first, between two bytes that are
+        none of it; for reads of several messages only.
+    :ivar behind: bytes of that read behind the last frame, which is where the next header begins in
+        ``backwards``; 0: there are none, or it is not known. The listener keeps it.
     :ivar closing: this side has begun to close, or has answered the peer's close.
     """
 
     # A server has one for each of its connections.
-    __slots__ = ("closing",)
+    __slots__ = ("backwards", "behind", "closing")
 
     def __init__(self) -> None:
         self.closing: bool = False
+        self.backwards: memoryview = _NOTHING
+        self.behind: int = 0
 
     def on_read_end(self) -> None:
         """Hear that all frames of one read were handed on."""
@@ -112,7 +121,16 @@ _LOGGER: Final = _DebugLogger(logging.getLogger("circuit_breaker_sdk.transports.
 class FrameProtocol(_PicowsProtocol):
     """One socket's reading side: picows' parser and what this package needs to know beside its frames."""
 
-    __slots__ = ("_read_on", "_reads_into_all", "_reads_much", "_view", "head", "lost_with", "received_at")
+    __slots__ = (
+        "_hearing",
+        "_is_broken",
+        "_reads_into_all",
+        "_reads_much",
+        "_view",
+        "head",
+        "lost_with",
+        "received_at",
+    )
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
@@ -123,7 +141,9 @@ class FrameProtocol(_PicowsProtocol):
         self.received_at: float = perf_counter()
         """When something was read last, or this was made, by the clock of ``time.perf_counter``."""
         self._view = _NOTHING
-        self._read_on = True
+        # The listener, while it is to hear what comes.
+        self._hearing: FrameListener | None = None
+        self._is_broken = False
         self._reads_much = False
         # The buffer is handed on as it is: so it is at most reads.
         self._reads_into_all = False
@@ -145,24 +165,44 @@ class FrameProtocol(_PicowsProtocol):
         return buffer[:_MOST_AT_ONCE_BYTES] if self._reads_much else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
+        listener = self._hearing
+        if listener is None:
+            self._receive_unheard(nbytes)
             return
-        if not self._read_on:
-            self.dropped()
-            return
-        if nbytes > _MUCH_BYTES:
-            self._reads_much, self._reads_into_all = True, False
+        if nbytes > _SEVERAL_BYTES and self.transport.is_client_side:
+            self._reads_much = self._reads_much or nbytes > _MUCH_BYTES
+            self._reads_into_all = not self._reads_much
+            # The same buffer again: picows has not moved on in it yet.
+            read = _get_buffer(self, nbytes)[:nbytes]
+            listener.backwards = memoryview(b"".join((_NO_HEADER, read, _NO_HEADER)))[::-1]
+            listener.behind = nbytes + 1
         # Once a read, before its events are handled.
         self.received_at = perf_counter()
         _buffer_updated(self, nbytes)
-        listener = self.listener
+        listener.on_read_end()
+        if self.transport.is_close_frame_sent and not listener.closing:
+            self._end_hearing(listener)
+
+    def _receive_unheard(self, nbytes: int) -> None:
+        """Take what comes before the handshake is answered, or behind a broken frame."""
+        if self._is_broken:
+            self.dropped()
+            return
+        if self.listener is None and self.transport.is_client_side and not self._receive_head(nbytes):
+            return
+        self.received_at = perf_counter()
+        _buffer_updated(self, nbytes)
+        self._hearing = listener = self.listener
         if listener is not None:
             listener.on_read_end()
             if self.transport.is_close_frame_sent and not listener.closing:
-                # picows would go on parsing until its delayed disconnect.
-                self._read_on = False
-                self.linger()
-                listener.on_broken()
+                self._end_hearing(listener)
+
+    def _end_hearing(self, listener: FrameListener) -> None:
+        # picows would go on parsing until its delayed disconnect.
+        self._hearing, self._is_broken = None, True
+        self.linger()
+        listener.on_broken()
 
     def linger(self) -> None:
         """Hear that the connection will be closed over a broken frame, which may have more behind it."""
@@ -177,7 +217,7 @@ class FrameProtocol(_PicowsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost_with = exc
-        self._view = _NOTHING
+        self._view, self._hearing = _NOTHING, None
         super().connection_lost(exc)
         # picows keeps its own exception in a future. It is done by now, so that this coroutine ends without
         # waiting; unread, asyncio would report it as lost.
