@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import msgspec
-
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.event_fields import EventFields, FieldSource, always, offset
 from circuit_breaker_server.engine.events import Selection, StreamEvent
@@ -20,7 +18,19 @@ from circuit_breaker_server.engine.nats.serializers import (
     nats_event,
     nats_value,
 )
-from circuit_breaker_server.engine.record_bodies import VersionedBody, decode_as
+from circuit_breaker_server.engine.record_bodies import decode_as
+from circuit_breaker_server.engine.workflows.record_views import (
+    VIEWS,
+    ActivityExecutedView,
+    ResourceChangedView,
+    ResourceCreatedView,
+    ResourceView,
+    StateCreatedView,
+    StateUpdatedView,
+    StateView,
+    View,
+    WorkflowCreatedView,
+)
 from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
@@ -65,114 +75,32 @@ def resource_subject(workflow_id: str, resource_id: str) -> str:
 # --- records to events -----------------------------------------------------------------------------
 
 
-class _WorkflowCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="workflow_created"):
-    pass
-
-
-class _StateView(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    id: str
-    updated_at: str
-
-
-class _StateCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="state_created"):
-    workflow_id: str
-    state: _StateView
-
-
-class _StateUpdatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="state_updated"):
-    workflow_id: str
-    state: _StateView
-
-
-class _ResourceView(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    id: str
-    workflow_id: str
-    state: str
-    state_definition: msgspec.Raw
-    data: msgspec.Raw
-    metadata: msgspec.Raw
-    created_at: str
-    updated_at: str
-    history: msgspec.Raw
-
-    def value(self, history: object = None) -> dict[str, object]:
-        """Return it as ``ResourceGQL``; ``history`` in place of its own."""
-        return {
-            "id": self.id,
-            "workflowId": self.workflow_id,
-            "state": self.state,
-            "stateDefinition": self.state_definition,
-            "data": _json(self.data),
-            "metadata": _json(self.metadata),
-            "createdAt": self.created_at,
-            "updatedAt": self.updated_at,
-            "history": history or self.history,
-        }
-
-    def entries(self, last_offset: int | None = None) -> list[dict[str, object]]:
-        """Read the end of its history; ``last_offset``: of the last entry, which cannot say it."""
-        entries = _HISTORY.decode(self.history)
-        if last_offset is not None:
-            entries[-1]["natsSequence"] = str(last_offset)
-        return entries
-
-
-class _ResourceCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="resource_created"):
-    resource: _ResourceView
-    triggered_by: str | None = None
-
-
-class _ResourceChangedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="resource_changed"):
-    resource: _ResourceView
-
-
-class _ActivityExecutedView(VersionedBody, frozen=True, gc=False, kw_only=True, tag="activity_executed"):
-    activity_id: str
-    from_state: str
-    to_state: str
-    resource: _ResourceView
-    triggered_by: str | None = None
-
-
-_View = (
-    _WorkflowCreatedView
-    | _StateCreatedView
-    | _StateUpdatedView
-    | _ResourceCreatedView
-    | _ResourceChangedView
-    | _ActivityExecutedView
-)
-_VIEWS: msgspec.json.Decoder[_View] = msgspec.json.Decoder(_View)
-_HISTORY: msgspec.json.Decoder[list[dict[str, object]]] = msgspec.json.Decoder(list[dict[str, object]])
-_NULL = msgspec.Raw(b"null")
-
-
 def derive(record: Record) -> tuple[StreamEvent, ...]:
     """Return the events of a record; an event's place in the tuple is its cursor's index.
 
     :raises LogCorruptError: the record cannot be read.
     """
-    body = decode_as(_VIEWS, record)
+    body = decode_as(VIEWS, record)
     return _EVENTS[type(body)](record, body)
 
 
-read_body: Callable[[Record], _View] = partial(decode_as, _VIEWS)
+read_body: Callable[[Record], View] = partial(decode_as, VIEWS)
 """Read a record's body as far as its events need it; raises ``LogCorruptError``."""
 
 
-def _of_workflow_created(_record: Record, _body: _WorkflowCreatedView) -> tuple[StreamEvent, ...]:
+def _of_workflow_created(_record: Record, _body: WorkflowCreatedView) -> tuple[StreamEvent, ...]:
     return ()
 
 
-def _of_state_created(record: Record, body: _StateCreatedView) -> tuple[StreamEvent, ...]:
+def _of_state_created(record: Record, body: StateCreatedView) -> tuple[StreamEvent, ...]:
     return (_workflow_updated(record, body.workflow_id, body.state, "STATE_CREATED"),)
 
 
-def _of_state_updated(record: Record, body: _StateUpdatedView) -> tuple[StreamEvent, ...]:
+def _of_state_updated(record: Record, body: StateUpdatedView) -> tuple[StreamEvent, ...]:
     return (_workflow_updated(record, body.workflow_id, body.state, "STATE_UPDATED"),)
 
 
-def _of_resource_created(record: Record, body: _ResourceCreatedView) -> tuple[StreamEvent, ...]:
+def _of_resource_created(record: Record, body: ResourceCreatedView) -> tuple[StreamEvent, ...]:
     view = body.resource
     return (
         StreamEvent(RESOURCE_UPDATES, view.value),
@@ -181,7 +109,7 @@ def _of_resource_created(record: Record, body: _ResourceCreatedView) -> tuple[St
     )
 
 
-def _of_resource_changed(record: Record, body: _ResourceChangedView) -> tuple[StreamEvent, ...]:
+def _of_resource_changed(record: Record, body: ResourceChangedView) -> tuple[StreamEvent, ...]:
     view = body.resource
     return (
         StreamEvent(RESOURCE_UPDATES, view.value),
@@ -189,12 +117,12 @@ def _of_resource_changed(record: Record, body: _ResourceChangedView) -> tuple[St
     )
 
 
-def _nats_of_change(record: Record, view: _ResourceView) -> dict[str, object]:
+def _nats_of_change(record: Record, view: ResourceView) -> dict[str, object]:
     # Apart, because most readers of changes do not want it.
     return nats_event(record, "DATA_UPDATED", view.value, view.entries).value
 
 
-def _of_activity_executed(record: Record, body: _ActivityExecutedView) -> tuple[StreamEvent, ...]:
+def _of_activity_executed(record: Record, body: ActivityExecutedView) -> tuple[StreamEvent, ...]:
     view = body.resource
     data: dict[str, object] = {
         "fromState": body.from_state,
@@ -222,22 +150,17 @@ def _of_activity_executed(record: Record, body: _ActivityExecutedView) -> tuple[
 
 
 # By type, not by a `match` that asks for one after the other: a replay derives very many.
-_EVENTS: Mapping[type[_View], Callable[[Record, Any], tuple[StreamEvent, ...]]] = {
-    _WorkflowCreatedView: _of_workflow_created,
-    _StateCreatedView: _of_state_created,
-    _StateUpdatedView: _of_state_updated,
-    _ResourceCreatedView: _of_resource_created,
-    _ResourceChangedView: _of_resource_changed,
-    _ActivityExecutedView: _of_activity_executed,
+_EVENTS: Mapping[type[View], Callable[[Record, Any], tuple[StreamEvent, ...]]] = {
+    WorkflowCreatedView: _of_workflow_created,
+    StateCreatedView: _of_state_created,
+    StateUpdatedView: _of_state_updated,
+    ResourceCreatedView: _of_resource_created,
+    ResourceChangedView: _of_resource_changed,
+    ActivityExecutedView: _of_activity_executed,
 }
 
 
-def _json(raw: msgspec.Raw) -> msgspec.Raw | None:
-    """Return JSON as it was written; null is ``None``, which the schema may forbid."""
-    return None if raw == _NULL else raw
-
-
-def _workflow_updated(record: Record, workflow_id: str, state: _StateView, change: str) -> StreamEvent:
+def _workflow_updated(record: Record, workflow_id: str, state: StateView, change: str) -> StreamEvent:
     value: dict[str, object] = {
         "eventType": "WORKFLOW_UPDATED",
         "workflowId": workflow_id,
@@ -253,7 +176,7 @@ def _workflow_updated(record: Record, workflow_id: str, state: _StateView, chang
 def _resource_event(
     record: Record,
     event_type: str,
-    resource: _ResourceView,
+    resource: ResourceView,
     data: Mapping[str, object],
     triggered_by: str | None,
 ) -> StreamEvent:
@@ -265,7 +188,7 @@ def _resource_event(
 def _resource_event_value(
     record: Record,
     event_type: str,
-    resource: _ResourceView,
+    resource: ResourceView,
     data: Mapping[str, object],
     triggered_by: str | None,
 ) -> dict[str, object]:
@@ -283,7 +206,7 @@ def _resource_event_value(
 # --- records to the fields of events ---------------------------------------------------------------
 
 
-def _moved(body: _ActivityExecutedView) -> bool:
+def _moved(body: ActivityExecutedView) -> bool:
     return body.from_state != body.to_state
 
 
@@ -327,15 +250,15 @@ def _state_fields(change: str) -> dict[str, FieldSource]:
     }
 
 
-def _history_of_activity(record: Record, body: _ActivityExecutedView, _item: object) -> object:
+def _history_of_activity(record: Record, body: ActivityExecutedView, _item: object) -> object:
     return body.resource.entries(record.offset)
 
 
-def _created(_record: Record, body: _ResourceCreatedView, _item: object) -> dict[str, object]:
+def _created(_record: Record, body: ResourceCreatedView, _item: object) -> dict[str, object]:
     return {"state": body.resource.state}
 
 
-def _executed(_record: Record, body: _ActivityExecutedView, _item: object) -> dict[str, object]:
+def _executed(_record: Record, body: ActivityExecutedView, _item: object) -> dict[str, object]:
     return {"fromState": body.from_state, "toState": body.to_state, "activityId": body.activity_id}
 
 
@@ -375,24 +298,24 @@ def _nats_fields(
 
 EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
     RESOURCE_UPDATES: {
-        _ResourceCreatedView: EventFields(_resource_fields("resource.history")),
-        _ResourceChangedView: EventFields(_resource_fields("resource.history")),
-        _ActivityExecutedView: EventFields(_resource_fields(_history_of_activity)),
+        ResourceCreatedView: EventFields(_resource_fields("resource.history")),
+        ResourceChangedView: EventFields(_resource_fields("resource.history")),
+        ActivityExecutedView: EventFields(_resource_fields(_history_of_activity)),
     },
     WORKFLOW_EVENTS: {
-        _StateCreatedView: EventFields(_state_fields("STATE_CREATED")),
-        _StateUpdatedView: EventFields(_state_fields("STATE_UPDATED")),
-        _ResourceCreatedView: EventFields(
+        StateCreatedView: EventFields(_state_fields("STATE_CREATED")),
+        StateUpdatedView: EventFields(_state_fields("STATE_UPDATED")),
+        ResourceCreatedView: EventFields(
             _event_fields(always("RESOURCE_CREATED"), _created, "triggered_by"), first=1
         ),
-        _ActivityExecutedView: EventFields(
+        ActivityExecutedView: EventFields(
             _event_fields(lambda _record, _body, item: item, _executed, "triggered_by"),
             items=lambda body: ("ACTIVITY_EXECUTED", "RESOURCE_STATE_CHANGED")[: 1 + _moved(body)],
             first=1,
         ),
     },
     NATS_RESOURCE_STREAM: {
-        _ResourceCreatedView: EventFields(
+        ResourceCreatedView: EventFields(
             _nats_fields(
                 always("CREATED"),
                 lambda _record, _body: None,
@@ -403,7 +326,7 @@ EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
             ),
             first=2,
         ),
-        _ResourceChangedView: EventFields(
+        ResourceChangedView: EventFields(
             _nats_fields(
                 always("DATA_UPDATED"),
                 lambda _record, _body: None,
@@ -414,7 +337,7 @@ EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
             ),
             first=1,
         ),
-        _ActivityExecutedView: EventFields(
+        ActivityExecutedView: EventFields(
             _nats_fields(
                 lambda _record, body, _item: "STATE_CHANGED" if _moved(body) else "DATA_UPDATED",
                 lambda record, body: partial(body.resource.entries, record.offset),

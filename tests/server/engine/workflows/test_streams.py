@@ -11,6 +11,7 @@ from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.engine.workflows import streams
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
+from circuit_breaker_server.engine.workflows.record_views import View
 from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import Record, matches
@@ -40,7 +41,7 @@ def wanted(selection: Selection, stream: str, records: list[Record]) -> list[Str
 
 
 def test_every_kind_of_record_says_what_its_events_are() -> None:
-    assert set(streams._EVENTS) == set(get_args(streams._View))
+    assert set(streams._EVENTS) == set(get_args(View))
 
 
 async def test_creating_a_workflow_is_no_event() -> None:
