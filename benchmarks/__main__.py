@@ -15,6 +15,7 @@ from benchmarks.event_streams import event_streams
 from benchmarks.latency import latency
 from benchmarks.logged import appends, big_log
 from benchmarks.machine import describe
+from benchmarks.many_resources import many_resources
 from benchmarks.memory import memory
 from benchmarks.mutating import mutating
 from benchmarks.observing import observing
@@ -49,6 +50,7 @@ BENCHMARKS: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "observability": observing,
     "replay": replay,
     "big-log": big_log,
+    "resources": many_resources,
 }
 
 _ROOT = Path(__file__).parents[1]
