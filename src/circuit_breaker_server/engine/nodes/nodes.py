@@ -170,7 +170,9 @@ class Nodes:
         for _ in range(ATTEMPTS):
             if self.format == self.reads:
                 return False
-            unable = {name: reads for name, reads in self._state.readers().items() if reads < self.reads}
+            # Who has the log alone now has it after nodes that were killed, as the workers of before.
+            readers = {} if self.is_alone else self._state.readers()
+            unable = {name: reads for name, reads in readers.items() if reads < self.reads}
             if unable:
                 each = ", ".join(f"{name} (reads {reads})" for name, reads in sorted(unable.items()))
                 raise EngineError(

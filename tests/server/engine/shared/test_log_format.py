@@ -11,6 +11,7 @@ import pytest
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.nodes.membership import GONE_AFTER
+from circuit_breaker_server.engine.nodes.nodes import Nodes
 from circuit_breaker_server.engine.nodes.records import FORMAT_SUBJECT
 from circuit_breaker_server.engine.record_versions import DOWNCASTERS
 from circuit_breaker_server.engine.skipped_records import CannotSkip, skip
@@ -228,6 +229,10 @@ async def test_the_older_nodes_save_the_state_until_the_format_is_raised() -> No
         assert b.engine.keeps_the_log
 
 
+async def _nothing(_: Nodes) -> None:
+    """Do not leave: a node that is killed says nothing."""
+
+
 async def alone(log: MemoryLog, *, reads: int = NEW) -> Engine:
     engine = Engine(log, reads=reads)
     await engine.start()
@@ -251,6 +256,20 @@ async def test_a_server_that_is_alone_raises_the_format_by_itself() -> None:
     assert changes(log) == 1
     with pytest.raises(RecordNotApplied, match=f"format {NEW}, and this program reads up to {OLD}: start"):
         await alone(log, reads=OLD)
+
+
+async def test_a_server_that_is_alone_does_not_ask_nodes_that_were_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog()
+    worker = Engine(log, reads=OLD, node="main-1", address="http://main-1")
+    await worker.start()
+    with monkeypatch.context() as killed:
+        killed.setattr(Nodes, "leave", _nothing)
+        await worker.aclose()
+    again = await alone(log)
+    assert again.nodes.format == NEW
+    await again.aclose()
 
 
 async def test_a_saved_state_of_a_newer_format_is_named_before_what_else_is_unknown_in_it() -> None:
