@@ -63,10 +63,15 @@ class _Server:
             text=True,
             start_new_session=True,
         )
+        self.port = 0
+        self.workflow = ""
+
+    def wait(self) -> None:
+        """Wait until it is ready, and make its workflow."""
         lines = self._process.stdout or ()
         url = next(line.split()[1] for line in lines if line.startswith("ready: http"))
         self.port = int(url.rpartition(":")[2].partition("/")[0])
-        self.workflow: str = asyncio.run(_made_workflow(url))
+        self.workflow = asyncio.run(_made_workflow(url))
 
     def processor_seconds(self) -> float:
         """Return the processor time that it and its workers have had."""
@@ -100,6 +105,7 @@ def _served(count: int) -> Iterator[_Server]:
     with tempfile.TemporaryDirectory(prefix="circuit-breaker-bench-") as directory:
         server = _Server(directory, count)
         try:
+            server.wait()
             yield server
         finally:
             server.close()
