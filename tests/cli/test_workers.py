@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from circuit_breaker_sdk import Client, OfflineQueue
+from circuit_breaker_sdk.cli import workers
 from circuit_breaker_sdk.cli.app import app
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
+from circuit_breaker_sdk.cli.runtime import Stop
 from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_server import ServerSettings
 from tests.cli.process import READY, complain, running
 
 _COUNT = 120
@@ -124,6 +128,26 @@ def test_the_audit_logs_of_workers_have_one_line_for_each_record(tmp_path: Path)
         said = chains.stdout.splitlines()
         assert sum("chain whole" in line for line in said) == 3
         assert said[-1] == f"{2 * (_COUNT + 1)} records of the event log have one line each"
+
+
+def test_a_record_that_no_worker_can_apply_is_the_end_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a worker that has stopped at the record, and stops there again when it is started.
+    ran = tmp_path / "ran"
+    script = (
+        f"import pathlib, sys; ran = pathlib.Path({str(ran)!r}).exists()\n"
+        f"pathlib.Path({str(ran)!r}).touch()\n"
+        f"sys.exit({int(ExitCode.FAIL_STOP)}) if ran else print('ready: http://127.0.0.1:1/graphql (it)')\n"
+    )
+    monkeypatch.setattr(workers._Workers, "_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(workers, "_AGAIN_SECONDS", 0.01)
+
+    async def run() -> int:
+        settings = ServerSettings(data_dir=tmp_path / "data", log_level="critical")
+        return await workers._Workers(settings, (), 1, 1).run(Stop())
+
+    assert asyncio.run(run()) == ExitCode.FAIL_STOP
 
 
 def test_a_directory_that_another_process_serves_is_refused(tmp_path: Path) -> None:

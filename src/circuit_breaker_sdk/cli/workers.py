@@ -82,6 +82,7 @@ class _Workers:
         self._log_server: LogServer | None = None
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready: set[str] = set()
+        self._up: set[str] = set()
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._one_is_ready = asyncio.Event()
 
@@ -148,10 +149,13 @@ class _Workers:
             async for line in process.stdout:
                 self._told(name, line.decode(errors="replace").rstrip())
             status = await process.wait()
-            if name not in self._ready:
+            # What the log holds and this program cannot read stops all of them, one after the other.
+            is_hopeless = status == ExitCode.FAIL_STOP and name not in self._up
+            if name not in self._ready or is_hopeless:
                 if not self._failed.done():
                     self._failed.set_result(status if status > 0 else ExitCode.UNREACHABLE)
                 return
+            self._up.discard(name)
             print_marker(name, f"ended with status {status}; it is started again")
             await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -180,6 +184,7 @@ class _Workers:
             return
         is_first = name not in self._ready
         self._ready.add(name)
+        self._up.add(name)
         self._one_is_ready.set()
         sys.stdout.write(f"{name}: ready\n")
         if is_first and len(self._ready) == self._count:
