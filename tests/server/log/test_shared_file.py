@@ -200,6 +200,23 @@ async def test_a_log_whose_writer_is_gone_has_ended(tmp_path: Path) -> None:
             await worker.read(after=0)
 
 
+async def test_appends_that_wait_for_their_turn_are_refused_when_the_writer_is_gone(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        worker = await stage.worker()
+        tasks = [asyncio.create_task(worker.append(new(f"r.{n}"))) for n in range(1500)]
+        await asyncio.sleep(0)
+        (each,) = stage.server._shared.workers
+        assert each._transport is not None
+        each._transport.abort()
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        kinds = {type(outcome) for outcome in outcomes}
+        assert kinds == {AppendOutcomeUnknown, LogClosedError}
+        told: list[LogError] = []
+        worker.on_end(told.append)
+        await until(lambda: told)
+
+
 async def test_a_worker_that_begins_when_the_writer_is_gone_says_so(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     ours.close()

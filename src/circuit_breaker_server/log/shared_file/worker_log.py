@@ -138,6 +138,8 @@ class WorkerLog(FileLog):
     def on_end(self, callback: Callable[[LogError], object]) -> None:
         """See the port."""
         self._on_end.append(callback)
+        if self._ended is not None:
+            self._loop.call_soon(callback, self._ended)
 
     async def append(self, record: NewRecord) -> Record:
         """See the port."""
@@ -202,6 +204,8 @@ class WorkerLog(FileLog):
         return await answer
 
     def _ask(self, request: Callable[[int], Request], answer: asyncio.Future[Any]) -> None:
+        if self._ended is not None:  # while it waited for its turn
+            raise LogClosedError(str(self._ended))
         number = next(self._numbers)
         self._answers[number] = answer
         self._idle.clear()
