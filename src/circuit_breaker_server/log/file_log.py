@@ -1,4 +1,4 @@
-"""What the logs over an SQLite file share: reads on a thread of their own, and the tails."""
+"""What the logs over an SQLite file share: reads on a thread of their own, the tails, and how they close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from circuit_breaker_server.log.event_log import LogPage, Record, Snapshot
+from circuit_breaker_server.log.event_log import LogClosedError, LogPage, Record, Snapshot
 from circuit_breaker_server.log.reader import Reader, Selector
 
 __all__ = ["FileLog"]
@@ -20,13 +20,18 @@ __all__ = ["FileLog"]
 _WINDOW_OFFSETS = 50_000
 _SCAN_MIN, _SCAN_MAX = 64, 4096
 _SCAN_BYTES = 4 * 1024 * 1024
+_MAX_IN_FLIGHT = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class FileLog(ABC):
-    """The half of an event log that reads. The other half decides how records get into the file."""
+    """The half of an event log that reads. The other half decides how records get into the file.
+
+    At most 1,024 appends are in flight; further ones wait for their turn (``_slots``). ``_idle`` is set while
+    there are none.
+    """
 
     def __init__(self, reader: Reader, *, last_offset: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -34,6 +39,10 @@ class FileLog(ABC):
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="event-log-reader")
         self._last_offset = last_offset
         self._tails: list[Callable[[Sequence[Record]], None]] = []
+        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     @abstractmethod
@@ -49,9 +58,28 @@ class FileLog(ABC):
         """See the port."""
         return self._last_offset
 
+    async def aclose(self) -> None:
+        """See the port."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # Slots are given in order: with all of them here, every append before this has begun.
+        for _ in range(_MAX_IN_FLIGHT):
+            await self._slots.acquire()
+        await self._idle.wait()
+        await self._loop.run_in_executor(self._reading, self._reader.close)
+        self._reading.shutdown()
+        await self._close_writer()
+
     @abstractmethod
+    async def _close_writer(self) -> None:
+        """Let go of what brings records into the file."""
+
     def _refuse_if_closed(self) -> None:
-        """Raise :class:`LogClosedError` if the log is closed."""
+        if self._closing is not None:
+            raise LogClosedError("the event log is closed")
 
     async def read(
         self,
@@ -145,10 +173,6 @@ class FileLog(ABC):
                 self._loop.call_exception_handler(
                     {"message": "a tail of the event log raised", "exception": error}
                 )
-
-    async def _close_reader(self) -> None:
-        await self._loop.run_in_executor(self._reading, self._reader.close)
-        self._reading.shutdown()
 
     async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._refuse_if_closed()

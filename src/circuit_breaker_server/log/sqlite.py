@@ -24,7 +24,6 @@ from circuit_breaker_server.log.database import connect, open_database, open_err
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import (
     ExpectationFailed,
-    LogClosedError,
     LogError,
     LogWriteError,
     NewRecord,
@@ -40,7 +39,6 @@ from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["SqliteEventLog"]
 
-_MAX_IN_FLIGHT = 1024
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -101,15 +99,11 @@ class SqliteEventLog(FileLog):
         self._files = files
         self._writer = files.writer
         self._writing = writing
-        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._waiting = AppendQueue()
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._group_is_due = False
         self._append_failed = False
         self._instruments = instruments or Instruments()
-        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -261,24 +255,9 @@ class SqliteEventLog(FileLog):
         await self._write(self._writer.save_snapshot, offset, changed)
         self._instruments.slow.snapshot(time.perf_counter() - began, entries=len(changed), offset=offset)
 
-    async def aclose(self) -> None:
-        """See the port."""
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        # Slots are given in order: with all of them here, every append before this has begun.
-        for _ in range(_MAX_IN_FLIGHT):
-            await self._slots.acquire()
-        await self._idle.wait()
-        await self._close_reader()
+    async def _close_writer(self) -> None:
         await self._loop.run_in_executor(self._writing, self._files.close)
         self._writing.shutdown()
-
-    def _refuse_if_closed(self) -> None:
-        if self._closing is not None:
-            raise LogClosedError("the event log is closed")
 
     async def _write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._refuse_if_closed()

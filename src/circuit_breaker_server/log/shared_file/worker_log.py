@@ -49,7 +49,6 @@ from circuit_breaker_server.log.shared_file.messages import (
 
 __all__ = ["WorkerLog"]
 
-_MAX_IN_FLIGHT: Final = 1024
 _GONE: Final = "the process that writes the event log is gone"
 
 P = ParamSpec("P")
@@ -77,16 +76,12 @@ class WorkerLog(FileLog):
         self._connection = connection
         self._instruments = instruments
         self._numbers = itertools.count()
-        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._newest: Sequence[Record] = ()
         self._append_failed = False
         self._ended: LogError | None = None
         self._on_end: list[Callable[[LogError], object]] = []
         self._beats: list[Callable[[bytes], None]] = []
-        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -175,23 +170,11 @@ class WorkerLog(FileLog):
             raise ValueError(f"the log ends at {self._last_offset}: no snapshot at {offset}")
         await self._answer_to(partial(SaveSnapshot, offset=offset, changed=tuple(changed)))
 
-    async def aclose(self) -> None:
-        """See the port."""
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        # Slots are given in order: with all of them here, every append before this has been sent.
-        for _ in range(_MAX_IN_FLIGHT):
-            await self._slots.acquire()
-        await self._idle.wait()
+    async def _close_writer(self) -> None:
         self._connection.close()
-        await self._close_reader()
 
     def _refuse_if_closed(self) -> None:
-        if self._closing is not None:
-            raise LogClosedError("the event log is closed")
+        super()._refuse_if_closed()
         if self._ended is not None:
             raise LogClosedError(str(self._ended))
 
