@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import StatusCode
 
 from circuit_breaker_sdk import BufferLimits, Client, ErrorRecoveryPolicy
+from circuit_breaker_sdk.observability import otel_tracing
 from circuit_breaker_sdk.observability.otel_tracing import OpenTelemetryTracer
 from circuit_breaker_sdk.testing import FaultProxy
 from circuit_breaker_sdk.types import Resource
@@ -241,3 +242,20 @@ async def test_a_handler_that_fails_is_named_and_its_span_says_so(tmp_path: Path
 )
 def test_what_is_no_trace_or_is_not_recorded_is_not_kept(traceparent: str | None, is_kept: bool) -> None:
     assert sampled(traceparent) == (traceparent if is_kept else None)
+
+
+def test_a_flood_of_traced_events_has_spans_up_to_a_bound_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    traces, now = Traces(), 100.0
+    monkeypatch.setattr(otel_tracing, "monotonic", lambda: now)
+    tracer = OpenTelemetryTracer(traces.provider, max_handler_spans_per_second=3)
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for moment, made, skipped in ((100.0, 3, 7), (100.9, 3, 17), (101.0, 6, 24), (205.5, 9, 31)):
+        now = moment
+        for _ in range(10):
+            with tracer.handling("ticks", "1", traceparent):
+                pass
+        assert (len(traces.named("handle ticks")), tracer.skipped_handler_spans) == (made, skipped)
+    with pytest.raises(ValueError, match="max_handler_spans_per_second must be above 0, not 0"):
+        OpenTelemetryTracer(traces.provider, max_handler_spans_per_second=0)

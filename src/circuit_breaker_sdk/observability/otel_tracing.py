@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
 from types import TracebackType
 from typing import final
 
@@ -39,14 +40,32 @@ class OpenTelemetryTracer:
     of mutations that were not sampled have none. The server gives them to clients with a tracer.
 
     :param provider: ``None`` takes the global one.
+    :param max_handler_spans_per_second: further calls of handlers in the same second have no span, and count
+        in :attr:`skipped_handler_spans`: a span costs as much as ten events, and an exporter in batches
+        loses those that are too many (of 2,048 in 5 s by OpenTelemetry's defaults). ``None``: no bound.
+    :raises ValueError: the bound is not above 0.
 
     Example::
 
         client = Client(url, tracer=OpenTelemetryTracer())
     """
 
-    def __init__(self, provider: trace.TracerProvider | None = None) -> None:
+    def __init__(
+        self,
+        provider: trace.TracerProvider | None = None,
+        *,
+        max_handler_spans_per_second: int | None = 500,
+    ) -> None:
+        if max_handler_spans_per_second is not None and not max_handler_spans_per_second > 0:
+            raise ValueError(
+                f"max_handler_spans_per_second must be above 0, not {max_handler_spans_per_second}"
+            )
         self._tracer = trace.get_tracer("circuit_breaker_sdk", tracer_provider=provider)
+        self._max_per_second = max_handler_spans_per_second
+        self._left = 0
+        self._second_ends = 0.0
+        self.skipped_handler_spans: int = 0
+        """The calls of handlers that had no span because there were too many in their second."""
 
     @contextmanager
     def request(self, name: str, *, is_mutation: bool) -> Iterator[Mapping[str, str]]:
@@ -76,10 +95,21 @@ class OpenTelemetryTracer:
 
     def handling(self, label: str, subscription_id: str, traceparent: str) -> AbstractContextManager[object]:
         """Begin the span of a handler's call, in the trace of the mutation, and linked to it."""
+        if self._max_per_second is not None and not self._is_in_bound(self._max_per_second):
+            self.skipped_handler_spans += 1
+            return _NOTHING
         cause = _cause(traceparent)
         if not cause.is_valid:
             return _NOTHING
         return _Handling(self._tracer, cause, label, subscription_id)
+
+    def _is_in_bound(self, max_per_second: int) -> bool:
+        now = monotonic()
+        if now >= self._second_ends:
+            self._second_ends = now + 1.0
+            self._left = max_per_second
+        self._left -= 1
+        return self._left >= 0
 
 
 @final

@@ -33,7 +33,8 @@ HOLDS: Final = "event-loop.holds"
 """The file in a data directory in which its servers count how long they hold their event loop."""
 
 _ROOT = Path(__file__).parents[3]
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
+"""A node with the state of half a million events reads it from brokers that have other work."""
 
 
 class Serving(Protocol):
