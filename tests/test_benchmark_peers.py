@@ -133,8 +133,8 @@ def test_a_batch_has_the_payload_of_our_events_once_a_command() -> None:
     assert [each["publish"]["channel"] for each in json.loads(body)["commands"]] == ["events", "events"]
 
 
-def answering(listener: socket.socket, answer: bytes, bodies: list[bytes], lanes: int) -> None:
-    """Accept so many connections and answer each of their requests the same, until they are closed."""
+def answering(listener: socket.socket, answer: bytes, bodies: list[bytes], times: int) -> None:
+    """Accept two connections so many times; answer all their requests the same until they are closed."""
 
     def answer_one(peer: socket.socket) -> None:
         with peer, peer.makefile("rb") as lines:
@@ -144,19 +144,20 @@ def answering(listener: socket.socket, answer: bytes, bodies: list[bytes], lanes
                     bodies.append(lines.read(int(line.partition(b":")[2])))
                     peer.sendall(answer)
 
-    threads = [threading.Thread(target=answer_one, args=(listener.accept()[0],)) for _ in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for _ in range(times):
+        threads = [threading.Thread(target=answer_one, args=(listener.accept()[0],)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 @final
 class Asking:
-    """The publisher's end of a pipe that asks once and is closed then."""
+    """The publisher's end of a pipe that asks the same some times and is closed then."""
 
-    def __init__(self, events: int, together: int) -> None:
-        self._asked = [("publish", {"events": events, "together": together})]
+    def __init__(self, events: int, together: int, times: int) -> None:
+        self._asked = [("publish", {"events": events, "together": together})] * times
         self.answers: list[object] = []
 
     def recv(self) -> object:
@@ -168,18 +169,18 @@ class Asking:
         self.answers.append(answer)
 
 
-def publish(answer: bytes, events: int, together: int) -> list[bytes]:
+def publish(answer: bytes, events: int, together: int, times: int = 1) -> list[bytes]:
     """Publish to a server that answers so; return the bodies of the requests."""
     bodies: list[bytes] = []
-    pipe = Asking(events, together)
+    pipe = Asking(events, together, times)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = threading.Thread(target=answering, args=(listener, answer, bodies, 2))
+        serving = threading.Thread(target=answering, args=(listener, answer, bodies, times))
         serving.start()
         try:
             centrifugo.publish_batches(cast("Connection", pipe), listener.getsockname()[1], "events")
         finally:
             serving.join()
-    assert pipe.answers == [("answer", None)] * 2  # it is ready, and all is published
+    assert pipe.answers == [("answer", None)] * (1 + times)  # it is ready, and all is published
     return bodies
 
 
@@ -197,6 +198,13 @@ def test_the_publisher_sends_each_event_once_as_many_in_a_request_as_asked(answe
         for commands in (json.loads(body)["commands"] for body in bodies)
     ]
     assert sorted(numbers) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_the_publisher_opens_its_connections_anew_for_each_command() -> None:
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"replies":[]}'
+    bodies = publish(answer, events=4, together=2, times=2)
+    assert len(bodies) == 4
+    assert len(set(bodies)) == 4
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,11 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
 @contextlib.contextmanager
 def subscribed(port: int, channel: str, count: int) -> Iterator[tuple[Remote, Sockets]]:
     """Subscribe so many WebSockets to one channel; yield them with the process that publishes to it."""
-    with (
-        running(publish_batches, port, channel, core=LOAD_CORE) as publisher,
-        Sockets(port, count, bare=True, mark=_MARK) as sockets,
-    ):
+    # Centrifugo closes a connection that sends no request for 10 seconds: the publisher starts first.
+    with contextlib.ExitStack() as started:
+        publisher = started.enter_context(running(publish_batches, port, channel, core=LOAD_CORE))
         publisher.receive()
+        sockets = started.enter_context(Sockets(port, count, bare=True, mark=_MARK))
         for opened in sockets.opened:
             upgrade(opened, "/connection/websocket")
             opened.sendall(frame('{"id":1,"connect":{}}'))
@@ -131,8 +131,26 @@ def publish_batches(pipe: Connection, port: int, channel: str) -> None:
     """Publish through the HTTP API what the pipe asks for, until the pipe is closed.
 
     Two lanes have a request each under way, as with our server; a lane waits for the answer to its last
-    request before it sends the next one.
+    request before it sends the next one. They are opened for each command, because Centrifugo closes a
+    connection that is idle for 30 seconds.
     """
+    pipe.send(("answer", None))
+    number = 0
+    with contextlib.suppress(EOFError):
+        while True:
+            _, given = pipe.recv()
+            together = given["together"]
+            requests = [
+                range(first, first + together)
+                for first in range(number, number + given["events"] - together + 1, together)
+            ]
+            number += given["events"]
+            _send_all(port, channel, requests)
+            pipe.send(("answer", None))
+
+
+def _send_all(port: int, channel: str, requests: Sequence[Sequence[int]]) -> None:
+    """Send a request for each group of event numbers, on two connections in turn."""
     with contextlib.ExitStack() as opened:
         lanes = [
             opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
@@ -140,21 +158,12 @@ def publish_batches(pipe: Connection, port: int, channel: str) -> None:
         ]
         for lane in lanes:
             lane.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pipe.send(("answer", None))
-        number = 0
-        with contextlib.suppress(EOFError):
-            while True:
-                _, given = pipe.recv()
-                together = given["together"]
-                requests = given["events"] // together
-                for sent in range(requests + _LANES):
-                    lane = lanes[sent % _LANES]
-                    if sent >= _LANES and sent - _LANES < requests:
-                        _read_answer(lane)
-                    if sent < requests:
-                        lane.sendall(batch_request(channel, range(number, number + together)))
-                        number += together
-                pipe.send(("answer", None))
+        for position in range(len(requests) + _LANES):
+            lane = lanes[position % _LANES]
+            if 0 <= position - _LANES < len(requests):
+                _read_answer(lane)
+            if position < len(requests):
+                lane.sendall(batch_request(channel, requests[position]))
 
 
 def _read_answer(lane: socket.socket) -> None:
