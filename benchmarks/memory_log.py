@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import final
 
@@ -30,7 +31,7 @@ __all__ = ["MemoryEventLog"]
 
 @final
 class MemoryEventLog:
-    """An :class:`~circuit_breaker_server.log.event_log.EventLog` for measuring: it forgets all when it ends.
+    """A :class:`~circuit_breaker_server.log.event_log.ServingLog` for measuring: it forgets all when it ends.
 
     It keeps the port's promises but for durability and trimming: one group is what is appended in one turn
     of the loop, and the tails have it before the appends return.
@@ -54,6 +55,10 @@ class MemoryEventLog:
         """Make an empty log; nothing is looked for in the directory, and nothing written to it."""
         del instruments  # its appends cost nothing that is worth counting
         return cls()
+
+    def now(self) -> datetime:
+        """See the port: records are dated by this machine's clock."""
+        return datetime.now(UTC)
 
     @property
     def append_failed(self) -> bool:

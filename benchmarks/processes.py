@@ -16,7 +16,7 @@ from typing import Any, final
 
 import uvloop
 
-from benchmarks.machine import node, pin
+from benchmarks.machine import node, on_core, pin
 
 __all__ = [
     "Commands",
@@ -178,17 +178,17 @@ def node_process(script: str, *arguments: str, core: int | None) -> Iterator[Nod
     path = node()
     if path is None:
         raise RuntimeError("there is no node here")
-    process = subprocess.Popen(
-        [path, script, *arguments],
-        cwd=_PEERS,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "NODE_ENV": "production"},
-    )
+    # A process inherits the core. One that is pinned when it runs keeps its other threads where they are.
+    with on_core(core):
+        process = subprocess.Popen(
+            [path, script, *arguments],
+            cwd=_PEERS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NODE_ENV": "production"},
+        )
     try:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
         yield NodeProcess(process)
     finally:
         process.kill()

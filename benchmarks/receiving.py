@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +22,7 @@ from gql.transport.websockets import WebsocketsTransport
 
 from benchmarks.event import DOCUMENT
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
+from benchmarks.peer_builds import RUST_CLIENT, may_build, program_of
 from benchmarks.processes import node_process, prepare_node, running
 from benchmarks.publisher import publish
 from benchmarks.row import Rounds, Row, Scale, at_least
@@ -33,6 +36,10 @@ __all__ = ["rate_of", "received_by", "receiving"]
 # A client under measurement: the URL, how many events come, and what makes them come. It returns the seconds.
 Receive = Callable[[str, int, Callable[[], None]], Coroutine[Any, Any, float]]
 _SUBPROTOCOL = "graphql-transport-ws"
+_RUST = "graphql-ws-client in Rust"
+_RUST_SAID = (
+    "0.13.0 on tokio and async-tungstenite 0.32.1, one thread, release build; buffer of 5 events, its default"
+)
 
 
 class _Data(msgspec.Struct):
@@ -236,6 +243,18 @@ def _rate_on_node(events: int) -> float:
     return float(count / found["seconds"])
 
 
+def _rate_in_rust(program: Path, events: int) -> float:
+    """The client of graphql-ws-client, on the core of this process."""
+    with running(publish, events, core=LOAD_CORE) as publisher:
+        port, count = publisher.receive()
+        publisher.tell("go")
+        url = f"ws://127.0.0.1:{port}/graphql"
+        done = subprocess.run([program, url], stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    found = json.loads(done.stdout)
+    _require(found["events"], count)
+    return float(count / found["seconds"])
+
+
 def receiving(scale: Scale) -> Iterator[Row]:
     """Yield the rows of the client."""
     events, many = scale.pick(400_000, 20_000), scale.pick(10_000, 500)
@@ -251,11 +270,15 @@ def receiving(scale: Scale) -> Iterator[Row]:
     }
     if prepare_node():
         measures["graphql-ws on Node"] = lambda: _rate_on_node(scale.pick(200_000, 5_000))
+    rust = program_of(RUST_CLIENT, allowed=may_build(scale))
+    if isinstance(rust, Path):
+        measures[_RUST] = lambda: _rate_in_rust(rust, scale.pick(400_000, 5_000))
     with on_core(MEASURED_CORE):
         rounds = Rounds(measures, scale.runs)
     peers = [name for name in measures if name not in ("limit", "handler", "async for", "blocking", "many")]
     unit = "typed events/s"
     row = rounds.row("client, plain handler", unit, ours="handler", limit="limit", peers=peers)
+    row.detail = {_RUST: rust if isinstance(rust, str) else _RUST_SAID}
     yield row.aim(
         {
             "of the limit": at_least(0.8, row.ratio_to_limit),

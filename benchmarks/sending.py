@@ -16,7 +16,8 @@ from benchmarks import our_server
 from benchmarks.durability import IN_MEMORY, LOGGING_NODE, log_text, logging_node, node_log_text, without_log
 from benchmarks.event import DOCUMENT, FIELDS, resource
 from benchmarks.machine import LOAD_CORE, MEASURED_CORE, on_core
-from benchmarks.peers import ariadne_server, asgi, strawberry_server
+from benchmarks.peer_builds import CENTRIFUGO, CENTRIFUGO_VERSION, may_build, program_of
+from benchmarks.peers import ariadne_server, asgi, centrifugo, strawberry_server
 from benchmarks.processes import NodeProcess, Remote, node_process, prepare_node, running
 from benchmarks.row import Rounds, Row, Scale, Target, at_least
 from benchmarks.sockets import Sockets
@@ -24,7 +25,7 @@ from circuit_breaker_sdk.protocol.codec import next_prefix
 from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_server import RateSettings
 
-__all__ = ["PATIENT", "channels", "deliver", "fan_out", "our_server_process"]
+__all__ = ["PATIENT", "centrifugo_figures", "channels", "deliver", "fan_out", "our_server_process"]
 
 _SOCKETS = 100
 _PER_WRITE = (1, 10, 100)
@@ -36,6 +37,11 @@ PATIENT: dict[str, Any] = {
     "rates": RateSettings(connects_per_second=None, subscribes_per_second=None, operations_per_second=None),
 }
 """What is raised for the load: it comes from one address, and begins all at once."""
+_CENTRIFUGO_SAID = (
+    f"{CENTRIFUGO_VERSION}, engine in memory, GOMAXPROCS=1 on the measured core; JSON over WebSocket, "
+    "the same payload in `data`; as many events in a batch request of its HTTP API as the row says, "
+    f"2 requests under way; settings {msgspec.json.encode(centrifugo.SETTINGS).decode()}"
+)
 _OF_WORKFLOW = f"subscription($w: String) {{ resourceUpdates(workflowId: $w) {{ {FIELDS} }} }}"
 _OF_WORKFLOW_BY_ID = _OF_WORKFLOW.replace("$w: String", "$w: ID")
 
@@ -103,6 +109,25 @@ def _peers() -> dict[str, Callable[[], Any]]:
     return found
 
 
+@contextlib.contextmanager
+def centrifugo_figures(scale: Scale) -> Iterator[tuple[dict[str, tuple[Remote, Sockets]], str]]:
+    """Run Centrifugo with a channel for each figure; yield them by name, and what the row says of them.
+
+    Where it cannot run here, there is no figure, and the row says why.
+    """
+    program = program_of(CENTRIFUGO, allowed=may_build(scale))
+    if isinstance(program, str):
+        yield {}, program
+        return
+    with contextlib.ExitStack() as running_:
+        port = running_.enter_context(centrifugo.server(program))
+        figures = {
+            name: running_.enter_context(centrifugo.subscribed(port, channel, _SOCKETS))
+            for name, channel in centrifugo.CHANNELS.items()
+        }
+        yield figures, _CENTRIFUGO_SAID
+
+
 # Fan-out ------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +175,7 @@ def fan_out(scale: Scale) -> Iterator[Row]:
         for name, start in _peers().items():
             port, peer = running_.enter_context(start())
             peers[name] = peer, running_.enter_context(_subscribed(port, DOCUMENT, resume=False))
+        of_centrifugo, said = running_.enter_context(centrifugo_figures(scale))
         for n in _PER_WRITE:
             events = max(scale.pick(2_000, 200) if n > 1 else scale.pick(400, 60), 2 * n)
             few = max(scale.pick(60, 20), n)
@@ -162,9 +188,13 @@ def fan_out(scale: Scale) -> Iterator[Row]:
                 measures[name] = partial(deliver, *placed[name], events, together=n)
             for name, (peer, sockets) in peers.items():
                 measures[name] = partial(deliver, peer, sockets, few, together=n)
+            for name, placed_there in of_centrifugo.items():
+                measures[name] = partial(deliver, *placed_there, events, together=n)
             rounds = Rounds(measures, scale.runs)
             title = f"server, fan-out to {_SOCKETS} sockets, {n} event{'s' if n > 1 else ''} per write"
-            row = rounds.row(title, "deliveries/s", ours="ours", limit=_LIMIT_OF["ours"], peers=list(peers))
+            row = rounds.row(
+                title, "deliveries/s", ours="ours", limit=_LIMIT_OF["ours"], peers=[*peers, *of_centrifugo]
+            )
             row.detail = {
                 "events per write, counted, the limit's as well": round(per_write["ours"], 1),
                 "with the log in memory": round(per_write[IN_MEMORY], 1),
@@ -175,12 +205,15 @@ def fan_out(scale: Scale) -> Iterator[Row]:
                     limit=_LIMIT_OF[IN_MEMORY],
                     peer=_NODE if _NODE in measures else None,
                 ),
+                "Centrifugo": said,
             }
             row.settings = {
                 "published": "records appended to the durable log in the server's process, and folded",
                 **PATIENT,
             }
             targets: dict[str, Target] = {"of the limit": at_least(0.5, row.ratio_to_limit)}
+            if "Centrifugo" in row.times:
+                targets["times Centrifugo"] = at_least(1.2, row.times["Centrifugo"])
             if n == 10:
                 node_times = row.times.get(_NODE)
                 targets["times graphql-ws on Node"] = at_least(15, node_times)

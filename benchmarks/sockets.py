@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, final
 
-__all__ = ["Sockets", "frame"]
+__all__ = ["Sockets", "frame", "read_until", "upgrade"]
 
 _MARK = b'"next"'
 _SSE_MARK = b"event: next"
@@ -43,14 +43,16 @@ class Sockets:
         sse: bool = False,
         token: str | None = None,
         traces: bool = False,
+        mark: bytes | None = None,
     ) -> None:
         """``resume``: negotiate cursors. ``bare``: no protocol at all, bytes that are counted.
 
+        ``mark``: the bytes that each event has once, where they are not those of ``next``.
         ``traces``: ask for those of mutations as well. ``sse``: a request for server-sent events each,
         instead of a WebSocket.
         """
         self._sse = sse
-        self._mark = _SSE_MARK if sse else _MARK
+        self._mark = mark if mark is not None else _SSE_MARK if sse else _MARK
         self._token = token
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
@@ -67,19 +69,14 @@ class Sockets:
             self._selector.register(opened, selectors.EVENT_READ, number)
 
     def _initialise(self, opened: socket.socket) -> None:
-        opened.sendall(
-            b"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
-        )
-        _read_until(opened, b"\r\n\r\n")
+        upgrade(opened, "/graphql", "graphql-transport-ws")
         init: dict[str, object] = {"type": "connection_init"}
         if self._resume:
             init["payload"] = {"resume": {"version": 1, "traceparent": self._traces}}
         if self._token is not None:
             init["payload"] = {**(init.get("payload") or {}), "Authorization": f"Bearer {self._token}"}  # type: ignore[dict-item]  # of our making
         opened.sendall(frame(json.dumps(init)))
-        _read_until(opened, b"connection_ack")
+        read_until(opened, b"connection_ack")
 
     def subscribe(
         self, document: str, variables: Callable[[int], Mapping[str, object]] | None = None
@@ -95,7 +92,7 @@ class Sockets:
             message = {"id": f"{number:08x}", "type": "subscribe", "payload": payload}
             opened.sendall(frame(json.dumps(message)))
             if self._resume:
-                _read_until(opened, b'"cursor"')
+                read_until(opened, b'"cursor"')
         if not self._resume and not self._sse:
             time.sleep(0.5)  # nothing says when such a server is ready
 
@@ -166,10 +163,28 @@ def _request_events(opened: socket.socket, payload: Mapping[str, object]) -> Non
         b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nResume-Version: 1\r\n"
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     )
-    _read_until(opened, b"\nid: ")
+    read_until(opened, b"\nid: ")
 
 
-def _read_until(opened: socket.socket, mark: bytes) -> None:
+def upgrade(opened: socket.socket, path: str, subprotocol: str | None = None) -> None:
+    """Open a WebSocket on a connection.
+
+    :raises RuntimeError: the server closed the connection.
+    """
+    offered = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    opened.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        f"{offered}\r\n".encode()
+    )
+    read_until(opened, b"\r\n\r\n")
+
+
+def read_until(opened: socket.socket, mark: bytes) -> None:
+    """Read until these bytes have arrived; what comes after them in the same read is dropped.
+
+    :raises RuntimeError: the server closed the connection.
+    """
     _read_count(opened, mark, 1)
 
 

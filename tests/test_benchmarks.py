@@ -7,14 +7,17 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from benchmarks import durability
 from benchmarks.durability import IN_MEMORY, LOGGING_NODE, log_text, logging_node, without_log
 from benchmarks.memory_log import MemoryEventLog
+from benchmarks.our_server import make_workflow
 from benchmarks.row import Rounds
-from circuit_breaker_server.log.event_log import EventLog, ExpectationFailed, NewRecord, Record
+from circuit_breaker_server import Server, ServerSettings, log_parts
+from circuit_breaker_server.log.event_log import EventLog, ExpectationFailed, NewRecord, Record, ServingLog
 
 
 def rounds(**figures: Sequence[float]) -> Rounds:
@@ -79,6 +82,16 @@ def test_the_settings_of_a_log_are_one_line() -> None:
 
 def new(expected: int | None = None) -> NewRecord:
     return NewRecord(subject="resource.w.r", id=uuid.uuid4().hex, data=b"{}", expected=expected)
+
+
+async def test_a_server_can_run_on_the_log_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log: ServingLog = MemoryEventLog()  # the type checker compares it with the port
+    assert log.last_offset == 0
+    monkeypatch.setattr(log_parts, "SqliteEventLog", MemoryEventLog)
+    server = Server(ServerSettings(data_dir=tmp_path, port=0))
+    await server.start()
+    async with contextlib.aclosing(server):
+        await make_workflow(server.engine)
 
 
 async def test_the_log_in_memory_groups_what_is_appended_together() -> None:
