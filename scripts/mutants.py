@@ -43,6 +43,48 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "a repeated id is answered with the record that is there",
+        f"{_SERVER}/log/shared_file/log_server.py",
+        "is_new = record.offset >= self._shared.newest",
+        "is_new = True",
+        "tests/server/log/test_shared_file.py",
+    ),
+    Mutant(
+        "a worker that has read knows what was removed meanwhile",
+        f"{_SERVER}/log/shared_file/worker_log.py",
+        "return found, first",
+        "return found, 0",
+        "tests/server/log/test_shared_file.py",
+    ),
+    Mutant(
+        "appends that wait for their turn end when the log's writer is gone",
+        f"{_SERVER}/log/shared_file/worker_log.py",
+        "if self._ended is not None:  # while it waited for its turn",
+        "if False:",
+        "tests/server/log/test_shared_file.py",
+    ),
+    Mutant(
+        "no record is trimmed before its audit line is on a disk",
+        f"{_SERVER}/security/audit/pending_lines.py",
+        "return self._durable_position if self._owes_lines else self.position",
+        "return self.position",
+        "tests/server/access/test_audit_trail.py",
+    ),
+    Mutant(
+        "records that come late do not turn the log's clock back",
+        f"{_SERVER}/log/log_clock.py",
+        "self._ahead = max(self._ahead, ahead)",
+        "self._ahead = ahead",
+        "tests/server/log/test_log_clock.py",
+    ),
+    Mutant(
+        "a server that shares its port listens only when it accepts",
+        f"{_SERVER}/net/listener.py",
+        "        if not settings.reuse_port:\n            listener.listen(BACKLOG)",
+        "        listener.listen(BACKLOG)",
+        "tests/server/net/test_listener.py",
+    ),
+    Mutant(
         "a run that others have ended writes nothing elsewhere",
         f"{_SERVER}/engine/log_guards.py",
         'return Guards(decided_at=decided_at, unmarked=(f"end.{kind}.{id_}",))',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from circuit_breaker_server import Server, ServerSettings, ServerStartError
 from circuit_breaker_server.net.listener import listen
 
 
+async def health(url: str) -> object:
+    async with aiohttp.ClientSession() as http, http.get(url + "?query={health}") as answer:
+        return await answer.json()
+
+
 async def test_nobody_waits_for_a_server_that_does_not_accept_yet_while_another_one_does(
     tmp_path: Path,
 ) -> None:
@@ -19,11 +25,10 @@ async def test_nobody_waits_for_a_server_that_does_not_accept_yet_while_another_
         shared = ServerSettings(port=serving.port, data_dir=tmp_path / "two", reuse_port=True)
         with closing(listen(shared)):
             for _ in range(20):  # the system would give half of them to the other one
-                async with (
-                    aiohttp.ClientSession() as http,
-                    http.get(serving.url + "?query={health}") as answer,
-                ):
-                    assert await answer.json() == {"data": {"health": "ok"}}
+                asking = asyncio.create_task(health(serving.url))
+                _, left = await asyncio.wait((asking,), timeout=10)
+                assert not left
+                assert await asking == {"data": {"health": "ok"}}
         async with Server(shared) as second:
             assert second.port == serving.port
 
