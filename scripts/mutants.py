@@ -57,13 +57,6 @@ MUTANTS = [
         "tests/server/log/test_shared_file.py",
     ),
     Mutant(
-        "appends that wait for their turn end when the log's writer is gone",
-        f"{_SERVER}/log/shared_file/worker_log.py",
-        "if self._ended is not None:  # while it waited for its turn",
-        "if False:",
-        "tests/server/log/test_shared_file.py",
-    ),
-    Mutant(
         "no record is trimmed before its audit line is on a disk",
         f"{_SERVER}/security/audit/pending_lines.py",
         "return self._durable_position if self._owes_lines else self.position",
