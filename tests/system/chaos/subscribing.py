@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -33,6 +33,9 @@ IMPATIENT: dict[str, Any] = {
 }
 """Settings of a client that comes back at once, for experiments that do not measure how long that takes."""
 
+_REPLAY_SECONDS: Final = 10.0
+_REPLAYED_PER_SECOND: Final = 1_000.0
+"""The least: other processes have the cores too."""
 _QUIET_SECONDS = 0.5
 
 _DOCUMENT = "subscription Chaos($w: String) { resourceUpdates(workflowId: $w) { id data } }"
@@ -195,7 +198,7 @@ async def require_replay(result: Result, cursor: str, subscribers: list[Subscrib
     replay = Subscriber(subscribers[0].world)
     await replay.start(after=cursor)
     wanted = max(len(subscriber.seen) for subscriber in subscribers)
-    await until(lambda: len(replay.seen) >= wanted, 10)
+    await until(lambda: len(replay.seen) >= wanted, _REPLAY_SECONDS + wanted / _REPLAYED_PER_SECOND)
     await asyncio.sleep(_QUIET_SECONDS)  # what the log holds and nobody has seen would come now
     await replay.aclose()
     held = set(replay.seen)
