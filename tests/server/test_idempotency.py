@@ -283,7 +283,8 @@ async def test_a_key_is_free_again_after_its_time(
     states: list[IdempotencyState] = []
 
     def engine(*given: object, **more: object) -> Engine:
-        made = Engine(*given, **more, now=lambda: now[0])  # type: ignore[arg-type]  # passed on as it came
+        more["now"] = lambda: now[0]
+        made = Engine(*given, **more)  # type: ignore[arg-type]  # passed on as it came
         states.append(made.idempotency)
         return made
 

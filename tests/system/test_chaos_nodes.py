@@ -91,7 +91,7 @@ def interrupted(id_: str) -> tuple[str, msgspec.Struct]:
 def test_what_was_begun_has_one_end(bodies: list[tuple[str, msgspec.Struct]], finding: str | None) -> None:
     result = Result(experiment="")
     Ends.of(log_of(*bodies)).judge(result)
-    assert result.failures == ([] if finding is None else [f"1 runs or completions {finding}"])
+    assert result.failures == ([] if finding is None else [f"1 runs, completions or sessions {finding}"])
 
 
 def test_interrupted_work_and_nodes_are_counted() -> None:

@@ -107,7 +107,7 @@ class EventBuffer(Generic[T]):
     def __init__(self, limits: BufferLimits, budget: BufferBudget) -> None:
         # A deque takes 600 bytes, and the events of most subscriptions never wait.
         self.items: deque[Response[T]] | None = None
-        self.budget = budget
+        self.budget: BufferBudget = budget
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
         self._policy = limits.overflow

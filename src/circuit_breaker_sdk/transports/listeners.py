@@ -190,6 +190,7 @@ class ClientListener(MessageListener):
 
     def __init__(self, limits: MessageLimits) -> None:
         super().__init__(limits)
+        self.behind: int = 0
         self._read: list[bytes] = []
         self._on_messages: Callable[[list[bytes]], None] = _ignore
 

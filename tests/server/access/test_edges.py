@@ -211,10 +211,10 @@ async def test_a_poll_that_waits_ends_when_its_key_is_revoked(
     answer = Polls.answer
 
     def noted(
-        polls: Polls, request: PollRequest, *, gone: Awaitable[None], caller: Caller
+        polls: Polls, request: PollRequest, *, gone: Awaitable[None], caller: Caller, traces: bool
     ) -> Awaitable[bytes]:
         begun.append(polls)
-        return answer(polls, request, gone=gone, caller=caller)
+        return answer(polls, request, gone=gone, caller=caller, traces=traces)
 
     monkeypatch.setattr(Polls, "answer", noted)
     file = ApiKeyFile(tmp_path)
