@@ -20,6 +20,7 @@ from circuit_breaker_server.engine.event_derivation import EVENT_BODIES, derive
 from circuit_breaker_server.engine.mcp.providers import custom
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
+from circuit_breaker_server.engine_secrets import EngineSecrets
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.pacing import Pacing
 from circuit_breaker_server.instruments import Instruments
@@ -236,7 +237,7 @@ async def start_engine(
         log,
         now=log.now,
         snapshot_every=settings.snapshot_every,
-        secrets=secrets,
+        secrets=EngineSecrets(secrets),
         provider_seconds=settings.provider_seconds,
         mcp_check_seconds=settings.mcp_check_seconds,
         mcp_session_seconds=settings.mcp_session_seconds,
