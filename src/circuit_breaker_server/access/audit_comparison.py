@@ -18,7 +18,7 @@ _YOUNG_MS: Final = 10_000
 
 @final
 class _Chain:
-    """What the lines of one audit log say of records."""
+    """One audit log: the node that writes it, and where it begins."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 RAISE_COMMAND = "circuit-breaker nodes URL --raise-format"
-"""What an operator runs once all nodes read a newer version."""
+"""The command for operators, once all nodes read a newer version."""
 
 
 class NewerRecord(LogCorruptError):

@@ -79,7 +79,7 @@ class Projection:
 
     @functools.cached_property
     def fields(self) -> Sequence[SelectedField] | None:
-        """What is selected of the event, field by field; ``None`` where it is not compiled or no object."""
+        """The fields of the event that are selected; ``None`` where it is not compiled or no object."""
         output = get_nullable_type(self._output)
         if self._complete is None or not isinstance(output, GraphQLObjectType):
             return None

@@ -13,7 +13,7 @@ _MAX_GROUP_BYTES: Final = 16 * 1024 * 1024
 
 
 class Answer(Protocol):
-    """What is given the outcome of an append: a future, or as one."""
+    """The receiver of an append's outcome: a future, or an object that is used as one."""
 
     def done(self) -> bool:
         """Tell whether nobody waits for the outcome any more."""

@@ -1,4 +1,4 @@
-"""What the logs over an SQLite file share: reads on a thread of their own, the tails, and how they close."""
+"""The common half of the logs over an SQLite file: reads on a thread of their own, tails, closing."""
 
 from __future__ import annotations
 

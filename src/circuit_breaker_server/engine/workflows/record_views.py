@@ -1,4 +1,4 @@
-"""What the streams of workflows need of the bodies of records: the rest of them is not read."""
+"""The parts of the bodies of records that the streams of workflows read, and no more."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WorkflowCreatedView(VersionedBody, frozen=True, gc=False, kw_only=True, ta
 
 @final
 class StateView(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """What a stream tells of a state."""
+    """The part of a state that a stream tells."""
 
     id: str
     updated_at: str

@@ -33,7 +33,7 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 __all__ = ["LogServer"]
 
 _MAX_UNREAD_BYTES: Final = 256 * 1024 * 1024
-"""What a worker may leave unread; one that was stopped for so long is given up, and begins anew."""
+"""The most bytes that a worker leaves unread; above it its socket is closed, and it is started again."""
 
 
 @final
@@ -66,7 +66,7 @@ class LogServer:
 
 @final
 class _Shared:
-    """What all sockets have in common.
+    """The state that all sockets share.
 
     :ivar newest: the first offset of the group that was told last.
     """
@@ -174,7 +174,7 @@ class _Worker(asyncio.Protocol):
 
 @final
 class _Reply:
-    """What is given the outcome of a worker's append."""
+    """The receiver of the outcome of a worker's append."""
 
     __slots__ = ("_number", "_worker")
 

@@ -1,4 +1,4 @@
-"""What the process that writes an SQLite log and its workers say to each other, on a socket each.
+"""The messages between the process that writes an SQLite log and its workers, on a socket each.
 
 A frame is the number of its bytes (4, big-endian) and a list of messages in MessagePack. Both ends run the
 same version of this program: they are started together.
@@ -98,7 +98,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
 
 
 Request: TypeAlias = "Append | SaveSnapshot | Trim | TryWrite | Reach | Beat"
-"""What a worker sends."""
+"""A message from a worker."""
 
 
 # --- what it is told ----------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class FirstOffset(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
 
 
 Told: TypeAlias = "Beginning | Group | Appended | Found | Answer | Refusal | FirstOffset | Beat"
-"""What a worker is told."""
+"""A message to a worker."""
 
 _KINDS: Final[dict[str, type[Exception]]] = {
     kind.__name__: kind for kind in (LogWriteError, LogCorruptError, LogClosedError, LogError, ValueError)
