@@ -288,9 +288,24 @@ MUTANTS = [
     Mutant(
         "the audit log remembers how far in the event log it is",
         f"{_SERVER}/access/mutation_audit.py",
-        "        self._audit.position = position\n",
-        "",
+        "            self._audit.append(line)\n"
+        "        self._audit.position = position_of(self._log, record.offset)\n",
+        "            self._audit.append(line)\n",
         "tests/server/access/test_audit_trail.py",
+    ),
+    Mutant(
+        "lines wait for those that are taken over from a node that is gone",
+        f"{_SERVER}/access/mutation_audit.py",
+        "        if self._waits:\n            self._seen = record.offset\n",
+        "        if False:\n            self._seen = record.offset\n",
+        "tests/server/access/test_audit_takeover.py",
+    ),
+    Mutant(
+        "who was declared gone leaves out the lines that another node has written",
+        f"{_SERVER}/access/mutation_audit.py",
+        "            if any(record.offset in each for each in written_by_others):\n",
+        "            if False:\n",
+        "tests/server/access/test_audit_takeover.py",
     ),
     Mutant(
         "a record that cannot be applied stops the engine",

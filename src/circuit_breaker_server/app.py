@@ -14,7 +14,6 @@ from circuit_breaker_server import logs
 from circuit_breaker_server.access.audit_lines import NO_AUDIT, Auditor
 from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
-from circuit_breaker_server.access.mutation_audit import AuditTrail
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.health import Health
@@ -34,7 +33,7 @@ from circuit_breaker_server.net.http_server import Serving
 from circuit_breaker_server.net.listener import listen
 from circuit_breaker_server.net.metrics_port import check_exporter, serve_metrics
 from circuit_breaker_server.net.tls import TlsError, server_context
-from circuit_breaker_server.node_parts import node_name, start_membership
+from circuit_breaker_server.node_parts import start_membership
 from circuit_breaker_server.reloading import LiveParts, values_per_second
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.audit import AuditLogError
@@ -44,6 +43,7 @@ from circuit_breaker_server.security.rate_limits import Rates
 from circuit_breaker_server.security.watched_file import FileRefused
 from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.server_parts import (
+    make_audit_trail,
     make_cursors,
     make_tracer,
     observe,
@@ -201,7 +201,7 @@ class Server:
         audit_log = await open_audit_log(parts, settings, log, is_open=authenticator.is_open)
         audit = NO_AUDIT if audit_log is None else Auditor(audit_log)
         cursors = make_cursors(settings, log, cluster_key, is_open=authenticator.is_open)
-        trail = None if audit_log is None else AuditTrail(audit_log, log, node=node_name(settings))
+        trail = make_audit_trail(parts, settings, log, audit_log)
         engine = await start_engine(
             parts,
             settings,

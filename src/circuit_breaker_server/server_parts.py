@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # it needs the extra cluster
     from circuit_breaker_server.shared.bucket import Bucket
 
 __all__ = [
+    "make_audit_trail",
     "make_cursors",
     "make_tracer",
     "observe",
@@ -192,6 +193,17 @@ async def open_audit_log(
     )
     parts.push_async_callback(log.aclose)
     return log
+
+
+def make_audit_trail(
+    parts: AsyncExitStack, settings: ServerSettings, log: EventLog, audit: AuditLog | None
+) -> AuditTrail | None:
+    """Make what writes the audit lines of records; ``None`` without an audit log."""
+    if audit is None:
+        return None
+    trail = AuditTrail(audit, log, node=node_name(settings))
+    parts.push_async_callback(trail.aclose)
+    return trail
 
 
 def make_cursors(

@@ -1,4 +1,4 @@
-"""Three nodes write the audit lines of one log, each its own; one of them is killed again and again."""
+"""Nodes write the audit lines of one log, each its own; one is killed again and again, or for good."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from circuit_breaker_sdk import Client, OfflineQueue
 from circuit_breaker_sdk.cli.app import app
-from circuit_breaker_sdk.events import ActivityInput, StateInput
+from circuit_breaker_sdk.events import ActivityInput, StateInput, Workflow
 from circuit_breaker_server.engine.command_origin import origin_of
 from circuit_breaker_server.log.jetstream import JetStreamEventLog
 from circuit_breaker_server.security.audit import AuditLine, AuditPaths
@@ -35,7 +35,10 @@ class _Nodes:
         key = tmp_path / "cluster.key"
         key.write_text(secrets.token_hex(32))
         key.chmod(0o600)
-        self._options = ("--log", broker.url, "--cluster-key-file", str(key), "--set", "audit.enabled=true")
+        self._options = (
+            *("--log", broker.url, "--cluster-key-file", str(key)),
+            *("--set", "audit.enabled=true", "--log-level", "info"),
+        )
         self._tmp_path = tmp_path
         self._ports = dict(zip(_NODES, free_ports(len(_NODES)), strict=True))
         self._running: dict[str, Command] = {}
@@ -45,7 +48,14 @@ class _Nodes:
 
     @property
     def urls(self) -> list[str]:
-        return [f"http://127.0.0.1:{port}/graphql" for port in self._ports.values()]
+        return [self.url(name) for name in self._running]
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[name]}/graphql"
+
+    def wait_for(self, name: str, event: str) -> None:
+        """Wait until a node logs an event."""
+        self._running[name].wait_for(event)
 
     def start(self, name: str) -> None:
         port = str(self._ports[name])
@@ -75,14 +85,18 @@ async def _mutate(url: str, others: list[str], workflow: str) -> None:
             await client.workflows.create_resource(workflow_id=workflow)
 
 
-async def _use(nodes: _Nodes) -> None:
+async def _made_workflow(nodes: _Nodes) -> Workflow:
     async with Client(nodes.urls) as client:
-        workflow = await client.workflows.create_workflow(
+        return await client.workflows.create_workflow(
             name="w",
             initial_state="a",
             states=[StateInput(id="a", name="A")],
             activities=[ActivityInput(id="go", from_states=["a"], to_state="a")],
         )
+
+
+async def _use(nodes: _Nodes) -> None:
+    workflow = await _made_workflow(nodes)
     for _ in range(_KILLS):
         mutating = [
             asyncio.create_task(_mutate(url, [each for each in nodes.urls if each != url], workflow.id))
@@ -140,3 +154,32 @@ def test_each_record_has_one_line_in_the_chain_of_its_node(tmp_path: Path) -> No
         status, said = verified(*chains[:4], "--log", broker.url)
         assert status == 1
         assert "of node c without a line, and no audit log that was given is its own" in said[-2]
+
+
+async def _kill_after_mutations(nodes: _Nodes, name: str) -> None:
+    workflow = await _made_workflow(nodes)
+    async with Client(nodes.url(name)) as client:
+        await asyncio.gather(
+            *(client.workflows.create_resource(workflow_id=workflow.id) for _ in range(_MUTATIONS))
+        )
+        nodes.kill(name)
+
+
+@pytest.mark.timeout(120)
+def test_the_lines_of_a_node_that_never_comes_back_are_written_by_another(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker, contextlib.ExitStack() as stack:
+        nodes = _Nodes(tmp_path, broker)
+        stack.callback(nodes.close)
+        nodes.start("a")
+        nodes.start("b")
+        asyncio.run(_kill_after_mutations(nodes, "b"))
+        nodes.wait_for("a", "audit_lines_taken_over")
+        nodes.stop()
+        records = asyncio.run(_positions(broker))
+        status, said = verified(
+            "--data", str(nodes.data("a")), "--data", str(nodes.data("b")), "--log", broker.url
+        )
+        assert status == 0, said
+        one_each, _, taken_over = said[-1].partition(", ")
+        assert one_each == f"{len(records)} records of the event log have one line each"
+        assert int(taken_over.split()[0]) > 0, "no line was missing when it was killed"

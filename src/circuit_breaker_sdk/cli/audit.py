@@ -35,7 +35,7 @@ audit_app: typer.Typer = typer.Typer(
 _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _COLUMNS: Final = (
     *("seq", "at", "action", "principal", "tenant", "address", "what", "decision", "reason", "policy"),
-    *("first_cursor", "last_cursor", "count", "times", "record", "mac"),
+    *("first_cursor", "last_cursor", "count", "times", "record", "taken_over", "taken_from", "mac"),
 )
 
 _Data = Annotated[Path, typer.Option(metavar="DIR", help="The server's data directory.")]
@@ -223,7 +223,8 @@ async def _compare(named: Mapping[str, AuditPaths], place: LogPlace) -> ExitCode
     found = list(comparison.findings())
     for finding in found:
         sys.stdout.write(f"{one_line(finding)}\n")
-    sys.stdout.write(f"{comparison.records} records of the event log have one line each\n")
+    taken_over = f", {comparison.taken_over} written by another node" if comparison.taken_over else ""
+    sys.stdout.write(f"{comparison.records} records of the event log have one line each{taken_over}\n")
     return ExitCode.VERDICT if found else ExitCode.OK
 
 

@@ -32,7 +32,9 @@ class AuditComparison:
     """The audit logs of all servers of an event log, compared with it.
 
     A server writes the lines of the records that it was asked for; the name of a node is in its records, and
-    tells whose log a line belongs to. Records from before a node had an audit log need no line.
+    tells whose log a line belongs to. Records from before a node had an audit log need no line. The line of a
+    node that was declared gone may be in the log of the node that took over from it; where it is in both,
+    that is no fault: one node wrote it just before it was gone.
 
     :param epoch: of the event log; lines about another one do not count.
 
@@ -49,23 +51,30 @@ class AuditComparison:
         self._epoch = epoch
         self._chains: dict[str, _Chain] = {}
         self._lines: dict[int, list[_Chain]] = defaultdict(list)
+        self._taken_over: dict[int, str | None] = {}
         self._without: dict[str, list[int]] = defaultdict(list)
         self._doubled: list[int] = []
         self._mixed: list[str] = []
         self._unknown: list[int] = []
         self.records = 0
         """The records that have one line each."""
+        self.taken_over = 0
+        """Of these, the records whose line only the node has that took over from another one."""
 
     def add(self, name: str, line: AuditRecord) -> None:
         """Take a line of the audit log of this name."""
         chain = self._chains.setdefault(name, _Chain(name))
-        epoch, _, offset = (line.record or "").rpartition(".")
-        if epoch != self._epoch or not offset.isdecimal():
+        if (at := self._offset(line.taken_over)) is not None:
+            self._taken_over[at] = line.taken_from
+        if (at := self._offset(line.record)) is None:
             return
-        at = int(offset)
         chain.begin = at if chain.begin is None else min(chain.begin, at)
         if line.action == "mutate":
             self._lines[at].append(chain)
+
+    def _offset(self, position: str | None) -> int | None:
+        epoch, _, offset = (position or "").rpartition(".")
+        return int(offset) if epoch == self._epoch and offset.isdecimal() else None
 
     async def run(self, records: AsyncIterable[Record], *, first_offset: int, now_ms: int) -> None:
         """Compare with the records of the event log, all that it keeps.
@@ -79,10 +88,18 @@ class AuditComparison:
                 origin = origin_of(record)
                 if origin.action:
                     self._compare(record, origin.node, now_ms)
-        self._unknown = sorted(at for at in self._lines if first_offset <= at <= last)
+        found = {*self._lines, *self._taken_over}
+        self._unknown = sorted(at for at in found if first_offset <= at <= last)
 
     def _compare(self, record: Record, node: str, now_ms: int) -> None:
         chains = self._lines.pop(record.offset, [])
+        is_taken_over = self._taken_over.get(record.offset) == node
+        if is_taken_over:
+            del self._taken_over[record.offset]
+        if not chains and is_taken_over:
+            self.records += 1
+            self.taken_over += 1
+            return
         if not chains:
             if record.time_ms + _YOUNG_MS < now_ms:
                 self._without[node].append(record.offset)

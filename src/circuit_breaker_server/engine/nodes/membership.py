@@ -173,7 +173,9 @@ class Membership:
         await self._heartbeats.send(_encode(beat))
         for name, term in self._nodes.others().items():
             if self._silent.get((name, term), 0) > GONE_AFTER:
-                await self._nodes.declare_gone(name, term=term)
+                heard = self._latest.get(name)
+                applied = 0 if heard is None or heard.term != term else heard.applied
+                await self._nodes.declare_gone(name, term=term, applied=applied)
 
     async def _return_if_gone(self) -> None:
         if self._nodes.lives:

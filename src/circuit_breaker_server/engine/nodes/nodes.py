@@ -208,15 +208,18 @@ class Nodes:
         except (EngineError, ExpectationFailed) as error:
             _log.warning("not_left", node=self.me.name, reason=str(error))
 
-    async def declare_gone(self, name: str, *, term: int) -> bool:
+    async def declare_gone(self, name: str, *, term: int, applied: int = 0) -> bool:
         """Declare that a node does not live any more; tell whether it was this that did it.
 
+        :param applied: the last offset that it told of: its audit lines up to there are written.
         :raises EngineError: ``UNAVAILABLE``.
         """
         entry = self._state.nodes.get(name)
         if entry is None or not self._state.is_live(name, term):
             return False
-        body = NodeGone(name=name, term=term, at=self._appender.at(), by=self.me.name)
+        # Before a node joins it writes what it had left out.
+        audited = max(applied, entry.last)
+        body = NodeGone(name=name, term=term, at=self._appender.at(), by=self.me.name, audited=audited)
         # What the node still writes as an owner is refused from here on.
         decided_at = self._appender.decided_at()
         guards = Guards(

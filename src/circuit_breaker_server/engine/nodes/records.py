@@ -15,6 +15,7 @@ from circuit_breaker_server.log.event_log import Record, subject
 
 __all__ = [
     "FORMAT_SUBJECT",
+    "NODE_SUBJECTS",
     "Body",
     "FormatChanged",
     "NodeGone",
@@ -26,6 +27,9 @@ __all__ = [
 
 FORMAT_SUBJECT: Final = subject("format", "log")
 """The subject of the records that change the log's format."""
+
+NODE_SUBJECTS: Final = "node."
+"""What the subject of a node's records begins with."""
 
 
 def node_subject(name: str) -> str:
@@ -64,13 +68,16 @@ class NodeLeft(VersionedBody, frozen=True, kw_only=True, tag="node_left"):
 class NodeGone(VersionedBody, frozen=True, kw_only=True, tag="node_gone"):
     """A node was declared gone: it did not answer for too long.
 
-    :ivar by: the name of the node that has declared it.
+    :ivar by: the name of the node that has declared it; it writes the audit lines that are missing.
+    :ivar audited: the offset up to which the lines of the node that is gone are known to be written; ``None``
+        in a record of an older program, which writes no lines of others.
     """
 
     name: str
     term: int
     at: str
     by: str
+    audited: int | None = None
 
 
 @final

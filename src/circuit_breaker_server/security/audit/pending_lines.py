@@ -140,14 +140,15 @@ class PendingLines:
             first = False
             if self._summaries.due:
                 self._add_summaries()
-            if event.record is not None:
+            if event.record is not None or event.taken_over is not None:
                 if not self._owes_lines:
                     self._durable_position = self.position
                 before = self._held_bytes
                 self._add(members)
                 self._effect_bytes += self._held_bytes - before
-                # With its line, under the same lock: no line that names a position comes between them.
-                self.position = event.record
+                if event.record is not None:
+                    # With its line, under the same lock: no line that names a position comes between them.
+                    self.position = event.record
             elif (times := self._said.get(members, 0)) >= _EQUAL_LINES:
                 self._said[members] = times + 1
             elif not self._summaries.lists(event):

@@ -36,7 +36,7 @@ MAX_TEXT: Final = 512
 """Characters of one text; a longer one is cut there, and ends in ``…``."""
 
 MAX_LINE_BYTES: Final = 128 * 1024
-"""More than the longest line: eleven texts of :data:`MAX_TEXT` characters of twelve bytes each."""
+"""More than the longest line: thirteen texts of :data:`MAX_TEXT` characters of twelve bytes each."""
 
 GENESIS: Final = b"0" * 64
 """The previous seal of the first line, which has no line before it."""
@@ -68,6 +68,8 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :ivar count: the number of events that were delivered or denied.
     :ivar record: the record of the event log that the line is written for, as ``epoch.offset``; ``None``
         where the line is for none.
+    :ivar taken_over: likewise, where another node had to write the line, and was declared gone.
+    :ivar taken_from: the name of that node.
 
     Example::
 
@@ -86,6 +88,8 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_cursor: str | None = None
     count: int | None = None
     record: str | None = None
+    taken_over: str | None = None
+    taken_from: str | None = None
 
 
 @final
@@ -120,6 +124,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
     times: int | None = None
     record: str | None = None
+    taken_over: str | None = None
+    taken_from: str | None = None
     file: int | None = None
     first_file: int | None = None
     first_seq: int | None = None
