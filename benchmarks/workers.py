@@ -33,6 +33,8 @@ __all__ = ["workers"]
 _ONE, _TWO = "one process", "two workers"
 _COUNTS: Final = {_ONE: 1, _TWO: 2}
 _SOCKETS: Final = 300
+_READ_EVERY_SECONDS: Final = 0.02
+"""Subscribers have machines of their own: the load is to take little of the cores that it shares."""
 _PATIENT: Final = [
     word
     for setting in (
@@ -155,7 +157,7 @@ def workers(scale: Scale) -> Iterator[Row]:
             server, count = servers[name], scale.pick(4_000, 100)
             before = server.processor_seconds()
             loads[name].tell("mutate", count=count)
-            seconds = heard[name].count(count * _SOCKETS)
+            seconds = heard[name].count(count * _SOCKETS, every=_READ_EVERY_SECONDS)
             loads[name].receive()
             shares[name] = (server.processor_seconds() - before) / seconds
             return count * _SOCKETS / seconds

@@ -31,6 +31,7 @@ from tests.system.chaos.half_open import half_open
 from tests.system.chaos.herd import herd
 from tests.system.chaos.late_keys import late_keys
 from tests.system.chaos.lifecycle import lifecycle
+from tests.system.chaos.log_moved import log_moved
 from tests.system.chaos.nodes.mixed_faults import mixed_faults
 from tests.system.chaos.nodes.node_changes import clocks_apart, node_added, rolling_restart
 from tests.system.chaos.nodes.node_deaths import node_killed, node_killed_as_work_begins
@@ -83,6 +84,7 @@ ON_BROKERS: Final[Mapping[str, Experiment]] = {
     "all brokers restarted": all_brokers_restarted,
     "server cut off from the brokers": server_cut_off,
     "keys after the window": late_keys,
+    "log moved": log_moved,
 }
 """Those that are about the brokers of an event log on JetStream."""
 
