@@ -243,8 +243,6 @@ async def start_engine(
     :raises ServerStartError: other nodes use the log, and this one does not share their keys.
     """
     enforced = not is_open if settings.enforce_budgets is None else settings.enforce_budgets
-    if trail is not None:
-        await trail.catch_up()
     engine = Engine(
         log,
         now=log.now,
@@ -260,6 +258,7 @@ async def start_engine(
         redirects=settings.allowed_redirects,
         limits=settings.caller_limits,
         audit=None if trail is None else trail.follow,
+        catch_up=None if trail is None else trail.catch_up,
         may_begin=None if trail is None else trail.check,
         node=node_name(settings),
         address=address,

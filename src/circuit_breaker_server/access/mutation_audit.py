@@ -47,8 +47,7 @@ class AuditTrail:
     Example::
 
         trail = AuditTrail(audit_log, event_log)
-        await trail.catch_up()
-        engine = Engine(event_log, audit=trail.follow)
+        engine = Engine(event_log, audit=trail.follow, catch_up=trail.catch_up)
     """
 
     def __init__(self, audit: AuditLog, log: EventLog, *, node: str = "") -> None:
@@ -62,7 +61,7 @@ class AuditTrail:
         self._seen = 0
 
     async def catch_up(self) -> None:
-        """Write the lines that a crash has kept from being written. Call it before the engine starts.
+        """Write the lines of all records so far that have none: those that a crash left out.
 
         :raises LogCorruptError: a record cannot be read.
         :raises AuditLogError: the lines are more than memory holds, and cannot be written.

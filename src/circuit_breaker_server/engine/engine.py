@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import final
 
@@ -76,6 +76,7 @@ class Engine:
         programs give an older one.
     :param is_log_away: tells whether the log cannot be written now.
     :param audit: called with each record that is appended, after it was applied to the state.
+    :param catch_up: writes the audit lines of all records up to the end of the log; called before ``audit``.
     :param may_begin: called before each command of a caller; what it raises refuses the command.
 
     Example::
@@ -107,6 +108,7 @@ class Engine:
         reads: int = VERSION,
         is_log_away: Callable[[], bool] = lambda: False,
         audit: Callable[[Record], None] | None = None,
+        catch_up: Callable[[], Awaitable[None]] | None = None,
         may_begin: Callable[[], None] | None = None,
     ) -> None:
         nodes, me = NodeState(reads), Identity(node)
@@ -134,6 +136,7 @@ class Engine:
             reads=reads,
             may_save=lambda: ownership.keeps_the_log,
             followers=(self._follow,),
+            catch_up=catch_up,
         )
         appender = Appender(
             log,

@@ -8,7 +8,7 @@ a restart applies the record again. An operator can have one record skipped (:mo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import final
 
 from circuit_breaker_server.engine.command_origin import origin_of
@@ -158,6 +158,8 @@ class Folding:
     :param may_save: tells whether the state is saved when that is due, or another node does it.
     :param followers: called with each record that was appended since the start, after it was applied; one
         that raises stops the engine as a record that cannot be applied does.
+    :param catch_up: brings the followers to the end of the log before they are called; it is called again
+        while others append.
     :ivar failure: why the state stopped following the log for good; ``None`` while it follows.
     :ivar state: in step with the log from the end of :meth:`start` on: when an append returns, its record
         is in it.
@@ -182,11 +184,13 @@ class Folding:
         reads: int = VERSION,
         may_save: Callable[[], bool] = lambda: True,
         followers: Sequence[Callable[[Record], None]] = (),
+        catch_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.state = State(parts, reads=reads)
         self.failure: RecordNotApplied | None = None
         self.on_failure: Callable[[RecordNotApplied], object] | None = None
         self._followers = tuple(followers)
+        self._catch_up = catch_up
         self.snapshot_every = snapshot_every
         self._may_save = may_save
         self.saved = 0
@@ -210,6 +214,7 @@ class Folding:
 
         :raises LogCorruptError: the snapshot, or a record that has to be skipped, cannot be read.
         :raises RecordNotApplied: a record cannot be applied, or the log is of a newer format.
+        :raises LogError: the log cannot be asked how far it is.
         """
         self.state.skipped = await load_skipped(self._log)
         snapshot = await self._log.load_snapshot()
@@ -221,6 +226,8 @@ class Folding:
                 f"{error}. Nothing is lost, and the nodes that read it go on; docs/cluster.md",
             ) from error
         self._tried = self.saved = self.state.applied
+        # Another node may have saved it, up to a record that the tail of this one has not seen yet.
+        await self._log.reaches(snapshot.offset)
         upto = -1
         while upto < self._log.last_offset:  # others may append while this reads
             upto = self._log.last_offset
@@ -229,6 +236,8 @@ class Folding:
                     self.state.apply(record)
                 except Exception as error:
                     raise _not_applied(record, error) from error
+            if self._catch_up is not None:
+                await self._catch_up()
         # No await in between: the tail goes on where the scan ended.
         self._end_tail = self._log.tail(self._follow)
         self._saver = asyncio.create_task(self._save_when_due(), name="engine-snapshots")
