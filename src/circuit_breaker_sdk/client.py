@@ -26,7 +26,7 @@ from circuit_breaker_sdk.connections import (
     SubscriptionConnectionPool,
     TokenSource,
 )
-from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject, check_type
+from circuit_breaker_sdk.delivery.decodable_types import DecodeHook, JSONObject, check_type
 from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.loop_affinity import LoopAffinity

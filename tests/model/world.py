@@ -352,7 +352,7 @@ class World:
     def id_on(self, connection: Connection) -> SubscriptionId:
         """Return an id: one used before, where nothing of the earlier operation can still be under way."""
         wire, used = self.connections[connection], self.used_ids[connection]
-        if wire.is_quiet and connection._flushing is None:
+        if wire.is_quiet and not connection._writes.is_waiting:
             taken = {r.delivery.id for r in self.readers if r.delivery.link is connection}
             for id_ in used:
                 if id_ not in wire.server.active and id_ not in taken:

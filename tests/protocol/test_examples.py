@@ -12,6 +12,7 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol import (
     close_codes,
     codec,
+    conversation,
     message_assembly,
     messages,
     next_prefix,
@@ -19,7 +20,16 @@ from circuit_breaker_sdk.protocol import (
     transport_ws,
 )
 
-MODULES = [close_codes, codec, message_assembly, messages, next_prefix, transitions, transport_ws]
+MODULES = [
+    close_codes,
+    codec,
+    conversation,
+    message_assembly,
+    messages,
+    next_prefix,
+    transitions,
+    transport_ws,
+]
 
 
 def public_classes(module: ModuleType) -> list[type]:

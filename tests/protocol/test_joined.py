@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from circuit_breaker_sdk.errors import GraphQLError
+from circuit_breaker_sdk.protocol.conversation import Close
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -22,7 +23,6 @@ from circuit_breaker_sdk.protocol.transport_ws import (
     ClientEvent,
     ClientProtocol,
     ClientState,
-    Close,
     ServerEvent,
     ServerProtocol,
     ServerState,

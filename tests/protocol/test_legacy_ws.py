@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import encode_message
+from circuit_breaker_sdk.protocol.conversation import Close
 from circuit_breaker_sdk.protocol.legacy_ws import LegacyClientProtocol, LegacyServerProtocol
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
@@ -25,7 +26,6 @@ from circuit_breaker_sdk.protocol.messages import (
     UnreadableSubscribe,
 )
 from circuit_breaker_sdk.protocol.transitions import ClientState, ServerEvent, ServerState
-from circuit_breaker_sdk.protocol.transport_ws import Close
 from tests.protocol.roles import judge
 from tests.protocol.strategies import ids, layouts, messages
 

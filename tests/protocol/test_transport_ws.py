@@ -7,9 +7,10 @@ import json
 import pytest
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.protocol import transport_ws
+from circuit_breaker_sdk.protocol import conversation
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import encode_message
+from circuit_breaker_sdk.protocol.conversation import Close
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -23,7 +24,7 @@ from circuit_breaker_sdk.protocol.messages import (
     UnreadableSubscribe,
 )
 from circuit_breaker_sdk.protocol.transitions import ClientState, ServerState
-from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, Close, ServerProtocol
+from circuit_breaker_sdk.protocol.transport_ws import ClientProtocol, ServerProtocol
 from tests.protocol.roles import client, server
 
 NO = (GraphQLError(message="no"),)
@@ -199,7 +200,7 @@ def test_a_ping_whose_payload_cannot_be_echoed_gets_an_empty_pong(monkeypatch: p
             raise UsageError("nested too deep")
         return encode_message(message)
 
-    monkeypatch.setattr(transport_ws, "encode_message", refuse_payloads)
+    monkeypatch.setattr(conversation, "encode_message", refuse_payloads)
     protocol = client()
     protocol.receive_message(encode_message(Ping({"n": 1})))
     assert protocol.data_to_send() == [b'{"type":"pong"}']

@@ -202,7 +202,7 @@ def _together(connection: Connection, messages: list[bytes]) -> None:
     for start in range(0, len(messages), PER_READ):
         if connection._socket.is_closing:
             return
-        connection._apart = 0
+        connection._runs._apart = 0
         connection.on_messages(messages[start : start + PER_READ])
 
 
@@ -222,7 +222,7 @@ async def test_a_run_of_events_is_decoded_in_one_go(taken: str) -> None:
     async with _world([taken] * 4) as (connection, subs):
         connection.on_message(_message(subs, (0, "event")))
         messages = [_message(subs, (0, "event")) for _ in range(10)]
-        assert connection._receive_run(messages) == 10
+        assert connection._runs.receive(messages, connection._routes) == 10
         assert subs[0].subscription.stats().received == 11
 
 
@@ -231,7 +231,7 @@ async def test_events_of_several_subscriptions_of_one_type_are_decoded_in_one_go
         for place in (0, 1, 3):
             connection.on_message(_message(subs, (place, "event")))
         messages = [_message(subs, (place, "event")) for _ in range(5) for place in (0, 1, 3)]
-        assert connection._receive_run(messages) == len(messages)
+        assert connection._runs.receive(messages, connection._routes) == len(messages)
         assert [sub.subscription.stats().received for sub in subs] == [6, 6, 0, 6]
 
 
@@ -251,7 +251,7 @@ async def test_a_handler_in_a_run_finds_the_events_so_far_counted(places: tuple[
             subs[place].subscription.on_data(note(place))
             connection.on_message(_message(subs, (place, "event")))
         messages = [_message(subs, (place, "event")) for _ in range(8) for place in places]
-        assert connection._receive_run(messages) == len(messages)
+        assert connection._runs.receive(messages, connection._routes) == len(messages)
         for place in places:
             # Handled is what came before: the handler has not returned yet.
             assert found[place] == [(n, f"c{n - 1}", n) for n in range(1, 10)]
@@ -263,7 +263,7 @@ async def test_a_run_of_several_subscriptions_goes_to_handlers_filters_and_buffe
         for place in (0, 1, 3):
             connection.on_message(_message(subs, (place, "event")))
         messages = [_message(subs, (place, "event")) for _ in range(5) for place in (0, 1, 3)]
-        assert connection._receive_run(messages) == len(messages)
+        assert connection._runs.receive(messages, connection._routes) == len(messages)
         assert [sub.subscription.stats().received for sub in subs] == [6, 6, 0, 6]
         around = connection._routes.prefix_length + 1
         held = subs[1].subscription._delivery.consumer.buffer
@@ -277,6 +277,6 @@ async def test_where_types_are_mixed_the_next_reads_are_not_tried_in_vain() -> N
         for place in (0, 2):
             connection.on_message(_message(subs, (place, "event")))
         connection.on_messages([_message(subs, (place, "event")) for place in (0, 2)])
-        assert connection._apart > 0
-        assert connection._receive_run([_message(subs, (0, "event"))] * 2) == 0
+        assert connection._runs._apart > 0
+        assert connection._runs.receive([_message(subs, (0, "event"))] * 2, connection._routes) == 0
         assert [sub.subscription.stats().received for sub in subs] == [2, 0, 2, 0]

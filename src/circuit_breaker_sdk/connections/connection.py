@@ -13,9 +13,11 @@ from circuit_breaker_sdk.connections.connection_error_mapping import (
     broken_error,
     close_error,
 )
+from circuit_breaker_sdk.connections.event_runs import EventRuns
 from circuit_breaker_sdk.connections.guarded_calls import do_for_each
 from circuit_breaker_sdk.connections.interfaces import Route
 from circuit_breaker_sdk.connections.redaction import NOTHING_TO_REDACT, Redaction
+from circuit_breaker_sdk.connections.write_batching import WriteBatch
 from circuit_breaker_sdk.errors import ConnectionFailed, GraphQLError, OperationTimeoutError, TransportError
 from circuit_breaker_sdk.observability import log
 from circuit_breaker_sdk.protocol.close_codes import CloseCode
@@ -35,6 +37,7 @@ from circuit_breaker_sdk.protocol.resume import (
     acknowledged_epoch,
     answer_behind,
     live_signal,
+    naming_positions,
     question_behind,
     tells_behind,
 )
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _CLOSING_BRACE = ord("}")
-_READS_APART = 32  # So many reads are not decoded together, after one that could not be.
 
 
 @final
@@ -62,11 +64,8 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_acknowledged",
-        "_apart",
-        "_batching",
         "_closed_by_us",
         "_failure",
-        "_flushing",
         "_holding",
         "_on_behind",
         "_on_closed",
@@ -75,8 +74,10 @@ class Connection:
         "_pulse",
         "_redaction",
         "_routes",
+        "_runs",
         "_socket",
         "_url",
+        "_writes",
         "refusal",
         "resume_epoch",
         "tells_behind",
@@ -94,7 +95,7 @@ class Connection:
         """Prepare; ``opening.open_connection`` is the way in."""
         self._positions = positions or Positions()
         self._redaction = redaction
-        self._batching = batching or MessageBatching()
+        self._writes = WriteBatch(batching or MessageBatching())
         self._url = redacted(url)
         self._on_closed = on_closed
         self._protocol: ClientProtocol = ClientProtocol()
@@ -103,10 +104,9 @@ class Connection:
         self._acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: TransportError | None = None
         self._closed_by_us = False
-        self._flushing: asyncio.Handle | None = None
         self._pulse: Pulse | KeepAliveWatch | None = None
         self._holding: dict[Route, None] = {}
-        self._apart = 0
+        self._runs = EventRuns()
         self.was_silent: bool = False
         """Whether it was given up because its peer was silent: it may be so for whoever connects again."""
         self.refusal: tuple[int, str] | None = None
@@ -195,7 +195,7 @@ class Connection:
     @property
     def write_delay_seconds(self) -> float:
         """Seconds that a message may wait for others before it is written; 0: the end of the turn."""
-        return self._batching.flush_interval
+        return self._writes.delay_seconds
 
     @property
     def is_usable(self) -> bool:
@@ -212,7 +212,7 @@ class Connection:
             raise self._failure or ConnectionFailed("the connection is closed", url=self._url)
         self._routes.add(message.id, route)
         if self._positions.named and self.resume_negotiated:
-            message = _naming(message, self._positions.named)
+            message = naming_positions(message, self._positions.named)
         try:
             self._protocol.send_subscribe(message)
         except BaseException:
@@ -286,36 +286,12 @@ class Connection:
 
     def on_messages(self, messages: list[bytes]) -> None:
         """Hand on what one read has brought: the hot path where much comes."""
-        taken = self._receive_run(messages)
+        taken = self._runs.receive(messages, self._routes)
         socket = self._socket
         for data in messages[taken:]:
             if socket is not None and socket.is_closing:
                 return  # what comes behind a close frame of ours is not looked at
             self.on_message(data)
-
-    def _receive_run(self, messages: list[bytes]) -> int:
-        """Decode events of one type together; return how many messages were such, and are handed on."""
-        if self._apart:
-            self._apart -= 1
-            return 0
-        routes = self._routes
-        length = routes.prefix_length
-        prefix, by_prefix = messages[0][:length], routes.by_prefix
-        first = by_prefix[prefix] if prefix in by_prefix else None  # noqa: SIM401 (a call less)
-        decode = None if first is None else first.decode_next
-        if first is None or decode is None:
-            return 0
-        try:
-            # Each from its own bytes: an event that is kept keeps no other's text alive.
-            run = [*map(decode, messages)]
-        except Exception:  # noqa: BLE001 (each is looked at alone, by who knows what to make of it)
-            self._apart = _READS_APART
-            return 0
-        around = length + 1
-        taken = first.receive_run(run, messages, around) if run[0].id == run[-1].id else 0
-        if taken < len(run):
-            taken += first.receive_mixed(run[taken:], messages[taken:], around, routes.by_id.get)
-        return taken
 
     def on_closed(self, code: int, reason: str) -> None:
         """Tell every route, and the owner, that the connection is gone."""
@@ -323,9 +299,7 @@ class Connection:
         self._holding.clear()
         if self._pulse is not None:
             self._pulse.stop()
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        self._writes.cancel()
         reason = self._redaction.text(reason)
         error = self._failure or close_error(self._url, code, reason)
         log(logging.DEBUG, "connection closed", url=self._url, close_code=code, reason=reason or None)
@@ -407,19 +381,10 @@ class Connection:
             self._acknowledged.set_result(None)
 
     def _flush_soon(self) -> None:
-        if self._protocol.messages_to_send >= self._batching.batch_size:
-            self._flush()
-        elif self._flushing is None:
-            loop = self._acknowledged.get_loop()
-            interval = self._batching.flush_interval
-            self._flushing = (
-                loop.call_later(interval, self._flush) if interval else loop.call_soon(self._flush)
-            )
+        self._writes.flush_soon(self._protocol.messages_to_send, self._flush)
 
     def _flush(self) -> None:
-        flushing, self._flushing = self._flushing, None
-        if flushing is not None:
-            flushing.cancel()
+        self._writes.cancel()
         socket = self._socket
         if socket is None:
             return  # the handshake's last turn: `open` flushes
@@ -430,17 +395,3 @@ class Connection:
             self._failure = broken_error(self._url, close.code, reason)
             log(logging.WARNING, "protocol error", url=self._url, close_code=close.code, reason=reason)
             socket.close(close.code, close.reason)
-
-
-def _naming(message: Subscribe, positions: tuple[str, ...]) -> Subscribe:
-    """Return a request that its server answers once it has seen what this client has."""
-    extensions = message.extensions or {}
-    resume = extensions.get("resume")
-    named = {**(resume if isinstance(resume, dict) else {}), "position": list(positions)}
-    return Subscribe(
-        message.id,
-        message.query,
-        message.variables,
-        message.operation_name,
-        {**extensions, "resume": named},
-    )

@@ -13,7 +13,8 @@ from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.delivery.buffer import BufferBudget, EventBuffer
 from circuit_breaker_sdk.delivery.decoding import Extensions, Response, traceparent_of
 from circuit_breaker_sdk.delivery.filters import Custom, SubscriptionFilter
-from circuit_breaker_sdk.delivery.handlers import Handlers, Stream
+from circuit_breaker_sdk.delivery.handler_interfaces import Stream
+from circuit_breaker_sdk.delivery.handlers import Handlers
 from circuit_breaker_sdk.errors import (
     UsageError,
 )

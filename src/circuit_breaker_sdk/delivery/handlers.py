@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, final
+from typing import Generic, NamedTuple, TypeVar, final
 
 from circuit_breaker_sdk.callbacks import (
     CALLBACK_ERRORS,
@@ -16,77 +16,14 @@ from circuit_breaker_sdk.callbacks import (
     callback_name,
     in_own_context,
 )
-from circuit_breaker_sdk.delivery.subscription_state import SubscriptionId, SubscriptionState
-from circuit_breaker_sdk.errors import (
-    CircuitBreakerError,
-    HandlerError,
-    StreamFailure,
-    UsageError,
-)
+from circuit_breaker_sdk.delivery.handler_interfaces import EventSource
+from circuit_breaker_sdk.delivery.subscription_state import SubscriptionState
+from circuit_breaker_sdk.errors import CircuitBreakerError, HandlerError, UsageError
 from circuit_breaker_sdk.observability import log
-from circuit_breaker_sdk.observability.latency import Latency
 
-__all__ = ["EventSource", "Handlers", "Stream"]
+__all__ = ["Handlers"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Stream(Protocol):
-    """Interface from handlers to their subscription's identity and state."""
-
-    id: SubscriptionId
-    label: str
-    state: SubscriptionState
-    error: StreamFailure | None
-    last_error: CircuitBreakerError | None
-
-    @property
-    def received_at(self) -> float | None:
-        """When what brings its events has read something last."""
-        ...
-
-
-class EventSource(Protocol[T_co]):
-    """Interface from handlers to the events that wait for them."""
-
-    stream: Stream
-    handled: str | None
-    is_handing_over: bool
-    latency: Latency | None
-
-    def traced(self, handler: Callable[[Any], object], /) -> Callable[[Any], object]:
-        """Return a handler of the event that was taken last, with a span around it if that was traced."""
-        ...
-
-    @property
-    def buffered(self) -> int:
-        """Events that wait."""
-        ...
-
-    def take_value(self) -> T_co:
-        """Take the oldest."""
-        ...
-
-    def mark_handled(self) -> None:
-        """Note that what was taken is done."""
-        ...
-
-    def notice_drained(self) -> None:
-        """Let a wait for the end of the handling look again."""
-        ...
-
-    def set_inline(self, handler: Callable[[T_co], object] | None) -> None:
-        """Deliver to the handler inside the read callback, or to the buffer."""
-        ...
-
-    def wake(self) -> None:
-        """End a wait."""
-        ...
-
-    async def wait_once(self) -> None:
-        """Wait until something has changed."""
-        ...
 
 
 class _Pending(NamedTuple):

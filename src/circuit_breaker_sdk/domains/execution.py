@@ -10,12 +10,8 @@ import msgspec
 
 from circuit_breaker_sdk.config import OfflineQueue
 from circuit_breaker_sdk.connections import ConnectionSettings, close_each
-from circuit_breaker_sdk.delivery.decoding import (
-    DecodeHook,
-    UnfitPayloadError,
-    json_decoder,
-    read_errors,
-)
+from circuit_breaker_sdk.delivery.decodable_types import DecodeHook
+from circuit_breaker_sdk.delivery.decoding import UnfitPayloadError, json_decoder, read_errors
 from circuit_breaker_sdk.domains.offline_queue import MutationQueue
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,

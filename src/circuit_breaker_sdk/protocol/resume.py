@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from circuit_breaker_sdk.protocol.messages import Subscribe
+
 __all__ = [
     "TRACES_HEADER",
     "acknowledged_epoch",
     "answer_behind",
     "live_signal",
+    "naming_positions",
     "offering_resume",
     "question_behind",
     "tells_behind",
@@ -38,6 +41,20 @@ def acknowledged_epoch(payload: Mapping[str, object] | None) -> str | None:
         return None
     epoch = resume.get("epoch")
     return epoch if isinstance(epoch, str) else ""
+
+
+def naming_positions(message: Subscribe, positions: tuple[str, ...]) -> Subscribe:
+    """Return a request that its server answers once it has seen what this client has."""
+    extensions = message.extensions or {}
+    resume = extensions.get("resume")
+    named = {**(resume if isinstance(resume, dict) else {}), "position": list(positions)}
+    return Subscribe(
+        message.id,
+        message.query,
+        message.variables,
+        message.operation_name,
+        {**extensions, "resume": named},
+    )
 
 
 def tells_behind(payload: Mapping[str, object] | None) -> bool:

@@ -7,13 +7,11 @@ set. The order is always: write ``data_to_send()``, then close.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from typing import Final, Generic, TypeVar
-
-import msgspec
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from circuit_breaker_sdk.errors import GraphQLError, UsageError
-from circuit_breaker_sdk.protocol.close_codes import CloseCode, close_reason, is_sendable
+from circuit_breaker_sdk.protocol.close_codes import CloseCode
 from circuit_breaker_sdk.protocol.codec import (
     ConnectionRefused,
     InvalidMessage,
@@ -22,6 +20,7 @@ from circuit_breaker_sdk.protocol.codec import (
     encode_message,
     next_prefix,
 )
+from circuit_breaker_sdk.protocol.conversation import Conversation
 from circuit_breaker_sdk.protocol.messages import (
     Complete,
     ConnectionAck,
@@ -30,7 +29,6 @@ from circuit_breaker_sdk.protocol.messages import (
     Message,
     Next,
     Ping,
-    Pong,
     Subscribe,
     UnreadableSubscribe,
 )
@@ -47,116 +45,18 @@ __all__ = [
     "ClientEvent",
     "ClientProtocol",
     "ClientState",
-    "Close",
     "ServerEvent",
     "ServerProtocol",
     "ServerState",
 ]
-
-
-class Close(msgspec.Struct, frozen=True):
-    """The close that the transport has to make.
-
-    :ivar code: a code that a close frame may carry.
-    :ivar reason: at most 123 bytes of UTF-8.
-    :ivar after_seconds: how long to wait with it, once all is written.
-
-    Example::
-
-        Close(4400, "unknown message type 'hello'")
-    """
-
-    code: int
-    reason: str
-    after_seconds: float = 0.0
-
 
 _REASONS: Final[Mapping[CloseCode, str]] = {
     CloseCode.UNAUTHORIZED: "Unauthorized: subscribe before the connection was acknowledged",
     CloseCode.TOO_MANY_INIT: "Too many initialisation requests",
 }
 
-StateT = TypeVar("StateT", bound=ServerState | ClientState)
-EventT = TypeVar("EventT", bound=ServerEvent | ClientEvent)
 
-
-class _Role(Generic[StateT, EventT]):
-    """Base of both roles: a state, an inbox, an outbox, one form of its messages, and one way to close."""
-
-    __slots__ = ("_closed_state", "_events", "_operations", "_outbox", "_state", "answers_pings", "close")
-
-    _encode = staticmethod(encode_message)
-
-    def __init__(self, initial: StateT, closed: StateT) -> None:
-        self._state = initial
-        self._closed_state = closed
-        self._events: list[EventT] = []
-        self._outbox: list[bytes] = []
-        self._operations: set[str] = set()
-        self.answers_pings: bool = True
-        """False while what is written is not read: a peer that pings and does not read gets no pongs."""
-        self.close: Close | None = None
-
-    @property
-    def state(self) -> StateT:
-        """The state of the conversation."""
-        return self._state
-
-    @property
-    def operations(self) -> Set[str]:
-        """The ids of the active operations: a live view, to be read only.
-
-        After the end it still names what was active then, for whoever has to wind that up.
-        """
-        return self._operations
-
-    def events_received(self) -> list[EventT]:
-        """Take the events that have not been taken yet, in the order of their arrival."""
-        events, self._events = self._events, []
-        return events
-
-    @property
-    def messages_to_send(self) -> int:
-        """The number of messages that :meth:`data_to_send` would return."""
-        return len(self._outbox)
-
-    def data_to_send(self) -> list[bytes]:
-        """Take the text messages that have not been taken yet, in the order to write them."""
-        data, self._outbox = self._outbox, []
-        return data
-
-    def receive_closed(self) -> None:
-        """Note that the transport is gone: nothing is received or sent any more."""
-        self._state = self._closed_state
-
-    def send_ping(self, payload: dict[str, object] | None = None) -> None:
-        """Ask for a pong; allowed in every state, without effect once closed."""
-        if self._state is not self._closed_state:
-            self._outbox.append(encode_message(Ping(payload)))
-
-    def send_close(self, code: int, reason: str = "", *, after_seconds: float = 0.0) -> None:
-        """End the conversation; without effect once closed. What is queued is still to be written.
-
-        :raises UsageError: a close frame cannot carry this code.
-        """
-        if not is_sendable(code):
-            raise UsageError(f"a close frame cannot carry the code {code}")
-        if self._state is not self._closed_state:
-            self.close = Close(int(code), close_reason(reason).decode(), after_seconds)
-            self._state = self._closed_state
-
-    def _answer(self, ping: Ping) -> None:
-        if not self.answers_pings:
-            return
-        try:
-            pong = encode_message(Pong(ping.payload))
-        except UsageError:
-            # Nested so deep that it could just be read but not be written: a pong needs no payload.
-            pong = encode_message(Pong())
-        self._outbox.append(pong)
-
-
-class ServerProtocol(_Role[ServerState, ServerEvent]):
+class ServerProtocol(Conversation[ServerState, ServerEvent]):
     """The server's half of one connection.
 
     :param max_operations: active operations at a time; one more is answered with an ``error`` message of
@@ -303,7 +203,7 @@ class ServerProtocol(_Role[ServerState, ServerEvent]):
             self._events.append(message)
 
 
-class ClientProtocol(_Role[ClientState, ClientEvent]):
+class ClientProtocol(Conversation[ClientState, ClientEvent]):
     """The client's half of one connection.
 
     Example::

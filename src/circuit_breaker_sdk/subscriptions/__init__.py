@@ -16,9 +16,10 @@ from circuit_breaker_sdk.recovery.gaps import Gap, GapHandler, Snapshot
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Window, Windows
 from circuit_breaker_sdk.subscriptions.batch import BatchEvent, BatchSubscriptionManager
 from circuit_breaker_sdk.subscriptions.builder import SubscriptionBuilder
+from circuit_breaker_sdk.subscriptions.iterators import Acknowledged, Batches
 from circuit_breaker_sdk.subscriptions.manager import SubscriptionManager
 from circuit_breaker_sdk.subscriptions.operation import Operation
-from circuit_breaker_sdk.subscriptions.subscription import Acknowledged, Batches, Subscription
+from circuit_breaker_sdk.subscriptions.subscription import Subscription
 
 __all__ = [
     "Acknowledged",

@@ -31,7 +31,6 @@ from circuit_breaker_sdk.delivery.traced_delivery import TracedDelivery
 from circuit_breaker_sdk.errors import (
     CircuitBreakerError,
     HandshakeFailed,
-    OperationTimeoutError,
     SubscriptionError,
     TransportError,
     UsageError,
@@ -45,8 +44,8 @@ from circuit_breaker_sdk.protocol.messages import Subscribe
 from circuit_breaker_sdk.recovery.connection_subscriptions import Member
 from circuit_breaker_sdk.recovery.cursor_store import CursorKeeper, CursorStore
 from circuit_breaker_sdk.recovery.gaps import Snapshot
+from circuit_breaker_sdk.subscriptions.begin_wait import BeginWait
 from circuit_breaker_sdk.subscriptions.operation import Operation
-from circuit_breaker_sdk.subscriptions.shared_timer import Deadlines
 from circuit_breaker_sdk.subscriptions.variables import encode_variables
 
 __all__ = ["Operation", "SubscriptionManager"]
@@ -100,7 +99,7 @@ class SubscriptionManager:
         self._budget = BufferBudget(max_buffered_bytes, lambda: self.active)
         self._budget.on_full = self._warn_once
         self._timeouts = timeouts
-        self._deadlines = Deadlines(timeouts.subscribe_seconds)
+        self._begin_wait = BeginWait(timeouts.subscribe_seconds)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshot_of: SnapshotOf = snapshot_of or (lambda _field, _arguments: None)
@@ -274,7 +273,7 @@ class SubscriptionManager:
         if link in self._links and self._links.uses_websocket and is_critical:
             member.resume(delivery)  # it goes over to a WebSocket as soon as one gets through
         try:
-            await self._until_begun(delivery, link)
+            await self._begin_wait.until_begun(delivery, link)
         except TransportError as error:
             if refused is None or is_critical:
                 raise
@@ -348,41 +347,6 @@ class SubscriptionManager:
         if is_critical and self._changes_of is not None and field:
             changes = self._changes_of(field, variables)
         return Fallbacks(on_gap=operation.on_gap, snapshot=snapshot, is_critical=is_critical, changes=changes)
-
-    async def _until_begun(self, delivery: Delivery[T], link: Link) -> None:
-        if link.resume_negotiated:
-            await self._until_live(delivery, link)
-        else:
-            await self._until_written(delivery, link)
-        if delivery.error is not None and not delivery.events_received:
-            raise delivery.error
-
-    async def _until_written(self, delivery: Delivery[T], link: Link) -> None:
-        try:
-            # By default the connection writes what was sent in one turn at the beginning of the next.
-            await asyncio.sleep(link.write_delay_seconds)
-        except asyncio.CancelledError:
-            delivery.unsubscribe()
-            raise
-        if not delivery.has_begun:
-            delivery.go_live()
-
-    async def _until_live(self, delivery: Delivery[T], link: Link) -> None:
-        seconds = self._timeouts.subscribe_seconds
-        try:
-            while not delivery.has_begun and not delivery.is_late_on(link, after=seconds):
-                begun = delivery.awaiting_begin()
-                self._deadlines.add(begun)
-                try:
-                    await begun
-                finally:
-                    self._deadlines.discard(begun)
-        except asyncio.CancelledError:
-            delivery.unsubscribe()
-            raise
-        if not delivery.has_begun:
-            delivery.unsubscribe()
-            raise OperationTimeoutError(f"subscribing to {delivery.label}", seconds=seconds)
 
     def _fresh_id(self) -> SubscriptionId:
         return SubscriptionId(f"{next(self._numbers):08x}")

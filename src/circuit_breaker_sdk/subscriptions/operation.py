@@ -9,7 +9,7 @@ import msgspec
 
 from circuit_breaker_sdk.config import BufferLimits
 from circuit_breaker_sdk.connections import Link
-from circuit_breaker_sdk.delivery.decoding import DecodeHook
+from circuit_breaker_sdk.delivery.decodable_types import DecodeHook
 from circuit_breaker_sdk.delivery.resume_by import ExtensionSeam, ResumeBy, ResumeByExtension, VariableSeam
 from circuit_breaker_sdk.errors import UsageError
 from circuit_breaker_sdk.recovery.gaps import GapHandler

@@ -7,11 +7,10 @@ import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, final, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from circuit_breaker_sdk.config import TransportKind
 from circuit_breaker_sdk.connections import Connection, EventStreamConnection, PollConnection
-from circuit_breaker_sdk.delivery.acknowledgements import Acknowledgements, PendingEvent
 from circuit_breaker_sdk.delivery.delivery import Delivery
 from circuit_breaker_sdk.delivery.filters import SubscriptionFilter, as_filter, conjuncts
 from circuit_breaker_sdk.delivery.subscription_handler import SubscriptionHandler
@@ -21,17 +20,13 @@ from circuit_breaker_sdk.delivery.subscription_state import (
     SubscriptionState,
     SubscriptionStats,
 )
-from circuit_breaker_sdk.errors import (
-    CircuitBreakerError,
-    StreamFailure,
-    UsageError,
-)
+from circuit_breaker_sdk.errors import CircuitBreakerError, StreamFailure, UsageError
 from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.subscriptions.aggregate import EventAggregator, Folds, Windows
+from circuit_breaker_sdk.subscriptions.iterators import Acknowledged, Batches
 
-__all__ = ["Acknowledged", "Batches", "Subscription"]
+__all__ = ["Subscription"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -279,7 +274,7 @@ class Subscription(Generic[T_co]):
         if max_events < 1 or max_wait_seconds < 0:
             raise UsageError("max_events must be at least 1, max_wait_seconds not negative")
         self._delivery.consumer.check_nothing_pending()
-        return Batches(self, max_events, max_wait_seconds)
+        return Batches(self._delivery.consumer, self._wait, max_events, max_wait_seconds)
 
     def acknowledged(self, *, max_pending: int = 1_000) -> Acknowledged[T_co]:
         """Iterate over events that count as handled when they are acknowledged, in whatever order.
@@ -301,7 +296,7 @@ class Subscription(Generic[T_co]):
         check_loop(self._delivery.consumer.loop)
         if max_pending < 1:
             raise UsageError("max_pending must be at least 1")
-        return Acknowledged(self, max_pending)
+        return Acknowledged(self._delivery.consumer, self._wait, max_pending)
 
     def windows(
         self,
@@ -337,24 +332,6 @@ class Subscription(Generic[T_co]):
             max_bytes=max_bytes,
         )
         return Windows(self, aggregator)
-
-    async def _next_batch(self, max_events: int, max_wait_seconds: float) -> list[T_co]:
-        consumer = self._delivery.consumer
-        consumer.mark_handled()
-        await self._wait(1)
-        if consumer.buffered < max_events and max_wait_seconds:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max_wait_seconds):
-                    await consumer.wait(max_events)
-        return [consumer.take_value() for _ in range(min(max_events, consumer.buffered))]
-
-    async def _next_pending(self, max_pending: int) -> PendingEvent[T_co]:
-        consumer = self._delivery.consumer
-        pending = Acknowledgements.of(consumer)
-        consumer.mark_handled()
-        await pending.wait_below(max_pending)
-        await self._wait(1)
-        return pending.take()
 
     async def _wait(self, at_least: int) -> None:
         """Wait for events; at the end of the stream raise what ended it."""
@@ -406,52 +383,3 @@ class Subscription(Generic[T_co]):
         traceback: TracebackType | None,
     ) -> None:
         await self.unsubscribe()
-
-
-@final
-class Batches(Generic[T]):
-    """Iterate over a subscription's events in lists: see :meth:`Subscription.batches`.
-
-    Example::
-
-        batches = subscription.batches(max_events=2)
-        first = await anext(batches)
-    """
-
-    __slots__ = ("_max_events", "_max_wait_seconds", "_subscription")
-
-    def __init__(self, subscription: Subscription[T], max_events: int, max_wait_seconds: float) -> None:
-        self._subscription = subscription
-        self._max_events = max_events
-        self._max_wait_seconds = max_wait_seconds
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[T]:
-        """Wait for the next list. Cancellation loses no event."""
-        return await self._subscription._next_batch(self._max_events, self._max_wait_seconds)  # noqa: SLF001 (one class in two)
-
-
-@final
-class Acknowledged(Generic[T]):
-    """Iterate over a subscription's events, each to be acknowledged: see :meth:`Subscription.acknowledged`.
-
-    Example::
-
-        event = await anext(subscription.acknowledged(max_pending=1))
-        await event.ack()
-    """
-
-    __slots__ = ("_max_pending", "_subscription")
-
-    def __init__(self, subscription: Subscription[T], max_pending: int) -> None:
-        self._subscription = subscription
-        self._max_pending = max_pending
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> PendingEvent[T]:
-        """Wait for the next event. Cancellation loses none."""
-        return await self._subscription._next_pending(self._max_pending)  # noqa: SLF001 (one class in two)

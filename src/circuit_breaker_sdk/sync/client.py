@@ -23,7 +23,7 @@ from circuit_breaker_sdk.config import (
     Timeouts,
 )
 from circuit_breaker_sdk.connections import SubscriptionConnectionPool, TokenSource
-from circuit_breaker_sdk.delivery.decoding import DecodeHook, JSONObject
+from circuit_breaker_sdk.delivery.decodable_types import DecodeHook, JSONObject
 from circuit_breaker_sdk.domains.execution import Result
 from circuit_breaker_sdk.observability.tracing import Tracer
 from circuit_breaker_sdk.subscriptions import CursorStore, Gap, ResumeBy, ResumeByExtension

@@ -10,22 +10,20 @@ from collections.abc import Awaitable, Callable, Container, Iterator, Mapping
 from typing import Final, final
 
 import aiohttp
-import msgspec
 from yarl import URL
 
 from circuit_breaker_sdk.config import MessageLimits, Timeouts
 from circuit_breaker_sdk.errors import (
     AuthenticationFailed,
     ConnectionFailed,
-    GraphQLError,
     OperationTimeoutError,
     TransportError,
     UsageError,
 )
-from circuit_breaker_sdk.protocol.json_depth import check_depth
 from circuit_breaker_sdk.protocol.positions import HEADER, Positions
 from circuit_breaker_sdk.transports.address_resolution import STAGGER_SECONDS, HttpResolver
 from circuit_breaker_sdk.transports.error_texts import explain_os_error, refusal
+from circuit_breaker_sdk.transports.graphql_response import graphql_response, with_server_text
 from circuit_breaker_sdk.transports.headers import checked_headers
 from circuit_breaker_sdk.transports.http_stream import HttpStream
 from circuit_breaker_sdk.transports.proxied_http import ProxiedConnector, proxy_arguments
@@ -40,17 +38,6 @@ _CHUNK_BYTES: Final = 64 * 1024
 # written while the server closes would be lost, and a POST must not be repeated by itself.
 _IDLE_SECONDS: Final = 4.0
 _CLOSED: Final = "the client is closed: make a new one"
-
-
-class _Response(msgspec.Struct):
-    """A GraphQL response: JSON with ``data``, ``errors`` or both (specification, section 7.1)."""
-
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    errors: list[msgspec.Raw] | None = None
-
-
-_RESPONSE: Final = msgspec.json.Decoder(_Response)
-_ERROR: Final = msgspec.json.Decoder(GraphQLError)
 
 
 def _naming(headers: Mapping[str, str], positions: tuple[str, ...]) -> Mapping[str, str]:
@@ -341,9 +328,9 @@ class HttpTransport:
         :raises TransportError: what the status means, or that the answer is none.
         """
         status = response.status
-        decoded = _graphql_response(body)
+        decoded = graphql_response(body)
         if status in {401, 403, 429} or 300 <= status < 400 or (decoded is None and status >= 400):
-            raise _with_server_text(self._refusal(response, "answer GraphQL over HTTP"), decoded)
+            raise with_server_text(self._refusal(response, "answer GraphQL over HTTP"), decoded)
         if decoded is None:
             raise ConnectionFailed(
                 f"the answer (HTTP {status}, {response.content_type}) is not a GraphQL response: is this the "
@@ -383,24 +370,3 @@ class HttpTransport:
             cause = OSError(str(cause))
         text = explain_os_error(cause, host=error.host, secure=self._is_secure)
         return ConnectionFailed(text, url=self._place, not_sent=True)
-
-
-def _graphql_response(body: bytes) -> _Response | None:
-    try:
-        response = _RESPONSE.decode(body)
-        if response.data is not msgspec.UNSET:
-            check_depth(bytes(response.data))  # errors are judged one by one
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return None if response.data is msgspec.UNSET and not response.errors else response
-
-
-def _with_server_text(error: TransportError, response: _Response | None) -> TransportError:
-    """Add what the server itself says about refused credentials."""
-    if not isinstance(error, AuthenticationFailed) or response is None or not response.errors:
-        return error
-    try:
-        text = _ERROR.decode(response.errors[0]).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return error
-    return AuthenticationFailed(f"{error.message}; the server says: {text}")
