@@ -232,7 +232,7 @@ class SqliteEventLog(FileLog):
                 self._last_offset = outcome.offset
                 new.append(outcome)
         if new:
-            self._call_tails(new)
+            self._tails.call(new)
         for (_, answer), outcome in zip(group, outcomes, strict=True):
             _settle(answer, outcome)
 

@@ -211,7 +211,7 @@ class WorkerLog(FileLog):
                 self._newest = records
                 self._last_offset = records[-1].offset
                 self._append_failed = False
-                self._call_tails(records)
+                self._tails.call(records)
             case Appended(number, offset):
                 self._settle(number, self._newest[offset - self._newest[0].offset])
             case Found(number, record):
