@@ -24,7 +24,6 @@ from circuit_breaker_server.log.event_log import (
     Record,
     Snapshot,
     SnapshotEntry,
-    validate,
 )
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.jetstream.appender import Appender
@@ -41,6 +40,7 @@ from circuit_breaker_server.log.jetstream.stream import Streams, StreamState
 from circuit_breaker_server.log.jetstream.tail import Tail
 from circuit_breaker_server.log.jetstream.trimming import Trimming
 from circuit_breaker_server.log.log_clock import LogClock
+from circuit_breaker_server.log.record_validation import validate
 from circuit_breaker_server.log.tail_callbacks import TailCallbacks
 
 __all__ = ["JetStreamEventLog"]

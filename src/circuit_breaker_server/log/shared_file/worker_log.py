@@ -20,11 +20,11 @@ from circuit_breaker_server.log.event_log import (
     NewRecord,
     Record,
     SnapshotEntry,
-    validate,
 )
 from circuit_breaker_server.log.file_log import FileLog
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.reader import Reader, open_reader
+from circuit_breaker_server.log.record_validation import validate
 from circuit_breaker_server.log.shared_file.messages import (
     Answer,
     Append,
