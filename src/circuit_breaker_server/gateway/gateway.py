@@ -273,8 +273,6 @@ class Gateway:
         """
         with start_span(self._tracer, plan.field, extensions, is_lasting=feed.is_lasting):
             after = asked_after(extensions)
-            caller, action = feed.caller, "subscribe" if after is None else "resume"
-            what = caller.audit.named(plan.field, plan.arguments)
             try:
                 subscriber = self._join(
                     feed,
@@ -286,14 +284,11 @@ class Gateway:
                     bucket=bucket,
                 )
             except Refused as refused:
-                code = (refused.errors[0].extensions or {}).get("code")
                 self.instruments.operations["subscription", "refused"] += 1
-                note_refusal(feed, plan, refused)
-                caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
+                note_refusal(feed, plan, refused, after=after)
                 raise
             try:
-                caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
-                note_begin(feed, subscriber, is_resumed=after is not None)
+                note_begin(feed, subscriber, plan, after=after)
                 feed.add(subscriber)
                 self.instruments.operations["subscription", "ok"] += 1
             except BaseException:
