@@ -24,7 +24,7 @@ from circuit_breaker_sdk.types import Resource
 from circuit_breaker_server import Server, ServerSettings
 from circuit_breaker_server.engine.workflows.inputs import CreateResource
 from circuit_breaker_server.engine.workflows.records import ResourceChanged, decode_body
-from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 

@@ -22,9 +22,9 @@ from circuit_breaker_server.log.event_log import (
     Snapshot,
     SnapshotEntry,
     matches,
-    validate,
 )
 from circuit_breaker_server.log.marks import Marks
+from circuit_breaker_server.log.record_validation import validate
 
 __all__ = ["MemoryEventLog"]
 

@@ -38,7 +38,7 @@ from circuit_breaker_server.engine.workflows.records import (
     ResourceImage,
     decode_body,
 )
-from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject
 from circuit_breaker_server.log.event_log import EventLog, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.otel_tracing import OpenTelemetryTracer

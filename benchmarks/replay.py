@@ -21,7 +21,7 @@ from circuit_breaker_server.endpoints.websocket.frame_headers import text_frames
 from circuit_breaker_server.engine.event_derivation import EVENT_BODIES, derive
 from circuit_breaker_server.engine.events import Selection
 from circuit_breaker_server.engine.workflows.records import ResourceChanged, ResourceImage
-from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.gateway.subscription_plan import make_plan

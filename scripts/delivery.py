@@ -39,7 +39,7 @@ from circuit_breaker_sdk.events import (
 from circuit_breaker_server import RateSettings, Server, ServerSettings
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.log.event_log import Record
-from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.log.tail_callbacks import TailCallbacks
 
 __all__ = ["EVENTS_PER_STREAM", "Delivery", "measure_delivery"]
 
@@ -79,14 +79,14 @@ def _serve(pipe: Connection, directory: str) -> None:
 @contextlib.asynccontextmanager
 async def _commands(directory: Path) -> AsyncIterator[Commands]:
     durable: list[tuple[float, Record]] = []
-    call_tails = SqliteEventLog._call_tails  # noqa: SLF001 (the moment at which a group is durable)
+    call_tails = TailCallbacks.call  # the moment at which a group is durable
 
-    def noting(log: SqliteEventLog, records: Sequence[Record]) -> None:
+    def noting(tails: TailCallbacks, records: Sequence[Record]) -> None:
         now = time.monotonic()
         durable.extend((now, record) for record in records)
-        call_tails(log, records)
+        call_tails(tails, records)
 
-    SqliteEventLog._call_tails = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001 (as above)
+    TailCallbacks.call = noting  # type: ignore[method-assign, assignment]
     settings = ServerSettings(
         data_dir=directory, port=0, rates=UNLIMITED, mcp_check_seconds=3600.0, log_level="error"
     )

@@ -10,7 +10,7 @@ from circuit_breaker_sdk import Client, GapError
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from circuit_breaker_server import RecordNotAppliedError, Server, ServerSettings
 from circuit_breaker_server.engine.skipped_records import skip
-from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject
 from circuit_breaker_server.log.event_log import NewRecord
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.ghost_record import ghost

@@ -39,8 +39,8 @@ from circuit_breaker_server.engine.secrets import NO_SECRETS, Secrets
 from circuit_breaker_server.engine.skipped_records import Skipped
 from circuit_breaker_server.engine.state_projector import Folding, RecordNotApplied
 from circuit_breaker_server.engine.state_tables import Part
+from circuit_breaker_server.engine.workflows.selections import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.state import FoldedState
-from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import EventLog, Record
 from circuit_breaker_server.outbound import Outbound

@@ -14,9 +14,9 @@ from circuit_breaker_server.gateway.event_reader import (
     MAX_PAGE_BYTES,
     MIN_PAGE_BYTES,
     Found,
-    LogReader,
     Page,
 )
+from circuit_breaker_server.gateway.hub import Hub
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, Frame, Peer
 from circuit_breaker_server.gateway.record_traces import RecordTraces
@@ -24,10 +24,8 @@ from circuit_breaker_server.gateway.resume_gaps import Gap
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_errors import gap_error, internal_error
 from circuit_breaker_server.graphql.selection_compiler import UnfitValue
-from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.scheduling import Gate
 
 __all__ = ["Kept", "LaggingFeed", "read_some"]
 
@@ -49,25 +47,6 @@ class Kept(NamedTuple):
     page: Page
 
 
-class CatchUpHub(Protocol):
-    """The interface of the gateway that catching up uses."""
-
-    @property
-    def instruments(self) -> Instruments: ...
-
-    @property
-    def reader(self) -> LogReader: ...
-
-    @property
-    def catch_up_gate(self) -> Gate:
-        """Shares the event loop between all that read from the log."""
-        ...
-
-    def schedule(self, feed: Any, /) -> None:
-        """Flush this feed in the next turn of the loop."""
-        ...
-
-
 class LaggingFeed(Protocol):
     """The interface of the feed whose subscribers catch up.
 
@@ -83,7 +62,7 @@ class LaggingFeed(Protocol):
     def caller(self) -> Caller: ...
 
     @property
-    def hub(self) -> CatchUpHub: ...
+    def hub(self) -> Hub: ...
 
     @property
     def frame(self) -> Frame: ...

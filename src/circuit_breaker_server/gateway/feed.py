@@ -10,62 +10,29 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from circuit_breaker_sdk.errors import GraphQLError
-from circuit_breaker_server.access.audit_lines import NO_AUDIT
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.gateway.catch_up import Kept, read_some
 from circuit_breaker_server.gateway.channel import Channel
 from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo, Run
-from circuit_breaker_server.gateway.event_reader import MIN_PAGE_BYTES, LogReader
+from circuit_breaker_server.gateway.event_reader import MIN_PAGE_BYTES
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
+from circuit_breaker_server.gateway.hub import Hub
 from circuit_breaker_server.gateway.pacing import TokenBucket
 from circuit_breaker_server.gateway.peer import MAX_WRITE_BYTES, NO_PEER, Frame, Peer
 from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.subscriber import Subscriber
 from circuit_breaker_server.gateway.subscription_log import note_end
-from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.scheduling import Gate
 
-__all__ = ["Feed", "Hub"]
+__all__ = ["Feed"]
 
 _ENDED_AT_ONCE: Final = 32
 _ENDED_PAUSE_SECONDS: Final = 0.001
 
 logger = get_logger("gateway")
-
-
-class Hub(Protocol):
-    """The interface of the gateway that a feed uses."""
-
-    @property
-    def instruments(self) -> Instruments: ...
-
-    @property
-    def reader(self) -> LogReader: ...
-
-    @property
-    def catch_up_gate(self) -> Gate:
-        """Shares the event loop between all that read from the log."""
-        ...
-
-    def schedule(self, feed: Feed) -> None:
-        """Flush this feed in the next turn of the loop."""
-        ...
-
-    def leave(self, subscriber: Subscriber[Feed]) -> None:
-        """Take a subscriber out of its channel; the last one takes the channel with it."""
-        ...
-
-    def own(self, task: asyncio.Task[None]) -> None:
-        """Keep a task and await it when the gateway closes."""
-        ...
-
-    def end_peer(self, feed: Feed, error: Exception) -> None:
-        """End a peer that has raised."""
-        ...
 
 
 class Feed:
@@ -242,16 +209,6 @@ class Feed:
         self._leave_ring(subscriber)
         self.hub.leave(subscriber)
         note_end(self, subscriber)
-        caller, plan = self.caller, subscriber.channel.plan
-        if caller.audit is not NO_AUDIT:
-            caller.audit.note(
-                caller,
-                "end",
-                caller.audit.named(plan.field, plan.arguments),
-                "ended",
-                last_cursor=subscriber.cursor,
-                count=subscriber.denied,
-            )
 
     def _on_end_error(self, subscriber: Subscriber[Feed], error: Exception) -> None:
         logger.error("end_failed", operation=subscriber.id, field=subscriber.channel.stream, exc_info=error)

@@ -11,26 +11,23 @@ from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.caller import OPEN, Caller
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.errors import EngineError
 from circuit_breaker_server.engine.event_fields import EventBodies
-from circuit_breaker_server.engine.events import Finite, StreamEvent
+from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.skipped_records import Skipped
 from circuit_breaker_server.gateway.channel import Position
 from circuit_breaker_server.gateway.cursor_advance import CursorAdvance
 from circuit_breaker_server.gateway.event_reader import LogReader
 from circuit_breaker_server.gateway.fan_out import FanOut, Select
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.finite_streams import FiniteStreams
 from circuit_breaker_server.gateway.guarded_calls import call_each, guarded
 from circuit_breaker_server.gateway.pacing import Pacing, TokenBucket
 from circuit_breaker_server.gateway.peer import Frame, Peer
 from circuit_breaker_server.gateway.permission_review import Look, PermissionReview
 from circuit_breaker_server.gateway.record_traces import RecordTraces
 from circuit_breaker_server.gateway.subscriber import Subscriber
-from circuit_breaker_server.gateway.subscription_errors import (
-    internal_error,
-    missing_error,
-    refusal_error,
-)
+from circuit_breaker_server.gateway.subscription_errors import internal_error, refusal_error
 from circuit_breaker_server.gateway.subscription_log import note_begin, note_refusal
 from circuit_breaker_server.gateway.subscription_plan import Plan, Refused
 from circuit_breaker_server.gateway.subscription_start import AfterCursor, Start, asked_after, read_start
@@ -48,7 +45,6 @@ logger = get_logger("gateway")
 
 _CATCH_UP_SECONDS: Final = 0.004
 """The share of those who catch up in each turn of the event loop, all together."""
-_NO_LONGER_KEPT: Final = "the beginning of this stream is no longer kept: the server's event log was trimmed"
 
 
 def _see_everything(_rights: Rights, _field: str, _arguments: Mapping[str, object]) -> View:
@@ -104,7 +100,6 @@ class Gateway:
         self.catch_up_gate = Gate(seconds=_CATCH_UP_SECONDS, at_once=1)
         self._look = look
         self._log_tail = log.tail
-        self._begin_seconds = begin_seconds
         self._feeds: dict[Feed, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fan_out = FanOut(
@@ -122,6 +117,13 @@ class Gateway:
             self._fan_out,
             self.reader,
             end=lambda: self.end,
+            fail=self._fail,
+            end_subscription=self._end_subscription,
+        )
+        self._finite_streams = FiniteStreams(
+            self.reader,
+            look,
+            begin_seconds=begin_seconds,
             fail=self._fail,
             end_subscription=self._end_subscription,
         )
@@ -273,8 +275,6 @@ class Gateway:
         """
         with start_span(self._tracer, plan.field, extensions, is_lasting=feed.is_lasting):
             after = asked_after(extensions)
-            caller, action = feed.caller, "subscribe" if after is None else "resume"
-            what = caller.audit.named(plan.field, plan.arguments)
             try:
                 subscriber = self._join(
                     feed,
@@ -286,14 +286,11 @@ class Gateway:
                     bucket=bucket,
                 )
             except Refused as refused:
-                code = (refused.errors[0].extensions or {}).get("code")
                 self.instruments.operations["subscription", "refused"] += 1
-                note_refusal(feed, plan, refused)
-                caller.audit.note(caller, action, what, "refused", reason=str(code), first_cursor=after)
+                note_refusal(feed, plan, refused, after=after)
                 raise
             try:
-                caller.audit.note(caller, action, what, "allowed", first_cursor=subscriber.cursor)
-                note_begin(feed, subscriber, is_resumed=after is not None)
+                note_begin(feed, subscriber, plan, after=after)
                 feed.add(subscriber)
                 self.instruments.operations["subscription", "ok"] += 1
             except BaseException:
@@ -318,7 +315,11 @@ class Gateway:
             raise Refused([refusal_error(plan, error)]) from error
         finite = channel.selection.finite
         try:
-            begun = None if finite is None else self._beginning(finite, is_resumed=asked is not None)
+            begun = (
+                None
+                if finite is None
+                else self._finite_streams.beginning(finite, is_resumed=asked is not None)
+            )
         except EngineError as error:
             self._fan_out.close_if_empty(channel)
             raise Refused([refusal_error(plan, error)]) from error
@@ -340,33 +341,8 @@ class Gateway:
         )
         self._fan_out.join(subscriber, channel)
         if finite is not None and begun is None:
-            loop = asyncio.get_running_loop()
-            seconds = self._begin_seconds if patience is None else patience()
-            subscriber.deadline = loop.call_later(seconds, self._on_deadline, subscriber)
+            self._finite_streams.give_up_later(subscriber, patience)
         return subscriber
-
-    def _beginning(self, finite: Finite, *, is_resumed: bool) -> Cursor | None:
-        """Return where a finite stream begins, ``None`` if it has not begun.
-
-        :raises EngineError: it cannot be read, or not from there.
-        """
-        begun = finite.start()
-        if begun is not None and not is_resumed and begun.offset + 1 < self.reader.log.first_offset:
-            raise EngineError(ErrorCode.NOT_FOUND, _NO_LONGER_KEPT)
-        return begun
-
-    def _on_deadline(self, subscriber: Subscriber[Feed]) -> None:
-        guarded(subscriber, self._give_up, self._end_subscription, otherwise=None)
-
-    def _give_up(self, subscriber: Subscriber[Feed]) -> None:
-        """End a finite stream that has not begun, or that has begun and is not to be seen."""
-        plan, finite = subscriber.channel.plan, subscriber.channel.selection.finite
-        if finite is None:
-            return
-        is_there = finite.start() is not None
-        view = self._look(subscriber.feed.caller.rights, plan.field, plan.arguments)
-        if not is_there or view.hides:
-            self._fail(subscriber, [missing_error(plan, finite)])
 
     def review(self, feed: Feed) -> None:
         """Look again at what a peer may see: its rights have changed (:class:`PermissionReview`)."""

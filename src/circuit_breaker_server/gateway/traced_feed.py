@@ -9,7 +9,8 @@ from typing import final
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.gateway.channel import Channel
 from circuit_breaker_server.gateway.encoded_run import Memo, Run
-from circuit_breaker_server.gateway.feed import Feed, Hub
+from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.hub import Hub
 from circuit_breaker_server.gateway.peer import Frame, Peer
 from circuit_breaker_server.gateway.record_traces import RecordTraces
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple, Protocol, final
 
@@ -37,15 +36,11 @@ __all__ = [
     "SnapshotEntry",
     "matches",
     "subject",
-    "validate",
 ]
 
 MAX_DATA_BYTES = 4 * 1024 * 1024
 """The largest body of a record; a message broker under the port has to be set up for as much."""
 
-_SUBJECT = re.compile(r"[^.*> \t\r\n\x00]+(?:\.[^.*> \t\r\n\x00]+)*")
-_LONGEST_REMEMBERED = 256
-_ID = re.compile(r"[0-9a-f]{32}")
 _is_plain = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 _ESCAPED = str.maketrans({c: f"%{ord(c):02X}" for c in ".*>% \t\r\n\x00/"})
 
@@ -117,41 +112,6 @@ class NewRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     data: bytes
     expected: int | None = None
     guards: Guards | None = None
-
-
-@lru_cache(maxsize=4096)
-def _validate_subject(subject: str) -> None:
-    if not _SUBJECT.fullmatch(subject):
-        raise ValueError(f"not a subject (tokens joined by dots, no wildcards or blanks): {subject!r}")
-    subject.encode()
-
-
-def validate(record: NewRecord) -> None:
-    """Refuse what no implementation can hold, before it reaches the others of its group.
-
-    :raises ValueError: the subject has empty tokens, wildcards or blanks or is not encodable, the id is not
-        32 lower-case hex digits, the data is longer than :data:`MAX_DATA_BYTES`, a guard's name is no
-        subject, or there are more of them than :data:`MAX_GUARDS`, or guards without ``expected``.
-    """
-    if len(record.subject) <= _LONGEST_REMEMBERED:
-        _validate_subject(record.subject)
-    else:
-        _validate_subject.__wrapped__(record.subject)
-    if not _ID.fullmatch(record.id):
-        raise ValueError(f"a record's id is 32 lower-case hex digits, not {record.id!r}")
-    if len(record.data) > MAX_DATA_BYTES:
-        raise ValueError(f"a record holds {MAX_DATA_BYTES} bytes at most, not {len(record.data)}")
-    if record.guards is not None:
-        _validate_guards(record.guards, record.expected)
-
-
-def _validate_guards(guards: Guards, expected: int | None) -> None:
-    if expected is None:
-        raise ValueError("a record with guards has an expected offset too")
-    if max(len(guards.unmarked), len(guards.marks)) > MAX_GUARDS:
-        raise ValueError(f"a record has {MAX_GUARDS} guards at most")
-    for name in (*guards.unmarked, *guards.marks):
-        _validate_subject.__wrapped__(name)
 
 
 # An array, not a map, where it is encoded: the order of the fields is a storage format. A new field goes to
@@ -288,7 +248,7 @@ class EventLog(Protocol):
 
         Cancelling the caller does not take the append back: it may be in the log or not, whole.
 
-        :raises ValueError: no log can hold it (:func:`validate`).
+        :raises ValueError: no log can hold it (:func:`.record_validation.validate`).
         :raises ExpectationFailed: someone else wrote to the subject first; nothing was appended.
         :raises LogWriteError: it could not be made durable; nothing was appended, and it may be tried again
             with the same id.

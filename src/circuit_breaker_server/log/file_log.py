@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from circuit_breaker_server.log.event_log import LogClosedError, LogPage, Record, Snapshot
 from circuit_breaker_server.log.reader import Reader, Selector
+from circuit_breaker_server.log.tail_callbacks import TailCallbacks
 
 __all__ = ["FileLog"]
 
@@ -38,7 +38,7 @@ class FileLog(ABC):
         self._reader = reader
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="event-log-reader")
         self._last_offset = last_offset
-        self._tails: list[Callable[[Sequence[Record]], None]] = []
+        self._tails = TailCallbacks()
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -157,22 +157,7 @@ class FileLog(ABC):
 
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         """See the port."""
-        self._tails.append(callback)
-
-        def end() -> None:
-            with contextlib.suppress(ValueError):
-                self._tails.remove(callback)
-
-        return end
-
-    def _call_tails(self, records: Sequence[Record]) -> None:
-        for tail in tuple(self._tails):
-            try:
-                tail(records)
-            except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends
-                self._loop.call_exception_handler(
-                    {"message": "a tail of the event log raised", "exception": error}
-                )
+        return self._tails.add(callback)
 
     async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._refuse_if_closed()

@@ -29,11 +29,11 @@ from circuit_breaker_server.log.event_log import (
     NewRecord,
     Record,
     SnapshotEntry,
-    validate,
 )
 from circuit_breaker_server.log.file_log import FileLog
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.reader import Reader
+from circuit_breaker_server.log.record_validation import validate
 from circuit_breaker_server.log.writer import Writer
 from circuit_breaker_server.storage.private_files import make_private_directory
 
@@ -232,7 +232,7 @@ class SqliteEventLog(FileLog):
                 self._last_offset = outcome.offset
                 new.append(outcome)
         if new:
-            self._call_tails(new)
+            self._tails.call(new)
         for (_, answer), outcome in zip(group, outcomes, strict=True):
             _settle(answer, outcome)
 

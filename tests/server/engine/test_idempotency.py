@@ -15,7 +15,7 @@ from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.idempotency import IdempotencyState, Kept
 from circuit_breaker_server.engine.workflows.inputs import CreateResource
-from circuit_breaker_server.engine.workflows.streams import workflow_subject
+from circuit_breaker_server.engine.workflows.subjects import workflow_subject
 from circuit_breaker_server.graphql.documents import Documents
 from circuit_breaker_server.graphql.idempotent_execution import Done, Once
 from circuit_breaker_server.graphql.schema import load_schema

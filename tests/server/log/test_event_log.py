@@ -12,8 +12,8 @@ from circuit_breaker_server.log.event_log import (
     NewRecord,
     matches,
     subject,
-    validate,
 )
+from circuit_breaker_server.log.record_validation import validate
 
 _tokens = st.text(st.characters(codec="utf-8"), min_size=1)
 

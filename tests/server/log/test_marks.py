@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from circuit_breaker_server.log import marks as module
-from circuit_breaker_server.log.event_log import MAX_GUARDS, Guards, NewRecord, validate
+from circuit_breaker_server.log.event_log import MAX_GUARDS, Guards, NewRecord
 from circuit_breaker_server.log.marks import Marks
+from circuit_breaker_server.log.record_validation import validate
 
 
 def refused_at(marks: Marks, name: str, *, decided_at: int) -> int | None:

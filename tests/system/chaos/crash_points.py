@@ -18,6 +18,7 @@ from circuit_breaker_server.log.jetstream.appender import Appender
 from circuit_breaker_server.log.jetstream.broker import Broker
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.log.tail_callbacks import TailCallbacks
 from circuit_breaker_server.log.writer import Writer
 from tests.system.chaos.event_logs import Log
 
@@ -36,8 +37,8 @@ _SQLITE: _Points = {
     "before the append is queued": (SqliteEventLog, "append", "before"),
     "before the commit": (Writer, "append", "before"),
     "after the commit, before anyone knows": (Writer, "append", "after"),
-    "before the tails hear of it": (SqliteEventLog, "_call_tails", "before"),
-    "after the tails, before the answer": (SqliteEventLog, "_call_tails", "after"),
+    "before the tails hear of it": (TailCallbacks, "call", "before"),
+    "after the tails, before the answer": (TailCallbacks, "call", "after"),
     **_FAN_OUT,
 }
 _JETSTREAM: _Points = {

@@ -9,7 +9,6 @@ from typing import final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.close_codes import CloseCode, asking_to_return
-from circuit_breaker_sdk.protocol.message_assembly import text_frame_header
 from circuit_breaker_sdk.protocol.messages import (
     SUBPROTOCOL,
     Complete,
@@ -22,7 +21,6 @@ from circuit_breaker_sdk.protocol.messages import (
 from circuit_breaker_sdk.transports.websocket import WebSocket
 from circuit_breaker_server.access.caller import OPEN
 from circuit_breaker_server.admission.draining import DRAINING
-from circuit_breaker_server.bounded_log import BoundedLogger
 from circuit_breaker_server.endpoints.principal_connections import TOO_MANY
 from circuit_breaker_server.endpoints.rights_review import RightsReview
 from circuit_breaker_server.endpoints.services import Services
@@ -35,11 +33,13 @@ from circuit_breaker_server.endpoints.websocket.handshake import (
     negotiates_resume,
 )
 from circuit_breaker_server.endpoints.websocket.operations import Operations
+from circuit_breaker_server.endpoints.websocket.outgoing import Outgoing
+from circuit_breaker_server.endpoints.websocket.session_log import SessionLog
 from circuit_breaker_server.gateway.feed import Feed
 from circuit_breaker_server.gateway.records_behind import asked_places, may_be_told, records_behind
 from circuit_breaker_server.gateway.subscription_plan import Plans
 from circuit_breaker_server.logs import get_logger
-from circuit_breaker_server.refusals import Refusal, reason_of_close
+from circuit_breaker_server.refusals import Refusal
 from circuit_breaker_server.security.authentication import (
     EXPIRED,
     REVOKED,
@@ -51,8 +51,6 @@ from circuit_breaker_server.security.clock import Alarm
 __all__ = ["Session"]
 
 logger = get_logger("session")
-lines = BoundedLogger("session", lines_per_second=1_000)
-"""Of the lives of connections; a thousand clients that come back at once are told one by one."""
 
 
 @final
@@ -74,20 +72,18 @@ class Session:
         "_authorization",
         "_caller",
         "_feed",
-        "_has_closed",
         "_init_timer",
         "_is_leaving",
         "_is_over",
         "_keep_alive",
+        "_log",
         "_on_end",
-        "_opened_at",
         "_operations",
+        "_outgoing",
         "_own",
         "_plans",
         "_protocol",
-        "_refusal",
         "_rights",
-        "_sending",
         "_services",
         "_socket",
         "_token_end",
@@ -128,13 +124,16 @@ class Session:
         self._token_end: Alarm | None = None
         self._writable = True
         self._is_over = False
-        self._has_closed = False
-        # Why the socket is closed, where its code alone does not say it.
-        self._refusal: Refusal | None = None
-        self._opened_at = asyncio.get_running_loop().time()
+        self._log = SessionLog(services, socket.remote)
+        self._outgoing = Outgoing(
+            socket,
+            self._protocol,
+            self._log,
+            max_unsent_bytes=settings.max_unsent_bytes,
+            wind_up=self._wind_up,
+        )
         # The peer has sent its close frame, and waits for ours.
         self._is_leaving = False
-        self._sending: asyncio.Handle | None = None
         self._init_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             settings.init_timeout_seconds, self._on_init_timeout
         )
@@ -164,7 +163,7 @@ class Session:
             logger.exception("session_failed", remote=self._socket.remote)
             self.drop()
         else:
-            self._send_soon()
+            self._outgoing.send_soon()
 
     def on_writable(self, writable: bool) -> None:
         """Stop or go on feeding the socket."""
@@ -176,20 +175,13 @@ class Session:
     def on_closed(self, code: int, reason: str) -> None:
         """End everything that ran on the socket."""
         feed = self._feed
-        lines.info(
-            "closed",
-            remote=self._socket.remote,
-            code=code,
-            reason=self._refusal or (reason if self._has_closed else ""),
-            seconds=round(asyncio.get_running_loop().time() - self._opened_at, 3),
+        self._log.note_closed(
+            code,
+            reason,
             events=0 if feed is None else feed.delivered_events,
+            is_ours=self._outgoing.has_closed,
+            caller=None if feed is None else self._caller,
         )
-        if code == CloseCode.MESSAGE_TOO_BIG and not self._has_closed:
-            self._services.instruments.refusals.note(
-                "too_large", "websocket", remote=self._socket.remote, code=code
-            )
-        if self._feed is not None:
-            self._services.audit.note(self._caller, "close", "websocket", "ended", reason=str(code))
         self._protocol.receive_closed()
         self._wind_up()
         self._on_end(self)
@@ -199,22 +191,22 @@ class Session:
         if self._is_over:
             return False
         self._is_leaving = True
-        self._send()
+        self._outgoing.send()
         return self._is_executing
 
     # --- the peer of the feed ----------------------------------------------------------------------
 
     def write(self, frames: bytes) -> None:
         """Write events, framed by :func:`text_frames`, behind what is queued: a live signal goes first."""
-        if self._sending is not None:
-            self._send()
+        if self._outgoing.scheduled is not None:
+            self._outgoing.send()
         self._socket.write(frames)
 
     def signal(self, cursors: Sequence[tuple[str, str]]) -> None:
         """Send the live signal of operations (the resume protocol's section 3), in one write."""
         for operation_id, cursor in cursors:
             self._protocol.send_ping({"resume": {"id": operation_id, "cursor": cursor}})
-        self._send_soon()
+        self._outgoing.send_soon()
 
     def _tell_behind(self, ping: Ping) -> None:
         """Answer a ping that asks how many records subscriptions are behind, to a peer that reads."""
@@ -230,18 +222,18 @@ class Session:
     def fail(self, operation_id: str, errors: Sequence[GraphQLError]) -> None:
         """End one operation with errors."""
         self._protocol.send_error(operation_id, errors)
-        self._send()
+        self._outgoing.send()
 
     def complete(self, operation_id: str) -> None:
         """End one operation: its stream is over."""
         self._protocol.send_complete(operation_id)
-        self._send()
+        self._outgoing.send()
 
     def drop(self) -> None:
         """Close with 4500: the server failed while it served this peer."""
         try:
             self._protocol.send_close(CloseCode.INTERNAL_SERVER_ERROR, "internal error")
-            self._send()
+            self._outgoing.send()
         except Exception:
             # The socket or its protocol is what failed.
             logger.exception("close_failed", remote=self._socket.remote)
@@ -256,15 +248,11 @@ class Session:
         if seconds is not None:
             # Each is told another moment, so that they do not all come at once.
             reason = asking_to_return(reason, random.uniform(0, seconds))  # noqa: S311 (no secret)
-        self._protocol.send_close(CloseCode.SERVICE_RESTART, reason)
-        self._send()
+        self._close(CloseCode.SERVICE_RESTART, reason)
 
     def refuse_subprotocol(self) -> None:
         """Close with 4406: the handshake agreed on no protocol that we speak."""
-        self._protocol.send_close(
-            CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Subprotocol not acceptable: offer {SUBPROTOCOL}"
-        )
-        self._send()
+        self._close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Subprotocol not acceptable: offer {SUBPROTOCOL}")
 
     async def wait_closed(self) -> None:
         """Wait until the socket is gone."""
@@ -276,7 +264,7 @@ class Session:
 
     def _on_init_timeout(self) -> None:
         self._protocol.receive_init_timeout()
-        self._send()
+        self._outgoing.send()
 
     def _on_init(self, event: ConnectionInit) -> None:
         self._end_init_timer()
@@ -294,11 +282,11 @@ class Session:
         self._authorization = None
         resume = negotiates_resume(event.payload)
         if not self._admit(self):
-            self._refusal = "principal"
-            services.audit.note(self._caller, "connect", "websocket", "refused", reason=TOO_MANY)
+            self._log.refusal = "principal"
+            self._log.note_surplus(self._caller)
             self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
             return
-        services.audit.note(self._caller, "connect", "websocket", "allowed")
+        self._log.note_admitted(self._caller)
         self._rights = RightsReview(services, self._caller)
         self._feed = services.gateway.attach(
             self,
@@ -321,7 +309,7 @@ class Session:
         self._protocol.send_ack(ack_payload(services.epoch, resume=resume, tells_behind=tells_behind))
         self._keep_alive.start()
         self._token_end = services.authenticator.at_end(self._caller.principal, self._on_token_end)
-        lines.info("acknowledged", remote=self._socket.remote, principal=self._caller.id, resume=resume)
+        self._log.note_acknowledged(self._caller, resume=resume)
 
     @property
     def _acknowledged(self) -> Operations:
@@ -335,7 +323,7 @@ class Session:
 
     def _on_operation_done(self) -> None:
         """Write the answer of a query or mutation; after the last one close, if the peer has asked for it."""
-        self._send()
+        self._outgoing.send()
         if self._is_leaving and not self._is_executing:
             self._socket.answer_close()
 
@@ -352,16 +340,12 @@ class Session:
 
     def revoke(self) -> None:
         """Close: the principal, or their API key, is no longer accepted."""
-        self._services.audit.note(self._caller, "revoke", "websocket", "ended", reason=REVOKED)
-        self._refusal = "revoked"
-        self._protocol.send_close(CloseCode.FORBIDDEN, REVOKED)
-        self._send()
+        self._log.note_revoked(self._caller)
+        self._close(CloseCode.FORBIDDEN, REVOKED, refusal="revoked")
 
     def end_surplus(self) -> None:
         """Close: its principal has too many, and has not given one up for it."""
-        self._refusal = "principal"
-        self._protocol.send_close(CloseCode.TRY_AGAIN_LATER, TOO_MANY)
-        self._send()
+        self._close(CloseCode.TRY_AGAIN_LATER, TOO_MANY, refusal="principal")
 
     @property
     def remote(self) -> str:
@@ -375,74 +359,29 @@ class Session:
 
     def _on_token_end(self) -> None:
         """Close between two events: a client that resumes with a new token and last cursor misses none."""
-        self._refusal = "expired"
-        self._protocol.send_close(CloseCode.FORBIDDEN, EXPIRED)
-        self._send()
+        self._close(CloseCode.FORBIDDEN, EXPIRED, refusal="expired")
 
     def _ping(self) -> None:
         self._protocol.send_ping()
-        self._send()
+        self._outgoing.send()
 
     def _on_dead(self) -> None:
         self._wind_up()
         self._socket.abort()
 
-    def _send_soon(self) -> None:
-        """Write in the next turn of the loop: what one read brings is answered in one write."""
-        if self._protocol.close is not None:
-            self._send()
-        elif self._sending is None and self._protocol.messages_to_send:
-            self._sending = asyncio.get_running_loop().call_soon(self._send)
-
-    def _send(self) -> None:
-        """Write what the protocol has queued, in one write; then close, if that is due."""
-        self._end_sending()
-        socket = self._socket
-        messages = self._protocol.data_to_send()
-        if messages:
-            parts: list[bytes] = []
-            for message in messages:
-                parts += (text_frame_header(len(message)), message)
-            socket.write(b"".join(parts))
-        close = self._protocol.close
-        if close is not None:
-            if not self._has_closed:
-                self._has_closed = True
-                self._note_refusal(close.code)
-            self._wind_up()
-            if close.after_seconds:
-                asyncio.get_running_loop().call_later(
-                    close.after_seconds, socket.close, close.code, close.reason
-                )
-            else:
-                socket.close(close.code, close.reason)
-        elif socket.write_buffer_bytes > self._services.settings.max_unsent_bytes:
-            # Only answers and pongs can pile up here: events wait in their channel while a socket is full.
-            logger.warning("peer_does_not_read", remote=socket.remote)
-            self._wind_up()
-            socket.abort()
-
-    def _note_refusal(self, code: int) -> None:
-        """Count and log a close that refuses what the peer does or is."""
-        reason = reason_of_close(code)
-        if reason is not None:
-            # The text of the close may have what the client wrote.
-            self._refusal = self._refusal or reason
-            self._services.instruments.refusals.note(
-                self._refusal, "websocket", remote=self._socket.remote, code=int(code)
-            )
-
-    def _end_sending(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+    def _close(self, code: CloseCode, reason: str, *, refusal: Refusal | None = None) -> None:
+        """Close, behind what is queued; ``refusal`` says why where the code does not."""
+        if refusal is not None:
+            self._log.refusal = refusal
+        self._protocol.send_close(code, reason)
+        self._outgoing.send()
 
     def _wind_up(self) -> None:
         """End the operations; the socket may still be open to write what is queued. Idempotent."""
         if self._is_over:
             return
         self._is_over = True
-        self._end_sending()
+        self._outgoing.cancel()
         self._end_init_timer()
         self._keep_alive.stop()
         if self._token_end is not None:

@@ -12,7 +12,7 @@ from circuit_breaker_server.engine.nats.inputs import CreateInstance, ExecuteWit
 from circuit_breaker_server.engine.nats.serializers import activity_records, nats_value
 from circuit_breaker_server.engine.validation import check_name
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity
-from circuit_breaker_server.engine.workflows.streams import resource_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import subject
 

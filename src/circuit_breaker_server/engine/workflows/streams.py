@@ -1,17 +1,16 @@
-"""From the records of workflows to the events of their two streams, and from arguments to records.
+"""From the records of workflows to the events of their two streams.
 
 :func:`derive` is a pure function of the record: a replay says what the live stream said, byte for byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from circuit_breaker_server.engine.errors import EngineError, ErrorCode, shown
 from circuit_breaker_server.engine.event_fields import EventFields, FieldSource, always, offset
-from circuit_breaker_server.engine.events import Selection, StreamEvent
+from circuit_breaker_server.engine.events import StreamEvent
 from circuit_breaker_server.engine.nats.serializers import (
     NATS_RESOURCE_STREAM,
     activity_records,
@@ -31,45 +30,18 @@ from circuit_breaker_server.engine.workflows.record_views import (
     View,
     WorkflowCreatedView,
 )
-from circuit_breaker_server.log.event_log import Record, subject
+from circuit_breaker_server.log.event_log import Record
 
 __all__ = [
     "EVENT_FIELDS",
     "RESOURCE_UPDATES",
     "WORKFLOW_EVENTS",
-    "Directory",
     "derive",
     "read_body",
-    "resource_subject",
-    "select_resource_updates",
-    "select_workflow_events",
-    "workflow_subject",
 ]
 
 RESOURCE_UPDATES = "resourceUpdates"
 WORKFLOW_EVENTS = "workflowEvents"
-
-
-class Directory(Protocol):
-    """Look-ups that turn arguments into subjects; the engine provides them."""
-
-    def workflow_of(self, resource_id: str) -> str:
-        """Return the id of a resource's workflow, or raise ``NOT_FOUND``."""
-        ...
-
-    def state_ids(self, workflow_id: str) -> Collection[str]:
-        """Return the ids of a workflow's states, or raise ``NOT_FOUND``."""
-        ...
-
-
-def workflow_subject(workflow_id: str) -> str:
-    """Name the subject of a workflow's own records."""
-    return subject("workflow", workflow_id)
-
-
-def resource_subject(workflow_id: str, resource_id: str) -> str:
-    """Name the subject of a resource's records."""
-    return subject("resource", workflow_id, resource_id)
 
 
 # --- records to events -----------------------------------------------------------------------------
@@ -351,52 +323,3 @@ EVENT_FIELDS: Mapping[str, Mapping[type, EventFields]] = {
     },
 }
 """The sources of the fields of events, by stream and type of body."""
-
-
-# --- arguments to records --------------------------------------------------------------------------
-
-
-def select_resource_updates(directory: Directory, arguments: Mapping[str, object]) -> Selection:
-    """Tell what ``resourceUpdates`` reads.
-
-    :raises EngineError: ``NOT_FOUND``, ``INVALID_INPUT``.
-    """
-    resource_id, workflow_id = _text(arguments, "resourceId"), _text(arguments, "workflowId")
-    state = _text(arguments, "state")
-    if resource_id is not None:
-        owner = directory.workflow_of(resource_id)
-        if workflow_id is not None and workflow_id != owner:
-            raise EngineError(
-                ErrorCode.NOT_FOUND, f"workflow {shown(workflow_id)} has no resource {shown(resource_id)}"
-            )
-        workflow_id = owner
-        subjects = (resource_subject(owner, resource_id),)
-    elif workflow_id is not None:
-        directory.state_ids(workflow_id)
-        subjects = (f"{subject('resource', workflow_id)}.*",)
-    else:
-        subjects = ("resource.*.*",)
-    if state is None:
-        return Selection(subjects)
-    if workflow_id is not None and state not in directory.state_ids(workflow_id):
-        raise EngineError(
-            ErrorCode.INVALID_INPUT,
-            f"workflow {shown(workflow_id)} has no state {shown(state)}: no event could ever match",
-        )
-    return Selection(subjects, lambda value: value["state"] == state)
-
-
-def select_workflow_events(directory: Directory, arguments: Mapping[str, object]) -> Selection:
-    """Tell what ``workflowEvents`` reads.
-
-    :raises EngineError: ``NOT_FOUND``.
-    """
-    workflow_id = str(arguments["workflowId"])
-    directory.state_ids(workflow_id)
-    own = (f"{subject(token, workflow_id)}.*" for token in ("resource", "trigger"))
-    return Selection((workflow_subject(workflow_id), *own))
-
-
-def _text(arguments: Mapping[str, object], name: str) -> str | None:
-    value = arguments.get(name)
-    return None if value is None else str(value)

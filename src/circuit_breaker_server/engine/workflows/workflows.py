@@ -44,7 +44,7 @@ from circuit_breaker_server.engine.workflows.records import (
     history_tail,
 )
 from circuit_breaker_server.engine.workflows.state import FoldedState
-from circuit_breaker_server.engine.workflows.streams import resource_subject, workflow_subject
+from circuit_breaker_server.engine.workflows.subjects import resource_subject, workflow_subject
 from circuit_breaker_server.engine.workflows.workflow import Workflow
 from circuit_breaker_server.log.event_log import ExpectationFailed, Guards
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "BATCH_REFUSED",
     "DUPLICATE_IN_BATCH",
+    "DUPLICATE_IN_FLIGHT",
     "NOT_FOUND",
     "STREAM_EXISTS",
     "WRONG_SEQUENCE",
@@ -16,6 +18,9 @@ __all__ = [
 NOT_FOUND: Final = 404
 STREAM_EXISTS: Final = 10058
 DUPLICATE_IN_BATCH: Final = 10201
+DUPLICATE_IN_FLIGHT: Final = 10158
+# The batch is not complete, batches are not allowed, or too many are open: nothing of it was stored.
+BATCH_REFUSED: Final = frozenset({10174, 10175, 10176, 10177, 10178, 10179, 10199, 10210, 10211})
 # 10071 names the last sequence or none; 10164 is a second expectation for a subject in the same batch.
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 # A server of the cluster is not up yet, or the cluster has fewer servers than the stream needs.

@@ -1,13 +1,13 @@
 """The event log on NATS JetStream: many server processes share it, and it outlives each of them.
 
 :class:`JetStreamEventLog` joins the parts: the connection (``broker``), the streams and their checks
-(``stream``), appending (``appender``), following (``tail``), reading (``reads``), snapshots (``snapshots``).
+(``stream``), appending (``appender``), following (``tail``), reading (``kept_records``, ``reads``), trimming
+(``trimming``), snapshots (``snapshots``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,22 +24,24 @@ from circuit_breaker_server.log.event_log import (
     Record,
     Snapshot,
     SnapshotEntry,
-    validate,
 )
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.jetstream.appender import Appender
 from circuit_breaker_server.log.jetstream.broker import Broker
 from circuit_breaker_server.log.jetstream.credentials import NO_CREDENTIALS, Credentials
 from circuit_breaker_server.log.jetstream.envelope import MAX_SUBJECT_BYTES
-from circuit_breaker_server.log.jetstream.errors import ApiError, BrokerUnavailable
 from circuit_breaker_server.log.jetstream.heartbeats import NatsHeartbeats
-from circuit_breaker_server.log.jetstream.reads import Reader, stored_bytes
+from circuit_breaker_server.log.jetstream.kept_records import KeptRecords
+from circuit_breaker_server.log.jetstream.reads import Reader
 from circuit_breaker_server.log.jetstream.recent import RecentRecords
 from circuit_breaker_server.log.jetstream.sizes import BlockSizes
 from circuit_breaker_server.log.jetstream.snapshots import Snapshots
 from circuit_breaker_server.log.jetstream.stream import Streams, StreamState
 from circuit_breaker_server.log.jetstream.tail import Tail
+from circuit_breaker_server.log.jetstream.trimming import Trimming
 from circuit_breaker_server.log.log_clock import LogClock
+from circuit_breaker_server.log.record_validation import validate
+from circuit_breaker_server.log.tail_callbacks import TailCallbacks
 
 __all__ = ["JetStreamEventLog"]
 
@@ -48,8 +50,6 @@ _MAX_IN_FLIGHT: Final = 1024
 _WRITE_PATIENCE_SECONDS: Final = 12.0
 _READ_PATIENCE_SECONDS: Final = 30.0
 _OPEN_SECONDS: Final = 10.0
-_PAGE_RECORDS: Final = 1000
-_PAGE_BYTES: Final = 4 * 1024 * 1024
 _UNLIMITED: Final = sys.maxsize
 
 
@@ -83,10 +83,27 @@ class JetStreamEventLog:
         self._streams = streams
         self._recent = recent
         self._snapshots = snapshots
-        self._write_patience_seconds = write_patience_seconds
         self._instruments = instruments or Instruments()
         self._reader = Reader(broker, streams, patience_seconds=_READ_PATIENCE_SECONDS)
         self._sizes = BlockSizes(after=recent.last_offset)
+        self._kept = KeptRecords(
+            self._reader,
+            streams,
+            recent,
+            snapshots,
+            self._sizes,
+            patience_seconds=_READ_PATIENCE_SECONDS,
+            refuse_if_closed=self._refuse_if_closed,
+        )
+        self._trimming = Trimming(
+            broker,
+            streams,
+            self._reader,
+            recent,
+            snapshots,
+            kept=self._kept,
+            patience_seconds=write_patience_seconds,
+        )
         self._tail = Tail(
             broker,
             streams,
@@ -104,9 +121,8 @@ class JetStreamEventLog:
             stored=self._tail.expect,
         )
         self._clock = LogClock()
-        self._tails: list[Callable[[Sequence[Record]], None]] = []
+        self._tails = TailCallbacks()
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
-        self._trimming = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
         self._failure: LogError | None = None
         self._append_failed = False
@@ -266,13 +282,7 @@ class JetStreamEventLog:
         self._sizes.add(records)
         if records:
             self._clock.follow(records)
-        for tail in tuple(self._tails) if records else ():
-            try:
-                tail(records)
-            except Exception as error:  # noqa: BLE001 -- one tail must not starve the others or the appends
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "a tail of the event log raised", "exception": error}
-                )
+            self._tails.call(records)
         self._appender.delivered(records)
         self._recent.wake()
 
@@ -292,66 +302,20 @@ class JetStreamEventLog:
     ) -> LogPage:
         """See the port."""
         self._refuse_if_closed()
-        return await self._page(
-            subjects, after=after, upto=self._recent.last_record, limit=limit, max_bytes=max_bytes
-        )
+        return await self._kept.read_page(subjects, after=after, limit=limit, max_bytes=max_bytes)
 
-    async def _page(
-        self, subjects: Sequence[str], *, after: int, upto: int, limit: int, max_bytes: int
-    ) -> LogPage:
-        if after >= upto:
-            return LogPage((), after)
-        start = max(after, self._recent.first_offset - 1)
-        page = await self._reader.page(subjects, after=start, upto=upto, limit=limit, max_bytes=max_bytes)
-        if not page.records or page.records[0].offset > start + 1:
-            # Perhaps another node has trimmed meanwhile: what is missing for this must be below first_offset.
-            await self._refresh_first_offset()
-        return page
-
-    async def _state(self) -> StreamState:
-        try:
-            return await self._streams.state(patience_seconds=_READ_PATIENCE_SECONDS)
-        except (ApiError, BrokerUnavailable) as error:
-            raise LogError(f"{self._streams.name}: cannot be read now: {error}") from error
-
-    async def _refresh_first_offset(self) -> None:
-        state = await self._state()
-        self._recent.move_first(min(state.first_offset, self._recent.last_record + 1))
-
-    async def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+    def scan(self, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
         """See the port."""
-        self._refuse_if_closed()
-        last = self._recent.last_record if upto is None else min(upto, self._recent.last_record)
-        while after < last:
-            self._refuse_if_closed()
-            page = await self._page(
-                (">",), after=after, upto=last, limit=_PAGE_RECORDS, max_bytes=_PAGE_BYTES
-            )
-            for record in page.records:
-                yield record
-            after = page.reached
+        return self._kept.scan(after=after, upto=upto)
 
     async def reaches(self, offset: int) -> bool:
         """See the port."""
-        if offset > self._recent.last_record:
-            state = await self._state()
-            if offset > state.last_offset:
-                return False
-            await self._recent.wait_for(offset)
-        return offset <= self._recent.last_record
+        return await self._kept.reaches(offset)
 
     async def check(self, offset: int) -> str | None:
         """See the port."""
         self._refuse_if_closed()
-        if offset > self._recent.last_record or offset < 0:
-            return None
-        removed = await self._snapshots.last_removed()
-        if removed is None and offset == 0:
-            return "00000000"
-        if removed is not None and removed.offset == offset:
-            return removed.check
-        record = await self._reader.record_at(offset) if offset else None
-        return None if record is None else record.check
+        return await self._kept.check(offset)
 
     async def last_removed(self) -> Record | None:
         """See the port."""
@@ -361,53 +325,16 @@ class JetStreamEventLog:
     async def size_bytes(self, *, after: int, upto: int) -> int:
         """See the port. What was never counted is read once."""
         self._refuse_if_closed()
-        upto = min(upto, self._recent.last_record)
-        after = max(after, self._recent.first_offset - 1)
-        return await self._sizes.total(after=after, upto=upto, read=self._read_size)
-
-    async def _read_size(self, after: int, upto: int) -> int:
-        size = 0
-        async for record in self.scan(after=after, upto=upto):
-            size += stored_bytes(record)
-        return size
+        return await self._kept.size_bytes(after=after, upto=upto)
 
     def tail(self, callback: Callable[[Sequence[Record]], None]) -> Callable[[], None]:
         """See the port."""
-        self._tails.append(callback)
-
-        def end() -> None:
-            with contextlib.suppress(ValueError):
-                self._tails.remove(callback)
-
-        return end
+        return self._tails.add(callback)
 
     async def trim(self, before: int) -> int:
         """See the port."""
         self._refuse_if_closed()
-        async with self._trimming:
-            if before > self._snapshots.offset + 1:
-                raise ValueError(
-                    f"the snapshot covers {self._snapshots.offset}: {before} would trim above it"
-                )
-            first = self._recent.first_offset
-            if before <= first:
-                return 0
-            last = await self._reader.last_before(before, first=first)
-            if last is None:
-                return 0
-            # Remembered first: a crash in between leaves records too many, not a cursor nobody can check.
-            await self._snapshots.remember_removed(last)
-            self._recent.move_first(before)
-            try:
-                answer = await self._broker.api_patiently(
-                    f"STREAM.PURGE.{self._streams.name}",
-                    {"seq": before},
-                    patience_seconds=self._write_patience_seconds,
-                )
-            except (ApiError, BrokerUnavailable) as error:
-                raise LogWriteError(f"{self._streams.name}: cannot be trimmed: {error}") from error
-            await self._refresh_first_offset()
-            return int(answer["purged"])
+        return await self._trimming.trim(before)
 
     async def save_snapshot(self, offset: int, changed: Sequence[SnapshotEntry]) -> None:
         """See the port."""

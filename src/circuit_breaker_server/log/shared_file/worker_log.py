@@ -20,11 +20,11 @@ from circuit_breaker_server.log.event_log import (
     NewRecord,
     Record,
     SnapshotEntry,
-    validate,
 )
 from circuit_breaker_server.log.file_log import FileLog
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.reader import Reader, open_reader
+from circuit_breaker_server.log.record_validation import validate
 from circuit_breaker_server.log.shared_file.messages import (
     Answer,
     Append,
@@ -211,7 +211,7 @@ class WorkerLog(FileLog):
                 self._newest = records
                 self._last_offset = records[-1].offset
                 self._append_failed = False
-                self._call_tails(records)
+                self._tails.call(records)
             case Appended(number, offset):
                 self._settle(number, self._newest[offset - self._newest[0].offset])
             case Found(number, record):

@@ -12,7 +12,7 @@ from circuit_breaker_server.engine.events import Selection, StreamEvent
 from circuit_breaker_server.engine.workflows import streams
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
 from circuit_breaker_server.engine.workflows.record_views import View
-from circuit_breaker_server.engine.workflows.streams import select_resource_updates, select_workflow_events
+from circuit_breaker_server.engine.workflows.selections import select_resource_updates, select_workflow_events
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import Record, matches
 from tests.server.engine.memory_log import MemoryLog

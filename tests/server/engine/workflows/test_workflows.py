@@ -14,7 +14,8 @@ from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.record_bodies import encode_body
 from circuit_breaker_server.engine.workflows.inputs import CreateResource, ExecuteActivity, StateUpdate
 from circuit_breaker_server.engine.workflows.records import StateCreated
-from circuit_breaker_server.engine.workflows.streams import derive, workflow_subject
+from circuit_breaker_server.engine.workflows.streams import derive
+from circuit_breaker_server.engine.workflows.subjects import workflow_subject
 from circuit_breaker_server.engine.workflows.workflows import Workflows
 from circuit_breaker_server.log.event_log import NewRecord
 from tests.server.engine.memory_log import MemoryLog
