@@ -160,7 +160,8 @@ class Load:
         self.agent = agent.id
         claims = {"iss": ISSUER, "sub": "ada", "exp": int(time.time()) + 3600}
         token = jwt.encode({"alg": "ES256"}, claims, key)
-        for number in range(20):
+        # What is being changed is not changed by another one: each has a second for it.
+        for number in range(80):
             server = await client.mcp.create_server(
                 name=f"s{number}",
                 type=MCPServerType.LOCAL,
@@ -181,7 +182,7 @@ class Load:
                 issuer=ISSUER, public_key=key.as_pem(private=False).decode(), algorithm="ES256"
             ),
         )
-        for _ in range(20):
+        for _ in range(110):
             session = await client.mcp.authenticate_jwt(server_id=signed_in.id, user_id="ada", token=token)
             self.sessions.append(session.id)
 
