@@ -16,7 +16,6 @@ from circuit_breaker_server.access.caller import Caller, Permissions
 from circuit_breaker_server.access.empty_engine import engine_of_nothing
 from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
-from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.endpoints.positions import Positions
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.engine.engine import Engine
@@ -45,6 +44,7 @@ from circuit_breaker_server.security.work_budgets import Budgets
 from circuit_breaker_server.server_parts import (
     make_audit_trail,
     make_cursors,
+    make_health,
     make_tracer,
     observe,
     open_api_keys,
@@ -287,14 +287,7 @@ class Server:
             tracer=self._tracer,
             positions=None if membership is None else Positions(log, gateway, cursors),
         )
-        health = Health(
-            log,
-            gateway,
-            self._draining,
-            data_dir=settings.data_dir,
-            min_free_disk_bytes=settings.min_free_disk_bytes,
-            membership=membership,
-        )
+        health = make_health(settings, log, gateway, self._draining, membership=membership, bucket=bucket)
         endpoints = self._endpoints = Endpoints(services, once, health, engine=engine)
 
         def review(policy: Policy) -> None:

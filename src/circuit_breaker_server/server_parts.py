@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from circuit_breaker_server import logs
 from circuit_breaker_server.access.mutation_audit import AuditTrail, position_of
 from circuit_breaker_server.access.streams import Views
+from circuit_breaker_server.admission.draining import Draining
 from circuit_breaker_server.endpoints.endpoints import Endpoints
 from circuit_breaker_server.endpoints.health import Health
 from circuit_breaker_server.engine.cursor import Cursors
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.event_derivation import EVENT_BODIES, derive
 from circuit_breaker_server.engine.mcp.providers import custom
+from circuit_breaker_server.engine.nodes.membership import Membership
 from circuit_breaker_server.engine.secrets import Secrets
 from circuit_breaker_server.engine.state_projector import RecordNotApplied
 from circuit_breaker_server.engine_secrets import EngineSecrets
@@ -44,6 +46,7 @@ if TYPE_CHECKING:  # it needs the extra cluster
 __all__ = [
     "make_audit_trail",
     "make_cursors",
+    "make_health",
     "make_tracer",
     "observe",
     "open_api_keys",
@@ -317,6 +320,27 @@ def start_performance(
     parts.callback(performance.close)
     performance.change(settings)
     return performance
+
+
+def make_health(
+    settings: ServerSettings,
+    log: ServingLog,
+    gateway: Gateway,
+    draining: Draining,
+    *,
+    membership: Membership | None,
+    bucket: Bucket | None,
+) -> Health:
+    """Make what tells whether the server is ready."""
+    return Health(
+        log,
+        gateway,
+        draining,
+        data_dir=settings.data_dir,
+        min_free_disk_bytes=settings.min_free_disk_bytes,
+        membership=membership,
+        bucket=bucket,
+    )
 
 
 def observe(

@@ -68,6 +68,14 @@ class AuditTrail:
         """
         epoch, _, offset = (self._audit.position or position_of(self._log, 0)).rpartition(".")
         after = int(offset) if epoch == self._log.epoch else 0
+        if epoch != self._log.epoch:
+            _log.warning(
+                "audit_of_another_log",
+                audited=epoch,
+                log=self._log.epoch,
+                advice="this data directory was used with another event log; if that is not meant, check "
+                "--log and --data",
+            )
         written_by_others = await self._written_by_others(after)
         async for record in self._log.scan(after=after):
             gone = self._to_take_over(record, self._node)

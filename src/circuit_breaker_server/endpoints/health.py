@@ -53,6 +53,15 @@ class Following(Protocol):
         ...
 
 
+class SharedEntries(Protocol):
+    """The interface of the bucket of a cluster that its health is read from."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why its changes are not seen now; ``None`` while they are."""
+        ...
+
+
 @final
 class Health:
     """Tells whether the server is ready, and since when it runs.
@@ -74,16 +83,19 @@ class Health:
         data_dir: Path,
         min_free_disk_bytes: int,
         membership: Membership | None = None,
+        bucket: SharedEntries | None = None,
         free_bytes: Callable[[Path], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to count the seconds that the server runs.
 
         :param membership: of this server among those that share the log, if any do.
+        :param bucket: keys, secrets and policy, where servers share them.
         :param free_bytes: returns how much room the disk of a directory has.
         """
         self.log = log
         self._membership = membership
+        self._bucket = bucket
         self._follower = follower
         self._draining = draining
         self._data_dir = data_dir
@@ -130,6 +142,8 @@ class Health:
         elif self.log.append_failed:
             found.append("the event log cannot be written: the last append failed")
         if self._membership is not None and (problem := self._membership.problem) is not None:
+            found.append(problem)
+        if self._bucket is not None and (problem := self._bucket.problem) is not None:
             found.append(problem)
         found += self._of_disk
         if lag := self.tail_lag_records:

@@ -113,6 +113,13 @@ class Bucket:
         """Whether the local copy is kept in step now; false while the broker is away."""
         return self._watch.is_following
 
+    @property
+    def problem(self) -> str | None:
+        """Why changes of the bucket are not seen now, in words; ``None`` while they are."""
+        if self.is_following:
+            return None
+        return f"the bucket {self.name} is not followed: keys that are revoked now are not seen"
+
     def get(self, kind: str, id: str) -> bytes | None:  # noqa: A002 (what records call it)
         """Return a value of the local copy; ``None`` if there is none."""
         entry = self._entries.get(_name(kind, id))

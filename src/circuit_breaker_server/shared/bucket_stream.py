@@ -21,6 +21,7 @@ from circuit_breaker_server.log.jetstream.errors import (
     ApiError,
     BrokerUnavailable,
 )
+from circuit_breaker_server.log.jetstream.replicas import raise_replicas, replicas_of
 from circuit_breaker_server.shared.entries import BucketError, EntryChanged
 
 __all__ = ["BucketState", "BucketStream", "StoredEntry"]
@@ -84,16 +85,18 @@ class BucketStream:
     async def prepare(self, *, beside: str, replicas: int, makes_bucket: bool = True) -> None:
         """Make the stream where there is none.
 
-        :param beside: the stream of the log. A bucket that is made now has as many replicas as it.
+        :param beside: the stream of the log. The bucket gets as many replicas as it has, also one that was
+            made before the log.
         :param replicas: how many it has where there is no log as yet.
         :param makes_bucket: if false, none is made.
         :raises BucketError: the broker refuses or does not answer, or another program has made the bucket.
         """
         try:
             info = await self._info_or_none(self.stream)
+            log = await self._info_or_none(beside)
+            wanted = replicas if log is None else replicas_of(log)
             if info is None and makes_bucket:
-                log = await self._info_or_none(beside)
-                info = await self._create(replicas if log is None else int(log["config"]["num_replicas"]))
+                info = await self._create(wanted)
         except ApiError as error:
             raise BucketError(f"{self.where}: {_advice(error)}") from error
         except BrokerUnavailable as error:
@@ -107,6 +110,8 @@ class BucketStream:
                 f"{self.where}: it was not made by this program, or was changed; choose another name with "
                 "cluster.stream"
             )
+        if log is not None:
+            await raise_replicas(self.broker, info, wanted=wanted, patience_seconds=self._patience_seconds)
 
     async def _info_or_none(self, stream: str) -> Json | None:
         try:

@@ -160,7 +160,9 @@ async def test_others_are_told_of_records_only_when_their_lines_are_on_the_disk(
     await log.aclose()
 
 
-async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> None:
+async def test_another_log_is_caught_up_from_its_beginning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = AuditPaths.of(tmp_path)
     audit = await AuditLog.open(paths, first_position="0123456789abcdef.99")
     log = await SqliteEventLog.open(tmp_path / "new")
@@ -172,6 +174,9 @@ async def test_another_log_is_caught_up_from_its_beginning(tmp_path: Path) -> No
     await AuditTrail(audit, log).catch_up()
     await audit.aclose()
     assert [line.record for line in lines(paths)] == [position_of(log, 1)]
+    said = capsys.readouterr().err
+    assert "event=audit_of_another_log" in said
+    assert "audited=0123456789abcdef" in said
     await log.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,24 @@ async def test_without_a_cluster_key_there_is_no_bucket(tmp_path: Path, broker: 
         assert (tmp_path / "data" / "secrets.db").exists()
     with pytest.raises(BucketError, match="there is none"):
         await secrets_of(ClusterSettings(urls=(broker.url,)))
+
+
+async def test_a_server_that_does_not_follow_the_bucket_is_not_ready(
+    tmp_path: Path, broker: NatsServer
+) -> None:
+    async with site(tmp_path / "data", cluster=on(broker, tmp_path)) as running:
+
+        async def reasons() -> str:
+            async with running.http.get(f"{running.root}/health/ready") as answer:
+                return await answer.text()
+
+        assert "bucket" not in await reasons()
+        broker.kill()
+        async with asyncio.timeout(30):
+            while "the bucket events-shared is not followed" not in await reasons():
+                pass
+        broker.start()
+        broker.wait_until_healthy()
+        async with asyncio.timeout(30):
+            while "bucket" in await reasons():
+                pass

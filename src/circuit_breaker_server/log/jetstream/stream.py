@@ -23,6 +23,8 @@ from circuit_breaker_server.log.jetstream.errors import (
     ApiError,
     BrokerUnavailable,
 )
+from circuit_breaker_server.log.jetstream.replicas import raise_replicas, replicas_of
+from circuit_breaker_server.logs import get_logger
 
 __all__ = ["StreamState", "Streams"]
 
@@ -34,6 +36,7 @@ _EPOCH_KEY: Final = "circuit-breaker-epoch"
 _DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
 _MIN_MESSAGE_BYTES: Final = MAX_DATA_BYTES + ENVELOPE_BYTES
 _JETSTREAM_SECONDS: Final = 2.0
+_RAISE_SECONDS: Final = 8.0
 _OLDEST_SERVER: Final = (2, 12)  # atomic batches
 _is_name = re.compile(r"[A-Za-z0-9_-]{1,200}").fullmatch
 _is_epoch = re.compile(r"[0-9a-f]{16}").fullmatch
@@ -56,6 +59,8 @@ _SHAPE: Final[dict[str, tuple[tuple[object, ...], str]]] = {
     "allow_msg_ttl": ((False, None), "lets messages expire (allow_msg_ttl)"),
     "persist_mode": (("default", "", None), "acknowledges messages before they are written (persist_mode)"),
 }
+
+_log = get_logger("event_log")
 
 
 @final
@@ -114,7 +119,9 @@ class Streams:
             if not makes_streams:
                 await self._require()
             info = await self._ensure(self.name, replicas)
-            state = await self._ensure(self.state_name, replicas)
+            wanted = replicas_of(info)
+            state = await self._ensure(self.state_name, wanted)
+            state = await raise_replicas(self._broker, state, wanted=wanted, patience_seconds=_RAISE_SECONDS)
         except ApiError as error:
             raise LogError(f"{where}: {_advice(error)}") from error
         except BrokerUnavailable as error:
@@ -131,7 +138,7 @@ class Streams:
                 f"{where}: its format is {metadata[_FORMAT_KEY]!r}, this version reads {_FORMAT!r}"
             )
         self.epoch = metadata[_EPOCH_KEY]
-        self.replicas = info["config"]["num_replicas"]
+        self.replicas = replicas_of(info)
         if not info["config"].get("allow_atomic"):
             raise LogError(
                 f"{where}: it takes no atomic batches; set `allow_atomic` of the stream, on nats-server 2.12 "
@@ -180,14 +187,14 @@ class Streams:
                     "with cluster.stream"
                 )
             self._check_shape(self.name, found["config"])
-            state = await self._ensure(self.state_name, replicas)
+            state = await self._ensure(self.state_name, replicas_of(found))
             self._check_shape(self.state_name, state["config"])
         except ApiError as error:
             raise LogError(f"{where}: {_advice(error)}") from error
         except BrokerUnavailable as error:
             raise LogError(f"{where}: {error}") from error
         self.epoch = epoch
-        self.replicas = found["config"]["num_replicas"]
+        self.replicas = replicas_of(found)
         return _state(found)
 
     async def _delete_streams(self) -> None:
@@ -265,7 +272,15 @@ class Streams:
         if info is not None:
             return info
         metadata = {_FORMAT_KEY: _FORMAT, _EPOCH_KEY: secrets.token_hex(8)}
-        return await self._create(name, replicas, metadata)
+        made = await self._create(name, replicas, metadata)
+        if name == self.name:
+            _log.warning(
+                "event_log_made",
+                stream=f"{self._broker.url}, stream {name}",
+                replicas=replicas_of(made),
+                advice="it is new and empty; if there was to be one, check cluster.stream",
+            )
+        return made
 
     async def _create(
         self, name: str, replicas: int, metadata: dict[str, str], *, first_offset: int = 1
