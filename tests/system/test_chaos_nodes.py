@@ -79,12 +79,12 @@ def interrupted(id_: str) -> tuple[str, msgspec.Struct]:
     [
         ([triggered("1"), started("1"), ended("1"), requested("c"), interrupted("c")], None),
         ([triggered("1"), ended("1", "interrupted: the server stopped")], None),
-        ([triggered("1"), started("1")], "have no end: ['1']"),
-        ([requested("c")], "have no end: ['c']"),
-        ([triggered("1"), ended("1"), ended("1")], "have more than one end: ['1']"),
+        ([triggered("1"), started("1")], "have no end: ['run 1']"),
+        ([requested("c")], "have no end: ['completion c']"),
+        ([triggered("1"), ended("1"), ended("1")], "have more than one end: ['run 1']"),
         ([triggered("1"), ended("1"), triggered("2"), ended("2")], "were begun more than once: ['r']"),
-        ([triggered("1"), started("1"), started("1"), ended("1")], "have started more than once: ['1']"),
-        ([triggered("1"), ended("1"), started("1")], "have records behind their end: ['1']"),
+        ([triggered("1"), started("1"), started("1"), ended("1")], "have started more than once: ['run 1']"),
+        ([triggered("1"), ended("1"), started("1")], "have records behind their end: ['run 1']"),
         ([ended("1")], "have an end and were never begun: ['1']"),
     ],
 )

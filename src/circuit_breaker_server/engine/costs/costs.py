@@ -345,10 +345,17 @@ class Costs:
             await asyncio.sleep(min(left, _MAX_SLEEP_SECONDS))
             if left > _MAX_SLEEP_SECONDS:
                 continue
+            await self._roll_until_done()
+
+    async def _roll_until_done(self) -> None:
+        while True:
             try:
                 await self.roll_windows()
             except EngineError as error:
                 _log.warning("windows_not_ended", reason=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
 
 
 def _crossed(account: Account) -> tuple[Account, bool, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final, final
 
@@ -46,15 +47,13 @@ class Due:
         """Forget the moment of a session, if it has one."""
         self._moments.pop(session_id, None)
 
-    def take(self, now: datetime) -> list[str]:
-        """Take the sessions whose moment has come, the earliest first."""
-        found = []
+    def take(self, now: datetime) -> Iterator[str]:
+        """Take the sessions whose moment has come, the earliest first; what is not asked for stays."""
         while self._heap and self._heap[0][0] <= now:
             moment, session_id = heapq.heappop(self._heap)
             if self._moments.get(session_id) == moment:
                 del self._moments[session_id]
-                found.append(session_id)
-        return found
+                yield session_id
 
     async def wait(self, now: datetime) -> None:
         """Wait until the first moment, until an earlier one comes, or for a minute."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import final
+from typing import Final, final
 
 import msgspec
 
@@ -25,6 +25,8 @@ from circuit_breaker_server.logs import get_logger
 
 __all__ = ["SessionRefresh"]
 
+_PAUSE_SECONDS: Final = 1.0
+"""Before a refresh is tried again that could not be recorded: the log was away."""
 _log = get_logger("mcp")
 
 
@@ -173,9 +175,11 @@ class SessionRefresh:
 
     async def _renew(self, session_id: str) -> None:
         """Refresh a session without being asked; what fails in the end is an event."""
-        attempts = 0
+        attempts, last = 0, None
         while True:
             entry = self._state.sessions.get(session_id)
+            if last is not None and entry is not None and entry.last != last:
+                return  # whoever has changed it meanwhile watches its moment
             auth = None if entry is None else self._changes.server_of(entry).auth
             if (
                 entry is None
@@ -188,6 +192,11 @@ class SessionRefresh:
             try:
                 await self._refresh(entry)
             except EngineError as error:
+                if error.code is ErrorCode.UNAVAILABLE:
+                    attempts -= 1  # it says nothing of the provider
+                    last = entry.last
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
                 if error.code is not ErrorCode.PROVIDER_FAILED:
                     _log.warning("session_not_refreshed", session_id=session_id, reason=str(error))
                     return

@@ -13,12 +13,13 @@ from typing import final
 import msgspec
 import pytest
 
+from circuit_breaker_server.engine.costs import costs
 from circuit_breaker_server.engine.costs.inputs import BudgetInput, CostAnalyticsInput
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
 from circuit_breaker_server.engine.llm.inputs import ChatCompletion
-from circuit_breaker_server.log.event_log import EventLog, Record
+from circuit_breaker_server.log.event_log import EventLog, NewRecord, Record
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from tests.server.engine.memory_log import MemoryLog
 from tests.server.engine.worlds import part
@@ -164,6 +165,27 @@ async def test_a_window_ends_at_its_midnight_and_the_next_one_warns_anew(
         await asyncio.gather(engine.costs.roll_windows(), engine.costs.roll_windows())
         await spend(engine, 2)
     assert types(log)[4:] == ["BUDGET_RESET", "COST_INCURRED", "BUDGET_WARNING"]
+
+
+async def test_a_window_that_ends_while_the_log_is_away_is_ended_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(costs, "_PAUSE_SECONDS", 0.0)
+    log, clock, tries = MemoryLog(), Clock(), 0
+
+    def fail_twice(_record: NewRecord) -> None:
+        nonlocal tries
+        tries += 1
+        log.full = tries <= 2
+
+    async with running(log, clock) as engine:
+        await set_budget(engine, 4, period="daily")
+        await spend(engine, 4)
+        clock.go_on(days=1)
+        log.before_append = fail_twice
+        await engine.costs._roll_until_done()
+        log.before_append = None
+    assert types(log)[-1] == "BUDGET_RESET"
 
 
 async def test_usage_in_a_new_window_ends_the_old_one_first_and_so_does_a_start() -> None:

@@ -14,6 +14,7 @@ from joserfc.jwk import RSAKey
 from circuit_breaker_server.engine.command import Value
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
+from circuit_breaker_server.engine.mcp import session_refresh
 from circuit_breaker_server.engine.mcp.inputs import (
     AuthenticateJwt,
     CompleteOAuth,
@@ -22,6 +23,7 @@ from circuit_breaker_server.engine.mcp.inputs import (
 )
 from circuit_breaker_server.engine.mcp.streams import select_session_events
 from circuit_breaker_server.engine.paging import Pagination
+from circuit_breaker_server.log.event_log import NewRecord
 from tests.server.engine.mcp.oauth_provider import corp, oauth
 from tests.server.engine.mcp.peers import token_endpoint
 from tests.server.engine.mcp.worlds import Clock, create_server, events, running, running_in
@@ -137,6 +139,23 @@ async def test_a_session_expires_once_by_the_clock() -> None:
     assert kinds(log) == ["CREATED", "EXPIRED"]
 
 
+async def test_sessions_that_expire_while_the_log_is_away_expire_when_it_is_back() -> None:
+    log, clock = MemoryLog(), Clock()
+    async with running(log, now=clock) as engine:
+        server_id = await create_server(engine, NOWHERE, auth={"jwt": JWT}, enabled=True)
+        for _ in range(3):
+            await sign_in(engine, server_id, token())
+        clock.go_on(hours=3)
+        log.full = True
+        for _ in range(2):
+            with pytest.raises(EngineError) as failed:
+                await engine.mcp.sessions.expire()
+            assert failed.value.code is ErrorCode.UNAVAILABLE
+        log.full = False
+        await engine.mcp.sessions.expire()
+    assert kinds(log) == ["CREATED"] * 3 + ["EXPIRED"] * 3
+
+
 async def test_what_expired_while_the_server_was_down_is_expired_at_its_start_and_only_then(
     tmp_path: Path,
 ) -> None:
@@ -249,6 +268,31 @@ async def test_tokens_are_renewed_before_they_expire_and_a_failure_is_an_event()
             await log.until(lambda: "ERROR" in kinds(log))
     assert kinds(log) == ["CREATED", "REFRESHED", "ERROR"]
     assert len(provider.forms) == 4
+
+
+async def test_tokens_are_renewed_once_the_log_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_refresh, "_PAUSE_SECONDS", 0.0)
+    log = MemoryLog()
+    tries = 0
+
+    def fail_twice(record: NewRecord) -> None:
+        nonlocal tries
+        if b'"REFRESHED"' in record.data:
+            tries += 1
+            log.full = tries <= 2
+
+    log.before_append = fail_twice
+    async with token_endpoint() as provider:
+        first = {"access_token": "a", "expires_in": 100, "refresh_token": "r"}
+        renewed = {"access_token": "b", "expires_in": 1_000, "refresh_token": "s"}
+        provider.answers = [first, *[renewed] * 3]
+        async with running(log, providers=[corp(provider)]) as engine:
+            server_id = await create_server(
+                engine, NOWHERE, auth=oauth(refreshConfig={"refreshThresholdSeconds": 200})
+            )
+            await complete(engine, server_id, (await begin(engine, server_id))["state"])
+            await log.until(lambda: "REFRESHED" in kinds(log))
+    assert kinds(log) == ["CREATED", "REFRESHED"]
 
 
 async def test_sessions_come_in_pages_and_bad_pages_are_refused() -> None:

@@ -28,6 +28,7 @@ class Ends:
     """What has begun and what has ended, as counted in records.
 
     :ivar begun: how often each run or completion was begun, by its id.
+    :ivar kinds: ``run``, ``completion`` or ``session``, by its id.
     :ivar started: how often each run says that it has started.
     :ivar ended: how often each has ended.
     :ivar behind: records of runs and completions that came after their end.
@@ -41,6 +42,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
+        self.kinds: dict[str, str] = {}
         self.started: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.behind: list[str] = []
@@ -76,7 +78,7 @@ class Ends:
         match body:
             case of_agents.AgentsTriggered():
                 self.triggers[body.resource_id] += 1
-                self.begun.update(run.id for run in body.runs)
+                self._begin("run", *(run.id for run in body.runs))
             case of_agents.ExecutionStarted():
                 self._follows(body.execution_id)
                 self.started[body.execution_id] += 1
@@ -89,7 +91,7 @@ class Ends:
     def _count_completion(self, body: of_llm.Body) -> None:
         match body:
             case of_llm.CompletionRequested():
-                self.begun[body.request_id] += 1
+                self._begin("completion", body.request_id)
             case of_llm.CompletionStarted() | of_llm.PiecesAdded():
                 self._follows(body.request_id)
             case of_llm.CompletionEnded():
@@ -102,7 +104,7 @@ class Ends:
         match body:
             case of_mcp.SessionChanged(change="CREATED"):
                 self.sessions += 1
-                self.begun[body.session.id] += 1
+                self._begin("session", body.session.id)
             case of_mcp.SessionChanged(change="EXPIRED"):
                 self.ended[body.session.id] += 1
             case of_mcp.SessionChanged():
@@ -115,6 +117,10 @@ class Ends:
             case of_nodes.NodeJoined():
                 self.joined.append(body.name)
                 self.clocks[body.name] = datetime.fromisoformat(body.at).timestamp() - time_ms / 1000
+
+    def _begin(self, kind: str, *ids: str) -> None:
+        self.begun.update(ids)
+        self.kinds.update(dict.fromkeys(ids, kind))
 
     def _follows(self, id_: str) -> None:
         if self.ended[id_]:
@@ -135,7 +141,8 @@ class Ends:
             (self.behind, "have records behind their end"),
             (strange, "have an end and were never begun"),
         ):
-            result.require(not ids, f"{len(ids)} runs, completions or sessions {what}: {ids[:_SHOWN]}")
+            shown = [f"{self.kinds.get(id_, '')} {id_}".strip() for id_ in ids[:_SHOWN]]
+            result.require(not ids, f"{len(ids)} runs, completions or sessions {what}: {shown}")
 
 
 async def read_log(urls: Iterable[str]) -> list[Record]:
