@@ -39,7 +39,8 @@ _EXIT_CODES_HELP = (
     "found something wrong; 2 wrong usage; "
     "3 no connection, or the server could not start, or its files cannot be used; 4 not authenticated; "
     "5 the operation was refused; 6 the stream broke after it was live; 7 no event within --wait; "
-    "8 the server stopped, or did not start, because a record of its event log could not be applied; "
+    "8 the server stopped, or did not start, because a record of its event log could not be applied, or "
+    "another server has taken this node's name; "
     "130 interrupted."
 )
 

@@ -95,8 +95,8 @@ def copy(
 
     circuit-breaker log copy nats://127.0.0.1:4222 ./data --set cluster.token_file=nats.token
 
-    Offsets, ids, times and epoch are kept, so that clients resume with the cursors that they have. Secrets,
-    keys and the audit log stay in the data directory. Stop the server first. A copy that was cut off goes on
+    Offsets, ids, times and epoch are kept. Nothing but the log is copied: secrets, API keys, keys of cursors
+    and the audit log stay where they are. Stop all servers of the log first. A copy that was cut off goes on
     when it is run again; no server uses it before it is whole.
     """
     raise typer.Exit(_copy(source, target, config, set_ or ()))
