@@ -17,12 +17,15 @@ from circuit_breaker_server import ServerSettings, logs
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.shared_file.log_server import LogServer
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.net.listener import listen_for_metrics
 from circuit_breaker_server.settings.sources import Configuration, SettingsError
+from circuit_breaker_server.start_errors import ServerStartError
 
 __all__ = ["serve_workers"]
 
 _AGAIN_SECONDS: Final = 1.0
 """Before a process that has ended is started again."""
+_LAST_PORT: Final = 65_535
 
 
 class _CannotStart(Exception):
@@ -41,11 +44,12 @@ async def serve_workers(
     try:
         settings = read().settings
         with _held_port(settings) as port:
+            _check_metrics_ports(settings, count)
             return await _Workers(settings, arguments, count, port.getsockname()[1]).run(stop)
     except (SettingsError, _CannotStart) as error:
         print_error(error)
         return ExitCode.USAGE
-    except LogError as error:
+    except (LogError, ServerStartError) as error:
         print_error(error)
         return ExitCode.UNREACHABLE
     except OSError as error:
@@ -68,6 +72,23 @@ def _held_port(settings: ServerSettings) -> socket.socket:
         held.close()
         raise _CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     return held
+
+
+def _metrics_port(settings: ServerSettings, worker: int) -> int | None:
+    """Return the metrics port of a worker; ``None`` without one, 0 for a free one."""
+    return settings.metrics_port + worker - 1 if settings.metrics_port else settings.metrics_port
+
+
+def _check_metrics_ports(settings: ServerSettings, count: int) -> None:
+    """Listen on the metrics ports of all workers for a moment, for a worker cannot tell which one it is.
+
+    :raises ServerStartError: one cannot be used.
+    """
+    for number in range(1, count + 1):
+        if port := _metrics_port(settings, number):
+            if port > _LAST_PORT:
+                raise _CannotStart(f"the metrics port of worker {number} would be {port}: choose a lower one")
+            listen_for_metrics(settings, port, worker=number).close()
 
 
 @final
@@ -135,8 +156,8 @@ class _Workers:
             own += ["--data", str(settings.data_dir / "workers" / f"{settings.cluster.node}-{number}")]
         else:
             own += ["--set", f"cluster.log_socket={log_socket.fileno()}"]
-        if settings.metrics_port:
-            own += ["--metrics-port", str(settings.metrics_port + number - 1)]
+        if port := _metrics_port(settings, number):
+            own += ["--metrics-port", str(port)]
         return [sys.executable, "-m", "circuit_breaker_sdk.cli", "serve", *self._arguments, *own]
 
     async def _keep(self, number: int) -> None:
