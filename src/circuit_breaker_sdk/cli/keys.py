@@ -171,7 +171,7 @@ def revoke(
     print_marker("revoked", f"key {key.id} of {key.principal}")
 
 
-@app.command(epilog=help_end("security.md"))
+@app.command(epilog=help_end("operations.md"))
 def rotate(
     *,
     cursors_for: Annotated[

@@ -21,7 +21,7 @@ __all__ = ["Assignments", "Config", "log_app", "log_place"]
 
 log_app: typer.Typer = typer.Typer(
     help="Repair or copy the event log of a server that is stopped.",
-    epilog=help_end("operations.md"),
+    epilog=help_end("errors.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -42,7 +42,7 @@ Assignments = Annotated[
 ]
 
 
-@log_app.command(epilog=help_end("operations.md"))
+@log_app.command(epilog=help_end("errors.md"))
 def skip(
     offset: Annotated[
         int, typer.Argument(min=1, help="Offset of the record that cannot be applied.", show_default=False)
