@@ -19,7 +19,9 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import Stop
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from circuit_breaker_server import ServerSettings
+from circuit_breaker_server.storage.private_files import exposed_files
 from tests.cli.process import READY, complain, running
+from tests.conformance.nats_server import NatsServer
 from tests.ports import free_port
 
 _COUNT = 120
@@ -174,6 +176,22 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, options: tuple[str, .
     status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path), *options)
     assert status == ExitCode.USAGE
     assert said in line
+
+
+def test_the_directories_of_workers_are_private(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        key = tmp_path / "cluster.key"
+        key.touch(0o600)
+        key.write_text(os.urandom(32).hex())
+        shared = ("--log", broker.url, "--cluster-key-file", str(key))
+        for name, options in (("file", ()), ("brokers", shared)):
+            data = tmp_path / name
+            with running("serve", "--workers", "2", "--port", "0", "--data", str(data), *options) as server:
+                server.wait_for(READY.pattern)
+                assert exposed_files(data) == []
+                server.signal(signal.SIGINT)
+                assert server.end() == 0
+                assert "data_exposed" not in "".join(server.err)
 
 
 def test_a_metrics_port_that_is_in_use_is_named_as_such(tmp_path: Path) -> None:

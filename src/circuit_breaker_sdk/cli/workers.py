@@ -20,6 +20,7 @@ from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.net.listener import listen_for_metrics
 from circuit_breaker_server.settings.sources import Configuration, SettingsError
 from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["serve_workers"]
 
@@ -114,12 +115,15 @@ class _Workers:
             if settings.cluster.urls:
                 if settings.cluster.key_file is None:
                     raise _CannotStart("--workers with --log needs --cluster-key-file; docs/cluster.md")
+                make_private_directory(settings.data_dir)
             else:
                 logs.configure(settings.log_level, settings.log_format)
                 log = await SqliteEventLog.open(settings.data_dir)
                 parts.push_async_callback(log.aclose)
                 self._log_server = LogServer(log)
                 parts.push_async_callback(self._log_server.aclose)
+            # Each worker makes its own directory in it, and would make this one for everybody.
+            make_private_directory(settings.data_dir / "workers")
             return await self._run(stop)
 
     async def _run(self, stop: Stop) -> int:
