@@ -55,6 +55,18 @@ def test_help_of_each_command_has_two_examples(name: str) -> None:
     assert "docs/" in text, "no link to a page"
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, each in commands().items() if not getattr(each, "commands", None)]
+)
+def test_the_page_that_the_help_names_has_the_matter(name: str) -> None:
+    (page,) = re.findall(
+        r"docs/([a-z-]+\.md) tells more", CliRunner().invoke(app, [*name.split(), "--help"]).output
+    )
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    group, _, inner = name.partition(" ")
+    assert re.search(rf"\b{group}\b[^\n]*\b{inner}\b", text), (name, page)
+
+
 def test_completion_can_be_installed() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert "--install-completion" in result.output

@@ -103,7 +103,31 @@ def test_no_server_is_one_line() -> None:
     (port,) = free_ports(1)
     status, line = complain("nodes", f"http://127.0.0.1:{port}/graphql")
     assert status == ExitCode.UNREACHABLE
-    assert f"127.0.0.1:{port}" in line
+    assert line.endswith(
+        f"127.0.0.1:{port}/graphql: the connection was refused: is the server running, and is the port right?"
+    )
+
+
+def test_a_port_of_another_protocol_is_one_line(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        for port, says in (
+            (broker.port, "the answer is not HTTP: is the server running, and is the port right?"),
+            (broker.monitoring_port, "is answered with status 404: check the path of the URL"),
+        ):
+            status, line = complain("nodes", f"http://127.0.0.1:{port}/graphql")
+            assert status == ExitCode.UNREACHABLE
+            assert line.endswith(says)
+
+
+@pytest.mark.parametrize("more", [(), ("--raise-format",)])
+def test_a_path_without_operations_is_one_line(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with running("serve", "--port", "0", "--data", str(tmp_path)) as server:
+        url = server.wait_for(READY.pattern)
+        status, line = complain("nodes", url.replace("/graphql", "/wrong"), *more)
+        assert status == ExitCode.UNREACHABLE
+        assert "there is no GraphQL at this path (HTTP 404): check the path of the URL" in line
+        for path in ("/graphql/", "/ws", "/", ""):
+            assert ask(url.replace("/graphql", path))[0] == 0, path
 
 
 def test_a_url_that_is_none_is_wrong_usage() -> None:
@@ -117,6 +141,7 @@ def test_a_url_that_is_none_is_wrong_usage() -> None:
     [
         (200, b"ok", "this is no Circuit Breaker server, or an older one"),
         (200, b'{"status":"ready","nodes":[{"name":1}]}', "this is no Circuit Breaker server"),
+        (200, b'{"status":"ok"}', "this is no Circuit Breaker server"),
         (404, b"", "is answered with status 404"),
     ],
 )
@@ -157,7 +182,7 @@ def test_a_format_that_all_nodes_read_and_do_not_write_yet_is_told_with_what_to_
         (403, b'{"errors":[{"message":"no rights"}]}', ExitCode.REFUSED, "no rights"),
         (409, b'{"errors":[{"message":"a (reads 1)"}]}', ExitCode.REFUSED, "a (reads 1)"),
         (503, b'{"errors":[{"message":"the log is away"}]}', ExitCode.UNREACHABLE, "the log is away"),
-        (404, b"Not Found", ExitCode.UNREACHABLE, "this is no Circuit Breaker server, or an older one"),
+        (500, b"Oh", ExitCode.UNREACHABLE, "this is no Circuit Breaker server, or an older one"),
         (400, b'{"errors":[]}', ExitCode.UNREACHABLE, "is answered with status 400"),
     ],
 )
@@ -166,4 +191,4 @@ def test_a_format_that_is_not_raised_is_one_line(status: int, body: bytes, code:
         found, line = complain("nodes", url, "--raise-format")
         assert found == code
         assert says in line
-        assert asked == ["/nodes/format"]
+        assert asked == ["/graphql", "/nodes/format"]

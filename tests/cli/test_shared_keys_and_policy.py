@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
-from tests.cli.process import complain, running
+from tests.cli.process import READY, complain, running
 from tests.conformance.nats_server import NatsServer
 
 
@@ -51,6 +51,38 @@ def test_keys_are_made_listed_and_revoked_on_the_brokers(
     assert status == ExitCode.REFUSED
     assert "there is no key of that id" in said
     assert text not in said
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_directory_without_the_servers_keys_is_told_with_what_to_add(
+    tmp_path: Path, broker: NatsServer, key: Path, workers: tuple[str, ...]
+) -> None:
+    data = ("--data", str(tmp_path / "n1"))
+    shared = ("--log", broker.url, "--set", f"cluster.key_file={key}")
+    with running("serve", "--port", "0", "--api-keys", "--node", "n1", *workers, *data, *shared) as server:
+        server.wait_for(READY.pattern)
+        create = ("keys", "create", "--principal", "ada")
+        for arguments in (create, ("keys", "list")):
+            with running(*arguments, *data) as command:
+                assert command.end() == 0
+                assert "add --log URL --set cluster.key_file=FILE" in command.err[0]
+                text = command.out[-1]
+        with running("keys", "revoke", text.split()[0], *data) as command:
+            assert command.end() == 0
+            assert "add --log URL --set cluster.key_file=FILE" in command.err[0]
+        for place in ((*data, *shared), ("--data", str(tmp_path / "new"))):
+            with running(*create, *place) as command:
+                assert command.end() == 0
+                assert [line.partition(":")[0] for line in command.err] == ["created"]
+
+
+def test_a_directory_with_an_event_log_has_its_keys(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path))
+    with running("serve", "--port", "0", "--api-keys", *data) as server:
+        server.wait_for(READY.pattern)
+        with running("keys", "create", "--principal", "ada", *data) as command:
+            assert command.end() == 0
+            assert [line.partition(":")[0] for line in command.err] == ["created"]
 
 
 def test_what_is_amiss_is_one_line(tmp_path: Path, broker: NatsServer, key: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.runtime import Stop
 from circuit_breaker_sdk.events import ActivityInput, StateInput
 from circuit_breaker_server import ServerSettings
+from circuit_breaker_server.storage.private_files import exposed_files
 from tests.cli.process import READY, complain, running
+from tests.conformance.nats_server import NatsServer
+from tests.ports import free_port
 
 _COUNT = 120
 
@@ -172,6 +176,37 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, options: tuple[str, .
     status, line = complain("serve", "--workers", "2", "--port", "0", "--data", str(tmp_path), *options)
     assert status == ExitCode.USAGE
     assert said in line
+
+
+def test_the_directories_of_workers_are_private(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats").running() as broker:
+        key = tmp_path / "cluster.key"
+        key.touch(0o600)
+        key.write_text(os.urandom(32).hex())
+        shared = ("--log", broker.url, "--cluster-key-file", str(key))
+        for name, options in (("file", ()), ("brokers", shared)):
+            data = tmp_path / name
+            with running("serve", "--workers", "2", "--port", "0", "--data", str(data), *options) as server:
+                server.wait_for(READY.pattern)
+                assert exposed_files(data) == []
+                server.signal(signal.SIGINT)
+                assert server.end() == 0
+                assert "data_exposed" not in "".join(server.err)
+
+
+def test_a_metrics_port_that_is_in_use_is_named_as_such(tmp_path: Path) -> None:
+    options = ("--port", "0", "--data", str(tmp_path / "data"), "--metrics-port")
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        status, line = complain("serve", "--workers", "2", *options, str(port - 1))
+        assert status == ExitCode.UNREACHABLE
+        assert f"cannot listen on 127.0.0.1:{port}, the metrics port of worker 2: the port is in use" in line
+        status, line = complain("serve", *options, str(port))
+        assert status == ExitCode.UNREACHABLE
+        assert f"cannot listen on 127.0.0.1:{port}, the metrics port: the port is in use" in line
+    status, line = complain("serve", "--workers", "2", *options, "65535")
+    assert status == ExitCode.USAGE
+    assert "the metrics port of worker 2 would be 65536" in line
 
 
 def test_workers_that_cannot_start_are_the_end(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from circuit_breaker_sdk.cli import runtime
-from circuit_breaker_sdk.cli.client_options import DEFAULT_URL, Token, Url
+from circuit_breaker_sdk.cli.client_options import DEFAULT_URL, DEFAULT_URLS, Token, Urls, only_url
 from circuit_breaker_sdk.errors import UsageError
 
 __all__ = ["STREAM_NAMES", "doctor", "nodes", "query", "schema", "watch"]
@@ -67,7 +67,7 @@ def watch(
             help="A variable of a subscription: JSON, any other text as it is, or @file; may be repeated.",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin with the first event there ever was.")
@@ -169,7 +169,7 @@ def query(
     operation: Annotated[
         str | None, typer.Option(help="The operation's name, where the document has several.")
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """Send a query or mutation to any GraphQL server; print its data as JSON, its errors on stderr.
@@ -193,7 +193,12 @@ def query(
 
 
 def doctor(
-    url: Annotated[str, typer.Argument(help="The server: ws, wss, http or https.")] = DEFAULT_URL,
+    url: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="URL", help="The server: ws, wss, http or https; one.", show_default=DEFAULT_URL
+        ),
+    ] = None,
     *,
     token: Token = None,
     authority: Annotated[
@@ -216,10 +221,11 @@ def doctor(
     """
     from circuit_breaker_sdk.cli.doctor import examination  # noqa: PLC0415 (aiohttp is slow to load)
 
+    server = only_url(url or DEFAULT_URLS)
     raise typer.Exit(
         runtime.run(
             lambda stop: examination.doctor(
-                stop, url, token=token, seconds=seconds, authority=authority, as_json=as_json
+                stop, server, token=token, seconds=seconds, authority=authority, as_json=as_json
             )
         )
     )
@@ -230,7 +236,7 @@ def schema(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what introspection answers, as JSON.")
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """Print the schema of any GraphQL server that allows introspection, in the schema language.
@@ -248,9 +254,10 @@ def schema(
 
 
 def nodes(
+    context: typer.Context,
     address: Annotated[
-        str | None,
-        typer.Argument(metavar="URL", help="The server, as --url.", show_default=False),
+        list[str] | None,
+        typer.Argument(metavar="URL", help="The server, as --url; one.", show_default=False),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the nodes as one JSON array.")] = False,
@@ -261,7 +268,7 @@ def nodes(
             help="First let the nodes write records in the newest version that they read. No way back.",
         ),
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """List the servers ("nodes") that share one event log, as the one that is asked sees them.
@@ -279,10 +286,11 @@ def nodes(
     """
     from circuit_breaker_sdk.cli import nodes as command  # noqa: PLC0415 (aiohttp is slow to load)
 
+    source = context.get_parameter_source("url")
+    is_option_given = source is not None and source.name == "COMMANDLINE"
+    server = only_url([*(address or ()), *(url if is_option_given or not address else ())])
     raise typer.Exit(
         runtime.run(
-            lambda stop: command.nodes(
-                stop, address or url, token=token, as_json=as_json, raise_format=raise_format
-            )
+            lambda stop: command.nodes(stop, server, token=token, as_json=as_json, raise_format=raise_format)
         )
     )

@@ -171,7 +171,7 @@ def revoke(
     print_marker("revoked", f"key {key.id} of {key.principal}")
 
 
-@app.command(epilog=help_end("security.md"))
+@app.command(epilog=help_end("operations.md"))
 def rotate(
     *,
     cursors_for: Annotated[
@@ -236,6 +236,12 @@ async def _change(
     if not place.has_bucket:
         from circuit_breaker_server.security.api_key_file import ApiKeyFile  # noqa: PLC0415 (see above)
 
+        if place.may_have_bucket:
+            print_marker(
+                "note",
+                f"{place.data_dir} has no event log: a server with --log and a cluster key reads its API "
+                "keys from the brokers; add --log URL --set cluster.key_file=FILE",
+            )
         return in_file(ApiKeyFile(place.data_dir))
     from circuit_breaker_server.security.shared_api_keys import BucketApiKeys  # noqa: PLC0415 (see above)
 

@@ -15,13 +15,13 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode, help_end
 from circuit_breaker_sdk.cli.runtime import one_line, print_error
 
 if TYPE_CHECKING:
-    from circuit_breaker_server.log.copying import LogPlace
+    from circuit_breaker_server.log.copying import Copied, LogPlace
 
 __all__ = ["Assignments", "Config", "log_app", "log_place"]
 
 log_app: typer.Typer = typer.Typer(
     help="Repair or copy the event log of a server that is stopped.",
-    epilog=help_end("operations.md"),
+    epilog=help_end("errors.md"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -42,7 +42,7 @@ Assignments = Annotated[
 ]
 
 
-@log_app.command(epilog=help_end("operations.md"))
+@log_app.command(epilog=help_end("errors.md"))
 def skip(
     offset: Annotated[
         int, typer.Argument(min=1, help="Offset of the record that cannot be applied.", show_default=False)
@@ -96,16 +96,15 @@ def copy(
     circuit-breaker log copy nats://127.0.0.1:4222 ./data --set cluster.token_file=nats.token
 
     Offsets, ids, times and epoch are kept. Nothing but the log is copied: secrets, API keys, keys of cursors
-    and the audit log stay where they are. Stop all servers of the log first. A copy that was cut off goes on
-    when it is run again; no server uses it before it is whole.
+    and the audit log stay where they are. Stop all servers of the log first: a log that is served is not
+    copied. A copy that was cut off goes on when it is run again; no server uses it before it is whole.
     """
     raise typer.Exit(_copy(source, target, config, set_ or ()))
 
 
 def _copy(source: str, target: str, config: Path | None, assignments: Sequence[str]) -> ExitCode:
     # Here, not above: the server is an extra that `watch` does without.
-    from circuit_breaker_server.log.copying import copy_log  # noqa: PLC0415 (see the line above)
-    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (see the line above)
 
     if _is_url(source) and _is_url(target):
         print_error("one of FROM and TO must be a data directory")
@@ -118,7 +117,7 @@ def _copy(source: str, target: str, config: Path | None, assignments: Sequence[s
     if len(places) < 2:
         return ExitCode.USAGE
     try:
-        copied = asyncio.run(copy_log(*places))
+        copied = asyncio.run(_copy_unserved(*places))
     except LogError as error:
         print_error(error)
         return ExitCode.UNREACHABLE
@@ -131,6 +130,25 @@ def _copy(source: str, target: str, config: Path | None, assignments: Sequence[s
         f"snapshot at {copied.snapshot_offset} to {places[1]}; SHA-256 {contents.digest}\n"
     )
     return ExitCode.OK
+
+
+async def _copy_unserved(source: LogPlace, target: LogPlace) -> Copied:
+    """Copy a log that no node serves.
+
+    :raises LogError: nodes serve it, or as ``copy_log``.
+    """
+    # Here, not above: the server is an extra that `watch` does without.
+    from circuit_breaker_server.engine.nodes.serving_nodes import serving_nodes  # noqa: PLC0415 (see above)
+    from circuit_breaker_server.log.copying import copy_log, opened_heartbeats  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+
+    for place in (source, target):
+        if place.directory is None:
+            async with opened_heartbeats(place.cluster) as heartbeats:
+                nodes = await serving_nodes(heartbeats)
+            if nodes:
+                raise LogError(f"{place}: is served by {', '.join(nodes)}: stop these nodes first")
+    return await copy_log(source, target)
 
 
 def _is_url(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -17,6 +17,7 @@ from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.requests import Table, print_text, table_text
 from circuit_breaker_sdk.cli.runtime import print_error, print_marker, until_stopped
 from circuit_breaker_sdk.errors import UsageError
+from circuit_breaker_sdk.transports.error_texts import explain_os_error
 from circuit_breaker_sdk.transports.proxied_http import proxy_arguments
 from circuit_breaker_sdk.transports.proxies import ProxyError
 from circuit_breaker_sdk.urls import redacted
@@ -27,8 +28,10 @@ _SECONDS: Final = 10.0
 _MAX_BYTES: Final = 1024 * 1024
 _HEADS: Final = ("NAME", "TERM", "STATUS", "ADDRESS", "BEHIND", "READS", "RELEASE", "JOINED")
 _ALONE: Final = "this server has its event log alone"
-_OTHER: Final = "this is no Circuit Breaker server, or an older one"
+_OTHER: Final = "this is no Circuit Breaker server, or an older one: check the path of the URL"
+_TYPENAME: Final = b'{"query":"{ __typename }"}'
 _OK: Final = 200
+_NOT_THERE: Final = (404, 405)
 _REFUSED: Final = {401: ExitCode.UNAUTHENTICATED, 403: ExitCode.REFUSED, 409: ExitCode.REFUSED}
 
 
@@ -50,7 +53,7 @@ class _Health(msgspec.Struct, frozen=True, rename="camel"):
     :ivar log_format: the version in which the nodes write records.
     """
 
-    status: str
+    status: Literal["ready", "not ready"]
     connections: dict[str, object] | None = None
     nodes: tuple[_Node, ...] | None = None
     log_format: int | None = None
@@ -94,15 +97,16 @@ async def nodes(
     """
     try:
         server = Patient.of(url, token=token, seconds=_SECONDS)
-        health = await until_stopped(stop, _raise_and_ask(server) if raise_format else _ask(server))
     except UsageError as error:
         print_error(error)
         return ExitCode.USAGE
+    try:
+        health = await until_stopped(stop, _raise_and_ask(server) if raise_format else _ask(server))
     except _NotRaisedError as error:
         print_error(f"{redacted(url)}: {error}")
         return error.exit_code
     except (_NoHealthError, aiohttp.ClientError, OSError, ProxyError) as error:
-        print_error(f"{redacted(url)}: {_reason(error)}")
+        print_error(f"{redacted(url)}: {_reason(error, server)}")
         return ExitCode.UNREACHABLE
     if health is None:
         if raise_format:
@@ -124,14 +128,32 @@ async def _ask(server: Patient) -> _Health:
     url = _beside(server.http, "/health")
     status, said = await _request(server, "GET", url)
     if status != _OK:
-        raise _NoHealthError(f"GET {redacted(url)} is answered with status {status}")
+        raise _NoHealthError(
+            f"GET {redacted(url)} is answered with status {status}: check the path of the URL"
+        )
     try:
-        return msgspec.json.decode(said, type=_Health)
+        health = msgspec.json.decode(said, type=_Health)
     except msgspec.DecodeError as error:
         raise _NoHealthError(_OTHER) from error
+    await _check_path(server)
+    return health
+
+
+async def _check_path(server: Patient) -> None:
+    """See that the server has operations at the URL: the other paths are beside it, whatever its end is.
+
+    :raises _NoHealthError: there is nothing at the path.
+    """
+    status, _ = await _request(server, "POST", server.http, _TYPENAME)
+    if status in _NOT_THERE:
+        raise _NoHealthError(
+            f"there is no GraphQL at this path (HTTP {status}): check the path of the URL; "
+            "GraphQL is often at /graphql"
+        )
 
 
 async def _raise_and_ask(server: Patient) -> _Health:
+    await _check_path(server)
     raised = await _raise_format(server)
     print_marker("raised" if raised.was_raised else "unchanged", f"the log's format is {raised.format}")
     return await _ask(server)
@@ -173,7 +195,7 @@ async def _request(server: Patient, method: str, url: str, body: bytes | None = 
 def _beside(url: str, path: str) -> str:
     """Return where the server of a GraphQL URL has another path: beside it, whatever stands before both."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rpartition("/")[0] + path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/").rpartition("/")[0] + path, "", ""))
 
 
 def _print(health: _Health, *, as_json: bool) -> None:
@@ -215,7 +237,17 @@ def _cells(node: _Node) -> tuple[str, ...]:
     return tuple("-" if value is None else str(value) for value in values)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, server: Patient) -> str:
+    """Say in the client's words why there was no answer."""
     if isinstance(error, TimeoutError):
         return f"no answer within {_SECONDS:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause: Exception = error.os_error
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            cause = error.certificate_error
+        if not isinstance(cause, OSError):
+            cause = OSError(str(cause))
+        return explain_os_error(cause, host=server.host, secure=server.context is not None)
+    if isinstance(error, aiohttp.ClientError | ConnectionError):
+        return "the answer is not HTTP: is the server running, and is the port right?"
     return str(error) or type(error).__name__

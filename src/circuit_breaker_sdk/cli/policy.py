@@ -82,7 +82,7 @@ def check(
         _explain(reach)
 
 
-@app.command(epilog=help_end("cluster.md"))
+@app.command(epilog=help_end("settings.md"))
 def publish(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in TOML.", show_default=False)],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuit_breaker_sdk import Client
@@ -20,7 +20,7 @@ async def query(
     document: str,
     variables: Mapping[str, Any],
     *,
-    url: str,
+    url: str | Sequence[str],
     token: str | None,
     operation_name: str | None,
 ) -> int:

@@ -33,7 +33,10 @@ class Table(msgspec.Struct, frozen=True):
 
 
 async def request(
-    stop: asyncio.Event, url: str, token: str | None, ask: Callable[[Client], Awaitable[object]]
+    stop: asyncio.Event,
+    url: str | Sequence[str],
+    token: str | None,
+    ask: Callable[[Client], Awaitable[object]],
 ) -> int:
     """Ask the server and print what comes back; return the exit status."""
 

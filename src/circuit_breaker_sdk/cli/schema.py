@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from graphql import build_client_schema, get_introspection_query, print_schema
 
@@ -13,7 +14,9 @@ from circuit_breaker_sdk.errors import ConnectionFailed
 __all__ = ["print_server_schema"]
 
 
-async def print_server_schema(stop: asyncio.Event, *, url: str, token: str | None, as_json: bool) -> int:
+async def print_server_schema(
+    stop: asyncio.Event, *, url: str | Sequence[str], token: str | None, as_json: bool
+) -> int:
     """Print the schema in the schema language, or as introspection tells it; return the exit status."""
 
     async def ask(client: Client) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias, final
 
 import typer
 
@@ -46,6 +46,10 @@ SetOption: TypeAlias = Annotated[
 ]
 
 
+_OF_SERVERS: Final = ("events.lock", "audit", "secrets.db", "secrets.db.moved", "workers")
+"""Names in a data directory of which a server has made some, wherever its event log is."""
+
+
 @final
 class ServerPlace(NamedTuple):
     """Where servers keep their API keys and policy, by their settings.
@@ -60,6 +64,13 @@ class ServerPlace(NamedTuple):
     def has_bucket(self) -> bool:
         """Whether it is a bucket on brokers, and not the data directory."""
         return bool(self.cluster.urls) and self.cluster.key_file is not None
+
+    @property
+    def may_have_bucket(self) -> bool:
+        """Whether no settings name brokers, and a server has used the directory without a log in it."""
+        if self.cluster.urls or (self.data_dir / "events.db").exists():
+            return False
+        return any((self.data_dir / each).exists() for each in _OF_SERVERS)
 
 
 def server_place(

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from circuit_breaker_sdk import Client, Continuity, FileCursorStore, Subscription, SubscriptionState
+from circuit_breaker_sdk import (
+    Client,
+    ConnectionState,
+    ConnectionStateChange,
+    Continuity,
+    FileCursorStore,
+    Subscription,
+    SubscriptionState,
+)
 from circuit_breaker_sdk.cli.beginnings import NOW, Beginning
 from circuit_breaker_sdk.cli.exit_codes import ExitCode
 from circuit_breaker_sdk.cli.output import JsonLines, LiveTable, RateLines, ReaderGoneError, View
@@ -16,7 +24,7 @@ from circuit_breaker_sdk.cli.requests import failed
 from circuit_breaker_sdk.cli.runtime import give_up_stdout, print_marker, until_stopped
 from circuit_breaker_sdk.cli.streams import Watched
 from circuit_breaker_sdk.errors import CircuitBreakerError, TransportError
-from circuit_breaker_sdk.urls import redacted
+from circuit_breaker_sdk.urls import redacted, websocket_url
 
 __all__ = ["view_of", "watch"]
 
@@ -39,7 +47,7 @@ async def watch(
     stop: asyncio.Event,
     stream: Watched,
     *,
-    url: str,
+    url: str | Sequence[str],
     token: str | None,
     beginning: Beginning = NOW,
     count: int | None,
@@ -53,13 +61,22 @@ async def watch(
     stderr says when the stream is connected, live, reconnecting and ended. A reader of stdout that goes away
     is a good end.
 
+    :param url: the server, or the servers of a cluster in order of preference.
     :param beginning: where it begins.
     :param count: end after so many events; ``None`` for no end.
     :param wait_seconds: end after so many seconds without an event; ``None`` for never.
     :param view: makes what shows the events.
     :param place: the file that keeps how far the events were shown; they go on from there.
     """
-    watching = _Watching(stream, beginning, count=count, wait_seconds=wait_seconds, view=view, place=place)
+    watching = _Watching(
+        stream,
+        beginning,
+        servers=(url,) if isinstance(url, str) else url,
+        count=count,
+        wait_seconds=wait_seconds,
+        view=view,
+        place=place,
+    )
     store = None if place is None else FileCursorStore(place)
     try:
         async with Client(url, token=token, cursor_store=store) as client:
@@ -82,6 +99,7 @@ class _Watching:
         stream: Watched,
         beginning: Beginning,
         *,
+        servers: Sequence[str],
         count: int | None,
         wait_seconds: float | None,
         view: Callable[[Watched], View],
@@ -89,6 +107,8 @@ class _Watching:
     ) -> None:
         self._stream = stream
         self._beginning = beginning
+        self._servers = servers
+        self._server = servers[0]
         self._count = count
         self._wait_seconds = wait_seconds
         self._view = view
@@ -100,8 +120,9 @@ class _Watching:
         builder = self._beginning.applied(self._stream.builder(client))
         if self._place is not None:
             builder = builder.cursor_key(str(self._stream))
+        client.on_connection_state(self._tell_server)
         subscription = await builder.subscribe()
-        print_marker("connected", redacted(client.url))
+        print_marker("connected", redacted(self._server))
         print_marker("live", self._stream)
         self.is_live = True
 
@@ -124,6 +145,17 @@ class _Watching:
             await subscription.unsubscribe()
         self.print_end(why)
         return code
+
+    def _tell_server(self, change: ConnectionStateChange) -> None:
+        """Say on stderr when the stream has gone over to another server."""
+        if change.now is not ConnectionState.CONNECTED:
+            return
+        before = self._server
+        self._server = next(
+            (each for each in self._servers if redacted(websocket_url(each)) == change.url), before
+        )
+        if self.is_live and self._server != before:
+            print_marker("connected", redacted(self._server))
 
     async def _show(self, subscription: Subscription[Any], view: View) -> tuple[str, ExitCode]:
         """Show event after event; return why that ended."""

@@ -17,12 +17,16 @@ from circuit_breaker_server import ServerSettings, logs
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.log.shared_file.log_server import LogServer
 from circuit_breaker_server.log.sqlite import SqliteEventLog
+from circuit_breaker_server.net.listener import listen_for_metrics
 from circuit_breaker_server.settings.sources import Configuration, SettingsError
+from circuit_breaker_server.start_errors import ServerStartError
+from circuit_breaker_server.storage.private_files import make_private_directory
 
 __all__ = ["serve_workers"]
 
 _AGAIN_SECONDS: Final = 1.0
 """Before a process that has ended is started again."""
+_LAST_PORT: Final = 65_535
 
 
 class _CannotStart(Exception):
@@ -41,11 +45,12 @@ async def serve_workers(
     try:
         settings = read().settings
         with _held_port(settings) as port:
+            _check_metrics_ports(settings, count)
             return await _Workers(settings, arguments, count, port.getsockname()[1]).run(stop)
     except (SettingsError, _CannotStart) as error:
         print_error(error)
         return ExitCode.USAGE
-    except LogError as error:
+    except (LogError, ServerStartError) as error:
         print_error(error)
         return ExitCode.UNREACHABLE
     except OSError as error:
@@ -68,6 +73,23 @@ def _held_port(settings: ServerSettings) -> socket.socket:
         held.close()
         raise _CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     return held
+
+
+def _metrics_port(settings: ServerSettings, worker: int) -> int | None:
+    """Return the metrics port of a worker; ``None`` without one, 0 for a free one."""
+    return settings.metrics_port + worker - 1 if settings.metrics_port else settings.metrics_port
+
+
+def _check_metrics_ports(settings: ServerSettings, count: int) -> None:
+    """Listen on the metrics ports of all workers for a moment, for a worker cannot tell which one it is.
+
+    :raises ServerStartError: one cannot be used.
+    """
+    for number in range(1, count + 1):
+        if port := _metrics_port(settings, number):
+            if port > _LAST_PORT:
+                raise _CannotStart(f"the metrics port of worker {number} would be {port}: choose a lower one")
+            listen_for_metrics(settings, port, worker=number).close()
 
 
 @final
@@ -93,12 +115,15 @@ class _Workers:
             if settings.cluster.urls:
                 if settings.cluster.key_file is None:
                     raise _CannotStart("--workers with --log needs --cluster-key-file; docs/cluster.md")
+                make_private_directory(settings.data_dir)
             else:
                 logs.configure(settings.log_level, settings.log_format)
                 log = await SqliteEventLog.open(settings.data_dir)
                 parts.push_async_callback(log.aclose)
                 self._log_server = LogServer(log)
                 parts.push_async_callback(self._log_server.aclose)
+            # Each worker makes its own directory in it, and would make this one for everybody.
+            make_private_directory(settings.data_dir / "workers")
             return await self._run(stop)
 
     async def _run(self, stop: Stop) -> int:
@@ -135,8 +160,8 @@ class _Workers:
             own += ["--data", str(settings.data_dir / "workers" / f"{settings.cluster.node}-{number}")]
         else:
             own += ["--set", f"cluster.log_socket={log_socket.fileno()}"]
-        if settings.metrics_port:
-            own += ["--metrics-port", str(settings.metrics_port + number - 1)]
+        if port := _metrics_port(settings, number):
+            own += ["--metrics-port", str(port)]
         return [sys.executable, "-m", "circuit_breaker_sdk.cli", "serve", *self._arguments, *own]
 
     async def _keep(self, number: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from circuit_breaker_sdk.cli import runtime
-from circuit_breaker_sdk.cli.client_options import DEFAULT_URL, Token, Url
+from circuit_breaker_sdk.cli.client_options import DEFAULT_URLS, Token, Urls
 from circuit_breaker_sdk.cli.exit_codes import help_end
 from circuit_breaker_sdk.errors import UsageError
 
@@ -50,7 +50,7 @@ def create_workflow(
         list[str] | None,
         typer.Option(metavar="ID:FROM->TO", help="An activity; several FROM have commas between them."),
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """Create a workflow; print it as JSON.
@@ -71,7 +71,7 @@ def create_workflow(
 
 
 @workflow_app.command(name="list", epilog=help_end("command-line.md"))
-def list_workflows(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def list_workflows(*, url: Urls = DEFAULT_URLS, token: Token = None) -> None:
     """List the workflows: a table on a terminal, else JSON.
 
     circuit-breaker workflow list
@@ -105,7 +105,7 @@ def create_resource(
             help="A member of its data: JSON, any other text as it is, or @file; may be repeated.",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """Create a resource; print it as JSON.
@@ -126,7 +126,7 @@ def create_resource(
 def list_resources(
     *,
     workflow_id: Annotated[str | None, typer.Option(help="Only this workflow's.")] = None,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """List the resources: a table on a terminal, else JSON.
@@ -170,7 +170,7 @@ def do(
             "--example", help=f"Make the workflow {_EXAMPLE!r} with a document, and submit that one."
         ),
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Urls = DEFAULT_URLS,
     token: Token = None,
 ) -> None:
     """Do an activity of a resource; print the resource as JSON.
@@ -208,10 +208,10 @@ async def _create(
     )
 
 
-def _run(url: str, token: str | None, ask: Callable[[Client], Awaitable[object]]) -> None:
+def _run(urls: Sequence[str], token: str | None, ask: Callable[[Client], Awaitable[object]]) -> None:
     from circuit_breaker_sdk.cli.requests import request  # noqa: PLC0415 (aiohttp is slow to load)
 
-    raise typer.Exit(runtime.run(lambda stop: request(stop, url, token, ask)))
+    raise typer.Exit(runtime.run(lambda stop: request(stop, urls, token, ask)))
 
 
 def _activity(text: str) -> ActivityInput:

@@ -15,6 +15,7 @@ import msgspec
 
 from circuit_breaker_server.log.contents import LogContents, contents_of
 from circuit_breaker_server.log.event_log import EventLog, LogError, Record, Snapshot
+from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.log.reader import Reader, Selector, open_reader
 from circuit_breaker_server.log.sqlite import SqliteEventLog
 from circuit_breaker_server.log.sqlite_copy import SqliteCopy
@@ -27,6 +28,7 @@ __all__ = [
     "LogRecords",
     "copy_log",
     "copy_records",
+    "opened_heartbeats",
     "opened_log",
     "read_log",
 ]
@@ -194,6 +196,26 @@ async def opened_log(place: LogPlace) -> AsyncIterator[EventLog]:
         yield log
     finally:
         await log.aclose()
+
+
+@contextlib.asynccontextmanager
+async def opened_heartbeats(cluster: ClusterSettings) -> AsyncIterator[Heartbeats]:
+    """Connect to the heartbeats of the nodes that serve a log on brokers; there need not be a log.
+
+    :raises LogError: the brokers cannot be used.
+    """
+    # Here, not above: it needs the extra cluster.
+    from circuit_breaker_server.log.jetstream import read_credentials  # noqa: PLC0415 (see the line above)
+    from circuit_breaker_server.log.jetstream.broker import Broker  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.jetstream.heartbeats import NatsHeartbeats  # noqa: PLC0415 (as above)
+
+    broker = await Broker.open(
+        ",".join(cluster.urls), timeout_seconds=cluster.connect_seconds, credentials=read_credentials(cluster)
+    )
+    try:
+        yield NatsHeartbeats(broker, cluster.stream)
+    finally:
+        await broker.aclose()
 
 
 @contextlib.asynccontextmanager

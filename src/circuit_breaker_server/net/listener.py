@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from typing import Final
 
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 
-__all__ = ["BACKLOG", "listen"]
+__all__ = ["BACKLOG", "listen", "listen_for_metrics"]
 
 BACKLOG: Final = 2048
 """Connections that wait to be accepted."""
+_METRICS_HOST: Final = "127.0.0.1"
 
 
-def listen(settings: ServerSettings) -> socket.socket:
+def listen_for_metrics(settings: ServerSettings, port: int, *, worker: int | None = None) -> socket.socket:
+    """Listen on a port for the metrics, which only this machine reaches.
+
+    :param worker: the number of the worker whose port it is, for the error's text.
+    :raises ServerStartError: the port cannot be used; the text says what to do.
+    """
+    purpose = "the metrics port" + ("" if worker is None else f" of worker {worker}")
+    return listen(replace(settings, host=_METRICS_HOST, port=port, reuse_port=False), purpose=purpose)
+
+
+def listen(settings: ServerSettings, *, purpose: str | None = None) -> socket.socket:
     """Bind the address of the settings and listen on it.
 
     A port that several processes share is only bound: connections that came now would wait until this one
     accepts, and another one accepts already. Whoever begins to accept listens (again) with :data:`BACKLOG`.
 
+    :param purpose: of the port, for the error's text.
     :raises ServerStartError: the address or the port cannot be used; the text says what to do.
     """
     host, port = settings.host, settings.port
-    where = f"{host}:{port}"
+    where = f"{host}:{port}" + (f", {purpose}" if purpose else "")
     try:
         family, kind, proto, _name, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Final
 
 import uvicorn
@@ -18,13 +17,12 @@ from circuit_breaker_server.admission.connection_limits import Peers
 from circuit_breaker_server.admission.hosts import Hosts
 from circuit_breaker_server.instruments import Instruments
 from circuit_breaker_server.net.http_protocol import guarded_protocol
-from circuit_breaker_server.net.listener import listen
+from circuit_breaker_server.net.listener import listen_for_metrics
 from circuit_breaker_server.settings.server import ServerSettings
 from circuit_breaker_server.start_errors import ServerStartError
 
 __all__ = ["check_exporter", "serve_metrics"]
 
-_HOST: Final = "127.0.0.1"
 _CONNECTIONS: Final = 20
 _MISSING: Final = (
     "metrics_port (--metrics-port) needs the extra `prometheus`: "
@@ -64,9 +62,7 @@ async def serve_metrics(
         await refresh()
         return Response(exposition(instruments), headers={"Content-Type": CONTENT_TYPE})
 
-    listener = parts.enter_context(
-        listen(replace(settings, host=_HOST, port=settings.metrics_port or 0, reuse_port=False))
-    )
+    listener = parts.enter_context(listen_for_metrics(settings, settings.metrics_port))
     config = uvicorn.Config(
         Starlette(routes=[Route("/metrics", metrics, methods=["GET"])]),
         http=guarded_protocol(

@@ -19,8 +19,10 @@ from circuit_breaker_server.engine.nodes.nodes import Nodes
 from circuit_breaker_server.log.heartbeats import Heartbeats
 from circuit_breaker_server.logs import get_logger
 
-__all__ = ["GONE_AFTER", "Beat", "Membership", "NodeReplaced"]
+__all__ = ["BEAT_SECONDS", "GONE_AFTER", "Beat", "Membership", "NodeReplaced"]
 
+BEAT_SECONDS: Final = 1.0
+"""The interval between two heartbeats of a node."""
 GONE_AFTER: Final = 10
 """The intervals between heartbeats for which a node is silent before it is declared gone."""
 _LOST: Final = 3
@@ -72,7 +74,7 @@ class Membership:
         *,
         applied: Callable[[], int],
         on_replaced: Callable[[NodeReplaced], object],
-        every_seconds: float = 1.0,
+        every_seconds: float = BEAT_SECONDS,
     ) -> None:
         self._nodes = nodes
         self._heartbeats = heartbeats

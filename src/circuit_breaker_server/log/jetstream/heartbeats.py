@@ -16,11 +16,14 @@ __all__ = ["NatsHeartbeats"]
 
 @final
 class NatsHeartbeats:
-    """See :class:`~circuit_breaker_server.log.heartbeats.Heartbeats`."""
+    """See :class:`~circuit_breaker_server.log.heartbeats.Heartbeats`.
 
-    def __init__(self, broker: Broker, subject: str) -> None:
+    :param stream: the name of the log's stream.
+    """
+
+    def __init__(self, broker: Broker, stream: str) -> None:
         self._broker = broker
-        self._subject = subject
+        self._subject = f"{stream}-nodes"
 
     async def send(self, beat: bytes) -> None:
         """See the protocol."""

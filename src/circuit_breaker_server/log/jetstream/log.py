@@ -213,7 +213,7 @@ class JetStreamEventLog:
     @property
     def heartbeats(self) -> Heartbeats:
         """See :class:`~circuit_breaker_server.log.event_log.ServingLog`."""
-        return NatsHeartbeats(self._broker, f"{self._streams.name}-nodes")
+        return NatsHeartbeats(self._broker, self._streams.name)
 
     @property
     def outage(self) -> str | None:
