@@ -156,8 +156,8 @@ class CompletionSupervisor:
         if entry is None or not self._is_mine(entry):
             return
         if request is None:
-            if not self._ownership.is_alone:
-                self._end_later(body.request_id, _INTERRUPTED)
+            # Of this server before it was started again: what was sent then has been stored now.
+            self._end_later(body.request_id, _INTERRUPTED)
             return
         run = CompletionRun(
             self._appender,

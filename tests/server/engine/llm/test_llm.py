@@ -18,6 +18,7 @@ from circuit_breaker_server.engine.command_origin import ORIGIN, Origin
 from circuit_breaker_server.engine.engine import Engine
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.event_derivation import derive
+from circuit_breaker_server.engine.llm.completion_supervisor import CompletionSupervisor
 from circuit_breaker_server.engine.llm.echo import Echo
 from circuit_breaker_server.engine.llm.endpoint_pool import MAX_ENDPOINTS
 from circuit_breaker_server.engine.llm.endpoints import Piece
@@ -437,21 +438,37 @@ async def test_the_endpoints_that_are_kept_are_bounded() -> None:
         assert engine.llm.endpoints.endpoint("http://127.0.0.1:199/v1", None) is made[-1]
 
 
-async def test_a_completion_that_never_ends_keeps_no_younger_one_from_being_forgotten() -> None:
+def requested(id_: str) -> NewRecord:
+    """Return a request that no caller of this server waits for."""
+    body = {
+        "type": "completion_requested",
+        "v": 1,
+        "requestId": id_,
+        "at": "2030-01-01T00:00:00.000Z",
+        "model": "echo",
+        "providerId": "echo",
+        "streaming": True,
+    }
+    return NewRecord(subject=f"completion.{id_}", id="a" * 32, data=msgspec.json.encode(body))
+
+
+async def test_a_request_of_before_a_restart_that_is_stored_behind_it_ends_as_interrupted() -> None:
+    log = MemoryLog()
+    async with running(log):
+        log.put(requested("late"))
+        await log.until(lambda: "STREAM_ERROR" in types(log))
+    assert types(log) == ["STREAM_ERROR"]
+
+
+async def test_a_completion_that_never_ends_keeps_no_younger_one_from_being_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CompletionSupervisor, "_end_later", lambda *_: None)
     now = [datetime(2030, 1, 1, tzinfo=UTC)]
     log = MemoryLog()
     engine = Engine(log, now=lambda: now[0])
     await engine.start()
-    stuck = {
-        "type": "completion_requested",
-        "v": 1,
-        "requestId": "stuck",
-        "at": "2030-01-01T00:00:00.000Z",
-        "model": "echo",
-        "providerId": "echo",
-        "streaming": False,
-    }
-    log.put(NewRecord(subject="completion.stuck", id="a" * 32, data=msgspec.json.encode(stuck)))
+    log.put(requested("stuck"))
     for _ in range(10):
         await engine.llm.complete(ask())
     now[0] += timedelta(hours=25)
