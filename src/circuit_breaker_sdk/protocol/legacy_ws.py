@@ -109,7 +109,7 @@ class LegacyServerProtocol(ServerProtocol):
                 if message.id in self._operations:
                     self._outbox.append(self._encode(message))
             elif isinstance(message, Subscribe | UnreadableSubscribe) and message.id in self._operations:
-                self._operations.remove(message.id)
+                del self._operations[message.id]
                 self._events.append(Complete(message.id))
             self._take(message)
 

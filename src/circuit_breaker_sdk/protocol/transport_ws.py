@@ -114,7 +114,7 @@ class ServerProtocol(Conversation[ServerState, ServerEvent]):
         elif isinstance(message, Complete):
             # Unknown ids are no mistake: our own `complete` and the peer's may cross in flight.
             if message.id in self._operations:
-                self._operations.remove(message.id)
+                del self._operations[message.id]
                 self._events.append(message)
         else:
             if isinstance(message, Ping):
@@ -184,7 +184,7 @@ class ServerProtocol(Conversation[ServerState, ServerEvent]):
         if not self._is_active(message.id):
             return False
         self._outbox.append(self._encode(message))
-        self._operations.remove(message.id)
+        del self._operations[message.id]
         return True
 
     def _reserve(self, message: Subscribe | UnreadableSubscribe) -> None:
@@ -199,7 +199,7 @@ class ServerProtocol(Conversation[ServerState, ServerEvent]):
             )
             self._outbox.append(self._encode(Error(message.id, (error,))))
         else:
-            self._operations.add(message.id)
+            self._operations[message.id] = None
             self._events.append(message)
 
 
@@ -289,14 +289,14 @@ class ClientProtocol(Conversation[ClientState, ClientEvent]):
         if not message.id or message.id in self._operations:
             raise UsageError(f"cannot subscribe: the operation id {message.id!r} is empty or in use")
         data = self._encode(message)
-        self._operations.add(message.id)
+        self._operations[message.id] = None
         self._outbox.append(data)
 
     def send_complete(self, id: str) -> bool:  # noqa: A002 (the protocol's own word)
         """Stop an operation; ``False``, and nothing sent, if it has ended already."""
         if id not in self._operations or self._state is ClientState.CLOSED:
             return False
-        self._operations.remove(id)
+        del self._operations[id]
         self._outbox.append(self._encode(Complete(id)))
         return True
 
@@ -304,5 +304,5 @@ class ClientProtocol(Conversation[ClientState, ClientEvent]):
         if message.id not in self._operations:
             return
         if not isinstance(message, Next):
-            self._operations.remove(message.id)
+            del self._operations[message.id]
         self._events.append(message)

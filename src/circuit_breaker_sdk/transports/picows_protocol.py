@@ -194,6 +194,10 @@ class FrameProtocol(_PicowsProtocol):
         _buffer_updated(self, nbytes)
         self._hearing = listener = self.listener
         if listener is not None:
+            if not self.transport.is_client_side:
+                # picows keeps both as long as the connection.
+                self.transport.request.headers.clear()
+                self.transport.response.headers.clear()
             listener.on_read_end()
             if self.transport.is_close_frame_sent and not listener.closing:
                 self._end_hearing(listener)

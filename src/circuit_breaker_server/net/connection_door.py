@@ -15,8 +15,8 @@ __all__ = ["Upgraded", "connection_door"]
 class Upgraded(Protocol):
     """The interface of the WebSocket protocol object that takes over an upgraded connection."""
 
-    def when_lost(self, callback: Callable[[], None], /) -> None:
-        """Call back when the connection is gone."""
+    def when_lost(self, leave: Callable[[str], None], host: str, /) -> None:
+        """Call ``leave`` with the peer's host when the connection is gone."""
         ...
 
 

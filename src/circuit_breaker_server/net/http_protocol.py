@@ -91,6 +91,8 @@ def guarded_protocol(
     counts = instruments or Instruments()
     # An upgrade takes a third of a millisecond, and after a restart hundreds of clients ask for one at once.
     gate = Gate()
+    # One for all connections: each keeps what it is given as long as it lives.
+    leave = peers.leave
 
     class GuardedProtocol(HttpToolsProtocol):
         _stage = _Stage.HEAD
@@ -224,8 +226,7 @@ def guarded_protocol(
             if self._is_counted:
                 # The socket takes over the count, and nothing else of this: it may live for days.
                 self._is_counted = False
-                lost = partial(peers.leave, self._host)
-                cast(Upgraded, self.transport.get_protocol()).when_lost(lost)
+                cast(Upgraded, self.transport.get_protocol()).when_lost(leave, self._host)
 
         def on_message_begin(self) -> None:
             self._stage = _Stage.HEAD

@@ -188,7 +188,7 @@ def upgrade_protocol(
 class _UpgradeProtocol(ServerFrameProtocol):
     """A socket that uvicorn gave away, and still counts."""
 
-    __slots__ = ("_connections", "_on_lost", "is_decided")
+    __slots__ = ("_connections", "_host", "_leave", "is_decided")
 
     is_decided: bool
 
@@ -205,7 +205,8 @@ class _UpgradeProtocol(ServerFrameProtocol):
             )
         )
         self.is_decided = False
-        self._on_lost: Callable[[], None] | None = None
+        self._leave: Callable[[str], None] | None = None
+        self._host = ""
         self._connections: set[object] = cast(set[object], server_state.connections)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -214,13 +215,13 @@ class _UpgradeProtocol(ServerFrameProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        if self._on_lost is not None:
-            self._on_lost()
+        if self._leave is not None:
+            self._leave(self._host)
         super().connection_lost(exc)
 
-    def when_lost(self, callback: Callable[[], None]) -> None:
-        """Call back when the connection is gone."""
-        self._on_lost = callback
+    def when_lost(self, leave: Callable[[str], None], host: str) -> None:
+        """Call ``leave`` with the peer's host when the connection is gone."""
+        self._leave, self._host = leave, host
 
     def data_received(self, data: bytes) -> None:
         """Take the request as uvicorn writes it out again; the buffer may be smaller than the request."""

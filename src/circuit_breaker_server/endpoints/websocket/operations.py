@@ -86,8 +86,9 @@ class Operations:
         self._own = own
         self._on_done = on_done
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._in_order = asyncio.Lock()
-        self._reading: set[asyncio.Task[None] | None] = set()
+        self._in_order: asyncio.Lock | None = None
+        # A dictionary for a set, as in the protocol: it is small without entries.
+        self._reading: dict[asyncio.Task[None] | None, None] = {}
 
     def subscribe(self, event: Subscribe) -> None:
         """Begin an operation, or refuse it with an ``error`` message."""
@@ -105,8 +106,8 @@ class Operations:
                 return
         if document is None:
             task = self._begin(event, self._read(event, begins))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._reading[task] = None
+            task.add_done_callback(lambda done: self._reading.pop(done, None))
             return
         is_subscription = self._kind_of(event, document, begins)
         if is_subscription:
@@ -168,6 +169,7 @@ class Operations:
         is_subscription: bool | None = None
         document: Document | None = None
         try:
+            self._in_order = self._in_order or asyncio.Lock()
             async with self._in_order:
                 if await self._has_come_to(event):
                     document = await self._services.documents.read(
@@ -181,7 +183,7 @@ class Operations:
             logger.exception("document_not_read", remote=self._socket.remote)
             self._protocol.send_error(event.id, [internal_error()])
         finally:
-            self._reading -= {asyncio.current_task()}
+            self._reading.pop(asyncio.current_task(), None)
         if document is not None and is_subscription is False:
             await self._execute(event, document)
             return

@@ -40,6 +40,8 @@ class Sessions:
         self._open: set[Session] = set()
         self._principals = principals
         self._tasks: set[asyncio.Task[None]] = set()
+        # Once for all sessions: a bound method of its own for each would stay as long as the session.
+        self._own_task, self._on_end, self._may_enter = self._own, self._ended, self._admit
 
     def __len__(self) -> int:
         """The number of open sockets."""
@@ -55,9 +57,9 @@ class Sessions:
             self._services,
             self._plans,
             authorization=authorization,
-            own=self._own,
-            on_end=self._ended,
-            admit=self._admit,
+            own=self._own_task,
+            on_end=self._on_end,
+            admit=self._may_enter,
         )
         self._open.add(session)
         lines.info("opened", remote=socket.remote, subprotocol=socket.subprotocol or "none")
