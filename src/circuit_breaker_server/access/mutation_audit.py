@@ -59,6 +59,7 @@ class AuditTrail:
         # While lines are taken over: the records that have lines, and where the log is.
         self._waiting: list[Record] = []
         self._seen = 0
+        self._failure: Exception | None = None
 
     async def catch_up(self) -> None:
         """Write the lines of all records so far that have none: those that a crash left out.
@@ -124,7 +125,9 @@ class AuditTrail:
         return self._taking_over is not None
 
     def follow(self, record: Record) -> None:
-        """Write the line of a record, if it has one."""
+        """Write the line of a record, if it has one; what it raises, also of a takeover, ends the engine."""
+        if self._failure is not None:
+            raise self._failure
         gone = self._to_take_over(record, self._node)
         if self._waits:
             self._seen = record.offset
@@ -133,7 +136,7 @@ class AuditTrail:
         elif gone is not None:
             self._seen = record.offset
             self._taking_over = asyncio.get_running_loop().create_task(
-                self._take_over_and_go_on(gone, record.offset), name="audit-takeover"
+                self._take_over_in_background(gone, record.offset), name="audit-takeover"
             )
         else:
             self._write(record)
@@ -182,6 +185,12 @@ class AuditTrail:
             for offset, body in bodies
             if isinstance(body, NodeGone) and body.audited is not None
         ]
+
+    async def _take_over_in_background(self, gone: NodeGone, offset: int) -> None:
+        try:
+            await self._take_over_and_go_on(gone, offset)
+        except Exception as error:  # noqa: BLE001 (the next record raises it, and ends the engine)
+            self._failure = error
 
     async def _take_over_and_go_on(self, gone: NodeGone, offset: int) -> None:
         """Write the lines of a node that is gone, then those that have waited for them."""

@@ -255,3 +255,23 @@ async def test_a_line_that_was_taken_over_from_the_wrong_node_is_told(tmp_path: 
             "1 record (1) of node b without a line, and no audit log that was given is its own",
             "1 record (1) with lines, which are not in the event log or are no caller's",
         ]
+
+
+async def test_a_takeover_that_fails_for_good_ends_the_engine_at_the_next_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staged(tmp_path) as stage:
+        audit, trail = await stage.open()
+        await stage.mutate("b")
+        gone, later = await stage.declare_gone("b", by="a", audited=0), await stage.mutate("a")
+
+        def fail(_log: SqliteEventLog, *, after: int, upto: int | None = None) -> AsyncIterator[Record]:
+            raise RuntimeError(f"a defect, {after} to {upto}")
+
+        monkeypatch.setattr(SqliteEventLog, "scan", fail)
+        trail.follow(gone)
+        assert trail._taking_over is not None
+        await trail._taking_over
+        with pytest.raises(RuntimeError, match="a defect"):
+            trail.follow(later)
+        await audit.aclose()

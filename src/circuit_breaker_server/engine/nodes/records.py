@@ -29,7 +29,7 @@ FORMAT_SUBJECT: Final = subject("format", "log")
 """The subject of the records that change the log's format."""
 
 NODE_SUBJECTS: Final = "node."
-"""What the subject of a node's records begins with."""
+"""The first token, with its dot, of the subjects of nodes' records."""
 
 
 def node_subject(name: str) -> str:
