@@ -121,7 +121,7 @@ async def test_operations_begin_are_delivered_and_end() -> None:
 
     async def script(peer: Peer) -> None:
         await accept(peer)
-        received.extend([await read_message(peer), await read_message(peer), await read_message(peer)])
+        received.extend([await read_message(peer) for _ in range(4)])
         for n in range(3):
             send_data(peer, "1", n)
         send_message(peer, id="2", type="error", payload={"message": "no such field"})
@@ -131,16 +131,17 @@ async def test_operations_begin_are_delivered_and_end() -> None:
         # No `complete` for the `stop`, as of the reference; what was on its way is dropped.
         send_data(peer, "3", 9)
         send_message(peer, type="ka")
+        send_data(peer, "4", 0)
         await stay(peer)
 
-    one, two, three = (RecordingRoute() for _ in range(3))
+    one, two, three, four = (RecordingRoute() for _ in range(4))
     async with opened(script) as connection:
-        for id_, route in (("1", one), ("2", two), ("3", three)):
+        for id_, route in (("1", one), ("2", two), ("3", three), ("4", four)):
             connection.subscribe(subscribe(id_), route)
         await one.until(4)
         await two.until(1)
         connection.complete("3", three)
-        await asyncio.sleep(0.05)
+        await four.until(1)  # and so what was sent before it has come
         assert connection.is_usable
     assert one.calls == [
         *(("deliver_checked", {"data": {"tick": n}}) for n in range(3)),
@@ -149,7 +150,7 @@ async def test_operations_begin_are_delivered_and_end() -> None:
     assert two.calls == [("failed", ("no such field",))]
     assert three.calls == []
     assert received[0] == {"id": "1", "type": "start", "payload": {"query": "subscription { tick }"}}
-    assert received[3] == {"id": "3", "type": "stop"}
+    assert received[4] == {"id": "3", "type": "stop"}
 
 
 async def test_a_connection_error_is_refused_credentials_with_the_servers_text() -> None:
