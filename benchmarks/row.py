@@ -105,6 +105,11 @@ class Rounds:
         for figures in self._figures.values():
             del figures[:-rounds]
 
+    def and_also(self, other: Rounds) -> None:
+        """Take over the figures of more rounds, which were measured with processes of their own."""
+        for name, figures in self._figures.items():
+            figures.extend(other._figures[name])
+
     def median(self, name: str) -> float:
         """Return the median of one figure."""
         return statistics.median(self._figures[name])

@@ -10,11 +10,15 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, final
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circuit_breaker_sdk.delivery.consumer import plain
 from circuit_breaker_sdk.delivery.delivery import Delivery
+from circuit_breaker_sdk.delivery.filters import Custom
 from circuit_breaker_sdk.delivery.traced_delivery import TracedDelivery
+from circuit_breaker_sdk.observability.latency import Latency, Timed
 from tests.delivery.deliveries import Rig
 
 TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -27,12 +31,18 @@ Event = Literal["plain", "traced", "raises", "errors", "gap", "null", "of anothe
 class FakeTracer:
     """Notes the spans of handlers, by what was handled when they began and ended."""
 
-    def __init__(self, seen: list[int]) -> None:
+    def __init__(self, seen: list[int], *, left: int = sys.maxsize) -> None:
+        """``left``: how many spans it makes."""
         self.seen = seen
         self.spans: list[tuple[str, list[int]]] = []
+        self.left = left
+
+    def handling(self, _label: str, _id: str, traceparent: str) -> AbstractContextManager[None] | None:
+        self.left -= 1
+        return self.span(traceparent) if self.left >= 0 else None
 
     @contextlib.contextmanager
-    def handling(self, _label: str, _id: str, traceparent: str) -> Iterator[None]:
+    def span(self, traceparent: str) -> Iterator[None]:
         before = len(self.seen)
         try:
             yield
@@ -116,6 +126,52 @@ def test_a_run_is_taken_as_without_a_tracer(events: list[Event]) -> None:
 
     with_tracer = asyncio.run(outcome(TracedDelivery))
     assert with_tracer == asyncio.run(outcome(Delivery))
+
+
+async def test_a_call_for_which_the_tracer_makes_no_span_is_that_of_the_handler_itself() -> None:
+    seen: list[int] = []
+    events: list[Event] = ["traced", "traced", "raises", "plain"]
+    rig = rig_of(TracedDelivery, events, seen)
+    rig.delivery.consumer.tracer = tracer = FakeTracer(seen, left=1)
+    messages = messages_of(events)
+    assert rig.delivery.receive_run(run_of(rig, messages), messages, AROUND) == len(events)
+    assert (seen, tracer.spans, tracer.left) == ([0, 1, 2, 3], [(TRACE, [0])], -2)
+    assert rig.delivery.stats().handler_errors == 1
+    await rig.aclose()
+
+
+async def test_no_span_is_asked_for_an_event_that_a_filter_keeps_back() -> None:
+    seen: list[int] = []
+    events: list[Event] = ["traced", "traced", "traced"]
+    rig = rig_of(TracedDelivery, events, seen)
+    rig.delivery.consumer.tracer = tracer = FakeTracer(seen)
+    rig.delivery.consumer.add_filter(Custom(lambda value: value == 1))
+    for response in run_of(rig, messages_of(events)):
+        assert rig.delivery.receive(response.payload, b"")
+    assert (seen, tracer.spans, sys.maxsize - tracer.left) == ([1], [(TRACE, [1])], 1)
+    await rig.aclose()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_handler_that_switches_the_measuring_is_not_bound_to_the_trace_of_its_event(
+    begins: bool,
+) -> None:
+    rig = Rig(resume=True, kind=TracedDelivery)
+    consumer, latency = rig.delivery.consumer, Latency()
+    consumer.tracer = tracer = FakeTracer([])
+    consumer.measure(None if begins else latency)
+
+    def handle(_value: int) -> None:
+        consumer.measure(latency if begins else None)
+
+    consumer.set_inline(handle)
+    rig.delivery.positioned("c0")
+    for response in run_of(rig, messages_of(["traced", "plain", "plain"])):
+        assert rig.delivery.receive(response.payload, b"")
+    assert len(tracer.spans) == 1
+    assert isinstance(consumer.inline, Timed) is begins
+    assert plain(consumer.inline) is handle
+    await rig.aclose()
 
 
 async def test_an_event_without_a_trace_costs_a_look_at_one_field() -> None:

@@ -22,7 +22,7 @@ from circuit_breaker_sdk.loop_affinity import check_loop
 from circuit_breaker_sdk.observability.latency import Latency, Timed
 from circuit_breaker_sdk.observability.tracing import Tracer, traced_call
 
-__all__ = ["NEVER", "Consumer", "value_of"]
+__all__ = ["NEVER", "Consumer", "plain", "value_of"]
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class Consumer(Generic[T]):
         self.inline, self._next_inline = self._measured(self.inline), self._measured(self._next_inline)
 
     def _measured(self, handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
-        handler = _plain(handler)
+        handler = plain(handler)
         if self.latency is None or handler is None:
             return handler
         return self.latency.timed(handler, self.stream)
@@ -177,7 +177,7 @@ class Consumer(Generic[T]):
     def _hand_over(self) -> None:
         """Hand what is buffered to the handler that was attached."""
         try:
-            while self.buffer and (handler := _plain(self._next_inline)) is not None:
+            while self.buffer and (handler := plain(self._next_inline)) is not None:
                 response = self.take()
                 if not self.handlers.call(handler, value_of(response), _cursor_of(response.extensions)):
                     return  # it is awaited from now on: events go through the buffer
@@ -287,11 +287,16 @@ class Consumer(Generic[T]):
         return self.traced_by(handler, self.traceparent)
 
     def traced_by(self, handler: Callable[[T], object], traceparent: str | None) -> Callable[[T], object]:
-        """Return a handler with a span around it that belongs to a trace; ``None``: the handler itself."""
+        """Return a handler with a span around its next call, which belongs to a trace.
+
+        It is the handler itself where there is no trace, or the tracer makes no span for this call.
+        """
         if self.tracer is None or traceparent is None:
             return handler
-        plain = handler.callback if isinstance(handler, Timed) else handler
-        return traced_call(plain, self.stream, self.tracer, traceparent)
+        span = self.tracer.handling(self.stream.label, self.stream.id, traceparent)
+        if span is None:
+            return handler
+        return traced_call(handler.callback if isinstance(handler, Timed) else handler, span)
 
     def take_value(self) -> T:
         """Take the oldest buffered event's value."""
@@ -347,7 +352,7 @@ class Consumer(Generic[T]):
         return True
 
 
-def _plain(handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
+def plain(handler: Callable[[T], object] | None) -> Callable[[T], object] | None:
     """Return a handler as it was attached; what has waited in the buffer says nothing of how late it is."""
     return handler.callback if isinstance(handler, Timed) else handler
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
-from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS
+from circuit_breaker_sdk.callbacks import CALLBACK_ERRORS, Wrapped
 from circuit_breaker_sdk.connections import Envelope
+from circuit_breaker_sdk.delivery.consumer import Consumer, plain
 from circuit_breaker_sdk.delivery.decoding import Response, traceparent_of
 from circuit_breaker_sdk.delivery.delivery import Delivery
 
 __all__ = ["TracedDelivery"]
 
 T = TypeVar("T")
+
+
+@final
+class _Traced(Wrapped):
+    """A handler of one event: whether that call has a span is asked when a filter has let the event pass."""
+
+    __slots__ = ("_consumer", "_traceparent")
+
+    def __init__(self, handler: Callable[..., object], consumer: Consumer[Any], traceparent: str) -> None:
+        super().__init__(handler)
+        self._consumer = consumer
+        self._traceparent = traceparent
+
+    def __call__(self, value: object) -> object:
+        return self._consumer.traced_by(self.callback, self._traceparent)(value)
 
 
 @final
@@ -27,12 +43,15 @@ class TracedDelivery(Delivery[T]):
         handler = consumer.inline
         if traceparent is None or handler is None:
             return super().receive(response, text, around)
-        traced = consumer.inline = consumer.traced_by(handler, traceparent)
+        latency = consumer.latency
+        traced = consumer.inline = _Traced(handler, consumer, traceparent)
         try:
             return super().receive(response, text, around)
         finally:
-            if consumer.inline is traced:
+            if plain(consumer.inline) is traced:
                 consumer.inline = handler
+                if consumer.latency is not latency:  # the handler has begun, or ended, to measure
+                    consumer.measure(consumer.latency)
 
     def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
         # As its base, with a look at each event's trace: a call for it would cost more than the rest.

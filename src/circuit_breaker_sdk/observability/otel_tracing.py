@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import final
@@ -22,7 +22,6 @@ __all__ = ["OpenTelemetryTracer"]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
-_NOTHING = nullcontext()
 
 
 def _carrier(context: Context | None = None) -> dict[str, str]:
@@ -42,7 +41,7 @@ class OpenTelemetryTracer:
     :param provider: ``None`` takes the global one.
     :param max_handler_spans_per_second: further calls of handlers in the same second have no span, and count
         in :attr:`skipped_handler_spans`: a span costs as much as ten events, and an exporter in batches
-        loses those that are too many (of 2,048 in 5 s by OpenTelemetry's defaults). ``None``: no bound.
+        loses what is over 409 a second (2,048 in 5 s by OpenTelemetry's defaults). ``None``: no bound.
     :raises ValueError: the bound is not above 0.
 
     Example::
@@ -54,7 +53,7 @@ class OpenTelemetryTracer:
         self,
         provider: trace.TracerProvider | None = None,
         *,
-        max_handler_spans_per_second: int | None = 500,
+        max_handler_spans_per_second: int | None = 400,
     ) -> None:
         if max_handler_spans_per_second is not None and not max_handler_spans_per_second > 0:
             raise ValueError(
@@ -93,23 +92,20 @@ class OpenTelemetryTracer:
         finally:
             span.end()
 
-    def handling(self, label: str, subscription_id: str, traceparent: str) -> AbstractContextManager[object]:
-        """Begin the span of a handler's call, in the trace of the mutation, and linked to it."""
-        if self._max_per_second is not None and not self._is_in_bound(self._max_per_second):
-            self.skipped_handler_spans += 1
-            return _NOTHING
+    def handling(
+        self, label: str, subscription_id: str, traceparent: str
+    ) -> AbstractContextManager[object] | None:
+        """Return the span of a handler's call, in the trace of the mutation, and linked to it."""
+        if self._max_per_second is not None:
+            now = monotonic()
+            if now >= self._second_ends:
+                self._second_ends, self._left = now + 1.0, self._max_per_second
+            if self._left <= 0:
+                self.skipped_handler_spans += 1
+                return None
+            self._left -= 1
         cause = _cause(traceparent)
-        if not cause.is_valid:
-            return _NOTHING
-        return _Handling(self._tracer, cause, label, subscription_id)
-
-    def _is_in_bound(self, max_per_second: int) -> bool:
-        now = monotonic()
-        if now >= self._second_ends:
-            self._second_ends = now + 1.0
-            self._left = max_per_second
-        self._left -= 1
-        return self._left >= 0
+        return _Handling(self._tracer, cause, label, subscription_id) if cause.is_valid else None
 
 
 @final

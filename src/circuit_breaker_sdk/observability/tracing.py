@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from circuit_breaker_sdk.callbacks import InContext, callback_name
 
-__all__ = ["Traced", "Tracer", "traced_call"]
+__all__ = ["Tracer", "traced_call"]
 
 
 class Tracer(Protocol):
@@ -29,30 +29,20 @@ class Tracer(Protocol):
         """
         ...
 
-    def handling(self, label: str, subscription_id: str, traceparent: str) -> AbstractContextManager[object]:
-        """Begin the span of a handler's call, linked to the mutation that caused the event.
+    def handling(
+        self, label: str, subscription_id: str, traceparent: str
+    ) -> AbstractContextManager[object] | None:
+        """Return the span of a handler's call, linked to the mutation that caused the event.
+
+        It begins when it is entered. ``None``: this call has none.
 
         :param traceparent: of the mutation (W3C Trace Context), as the server gave it with the event.
         """
         ...
 
 
-class Traced(Protocol):
-    """The interface of a subscription whose events have traces."""
-
-    @property
-    def id(self) -> str:
-        """The operation's id."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """The operation's name."""
-        ...
-
-
 def traced_call(
-    callback: Callable[..., object], stream: Traced, tracer: Tracer, traceparent: str
+    callback: Callable[..., object], span: AbstractContextManager[object]
 ) -> Callable[[object], object]:
     """Return the handler with a span around one call, inside of the context that it runs in.
 
@@ -60,16 +50,13 @@ def traced_call(
     """
     inner = callback.callback if isinstance(callback, InContext) else callback
 
-    def span() -> AbstractContextManager[object]:
-        return tracer.handling(stream.label, stream.id, traceparent)
-
     async def call_and_await(value: object) -> object:
-        with span():
+        with span:
             result: Any = inner(value)
             return await result
 
     def call(value: object) -> object:
-        with span():
+        with span:
             return inner(value)
 
     within = call_and_await if inspect.iscoroutinefunction(inner) else call

@@ -15,6 +15,8 @@ __all__ = ["RecordTraces"]
 
 _REMEMBERED: Final = 10_000
 _MEMBER: Final = b'"traceparent"'
+_END_BYTES: Final = 96
+"""``with_origin`` writes the origin last, and its trace at the end: in so many bytes of the body."""
 
 
 @final
@@ -38,7 +40,7 @@ class RecordTraces:
         """Remember the traces of records, and return them."""
         found = []
         for record in records:
-            if _MEMBER not in record.data:
+            if _MEMBER not in record.data[-_END_BYTES:]:
                 continue  # most have none: to read each would cost a part of telling it
             try:
                 traceparent = sampled(origin_of(record).traceparent)

@@ -47,6 +47,14 @@ def test_a_record_without_a_trace_is_not_decoded(monkeypatch: pytest.MonkeyPatch
     assert read == [2]
 
 
+@pytest.mark.parametrize("characters", [0, 1, 1_000])
+def test_a_trace_is_found_whatever_stands_before_it_in_the_origin(characters: int) -> None:
+    origin = Origin(principal="p" * characters, action="a" * characters, traceparent=TRACE)
+    data = with_origin(b'{"text":""}', origin, node="n" * 64, term=2**62)
+    record = Record(offset=1, subject="a", id="0" * 32, time_ms=0, data=data)
+    assert RecordTraces().note([record]) == [TRACE]
+
+
 def test_a_body_that_has_a_member_of_the_name_has_no_trace_for_it() -> None:
     record = Record(
         offset=1, subject="a", id="0" * 32, time_ms=0, data=b'{"traceparent":"%b"}' % TRACE.encode()
