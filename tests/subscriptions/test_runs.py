@@ -51,6 +51,10 @@ class Sub:
                 raise ValueError(f"{event.n} is not wanted")
             if event.n % 13 == 0:
                 self.subscription._delivery.unsubscribe()
+            if event.n % 11 == 0:
+                self.subscription.filter(lambda event: event.n % 2 == 0)
+            if event.n == 9:
+                self.subscription.on_data(lambda event: self.seen.append(("second", event.n)))
         return None
 
     def on_error(self, error: Exception) -> None:

@@ -41,6 +41,7 @@ class Consumer(Generic[T]):
     :ivar buffer: the events that wait.
     :ivar inline: the handler that is called inside the read callback; ``None``: events are buffered.
     :ivar predicates: filters; an event for which one is false is kept back.
+    :ivar run_goes_to: the handler that gets the events of a run, while nothing that they depend on changes.
     :ivar wake_at: a consumer waits for so many buffered events; ``NEVER``: none waits.
     :ivar taken: what came beside the event that was taken last, while the consumer is not done with it.
     :ivar done: what came beside the last event that it is done with; its cursor is read when it is asked for.
@@ -74,6 +75,7 @@ class Consumer(Generic[T]):
         "on_taken",
         "pending",
         "predicates",
+        "run_goes_to",
         "save_cursor",
         "stream",
         "taken",
@@ -107,6 +109,7 @@ class Consumer(Generic[T]):
         self._next_inline: Callable[[T], object] | None = None
         self.is_handing_over: bool = False
         self.predicates: tuple[Callable[[T], object], ...] = ()
+        self.run_goes_to: Callable[[T], object] | None = None
         self.taken: Extensions | None = None
         self.done: Extensions | None = None
         self.wake_at: int = NEVER
@@ -142,6 +145,7 @@ class Consumer(Generic[T]):
         # A custom one is called, and named in errors, as the function that it is.
         predicate = in_own_context(part.predicate) if isinstance(part, Custom) else part
         self.predicates = (*self.predicates, predicate)
+        self.run_goes_to = None
 
     def set_inline(self, handler: Callable[[T], object] | None) -> None:
         """Call the handler inside the read callback from now on, first with all that is buffered.
@@ -153,6 +157,7 @@ class Consumer(Generic[T]):
             raise UsageError("a task is iterating over this subscription: attach handlers before, or instead")
         self.handled = self.handled  # from now on the events of the handler set it
         handler = self._measured(handler)
+        self.run_goes_to = None
         if handler is not None and self.buffer:
             self.inline, self._next_inline = None, handler
             if not self.is_handing_over:

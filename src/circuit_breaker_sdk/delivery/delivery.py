@@ -379,6 +379,7 @@ class Delivery(Generic[T]):
 
     def _handle_run(self, run: Sequence[Envelope], handler: Callable[[T], object]) -> int:
         taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
+        consumer.run_goes_to = handler
         try:
             for envelope in run:
                 response: Response[T] = envelope.payload
@@ -398,7 +399,7 @@ class Delivery(Generic[T]):
                     if result is not None and consumer.handlers.take_awaitable(handler, result, cursor):
                         break
                 consumer.last_handled = cursor
-                if consumer.inline is not handler or not self._is_live or consumer.predicates:
+                if consumer.run_goes_to is not handler:
                     break
         finally:
             self._events += taken
@@ -926,6 +927,7 @@ class Delivery(Generic[T]):
     def _move(self, trigger: Trigger) -> None:
         self.state = TRANSITIONS[self.state, trigger]
         self._is_live = self.state is _LIVE
+        self.consumer.run_goes_to = None
 
     def _log(self, level: int, what: str, **fields: object) -> None:
         log(level, what, subscription_id=self.id, operation=self.label, **fields)

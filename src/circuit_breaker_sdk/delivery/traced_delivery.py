@@ -57,6 +57,7 @@ class TracedDelivery(Delivery[T]):
         # As its base, with a look at each event's trace: a call for it would cost more than the rest.
         taken, id_, cursor, consumer = 0, self.id, self._last_cursor, self.consumer
         base: Delivery[T] = self  # it declares what is set here
+        consumer.run_goes_to = handler
         try:
             for envelope in run:
                 response: Response[T] = envelope.payload
@@ -81,7 +82,7 @@ class TracedDelivery(Delivery[T]):
                     if result is not None and consumer.handlers.take_awaitable(call, result, cursor):
                         break
                 consumer.last_handled = cursor
-                if consumer.inline is not handler or not self._is_live or consumer.predicates:
+                if consumer.run_goes_to is not handler:
                     break
         finally:
             self._events += taken

@@ -207,7 +207,21 @@ class ClientListener(MessageListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         # The hot path: as in the base, and the message is only put aside. A header that begins like this,
         # behind a frame that was whole, is that of a whole text message.
-        if (self.behind and self.backwards[self.behind] == FIN_AND_TEXT) or (
+        behind = self.behind
+        if behind:
+            # Of the first frame of a read it is not known where its header is.
+            if self.backwards[behind] == FIN_AND_TEXT or (
+                frame.msg_type is _TEXT
+                and frame.fin
+                and self._is_whole
+                and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+            ):
+                payload = frame.get_payload_as_bytes()
+                if payload.isascii():
+                    self.behind = frame.tail_size
+                    self._read.append(payload)
+                    return
+        elif (
             frame.msg_type is _TEXT
             and frame.fin
             and self._is_whole
@@ -215,8 +229,6 @@ class ClientListener(MessageListener):
         ):
             payload = frame.get_payload_as_bytes()
             if payload.isascii():
-                if self.behind:
-                    self.behind = frame.tail_size
                 self._read.append(payload)
                 return
         # What came before it goes first.
