@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Protocol, final
 
@@ -115,7 +116,7 @@ class Pacing:
         self._clock = clock or _MonotonicClock()
         self._known: weakref.WeakValueDictionary[Hashable, TokenBucket] = weakref.WeakValueDictionary()
         # Buckets of polls that are not full yet, oldest first; perhaps no poll holds them any more.
-        self._draining: dict[Hashable, TokenBucket] = {}
+        self._draining: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
     @classmethod
     def of(cls, rate: float | None) -> Pacing | None:
@@ -143,7 +144,6 @@ class Pacing:
     def _forget_full(self) -> None:
         """Look at two for each that is added: there are never more than are in use, or were a second ago."""
         for _ in range(min(2, len(self._draining))):
-            key = next(iter(self._draining))
-            bucket = self._draining.pop(key)
+            key, bucket = self._draining.popitem(last=False)
             if not bucket.is_full:
                 self._draining[key] = bucket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Final, final
@@ -34,7 +35,8 @@ class RecordTraces:
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
-        self._traces: dict[int, str] = {}
+        # A plain dict would look over the places of all that it has forgotten, to find its oldest.
+        self._traces: OrderedDict[int, str] = OrderedDict()
 
     def note(self, records: Iterable[Record]) -> list[str]:
         """Remember the traces of records, and return them."""
@@ -50,7 +52,7 @@ class RecordTraces:
                 self._traces[record.offset] = traceparent
                 found.append(traceparent)
         while len(self._traces) > _REMEMBERED:
-            del self._traces[next(iter(self._traces))]
+            self._traces.popitem(last=False)
         return found
 
     def added(self, payloads: Sequence[bytes], offsets: Sequence[int]) -> Sequence[bytes]:

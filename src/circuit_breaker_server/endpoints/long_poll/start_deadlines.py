@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import Final, final
 
 from circuit_breaker_server.endpoints.long_poll.poll_request import MAX_WAIT_MS
@@ -28,7 +29,7 @@ class Patience:
         self._begin_seconds = begin_seconds
         # A client that polls on must find its entry again; a hash holds no document of a stranger.
         self._keep_seconds = 2 * begin_seconds + MAX_WAIT_MS / 1000
-        self._since: dict[int, float] = {}
+        self._since: OrderedDict[int, float] = OrderedDict()
 
     def __len__(self) -> int:
         """The number of streams that are remembered."""
@@ -51,4 +52,4 @@ class Patience:
         while (
             len(self._since) > _MAX_REMEMBERED or next(iter(self._since.values())) + self._keep_seconds < now
         ):
-            del self._since[next(iter(self._since))]
+            self._since.popitem(last=False)
