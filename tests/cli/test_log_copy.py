@@ -37,7 +37,7 @@ def test_a_log_is_copied_there_and_back_with_one_line_each(tmp_path: Path) -> No
         assert digests[0] == digests[1]
 
 
-def test_a_log_that_nodes_serve_is_not_copied(tmp_path: Path) -> None:
+def test_a_log_that_nodes_serve_is_neither_copied_nor_repaired(tmp_path: Path) -> None:
     asyncio.run(_write(tmp_path / "data"))
     key = tmp_path / "cluster.key"
     key.touch(0o600)
@@ -52,7 +52,9 @@ def test_a_log_that_nodes_serve_is_not_copied(tmp_path: Path) -> None:
         with node("ada") as ada, node("bob") as bob:
             for each in (ada, bob):
                 each.wait_for(READY.pattern)
-            for command in (back, ("log", "copy", str(tmp_path / "data"), broker.url)):
+            there = ("log", "copy", str(tmp_path / "data"), broker.url)
+            repair = ("log", "skip", "1", "--reason", "a mistake", "--log", broker.url)
+            for command in (back, there, repair):
                 status, line = complain(*command)
                 assert status == ExitCode.UNREACHABLE
                 assert line.endswith("is served by ada, bob: stop these nodes first")

@@ -70,7 +70,7 @@ def skip(
     The record stays in the log, and a further record names the user and the reason; the audit log gets a
     line. A subscription that resumes from before the skipped record is told of a gap with the reason
     `skipped`. Use it only when no release of the server can apply the record: the change that the record
-    holds is missing from the state afterwards.
+    holds is missing from the state afterwards. A log that nodes serve is refused: they may have applied it.
     """
     place = log_place("--log", str(data) if log is None else log, config, set_ or ())
     raise typer.Exit(ExitCode.USAGE if place is None else asyncio.run(_skip(place, offset, reason)))
@@ -138,17 +138,28 @@ async def _copy_unserved(source: LogPlace, target: LogPlace) -> Copied:
     :raises LogError: nodes serve it, or as ``copy_log``.
     """
     # Here, not above: the server is an extra that `watch` does without.
-    from circuit_breaker_server.engine.nodes.serving_nodes import serving_nodes  # noqa: PLC0415 (see above)
-    from circuit_breaker_server.log.copying import copy_log, opened_heartbeats  # noqa: PLC0415 (as above)
-    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.copying import copy_log  # noqa: PLC0415 (see the line above)
 
     for place in (source, target):
-        if place.directory is None:
-            async with opened_heartbeats(place.cluster) as heartbeats:
-                nodes = await serving_nodes(heartbeats)
-            if nodes:
-                raise LogError(f"{place}: is served by {', '.join(nodes)}: stop these nodes first")
+        await _check_unserved(place)
     return await copy_log(source, target)
+
+
+async def _check_unserved(place: LogPlace) -> None:
+    """Refuse a log on brokers that nodes serve; that of a data directory is locked by who opens it.
+
+    :raises LogError: nodes serve it, or the brokers cannot be asked.
+    """
+    # Here, not above: the server is an extra that `watch` does without.
+    from circuit_breaker_server.engine.nodes.serving_nodes import serving_nodes  # noqa: PLC0415 (see above)
+    from circuit_breaker_server.log.copying import opened_heartbeats  # noqa: PLC0415 (as above)
+    from circuit_breaker_server.log.event_log import LogError  # noqa: PLC0415 (as above)
+
+    if place.directory is None:
+        async with opened_heartbeats(place.cluster) as heartbeats:
+            nodes = await serving_nodes(heartbeats)
+        if nodes:
+            raise LogError(f"{place}: is served by {', '.join(nodes)}: stop these nodes first")
 
 
 def _is_url(text: str) -> bool:
@@ -184,6 +195,7 @@ async def _skip(place: LogPlace, offset: int, reason: str) -> ExitCode:
         print_error(f"{place.directory}: has no event log; name the server's data directory with --data")
         return ExitCode.USAGE
     try:
+        await _check_unserved(place)
         async with opened_log(place) as log:
             record = await skip(log, offset, reason=reason, operator=getpass.getuser())
     except CannotSkip as error:
