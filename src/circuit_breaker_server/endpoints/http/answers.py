@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_server.endpoints.http.request_headers import header
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.refusals import Refusal, reason_of_status
 
@@ -59,7 +60,7 @@ async def read_json(request: Request, decode: Callable[[bytes], _Body], *, max_b
     :raises BadRequest: it is of another type, too long, or not what ``decode`` reads.
     :raises ClientDisconnect: the client has left.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     if content_type != JSON:
         # A page of another origin may post forms and plain text without asking: never execute those.
         raise BadRequest(415, f"the body must be of Content-Type {JSON}, not {content_type or 'none'!r}")
@@ -80,12 +81,13 @@ async def read_json(request: Request, decode: Callable[[bytes], _Body], *, max_b
 
 def remote_host(request: Request) -> str:
     """Return the address of the client, empty where it is not known."""
-    return request.client.host if request.client is not None else ""
+    client = request.scope.get("client")
+    return "" if client is None else str(client[0])
 
 
 def media_type(request: Request) -> str:
     """Return the type of the answer that the client asks for."""
-    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+    return GRAPHQL_JSON if GRAPHQL_JSON in (header(request, b"accept") or "") else JSON
 
 
 @final
