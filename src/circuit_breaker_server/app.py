@@ -239,26 +239,23 @@ class Server:
             with_cursor: bool,
         ) -> bytes:
             kind = document.operation(operation_name).operation.value
-            with (
-                self.instruments.failing(kind),
-                self.instruments.timed(kind, lambda: document.root_fields(operation_name)),
-            ):
-                answer = await execute(
-                    document,
-                    variables=variables,
-                    operation_name=operation_name,
-                    engine=engine,
-                    timeout_seconds=settings.execute_seconds,
-                    caller=caller,
-                    nothing=nothing,
-                    cursors=cursors,
-                    with_cursor=with_cursor,
-                    slices=slices,
-                    budgets=budgets,
-                    max_cost=documents.limits.max_cost,
-                )
-            self.instruments.answered(kind, answer)
-            return answer
+            answering = execute(
+                document,
+                variables=variables,
+                operation_name=operation_name,
+                engine=engine,
+                timeout_seconds=settings.execute_seconds,
+                caller=caller,
+                nothing=nothing,
+                cursors=cursors,
+                with_cursor=with_cursor,
+                slices=slices,
+                budgets=budgets,
+                max_cost=documents.limits.max_cost,
+            )
+            return await self.instruments.measured(
+                kind, answering, lambda: document.root_fields(operation_name)
+            )
 
         once = Once(
             engine,

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
@@ -204,26 +203,31 @@ class Instruments:
         self.group_records.observe(records)
         self.slow.append(seconds, records=records)
 
-    @contextmanager
-    def timed(self, kind: str, fields: Callable[[], Sequence[str]]) -> Iterator[None]:
-        """Log a query or mutation that takes long.
+    def timed(self, kind: str, began: float, fields: Callable[[], Sequence[str]]) -> None:
+        """Log a query or mutation that has ended, if it took long.
+
+        :param began: when, by ``time.perf_counter``.
+        :param fields: returns the fields of the schema that it asks for.
+        """
+        self.slow.operation(kind, time.perf_counter() - began, fields=fields)
+
+    async def measured(
+        self, kind: str, answering: Awaitable[bytes], fields: Callable[[], Sequence[str]]
+    ) -> bytes:
+        """Await the answer to a query or mutation: count it by its outcome, and log it if it took long.
 
         :param fields: returns the fields of the schema that it asks for.
         """
         began = time.perf_counter()
         try:
-            yield
-        finally:
-            self.slow.operation(kind, time.perf_counter() - began, fields=fields)
-
-    @contextmanager
-    def failing(self, kind: str) -> Iterator[None]:
-        """Count a query or mutation as failed if the block raises."""
-        try:
-            yield
+            answer = await answering
         except Exception:
             self.operations[kind, "failed"] += 1
             raise
+        finally:
+            self.timed(kind, began, fields)
+        self.answered(kind, answer)
+        return answer
 
     def answered(self, kind: str, answer: bytes) -> None:
         """Count a query or mutation by its answer."""

@@ -84,16 +84,21 @@ def trace_context_of(extensions: Mapping[str, object] | None) -> dict[str, str]:
     return trace_context(extensions.get("traceparent"), extensions.get("tracestate"))
 
 
-@contextmanager
-def operation_span(tracer: Tracer | None, kind: str, name: str, context: Mapping[str, str]) -> Iterator[None]:
+def operation_span(
+    tracer: Tracer | None, kind: str, name: str, context: Mapping[str, str]
+) -> AbstractContextManager[None]:
     """Begin the span of a query or mutation, and keep its trace for the records of this context.
 
     The context is to be that of the operation alone.
     """
     if tracer is None:
         CALLERS_TRACE.set(sampled(context.get("traceparent")))
-        yield
-        return
+        return _NOTHING
+    return _traced_operation(tracer, kind, name, context)
+
+
+@contextmanager
+def _traced_operation(tracer: Tracer, kind: str, name: str, context: Mapping[str, str]) -> Iterator[None]:
     TRACER.set(tracer)
     with tracer.operation(kind, name, context) as traceparent:
         CALLERS_TRACE.set(traceparent)

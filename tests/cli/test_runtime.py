@@ -145,7 +145,7 @@ def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
         settle_memory()
         assert gc.get_freeze_count() > before
         assert not any(it is kept for it in gc.get_objects())
-        assert gc.get_threshold() == (1_000, 3, 1_300)
+        assert gc.get_threshold() == (3_000, 1, 700)
         assert gc.get_threshold() != thresholds
     finally:
         gc.set_threshold(*thresholds)

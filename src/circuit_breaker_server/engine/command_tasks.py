@@ -59,11 +59,18 @@ class CommandTasks:
                 ErrorCode.UNAVAILABLE,
                 f"the server is executing {_MAX_RUNNING} mutations; nothing was changed, try again later",
             )
-        task = asyncio.get_running_loop().create_task(command)
+        loop = asyncio.get_running_loop()
+        task, has_ended = loop.create_task(command), loop.create_future()
+
+        def end(task: asyncio.Task[T]) -> None:
+            self._running.discard(task)
+            if not has_ended.done():
+                has_ended.set_result(None)
+
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(end)
         try:
-            await asyncio.wait((task,))
+            await has_ended  # not the task, which would be cancelled with the caller
         except asyncio.CancelledError:
             task.add_done_callback(_report)  # the caller is gone: no other task reads the failure
             raise

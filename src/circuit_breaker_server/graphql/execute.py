@@ -28,6 +28,7 @@ from circuit_breaker_server.graphql.list_lengths import how_many
 from circuit_breaker_server.graphql.operation_root import Root
 from circuit_breaker_server.graphql.resolvers import Answered, GivenAnswer, Judging, resolve
 from circuit_breaker_server.graphql.schema import load_schema
+from circuit_breaker_server.graphql.time_limit import TimeLimit
 from circuit_breaker_server.graphql.validation import Executor
 from circuit_breaker_server.scheduling import Slices
 from circuit_breaker_server.security.rights import Rights
@@ -118,7 +119,7 @@ async def execute(
         is_costly=cost > CHEAP,
     )
     try:
-        async with asyncio.timeout(timeout_seconds):
+        with TimeLimit(timeout_seconds):
             return await run(
                 document, variables=variables, operation_name=operation_name, root=root, cost=cost
             )

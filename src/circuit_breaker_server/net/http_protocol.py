@@ -11,9 +11,7 @@ are dropped, and requests that a client sends ahead wait as bytes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
-from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -234,13 +232,19 @@ def guarded_protocol(
             super().on_message_begin()
 
         def on_url(self, url: bytes) -> None:
-            with self._refusing():
+            try:
                 self._meter.target(self.parser.get_method(), url)
+            except RequestTooLarge as error:
+                self._remember(error)
+                raise
             super().on_url(url)
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            with self._refusing():
+            try:
                 self._meter.header(name, value)
+            except RequestTooLarge as error:
+                self._remember(error)
+                raise
             if self._stage is _Stage.HEAD:  # a trailer is never a header
                 super().on_header(name, value)
 
@@ -298,14 +302,9 @@ def guarded_protocol(
             cycle.keep_alive = False
             cycle.transport = cast(asyncio.Transport, SlowlyClosed(cycle.transport, self._close_slowly))
 
-        @contextlib.contextmanager
-        def _refusing(self) -> Iterator[None]:
+        def _remember(self, error: RequestTooLarge) -> None:
             """Remember what is refused: the parser tells only that a callback failed."""
-            try:
-                yield
-            except RequestTooLarge as error:
-                self._refusal = error.status, str(error)
-                raise
+            self._refusal = error.status, str(error)
 
         def send_400_response(self, msg: str) -> None:
             self._end(*(self._refusal or (HTTPStatus.BAD_REQUEST, msg)))

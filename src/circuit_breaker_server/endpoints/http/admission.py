@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Final, final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -20,6 +20,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     media_type,
     remote_host,
 )
+from circuit_breaker_server.endpoints.http.request_headers import header, header_values
 from circuit_breaker_server.endpoints.positions import BEHIND, HEADER, MAX_NAMED
 from circuit_breaker_server.endpoints.services import Services
 from circuit_breaker_server.graphql.limit_checks import REFUSED_SECONDS
@@ -28,6 +29,8 @@ from circuit_breaker_server.security.authentication import Unauthenticated
 from circuit_breaker_server.security.rate_limits import RATE_LIMITED, Asked, too_often
 
 __all__ = ["Admission"]
+
+_POSITION: Final = HEADER.lower().encode()
 
 
 @final
@@ -64,7 +67,8 @@ class Admission:
 
     async def _refusal_behind(self, request: Request, caller: Caller) -> ASGIApp | None:
         """Wait for what the caller has seen at another node; return the refusal where that takes too long."""
-        positions, named = self._services.positions, request.headers.get(HEADER)
+        positions = self._services.positions
+        named = None if positions is None else header(request, _POSITION)
         if positions is None or named is None:
             return None
         texts = [each.strip() for each in named.split(",", MAX_NAMED)[:MAX_NAMED]]
@@ -85,7 +89,7 @@ class Admission:
         :raises Unauthenticated: the credentials are missing or not accepted.
         """
         services = self._services
-        principal = services.authenticator.of_headers(request.headers.getlist("Authorization"))
+        principal = services.authenticator.of_headers(header_values(request, b"authorization"))
         return Caller(principal, services.permissions, address=remote_host(request), audit=services.audit)
 
     def unauthenticated(self, request: Request, reason: str) -> ASGIApp:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, final
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_sdk.protocol.json_depth import check_depth
+from circuit_breaker_server.endpoints.http.request_headers import header
 from circuit_breaker_server.graphql.execute import encode_errors
 from circuit_breaker_server.refusals import Refusal, reason_of_status
 
@@ -21,6 +22,7 @@ __all__ = [
     "NOT_STORED",
     "REFUSAL",
     "BadRequest",
+    "OperationAnswer",
     "RefusedAnswer",
     "client_left",
     "error_answer",
@@ -59,16 +61,11 @@ async def read_json(request: Request, decode: Callable[[bytes], _Body], *, max_b
     :raises BadRequest: it is of another type, too long, or not what ``decode`` reads.
     :raises ClientDisconnect: the client has left.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
     if content_type != JSON:
         # A page of another origin may post forms and plain text without asking: never execute those.
         raise BadRequest(415, f"the body must be of Content-Type {JSON}, not {content_type or 'none'!r}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise BadRequest(413, f"the body is over {max_bytes} bytes")
-    raw = bytes(body)
+    raw = await _body(request, max_bytes)
     if raw.lstrip().startswith(b"["):
         raise BadRequest(400, "the body must be an object: arrays of operations are not supported")
     try:
@@ -78,14 +75,47 @@ async def read_json(request: Request, decode: Callable[[bytes], _Body], *, max_b
         raise BadRequest(400, f"the body is not a GraphQL request: {error}") from error
 
 
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """Read the body. Nearly all come in one message, for which the framework's stream is a detour."""
+    body, has_more = bytearray(), True
+    while has_more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise BadRequest(413, f"the body is over {max_bytes} bytes")
+        has_more = message.get("more_body", False)
+    return bytes(body)
+
+
 def remote_host(request: Request) -> str:
     """Return the address of the client, empty where it is not known."""
-    return request.client.host if request.client is not None else ""
+    client = request.scope.get("client")
+    return "" if client is None else str(client[0])
 
 
 def media_type(request: Request) -> str:
     """Return the type of the answer that the client asks for."""
-    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+    return GRAPHQL_JSON if GRAPHQL_JSON in (header(request, b"accept") or "") else JSON
+
+
+@final
+class OperationAnswer(Response):
+    """The answer to an operation that was executed: 200, with the two headers that each answer has.
+
+    Example::
+
+        answer = OperationAnswer(b'{"data":{}}', GRAPHQL_JSON)
+    """
+
+    def __init__(self, body: bytes, kind: str) -> None:
+        # What the framework would make of these, which it has to find out each time.
+        self.status_code, self.body, self.background = 200, body, None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", kind.encode("latin-1")),
+        ]
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from circuit_breaker_sdk.protocol.resume import TRACES_HEADER
 from circuit_breaker_server.access.caller import Caller
 from circuit_breaker_server.endpoints.http.graphql_request import GraphQLRequest
+from circuit_breaker_server.endpoints.http.request_headers import header, header_values
 from circuit_breaker_server.endpoints.services import Execute
 from circuit_breaker_server.endpoints.websocket.handshake import RESUME_VERSION
 from circuit_breaker_server.graphql.documents import Document
@@ -21,23 +23,28 @@ from circuit_breaker_server.tracing import Tracer, operation_span, trace_context
 __all__ = ["Operations", "asks_for_cursor", "asks_for_traces", "header_context"]
 
 KEY: Final = "Idempotency-Key"
+_KEY: Final = KEY.lower().encode()
 RESUME: Final = "Resume-Version"
 """A request with this header and the value ``1`` is answered with the cursor of a mutation's record."""
+_RESUME: Final = RESUME.lower().encode()
+_RESUME_VERSION: Final = str(RESUME_VERSION)
+_TRACES: Final = TRACES_HEADER.lower().encode()
 
 
 def asks_for_traces(request: Request) -> bool:
     """Tell whether a client wants the traces of the mutations that caused its events."""
-    return request.headers.get(TRACES_HEADER) == "1"
+    return header(request, _TRACES) == "1"
 
 
 def asks_for_cursor(request: Request) -> bool:
     """Tell whether a client knows the resume protocol."""
-    return request.headers.get(RESUME) == str(RESUME_VERSION)
+    return header(request, _RESUME) == _RESUME_VERSION
 
 
 def header_context(request: Request) -> dict[str, str]:
     """Return the trace context of a request's headers (W3C Trace Context)."""
-    return trace_context(request.headers.get("traceparent"), request.headers.get("tracestate"))
+    traceparent = header(request, b"traceparent")
+    return {} if traceparent is None else trace_context(traceparent, header(request, b"tracestate"))
 
 
 @final
@@ -79,10 +86,11 @@ class Operations:
         self, document: Document, asked: GraphQLRequest, request: Request, caller: Caller
     ) -> Done:
         is_mutation = document.operation(asked.operation_name).operation is OperationType.MUTATION
-        keys: Sequence[str] = request.headers.getlist(KEY) if is_mutation else ()
+        keys: Sequence[str] = header_values(request, _KEY) if is_mutation else ()
         if keys:
             # A second header makes a key with a comma and a blank in it, which is none.
-            with self._instruments.timed("mutation", lambda: document.root_fields(asked.operation_name)):
+            began = time.perf_counter()
+            try:
                 done = await self._once.execute(
                     document,
                     asked.variables,
@@ -91,6 +99,8 @@ class Operations:
                     caller=caller,
                     with_cursor=asks_for_cursor(request),
                 )
+            finally:
+                self._instruments.timed("mutation", began, lambda: document.root_fields(asked.operation_name))
             self._instruments.answered("mutation", done.answer)
             return done
         return Done(

@@ -35,6 +35,7 @@ from circuit_breaker_server.endpoints.http.answers import (
     JSON,
     NOT_STORED,
     BadRequest,
+    OperationAnswer,
     RefusedAnswer,
     client_left,
     error_answer,
@@ -245,6 +246,8 @@ def _answer_of(done: Done, kind: str) -> Response:
         # Without data nothing was executed: the request itself is at fault.
         status = 400 if kind == GRAPHQL_JSON else 200
         return RefusedAnswer(done.answer, status, headers, kind).because("invalid")
+    if headers is None:
+        return OperationAnswer(done.answer, kind)
     return Response(done.answer, 200, headers, kind)
 
 
