@@ -274,7 +274,7 @@ MUTANTS = [
     Mutant(
         "a mutation outlives its caller",
         f"{_SERVER}/engine/command_tasks.py",
-        "            await asyncio.wait((task,))\n",
+        "            await has_ended  # not the task, which would be cancelled with the caller\n",
         "            await task\n",
         "tests/server/test_cancellation.py",
     ),
