@@ -126,7 +126,7 @@ class Recovery:
             self._suspects.strike(delivery, link)
         self.put_back(delivery, after_seconds=after_seconds)
         delivery.await_link(error)
-        if is_fallback and not after_seconds and self._links.best() is not None:
+        if (is_fallback or self._is_degraded) and not after_seconds and self._links.best() is not None:
             # It goes on at once, by the same link where that is proven, else by the next.
             self._later(0.0, lambda: self._degrade_one(delivery))
 
@@ -192,7 +192,7 @@ class Recovery:
         if self._running is None:
             self._start()
         if self._is_degraded:
-            self.degrade()
+            do_for(delivery, self._degrade_one, "falling back")
 
     def expect_live(self, connection: Connection, resumed: Sequence[Delivery[Any]]) -> None:
         """Give the connection up as lost if these do not come to life on it in time."""
