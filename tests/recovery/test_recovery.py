@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, final
 
+import pytest
+
 from circuit_breaker_sdk import ConnectionFailed, SubscriptionState
 from circuit_breaker_sdk.connections import FallbackLinks
 from circuit_breaker_sdk.recovery.recovery import Recovery
@@ -16,10 +18,13 @@ _FALLBACKS = SimpleNamespace(is_critical=True, changes=None)
 
 @final
 class _Supervisor:
-    """A supervisor whose connection never comes."""
+    """A supervisor with one connection; without one it never comes."""
 
     was_connected = True
     apart = None
+
+    def __init__(self, present: object = None) -> None:
+        self._present = present
 
     def on_rotated(self, hand_over: object) -> None: ...
 
@@ -28,8 +33,10 @@ class _Supervisor:
     def may_mend(self, error: object) -> bool:
         return True
 
-    async def connection(self) -> None:
-        await asyncio.Event().wait()
+    async def connection(self) -> object:
+        if self._present is None:
+            await asyncio.Event().wait()
+        return self._present
 
 
 @final
@@ -54,16 +61,12 @@ class _Delivery:
         self.link = None
 
 
-async def test_many_that_lose_a_fallback_go_on_without_a_look_at_each_other() -> None:
-    poll: Any = object()
-    resumed: list[object] = []
-
+def recovering(supervisor: Any, poll: Any, resumed: list[object]) -> Recovery:
     def resume(delivery: Any, link: object) -> None:
         delivery.link = link
         resumed.append(delivery)
 
-    supervisor: Any = _Supervisor()
-    recovery = Recovery(
+    return Recovery(
         supervisor,
         FallbackLinks([poll], rest_seconds=1.0),
         resume,
@@ -73,6 +76,14 @@ async def test_many_that_lose_a_fallback_go_on_without_a_look_at_each_other() ->
         retry_seconds=2.0,
         on_unknown=lambda _: None,
     )
+
+
+async def test_many_that_lose_a_fallback_go_on_without_a_look_at_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Delivery, "looks", 0)
+    poll, resumed = object(), list[object]()
+    recovery = recovering(_Supervisor(), poll, resumed)
     deliveries: list[Any] = [_Delivery(poll) for _ in range(100)]
     recovery.degrade()
     for delivery in deliveries:
@@ -80,4 +91,24 @@ async def test_many_that_lose_a_fallback_go_on_without_a_look_at_each_other() ->
     await until(lambda: len(resumed) == len(deliveries))
     assert resumed == deliveries
     assert _Delivery.looks <= 5 * len(deliveries)
+    await recovery.aclose()
+
+
+async def test_resuming_very_many_lets_others_have_their_turn() -> None:
+    connection = SimpleNamespace(is_usable=True, resume_negotiated=True)
+    resumed: list[object] = []
+    recovery = recovering(_Supervisor(connection), object(), resumed)
+    deliveries: list[Any] = [_Delivery(None) for _ in range(1000)]
+    for delivery in deliveries:
+        recovery.put_back(delivery)
+    at_once = before = 0
+
+    def all_are_resumed() -> bool:
+        nonlocal at_once, before
+        at_once, before = max(at_once, len(resumed) - before), len(resumed)
+        return before == len(deliveries)
+
+    await until(all_are_resumed)
+    assert resumed == deliveries
+    assert at_once <= 100
     await recovery.aclose()
