@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar, final
@@ -41,7 +41,7 @@ class _Queue:
     """A fair queue of waiters: one of each key in turn, however many each key has."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -56,8 +56,8 @@ class _Queue:
         turn = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(key)
         if queue is None:
-            queue = self._waiting[key] = deque()
-        queue.append(turn)
+            queue = self._waiting[key] = OrderedDict()
+        queue[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
@@ -69,8 +69,8 @@ class _Queue:
 
     def _forget(self, key: str, turn: asyncio.Future[None]) -> None:
         queue = self._waiting.get(key)
-        if queue is not None and turn in queue:  # not passed over already
-            queue.remove(turn)
+        if queue is not None:
+            queue.pop(turn, None)  # it may have been passed over already
             if not queue:
                 del self._waiting[key]
 
@@ -78,7 +78,7 @@ class _Queue:
         """Wake the next waiter; return ``False`` if there is none."""
         while self._waiting:
             key, queue = self._waiting.popitem(last=False)
-            turn = queue.popleft()
+            turn, _ = queue.popitem(last=False)
             if queue:
                 self._waiting[key] = queue  # behind the others
             if not turn.done():

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import final
+from typing import Any, final
 
 import pytest
 from aiohttp import web
@@ -426,3 +426,33 @@ async def test_a_client_that_closes_leaves_no_request_open() -> None:
             await until(lambda: len(peer.bodies()) == 1)
         with pytest.raises(ConnectionFailed, match="closed"):
             begin(connection, "2")
+
+
+@final
+class _CountedOperations(dict[str, Any]):
+    """Operations by id that count how often all of them are looked at."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
+
+
+async def test_an_operation_begins_and_is_held_without_a_look_at_the_others() -> None:
+    async def script(peer: Peer, answer: web.StreamResponse) -> None:
+        await until(lambda: len(peer.bodies()) == 20)
+        await answer.write(b"".join(b"id: c %d\n\n" % n for n in range(20)))
+        await peer.over.wait()
+
+    async with serving(Peer(script, shares=True, resume=True)) as peer, connected(peer) as connection:
+        connection._operations = operations = _CountedOperations()
+        routes = [begin(connection, str(n)) for n in range(20)]
+        for route in routes:
+            await route.until(1)
+            connection.hold(route)
+        for number, route in enumerate(routes):
+            connection.release(route)
+            connection.complete(str(number), route)
+        assert not operations
+        assert not operations.looks

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from circuit_breaker_server.scheduling import SLICE_SECONDS, Gate, Slices, Turns
+from tests.server.counted_futures import count_comparisons
 
 
 async def test_those_who_wait_have_their_turns_by_key_and_not_by_number() -> None:
@@ -171,3 +172,16 @@ async def test_work_beside_the_loop_is_done_one_at_a_time_by_key() -> None:
     finally:
         slices.close()
     assert order in (["flood 0", "ada", "flood 1"], ["flood 0", "flood 1", "ada"])
+
+
+async def test_leaving_takes_no_look_at_the_others_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures = count_comparisons(monkeypatch)
+    turns = Turns()
+    assert turns.take_now()
+    waiting = [asyncio.create_task(turns.take("ada")) for _ in range(200)]
+    await asyncio.sleep(0)
+    for task in reversed(waiting):
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert turns.waiting == 0
+    assert futures.comparisons <= len(waiting)

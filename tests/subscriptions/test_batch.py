@@ -7,7 +7,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast, final
 
 import pytest
 
@@ -334,3 +334,25 @@ async def test_where_the_server_gives_no_live_signal_a_member_is_live_once_it_is
             await cancelled
         assert client.metrics.active_subscriptions == 2
         await batch.unsubscribe_all()
+
+
+@final
+class _CountedNames(dict[str, Any]):
+    """Members by name that count how often a name is looked for."""
+
+    looks = 0
+
+    def __contains__(self, name: object) -> bool:
+        self.looks += 1
+        return super().__contains__(name)
+
+
+async def test_naming_a_member_does_not_try_all_numbers_again() -> None:
+    batch = BatchSubscriptionManager()
+    batch._members = names = _CountedNames()
+    async with Client("ws://127.0.0.1:1/graphql") as client:
+        for _ in range(100):
+            batch.add_subscription(client.workflows.subscribe_resource_updates())
+    assert list(names)[-1].endswith("-100")
+    assert len(names) == 100
+    assert names.looks <= 300

@@ -60,6 +60,7 @@ class EventStreamConnection:
         self._settings = settings
         self._requests = EventStreamRequests(settings, urls or (settings.url,))
         self._operations: dict[str, EventStreamOperation] = {}
+        self._by_route: dict[Route, EventStreamOperation] = {}
         self._held: set[Route] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._has_shared_streams = True
@@ -82,7 +83,8 @@ class EventStreamConnection:
         """
         if self._closed:
             raise ConnectionFailed("the client is closed", url=self.url)
-        operation = self._operations[message.id] = EventStreamOperation(message, route)
+        operation = EventStreamOperation(message, route)
+        self._operations[message.id] = self._by_route[route] = operation
         operation.task = self._do(self._run(operation))
 
     def complete(self, id: str, route: Route) -> None:  # noqa: A002 (the protocol's own word)
@@ -104,13 +106,16 @@ class EventStreamConnection:
     def hold(self, route: Route) -> None:
         """Read nothing for this route for now: of a shared stream, nothing at all."""
         self._held.add(route)
-        self._hold()
+        reader = self._reader_of(route)
+        if reader is not None:
+            reader.hold(route)
 
     def release(self, route: Route) -> None:
         """Read on for this route; nothing happens if it was not held."""
-        if route in self._held:
-            self._held.discard(route)
-            self._hold()
+        self._held.discard(route)
+        reader = self._reader_of(route)
+        if reader is not None:
+            reader.release(route)
 
     def let_consumers_run(self) -> None:
         """Do nothing: they have a turn after each piece that is read."""
@@ -124,6 +129,7 @@ class EventStreamConnection:
         """End. Idempotent."""
         self._closed = True
         self._operations.clear()
+        self._by_route.clear()
         self._held.clear()
         self._drop_shared()
         tasks = tuple(self._tasks)
@@ -146,7 +152,9 @@ class EventStreamConnection:
 
     def _forget(self, operation: EventStreamOperation) -> None:
         del self._operations[operation.id]
-        self.release(operation.route)
+        if self._by_route.get(operation.route) is operation:
+            self.release(operation.route)
+            del self._by_route[operation.route]
         if not self._operations and not self._closed:
             # A while later: what subscribes again at once finds the stream open.
             asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._drop_idle)
@@ -159,13 +167,15 @@ class EventStreamConnection:
                 operation.task.cancel()
         do_for_each(lost, lambda each: each.route.connection_lost(error), "losing the event stream")
 
-    def _hold(self) -> None:
-        readers = {each.reader: False for each in self._operations.values() if each.reader is not None}
-        for each in self._operations.values():
-            if each.reader is not None and each.route in self._held:
-                readers[each.reader] = True
-        for reader, is_held in readers.items():
-            reader.hold(is_held=is_held)
+    def _reader_of(self, route: Route) -> EventStreamReader | None:
+        operation = self._by_route.get(route)
+        return None if operation is None else operation.reader
+
+    def _put_on(self, reader: EventStreamReader, operation: EventStreamOperation) -> None:
+        """Note the stream that brings an operation; of one whose route is held nothing is read."""
+        operation.reader = reader
+        if operation.route in self._held:
+            reader.hold(operation.route)
 
     async def _run(self, operation: EventStreamOperation) -> None:
         """Begin an operation, on the shared stream or on one of its own, and read that to its end."""
@@ -197,8 +207,7 @@ class EventStreamConnection:
         extensions: dict[str, object] = {**operation.extensions, "operationId": operation.id}
         if operation.resume:
             extensions["resume"] = operation.resume
-        operation.reader = reader  # before it is sent: the first event may come before the answer
-        self._hold()
+        self._put_on(reader, operation)  # before it is sent: the first event may come before the answer
         try:
             errors = await self._requests.begin(
                 reader, _encode({**operation.request, "extensions": extensions})
@@ -228,10 +237,9 @@ class EventStreamConnection:
                 operation.refused(reader)
                 self._completed(operation)
             return
-        operation.reader = reader
+        self._put_on(reader, operation)
         try:
             self._accepted(operation)
-            self._hold()
             await self._read(reader, functools.partial(self._take_own, operation))
         finally:
             reader.close()

@@ -12,6 +12,7 @@ from circuit_breaker_sdk.errors import ConnectionFailed, OperationTimeoutError, 
 from circuit_breaker_sdk.protocol.event_stream import EventParser, EventTooLong, ServerSentEvent
 
 if TYPE_CHECKING:
+    from circuit_breaker_sdk.connections.interfaces import Route
     from circuit_breaker_sdk.transports.http_stream import HttpStream
 
 __all__ = ["RESUME", "EventStreamReader", "address"]
@@ -58,7 +59,16 @@ class EventStreamReader:
         reader.close()
     """
 
-    __slots__ = ("_may_go_on", "_parser", "_silence_seconds", "_stream", "knows_resume", "token", "url")
+    __slots__ = (
+        "_held_by",
+        "_may_go_on",
+        "_parser",
+        "_silence_seconds",
+        "_stream",
+        "knows_resume",
+        "token",
+        "url",
+    )
 
     def __init__(
         self, stream: HttpStream, url: str, *, token: str = "", max_bytes: int, notices_silence: bool
@@ -70,14 +80,19 @@ class EventStreamReader:
         self._stream = stream
         self._parser = EventParser(max_bytes=max_bytes)
         self._silence_seconds = _SILENCE_SECONDS if self.knows_resume and notices_silence else None
+        self._held_by: set[Route] = set()
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
 
-    def hold(self, *, is_held: bool) -> None:
-        """Read nothing for now, or go on."""
-        if is_held:
-            self._may_go_on.clear()
-        else:
+    def hold(self, route: Route) -> None:
+        """Read nothing for now, for the sake of this route; until :meth:`release`."""
+        self._held_by.add(route)
+        self._may_go_on.clear()
+
+    def release(self, route: Route) -> None:
+        """Read on, as far as this route is concerned; nothing happens if it holds nothing."""
+        self._held_by.discard(route)
+        if not self._held_by:
             self._may_go_on.set()
 
     async def read(self) -> Sequence[ServerSentEvent] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable
 from typing import final
 
@@ -154,7 +154,7 @@ class MutationQueue:
         return waiting
 
     def _leave(self, waiting: _Waiting) -> None:
-        self._waiting = [each for each in self._waiting if each is not waiting]
+        del self._waiting[bisect_left(self._waiting, waiting.number, key=lambda each: each.number)]
         if self._waiting:
             self._waiting[0].head.set()
 

@@ -20,6 +20,7 @@ from circuit_breaker_sdk.observability import log
 __all__ = ["CursorKeeper", "CursorStore", "FileCursorStore"]
 
 _SAVE_SECONDS = 0.5
+_SAVED_AT_ONCE = 100
 
 
 class CursorStore(Protocol):
@@ -193,7 +194,9 @@ class CursorKeeper:
             await self._save()
 
     async def _save(self) -> None:
-        for kept in tuple(self._kept.values()):
+        for number, kept in enumerate(tuple(self._kept.values())):
+            if not number % _SAVED_AT_ONCE:
+                await asyncio.sleep(0)  # most have nothing to save, and a store may not wait
             try:
                 await kept.save()
             except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)

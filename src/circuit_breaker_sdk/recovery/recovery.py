@@ -39,7 +39,7 @@ __all__ = ["Recovery"]
 _FALLBACK_PAUSE_SECONDS = 0.25
 # Middleboxes answer 403; a server that means it refuses the next transport as well.
 _REFUSALS = (HandshakeFailed, AuthenticationFailed)
-_HAND_OVER_AT_ONCE = 100
+_RESUMED_AT_ONCE = 100
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class Recovery:
             self._suspects.strike(delivery, link)
         self.put_back(delivery, after_seconds=after_seconds)
         delivery.await_link(error)
-        if is_fallback and not after_seconds and self._links.best() is not None:
+        if (is_fallback or self._is_degraded) and not after_seconds and self._links.best() is not None:
             # It goes on at once, by the same link where that is proven, else by the next.
             self._later(0.0, lambda: self._degrade_one(delivery))
 
@@ -165,7 +165,7 @@ class Recovery:
             # In the turns between, one may have ended, been paused or moved, and all may have been closed.
             if delivery.link is old and not self._closed:
                 do_for(delivery, lambda each: self._hand_to(each, new), "the hand-over")
-            if not number % _HAND_OVER_AT_ONCE:
+            if not number % _RESUMED_AT_ONCE:
                 await asyncio.sleep(0)
         if new.resume_negotiated:
             self.expect_live(new, handed)
@@ -192,7 +192,7 @@ class Recovery:
         if self._running is None:
             self._start()
         if self._is_degraded:
-            self.degrade()
+            do_for(delivery, self._degrade_one, "falling back")
 
     def expect_live(self, connection: Connection, resumed: Sequence[Delivery[Any]]) -> None:
         """Give the connection up as lost if these do not come to life on it in time."""
@@ -313,7 +313,9 @@ class Recovery:
 
     async def _put_on(self, connection: Connection) -> None:
         resumed = list(self._lost)
-        for delivery in resumed:
+        for number, delivery in enumerate(resumed, 1):
+            if not number % _RESUMED_AT_ONCE:
+                await asyncio.sleep(0)
             if not connection.is_usable:
                 break  # it and those behind it are still here
             if delivery not in self._lost:

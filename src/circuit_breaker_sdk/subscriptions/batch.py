@@ -80,6 +80,8 @@ class BatchSubscriptionManager:
 
     def __init__(self) -> None:
         self._members: dict[str, _Member] = {}
+        # By label: the number of the member that was named by it last.
+        self._numbers: dict[str, int] = {}
         self._merge = _Merge()
         # Starting and ending exclude each other.
         self._lock = asyncio.Lock()
@@ -195,10 +197,11 @@ class BatchSubscriptionManager:
         return f"<BatchSubscriptionManager of {len(self._members)}>"
 
     def _free_name(self, label: str) -> str:
-        name, number = label, 1
+        name, number = label, self._numbers.get(label, 1)
         while name in self._members:
             number += 1
             name = f"{label}-{number}"
+        self._numbers[label] = number
         return name
 
 

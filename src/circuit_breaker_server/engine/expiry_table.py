@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final, final
@@ -28,16 +29,18 @@ class EndedKeys:
     """
 
     def __init__(self) -> None:
-        self._ended: dict[str, str] = {}
+        # A plain dict would look over the places of all that it has forgotten, to find its oldest.
+        self._ended: OrderedDict[str, str] = OrderedDict()
 
     def restore(self, ended: Iterable[tuple[str, str | None]]) -> None:
         """Begin with the keys of a snapshot, each with the time of its end (``None``: it has not ended)."""
-        self._ended = dict(sorted(((k, at) for k, at in ended if at is not None), key=lambda each: each[1]))
+        known = ((key, at) for key, at in ended if at is not None)
+        self._ended = OrderedDict(sorted(known, key=lambda each: each[1]))
 
     def put(self, key: str, at: str) -> None:
         """Note an end; ``at`` is the time of its record."""
-        self._ended.pop(key, None)
         self._ended[key] = at
+        self._ended.move_to_end(key)
 
     def take_old(self, now: str) -> list[str]:
         """Return, and forget, the keys of what ended more than :data:`KEPT` before a record's time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final, final
 
@@ -53,7 +53,7 @@ class FairPool:
         self._wait_seconds = wait_seconds
         self._held: Counter[str] = Counter()
         # By key, in the order of their turns; only keys with waiters are in it.
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._queues: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
 
     def waiting(self, key: str) -> int:
         """Count those of a key that wait for their turn."""
@@ -88,7 +88,7 @@ class FairPool:
             return
         self.require_room(key)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(key, deque()).append(turn)
+        self._queues.setdefault(key, OrderedDict())[turn] = None
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await turn
@@ -117,8 +117,9 @@ class FairPool:
         self._held[key] -= 1
         if not self._held[key]:
             del self._held[key]
-        for waiting in list(self._queues):
-            if self._may_have(waiting) and (turn := self._next_turn(waiting)) is not None:
+        # Only a few can hold their share: the first that may have a slot is soon found.
+        while (waiting := next(filter(self._may_have, self._queues), None)) is not None:
+            if (turn := self._next_turn(waiting)) is not None:
                 self._hold(waiting)
                 turn.set_result(None)
                 return
@@ -128,7 +129,7 @@ class FairPool:
         queue = self._queues.pop(key)
         found: asyncio.Future[None] | None = None
         while queue and found is None:
-            first = queue.popleft()
+            first, _ = queue.popitem(last=False)
             found = None if first.done() else first  # one that is cancelled may not have left the queue yet
         if queue:
             self._queues[key] = queue
@@ -136,8 +137,8 @@ class FairPool:
 
     def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
         queue = self._queues.get(key)
-        if queue is not None and turn in queue:
-            queue.remove(turn)
+        if queue is not None:
+            queue.pop(turn, None)
             if not queue:
                 del self._queues[key]
 

@@ -140,7 +140,7 @@ class ApiKeys:
 
 
 def _is_same(key: ApiKey, now: ApiKey | None) -> bool:
-    return (
+    return now is key or (
         now is not None
         and now.revoked_at is None
         and (key.sha256, key.principal, key.expires_at) == (now.sha256, now.principal, now.expires_at)

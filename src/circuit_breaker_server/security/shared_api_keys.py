@@ -137,6 +137,8 @@ class _Watched:
     def __init__(self, bucket: Bucket, adopt: Callable[[dict[str, ApiKey]], object]) -> None:
         self._bucket = bucket
         self._adopt = adopt
+        # What was read of each entry: one that has not changed is not decoded again.
+        self._read: dict[str, tuple[bytes, ApiKey | None]] = {}
         self._end: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -150,7 +152,13 @@ class _Watched:
         self._end()
 
     def _hand_on(self) -> None:
-        self._adopt(_keys(self._bucket))
+        before, self._read = self._read, {}
+        for id_, value in self._bucket.items(_KIND).items():
+            known = before.get(id_)
+            if known is None or known[0] != value:
+                known = value, _decoded(id_, value)
+            self._read[id_] = known
+        self._adopt({key.id: key for _, key in self._read.values() if key is not None})
 
 
 def _keys(bucket: Bucket) -> dict[str, ApiKey]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
 from typing import final
 
 import pytest
 
 from circuit_breaker_server.engine.errors import EngineError, ErrorCode
 from circuit_breaker_server.engine.fair_pool import NO_PRINCIPAL, FairPool
+from tests.server.counted_futures import count_comparisons
 
 
 @final
@@ -147,3 +149,39 @@ async def test_one_that_has_waited_too_long_is_refused_and_holds_nothing() -> No
         await work.end("a1")
         await work.start("c1")
         assert work.running == ["c1"]
+
+
+async def test_leaving_takes_no_look_at_the_others_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures = count_comparisons(monkeypatch)
+    async with workers(FairPool("checks", slots=1, share=1)) as work:
+        names = [f"a{number}" for number in range(200)]
+        await work.start(*names)
+        for name in reversed(names[1:]):
+            work.tasks[name].cancel()
+        await asyncio.wait([work.tasks[name] for name in names[1:]])
+        assert work.pool.waiting("a") == 0
+        assert futures.comparisons <= len(names)
+
+
+@final
+class _CountedKeys(OrderedDict[str, "OrderedDict[asyncio.Future[None], None]"]):
+    """Queues by key that count the keys that are looked at."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for key in super().__iter__():
+            self.seen += 1
+            yield key
+
+
+async def test_the_next_turn_is_found_without_a_look_at_every_key_that_waits() -> None:
+    pool = FairPool("checks", slots=2, share=1)
+    pool._queues = queues = _CountedKeys()
+    async with workers(pool) as work:
+        names = [f"{chr(number)}1" for number in range(0x4E00, 0x4E00 + 200)]
+        await work.start(*names)
+        for name in names:
+            await work.end(name)
+        assert not work.running
+        assert queues.seen <= 3 * len(names)

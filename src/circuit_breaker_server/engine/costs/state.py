@@ -74,6 +74,7 @@ class CostState(TablePart):
         self.dues: Table[DueEntry] = Table("due", DueEntry)
         self.accounts: Table[AccountEntry] = Table("account", AccountEntry)
         self.spending: Table[SpendEntry] = Table("spend", SpendEntry)
+        self._oldest_day = ""
         super().__init__(self.dues, self.accounts, self.spending)
 
     def owe(self, usage: Usage | None, record: Record) -> None:
@@ -126,6 +127,9 @@ class CostState(TablePart):
     def _forget_spending(self, day: str) -> None:
         """Forget spending of too long before a day; entries are in the order of their days."""
         oldest = (date.fromisoformat(day) - timedelta(days=KEPT_SPENDING_DAYS)).isoformat()
+        if oldest <= self._oldest_day:
+            return  # what this day makes too old is forgotten
+        self._oldest_day = oldest
         for key in list(itertools.takewhile(lambda key: self._day_of(key) < oldest, self.spending)):
             self.spending.remove(key)
 

@@ -234,10 +234,7 @@ class SignIn:
         return server, server.auth, provider
 
     async def _forget_expired(self) -> None:
-        at = self._appender.at()
-        for key, entry in self._state.sign_ins.items():
-            if entry.begun.expires_at > at:
-                return  # they were begun in this order, and all last as long
+        for key in self._state.expired_sign_ins(self._appender.at()):
             await self._secrets.remove(_verifier_id(key))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections import Counter
 from typing import Final, final
 
@@ -132,11 +131,20 @@ class McpState(TablePart):
 
     def pending_sign_ins(self, tenant: str | None, at: str) -> int:
         """Count the sign-ins that can be completed at a moment: of a tenant, or of all (``None``)."""
-        expired = itertools.takewhile(lambda each: each[1].begun.expires_at <= at, self.sign_ins.items())
-        tenants = [self._sign_ins_of.tenant_of(key) for key, _ in expired]
+        tenants = [self._sign_ins_of.tenant_of(key) for key in self.expired_sign_ins(at)]
         if tenant is None:
             return len(self._sign_ins_of) - len(tenants)
         return self._sign_ins_of.count(tenant) - tenants.count(tenant)
+
+    def expired_sign_ins(self, at: str) -> list[str]:
+        """Return the keys of the sign-ins that have expired at a moment: the oldest, as all last as long."""
+        expired = []
+        for key in self.sign_ins:
+            entry = self.sign_ins.get(key)
+            if entry is None or entry.begun.expires_at > at:
+                break
+            expired.append(key)
+        return expired
 
     def apply(self, record: Record) -> None:
         """Apply a record of this domain."""
@@ -177,9 +185,8 @@ class McpState(TablePart):
                 self._change_session(body, record)
             case SignInBegun(key=key):
                 body = msgspec.structs.replace(body, idempotency=msgspec.UNSET)  # kept elsewhere
-                for other, entry_ in self.sign_ins.items():
-                    if entry_.begun.expires_at <= body.at:
-                        self._forget_sign_in(other)
+                for other in self.expired_sign_ins(body.at):
+                    self._forget_sign_in(other)
                 self.sign_ins.put(key, SignInEntry(created=record.offset, last=record.offset, begun=body))
                 self._sign_ins_of.put(key, self._tenant_of(body.server_id))
             case SignInUsed(key=key):
