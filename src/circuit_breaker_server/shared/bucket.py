@@ -187,19 +187,16 @@ class Bucket:
 
         return end
 
-    def clear(self) -> None:
-        """See :class:`~circuit_breaker_server.shared.bucket_watch.Copy`."""
-        self._entries = {}
-
-    def replace(self, entries: dict[str, StoredEntry], *, upto: int) -> None:
+    def replace(self, entries: dict[str, StoredEntry], *, upto: int, is_same: bool) -> None:
         """See :class:`~circuit_breaker_server.shared.bucket_watch.Copy`."""
         before = self._entries
-        kept = {name: entry for name, entry in before.items() if entry.revision > upto}
+        known = before if is_same else {}
+        kept = {name: entry for name, entry in known.items() if entry.revision > upto}
         for name, stored in entries.items():
             if name not in kept or kept[name].revision < stored.revision:
-                known = before.get(name)
-                is_known = known is not None and known.revision == stored.revision
-                kept[name] = known if known is not None and is_known else self._opened(name, stored)
+                entry = known.get(name)
+                is_known = entry is not None and entry.revision == stored.revision
+                kept[name] = entry if entry is not None and is_known else self._opened(name, stored)
         self._entries = kept
         self._tell({name for name in {*before, *kept} if before.get(name) != kept.get(name)})
 

@@ -33,15 +33,13 @@ _FORBIDDEN: Final = 403
 class Copy(Protocol):
     """The local copy that a watch keeps in step."""
 
-    def replace(self, entries: dict[str, StoredEntry], *, upto: int) -> None:
+    def replace(self, entries: dict[str, StoredEntry], *, upto: int, is_same: bool) -> None:
         """Take over all entries up to the revision ``upto``, and maybe later ones.
 
         What is known and not among them is gone, unless its revision is higher than ``upto``.
-        """
-        ...
 
-    def clear(self) -> None:
-        """Know nothing: the bucket is another one. :meth:`replace` follows at once."""
+        :param is_same: if false the bucket is another one, and what is known of the one before is gone.
+        """
         ...
 
     def change(self, name: str, entry: StoredEntry) -> None:
@@ -109,9 +107,7 @@ class BucketWatch:
             try:
                 state, is_same = await self._state()
                 entries = await consumer.open()
-                if not is_same:
-                    self._copy.clear()
-                self._copy.replace(entries, upto=state.last_revision)
+                self._copy.replace(entries, upto=state.last_revision, is_same=is_same)
                 self._created, self._last_revision = state.created, state.last_revision
                 self._reason, self.is_following = None, True
                 self._begun.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from circuit_breaker_server import Server, ServerSettings
+from circuit_breaker_server.log.jetstream.broker import Broker
 from circuit_breaker_server.security.api_key_file import ApiKeyFile
 from circuit_breaker_server.security.api_key_records import ApiKey, ApiKeyRefused, NoSuchKey
 from circuit_breaker_server.security.api_keys import ApiKeys
@@ -82,6 +84,18 @@ async def test_an_entry_that_is_no_key_is_not_taken_and_the_others_are(broker: N
         assert await BucketApiKeys(bucket).list() == (made.key,)
         with pytest.raises(NoSuchKey):
             await BucketApiKeys(bucket).revoke("no-key")
+        await keys.aclose()
+
+
+async def test_keys_of_a_bucket_that_was_deleted_are_not_taken_any_more(broker: NatsServer) -> None:
+    async with bucket_on(broker) as here:
+        made = await BucketApiKeys(here).create("user-7")
+        keys = await open_shared_api_keys(here)
+        assert reason_for(keys, made.text) is None
+        async with contextlib.aclosing(await Broker.open(broker.url, timeout_seconds=10)) as other:
+            await other.api(f"STREAM.DELETE.KV_{here.name}", {})
+        async with bucket_on(broker):  # makes a new one, which has none of the keys
+            await until(lambda: reason_for(keys, made.text) is not None)
         await keys.aclose()
 
 
