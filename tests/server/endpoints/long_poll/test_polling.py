@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import msgspec
 import pytest
 
 from circuit_breaker_server import logs
+from circuit_breaker_server.log.event_log import LogPage
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     ALL_THINGS,
@@ -116,21 +118,26 @@ async def test_an_operation_without_news_is_moved_on_while_another_tells_its_own
         assert b.numbers == [1]
 
 
-async def test_a_log_too_long_for_one_poll_is_read_through_by_several() -> None:
+async def test_a_log_too_long_for_one_poll_is_read_through_by_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     log = ScriptedLog()
     async with polling(log, page_records=2) as stage:
         start = (await stage.poll(TAGGED, {"tag": "x"})).after
         for n in range(20):
             log.thing("a", n)
         log.thing("a", 20, "x")
-        before = log.reads
+        before, read_page = log.reads, log.read_page
 
-        def stop_soon() -> None:
+        async def read_some(**asked: Any) -> LogPage:
             if log.reads == before + 4:
                 stage.polls.stop()
+                await asyncio.Event().wait()  # the poll is answered first, and leaves
+            return await read_page(**asked)
 
-        log.before_read = stop_soon
+        monkeypatch.setattr(log, "read_page", read_some)
         cut = await stage.poll(TAGGED, {"tag": "x"}, after=start)
+        monkeypatch.undo()
         assert (cut.events, cut.done) == ([], False)
         assert start != cut.cursor != cursor_of(log, 21, 2)
     async with polling(log, page_records=2) as stage:
