@@ -142,10 +142,12 @@ class MutationQueue:
 
     def _join(self, what: str, number: int) -> _Waiting:
         if len(self._waiting) >= self._limits.max_operations:
-            if self._limits.overflow is QueueOverflow.REJECT:
+            # Not one that is under way, as the head is.
+            may_be_dropped = (each for each in self._waiting if not each.head.is_set())
+            oldest = next(may_be_dropped, None)
+            if self._limits.overflow is QueueOverflow.REJECT or oldest is None:
                 raise OfflineQueueFull(what, self._limits.max_operations)
-            # Not the head: it is under way.
-            oldest = self._waiting[min(1, len(self._waiting) - 1)]
+            self._remove(oldest)  # now: others may join before it has its turn
             oldest.dropped = True
             oldest.head.set()
         waiting = _Waiting(number)
@@ -154,9 +156,13 @@ class MutationQueue:
         return waiting
 
     def _leave(self, waiting: _Waiting) -> None:
-        del self._waiting[bisect_left(self._waiting, waiting.number, key=lambda each: each.number)]
+        if not waiting.dropped:
+            self._remove(waiting)
         if self._waiting:
             self._waiting[0].head.set()
+
+    def _remove(self, waiting: _Waiting) -> None:
+        del self._waiting[bisect_left(self._waiting, waiting.number, key=lambda each: each.number)]
 
 
 async def _try(send: Callable[[], Awaitable[bytes | None]], past: _Past) -> bytes | None:
