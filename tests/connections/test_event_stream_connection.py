@@ -314,7 +314,7 @@ async def test_only_a_server_that_sends_comments_is_lost_when_it_is_silent(
     async with serving(Peer(writes(b"id: c\n\n"), resume=resume)) as peer, connected(peer) as connection:
         route = begin(connection)
         await route.until(1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # the silence itself: where it means nothing, nothing tells of it
         is_lost = route.calls[-1][0] == "connection_lost"
         assert is_lost is resume
 
@@ -342,7 +342,7 @@ async def test_an_operation_that_is_held_is_not_read_and_the_others_are() -> Non
         held = begin(connection, "1")
         await held.until(10)
         connection.hold(held)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # what was read before the hold has come; nothing tells that no more does
         count = len(held.calls)
         other = begin(connection, "2")
         await other.until(1001)
@@ -415,7 +415,7 @@ async def test_what_is_no_message_of_ours_on_a_shared_stream_ends_nothing() -> N
     async with serving(Peer(script, shares=True, resume=True)) as peer, connected(peer) as connection:
         # The stream is written before the operation is begun: it is looked for by its id.
         route = begin(connection, "1")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # that nothing else comes is no event
         assert all(call in {"positioned", "deliver", "connection_lost"} for call, _ in route.calls)
 
 

@@ -211,7 +211,7 @@ async def test_a_server_whose_ka_cease_is_lost_and_one_without_any_is_not() -> N
         await accept(peer)
         for _ in range(2):
             send_message(peer, type="ka")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the pace of the `ka` is what the client learns
         await stay(peer)
 
     async def none(peer: Peer) -> None:

@@ -88,10 +88,9 @@ async def world(
 async def orders(w: World) -> Subscription[Order]:
     """Subscribe by field and argument."""
     subscription = await w.client.subscribe(FIELD, type=Order, resume=BY_FIELD)
-    # Nothing says when such a server is ready.
     while not subscription.stats().received:
         w.server.publish(1)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing says when such a server is ready
     return subscription
 
 

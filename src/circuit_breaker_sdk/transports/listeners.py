@@ -209,7 +209,8 @@ class ClientListener(MessageListener):
         # behind a frame that was whole, is that of a whole text message.
         behind = self.behind
         if behind:
-            # Of the first frame of a read it is not known where its header is.
+            # Of the first frame of a read it is not known where its header is: it is asked as below, where a
+            # call, or one question more, would be made for each message that comes alone.
             if self.backwards[behind] == FIN_AND_TEXT or (
                 frame.msg_type is _TEXT
                 and frame.fin
