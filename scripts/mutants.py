@@ -359,9 +359,16 @@ MUTANTS = [
     Mutant(
         "after a member that fails the others are collected for",
         f"{_SERVER}/gateway/fan_out.py",
-        "                self._collect({other: None}, ready)\n",
+        "                self._collect((other,), ready)\n",
         "                pass\n",
         "tests/server/gateway/test_isolation.py tests/server/gateway/test_isolation_of_peers.py",
+    ),
+    Mutant(
+        "between two steps of a flush a member may go to another channel",
+        f"{_SERVER}/gateway/flush_of_many.py",
+        "if subscriber.live and subscriber.channel is channel:",
+        "if subscriber.live:",
+        "tests/server/gateway/test_flush_of_many.py",
     ),
     Mutant(
         "who leaves inside a write changes a copy of the members",

@@ -194,9 +194,9 @@ class Channel:
         is_full = len(self._entries) >= self._ring_size or self._size_bytes >= self._ring_bytes
         return is_full and self.first_seq >= self._flushed_seq
 
-    def flushed(self) -> None:
-        """Hear that everyone with room has been given everything."""
-        self._flushed_seq = self.end_seq
+    def flushed(self, end_seq: int) -> None:
+        """Hear that everyone with room has been given everything before ``end_seq``."""
+        self._flushed_seq = end_seq
         if self._size_bytes > self._ring_bytes:
             self._shrink()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, final
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, TypeAlias, final
 
 from circuit_breaker_sdk.errors import GraphQLError
 from circuit_breaker_server.access.streams import View
@@ -14,6 +17,7 @@ from circuit_breaker_server.gateway.channel import Channel, ChannelKey, Position
 from circuit_breaker_server.gateway.encoded_run import EncodingFailed, Memo
 from circuit_breaker_server.gateway.event_reader import LoggedEvent, LogReader
 from circuit_breaker_server.gateway.feed import Feed
+from circuit_breaker_server.gateway.flush_of_many import MANY, FlushOfMany
 from circuit_breaker_server.gateway.guarded_calls import call_each, isolate
 from circuit_breaker_server.gateway.subject_index import SubjectIndex
 from circuit_breaker_server.gateway.subscriber import Subscriber
@@ -29,13 +33,20 @@ logger = get_logger("gateway")
 Select: TypeAlias = Callable[[str, Mapping[str, object]], Selection]
 """From a subscription field and its arguments to what it reads; raises ``EngineError``."""
 
+_LOOK_AFTER: Final = 128
+"""Members that are given what is new before the clock is looked at."""
+_TURN_SECONDS: Final = 0.008
+_SOCKETS_IN_TURN: Final = 512
+"""What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
+
 
 @final
 class FanOut:
     """Every channel with its members, and the flushing of what is new in them.
 
     Each record is derived once, offered to the channels whose subjects it matches, and flushed in the next
-    turn of the loop.
+    turn of the loop. Channels with very many members are flushed in several turns, in which the others go
+    first.
 
     :ivar reader: derives the events of a record.
 
@@ -77,11 +88,14 @@ class FanOut:
         self._channels: dict[ChannelKey, Channel] = {}
         self._members: dict[Channel, dict[Subscriber[Feed], None]] = {}
         # The members that a flush walks over: a member that joins or leaves meanwhile changes a copy.
-        self._walked: Mapping[Subscriber[Feed], None] | None = None
+        self._walked: Collection[Subscriber[Feed]] | None = None
+        self._great: dict[Channel, None] = {}
+        self._flush_of_great: FlushOfMany | None = None
         self._index: SubjectIndex[Channel] = SubjectIndex()
         self._fallbacks = 0
-        self._dirty: list[Channel] = []
-        self._due: dict[Feed, None] = {}
+        self._dirty: deque[Channel] = deque()
+        self._due: OrderedDict[Feed, None] = OrderedDict()
+        self._turn_ends = 0.0
         self._flush_handle: asyncio.Handle | None = None
         self._end_record: Record | None = None
         self._end: Cursor | None = None
@@ -176,7 +190,8 @@ class FanOut:
     def _members_to_change(self, channel: Channel) -> dict[Subscriber[Feed], None]:
         """Return the members of a channel; a copy takes their place while a flush walks over them."""
         members = self._members[channel]
-        if members is self._walked:
+        others = self._flush_of_great
+        if members is self._walked or (others is not None and members is others.members.get(channel)):
             members = self._members[channel] = dict(members)
         return members
 
@@ -241,32 +256,80 @@ class FanOut:
 
     def _schedule_flush(self) -> None:
         if self._flush_handle is None:
-            self._flush_handle = asyncio.get_running_loop().call_soon(self.flush)
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush_in_turn)
 
     def flush(self) -> None:
-        """Write to every socket with room all that is new for it, in one write each."""
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
-        dirty, self._dirty = self._dirty, []
-        due, self._due = self._due, {}
+        """Write to every socket with room all that is new for it, in this turn of the loop."""
+        self.stop()
+        self._turn_ends = math.inf
+        while not self._flush_some():
+            pass
+
+    def _flush_in_turn(self) -> None:
+        """Write what is new, as long as this turn of the loop has time for it; the rest in the next one."""
+        self._flush_handle = None
+        self._turn_ends = 0.0
+        if not self._flush_some():
+            self._schedule_flush()
+
+    def _flush_some(self) -> bool:
+        """Collect what is new and write it, in one write for each socket; return whether nothing is left."""
         ready: dict[Feed, None] = {}
-        for channel in dirty:
+        dirty, due = self._dirty, self._due
+        left = _LOOK_AFTER
+        while dirty:
+            channel = dirty.popleft()
             channel.dirty = False
-            if channel in self._members:
-                self._collect(self._members[channel], ready)
-            channel.flushed()
-        for feed in due:
+            members = self._members.get(channel)
+            if members is None:
+                continue
+            count = len(members)
+            if count > MANY:
+                self._great[channel] = None
+                continue
+            self._collect(members, ready)
+            channel.flushed(channel.end_seq)
+            left -= count
+            if left <= 0:
+                if not self._has_time(ready):
+                    break
+                left = _LOOK_AFTER
+        # These have a part of each turn, whatever the others take.
+        while due:
+            feed, _ = due.popitem(last=False)
             if feed.writable and not feed.closed:
                 for subscriber in feed.unsent():
-                    self._collect({subscriber: None}, ready)
+                    self._collect((subscriber,), ready)
                 feed.read_on()
+            if not self._has_time(ready):
+                break
         self._walked = None
         if ready:
             call_each(ready, Feed.write, self._end_peer)
+        while self._great or self._flush_of_great is not None:
+            self._flush_great()
+            if not self._has_time(()):
+                break
+        return not (dirty or due or self._great or self._flush_of_great)
 
-    def _collect(self, members: Mapping[Subscriber[Feed], None], ready: dict[Feed, None]) -> None:
-        """Collect what is new for each member of a channel; write at once where nothing can be added.
+    def _has_time(self, ready: Collection[Feed]) -> bool:
+        """Tell whether a flush may go on in this turn of the loop; its time begins with the first look."""
+        now = time.perf_counter()
+        if not self._turn_ends:
+            self._turn_ends = now + _TURN_SECONDS
+        return now < self._turn_ends and len(ready) < _SOCKETS_IN_TURN
+
+    def _flush_great(self) -> None:
+        """Take one step in the flush of the channels with very many members."""
+        if self._flush_of_great is None:
+            members = {each: self._members[each] for each in self._great if each in self._members}
+            self._great = {}
+            self._flush_of_great = FlushOfMany(members, self._collect, self._end_peer)
+        if not self._flush_of_great.step():
+            self._flush_of_great = None
+
+    def _collect(self, members: Collection[Subscriber[Feed]], ready: dict[Feed, None]) -> None:
+        """Collect what is new for members of a channel; write at once where nothing can be added.
 
         One guard stands around all of them, not around each: that would be felt with every event. After a
         failure each of the others is collected for itself.
@@ -285,7 +348,7 @@ class FanOut:
         except Exception as error:  # noqa: BLE001 (it is handled as the failure of this one)
             isolate(subscriber, error, self._on_collect_error)
             for other in [s for s in members if s is not subscriber and s.live and not s.is_current]:
-                self._collect({other: None}, ready)
+                self._collect((other,), ready)
 
     def _on_collect_error(self, subscriber: Subscriber[Feed], error: Exception) -> None:
         if isinstance(error, EncodingFailed):

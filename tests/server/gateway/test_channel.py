@@ -84,7 +84,7 @@ def test_only_news_that_nobody_was_given_makes_a_ring_too_full_for_more() -> Non
     answers = []
     fill(ring, 4)
     answers.append(ring.is_full_of_news)
-    ring.flushed()
+    ring.flushed(ring.end_seq)
     answers.append(ring.is_full_of_news)
     fill(ring, 3, first=20)
     answers.append(ring.is_full_of_news)

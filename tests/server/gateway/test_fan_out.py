@@ -45,7 +45,7 @@ async def test_nothing_is_missed_between_the_live_signal_and_the_first_event() -
             peers.append(peer)
             await asyncio.sleep(0)
         await producing
-        await turns()
+        await turns(200)
     assert len(peers) > 10
     for peer in peers:
         ((_, start),) = peer.signals
@@ -54,6 +54,7 @@ async def test_nothing_is_missed_between_the_live_signal_and_the_first_event() -
         assert_chained(peer.events("1"), start)
 
 
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)  # it counts the writes of turns
 @pytest.mark.parametrize("page_records", [1, 3, 256])
 async def test_a_slow_peer_catches_up_from_the_log_and_goes_on_from_the_ring(page_records: int) -> None:
     log = ScriptedLog()
@@ -379,6 +380,7 @@ async def test_a_peer_without_resume_gets_payloads_without_cursors_and_no_signal
         assert not plain.signals
 
 
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
 async def test_each_peer_is_written_to_once_in_a_turn() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
@@ -639,7 +641,7 @@ async def test_many_operations_of_one_peer_are_written_in_bounded_pieces() -> No
             peer.subscribe(str(i), f"subscription {{ things {{ {aliases} n{i}: n }} }}")
         for n in range(20):
             log.thing("a", n)
-        await turns(100)
+        await turns(1000)
         assert len(peer.writes) > 1
         assert max(map(len, peer.writes)) < 512 * 1024
         for i in range(60):

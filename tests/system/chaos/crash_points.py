@@ -28,10 +28,10 @@ _Points: TypeAlias = "dict[str, tuple[Any, str, str]]"  # Any: classes of severa
 
 # A point: the class, its method, and whether to die before or after the call.
 _FAN_OUT: _Points = {
-    "before the fan-out": (FanOut, "flush", "before"),
+    "before the fan-out": (FanOut, "_flush_some", "before"),
     "before a socket is written": (Feed, "write", "before"),
     "after a socket is written": (Feed, "write", "after"),
-    "after the fan-out": (FanOut, "flush", "after"),
+    "after the fan-out": (FanOut, "_flush_some", "after"),
 }
 _SQLITE: _Points = {
     "before the append is queued": (SqliteEventLog, "append", "before"),
