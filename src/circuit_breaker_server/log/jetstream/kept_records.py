@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, final
 
@@ -17,6 +19,9 @@ __all__ = ["KeptRecords"]
 
 _PAGE_RECORDS: Final = 1000
 _PAGE_BYTES: Final = 4 * 1024 * 1024
+_LOOK_SECONDS: Final = 0.05
+_SHORT_SECONDS: Final = 1.0
+"""How long the leader has to say that the log does not come so far: it may be behind another replica."""
 
 
 @final
@@ -56,6 +61,9 @@ class KeptRecords:
         self._sizes = sizes
         self._patience_seconds = patience_seconds
         self._refuse_if_closed = refuse_if_closed
+        self._asking = asyncio.Lock()
+        self._asked = self._answered = 0
+        self._answer = StreamState(first_offset=1, last_offset=0)
 
     async def read_page(self, subjects: Sequence[str], *, after: int, limit: int, max_bytes: int) -> LogPage:
         """See the port."""
@@ -104,12 +112,33 @@ class KeptRecords:
 
     async def reaches(self, offset: int) -> bool:
         """See the port."""
-        if offset > self._recent.last_record:
-            state = await self._state()
-            if offset > state.last_offset:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SHORT_SECONDS
+        while offset > self._recent.last_offset:
+            # Mostly it is on its way.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._recent.wait_for(offset)
+                    break
+            is_last_look = loop.time() >= until
+            state = await self._asked_state()
+            if offset <= state.last_offset:
+                await self._recent.wait_for(offset)
+            elif not state.is_led:
+                raise LogError(f"{self._streams.name}: its leader was cut off from the others; try again")
+            elif is_last_look:
                 return False
-            await self._recent.wait_for(offset)
         return offset <= self._recent.last_record
+
+    async def _asked_state(self) -> StreamState:
+        """Ask the leader; those who want to know while one asks share the next answer."""
+        asked = self._asked
+        async with self._asking:
+            if self._answered <= asked:  # its answer may be from before this call
+                self._asked += 1
+                self._answer = await self._state()
+                self._answered = self._asked
+            return self._answer
 
     async def check(self, offset: int) -> str | None:
         """See the port."""

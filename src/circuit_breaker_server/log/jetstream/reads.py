@@ -2,7 +2,7 @@
 
 Any replica may answer a direct get, and a replica may lag. What it has is right; what it does not have may
 be missing there only. So the end of a page is believed where a later record was seen, or where the stream's
-leader has none before the offset that was asked for.
+leader has come to the offset that was asked for and has none before it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Reader:
     ) -> LogPage:
         """Return the next records that match any pattern, as the port's ``read_page`` does.
 
+        :param upto: an offset that the stream is known to have come to.
         :raises LogError: the broker does not answer, or refuses.
         """
         wanted = (_EVERYTHING,) if _EVERYTHING in patterns else tuple(dict.fromkeys(patterns))
@@ -169,9 +170,9 @@ class Reader:
             return LogPage(records, reached)
         if self._streams.replicas == 1:
             return LogPage(records, upto)
-        following = await self._streams.message_from_leader(
-            self._streams.name,
+        following = await self._streams.message_of_records(
             {"seq": reached + 1, "next_by_subj": self._streams.prefix + pattern},
+            known=upto,
             patience_seconds=_ANSWER_SECONDS,
         )
         if following is None or int(following["seq"]) > upto:

@@ -68,6 +68,7 @@ class RecentRecords:
         self._ids: Generations[str] = Generations(remembered)
         self._subjects: Generations[str] = Generations(remembered)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._cancelled = 0
         self._order = itertools.count()
 
     def add(self, records: Sequence[Record], last_offset: int) -> None:
@@ -105,4 +106,16 @@ class RecentRecords:
         if self.last_offset < offset:
             reached = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (offset, next(self._order), reached))
-            await reached
+            try:
+                await reached
+            except asyncio.CancelledError:
+                self._forget_cancelled()
+                raise
+
+    def _forget_cancelled(self) -> None:
+        """Forget those that do not wait any more, once they are as many as the others."""
+        self._cancelled += 1
+        if self._cancelled * 2 > len(self._waiting):
+            self._waiting = [each for each in self._waiting if not each[2].done()]
+            heapq.heapify(self._waiting)
+            self._cancelled = 0

@@ -7,6 +7,7 @@ metadata of the first one.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from typing import Any, Final, final
@@ -37,6 +38,9 @@ _DUPLICATE_WINDOW_NS: Final = 120 * 1_000_000_000
 _MIN_MESSAGE_BYTES: Final = MAX_DATA_BYTES + ENVELOPE_BYTES
 _JETSTREAM_SECONDS: Final = 2.0
 _RAISE_SECONDS: Final = 8.0
+_BEHIND_SECONDS: Final = 0.005
+_HEARD_NS: Final = 2_500_000_000
+"""The leader's replicas answer every second; the others elect another one after 4 seconds without it."""
 _OLDEST_SERVER: Final = (2, 12)  # atomic batches
 _is_name = re.compile(r"[A-Za-z0-9_-]{1,200}").fullmatch
 _is_epoch = re.compile(r"[0-9a-f]{16}").fullmatch
@@ -68,11 +72,14 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of the record stream: an empty stream begins after its last offset.
 
     :ivar epoch: of the stream that is there now.
+    :ivar is_led: whether most of its servers have heard of the one that answered within seconds. One that was
+        deposed, and does not know it yet, may be behind for as long.
     """
 
     first_offset: int
     last_offset: int
     epoch: str = ""
+    is_led: bool = True
 
 
 @final
@@ -229,6 +236,7 @@ class Streams:
     ) -> Json | None:
         """Ask the leader of a stream for one message; ``None`` means that the leader has none.
 
+        The leader may be some milliseconds behind another replica (:meth:`message_of_records`).
         ``query`` is ``seq``, ``last_by_subj``, or ``next_by_subj`` with ``seq``.
 
         :raises ApiError: it refuses.
@@ -244,6 +252,32 @@ class Streams:
             raise
         message: Json = answer["message"]
         return message
+
+    async def message_of_records(
+        self, query: dict[str, object], *, known: int, patience_seconds: float
+    ) -> Json | None:
+        """Ask the leader of the record stream for one message; ``None`` means that there is none.
+
+        A replica may deliver a record some milliseconds before the leader has it. That the leader has none is
+        believed only when it has come to all that was delivered.
+
+        :param query: as :meth:`message_from_leader`.
+        :param known: an offset that some replica is known to have.
+        :raises ApiError: it refuses.
+        :raises BrokerUnavailable: it does not answer, or is behind for all that time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_seconds
+        is_there = not known
+        while True:
+            message = await self.message_from_leader(self.name, query, patience_seconds=patience_seconds)
+            if message is not None or is_there:
+                return message
+            is_there = (await self.state(patience_seconds=patience_seconds)).last_offset >= known
+            if not is_there:
+                if loop.time() >= deadline:
+                    raise BrokerUnavailable(f"the leader of {self.name} is behind", was_sent=True)
+                await asyncio.sleep(_BEHIND_SECONDS)
 
     def _check_server(self) -> None:
         version = self._broker.server_version
@@ -330,7 +364,14 @@ def _state(info: Json) -> StreamState:
     last = int(state["last_seq"])
     first = int(state["first_seq"]) if state["messages"] else last + 1
     epoch = (info["config"].get("metadata") or {}).get(_EPOCH_KEY, "")
-    return StreamState(first_offset=max(1, first), last_offset=last, epoch=epoch)
+    replicas = (info.get("cluster") or {}).get("replicas") or []
+    heard = 1 + sum(int(each.get("active", 0)) < _HEARD_NS for each in replicas)
+    return StreamState(
+        first_offset=max(1, first),
+        last_offset=last,
+        epoch=epoch,
+        is_led=2 * heard > 1 + len(replicas),
+    )
 
 
 def _advice(error: ApiError) -> str:
