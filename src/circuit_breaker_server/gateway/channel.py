@@ -194,10 +194,16 @@ class Channel:
         is_full = len(self._entries) >= self._ring_size or self._size_bytes >= self._ring_bytes
         return is_full and self.first_seq >= self._flushed_seq
 
+    @property
+    def is_half_full_of_news(self) -> bool:
+        """The ring is full, and half of it was not flushed yet."""
+        is_full = len(self._entries) >= self._ring_size or self._size_bytes >= self._ring_bytes
+        return is_full and 2 * (self.end_seq - self._flushed_seq) >= len(self._entries)
+
     def flushed(self, end_seq: int) -> None:
         """Hear that everyone with room has been given everything before ``end_seq``."""
         self._flushed_seq = end_seq
-        if self._size_bytes > self._ring_bytes:
+        if self._size_bytes > self._ring_bytes or len(self._entries) > self._ring_size:
             self._shrink()
 
     def entry(self, seq: int) -> Entry:
@@ -239,12 +245,13 @@ class Channel:
         return encoded
 
     def _shrink(self) -> None:
-        """Drop the oldest events while there are too many, or too many bytes; always keep the newest."""
+        """Drop the oldest events while there are too many, or too many bytes; keep what was not flushed."""
         entries = self._entries
-        size, count = self._size_bytes, max(len(entries) - self._ring_size, 0)
+        most = min(self._flushed_seq - self.first_seq, len(entries) - 1)
+        size, count = self._size_bytes, max(min(len(entries) - self._ring_size, most), 0)
         for entry in entries[:count]:
             size -= entry.size_bytes
-        while size > self._ring_bytes and count < len(entries) - 1:
+        while size > self._ring_bytes and count < most:
             size -= entries[count].size_bytes
             count += 1
         if count:

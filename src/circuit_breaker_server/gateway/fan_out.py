@@ -38,6 +38,8 @@ _LOOK_AFTER: Final = 128
 _TURN_SECONDS: Final = 0.008
 _SOCKETS_IN_TURN: Final = 512
 """What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
+_SHORT_SECONDS: Final = 0.002
+"""A flush that takes longer is followed by a rest as long: what comes in it goes into one write."""
 
 
 @final
@@ -96,6 +98,8 @@ class FanOut:
         self._dirty: deque[Channel] = deque()
         self._due: OrderedDict[Feed, None] = OrderedDict()
         self._turn_ends = 0.0
+        self._took_seconds = 0.0
+        self._rests_until = 0.0
         self._flush_handle: asyncio.Handle | None = None
         self._end_record: Record | None = None
         self._end: Cursor | None = None
@@ -236,6 +240,8 @@ class FanOut:
                         # A burst greater than the ring: better an extra write than all falling behind it.
                         self.flush()
                     channel.offer(event.position, event.cursor, event.value, size_bytes=event.size_bytes)
+                    if self._rests_until and channel.is_half_full_of_news:
+                        self._end_rest()
                     if not channel.dirty:
                         channel.dirty = True
                         self._dirty.append(channel)
@@ -256,7 +262,18 @@ class FanOut:
 
     def _schedule_flush(self) -> None:
         if self._flush_handle is None:
-            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush_in_turn)
+            loop = asyncio.get_running_loop()
+            if self._rests_until and (left := self._rests_until - time.perf_counter()) > 0:
+                self._flush_handle = loop.call_later(left, self._flush_in_turn)
+            else:
+                self._rests_until = 0.0
+                self._flush_handle = loop.call_soon(self._flush_in_turn)
+
+    def _end_rest(self) -> None:
+        """Flush in the next turn of the loop, though the time to rest is not over."""
+        self._rests_until = 0.0
+        self.stop()
+        self._schedule_flush()
 
     def flush(self) -> None:
         """Write to every socket with room all that is new for it, in this turn of the loop."""
@@ -268,9 +285,17 @@ class FanOut:
     def _flush_in_turn(self) -> None:
         """Write what is new, as long as this turn of the loop has time for it; the rest in the next one."""
         self._flush_handle = None
-        self._turn_ends = 0.0
-        if not self._flush_some():
+        self._turn_ends = self._rests_until = 0.0
+        began = time.perf_counter()
+        is_done = self._flush_some()
+        ended = time.perf_counter()
+        self._took_seconds += ended - began
+        if not is_done:
             self._schedule_flush()
+            return
+        took, self._took_seconds = self._took_seconds, 0.0
+        if took > _SHORT_SECONDS:
+            self._rests_until = ended + took
 
     def _flush_some(self) -> bool:
         """Collect what is new and write it, in one write for each socket; return whether nothing is left."""

@@ -10,6 +10,7 @@ import pytest
 from circuit_breaker_server.engine.cursor import Cursor
 from circuit_breaker_server.gateway.projection import Projection
 from circuit_breaker_server.gateway.subscription_plan import Refused
+from tests.server.gateway.failing_peer import Failing
 from tests.server.gateway.worlds import (
     ALL_NOTES,
     ALL_THINGS,
@@ -395,6 +396,60 @@ async def test_each_peer_is_written_to_once_in_a_turn() -> None:
         for peer in peers:
             assert len(peer.writes) == 1
             assert [len(peer.payloads(i)) for i in "123"] == [5, 10, 5]
+
+
+class Clock:
+    """Time as the fan-out measures it: each write takes so many seconds."""
+
+    def __init__(self, write_seconds: float) -> None:
+        self.now = 1.0
+        self.write_seconds = write_seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def pass_by(self) -> None:
+        self.now += self.write_seconds
+
+
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
+async def test_a_flush_that_takes_long_is_followed_by_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(0.5), ScriptedLog()
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    async with running(log, ring_size=8) as gateway:
+        peer = Failing(gateway)
+        peer.on_write = clock.pass_by
+        peer.subscribe("1")
+        for n in range(2):
+            log.thing("a", n)
+            await turns()
+            assert peer.numbers("1") == [0], "half a second is waited"
+        clock.now += 0.6
+        log.thing("a", 2)
+        gateway.flush()
+        assert peer.numbers("1") == [0, 1, 2]
+        clock.write_seconds = 0.003
+        for n in range(3, 6):
+            log.thing("a", n)
+            await until(lambda n=n: peer.numbers("1")[-1] == n)
+        assert len(peer.writes) == 5
+
+
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
+async def test_a_rest_ends_before_a_ring_is_full_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(500.0), ScriptedLog()
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    async with running(log, ring_size=8) as gateway:
+        peer = Failing(gateway)
+        peer.on_write = clock.pass_by
+        peer.subscribe("1")
+        for n in range(60):
+            log.thing("a", n)
+            await turns(3)
+        # One, then as many as a full ring has, then half as many each time.
+        assert [len(write.splitlines()) for write in peer.writes] == [1, 7, *[4] * 13]
+        assert peer.numbers("1") == list(range(60))
+        assert not log.reads
 
 
 async def test_a_burst_greater_than_the_ring_is_written_in_pieces_and_needs_no_log() -> None:

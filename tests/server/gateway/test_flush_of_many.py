@@ -201,6 +201,25 @@ async def test_a_burst_greater_than_the_ring_between_two_steps_needs_no_log() ->
         assert log.reads == reads
 
 
+async def test_news_that_grow_between_two_steps_stay_in_the_ring() -> None:
+    log = ScriptedLog()
+    async with running(log, ring_bytes=450) as gateway:
+        peers = [FakePeer(gateway) for _ in range(6)]
+        for peer in peers:
+            peer.subscribe("1")
+        log.thing("a", 0)
+        await turns()
+        reads = log.reads
+        # Encoded for the first of them, they are more than the ring holds.
+        for n in range(1, 4):
+            log.thing("a", n)
+        await step()
+        log.thing("a", 4)
+        await turns()
+        assert [peer.numbers("1") for peer in peers] == [list(range(5))] * 6
+        assert log.reads == reads
+
+
 async def test_closing_writes_what_is_left_of_it_at_once() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
