@@ -157,7 +157,7 @@ def workers(scale: Scale) -> Iterator[Row]:
             server, count = servers[name], scale.pick(4_000, 100)
             before = server.processor_seconds()
             loads[name].tell("mutate", count=count)
-            seconds = heard[name].count(count * _SOCKETS, every=_READ_EVERY_SECONDS)
+            seconds = heard[name].count_alike(count, every=_READ_EVERY_SECONDS)
             loads[name].receive()
             shares[name] = (server.processor_seconds() - before) / seconds
             return count * _SOCKETS / seconds
