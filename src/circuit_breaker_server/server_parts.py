@@ -147,14 +147,14 @@ async def open_secrets(
 
     :raises SecretStoreError: it cannot be used.
     """
-    key = None if cluster_key is None else cluster_key.secret_key
-    if bucket is not None and key is not None:
+    keys = () if cluster_key is None else cluster_key.secret_keys
+    if bucket is not None:
         # Here, not above: it needs the extra cluster.
         from circuit_breaker_server.shared.moving import move_secrets  # noqa: PLC0415 (see the line above)
 
-        return await move_secrets(settings.data_dir, bucket, key)
+        return await move_secrets(settings.data_dir, bucket, keys)
     is_shared = settings.cluster.log_socket is not None
-    return await SecretStore.open(settings.data_dir, cluster_key=key, is_shared=is_shared)
+    return await SecretStore.open(settings.data_dir, cluster_keys=keys, is_shared=is_shared)
 
 
 async def open_policy(

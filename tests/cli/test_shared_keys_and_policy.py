@@ -117,3 +117,23 @@ def test_a_policy_is_published_unless_it_is_not_valid(tmp_path: Path, broker: Na
     status, said = complain("policy", "publish", str(policy))
     assert status == ExitCode.USAGE
     assert "--log" in said
+
+
+def test_the_cluster_key_is_replaced_line_by_line(tmp_path: Path, broker: NatsServer, key: Path) -> None:
+    options = ("--log", broker.url, "--set", f"cluster.key_file={key}")
+    ask("keys", "create", "--principal", "ada", *options)
+    old, new = key.read_text(), os.urandom(32).hex() + "\n"
+    key.write_text(new)
+    status, said = complain("keys", "rotate", *options)
+    assert status == ExitCode.UNREACHABLE
+    assert "the bucket was encrypted under another key" in said
+    key.write_text(new + old)
+    for count in (2, 0):
+        with running("keys", "rotate", *options) as command:
+            assert command.end() == 0, command.err
+            (line,) = command.err
+            assert line.startswith(f"rotated: {count} entries encrypted anew; keep the other lines")
+            assert new.strip() not in line
+    key.write_text(new)
+    (line,) = ask("keys", "list", "--json", *options)
+    assert json.loads(line)["principal"] == "ada"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
@@ -47,8 +46,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 _LONGEST_SECONDS: Final = 36_525 * 86_400
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the server's data.")]
-_DATA: Final = Path("circuit-breaker-data")
+_OTHER_LINES: Final = "keep the other lines of the cluster key as long as cursors of before are to be good"
 
 
 def duration(text: str) -> int:
@@ -177,7 +175,10 @@ def rotate(
     cursors_for: Annotated[
         str, typer.Option(metavar="TIME", help="How long cursors of before are still good.")
     ] = "30d",
-    data: Data = _DATA,
+    data: DataOption = None,
+    log: LogOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Make new keys for what seals cursors and encrypts secrets. The server must not run meanwhile.
 
@@ -185,29 +186,36 @@ def rotate(
 
     circuit-breaker keys rotate --cursors-for 7d --data DIR
 
+    circuit-breaker keys rotate --log nats://host:4222 --set cluster.key_file=cluster.key
+
     Subscribers resume with their cursors when the server is back. Where CIRCUIT_BREAKER_SECRET_KEY has the
     key of secrets, put a new one before it (NEW,OLD) first: it is the one that encrypts. API keys and the
     audit log have keys of their own, which stay.
-    """
-    # Here, not above: the server is an extra.
-    from circuit_breaker_server.security.key_rotation import (  # noqa: PLC0415 (see the line above)
-        KeyRotationError,
-        rotate_keys,
-    )
 
-    try:
+    With a cluster key, its first line is the new one, and no key is made; with --log, what the servers share
+    is encrypted anew while they run. All of them must have both lines by then.
+    """
+    with _failures():
         seconds = duration(cursors_for)
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from error
-    try:
-        done = rotate_keys(data, cursors_for_seconds=seconds)
-    except KeyRotationError as error:
-        print_error(error)
-        raise typer.Exit(ExitCode.UNREACHABLE) from error
-    print_marker(
-        "rotated",
-        f"{done.secrets} secrets encrypted anew; cursors of before are good until {_date(done.until)}",
-    )
+        place = server_place(data, log, config, set_)
+        if place.has_bucket:
+            count = asyncio.run(_reseal(place))
+            print_marker("rotated", f"{count} entries encrypted anew; {_OTHER_LINES}")
+            return
+        # Here, not above: the server is an extra.
+        from circuit_breaker_server.security.key_rotation import rotate_keys  # noqa: PLC0415 (see the line above)
+        from circuit_breaker_server.storage.cluster_key import ClusterKey  # noqa: PLC0415 (as above)
+
+        file = place.cluster.key_file
+        key = None if file is None else ClusterKey.read(file)
+        done = rotate_keys(place.data_dir, cursors_for_seconds=seconds, cluster_key=key)
+    until = _OTHER_LINES if done.until is None else f"cursors of before are good until {_date(done.until)}"
+    print_marker("rotated", f"{done.secrets} secrets encrypted anew; {until}")
+
+
+async def _reseal(place: ServerPlace) -> int:
+    async with opened_bucket(place) as bucket:
+        return await bucket.reseal()
 
 
 def _print_json(keys: tuple[ApiKey, ...], now: float) -> None:
@@ -258,6 +266,7 @@ def _failures() -> Iterator[None]:
         ApiKeyFileError,
         NoSuchKey,
     )
+    from circuit_breaker_server.security.key_rotation import KeyRotationError  # noqa: PLC0415 (as above)
     from circuit_breaker_server.storage.secret_store import SecretStoreError  # noqa: PLC0415 (as above)
 
     try:
@@ -267,7 +276,7 @@ def _failures() -> Iterator[None]:
     except NoSuchKey as error:
         print_error(f"{error}; `circuit-breaker keys list` shows the ids")
         raise typer.Exit(ExitCode.REFUSED) from error
-    except (ApiKeyFileError, LogError, SecretStoreError) as error:
+    except (ApiKeyFileError, KeyRotationError, LogError, SecretStoreError) as error:
         print_error(error)
         raise typer.Exit(ExitCode.UNREACHABLE) from error
 

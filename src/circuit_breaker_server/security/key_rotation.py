@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import LogError
+from circuit_breaker_server.storage.cluster_key import ClusterKey
 from circuit_breaker_server.storage.cursor_keys import rotate_cursor_key
 from circuit_breaker_server.storage.secret_store import SecretStoreError, rotate_secret_key
 
@@ -22,16 +23,20 @@ class Rotated(NamedTuple):
     """The result of a rotation.
 
     :ivar secrets: how many were encrypted anew.
-    :ivar until: when cursors of before cease to be good; seconds since 1970.
+    :ivar until: when cursors of before cease to be good; seconds since 1970. ``None``: when their key is
+        taken out of the file of the cluster key.
     """
 
     secrets: int
-    until: float
+    until: float | None
 
 
-def rotate_keys(data_dir: Path, *, cursors_for_seconds: float) -> Rotated:
+def rotate_keys(
+    data_dir: Path, *, cursors_for_seconds: float, cluster_key: ClusterKey | None = None
+) -> Rotated:
     """Make new keys, holding the directory meanwhile.
 
+    :param cluster_key: its first key is the new one, and none is made.
     :raises KeyRotationError: a server runs, there is no event log, or a file cannot be used.
     """
     if not (data_dir / "events.db").exists():
@@ -39,6 +44,8 @@ def rotate_keys(data_dir: Path, *, cursors_for_seconds: float) -> Rotated:
     try:
         lock = DirectoryLock(data_dir)
         try:
+            if cluster_key is not None:
+                return Rotated(rotate_secret_key(data_dir, cluster_keys=cluster_key.secret_keys), None)
             count = rotate_secret_key(data_dir)
             return Rotated(count, rotate_cursor_key(data_dir, valid_seconds=cursors_for_seconds))
         finally:

@@ -47,7 +47,8 @@ class ClusterSettings:
     :ivar tls_key_file: its private key (PEM, without a password).
     :ivar key_file: the file with the key that all servers of the cluster share: 32 random bytes, or 64
         hexadecimal digits, which only its owner may read. Keys of cursors and secrets come from it, and none
-        is made in the data directory. With brokers, secrets and API keys are then in a bucket on them.
+        is made in the data directory. With brokers, secrets and API keys are then in a bucket on them. More
+        lines of digits are keys of before or after: what they have encrypted is read too.
     :ivar log_socket: the number of an open socket to the process that writes the SQLite log of the data
         directory; ``serve --workers`` sets it.
 

@@ -77,7 +77,7 @@ class Bucket:
         stream = BucketStream(
             broker, f"{settings.stream}-shared", patience_seconds=settings.write_patience_seconds
         )
-        bucket = cls(broker, stream, Sealing(key.bucket_key))
+        bucket = cls(broker, stream, Sealing(key.bucket_keys))
         try:
             await stream.prepare(
                 beside=settings.stream, replicas=settings.replicas, makes_bucket=makes_bucket
@@ -173,6 +173,34 @@ class Bucket:
         """
         name = _name(kind, id)
         self.change(name, StoredEntry(await self._stream.remove(name), None))
+
+    async def reseal(self) -> int:
+        """Encrypt with the first key what another one has encrypted; return how many entries.
+
+        A server that has not got the first key cannot read them any more.
+
+        :raises BucketError: as :meth:`put`, or an entry cannot be decrypted; those before it are done.
+        """
+        count = 0
+        for name in sorted(self._entries):
+            count += await self._reseal(name)
+        return count
+
+    async def _reseal(self, name: str) -> bool:
+        while True:
+            stored = await self._stream.find(name)
+            if stored is None or stored.sealed is None or self._sealing.is_of_first_key(stored.sealed):
+                return False
+            value = self._sealing.unseal(name, stored.sealed)
+            if value is None:
+                raise BucketError(f"{self.where}: {name} was encrypted under a key that is not in the file")
+            sealed = self._sealing.seal(name, value)
+            try:
+                revision = await self._stream.put(name, sealed, expected=stored.revision)
+            except EntryChanged:
+                continue  # somebody wrote it meanwhile, perhaps with the old key
+            self.change(name, StoredEntry(revision, sealed))
+            return True
 
     def on_change(self, kind: str, callback: Callable[[], object]) -> Callable[[], None]:
         """Call whenever entries of a kind have changed in the local copy, in a turn of the loop.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, final
 from urllib.parse import quote, unquote
 
 import msgspec
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from circuit_breaker_server.log.event_log import LogError
 
@@ -44,26 +45,35 @@ class Sealing:
 
     Example::
 
-        sealing = Sealing(cluster_key.bucket_key)
+        sealing = Sealing(cluster_key.bucket_keys)
         sealing.unseal("secret.a", sealing.seal("secret.a", b"…"))
     """
 
-    def __init__(self, key: bytes) -> None:
-        """Hold the key, as Fernet writes it."""
-        self._fernet = Fernet(key)
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Hold keys, as Fernet writes them: the first encrypts, all decrypt."""
+        self._first, *_ = fernets = [Fernet(key) for key in keys]
+        self._all = MultiFernet(fernets)
 
     def seal(self, name: str, value: bytes) -> bytes:
         """Encrypt the value of an entry."""
-        return self._fernet.encrypt(name.encode() + b"\n" + value)
+        return self._first.encrypt(name.encode() + b"\n" + value)
 
     def unseal(self, name: str, sealed: bytes) -> bytes | None:
-        """Decrypt the value of an entry; ``None`` if it was not encrypted with this key, for this entry."""
+        """Decrypt the value of an entry; ``None`` if none of the keys has encrypted it, for this entry."""
         try:
-            text = self._fernet.decrypt(sealed)
+            text = self._all.decrypt(sealed)
         except InvalidToken:
             return None
         head = name.encode() + b"\n"
         return text[len(head) :] if text.startswith(head) else None
+
+    def is_of_first_key(self, sealed: bytes) -> bool:
+        """Whether it is the first key that has encrypted a value."""
+        try:
+            self._first.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
 
 
 def token_of(id: str) -> str:  # noqa: A002 (what records call it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,19 +18,19 @@ MOVED_SECRETS_FILE: Final = "secrets.db.moved"
 logger = get_logger("bucket")
 
 
-async def move_secrets(data_dir: Path, bucket: Bucket, key: bytes) -> BucketSecrets:
+async def move_secrets(data_dir: Path, bucket: Bucket, keys: Sequence[bytes]) -> BucketSecrets:
     """Return the secrets of the bucket, with those of the directory's own store that it did not have.
 
     The directory's file is then renamed to :data:`MOVED_SECRETS_FILE`, and not looked at again.
 
-    :param key: of Fernet, with which the directory's store may be encrypted, besides keys of its own.
+    :param keys: of Fernet, with which the directory's store may be encrypted, besides keys of its own.
     :raises SecretStoreError: the store cannot be read, or the bucket cannot be written.
     """
     secrets = BucketSecrets(bucket)
     path = data_dir / "secrets.db"
     if not path.exists():
         return secrets
-    store = await SecretStore.open(data_dir, cluster_key=key)
+    store = await SecretStore.open(data_dir, cluster_keys=keys)
     for id_ in store.ids():
         value = store.get(id_)
         if value is not None and await secrets.find(id_) is None:

@@ -52,13 +52,16 @@ class CursorKeys(NamedTuple):
     def read(cls, data_dir: Path, cluster_key: ClusterKey | None = None) -> CursorKeys:
         """Read the keys; the present one is made if it is missing.
 
-        :param cluster_key: the present key comes from it, and none is made; where the directory has one, its
-            cursors stay good.
+        :param cluster_key: the present key comes from it, and none is made; cursors of its other keys are
+            good, and of the directory's own where it has one.
         :raises OSError: a file cannot be read or written.
         :raises ValueError: a file does not hold keys; the text names it.
         """
         path = data_dir / CURSOR_KEY_FILE
         previous = _previous(data_dir / PREVIOUS_CURSOR_KEYS_FILE)
+        if cluster_key is not None:
+            others = (PreviousKey(each.cursor_key, math.inf) for each in cluster_key.others)
+            previous = (*others, *previous)
         if cluster_key is not None and not path.exists():
             return cls(cluster_key.cursor_key, previous)
         present = key_file(path, lambda: os.urandom(_KEY_BYTES))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -66,29 +66,29 @@ class SecretStore:
         data_dir: Path,
         environment: Mapping[str, str] = os.environ,
         *,
-        cluster_key: bytes | None = None,
+        cluster_keys: Sequence[bytes] = (),
         is_shared: bool = False,
     ) -> Self:
         """Open the store of a data directory, making it if it is missing.
 
         :param is_shared: whether other processes write into it too.
-        :param cluster_key: a key of Fernet that encrypts from now on; no key is made. Keys of the environment
-            and of the directory still decrypt.
+        :param cluster_keys: keys of Fernet, of which the first encrypts from now on; no key is made. The
+            others decrypt, and so do keys of the environment and of the directory.
         :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
         """
-        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_key, is_shared)
+        return await asyncio.to_thread(cls._open, data_dir, environment, cluster_keys, is_shared)
 
     @classmethod
     def _open(
         cls,
         data_dir: Path,
         environment: Mapping[str, str],
-        cluster_key: bytes | None,
+        cluster_keys: Sequence[bytes],
         is_shared: bool,
     ) -> Self:
         path = data_dir / "secrets.db"
         try:
-            fernet = _keys(data_dir, environment, cluster_key)
+            fernet = _keys(data_dir, environment, cluster_keys)
         except OSError as error:
             raise SecretStoreError(f"{data_dir / KEY_FILE}: {error.strerror}") from error
         try:
@@ -179,24 +179,26 @@ class SecretStore:
         return f"<SecretStore {self._path} {len(self._values)} secrets>"
 
 
-def rotate_secret_key(data_dir: Path, environment: Mapping[str, str] = os.environ) -> int:
+def rotate_secret_key(
+    data_dir: Path, environment: Mapping[str, str] = os.environ, *, cluster_keys: Sequence[bytes] = ()
+) -> int:
     """Encrypt all secrets anew, with a new key; return how many. No server may run.
 
     Where the environment has the keys, the first of :data:`KEY_VARIABLE` is the new one, and the others can
-    be left out afterwards.
+    be left out afterwards; the same goes for the keys of a cluster.
 
     :raises SecretStoreError: a file cannot be read or written, or the key is not the store's.
     """
     path, own = data_dir / "secrets.db", data_dir / KEY_FILE
-    is_given = bool(environment.get(KEY_VARIABLE))
+    is_given = bool(cluster_keys or environment.get(KEY_VARIABLE))
     try:
-        _keys(data_dir, environment)
+        _keys(data_dir, environment, cluster_keys)
         new = b""
         if not is_given:
             new = Fernet.generate_key()
             # First: after a crash both are known, and nothing is lost.
             replace_private_file(own, new + b"\n" + own.read_bytes())
-        keys = _keys(data_dir, environment)
+        keys = _keys(data_dir, environment, cluster_keys)
         with _database(path) as database, database:
             rows = database.execute("SELECT id, value FROM secrets").fetchall()
             again = [(keys.rotate(value), id_) for id_, value in rows]
@@ -212,7 +214,7 @@ def rotate_secret_key(data_dir: Path, environment: Mapping[str, str] = os.enviro
     return len(again)
 
 
-def _keys(data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | None = None) -> MultiFernet:
+def _keys(data_dir: Path, environment: Mapping[str, str], cluster_keys: Sequence[bytes] = ()) -> MultiFernet:
     """Return the keys: the first encrypts, all decrypt.
 
     :raises SecretStoreError: one is no key.
@@ -221,13 +223,13 @@ def _keys(data_dir: Path, environment: Mapping[str, str], cluster_key: bytes | N
     given, own = environment.get(KEY_VARIABLE), data_dir / KEY_FILE
     if given:
         text = given.encode()
-    elif cluster_key is not None and not own.exists():
+    elif cluster_keys and not own.exists():
         text = b""
     else:
         text = key_file(own, Fernet.generate_key)
     keys = text.replace(b",", b" ").split()
     try:
-        return MultiFernet([Fernet(key) for key in ([cluster_key] if cluster_key else []) + keys])
+        return MultiFernet([Fernet(key) for key in (*cluster_keys, *keys)])
     except ValueError as error:
         raise SecretStoreError(
             f"the key of {data_dir / 'secrets.db'} is no key: set {KEY_VARIABLE} to 32 bytes in URL-safe "

@@ -431,7 +431,8 @@ async def test_a_flush_that_takes_long_is_followed_by_a_rest(monkeypatch: pytest
         clock.write_seconds = 0.003
         for n in range(3, 6):
             log.thing("a", n)
-            await until(lambda n=n: peer.numbers("1")[-1] == n)
+            wanted = list(range(n + 1))
+            await until(lambda: peer.numbers("1") == wanted)  # noqa: B023 (awaited here)
         assert len(peer.writes) == 5
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from circuit_breaker_server import ClusterSettings, Server, ServerSettings, ServerStartError
 from circuit_breaker_server.engine.cursor import Cursor, Cursors
+from circuit_breaker_server.security.key_rotation import rotate_keys
 from circuit_breaker_server.storage.cluster_key import ClusterKey, ClusterKeyError
 from circuit_breaker_server.storage.cursor_keys import CursorKeys
 from circuit_breaker_server.storage.secret_store import SecretStore, SecretStoreError
@@ -31,12 +32,13 @@ def test_a_key_is_bytes_or_hexadecimal_digits(tmp_path: Path, content: bytes) ->
 
 def test_each_use_has_a_key_of_its_own_that_stays_the_same() -> None:
     key = ClusterKey(RAW)
-    assert len({RAW, key.cursor_key, key.secret_key, key.bucket_key}) == 4
+    ((secret_key,), (bucket_key,)) = key.secret_keys, key.bucket_keys
+    assert len({RAW, key.cursor_key, secret_key, bucket_key}) == 4
     # Other nodes, and later versions, derive the same.
     assert key.cursor_key.hex() == "67f115cd0bb6f005278f302aaa40125558939bab725c0d619064ec0b45c375e8"
-    assert key.secret_key == b"-ORVMzsNBIlzQbpNDSecENKDHDuGt-7Dhk7d98ZeeQA="
-    assert key.bucket_key == b"IXUxPqeKMEXOs5po1zSO1IsecrlkYIkELRvipQ44ALM="
-    assert repr(key) == "<ClusterKey>"
+    assert secret_key == b"-ORVMzsNBIlzQbpNDSecENKDHDuGt-7Dhk7d98ZeeQA="
+    assert bucket_key == b"IXUxPqeKMEXOs5po1zSO1IsecrlkYIkELRvipQ44ALM="
+    assert repr(key) == "<ClusterKey, 0 others>"
     with pytest.raises(ValueError, match="32 bytes, not 31"):
         ClusterKey(RAW[1:])
 
@@ -50,6 +52,8 @@ def test_each_use_has_a_key_of_its_own_that_stays_the_same() -> None:
         (RAW[1:], 0o600, "has to be 32 random bytes"),
         (RAW + b"\n", 0o600, "has to be 32 random bytes"),
         (RAW.hex().encode()[:-1], 0o600, "has to be 32 random bytes"),
+        (RAW.hex().encode() + b"\nswordfish\n", 0o600, "has to be 32 random bytes"),
+        ((RAW.hex().encode() + b"\n") * 16, 0o600, "of up to 1024 bytes in all"),
         (RAW, 0o640, "chmod 600"),
         (RAW, 0o604, "chmod 600"),
     ],
@@ -102,12 +106,41 @@ def test_cursors_from_before_the_cluster_key_stay_good(tmp_path: Path) -> None:
 async def test_secrets_from_before_the_cluster_key_are_read_and_later_ones_need_it(tmp_path: Path) -> None:
     store = await SecretStore.open(tmp_path, {})
     await store.put("a", "one")
-    key = ClusterKey(RAW).secret_key
-    store = await SecretStore.open(tmp_path, {}, cluster_key=key)
+    keys = ClusterKey(RAW).secret_keys
+    store = await SecretStore.open(tmp_path, {}, cluster_keys=keys)
     assert store.get("a") == "one"
     await store.put("b", "two")
-    store = await SecretStore.open(tmp_path, {}, cluster_key=key)
+    store = await SecretStore.open(tmp_path, {}, cluster_keys=keys)
     assert (store.get("a"), store.get("b")) == ("one", "two")
-    for other in (None, ClusterKey(RAW[::-1]).secret_key):
+    others: tuple[tuple[bytes, ...], ...] = ((), ClusterKey(RAW[::-1]).secret_keys)
+    for other in others:
         with pytest.raises(SecretStoreError, match="was written with another key"):
-            await SecretStore.open(tmp_path, {}, cluster_key=other)
+            await SecretStore.open(tmp_path, {}, cluster_keys=other)
+
+
+def test_lines_behind_the_first_are_keys_that_are_read_too(tmp_path: Path) -> None:
+    new, old = RAW, RAW[::-1]
+    lines = f"{new.hex()}\n{old.hex()}\n".encode()
+    key = ClusterKey.read(key_file(tmp_path, lines))
+    assert key.cursor_key == ClusterKey(new).cursor_key
+    assert key.secret_keys == ClusterKey(new).secret_keys + ClusterKey(old).secret_keys
+    assert key.bucket_keys == ClusterKey(new).bucket_keys + ClusterKey(old).bucket_keys
+    assert repr(key) == "<ClusterKey, 1 others>"
+    keys = CursorKeys.read(tmp_path / "data", key)
+    cursors = Cursors(CURSOR.epoch, keys.present, [(each.key, each.until) for each in keys.previous])
+    assert cursors.parse(Cursors(CURSOR.epoch, ClusterKey(old).cursor_key).of(CURSOR)) == CURSOR
+    assert cursors.of(CURSOR) == Cursors(CURSOR.epoch, ClusterKey(new).cursor_key).of(CURSOR)
+
+
+async def test_secrets_of_a_directory_are_encrypted_anew_under_the_first_line(tmp_path: Path) -> None:
+    old, new = ClusterKey(RAW), ClusterKey(RAW[::-1])
+    store = await SecretStore.open(tmp_path, {}, cluster_keys=old.secret_keys)
+    await store.put("a", "one")
+    (tmp_path / "events.db").touch()
+    done = rotate_keys(tmp_path, cursors_for_seconds=60.0, cluster_key=ClusterKey(RAW[::-1], [RAW]))
+    assert done == (1, None)
+    assert (await SecretStore.open(tmp_path, {}, cluster_keys=new.secret_keys)).get("a") == "one"
+    with pytest.raises(SecretStoreError, match="was written with another key"):
+        await SecretStore.open(tmp_path, {}, cluster_keys=old.secret_keys)
+    assert not (tmp_path / "secrets.key").exists()
+    assert not (tmp_path / "cursors.key").exists()
