@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -24,7 +25,10 @@ _SAVED_AT_ONCE = 100
 
 
 class CursorStore(Protocol):
-    """Store of cursors, by a key of the application's choice."""
+    """Store of cursors, by a key of the application's choice.
+
+    Cursors of up to 100 keys are saved at once; those of one key one after the other.
+    """
 
     async def load(self, key: str) -> str | None:
         """Return the cursor kept under a key, ``None`` if there is none."""
@@ -39,7 +43,8 @@ class CursorStore(Protocol):
 class FileCursorStore:
     """Cursors in one JSON file, replaced as a whole: a crash leaves the old or the new one.
 
-    One process at a time: the last to write wins.
+    Saves that come while the file is written share the next one. One process at a time: the last to write
+    wins.
 
     Example::
 
@@ -51,6 +56,8 @@ class FileCursorStore:
         self._path = Path(path)
         self._cursors: dict[str, str] | None = None
         self._lock = asyncio.Lock()
+        self._changes = 0
+        self._written = 0
         self._writing: asyncio.Future[None] | None = None
 
     async def load(self, key: str) -> str | None:
@@ -58,27 +65,34 @@ class FileCursorStore:
 
         :raises UsageError: the file cannot be read, or holds something else.
         """
-        async with self._lock:
-            return (await self._all()).get(key)
+        return (await self._all()).get(key)
 
     async def save(self, key: str, cursor: str) -> None:
         """Keep a cursor under a key.
 
         :raises OSError: the file cannot be written.
         """
+        cursors = await self._all()
+        cursors[key] = cursor
+        self._changes += 1
+        own = self._changes
         async with self._lock:
-            cursors = await self._all()
+            if self._written >= own:
+                return  # another one has written it
             if self._writing is not None and not self._writing.done():
                 # Its caller was cancelled; a thread cannot be.
                 await asyncio.wait((self._writing,))
-            cursors[key] = cursor
-            data = msgspec.json.encode(cursors)
+            await asyncio.sleep(0)  # what else is saved in this turn of the loop goes with it
+            changes, data = self._changes, msgspec.json.encode(cursors)
             self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, data)
             await asyncio.shield(self._writing)
+            self._written = changes
 
     async def _all(self) -> dict[str, str]:
         if self._cursors is None:
-            self._cursors = await asyncio.to_thread(self._read)
+            async with self._lock:
+                if self._cursors is None:
+                    self._cursors = await asyncio.to_thread(self._read)
         return self._cursors
 
     def _read(self) -> dict[str, str]:
@@ -120,9 +134,14 @@ class _Kept:
                 self._saved = cursor
 
     @property
+    def is_saved(self) -> bool:
+        """Whether there is nothing to save."""
+        return self.delivery.consumer.handled == self._saved
+
+    @property
     def is_over(self) -> bool:
         """Whether it has ended and is saved: an event that is acknowledged later saves by itself."""
-        return self.delivery.state.is_end and self.delivery.consumer.handled == self._saved
+        return self.delivery.state.is_end and self.is_saved
 
 
 @final
@@ -194,13 +213,16 @@ class CursorKeeper:
             await self._save()
 
     async def _save(self) -> None:
-        for number, kept in enumerate(tuple(self._kept.values())):
-            if not number % _SAVED_AT_ONCE:
-                await asyncio.sleep(0)  # most have nothing to save, and a store may not wait
-            try:
-                await kept.save()
-            except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)
-                log(logging.ERROR, "cursor not saved", cursor_key=kept.key, error=repr(error))
-                continue
-            if kept.is_over and self._kept.get(kept.key) is kept:
-                del self._kept[kept.key]
+        kept = iter(tuple(self._kept.values()))
+        while some := tuple(islice(kept, _SAVED_AT_ONCE)):
+            await asyncio.sleep(0)  # most have nothing to save, and a store may not wait
+            await asyncio.gather(*(self._save_one(each) for each in some if not each.is_saved))
+            for each in some:
+                if each.is_over and self._kept.get(each.key) is each:
+                    del self._kept[each.key]
+
+    async def _save_one(self, kept: _Kept) -> None:
+        try:
+            await kept.save()
+        except Exception as error:  # noqa: BLE001 (a store may raise anything; it is tried again)
+            log(logging.ERROR, "cursor not saved", cursor_key=kept.key, error=repr(error))
