@@ -319,8 +319,11 @@ class FanOut:
                 if not self._has_time(ready):
                     break
                 left = _LOOK_AFTER
-        # These have a part of each turn, whatever the others take.
-        while due:
+        # These have a part of each turn, whatever the others take. One that becomes due again meanwhile, with
+        # more than one write takes, waits until it was written to.
+        for _ in range(len(due)):
+            if not due:
+                break
             feed, _ = due.popitem(last=False)
             if feed.writable and not feed.closed:
                 for subscriber in feed.unsent():
