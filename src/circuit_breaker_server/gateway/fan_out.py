@@ -40,6 +40,8 @@ _SOCKETS_IN_TURN: Final = 512
 """What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
 _SHORT_SECONDS: Final = 0.002
 """A flush that takes longer is followed by a rest as long: what comes in it goes into one write."""
+_LONGEST_REST_SECONDS: Final = 1.0
+"""Under load a flush may go on for minutes, as there is always something new."""
 
 
 @final
@@ -295,7 +297,7 @@ class FanOut:
             return
         took, self._took_seconds = self._took_seconds, 0.0
         if took > _SHORT_SECONDS:
-            self._rests_until = ended + took
+            self._rests_until = ended + min(took, _LONGEST_REST_SECONDS)
 
     def _flush_some(self) -> bool:
         """Collect what is new and write it, in one write for each socket; return whether nothing is left."""
@@ -319,8 +321,11 @@ class FanOut:
                 if not self._has_time(ready):
                     break
                 left = _LOOK_AFTER
-        # These have a part of each turn, whatever the others take.
-        while due:
+        # These have a part of each turn, whatever the others take. One that becomes due again meanwhile, with
+        # more than one write takes, waits until it was written to.
+        for _ in range(len(due)):
+            if not due:
+                break
             feed, _ = due.popitem(last=False)
             if feed.writable and not feed.closed:
                 for subscriber in feed.unsent():
@@ -349,6 +354,7 @@ class FanOut:
         if self._flush_of_great is None:
             members = {each: self._members[each] for each in self._great if each in self._members}
             self._great = {}
+            self._took_seconds = 0.0  # the rest is for this walk, not for those before it
             self._flush_of_great = FlushOfMany(members, self._collect, self._end_peer)
         if not self._flush_of_great.step():
             self._flush_of_great = None

@@ -717,3 +717,61 @@ async def test_what_graphql_core_has_to_encode_is_counted_also_after_its_channel
         assert gateway.fallbacks == 1
         peer.feed.unsubscribe("1")
         assert (gateway.channels, gateway.fallbacks) == (0, 1)
+
+
+class ImpatientClock(Clock):
+    """Fails a flush that looks at it without end."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.looks = 0
+
+    def perf_counter(self) -> float:
+        self.looks += 1
+        assert self.looks < 1000, "the flush does not end"
+        return self.now
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_a_flush_does_not_wait_for_a_peer_with_more_than_one_write_takes(
+    monkeypatch: pytest.MonkeyPatch, *, is_closing: bool
+) -> None:
+    monkeypatch.setattr("circuit_breaker_server.gateway.feed.MAX_WRITE_BYTES", 100)
+    log = ScriptedLog()
+    async with running(log) as gateway:
+        peer = FakePeer(gateway)
+        for number in range(4):
+            peer.subscribe(str(number), f"subscription {{ things {{ id n{number}: n }} }}")
+        log.thing("a", 0)
+        monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", ImpatientClock())
+        if is_closing:
+            gateway.flush()
+        await turns()
+        assert [len(peer.payloads(str(number))) for number in range(4)] == [1] * 4
+        assert len(peer.writes) > 1
+
+
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
+async def test_a_rest_is_of_bounded_length_also_after_a_load_that_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, log = Clock(0.1), ScriptedLog()
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._TURN_SECONDS", 0.0)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._LOOK_AFTER", 1)
+    async with running(log) as gateway:
+        peers = {name: Failing(gateway) for name in "ab"}
+        for name, peer in peers.items():
+            peer.on_write = clock.pass_by
+            peer.subscribe("1", ONE_THING, {"id": name})
+        for n in range(100):
+            for name in peers:
+                log.thing(name, n)
+            await asyncio.sleep(0)
+        await turns(200)
+        assert [len(peer.events("1")) for peer in peers.values()] == [100] * 2
+        clock.now += 1.5
+        for name in peers:
+            log.thing(name, 100)
+        await turns()
+        assert [len(peer.events("1")) for peer in peers.values()] == [101] * 2

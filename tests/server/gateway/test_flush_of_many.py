@@ -231,3 +231,36 @@ async def test_closing_writes_what_is_left_of_it_at_once() -> None:
         log.thing("a", 1)
         gateway.flush()
         assert [peer.numbers("1") for peer in peers] == [[0, 1]] * 6
+
+
+class Clock:
+    """Time as the fan-out measures it."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+async def test_the_rest_is_as_long_as_the_last_walk_also_after_very_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, log = Clock(), ScriptedLog()
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    async with running(log) as gateway:
+        peers = [Failing(gateway) for _ in range(4)]
+        for peer in peers:
+            peer.on_write = lambda: setattr(clock, "now", clock.now + 0.01)
+            peer.subscribe("1")
+        # So many that there is always something left to flush.
+        for n in range(100):
+            log.thing("a", n)
+            await step()
+            await step()
+        await turns(200)
+        assert [len(peer.events("1")) for peer in peers] == [100] * 4
+        clock.now += 0.1
+        log.thing("a", 100)
+        await turns()
+        assert [len(peer.events("1")) for peer in peers] == [101] * 4
