@@ -39,9 +39,9 @@ _TURN_SECONDS: Final = 0.008
 _SOCKETS_IN_TURN: Final = 512
 """What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
 _SHORT_SECONDS: Final = 0.002
-"""A flush that takes longer is followed by a rest as long: what comes in it goes into one write."""
-_LONGEST_REST_SECONDS: Final = 1.0
-"""Under load a flush may go on for minutes, as there is always something new."""
+"""A flush that takes more of the processor is followed by a rest as long: what comes in it is one write."""
+_LONGEST_REST_SECONDS: Final = 0.1
+"""A flush to a hundred thousand sockets takes longer."""
 
 
 @final
@@ -288,16 +288,15 @@ class FanOut:
         """Write what is new, as long as this turn of the loop has time for it; the rest in the next one."""
         self._flush_handle = None
         self._turn_ends = self._rests_until = 0.0
-        began = time.perf_counter()
+        began = time.thread_time()
         is_done = self._flush_some()
-        ended = time.perf_counter()
-        self._took_seconds += ended - began
+        self._took_seconds += time.thread_time() - began
         if not is_done:
             self._schedule_flush()
             return
         took, self._took_seconds = self._took_seconds, 0.0
         if took > _SHORT_SECONDS:
-            self._rests_until = ended + min(took, _LONGEST_REST_SECONDS)
+            self._rests_until = time.perf_counter() + min(took, _LONGEST_REST_SECONDS)
 
     def _flush_some(self) -> bool:
         """Collect what is new and write it, in one write for each socket; return whether nothing is left."""
@@ -321,18 +320,8 @@ class FanOut:
                 if not self._has_time(ready):
                     break
                 left = _LOOK_AFTER
-        # These have a part of each turn, whatever the others take. One that becomes due again meanwhile, with
-        # more than one write takes, waits until it was written to.
-        for _ in range(len(due)):
-            if not due:
-                break
-            feed, _ = due.popitem(last=False)
-            if feed.writable and not feed.closed:
-                for subscriber in feed.unsent():
-                    self._collect((subscriber,), ready)
-                feed.read_on()
-            if not self._has_time(ready):
-                break
+        if due:
+            self._flush_due(ready)
         self._walked = None
         if ready:
             call_each(ready, Feed.write, self._end_peer)
@@ -341,6 +330,23 @@ class FanOut:
             if not self._has_time(()):
                 break
         return not (dirty or due or self._great or self._flush_of_great)
+
+    def _flush_due(self, ready: dict[Feed, None]) -> None:
+        """Collect for peers that have room again; they have a part of each turn, whatever the others take.
+
+        One that becomes due again meanwhile, with more than one write takes, waits until it was written to.
+        """
+        due = self._due
+        for _ in range(len(due)):
+            if not due:
+                return
+            feed, _ = due.popitem(last=False)
+            if feed.writable and not feed.closed:
+                for subscriber in feed.unsent():
+                    self._collect((subscriber,), ready)
+                feed.read_on()
+            if not self._has_time(ready):
+                return
 
     def _has_time(self, ready: Collection[Feed]) -> bool:
         """Tell whether a flush may go on in this turn of the loop; its time begins with the first look."""

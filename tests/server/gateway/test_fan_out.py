@@ -408,6 +408,9 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    def thread_time(self) -> float:
+        return self.now
+
     def pass_by(self) -> None:
         self.now += self.write_seconds
 
@@ -416,6 +419,7 @@ class Clock:
 async def test_a_flush_that_takes_long_is_followed_by_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, log = Clock(0.5), ScriptedLog()
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._LONGEST_REST_SECONDS", 500.0)
     async with running(log, ring_size=8) as gateway:
         peer = Failing(gateway)
         peer.on_write = clock.pass_by
@@ -440,6 +444,7 @@ async def test_a_flush_that_takes_long_is_followed_by_a_rest(monkeypatch: pytest
 async def test_a_rest_ends_before_a_ring_is_full_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, log = Clock(500.0), ScriptedLog()
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._LONGEST_REST_SECONDS", 500.0)
     async with running(log, ring_size=8) as gateway:
         peer = Failing(gateway)
         peer.on_write = clock.pass_by

@@ -242,6 +242,9 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    def thread_time(self) -> float:
+        return self.now
+
 
 async def test_the_rest_is_as_long_as_the_last_walk_also_after_very_many(
     monkeypatch: pytest.MonkeyPatch,
