@@ -321,8 +321,23 @@ class FanOut:
                 if not self._has_time(ready):
                     break
                 left = _LOOK_AFTER
-        # These have a part of each turn, whatever the others take. One that becomes due again meanwhile, with
-        # more than one write takes, waits until it was written to.
+        # These have a part of each turn, whatever the others take.
+        self._flush_due(ready)
+        self._walked = None
+        if ready:
+            call_each(ready, Feed.write, self._end_peer)
+        while self._great or self._flush_of_great is not None:
+            self._flush_great()
+            if not self._has_time(()):
+                break
+        return not (dirty or due or self._great or self._flush_of_great)
+
+    def _flush_due(self, ready: dict[Feed, None]) -> None:
+        """Collect what is new for the feeds that were scheduled.
+
+        One that is scheduled again meanwhile, with more than one write takes, waits until it was written to.
+        """
+        due = self._due
         for _ in range(len(due)):
             if not due:
                 break
@@ -333,14 +348,6 @@ class FanOut:
                 feed.read_on()
             if not self._has_time(ready):
                 break
-        self._walked = None
-        if ready:
-            call_each(ready, Feed.write, self._end_peer)
-        while self._great or self._flush_of_great is not None:
-            self._flush_great()
-            if not self._has_time(()):
-                break
-        return not (dirty or due or self._great or self._flush_of_great)
 
     def _has_time(self, ready: Collection[Feed]) -> bool:
         """Tell whether a flush may go on in this turn of the loop; its time begins with the first look."""
