@@ -39,9 +39,9 @@ _TURN_SECONDS: Final = 0.008
 _SOCKETS_IN_TURN: Final = 512
 """What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
 _SHORT_SECONDS: Final = 0.002
-"""A flush that takes more of the processor is followed by a rest as long: what comes in it is one write."""
 _LONGEST_REST_SECONDS: Final = 0.1
-"""A flush to a hundred thousand sockets takes longer."""
+"""A flush of channels with very many members that is not short is followed by a rest for them, as long as it
+took of the processor, up to the longest: what comes in the rest is one write for each socket."""
 
 
 @final
@@ -103,6 +103,7 @@ class FanOut:
         self._took_seconds = 0.0
         self._rests_until = 0.0
         self._flush_handle: asyncio.Handle | None = None
+        self._rest_handle: asyncio.Handle | None = None
         self._end_record: Record | None = None
         self._end: Cursor | None = None
 
@@ -113,9 +114,10 @@ class FanOut:
 
     def stop(self) -> None:
         """Cancel the flush that is due. Idempotent."""
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
+        for handle in (self._flush_handle, self._rest_handle):
+            if handle is not None:
+                handle.cancel()
+        self._flush_handle = self._rest_handle = None
 
     @property
     def channels(self) -> int:
@@ -264,39 +266,21 @@ class FanOut:
 
     def _schedule_flush(self) -> None:
         if self._flush_handle is None:
-            loop = asyncio.get_running_loop()
-            if self._rests_until and (left := self._rests_until - time.perf_counter()) > 0:
-                self._flush_handle = loop.call_later(left, self._flush_in_turn)
-            else:
-                self._rests_until = 0.0
-                self._flush_handle = loop.call_soon(self._flush_in_turn)
-
-    def _end_rest(self) -> None:
-        """Flush in the next turn of the loop, though the time to rest is not over."""
-        self._rests_until = 0.0
-        self.stop()
-        self._schedule_flush()
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush_in_turn)
 
     def flush(self) -> None:
         """Write to every socket with room all that is new for it, in this turn of the loop."""
         self.stop()
-        self._turn_ends = math.inf
+        self._turn_ends, self._rests_until = math.inf, 0.0
         while not self._flush_some():
             pass
 
     def _flush_in_turn(self) -> None:
         """Write what is new, as long as this turn of the loop has time for it; the rest in the next one."""
         self._flush_handle = None
-        self._turn_ends = self._rests_until = 0.0
-        began = time.thread_time()
-        is_done = self._flush_some()
-        self._took_seconds += time.thread_time() - began
-        if not is_done:
+        self._turn_ends = 0.0
+        if not self._flush_some():
             self._schedule_flush()
-            return
-        took, self._took_seconds = self._took_seconds, 0.0
-        if took > _SHORT_SECONDS:
-            self._rests_until = time.perf_counter() + min(took, _LONGEST_REST_SECONDS)
 
     def _flush_some(self) -> bool:
         """Collect what is new and write it, in one write for each socket; return whether nothing is left."""
@@ -325,11 +309,12 @@ class FanOut:
         self._walked = None
         if ready:
             call_each(ready, Feed.write, self._end_peer)
-        while self._great or self._flush_of_great is not None:
+        while self._flush_of_great is not None or (self._great and not self._rests()):
             self._flush_great()
             if not self._has_time(()):
                 break
-        return not (dirty or due or self._great or self._flush_of_great)
+        is_resting = self._rest_handle is not None
+        return not (dirty or due or self._flush_of_great or (self._great and not is_resting))
 
     def _flush_due(self, ready: dict[Feed, None]) -> None:
         """Collect for peers that have room again; they have a part of each turn, whatever the others take.
@@ -357,13 +342,35 @@ class FanOut:
 
     def _flush_great(self) -> None:
         """Take one step in the flush of the channels with very many members."""
+        began = time.thread_time()
         if self._flush_of_great is None:
             members = {each: self._members[each] for each in self._great if each in self._members}
             self._great = {}
-            self._took_seconds = 0.0  # the rest is for this walk, not for those before it
             self._flush_of_great = FlushOfMany(members, self._collect, self._end_peer)
-        if not self._flush_of_great.step():
+            self._took_seconds = 0.0
+        has_more = self._flush_of_great.step()
+        self._took_seconds += time.thread_time() - began
+        if not has_more:
             self._flush_of_great = None
+            if self._took_seconds > _SHORT_SECONDS:
+                self._rests_until = time.perf_counter() + min(self._took_seconds, _LONGEST_REST_SECONDS)
+
+    def _rests(self) -> bool:
+        """Tell whether the channels with very many members wait for the end of their rest; see to its end."""
+        if self._rests_until and self._rest_handle is None:
+            left = self._rests_until - time.perf_counter()
+            if left <= 0:
+                self._rests_until = 0.0
+            else:
+                self._rest_handle = asyncio.get_running_loop().call_later(left, self._end_rest)
+        return self._rest_handle is not None
+
+    def _end_rest(self) -> None:
+        self._rests_until = 0.0
+        if self._rest_handle is not None:
+            self._rest_handle.cancel()
+            self._rest_handle = None
+        self._schedule_flush()
 
     def _collect(self, members: Collection[Subscriber[Feed]], ready: dict[Feed, None]) -> None:
         """Collect what is new for members of a channel; write at once where nothing can be added.

@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 from circuit_breaker_server.log.directory_lock import DirectoryLock
 from circuit_breaker_server.log.event_log import LogError
 from circuit_breaker_server.storage.cluster_key import ClusterKey
-from circuit_breaker_server.storage.cursor_keys import rotate_cursor_key
+from circuit_breaker_server.storage.cursor_keys import CURSOR_KEY_FILE, rotate_cursor_key
 from circuit_breaker_server.storage.secret_store import SecretStoreError, rotate_secret_key
 
 __all__ = ["KeyRotationError", "Rotated", "rotate_keys"]
@@ -45,7 +45,11 @@ def rotate_keys(
         lock = DirectoryLock(data_dir)
         try:
             if cluster_key is not None:
-                return Rotated(rotate_secret_key(data_dir, cluster_keys=cluster_key.secret_keys), None)
+                count = rotate_secret_key(data_dir, cluster_keys=cluster_key.secret_keys)
+                if (data_dir / CURSOR_KEY_FILE).exists():
+                    # It is from before the cluster key, and would be good for ever.
+                    rotate_cursor_key(data_dir, valid_seconds=cursors_for_seconds)
+                return Rotated(count, None)
             count = rotate_secret_key(data_dir)
             return Rotated(count, rotate_cursor_key(data_dir, valid_seconds=cursors_for_seconds))
         finally:

@@ -251,6 +251,7 @@ async def test_the_rest_is_as_long_as_the_last_walk_also_after_very_many(
 ) -> None:
     clock, log = Clock(), ScriptedLog()
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._SHORT_SECONDS", 0.0)
     async with running(log) as gateway:
         peers = [Failing(gateway) for _ in range(4)]
         for peer in peers:
@@ -261,9 +262,27 @@ async def test_the_rest_is_as_long_as_the_last_walk_also_after_very_many(
             log.thing("a", n)
             await step()
             await step()
-        await turns(200)
-        assert [len(peer.events("1")) for peer in peers] == [100] * 4
-        clock.now += 0.1
-        log.thing("a", 100)
+        await until(lambda: all(len(peer.events("1")) == 100 for peer in peers))
         await turns()
-        assert [len(peer.events("1")) for peer in peers] == [101] * 4
+        assert gateway._fan_out._rests_until - clock.now == pytest.approx(0.04)
+
+
+async def test_the_rest_after_a_walk_over_very_many_holds_up_no_channel_with_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, log = Clock(), ScriptedLog()
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
+    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._SHORT_SECONDS", 0.0)
+    async with running(log) as gateway:
+        for _ in range(4):
+            peer = Failing(gateway)
+            peer.on_write = lambda: setattr(clock, "now", clock.now + 0.1)
+            peer.subscribe("1")
+        few = FakePeer(gateway)
+        few.subscribe("1", ALL_NOTES)
+        few.subscribe("2", ONE_THING, {"id": "b"})
+        log.thing("a", 0)
+        await turns()
+        log.thing("b", 1)
+        await turns()
+        assert few.numbers("2") == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,16 @@ async def test_secrets_of_a_directory_are_encrypted_anew_under_the_first_line(tm
         await SecretStore.open(tmp_path, {}, cluster_keys=old.secret_keys)
     assert not (tmp_path / "secrets.key").exists()
     assert not (tmp_path / "cursors.key").exists()
+
+
+def test_a_cursor_key_from_before_the_cluster_key_is_good_for_as_long_as_a_rotation_says(
+    tmp_path: Path,
+) -> None:
+    own = CursorKeys.read(tmp_path).present
+    (tmp_path / "events.db").touch()
+    key = ClusterKey(RAW)
+    rotate_keys(tmp_path, cursors_for_seconds=60.0, cluster_key=key)
+    keys = CursorKeys.read(tmp_path, key)
+    assert keys.present == key.cursor_key
+    (until,) = [each.until for each in keys.previous if each.key == own]
+    assert until < math.inf

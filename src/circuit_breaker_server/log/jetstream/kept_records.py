@@ -113,7 +113,7 @@ class KeptRecords:
     async def reaches(self, offset: int) -> bool:
         """See the port."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _SHORT_SECONDS
+        until = loop.time() + (_SHORT_SECONDS if self._streams.replicas > 1 else 0.0)
         while offset > self._recent.last_offset:
             # Mostly it is on its way.
             with contextlib.suppress(TimeoutError):
