@@ -37,7 +37,7 @@ _LOOK_AFTER: Final = 128
 """Members that are given what is new before the clock is looked at."""
 _TURN_SECONDS: Final = 0.008
 _SOCKETS_IN_TURN: Final = 512
-"""What a flush takes of one turn of the loop: time, and sockets that wait to be written to meanwhile."""
+"""The share of a flush in one turn of the loop: time, and sockets that wait to be written to meanwhile."""
 _SHORT_SECONDS: Final = 0.002
 _LONGEST_REST_SECONDS: Final = 0.1
 """A flush of channels with very many members that is not short is followed by a rest for them, as long as it

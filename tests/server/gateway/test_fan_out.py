@@ -415,13 +415,18 @@ class Clock:
         self.now += self.write_seconds
 
 
-@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
-async def test_a_flush_to_very_many_is_followed_by_a_rest_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, log = Clock(0.5), ScriptedLog()
+def let_rest(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Let every flush be one to very many, with a rest behind it however long it took."""
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._SHORT_SECONDS", 0.0)
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._LONGEST_REST_SECONDS", 500.0)
     monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.MANY", 0)
+
+
+@pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
+async def test_a_flush_to_very_many_is_followed_by_a_rest_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(0.5), ScriptedLog()
+    let_rest(monkeypatch, clock)
     async with running(log, ring_size=8) as gateway:
         peer = Failing(gateway)
         peer.on_write = clock.pass_by
@@ -445,10 +450,7 @@ async def test_a_flush_to_very_many_is_followed_by_a_rest_as_long(monkeypatch: p
 @pytest.mark.parametrize("flushes", ["in a turn"], indirect=True)
 async def test_a_rest_ends_before_a_ring_is_full_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, log = Clock(500.0), ScriptedLog()
-    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.time", clock)
-    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._SHORT_SECONDS", 0.0)
-    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out._LONGEST_REST_SECONDS", 500.0)
-    monkeypatch.setattr("circuit_breaker_server.gateway.fan_out.MANY", 0)
+    let_rest(monkeypatch, clock)
     async with running(log, ring_size=8) as gateway:
         peer = Failing(gateway)
         peer.on_write = clock.pass_by

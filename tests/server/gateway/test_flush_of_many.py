@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import pytest
 
 from circuit_breaker_server.access.streams import EVERYTHING_SEEN, View
+from circuit_breaker_server.gateway.gateway import Gateway
 from circuit_breaker_server.security.rights import Rights
 from tests.server.gateway.failing_peer import Failing
 from tests.server.gateway.worlds import (
     ALL_NOTES,
-    ALL_THINGS,
     ONE_THING,
     FakePeer,
     ScriptedLog,
@@ -36,12 +36,18 @@ async def step() -> None:
     await asyncio.sleep(0)
 
 
+def subscribed(gateway: Gateway, count: int) -> list[FakePeer]:
+    """Make so many peers, with a subscription to all things each."""
+    peers = [FakePeer(gateway) for _ in range(count)]
+    for peer in peers:
+        peer.subscribe("1")
+    return peers
+
+
 async def test_one_turn_gives_what_is_new_to_some_of_them_only() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
-        peers = [FakePeer(gateway) for _ in range(10)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 10)
         log.thing("a", 0)
         for given in range(1, 11):
             await step()
@@ -56,9 +62,7 @@ async def test_one_turn_gives_what_is_new_to_some_of_them_only() -> None:
 async def test_channels_with_few_members_go_first() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
-        peers = [FakePeer(gateway) for _ in range(10)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 10)
         few = FakePeer(gateway)
         few.subscribe("1", ONE_THING, {"id": "b"})
         log.thing("a", 0)
@@ -110,9 +114,7 @@ async def test_a_peer_with_several_subscriptions_is_written_to_once(monkeypatch:
 async def test_whoever_leaves_between_two_steps_gets_nothing_more() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
-        peers = [FakePeer(gateway) for _ in range(6)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 6)
         log.thing("a", 0)
         await step()
         peers[2].feed.unsubscribe("1")
@@ -128,9 +130,7 @@ async def test_whoever_leaves_between_two_steps_gets_nothing_more() -> None:
 async def test_a_channel_whose_members_all_leave_between_two_steps_is_over() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
-        peers = [FakePeer(gateway) for _ in range(6)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 6)
         log.thing("a", 0)
         await step()
         for peer in peers:
@@ -155,9 +155,7 @@ async def test_rights_that_change_between_two_steps_hold_for_those_who_wait(
         return view
 
     async with running(log, look=look) as gateway:
-        peers = [FakePeer(gateway) for _ in range(60)]
-        for peer in peers:
-            peer.subscribe("1", ALL_THINGS)
+        peers = subscribed(gateway, 60)
         log.thing("a", 0)
         await step()
         view = View("not the first one", lambda value: value["n"] != 0)
@@ -189,9 +187,7 @@ async def test_a_peer_that_fails_in_a_step_ends_alone() -> None:
 async def test_a_burst_greater_than_the_ring_between_two_steps_needs_no_log() -> None:
     log = ScriptedLog()
     async with running(log, ring_size=4) as gateway:
-        peers = [FakePeer(gateway) for _ in range(6)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 6)
         log.thing("a", 0)
         await step()
         reads = log.reads
@@ -204,9 +200,7 @@ async def test_a_burst_greater_than_the_ring_between_two_steps_needs_no_log() ->
 async def test_news_that_grow_between_two_steps_stay_in_the_ring() -> None:
     log = ScriptedLog()
     async with running(log, ring_bytes=450) as gateway:
-        peers = [FakePeer(gateway) for _ in range(6)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 6)
         log.thing("a", 0)
         await turns()
         reads = log.reads
@@ -223,9 +217,7 @@ async def test_news_that_grow_between_two_steps_stay_in_the_ring() -> None:
 async def test_closing_writes_what_is_left_of_it_at_once() -> None:
     log = ScriptedLog()
     async with running(log) as gateway:
-        peers = [FakePeer(gateway) for _ in range(6)]
-        for peer in peers:
-            peer.subscribe("1")
+        peers = subscribed(gateway, 6)
         log.thing("a", 0)
         await step()
         log.thing("a", 1)
